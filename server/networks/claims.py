@@ -1,8 +1,8 @@
-"""Names that one engine holds in its network namespace, so that no second engine manages the same bridge or table.
+"""Names that one engine claims in its network namespace, so that no second engine manages the same bridge or table.
 
-A claim is an abstract unix socket (unix(7)). The kernel keeps such names per network namespace, so a claim is seen by
-an engine with other roots, and also by one in another mount namespace. It is gone when its process is, also after
-SIGKILL. The socket is only bound: nothing is sent to it. Calls block and belong in a thread.
+A claim is an abstract unix socket (unix(7)). The kernel keeps such names per network namespace, so engines with other
+roots, and also those in another mount namespace, see a claim. The kernel removes it when its process exits, also after
+SIGKILL. The socket is only bound; it receives nothing. Calls block: call them in a thread.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ from threading import Lock
 log = logging.getLogger(__name__)
 
 _PREFIX = "wharf-engine/"
-_PAUSE = 0.05  # seconds between two tries
+_PAUSE = 0.05  # seconds between two attempts
 
 
 class Claimed(Exception):
-    """Another engine holds the name. ``holder``: its process, as text for a message."""
+    """Another engine has the name. ``holder``: its process, as text for a message."""
 
     def __init__(self, name: str, holder: str) -> None:
         super().__init__(f"{name} is managed by another engine in this network namespace ({holder})")
@@ -36,11 +36,11 @@ class Claims:
         self._lock = Lock()
 
     def take(self, name: str, *, sharer: str = "", wait: float = 0.0) -> None:
-        """Holds ``name`` until :meth:`release`; harmless if it is held already.
+        """Claims ``name`` until :meth:`release`; does nothing if it is claimed already.
 
-        :param sharer: "": for this engine alone. Else this engine's name: others that share it may hold it, too.
-        :param wait: seconds to try again, for an owner that is ending.
-        :raises Claimed: another engine holds it, or shares it while it is asked for alone.
+        :param sharer: "": exclusive. Else this engine's name: other sharing engines may claim it too.
+        :param wait: seconds to retry, while an owner exits.
+        :raises Claimed: another engine has it, or shares it while exclusive use is requested.
         """
         end = time.monotonic() + wait
         with self._lock:
@@ -56,20 +56,23 @@ class Claims:
         return name in self._held
 
     def release(self, name: str) -> None:
-        """Gives a name back; one that is not held is fine."""
+        """Releases a name; does nothing if it isn't claimed."""
         with self._lock:
             sock = self._held.pop(name, None)
         if sock is not None:
             sock.close()
 
     def close(self) -> None:
-        """Gives all names back."""
+        """Releases all names."""
         for name in list(self._held):
             self.release(name)
 
 
 def _bound(name: str, sharer: str) -> socket.socket:
-    """:raises Claimed:"""
+    """Binds the name.
+
+    :raises Claimed: another engine has it.
+    """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     try:
         own = _PREFIX + name + (f"/{sharer}" if sharer else "")
@@ -79,7 +82,7 @@ def _bound(name: str, sharer: str) -> socket.socket:
             if error.errno != errno.EADDRINUSE:
                 raise
             _refuse(name, own)
-        # Looked at when the own name is bound: of two that start at once, at least one sees the other.
+        # Check after binding our own name: of two engines that start concurrently, at least one sees the other.
         for other in _names():
             if other != own and (other == _PREFIX + name or (not sharer and other.startswith(f"{_PREFIX}{name}/"))):
                 _refuse(name, other)
@@ -90,17 +93,20 @@ def _bound(name: str, sharer: str) -> socket.socket:
 
 
 def _refuse(name: str, held: str) -> None:
-    """:raises Claimed: unless the holder is no engine: any local user can bind a name, but only root runs an engine."""
+    """Refuses the name if its holder is an engine: any local user can bind a name, but only root runs an engine.
+
+    :raises Claimed: the holder runs as root, or is not visible.
+    """
     pid, uid = _holder(held)
     if uid:
         said = "process %d of user %d, which is no engine, holds the name %s: an engine behind it would go unnoticed"
         log.warning(said, pid, uid, held)
         return
-    raise Claimed(name, f"PID {pid}" if pid else "its process is not visible from here")
+    raise Claimed(name, f"PID {pid}" if pid else "its process is not visible in this namespace")
 
 
 def _names() -> dict[str, int]:
-    """Every abstract name of this thread's network namespace that is an engine's, with its socket's inode."""
+    """All engines' abstract names in this thread's network namespace, with their sockets' inodes."""
     found = {}
     with open("/proc/thread-self/net/unix", encoding="utf-8", errors="replace") as file:
         for line in file:
@@ -111,12 +117,12 @@ def _names() -> dict[str, int]:
 
 
 def _holder(held: str) -> tuple[int, int]:
-    """The process that holds a name and its user; (0, 0): none that can be seen."""
+    """The process that has a name, and its user; (0, 0) if none is visible."""
     inode = _names().get(held)
     for entry in os.listdir("/proc") if inode else ():
         if not re.fullmatch(r"\d+", entry):
             continue
-        with contextlib.suppress(OSError):  # it ends meanwhile
+        with contextlib.suppress(OSError):  # the process exits meanwhile
             for number in os.listdir(f"/proc/{entry}/fd"):
                 with contextlib.suppress(OSError):
                     if os.readlink(f"/proc/{entry}/fd/{number}") == f"socket:[{inode}]":

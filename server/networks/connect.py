@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 
 
 async def connect(room: Room, network: Network, container: Container, settings: EndpointSettings) -> None:
-    """Puts a container on a further network.
+    """Connects a container to another network.
 
-    :raises WharfError: in dockerd's words; nothing has changed then.
+    :raises WharfError: with dockerd's sentence; nothing has changed then.
     """
     _check_there(container)
     _check_modes(room, network, container)
@@ -102,9 +102,9 @@ async def _connect_running(
 
 
 async def disconnect(room: Room, network: Network, container: Container) -> None:
-    """Takes a container off a network.
+    """Disconnects a container from a network.
 
-    :raises WharfError: it isn't on it, in dockerd's words.
+    :raises WharfError: it isn't connected, with dockerd's sentence.
     """
     _check_there(container)
     if network.driver == HOST or container.host_config.network_mode == "host":
@@ -121,9 +121,9 @@ async def disconnect(room: Room, network: Network, container: Container) -> None
 
 
 async def forget(room: Room, name: str, container: Container) -> None:
-    """The container is no longer to be on a network, which it isn't now.
+    """Removes a network from a container's configuration; the container isn't connected to it now.
 
-    :raises WharfError: INTERNAL: it was not to be.
+    :raises WharfError: INTERNAL: the network isn't in the configuration.
     """
     _check_there(container)
     if name not in container.networking:
@@ -163,7 +163,7 @@ async def _disconnect_running(
 
 
 async def _move_ports(room: Room, container: Container, record: SandboxRecord, undo: AsyncExitStack) -> Endpoint | None:
-    """Publishes the ports where the traffic leaves now; returns the endpoint that got them, if they moved."""
+    """Publishes the ports on the endpoint that the traffic now leaves by; returns that endpoint if it has changed."""
     now = publish.publisher(room, record)
     holder = next((item for item in record.endpoints if item.ports), None)
     if now is None or (holder is not None and holder is now):
@@ -203,7 +203,7 @@ def _routes(room: Room, record: SandboxRecord) -> None:
 
 
 def _refresh_rules(room: Room, endpoint: Endpoint) -> None:
-    """The firewall's elements of an endpoint whose ports changed while it was there."""
+    """Replaces the firewall's elements of an endpoint whose ports changed while it was attached."""
     room.firewall.remove(endpoint.id)
     elements = sandbox.elements(endpoint)
     if elements:

@@ -1,4 +1,4 @@
-"""What the verbs of this package share: the kernel's side of the engine's network and all records in memory."""
+"""The state that the operations of this package share: kernel interfaces of the engine's network and all records."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ _Ts = TypeVarTuple("_Ts")
 
 
 class Containers(Protocol):
-    """The containers' registry, as far as networks need it."""
+    """The part of the containers' registry that networks use."""
 
     def find(self, key: str) -> Container | None: ...
 
@@ -40,7 +40,7 @@ class Bus(Protocol):
 
 
 class Store(Protocol):
-    """Where records are kept; a call returns when the change is on disk."""
+    """The storage of records; a call returns after the commit."""
 
     async def put(self, network: Network) -> None: ...
 
@@ -55,7 +55,7 @@ class Store(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Room:
-    """Everything that the verbs share. Records are only touched on the loop."""
+    """Shared by all operations. Records are accessed in the loop only."""
 
     config: Config
     pools: Sequence[DefaultPool]
@@ -69,14 +69,14 @@ class Room:
     sweepers: ThreadPoolExecutor
     ports: PortAllocator = field(default_factory=PortAllocator)
     claims: Claims = field(default_factory=Claims)
-    devices: RLock = field(default_factory=RLock)  # held while a network's device is made, restored or removed
+    devices: RLock = field(default_factory=RLock)  # held while a network's device is created, restored or removed
     containers: Containers | None = None
     save_container: Callable[[Container], Coroutine[object, None, None]] | None = None
-    #: The daemon ends: what is not begun yet is left to the recovery of the next one.
+    #: The daemon stops: pending work is left to the next daemon's recovery.
     closed: bool = False
     networks: dict[str, Network] = field(default_factory=dict)
     sandboxes: dict[str, SandboxRecord] = field(default_factory=dict)
-    last: dict[str, SandboxRecord] = field(default_factory=dict)  # what a stopped container had
+    last: dict[str, SandboxRecord] = field(default_factory=dict)  # the last sandbox of a stopped container
     ending: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
     tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
     _names: dict[str, Network] = field(default_factory=dict)
@@ -94,9 +94,9 @@ class Room:
         return self._names.get(name)
 
     def find(self, key: str) -> Network | None:
-        """By id, by name, or by an id's prefix that fits only one.
+        """A network by its id, its name, or a unique prefix of its id.
 
-        :raises WharfError: INVALID: the prefix fits several.
+        :raises WharfError: INVALID: several ids have the prefix.
         """
         found = self.networks.get(key) or self._names.get(key)
         if found or not key:
@@ -107,7 +107,10 @@ class Room:
         return matches[0] if matches else None
 
     def get(self, key: str) -> Network:
-        """As ``find``. :raises WharfError: NOT_FOUND."""
+        """As ``find``.
+
+        :raises WharfError: NOT_FOUND.
+        """
         found = self.find(key)
         if found is None:
             raise not_found(f"network {key} not found")
@@ -117,8 +120,8 @@ class Room:
         return iter(list(self.networks.values()))
 
     async def work(self, function: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
-        """Runs what blocks on one of the room's threads. A cancelled caller waits for it all the same: what it has
-        done has to be known before it can be undone."""
+        """Runs a blocking function in one of the package's threads. A cancelled caller waits for its end: its changes
+        must be known before they can be undone."""
         done = asyncio.get_running_loop().run_in_executor(self.workers, function, *arguments)
         try:
             return await asyncio.shield(done)
@@ -127,7 +130,7 @@ class Room:
             raise
 
     async def sweep(self, function: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
-        """As ``work``, for what nobody waits for: it must not keep a start waiting."""
+        """As ``work``, for background work, which must not delay a start."""
         return await asyncio.get_running_loop().run_in_executor(self.sweepers, function, *arguments)
 
     def spawn(self, work: Coroutine[object, None, None], name: str) -> "asyncio.Task[None]":
@@ -137,6 +140,6 @@ class Room:
         return task
 
     async def settle(self) -> None:
-        """Waits for every teardown that has been started."""
+        """Waits for every pending teardown."""
         while self.ending:
             await asyncio.wait(list(self.ending.values()))

@@ -1,4 +1,4 @@
-"""``docker network create``: what is asked for is checked whole before anything is made."""
+"""``docker network create``: checks the whole request before it creates anything."""
 
 import asyncio
 import secrets
@@ -27,9 +27,9 @@ _PREDEFINED = ("bridge", "host", "none", "default")
 
 
 async def create(room: Room, request: NetworkCreateRequest) -> Network:
-    """A new network, ready to be used.
+    """Creates a network, ready for use.
 
-    :raises WharfError: in dockerd's words and kinds; nothing is left behind.
+    :raises WharfError: with dockerd's sentence and kind; nothing remains.
     """
     _check_name(room, request.name)
     network = _record(room, request)
@@ -45,16 +45,16 @@ async def create(room: Room, request: NetworkCreateRequest) -> Network:
     except PoolExhausted:
         if not room.ending:
             raise
-        # Subnets of networks that were just removed come free.
+        # Wait until the subnets of removed networks are free.
         await room.settle()
         await _fill(room, network, request)
-    _check_name(room, request.name)  # another create may have taken it meanwhile
+    _check_name(room, request.name)  # another create may have used it meanwhile
     async with AsyncExitStack() as undo:
-        # Known before anything is awaited: two creates at once can't share a name, a subnet or a bridge.
+        # Add it before the next await: two concurrent creates can't share a name, a subnet or a bridge.
         room.add(network)
         undo.callback(room.discard, network)
         if network.bridge or network.parent:
-            # One of the same name may still be on its way out.
+            # The device of a removed network with the same name may still exist.
             if (pending := room.ending.get(attach.ending_key(network))) is not None:
                 await asyncio.wait([pending])
             undo.push_async_callback(room.work, attach.remove_device, room, network)
@@ -98,7 +98,7 @@ def _record(room: Room, request: NetworkCreateRequest) -> Network:
     if driver in (HOST, NULL):
         raise WharfError(Kind.PERMISSION_DENIED, f'only one instance of "{driver}" network is allowed')
     if request.config_only:
-        driver = NULL  # which one is chosen with --config-from
+        driver = NULL  # --config-from chooses it
     elif driver not in (BRIDGE, MACVLAN, IPVLAN):
         raise not_found(f'plugin "{driver}" not found')
     ipam_driver = (request.ipam.driver if request.ipam else "") or "default"
@@ -145,7 +145,7 @@ def _take_config(room: Room, network: Network, request: NetworkCreateRequest, so
 
 
 async def _fill(room: Room, network: Network, request: NetworkCreateRequest) -> None:
-    """Options, subnets, devices: everything that is decided before something is made."""
+    """Sets options, subnets and devices: all decisions before anything is created."""
     defaults = room.config.default_network_opts.get(network.driver, {})
     network.options = {**defaults, **network.options}
     if network.driver == BRIDGE and room.config.mtu and options.MTU not in network.options:
@@ -180,9 +180,9 @@ def _families(network: Network, request: NetworkCreateRequest) -> None:
 
 
 def _pools_asked(request: NetworkCreateRequest, *, ipv6: bool) -> list[PoolConfig]:
-    """The subnets of the request, checked.
+    """The validated subnets of the request.
 
-    :raises WharfError: INVALID, all that is wrong together.
+    :raises WharfError: INVALID, with all problems.
     """
     configs = list(request.ipam.config or ()) if request.ipam else []
     if len(configs) > limits.NETWORK_SUBNETS:
@@ -211,7 +211,7 @@ def _pool_asked(item: IPAMPool, problems: list[str], *, ipv6: bool) -> PoolConfi
         problems.append(f"invalid subnet {item.subnet}: invalid CIDR block notation")
         return None
     if loose.version == 6 and not ipv6:
-        problems = []  # of a family that wasn't asked for dockerd looks at no more than that
+        problems = []  # dockerd checks no more for a family that wasn't requested
     given = ip_address(item.subnet.partition("/")[0])
     if given != loose.network_address:
         problems.append(f"invalid subnet {item.subnet}: it should be {loose}")
@@ -246,9 +246,9 @@ def _pool_asked(item: IPAMPool, problems: list[str], *, ipv6: bool) -> PoolConfi
 
 
 def _subnets(room: Room, network: Network, asked: list[PoolConfig], routes: Sequence[Subnet]) -> None:
-    """The network's subnets: those asked for, and one from the pools for a family that has none."""
+    """The network's subnets: the requested ones, and one from the pools for a family without any."""
     nets = [ip_network(config.subnet) for config in asked]
-    # Two subnets are apart or one holds the other, so that in this order one that overlaps any overlaps its neighbour.
+    # Subnets are disjoint or nested, so in this order one that overlaps any other overlaps its neighbour.
     ordered = sorted(nets, key=lambda net: (net.version, net.network_address.packed, net.prefixlen))
     if any(net.version == other.version and net.overlaps(other) for net, other in pairwise(ordered)):
         raise invalid("multiple overlapping subnet configuration is not supported")
@@ -273,7 +273,7 @@ def _subnets(room: Room, network: Network, asked: list[PoolConfig], routes: Sequ
 
 
 def _choose_gateway(network: Network, config: PoolConfig) -> None:
-    """The first free address, unless one was named or the driver has none."""
+    """The first free address, unless one was given or the driver has none."""
     if config.gateway:
         _check_gateway(config)
         return
@@ -288,7 +288,7 @@ def _choose_gateway(network: Network, config: PoolConfig) -> None:
 
 
 def _without_gateway(network: Network, version: int) -> bool:
-    """Whether a bridge has no address and no route needs one: what would be its gateway is a container's to have."""
+    """Whether a bridge has no address and no route needs one: containers may use the gateway's address then."""
     if network.option(options.MODE4 if version == 4 else options.MODE6) == "isolated":
         return True
     return version == 4 and network.internal and options.flag(network.options, options.INHIBIT4, default=False)

@@ -1,4 +1,4 @@
-"""Which networks a container is to be on, checked in dockerd's words, and the addresses that it gets there."""
+"""The networks of a container, validated with dockerd's sentences, and its addresses there."""
 
 import re
 import secrets
@@ -20,14 +20,14 @@ _DEFAULT_MODES = ("", "default", "bridge")
 
 
 def mode_of(container: ContainerPlan) -> str:
-    """own, host, none or container: what kind of sandbox the container gets."""
+    """The kind of sandbox that the container gets: own, host, none or container."""
     mode = container.host_config.network_mode
     if mode.startswith("container:"):
         return "container"
     if mode == "host":
         return "host"
     if container.config.network_disabled or list(container.networking) == ["none"]:
-        return "none"  # also where there is no default bridge to be on
+        return "none"  # also without a default bridge
     return "none" if mode == "none" and not container.networking else "own"
 
 
@@ -38,8 +38,8 @@ def network_key(container: ContainerPlan) -> str:
 
 
 def normalize(room: Room, container: ContainerPlan) -> None:
-    """Makes ``container.networking`` complete: by name, the mode's network first. It is on the networks that the
-    request has endpoints for, and on the one of its mode only if there are none.
+    """Completes ``container.networking``: keys are names, the mode's network first. The container joins the networks of
+    the request's endpoints, and the one of its mode only if there are none.
 
     :raises WharfError: NOT_FOUND, INVALID: as dockerd at create.
     """
@@ -54,7 +54,7 @@ def normalize(room: Room, container: ContainerPlan) -> None:
         network = room.find(key)
         settings = container.networking.get(key) or EndpointSettings()
         if network is None:
-            # It may come before the container is started; the start says if it did not.
+            # The network may be created before the container is started; else the start fails.
             found[key] = settings
             continue
         if network.name in found and key != main:
@@ -67,9 +67,9 @@ def normalize(room: Room, container: ContainerPlan) -> None:
 
 
 def check_endpoint(network: Network, settings: EndpointSettings) -> None:
-    """What may be asked for on a network.
+    """Validates the settings of an endpoint on a network.
 
-    :raises WharfError: INVALID (400), in dockerd's sentences, all of them together.
+    :raises WharfError: INVALID (400), with all of dockerd's sentences.
     """
     if network.config_only:
         raise WharfError(Kind.PERMISSION_DENIED, "cannot create endpoint on configuration-only network")
@@ -90,7 +90,7 @@ def check_endpoint(network: Network, settings: EndpointSettings) -> None:
 
 
 def together(problems: Sequence[str]) -> str:
-    """Several sentences as one text, as Docker's multierror joins them."""
+    """Joins several sentences to one text, like Docker's multierror."""
     return problems[0] if len(problems) == 1 else "\n".join(f"* {text}" for text in problems)
 
 
@@ -126,7 +126,10 @@ def _check_addresses(network: Network, settings: EndpointSettings) -> list[str]:
 
 
 def check_together(networks: Sequence[Network], mode: str) -> None:
-    """Host and none go with nothing else. :raises WharfError:"""
+    """Checks that host and none are not combined with other networks.
+
+    :raises WharfError: they are.
+    """
     on_host = [network.driver == HOST for network in networks]
     if mode == "host" and not all(on_host):
         raise invalid("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
@@ -141,7 +144,7 @@ def check_together(networks: Sequence[Network], mode: str) -> None:
 
 
 def dns_names(container: ContainerPlan, settings: EndpointSettings, network: Network) -> list[str]:
-    """The names by which others on the network find the container, without doubles."""
+    """The names by which others on the network find the container, without duplicates."""
     if not network.user_defined:
         return []
     names = [container.name, *(settings.aliases or ()), container.id[:12]]
@@ -151,15 +154,15 @@ def dns_names(container: ContainerPlan, settings: EndpointSettings, network: Net
 
 
 def without_ipv6(container: ContainerPlan) -> bool:
-    """Whether the container's own sysctls switch IPv6 off: it gets no such address, and no name has one."""
+    """Whether the container's own sysctls disable IPv6: it gets no such address, and no name has one."""
     sysctls = container.host_config.sysctls or {}
     return any(sysctls.get(f"net.ipv6.conf.{name}.disable_ipv6") == "1" for name in ("all", "lo"))
 
 
 def make(room: Room, container: ContainerPlan, network: Network, settings: EndpointSettings) -> Endpoint:
-    """An endpoint with its addresses taken. Undone by :func:`release`.
+    """An endpoint with allocated addresses. Undone by :func:`release`.
 
-    :raises WharfError: an address is taken or none is left; NOT_FOUND: the network was removed since it was looked up.
+    :raises WharfError: an address is in use or none is left; NOT_FOUND: the network was removed meanwhile.
     """
     if room.networks.get(network.id) is not network:
         raise not_found(f"network {network.name} not found")
@@ -226,8 +229,8 @@ def _allocate(
 
 
 def _gateway(network: Network, address: Address) -> str:
-    """The gateway of the subnet that holds the address, or the other router that ``--default-gateway`` names for a
-    bridge; an internal network shows none."""
+    """The gateway of the address's subnet, or the other router that ``--default-gateway`` names for a bridge; an
+    internal network shows none."""
     if network.internal and network.driver == BRIDGE:
         return ""
     for config in network.ipam or ():
@@ -248,7 +251,7 @@ def _mac(endpoint: Endpoint, settings: EndpointSettings) -> str:
 
 
 def hold(network: Network, endpoint: Endpoint) -> None:
-    """Takes the addresses of a stored endpoint again, after a start of the daemon."""
+    """Allocates the addresses of a stored endpoint again, after the daemon's start."""
     for interface in endpoint.interfaces:
         for pool in network.pools:
             if interface.ip in pool:
@@ -257,7 +260,7 @@ def hold(network: Network, endpoint: Endpoint) -> None:
 
 
 def release(network: Network, endpoint: Endpoint) -> None:
-    """Gives the addresses back; doing it twice does no harm."""
+    """Releases the addresses; a second call does nothing."""
     for interface in endpoint.interfaces:
         for pool in network.pools:
             if interface.ip in pool:
@@ -293,7 +296,7 @@ def link_targets(room: Room, container: ContainerPlan, *, strict: bool = True) -
 def parse_link(text: str) -> tuple[str, str]:
     """``name``, ``name:alias`` or the stored form ``/name:/container/alias``.
 
-    :raises WharfError: INTERNAL, as dockerd has it.
+    :raises WharfError: INTERNAL, as in dockerd.
     """
     if not text:
         raise internal("empty string specified for links")
@@ -308,7 +311,10 @@ def parse_link(text: str) -> tuple[str, str]:
 
 
 def find_network(room: Room, key: str) -> Network:
-    """:raises WharfError: NOT_FOUND."""
+    """The network of this key.
+
+    :raises WharfError: NOT_FOUND.
+    """
     network = room.find(key)
     if network is None:
         raise not_found(f"network {key} not found")
@@ -316,7 +322,7 @@ def find_network(room: Room, key: str) -> Network:
 
 
 def in_order(networks: Mapping[str, Network], endpoints: Iterable[Endpoint]) -> list[Endpoint]:
-    """The endpoints of a container as dockerd ranks them: interfaces are numbered and names looked up in this order."""
+    """The endpoints of a container in dockerd's order, in which interfaces are numbered and names are looked up."""
 
     def rank(endpoint: Endpoint) -> tuple[int, bool, bool, str]:
         network = networks[endpoint.network]
@@ -346,7 +352,7 @@ def _leads_out(network: Network, endpoint: Endpoint, version: int) -> bool:
 
 
 def connected_default(network: Network) -> bool:
-    """Whether the default route goes just through the interface (ipvlan in its routed modes)."""
+    """Whether the default route only names the interface (ipvlan in its routed modes)."""
     return network.driver == "ipvlan" and network.option("ipvlan_mode", "l2") in ("l3", "l3s")
 
 

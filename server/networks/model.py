@@ -1,7 +1,7 @@
-"""The records of the networks' room: a network, one container's endpoint on it, and its sandbox.
+"""The records of networks: a network, a container's endpoint on it, and its sandbox.
 
-Networks and sandboxes are stored as JSON documents (``server/networks/store.py``); what can be derived again
-(address pools, the bridge's index and MAC) lives only in memory. Times are nanoseconds since the epoch.
+Networks and sandboxes are stored as JSON documents (``server/networks/store.py``); derived values (address pools, the
+bridge's index and MAC) are kept in memory only. Times are nanoseconds since the epoch.
 """
 
 from collections.abc import Mapping
@@ -23,13 +23,13 @@ BRIDGE, HOST, NULL, MACVLAN, IPVLAN = "bridge", "host", "null", "macvlan", "ipvl
 
 @dataclass(slots=True)
 class PoolConfig:
-    """One subnet of a network. Texts as the API shows them; ``gateway`` empty: none."""
+    """One subnet of a network, as text in the API's form; ``gateway`` empty: none."""
 
     subnet: str
     ip_range: str = ""
     gateway: str = ""
     aux: dict[str, str] = field(default_factory=dict)
-    configured: bool = False  # the subnet was named by the user, so addresses in it may be too
+    configured: bool = False  # the user gave the subnet, so addresses in it may be given too
     gateway_given: bool = False
 
     def make_pool(self) -> AddressPool:
@@ -63,10 +63,10 @@ class Network:
     labels: dict[str, str] = field(default_factory=dict)
     bridge: str = ""
     parent: str = ""
-    made_parent: bool = False  # the 802.1q sub-interface was made for this network
+    made_parent: bool = False  # this network created the 802.1q sub-interface
     predefined: bool = False
 
-    # Of this daemon's life only.
+    # not stored
     pools: list[AddressPool] = field(default_factory=list)
     index: int = 0
     mac: str = ""  # the bridge's
@@ -79,11 +79,11 @@ class Network:
 
     @property
     def user_defined(self) -> bool:
-        """Whether it offers names, aliases and chosen addresses."""
+        """Whether it supports names, aliases and chosen addresses."""
         return not self.predefined
 
     def enables(self, version: int) -> bool:
-        """Whether endpoints get addresses of this family: a subnet of the other kind is only shown, as by dockerd."""
+        """Whether endpoints get addresses of this family: a subnet of the other one is only shown, as in dockerd."""
         return self.enable_ipv4 if version == 4 else self.enable_ipv6
 
     def make_pools(self) -> list[AddressPool]:
@@ -123,7 +123,7 @@ _STORED = tuple(name for name in Network.__dataclass_fields__ if name not in _ME
 
 @dataclass(frozen=True, slots=True)
 class PortSpan:
-    """``count`` ports of a container from ``port`` on, at ``hosts`` from ``host_port`` on (0: at none, only open)."""
+    """``count`` ports of a container from ``port`` on, at ``hosts`` from ``host_port`` on (0: not bound, only open)."""
 
     port: int
     protocol: str
@@ -134,15 +134,15 @@ class PortSpan:
 
 @dataclass(slots=True, eq=False)
 class Endpoint:
-    """One container on one network while it runs. Addresses are texts with prefix length; empty: none.
+    """One running container on one network. Addresses are texts with prefix length; empty: none.
 
-    ``settings`` is what was asked for, in Docker's field names.
+    ``settings`` is the request, in Docker's field names.
     """
 
     id: str
     network: str
     container: str
-    name: str  # the container's, without slash
+    name: str  # the container's name, without slash
     interface: str = ""
     veth: str = ""
     mac: str = ""
@@ -155,7 +155,8 @@ class Endpoint:
     publications: list[Publication] = field(default_factory=list)
     listens: list[Listen] = field(default_factory=list)
     ports: list[PortSpan] = field(default_factory=list)
-    links: list[tuple[str, str, str, int]] = field(default_factory=list)  # firewall: client, server, proto, port
+    # in the firewall: client, server, protocol, port
+    links: list[tuple[str, str, str, int]] = field(default_factory=list)
 
     @property
     def interfaces(self) -> tuple[Interface, ...]:
@@ -188,7 +189,8 @@ class Endpoint:
 
 @dataclass(slots=True, eq=False)
 class SandboxRecord:
-    """What a running container has of the network. ``path`` is its namespace, empty for the host's or another's."""
+    """The network state of a running container. ``path`` is its namespace, empty for the host's or another
+    container's."""
 
     container: str
     id: str
@@ -196,7 +198,7 @@ class SandboxRecord:
     path: str = ""
     joins: str = ""
     endpoints: list[Endpoint] = field(default_factory=list)
-    hosts: list[tuple[str, str]] = field(default_factory=list)  # extra lines of /etc/hosts: address, names
+    hosts: list[tuple[str, str]] = field(default_factory=list)  # additional lines of /etc/hosts: address, names
 
     def endpoint(self, network: str) -> Endpoint | None:
         return next((endpoint for endpoint in self.endpoints if endpoint.network == network), None)
@@ -213,5 +215,5 @@ class SandboxRecord:
 
 
 def wanted(container_networking: Mapping[str, EndpointSettings], name: str) -> EndpointSettings:
-    """The settings asked for on one network; absent ones are empty."""
+    """The requested settings for one network; empty ones if there are none."""
     return container_networking.get(name) or EndpointSettings()

@@ -1,4 +1,4 @@
-"""What a driver's ``-o`` options may say. An option that no driver knows is kept and shown, as by dockerd."""
+"""Validates a driver's ``-o`` options. An unknown option is kept and shown, as in dockerd."""
 
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -37,7 +37,10 @@ ENDPOINT_IFNAME = "com.docker.network.endpoint.ifname"
 
 
 def flag(options: Mapping[str, str], name: str, *, default: bool) -> bool:
-    """:raises WharfError: INVALID, in the words of Go's strconv."""
+    """A boolean option.
+
+    :raises WharfError: INVALID, with the sentence of Go's strconv.
+    """
     value = options.get(name)
     if value is None:
         return default
@@ -49,8 +52,8 @@ def flag(options: Mapping[str, str], name: str, *, default: bool) -> bool:
 
 
 def family(options: dict[str, str], name: str, asked: bool | None, *, default: bool) -> bool:  # noqa: FBT001
-    """Whether a network has a family of addresses (``ENABLE4``, ``ENABLE6``). What the request asks for goes before the
-    option, which is then taken out: it would say something else.
+    """Whether a network has a family of addresses (``ENABLE4``, ``ENABLE6``). The request's field precedes the option,
+    which is then removed, as it may differ.
 
     :raises WharfError: INVALID: the option is neither true nor false.
     """
@@ -64,7 +67,7 @@ def family(options: dict[str, str], name: str, asked: bool | None, *, default: b
 
 
 def mtu(options: Mapping[str, str]) -> int:
-    """0: not said."""
+    """The MTU option; 0: not given."""
     value = options.get(MTU, "")
     if not value:
         return 0
@@ -80,7 +83,10 @@ def mtu(options: Mapping[str, str]) -> int:
 
 
 def check(network: Network) -> None:
-    """:raises WharfError: INVALID: an option of the driver that says nonsense."""
+    """Checks the driver's options.
+
+    :raises WharfError: INVALID: an option has an invalid value.
+    """
     mtu(network.options)
     if network.driver == BRIDGE:
         _check_bridge(network)
@@ -133,13 +139,13 @@ def _check_address(options: Mapping[str, str], name: str, version: int) -> None:
         address = ip_address(value)
     except ValueError:
         raise invalid(f"failed to parse {name} value: {value} (nil ip)") from None
-    # An IPv6 address as binding of a v4 option means all of both, as dockerd reads it.
+    # As in dockerd, an IPv6 address as binding of a v4 option means all addresses of both.
     if address.version != version and not (name == BINDING4 and value == "::"):
         raise invalid(f"failed to parse {name} value: {value} (not an IPv{version} address)")
 
 
 def rules(network: Network) -> BridgeRules:
-    """How the firewall treats a bridge network."""
+    """The firewall's rules for a bridge network."""
     options = network.options
     return BridgeRules(
         bridge=network.bridge,
@@ -157,16 +163,16 @@ def rules(network: Network) -> BridgeRules:
 
 
 def _check_interface(name: str) -> None:
-    """What the kernel takes for a name (dev_valid_name), and what the container has already."""
+    """The kernel's rule for names (dev_valid_name), and names that the container has already."""
     odd = any(char in "/:" or char.isspace() for char in name)
     if odd or name in (".", "..", "lo") or len(name.encode(errors="replace")) > 15:
         raise invalid(f"invalid endpoint settings:\ninvalid interface name {name!r}")
 
 
 def endpoint_sysctls(driver_opts: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
-    """The ``net.*.IFNAME.*`` settings of an endpoint, with IFNAME still in them; the docker CLI writes it small.
+    """The ``net.*.IFNAME.*`` settings of an endpoint, still with IFNAME, which the docker CLI writes in lower case.
 
-    :raises WharfError: INVALID: a malformed or foreign sysctl, or an interface name that can't be.
+    :raises WharfError: INVALID: a malformed or foreign sysctl, or an invalid interface name.
     """
     found = []
     for name, value in (driver_opts or {}).items():

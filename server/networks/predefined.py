@@ -1,4 +1,4 @@
-"""The networks that are always there: bridge, host and none."""
+"""The predefined networks: bridge, host and none."""
 
 import secrets
 import time
@@ -17,9 +17,9 @@ from server.networks.sandbox import subnets_in_use
 
 
 async def ensure(room: Room) -> None:
-    """Makes what is missing and brings the default bridge up to what the flags say now.
+    """Creates missing ones and updates the default bridge to the current flags.
 
-    :raises WharfError: a flag that can't be fulfilled.
+    :raises WharfError: a flag that can't be satisfied.
     """
     for name, driver in (("none", NULL), ("host", HOST)):
         if room.by_name(name) is None:
@@ -47,7 +47,7 @@ async def _configure(room: Room, network: Network) -> None:
     device = await room.work(_device_addresses, room, network.bridge)
     taken = [subnet for other in room if other is not network for subnet in other.subnets]
     routes = await room.work(subnets_in_use, room.host)
-    # The bridge's own route is not in its own way.
+    # Ignore the bridge's own route.
     routes = [route for route in routes if not any(route == address.network for address in device)]
     configs = [_v4(room, known.get(4), device, [*taken, *routes])]
     if settings.ipv6:
@@ -82,14 +82,14 @@ def _device_addresses(room: Room, name: str) -> list[Interface]:
 
 
 def _check_alone(room: Room, link: Link) -> None:
-    """Two engines on one bridge would give the same addresses out."""
+    """Two engines on one bridge would allocate the same addresses."""
     ours = mark(room.config.network_name)
     others = [port.name for port in room.host.links() if port.master == link.index and port.alias != ours]
     if others and link.alias != ours:
         raise WharfError(
             Kind.INVALID_ARGUMENT,
             f"bridge {link.name} is in use by another engine ({', '.join(others)} plugged in): "
-            "choose another one with --bridge-name, or say --bridge if it is to be shared",
+            "choose another one with --bridge-name, or use --bridge to share it",
         )
 
 
@@ -118,7 +118,7 @@ def _v6(room: Room, known: PoolConfig | None, device: list[Interface], taken: li
 
 
 async def make_devices(room: Room) -> None:
-    """The default bridge's device, at start."""
+    """Creates the default bridge's device, at start."""
     network = room.by_name("bridge")
     if network is not None:
         await room.work(attach.make_device, room, network)

@@ -1,6 +1,6 @@
-"""wharfd's side of wharf-proxy: starts it when it is first needed, finds it again, starts it anew if it dies.
+"""The client of wharf-proxy: starts it at the first use, finds a running one, and restarts it if it dies.
 
-What is wanted of the proxy is kept here, so that a new one can be told everything.
+This module keeps the wanted state, so that it can be sent to a new proxy.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from engine.shim.protocol import BACKLOG
 log = logging.getLogger(__name__)
 
 _LENGTH = struct.Struct(">I")
-_TRIES = 3  # how many proxies in a row may end under one request
+_TRIES = 3  # the number of successive proxies that may die during one request
 Names = Mapping[str, Sequence[tuple[str, str]]]
 
 
@@ -40,7 +40,7 @@ class PortInUse(WharfError):
 
 @dataclass(frozen=True, slots=True)
 class ViewRequest:
-    """What one container's name service needs (see ``resolver.View``)."""
+    """The parameters of one container's name service (see ``resolver.View``)."""
 
     netns: str
     zones: tuple[str, ...]
@@ -81,7 +81,7 @@ class Forwarder:
     """The proxy of one engine.
 
     :param path: its socket, in a directory that only root can enter.
-    :param rewired: called when a container's name service got other ports (the proxy was started anew).
+    :param rewired: called when a container's name service got other ports (after a restart of the proxy).
     """
 
     def __init__(self, path: str, rewired: Callable[[str, int, int], Awaitable[None]] | None = None) -> None:
@@ -106,10 +106,10 @@ class Forwarder:
         views: Mapping[str, ViewRequest],
         zones: Mapping[str, Zone],
     ) -> dict[str, tuple[int, int]]:
-        """After a start of wharfd: takes over a proxy that still runs and tells it what is wanted now.
+        """After a start of wharfd: takes over a running proxy and sends it the wanted state.
 
-        Returns the name service's (UDP, TCP) ports of each view. Ports that can't be held any more are
-        logged: the rules still carry their traffic.
+        Returns the name service's (UDP, TCP) ports of each view. Ports that can't be bound any more are logged: the
+        rules still forward their traffic.
         """
         self._listens = {owner: list(items) for owner, items in listens.items()}
         self._views = dict(views)
@@ -121,7 +121,7 @@ class Forwarder:
                     return {}
                 if not found:
                     await self._start()
-                # It may end while it is told: the next one is told everything.
+                # The proxy may die meanwhile: the next one gets everything.
                 with contextlib.suppress(_Lost):
                     return await self._tell_all()
         raise WharfError(Kind.UNAVAILABLE, "wharf-proxy does not stay alive")
@@ -131,13 +131,16 @@ class Forwarder:
         return bool(self._listens or self._views)
 
     async def publish(self, owner: str, listens: Sequence[Listen]) -> None:
-        """Holds (and where needed serves) ports. :raises PortInUse: nothing was taken."""
+        """Binds (and where needed serves) ports.
+
+        :raises PortInUse: nothing was bound.
+        """
         request = {"op": "publish", "owner": owner, "listens": [tuple(item) for item in listens]}
         asked = asyncio.ensure_future(self._request(request))
         try:
             answer = await asyncio.shield(asked)
         except asyncio.CancelledError:
-            # The proxy has them all the same, and nobody would ever say that it can let go.
+            # The proxy has them already, and no later request would release them.
             await asyncio.wait([asked])
             await self._request({"op": "release", "owner": owner})
             raise
@@ -145,12 +148,12 @@ class Forwarder:
         self._listens.setdefault(owner, []).extend(listens)
 
     async def release(self, owner: str) -> None:
-        """Lets all ports of an owner go; none is fine."""
+        """Releases all ports of an owner; does nothing if it has none."""
         if self._listens.pop(owner, None) and self._connection:
             await self._request({"op": "release", "owner": owner})
 
     async def set_zone(self, key: str, zone: Zone) -> None:
-        """Tells the names of a network. Kept for later if no container's name service runs."""
+        """Sets the names of a network. They are sent later if no container's name service runs."""
         self._zones[key] = zone
         if self._connection or self._views:
             _raise(await self._request({**zone.wire(), "key": key}))
@@ -160,7 +163,7 @@ class Forwarder:
             await self._request({"op": "drop_zone", "key": key})
 
     async def view(self, key: str, request: ViewRequest) -> tuple[int, int]:
-        """Serves names to a container, or changes what it sees; returns the UDP and TCP ports."""
+        """Starts a container's name service, or changes its view; returns the UDP and TCP ports."""
         answer = await self._request({**request.wire(), "key": key})
         _raise(answer)
         self._views[key] = request
@@ -171,7 +174,7 @@ class Forwarder:
             await self._request({"op": "drop_view", "key": key})
 
     async def close(self, *, end: bool) -> None:
-        """Leaves the proxy running; with ``end`` it is told to leave too."""
+        """Disconnects from the proxy, which continues; with ``end`` the proxy is stopped."""
         self._closing = True
         if self._healing:
             self._healing.cancel()
@@ -223,7 +226,7 @@ class Forwarder:
             connection.waiting.pop(number, None)
 
     async def _connect(self) -> bool:
-        """Joins a proxy that runs; False: there is none that this daemon can talk to. Under the lock."""
+        """Connects to a running proxy; returns False if there is none with the same version. Call it under the lock."""
         try:
             reader, writer = await asyncio.open_unix_connection(self._path)
         except (FileNotFoundError, ConnectionRefusedError):
@@ -240,7 +243,7 @@ class Forwarder:
         except _Lost:
             return False
         except BaseException:
-            # Nothing else refers to its reader, which would be collected while it waits.
+            # Only this task references its reader, which would be garbage-collected while it waits.
             connection.task.cancel()
             raise
         self._connection = connection
@@ -265,7 +268,7 @@ class Forwarder:
             raise WharfError(Kind.UNAVAILABLE, "wharf-proxy did not start")
 
     async def _tell_all(self) -> dict[str, tuple[int, int]]:
-        """Makes the proxy's state equal to what is wanted; what it has already keeps running."""
+        """Makes the proxy's state equal to the wanted one; unchanged parts keep running."""
         connection = self._connection
         assert connection is not None
         hello = await self._ask(connection, {"op": "hello"})
@@ -292,7 +295,7 @@ class Forwarder:
         return ports
 
     async def _read(self, connection: _Connection) -> None:
-        lost = False  # it ended, and not because the task was cancelled
+        lost = False  # it died, and the task was not cancelled
         try:
             while True:
                 (length,) = _LENGTH.unpack(await connection.reader.readexactly(_LENGTH.size))
@@ -330,7 +333,7 @@ class Forwarder:
 
 
 class _Lost(WharfError):
-    """The proxy ended before it answered."""
+    """The proxy died before it answered."""
 
     def __init__(self) -> None:
         super().__init__(Kind.UNAVAILABLE, "wharf-proxy ended")

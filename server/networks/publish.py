@@ -1,4 +1,4 @@
-"""A container's published ports: taken, held, and given to the endpoint that its traffic leaves by."""
+"""A container's published ports: allocates and binds them, and assigns them to the endpoint of its outgoing traffic."""
 
 import os
 from contextlib import AsyncExitStack
@@ -22,7 +22,7 @@ class _Publisher:
 
 
 def _publisher(room: Room, record: SandboxRecord) -> _Publisher | None:
-    """The endpoint through which ports are published: the one that the traffic leaves by, if it is a bridge's."""
+    """The endpoint that publishes ports: the one of the outgoing traffic, if it is on a bridge."""
     candidates = [item for item in record.endpoints if room.networks[item.network].driver == BRIDGE]
     first4, first6 = endpoints.default_gateways(room.networks, candidates)
     endpoint = first4 or first6
@@ -45,13 +45,13 @@ def _publisher(room: Room, record: SandboxRecord) -> _Publisher | None:
 
 
 def publisher(room: Room, record: SandboxRecord) -> Endpoint | None:
-    """The endpoint that the container's ports belong to."""
+    """The endpoint that publishes the container's ports."""
     found = _publisher(room, record)
     return found.endpoint if found else None
 
 
 async def publish(room: Room, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack) -> None:
-    """Takes and holds the container's host ports; the rules follow with the interface.
+    """Allocates and binds the container's host ports; the rules follow with the interface.
 
     :raises WharfError: ``driver failed programming external connectivity on endpoint …``
     """
@@ -97,7 +97,7 @@ async def publish(room: Room, container: ContainerPlan, record: SandboxRecord, u
 
 
 def port_range(listen: Listen, host: str) -> PortRange:
-    """The host ports that a listening entry holds at one address."""
+    """The host ports that a listening entry binds at one address."""
     return PortRange(listen.protocol, host, listen.port, listen.port + listen.size - 1)
 
 
@@ -113,7 +113,7 @@ def _external(endpoint: Endpoint, error: WharfError) -> WharfError:
 
 
 def _default_hosts(room: Room, network: Network) -> list[str]:
-    """The host addresses meant by a published port that names none."""
+    """The host addresses for a published port without one."""
     chosen = [item for item in (network.option(options.BINDING4), network.option(options.BINDING6)) if item]
     if network.option(options.BINDING4) == "::":
         return ["0.0.0.0", "::"]

@@ -16,7 +16,7 @@ ACCEPTED = frozenset(("dangling", "driver", "id", "label", "name", "scope", "typ
 
 
 def show(room: Room, network: Network, *, containers: bool = True) -> dict[str, Any]:
-    """A network as inspect answers, with or without its ``containers``."""
+    """A network in inspect's answers, with or without its ``containers``."""
     shown: dict[str, Any] = {
         "Name": network.name,
         "Id": network.id,
@@ -50,13 +50,13 @@ def _config(network: Network) -> list[dict[str, Any]] | None:
         entry: dict[str, Any] = {"Subnet": config.subnet}
         if config.ip_range:
             entry["IPRange"] = config.ip_range
-        # dockerd does not show the gateway that it chose for a subnet of the user's.
+        # dockerd does not show the gateway that it chose for a given subnet.
         if config.gateway and (config.gateway_given or not config.configured):
             entry["Gateway"] = config.gateway
         if config.aux:
             entry["AuxiliaryAddresses"] = dict(config.aux)
         found.append(entry)
-    # IPv4 first, as dockerd keeps them.
+    # IPv4 first, as in dockerd.
     return sorted(found, key=lambda entry: ip_network(entry["Subnet"]).version)
 
 
@@ -75,7 +75,7 @@ def _containers(room: Room, network: Network) -> dict[str, dict[str, str]]:
 
 
 async def listing(room: Room, filters: Filters, *, containers: bool) -> list[dict[str, Any]]:
-    """All networks that pass the filters, with or without their ``containers``.
+    """All networks that match the filters, with or without their ``containers``.
 
     :raises WharfError: INVALID: an unknown filter or value.
     """
@@ -87,7 +87,10 @@ async def listing(room: Room, filters: Filters, *, containers: bool) -> list[dic
 
 
 def matcher(room: Room, filters: Filters) -> Callable[[Network], bool]:
-    """:raises WharfError: INVALID."""
+    """A predicate of the filters.
+
+    :raises WharfError: INVALID.
+    """
     for value in filters.get("type"):
         if value not in ("builtin", "custom"):
             raise invalid(f"invalid filter: 'type'='{value}'")
@@ -115,12 +118,12 @@ def matcher(room: Room, filters: Filters) -> Callable[[Network], bool]:
 
 
 def used(room: Room, network: Network) -> bool:
-    """Whether a container runs on it, or is about to; one that has ended may still be taken off."""
+    """Whether a running or starting container uses it; a stopped one may still be being detached."""
     return any(container not in room.ending for container in network.endpoints)
 
 
 async def remove(room: Room, network: Network) -> None:
-    """``docker network rm``. The device goes in the background.
+    """``docker network rm``. The device is removed in the background.
 
     :raises WharfError: PERMISSION_DENIED: predefined, or in use.
     """
@@ -152,7 +155,7 @@ async def remove(room: Room, network: Network) -> None:
 
 
 async def _remove_device(room: Room, network: Network) -> None:
-    # Containers that have just ended may still be plugged in.
+    # Containers that have just stopped may still be attached.
     waiting = [room.ending[key] for key in network.endpoints if key in room.ending]
     for task in waiting:
         await task
@@ -160,7 +163,7 @@ async def _remove_device(room: Room, network: Network) -> None:
 
 
 async def prune(room: Room, filters: Filters) -> list[str]:
-    """Removes every network of a user's that no container uses; returns their names."""
+    """Removes every unused user network; returns their names."""
     filters.validate(("label", "label!", "until"))
     before = until_ns(filters)
     removed = []

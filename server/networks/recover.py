@@ -1,7 +1,7 @@
-"""After a start of the daemon: the kernel, the proxy and the records are brought to say the same.
+"""After the daemon's start: makes the kernel, the proxy and the records consistent.
 
-What a running container has stays as it is, so its traffic never stops. What no record owns goes: namespaces,
-links and bridges carry the engine's mark, the table is written whole.
+The network of a running container doesn't change, so its traffic never stops. What no record owns is removed:
+namespaces, links and bridges carry the engine's mark, the table is rewritten.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ async def recover(room: Room, running: Sequence[Container], stored: Sequence[San
 
 
 async def _agree(room: Room, container: Container, record: SandboxRecord) -> None:
-    """A connect or disconnect that was cut short between its two records: the sandbox's is the one that counts."""
+    """Completes a connect or disconnect that was interrupted between its two records: the sandbox's record decides."""
     if record.mode != "own":
         return
     there = {room.networks[item.network].name: item for item in record.endpoints}
@@ -85,7 +85,7 @@ def _hold_ports(room: Room, owner: str, listen: Listen) -> None:
 
 
 def _kernel(room: Room, kept: Sequence[SandboxRecord]) -> list[SandboxRecord]:
-    """In a thread: links, namespaces, bridges and rules. Returns the records that have changed by that."""
+    """In a thread: links, namespaces, bridges and rules. Returns the changed records."""
     wanted: dict[str, list[Element]] = {}
     for record in kept:
         for endpoint in record.endpoints:
@@ -93,7 +93,7 @@ def _kernel(room: Room, kept: Sequence[SandboxRecord]) -> list[SandboxRecord]:
             if found:
                 wanted[endpoint.id] = found
     claimed = [network for network in room if network.driver == BRIDGE and network.bridge and _claimed(room, network)]
-    # The rules first: until they are there, a container's traffic runs by those of the last life.
+    # The rules first: until then, the rules of the last run apply to a container's traffic.
     room.firewall.start(wanted, [options.rules(network) for network in claimed])
     for network in room:
         if network.config_only or not (network.bridge or network.parent):
@@ -101,7 +101,7 @@ def _kernel(room: Room, kept: Sequence[SandboxRecord]) -> list[SandboxRecord]:
         try:
             attach.make_device(room, network)
         except Exception as error:
-            # One network that cannot be had must not keep the daemon from starting; a start on it will say why.
+            # One unusable network must not prevent the daemon's start; a container's start on it will fail.
             log.error("network=%s cannot be set up: %s", network.name, error)
     changed = mend(room, kept)
     _sweep_namespaces(room, {record.path for record in kept})
@@ -110,16 +110,16 @@ def _kernel(room: Room, kept: Sequence[SandboxRecord]) -> list[SandboxRecord]:
 
 
 def _claimed(room: Room, network: Network) -> bool:
-    """Whether the bridge is this engine's. Rules for another engine's would shut its containers off."""
+    """Whether the bridge is this engine's. Rules for another engine's would block its containers."""
     try:
         ownership.claim_bridge(room, network)
     except WharfError:
-        return False  # what follows says so: its device is not made
+        return False  # the following code logs it: its device is not created
     return True
 
 
 def mend(room: Room, records: Sequence[SandboxRecord]) -> list[SandboxRecord]:
-    """In a thread: running containers have the links that their records name. Returns the records that have changed."""
+    """In a thread: restores missing links of running containers from their records. Returns the changed records."""
     present = bridge_repair.host_links(room)
     changed = []
     for record in records:
@@ -127,7 +127,7 @@ def mend(room: Room, records: Sequence[SandboxRecord]) -> list[SandboxRecord]:
             if repair.repair(room, record, present):
                 changed.append(record)
         except (WharfError, OSError) as error:
-            log.error("container=%s has lost a link that cannot be had again: %s", record.container, error)
+            log.error("container=%s has lost a link that cannot be restored: %s", record.container, error)
     return changed
 
 
@@ -145,7 +145,7 @@ def _sweep_links(room: Room, keep: set[str]) -> None:
     for link in room.host.links():
         if link.alias != mark(room.config.network_name) or link.name in keep or link.name in ours:
             continue
-        log.info("removing link %s of an earlier life", link.name)
+        log.info("removing link %s of an earlier run", link.name)
         try:
             bridge.remove(room.host, link.name, link.alias)
         except OSError as error:

@@ -1,7 +1,7 @@
-"""Makes the kernel's side of a running container equal to its record again, at start and at a reload.
+"""Restores the kernel's state of a running container from its record, at start and at a reload.
 
-A daemon that was killed in the middle of a disconnect has taken a link away that the record still names. Blocks and
-belongs in a thread; what is as it should be stays. What others take away meanwhile is ``bridges``' to restore.
+A daemon that was killed during a disconnect may have removed a link that the record still has. Blocks; call it in a
+thread. ``bridges`` restores what other programs remove meanwhile.
 """
 
 import contextlib
@@ -20,9 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def repair(room: Room, record: SandboxRecord, present: Mapping[str, Link]) -> bool:
-    """Plugs in what the record names and the kernel does not have; true: the record has changed and is to be stored.
+    """Attaches links that the record has and the kernel lacks; returns True if the record has changed and must be
+    stored.
 
-    :raises WharfError, OSError: it can't be had.
+    :raises WharfError, OSError: a link can't be restored.
     """
     if record.mode != "own" or not record.path:
         return False
@@ -48,7 +49,7 @@ def repair(room: Room, record: SandboxRecord, present: Mapping[str, Link]) -> bo
         netlink = netlink or _open(record, stack)
         for endpoint in lost:
             network = room.networks[endpoint.network]
-            log.info("container=%s is plugged into network %s again", record.container, network.name)
+            log.info("container=%s is attached to network %s again", record.container, network.name)
             sandbox.plug_in(room, Namespace(record.path, netlink), network, endpoint)
         interfaces.set_default_routes(netlink, sandbox.default_routes(room, record.endpoints))
     return True

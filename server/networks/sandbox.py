@@ -1,7 +1,7 @@
 """A container's network from start to stop: namespace, interfaces, ports, names and files.
 
-Every step is entered on an exit stack; what fails leaves nothing. Taking it down happens in the background:
-nobody waits for the kernel to let go of links, but what belonged to the container stays taken until it is gone.
+Every step is entered on an exit stack; a failure leaves nothing. The teardown runs in the background, as the kernel
+removes links slowly, but the container's addresses and ports stay allocated until it has ended.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ log = logging.getLogger(__name__)
 
 
 async def start(room: Room, container: ContainerPlan) -> Sandbox:
-    """What the container's mode asks for, ready to be run in.
+    """Creates the sandbox of the container's mode.
 
-    :raises WharfError: in dockerd's words; nothing is left behind.
+    :raises WharfError: with dockerd's sentence; nothing remains.
     """
     pending = room.ending.get(container.id)
     if pending:
@@ -105,7 +105,7 @@ async def _join(room: Room, container: ContainerPlan) -> Sandbox:
 
 
 async def _plain(room: Room, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack) -> None:
-    """The modes host and none: an endpoint to show, and for none a namespace with nothing but a loopback."""
+    """The modes host and none: an endpoint to show, and for none a namespace with only a loopback."""
     for name in container.networking:
         network = room.get(name)
         endpoint = endpoints.make(room, container, network, wanted(container.networking, name))
@@ -137,7 +137,7 @@ async def _own(room: Room, container: ContainerPlan, record: SandboxRecord, undo
     _open_links(room, container, record)
     plugs = [(room.networks[item.network], item) for item in record.endpoints]
     gateways = default_routes(room, record.endpoints)
-    # Said before it is done: a caller that is cancelled meanwhile never learns what was made.
+    # Register the undo first: a cancelled caller doesn't learn what was created.
     undo.push_async_callback(room.work, _remove_all, room, record)
     await room.work(_build, room, record, plugs, gateways, container.host_config.userns_mode != "host")
     await names.announce(room, container, record, undo)
@@ -150,7 +150,7 @@ async def _allocated(room: Room, container: ContainerPlan, network: Network) -> 
     except WharfError:
         if not room.ending:
             raise
-    # An address may belong to a container that has just ended.
+    # An address may belong to a container that has just stopped.
     await room.settle()
     return endpoints.make(room, container, network, settings)
 
@@ -164,9 +164,9 @@ def _name_interfaces(room: Room, record: SandboxRecord) -> None:
 
 
 def free_interface(network: Network, endpoint: Endpoint, taken: set[str]) -> str:
-    """The first free name: the one asked for, or the network's prefix and a number.
+    """The first free name: the requested one, or the network's prefix and a number.
 
-    :raises WharfError: the name asked for is taken.
+    :raises WharfError: the requested name is in use.
     """
     asked = (endpoint.settings.get("DriverOpts") or {}).get(options.ENDPOINT_IFNAME, "")
     if asked:
@@ -182,13 +182,13 @@ def _build(
     record: SandboxRecord,
     plugs: Sequence[tuple[Network, Endpoint]],
     gateways: Sequence[interfaces.DefaultRoute],
-    owned: bool,  # noqa: FBT001 - handed on by an executor
+    owned: bool,  # noqa: FBT001 - passed on by an executor
 ) -> None:
-    """In a thread: a namespace with all its interfaces, and the firewall open for them.
+    """In a thread: creates a namespace with all its interfaces, and opens the firewall for them.
 
-    ``owned``: it is to belong to the user namespace of remapped containers, if there is one.
+    ``owned``: the user namespace of remapped containers owns it, if there is one.
 
-    What it gets done is in the record, also when it fails: :func:`_remove_all` takes it away.
+    The record has what was created, also after a failure: :func:`_remove_all` removes it.
     """
     ready = any(network.driver == BRIDGE and endpoint.interface == "eth0" for network, endpoint in plugs)
     space = room.pool.take(owned=owned) if ready else room.pool.make(veth=False, owned=owned)
@@ -201,7 +201,7 @@ def _build(
 
 
 def plug_in(room: Room, space: Namespace, network: Network, endpoint: Endpoint) -> None:
-    """In a thread: one interface, with the firewall open for it. Undoes itself."""
+    """In a thread: attaches one interface, and opens the firewall for it. Undoes itself on failure."""
     opened = elements(endpoint)
     room.firewall.check()
     if opened:
@@ -226,18 +226,18 @@ def _attach(room: Room, space: Namespace, network: Network, endpoint: Endpoint) 
         index = network.index
         endpoint.veth = interfaces.plug_in(room.pool, space, attach.attacher(room, network, endpoint), plug)
     if index != network.index and network.driver == BRIDGE:
-        # It was deleted and made again, which did not know this link yet.
+        # It was deleted and restored, before it could know this link.
         bridge_repair.join(room, network, endpoint)
 
 
 def elements(endpoint: Endpoint) -> list[rules.Element]:
-    """What the firewall has to hold for an endpoint."""
+    """The firewall's elements of an endpoint."""
     found = rules.port_elements(endpoint.publications)
     return found + rules.link_elements(LinkRule(*item) for item in endpoint.links)
 
 
 def default_routes(room: Room, present: Sequence[Endpoint]) -> list[interfaces.DefaultRoute]:
-    """The default routes that a container with these endpoints should have."""
+    """The default routes of a container with these endpoints."""
     first4, first6 = endpoints.default_gateways(room.networks, present)
     found = []
     for version, endpoint in ((4, first4), (6, first6)):
@@ -252,7 +252,7 @@ def default_routes(room: Room, present: Sequence[Endpoint]) -> list[interfaces.D
 
 
 def _open_links(room: Room, container: ContainerPlan, record: SandboxRecord) -> None:
-    """Where a bridge keeps its containers apart, a link opens the server's exposed ports to the client."""
+    """On a bridge with icc disabled, a link opens the server's exposed ports to the client."""
     for other, _ in hosts_file.legacy_links(room, container):
         server = room.sandboxes.get(other.id)
         if server is None:
@@ -271,9 +271,9 @@ def _open_links(room: Room, container: ContainerPlan, record: SandboxRecord) -> 
 
 
 async def stop(room: Room, container: ContainerPlan) -> None:
-    """Takes the container off its networks. Returns at once; a start of it waits for the rest.
+    """Takes the container off its networks. Returns at once; its next start waits for the teardown.
 
-    While the daemon ends, the sandbox stays on record: the next daemon finds that its container has ended.
+    While the daemon stops, the sandbox's record stays: the next daemon finds that its container has exited.
     """
     if room.closed:
         return
@@ -294,14 +294,14 @@ async def _take_down(room: Room, record: SandboxRecord) -> None:
     except Exception:
         log.exception("container=%s network teardown failed", record.container)
         for endpoint in record.endpoints:
-            # It keeps its addresses, as its link may be there still, but no network from being removed.
+            # It keeps its addresses, as its link may still exist, but doesn't prevent the removal of a network.
             network = room.networks.get(endpoint.network)
             if network is not None and network.endpoints.get(endpoint.container) is endpoint:
                 del network.endpoints[endpoint.container]
 
 
 async def take_down(room: Room, record: SandboxRecord) -> None:
-    """All that a sandbox has goes; what is gone already is fine. Addresses and ports are given back last."""
+    """Removes everything of a sandbox; missing parts are fine. Releases addresses and ports last."""
     await names.withdraw(room, record)
     for endpoint in record.endpoints:
         if endpoint.listens:
@@ -329,7 +329,7 @@ def _remove_all(room: Room, record: SandboxRecord) -> None:
 
 
 def flush_udp(endpoint: Endpoint) -> None:
-    """Forgets the flows of published UDP ports: their clients would go on talking to an address that is gone."""
+    """Deletes the flows of published UDP ports: their clients would still send to the old address."""
     if any(item.protocol == "udp" for item in endpoint.publications):
         try:
             conntrack.flush_udp({ip for ip in (endpoint.ip4, endpoint.ip6) if ip})
@@ -338,7 +338,7 @@ def flush_udp(endpoint: Endpoint) -> None:
 
 
 def announce(room: Room, endpoint: Endpoint, action: str) -> None:
-    """Of a step of a build, which is nobody's container, nothing is told."""
+    """A build step is not a container of a user: publishes no events for it."""
     network = room.networks.get(endpoint.network)
     known = room.containers is None or room.containers.find(endpoint.container) is not None
     if network is not None and known:

@@ -1,4 +1,4 @@
-"""The networks: what the routes and the containers call."""
+"""The networks service, which routes and containers call."""
 
 import asyncio
 import contextlib
@@ -35,13 +35,13 @@ log = logging.getLogger(__name__)
 class Networks:
     """All networks of the daemon.
 
-    Life: construct, :meth:`open`, :meth:`bind`, :meth:`recover` once, then anything, at last :meth:`close`.
+    Order of calls: constructor, :meth:`open`, :meth:`bind`, :meth:`recover` once, then any, finally :meth:`close`.
     """
 
     def __init__(self, config: Config, store: Store, bus: Bus, *, userns: str = "") -> None:
-        """``userns``: the user namespace of containers whose ids are mapped, "" if none are.
+        """``userns``: the user namespace of containers with mapped ids, "" without mapping.
 
-        :raises WharfError: INVALID_ARGUMENT: an address pool that is none.
+        :raises WharfError: INVALID_ARGUMENT: an invalid address pool.
         """
         pools = [default_pool(pool.base, pool.size) for pool in config.default_address_pools]
         private.make_directory(config.exec_root, private.PASSABLE)
@@ -62,9 +62,9 @@ class Networks:
         self._restorer = Restorer(self.room)
 
     async def open(self) -> None:
-        """Reads the records and makes the predefined networks.
+        """Reads the records and creates the predefined networks.
 
-        :raises WharfError: a flag can't be fulfilled, or another engine manages the bridge.
+        :raises WharfError: a flag can't be satisfied, or another engine manages the bridge.
         """
         await self.room.work(ownership.claim_engine, self.room)
         found, self._stored = await self.room.store.load()
@@ -74,19 +74,19 @@ class Networks:
         await predefined.ensure(self.room)
 
     def bind(self, containers: Containers, save: Callable[[Container], Coroutine[Any, Any, None]]) -> None:
-        """Says where containers are found, and how a changed one is stored."""
+        """Sets the registry of containers, and the function that stores a changed one."""
         self.room.containers, self.room.save_container = containers, save
 
     async def recover(self, running: Sequence[Container]) -> None:
-        """At start, once: running containers keep their network, all else of an earlier life goes."""
+        """At start, once: running containers keep their network, the rest of an earlier run is removed."""
         await recover.recover(self.room, running, self._stored)
         self._stored = ()
         self._recovered = True
         self._restorer.start()
 
     async def close(self) -> None:
-        """At the end of the daemon. Running containers keep everything; if none runs, nothing is left. A start that
-        failed before it knew which containers run removes nothing."""
+        """At the end of the daemon. Running containers keep everything; if none runs, everything is removed. A start
+        that failed before it knew the running containers removes nothing."""
         room = self.room
         room.closed = True
         await self._restorer.close()
@@ -104,17 +104,17 @@ class Networks:
                 if ownership.owns_bridge(room, network) and not attach.adopted(room, network):
                     with contextlib.suppress(OSError):
                         bridge.remove(room.host, network.bridge, mark(room.config.network_name))
-        # Also after a start that failed: it stays where a namespace is kept.
+        # Also after a failed start: the mount stays while a namespace is left.
         netns.unprepare(self._directory)
         room.workers.shutdown()
         room.sweepers.shutdown()
         room.claims.close()
         room.host.close()
 
-    # What containers need.
+    # called by containers
 
     async def check(self, container: ContainerPlan) -> None:
-        """At create: modes, names and addresses. Completes ``container.networking``.
+        """At create: checks modes, names and addresses. Completes ``container.networking``.
 
         :raises WharfError: as dockerd at create.
         """
@@ -147,8 +147,8 @@ class Networks:
         assert self.room.containers is not None
         other = self.room.containers.find(key)
         if other is None:
-            return  # the start will say so, as dockerd's does
-        # It shares the name too.
+            return  # the start will fail, like dockerd's
+        # It also shares the other container's name.
         container.config = replace(container.config, hostname=other.config.hostname, domainname=other.config.domainname)
 
     async def start(self, container: ContainerPlan) -> Sandbox:
@@ -156,16 +156,16 @@ class Networks:
         return await sandbox.start(self.room, container)
 
     async def stop(self, container: ContainerPlan) -> None:
-        """When it has ended: gives everything back, in the background. Harmless if it has nothing."""
+        """After the exit: releases everything, in the background. Does nothing if there is no sandbox."""
         await sandbox.stop(self.room, container)
 
     async def remove(self, container: ContainerPlan) -> None:
-        """When its record goes."""
+        """When the container's record is removed."""
         await sandbox.stop(self.room, container)
         self.room.last.pop(container.id, None)
 
     async def rename(self, container: Container, old: str) -> None:
-        """Its names on all networks follow. ``old`` without slash."""
+        """Renames it on all networks. ``old`` without slash."""
         record = self.room.sandboxes.get(container.id)
         if record is None:
             return
@@ -182,7 +182,7 @@ class Networks:
         return settings.settings(self.room, container)
 
     def link_names(self) -> dict[str, list[str]]:
-        """The names that legacy links of others give to containers (``/client/alias``, by container's id)."""
+        """The names that legacy links give to containers (``/client/alias``, by container's id)."""
         found: dict[str, list[str]] = {}
         for client in self.room.containers or ():
             if client.host_config.links:
@@ -192,19 +192,19 @@ class Networks:
         return found
 
     def links_of(self, container: Container) -> list[str] | None:
-        """``HostConfig.Links`` as inspect shows them: those of the default bridge, ``/target:/container/alias``."""
+        """``HostConfig.Links`` in inspect: those of the default bridge, ``/target:/container/alias``."""
         linked = hosts_file.legacy_links(self.room, container, strict=False)
         return [f"/{target.name}:/{container.name}/{alias}" for target, alias in linked] or None
 
     def linked(self, key: str) -> Container:
-        """The container that the link ``client/alias`` leads to.
+        """The target of the link ``client/alias``.
 
         :raises WharfError: NOT_FOUND.
         """
         return hosts_file.find_link(self.room, key)[1]
 
     async def remove_link(self, key: str) -> None:
-        """``docker rm --link /client/alias``: the link goes, the containers stay.
+        """``docker rm --link /client/alias``: removes the link, not the containers.
 
         :raises WharfError: NOT_FOUND; INTERNAL for a container's own name.
         """
@@ -217,40 +217,61 @@ class Networks:
         if client.id in self.room.sandboxes:
             await hosts_file.tell_linkers(self.room, server)
 
-    # What the API offers.
+    # called by routes
 
     def get(self, key: str) -> Network:
-        """:raises WharfError: NOT_FOUND, INVALID (an ambiguous prefix)."""
+        """A network by its key.
+
+        :raises WharfError: NOT_FOUND, INVALID (an ambiguous prefix).
+        """
         return self.room.get(key)
 
     def inspect(self, key: str, *, scope: str = "") -> dict[str, Any]:
-        """:raises WharfError: NOT_FOUND."""
+        """inspect's response.
+
+        :raises WharfError: NOT_FOUND.
+        """
         network = self.room.get(key)
         if scope and network.scope != scope:
             raise WharfError(Kind.NOT_FOUND, f"network {key} not found")
         return query.show(self.room, network)
 
     async def listing(self, filters: Filters, *, containers: bool) -> list[dict[str, Any]]:
-        """:raises WharfError: INVALID: a bad filter."""
+        """The list's response.
+
+        :raises WharfError: INVALID: an invalid filter.
+        """
         return await query.listing(self.room, filters, containers=containers)
 
     async def create(self, request: NetworkCreateRequest) -> Network:
-        """:raises WharfError: in dockerd's words."""
+        """Creates a network.
+
+        :raises WharfError: with dockerd's sentence.
+        """
         return await create.create(self.room, request)
 
     async def delete(self, key: str) -> None:
-        """:raises WharfError: NOT_FOUND; PERMISSION_DENIED: predefined or in use."""
+        """Removes a network.
+
+        :raises WharfError: NOT_FOUND; PERMISSION_DENIED: predefined or in use.
+        """
         await query.remove(self.room, self.room.get(key))
 
     async def connect(self, key: str, container: str, wanted_settings: EndpointSettings | None) -> None:
-        """:raises WharfError: in dockerd's words."""
+        """Connects a container.
+
+        :raises WharfError: with dockerd's sentence.
+        """
         assert self.room.containers is not None
         target = self.room.containers.get(container)
         async with target.lock:
             await connect.connect(self.room, self.room.get(key), target, wanted_settings or EndpointSettings())
 
     async def disconnect(self, key: str, container: str, *, force: bool = False) -> None:
-        """:raises WharfError: in dockerd's words."""
+        """Disconnects a container.
+
+        :raises WharfError: with dockerd's sentence.
+        """
         assert self.room.containers is not None
         target = self.room.containers.find(container)
         if target is None:
@@ -260,16 +281,16 @@ class Networks:
             target = self.room.containers.get(container)
         async with target.lock:
             if self.room.find(key) is None and (force or not target.state.running):
-                await connect.forget(self.room, key, target)  # of a network that is gone
+                await connect.forget(self.room, key, target)  # the network was removed
             else:
                 await connect.disconnect(self.room, self.room.get(key), target)
 
     async def prune(self, filters: Filters) -> list[str]:
-        """The names of what was removed."""
+        """Removes unused networks; returns their names."""
         return await query.prune(self.room, filters)
 
     def host_gateway(self) -> str:
-        """The first address that ``host-gateway`` stands for, "" without a default bridge."""
+        """The first address of ``host-gateway``, "" without a default bridge."""
         return next(iter(hosts_file.host_gateways(self.room)), "")
 
     async def _rewired(self, container: str, udp: int, tcp: int) -> None:
@@ -278,13 +299,13 @@ class Networks:
             await self.room.work(names.redirect, record.path, udp, tcp)
 
     async def restore(self) -> None:
-        """Brings devices, links and rules back if someone took them away (on reload)."""
+        """On reload: restores devices, links and rules that other programs removed."""
         await self._restorer.check([network for network in self.room if network.driver == BRIDGE and network.ready])
         for network in self.room:
             if network.parent or (network.bridge and not network.ready):
                 try:
                     await self.room.work(attach.make_device, self.room, network)
                 except (WharfError, OSError) as error:
-                    log.error("network=%s cannot be brought back: %s", network.name, error)
+                    log.error("network=%s cannot be restored: %s", network.name, error)
         for record in await self.room.work(recover.mend, self.room, list(self.room.sandboxes.values())):
             await self.room.store.put_sandbox(record)

@@ -1,4 +1,4 @@
-"""``NetworkSettings`` of a container, before, during and after its run, as dockerd shows it."""
+"""``NetworkSettings`` of a container, before, during and after its run, in dockerd's form."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +12,14 @@ from server.networks.ports import portmap
 
 
 def settings(room: Room, container: Container) -> dict[str, Any]:
-    """inspect's ``NetworkSettings`` (a fresh dict)."""
+    """inspect's ``NetworkSettings`` (a new dict)."""
     record = room.sandboxes.get(container.id)
-    # Where the network is disabled dockerd has no sandbox to show.
+    # dockerd has no sandbox if the network is disabled.
     shown = None if container.config.network_disabled else record
     bridge = room.by_name("bridge")
     on_bridge = record.endpoint(bridge.id) if record and bridge and record.mode == "own" else None
     found: dict[str, Any] = {
-        # dockerd shows the name only where an admin's own bridge was given with --bridge.
+        # dockerd shows the name only of an administrator's bridge (--bridge).
         "Bridge": room.config.bridge if on_bridge and room.config.bridge != "none" else "",
         "SandboxID": shown.id if shown else "",
         "SandboxKey": _key(room, shown),
@@ -44,7 +44,7 @@ def settings(room: Room, container: Container) -> dict[str, Any]:
         endpoint = record.endpoint(network.id) if record and network else None
         networks[name] = _endpoint(container, network, wanted, endpoint)
     if on_bridge is not None:
-        # The default bridge's endpoint is also shown at the top, for clients from before there were networks.
+        # The default bridge's endpoint is also shown at the top, for clients older than networks.
         for key in ("EndpointID", "Gateway", "IPAddress", "IPPrefixLen", "IPv6Gateway", "MacAddress"):
             found[key] = networks["bridge"][key] if "bridge" in networks else found[key]
         for key in ("GlobalIPv6Address", "GlobalIPv6PrefixLen"):
@@ -74,7 +74,7 @@ def _endpoint(
     names: Sequence[str] | None = wanted.dns_names
     if network is not None and container.started_before:
         names = endpoints.dns_names(container, wanted, network) or None
-    # Before its first start dockerd has not looked the network up yet.
+    # Before the first start, dockerd has not looked up the network.
     network_id = network.id if network is not None and (endpoint or container.started_before) else ""
     asked = wanted.wire()
     prefix4 = int(endpoint.address4.partition("/")[2] or 0) if endpoint else 0

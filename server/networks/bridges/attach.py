@@ -1,4 +1,4 @@
-"""The drivers' part: the device behind a network, and the link that puts a container on it."""
+"""The drivers' devices: the device of a network, and the link that attaches a container to it."""
 
 import errno
 import os
@@ -16,15 +16,15 @@ from server.networks.netlink.rtnetlink import Interface, Netlink, link_add, link
 
 
 async def ensure_ready(room: Room, network: Network) -> None:
-    """The network's device is there (someone may have removed it since)."""
+    """Creates the network's device again if another program has removed it."""
     if not network.ready:
         await room.work(make_device, room, network)
 
 
 def make_device(room: Room, network: Network) -> None:
-    """In a thread: the bridge with its addresses and rules, or the parent of a macvlan or ipvlan network.
+    """In a thread: creates the bridge with its addresses and rules, or the parent of a macvlan or ipvlan network.
 
-    :raises WharfError, OSError: also where another engine manages the bridge.
+    :raises WharfError, OSError: also if another engine manages the bridge.
     """
     with room.devices:
         if network.driver == BRIDGE:
@@ -36,16 +36,16 @@ def make_device(room: Room, network: Network) -> None:
 
 
 def adopted(room: Room, network: Network) -> bool:
-    """Whether the bridge is an admin's (``--bridge``): it is never made or removed."""
+    """Whether the bridge is an administrator's (``--bridge``): the engine never creates or removes it."""
     return network.default_bridge and room.config.bridge not in ("", "none")
 
 
 def _make_bridge(room: Room, network: Network) -> None:
     device_mtu = options.mtu(network.options)
-    # An MTU above 1500 can't be set while no port has it; the kernel raises the bridge's with its ports.
+    # The kernel refuses an MTU above 1500 until a port has it; it raises the bridge's MTU with its ports.
     addresses = bridge_addresses(network)
     if adopted(room, network):
-        # An admin's bridge keeps what it has; one without any address gets ours.
+        # An administrator's bridge keeps its addresses; one without any gets ours.
         found = room.host.link(network.bridge)
         if found is None:
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), network.bridge)
@@ -73,7 +73,7 @@ def _make_bridge(room: Room, network: Network) -> None:
 
 
 def bridge_addresses(network: Network) -> list[Interface]:
-    """What the host's side has: the gateways. An isolated gateway mode gives the host no address."""
+    """The host's addresses on the bridge: the gateways. An isolated gateway mode gives the host no address."""
     found: list[Interface] = []
     for config in network.ipam or ():
         subnet = ip_network(config.subnet)
@@ -89,12 +89,12 @@ def bridge_addresses(network: Network) -> list[Interface]:
 
 
 def ending_key(network: Network) -> str:
-    """Under what the removal of a network's device is known while it goes on."""
+    """The key of a pending removal of a network's device."""
     return f"device {network.bridge or network.parent}"
 
 
 def remove_device(room: Room, network: Network) -> None:
-    """In a thread: what :func:`make_device` made. Gone already is fine, and what another engine manages stays."""
+    """In a thread: removes what :func:`make_device` created. A missing device is fine, and another engine's stays."""
     with room.devices:
         network.ready = False
         if network.driver == BRIDGE:
@@ -118,7 +118,7 @@ def _make_parent(room: Room, network: Network) -> None:
 
 
 def _make_vlan(host: Netlink, network: Network, name: str, alias: str) -> int:
-    """The 802.1q sub-interface ``eth0.10``, or the dummy of a network without a parent."""
+    """The 802.1q sub-interface ``eth0.10``, or the dummy device of a network without a parent."""
     base, dot, tag = name.rpartition(".")
     if not network.option("parent"):
         host.run(link_add("dummy", name, up=True), link_set(name, alias=alias))
@@ -142,7 +142,7 @@ def _make_vlan(host: Netlink, network: Network, name: str, alias: str) -> int:
 
 
 def attacher(room: Room, network: Network, endpoint: Endpoint) -> interfaces.Attacher:
-    """How an interface gets onto the network."""
+    """The driver that attaches an interface to the network."""
     if network.driver == BRIDGE:
         return BridgePort(room.host, network.index, hairpin=bool(endpoint.publications))
     if network.driver == MACVLAN:
@@ -152,12 +152,12 @@ def attacher(room: Room, network: Network, endpoint: Endpoint) -> interfaces.Att
         mode = options.IPVLAN_MODES[network.option("ipvlan_mode") or "l2"]
         flags = options.IPVLAN_FLAGS[network.option("ipvlan_flag") or "bridge"]
         return _Sublink(room.host, "ipvlan", network.index, (("IFLA_IPVLAN_MODE", mode), ("IFLA_IPVLAN_FLAGS", flags)))
-    raise WharfError(Kind.NOT_IMPLEMENTED, f"network {network.name}: driver {network.driver} attaches nothing")
+    raise WharfError(Kind.NOT_IMPLEMENTED, f"network {network.name}: driver {network.driver} can't attach containers")
 
 
 @dataclass(frozen=True, slots=True)
 class _Sublink:
-    """A macvlan or ipvlan device of the parent, made inside the container's namespace."""
+    """A macvlan or ipvlan device of the parent, created inside the container's namespace."""
 
     host: Netlink
     kind: str
@@ -179,7 +179,7 @@ class _Sublink:
 
 
 def plug(network: Network, endpoint: Endpoint) -> interfaces.Plug:
-    """The interface as it is to be."""
+    """The properties of the interface."""
     driver_opts = endpoint.settings.get("DriverOpts") or {}
     sysctls = tuple(
         (key.replace("IFNAME", endpoint.interface) if "." not in endpoint.interface else _slashed(key, endpoint), value)

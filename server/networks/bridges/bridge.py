@@ -1,4 +1,4 @@
-"""Linux bridges: made, adopted, checked and removed. Blocks; belongs in a thread."""
+"""Creates, adopts, checks and removes Linux bridges. Blocks; call it in a thread."""
 
 import contextlib
 import errno
@@ -24,22 +24,23 @@ from server.networks.netlink.rtnetlink import (
 def ensure(
     host: Netlink, name: str, addresses: Sequence[Interface], *, mtu: int = 0, alias: str = "", mac: str = ""
 ) -> Link:
-    """The bridge ``name`` is there, up, and has exactly these addresses; returns it.
+    """Makes sure that the bridge ``name`` exists, is up, and has exactly these addresses; returns it.
 
-    :param mac: of a new device, "" any: neighbours that knew a former one's go on with it.
+    :param mac: of a new device, "" any: neighbours that know a former device's MAC can still reach it.
 
-    A bridge that is there already is taken over: IPv4 addresses that it should not have go (dockerd does the
-    same to docker0). Containers stay plugged in.
+    An existing bridge is adopted: its other IPv4 addresses are removed (as dockerd does with docker0). Containers stay
+    attached.
 
-    :raises WharfError: the name is that of a device that is no bridge.
+    :raises WharfError: a device of that name is not a bridge.
     """
     link = host.link(name)
     fresh = link is None
     if link is None:
-        # A MAC of its own: a bridge without one takes that of a port, and changes it when the port goes.
+        # Set a MAC: a bridge without one takes a port's, and changes it when the port is removed.
         mac = mac or "02:42:" + ":".join(f"{byte:02x}" for byte in secrets.token_bytes(4))
         with contextlib.suppress(FileExistsError):
-            # Up at once: each message waits for a lock that the host's other engines and devices want, too.
+            # Set it up in the same batch: each message waits for a lock that other engines and devices of the host use
+            # too.
             host.run(link_add("bridge", name, mac=mac, up=True), link_set(name, alias=alias))
         link = host.link(name)
         if link is None:
@@ -50,7 +51,7 @@ def ensure(
         with contextlib.suppress(OSError):
             sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
     present = set() if fresh else {address for index, address in host.addresses(link.index) if index == link.index}
-    # An IPv6 address is there once, with whatever prefix: it stays, as that of a bridge only informs.
+    # The kernel has an IPv6 address once, with any prefix: keep it, as a bridge's prefix has no effect.
     stay = {address for address in present if address.version == 6 and address.ip in {wish.ip for wish in addresses}}
     for address in addresses:
         if address not in present and all(address.ip != other.ip for other in stay):
@@ -61,7 +62,7 @@ def ensure(
         if any(address.version == wanted.version for wanted in addresses):
             host.run(address_delete(link.index, address))
     if not link.up or (mtu and link.mtu != mtu):
-        # Set on a bridge that is there it stays; one that it was made with would follow the ports.
+        # An MTU set on an existing bridge stays; one given at its creation would follow the ports.
         host.run(link_set(index=link.index, up=True, mtu=mtu))
     return link
 
@@ -74,7 +75,7 @@ def localnet(name: str, *, on: bool) -> None:
 def filter_bridged() -> None:
     """Makes the firewall see traffic between ports of one bridge, for bridges without icc.
 
-    :raises WharfError: this kernel cannot.
+    :raises WharfError: this kernel can't.
     """
     for name in ("iptables", "ip6tables"):
         try:
@@ -89,7 +90,7 @@ def filter_bridged() -> None:
 
 
 def remove(host: Netlink, name: str, alias: str) -> None:
-    """Removes a bridge that carries ``alias``, so was made here: an admin's stays. One that is gone is fine."""
+    """Removes a bridge with ``alias``, which this engine created: an administrator's stays. A missing one is fine."""
     link = host.link(name)
     if link is None or link.alias != alias:
         return

@@ -1,7 +1,7 @@
-"""A bridge that another program deleted or changed gets back what its record says, with its containers' links.
+"""Restores a bridge that another program deleted or changed, with its containers' links, from its record.
 
-An admin, NetworkManager or a script may delete the device, set it down, rename it, take its addresses or its ports
-away. Everything here blocks and belongs in a thread.
+An administrator, NetworkManager or a script may delete the device, set it down, rename it, or remove its addresses or
+ports. All functions block: call them in a thread.
 """
 
 import logging
@@ -23,9 +23,9 @@ def host_links(room: Room) -> dict[str, Link]:
 
 
 def restore(room: Room, network: Network, present: Mapping[str, Link] | None = None) -> bool:
-    """Makes a bridge network's device and ports what they should be; false: they were. Logs what it did.
+    """Restores a bridge network's device and ports; returns False if nothing was damaged. Logs the changes.
 
-    A network whose device was not made yet, or is being removed, stays as it is.
+    Skips a network whose device is not created yet, or is being removed.
 
     :param present: the links of the host, if they are known.
     :raises WharfError: INTERNAL: the device can't be restored.
@@ -50,7 +50,7 @@ def restore(room: Room, network: Network, present: Mapping[str, Link] | None = N
 
 
 def _damage(room: Room, network: Network) -> str:
-    """What is wrong with a device, as the end of a sentence; "": nothing. A renamed one gets its name back."""
+    """The damage of a device as the end of a sentence; "": none. A renamed device gets its name back."""
     link = room.host.link(network.bridge)
     if link is None:
         renamed = room.host.link(index=network.index)
@@ -64,25 +64,25 @@ def _damage(room: Room, network: Network) -> str:
     if not link.up:
         return "was set down"
     if attach.adopted(room, network):
-        return ""  # its addresses are the admin's
+        return ""  # the administrator manages its addresses
     have = {address.ip for index, address in room.host.addresses(link.index) if index == link.index}
     missing = [str(address) for address in attach.bridge_addresses(network) if address.ip not in have]
     return f"lost {' and '.join(missing)}" if missing else ""
 
 
 def _join_all(room: Room, network: Network, present: Mapping[str, Link]) -> int:
-    """Joins the links of the network's containers that are there, but on no bridge. Returns how many were."""
+    """Joins existing links of the network's containers that are on no bridge. Returns their number."""
     joined = 0
     for endpoint in list(network.endpoints.values()):
         link = present.get(endpoint.veth)
-        # One that somebody put on another bridge stays there.
+        # A link that another program put on another bridge stays there.
         if link is not None and (link.master == 0 or not link.up):
             joined += join(room, network, endpoint)
     return joined
 
 
 def join(room: Room, network: Network, endpoint: Endpoint) -> bool:
-    """Makes an endpoint's link a port of its bridge; false: the link is gone, as its container is.
+    """Makes an endpoint's link a port of its bridge; returns False if the link is gone with its container.
 
     :raises OSError: the bridge is gone.
     """

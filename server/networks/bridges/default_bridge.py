@@ -1,4 +1,4 @@
-"""The subnet of the default bridge: from what the flags say, and from the addresses that its device has already."""
+"""The subnet of the default bridge, from the flags and from the existing addresses of its device."""
 
 import logging
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from server.networks.netlink.rtnetlink import Interface
 
 log = logging.getLogger(__name__)
 
-#: What the kernel gives every interface an address of.
+#: The kernel assigns every interface an address of it.
 _LINK_LOCAL = ip_network("fe80::/64")
 
 
 def address(
     room: Room, known: PoolConfig | None, device: Sequence[Interface], fixed: Interface | None, version: int
 ) -> Interface | None:
-    """The bridge's address where no flag names it: its device's, or that of the last run. None: any will do.
+    """The bridge's address if no flag gives it: its device's, or that of the last run. None: any.
 
     :param fixed: ``--fixed-cidr`` as it is written: the address of an interface.
     """
@@ -31,7 +31,8 @@ def address(
 
 
 def choose(present: Sequence[Interface], fixed: Interface | None, *, adopted: bool) -> Interface | None:
-    """Which of a bridge's addresses counts. ``adopted``: it is an admin's, whose subnets are not changed."""
+    """The relevant one of a bridge's addresses. ``adopted``: the bridge is an administrator's, whose subnets are not
+    changed."""
     if not present:
         return None
     if fixed is None:
@@ -46,15 +47,16 @@ def choose(present: Sequence[Interface], fixed: Interface | None, *, adopted: bo
     if adopted:
         return chosen
     if fixed.ip not in chosen.network:
-        return None  # the flag has changed: the old address is no more
+        return None  # the flag has changed: the old address is invalid
     if fixed.network.prefixlen < chosen.network.prefixlen:
         return ip_interface(f"{chosen.ip}/{fixed.network.prefixlen}")
     return chosen
 
 
 def pool(room: Room, found: Interface, fixed: Interface | None, gateway: str) -> PoolConfig:
-    """
-    :raises WharfError: INVALID_ARGUMENT: a flag that doesn't fit the subnet.
+    """The bridge's subnet with its options.
+
+    :raises WharfError: INVALID_ARGUMENT: a flag doesn't match the subnet.
     """
     config = PoolConfig(str(found.network), gateway=str(found.ip))
     if fixed is not None:
@@ -70,6 +72,6 @@ def pool(room: Room, found: Interface, fixed: Interface | None, gateway: str) ->
     if gateway:
         if ip_address(gateway) not in found.network:
             raise WharfError(Kind.INVALID_ARGUMENT, f"default gateway {gateway} is not in {found.network}")
-        # The host's own address stays on the bridge; containers are sent elsewhere.
+        # The host's own address stays on the bridge; containers use the other gateway.
         config.aux[f"DefaultGatewayIPv{found.version}"] = gateway
     return config

@@ -1,6 +1,6 @@
-"""Puts a namespace on a network and takes it off: links, addresses, routes. Blocks; belongs in a thread.
+"""Attaches a namespace to a network and detaches it: links, addresses, routes. Blocks; call it in a thread.
 
-What a failed step had done before is undone here, so a caller sees all of it or nothing.
+A failing function undoes its earlier steps, so a caller gets all of it or nothing.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ from server.networks.netlink.rtnetlink import (
 
 @dataclass(frozen=True, slots=True)
 class Plug:
-    """One interface of a container, as it is to be. ``name`` is its name inside.
+    """The properties of a container's interface. ``name`` is its name inside.
 
-    ``routes``: (destination, gateway) besides the one to the subnet. ``sysctls`` with ``IFNAME`` in their
-    names are set for the interface before it goes up.
+    ``routes``: (destination, gateway) in addition to the subnet's route. ``sysctls`` with ``IFNAME`` in their names are
+    set for the interface before it is set up.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Plug:
 
 @dataclass(frozen=True, slots=True)
 class DefaultRoute:
-    """Where a container's traffic leaves: by way of ``gateway``, or just through the interface."""
+    """A container's default route: through ``gateway``, or directly through the interface."""
 
     interface: str
     gateway: str = ""
@@ -54,13 +54,14 @@ class Attacher(Protocol):
     """A driver's part: the link that becomes the interface inside."""
 
     def attach(self, pool: NamespacePool, space: Namespace, plug: Plug) -> str:
-        """Makes the link inside and returns the host's end of it ("" if there is none). Undoes itself."""
+        """Creates the link inside and returns the name of its host end ("" if there is none). Undoes itself on
+        failure."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class BridgePort:
-    """A veth whose host's end is a port of a bridge."""
+    """A veth whose host end is a port of a bridge."""
 
     host: Netlink
     bridge: int
@@ -97,7 +98,7 @@ class BridgePort:
 
 
 def plug_in(pool: NamespacePool, space: Namespace, attacher: Attacher, plug: Plug) -> str:
-    """Attaches one interface; returns the host's end of its link."""
+    """Attaches one interface; returns the name of its link's host end."""
     with ExitStack() as undo:
         veth = attacher.attach(pool, space, plug)
         if veth:
@@ -130,7 +131,7 @@ def _quietly(action: Callable[[], object]) -> None:
 
 
 def unplug(pool: NamespacePool, netlink: Netlink | None, name: str, veth: str) -> None:
-    """Takes an interface away, whichever end of it is still there."""
+    """Removes an interface by whichever of its ends still exists."""
     if veth:
         pool.delete_link(veth)
     elif netlink is not None:
@@ -142,7 +143,7 @@ def unplug(pool: NamespacePool, netlink: Netlink | None, name: str, veth: str) -
 
 
 def set_default_routes(netlink: Netlink, wanted: Sequence[DefaultRoute]) -> None:
-    """Makes the default routes exactly these (one for IPv4, one for IPv6, or none)."""
+    """Sets the default routes to exactly these (one for IPv4, one for IPv6, or none)."""
     by_version: Mapping[int, DefaultRoute] = {route.version: route for route in wanted}
     links = {link.name: link.index for link in netlink.links()}
     for version, family, name in ((4, 2, "default4"), (6, 10, "default6")):
@@ -152,7 +153,7 @@ def set_default_routes(netlink: Netlink, wanted: Sequence[DefaultRoute]) -> None
             if present.destination not in ("0.0.0.0/0", "::/0"):
                 continue
             if route and present.gateway == route.gateway and present.interface == index:
-                route = None  # it is there already
+                route = None  # it exists already
                 continue
             netlink.run(route_delete(name, gateway=present.gateway, interface=present.interface))
         if route:

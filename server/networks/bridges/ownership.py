@@ -1,7 +1,7 @@
-"""Which bridges and which table are this engine's: it changes and removes only what it holds a claim on.
+"""The bridges and the table of this engine: it changes and removes only what it has a claim on.
 
-Two engines on one bridge would give the same addresses out, and each would remove what the other one needs. All
-functions block and belong in a thread.
+Two engines on one bridge would allocate the same addresses, and each would remove the other's devices and rules. All
+functions block: call them in a thread.
 """
 
 from engine.common import timeouts
@@ -14,15 +14,15 @@ _WAIT = timeouts.seconds("network.claim")
 
 
 def claim_engine(room: Room) -> None:
-    """At start: the name of the engine's table and links, and its default bridge.
+    """At start: claims the name of the engine's table and links, and its default bridge.
 
-    :raises WharfError: INVALID_ARGUMENT: a live engine in this network namespace has one of them.
+    :raises WharfError: INVALID_ARGUMENT: a running engine in this network namespace has one of them.
     """
     config = room.config
     try:
         room.claims.take(_table(room), wait=_WAIT)
         if config.bridge != "none":
-            # An admin's bridge (--bridge) may serve several engines, our own (--bridge-name) only one.
+            # An administrator's bridge (--bridge) may serve several engines, our own (--bridge-name) only one.
             sharer = config.network_name if config.bridge else ""
             room.claims.take(_bridge(config.bridge_device), sharer=sharer, wait=_WAIT)
     except Claimed as error:
@@ -34,8 +34,9 @@ def claim_engine(room: Room) -> None:
 
 
 def claim_bridge(room: Room, network: Network) -> None:
-    """
-    :raises WharfError: PERMISSION_DENIED: a live engine in this network namespace manages the bridge.
+    """Claims a network's bridge.
+
+    :raises WharfError: PERMISSION_DENIED: a running engine in this network namespace manages the bridge.
     """
     try:
         room.claims.take(_bridge(network.bridge))

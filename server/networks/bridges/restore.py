@@ -1,8 +1,8 @@
-"""Restores bridges and firewall rules that another program takes away while the engine runs.
+"""Restores bridges and firewall rules that another program removes while the engine runs.
 
-The kernel's notifications say which device or table changed (``server/networks/netlink/watch.py``); what belongs to a
-network is compared with its record and made again. Repeated removals
-are answered ever more slowly.
+The kernel's notifications tell which device or table changed (``server/networks/netlink/watch.py``); a network's
+devices and rules are then compared with its record and restored. The pause between restorations grows with repeated
+removals.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from server.networks.netlink.watch import Changes, Watch
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two restorations that follow each other, doubled each time up to the second value.
+#: Seconds between two successive restorations, doubled each time up to the second value.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
 
 
@@ -33,16 +33,19 @@ class Restorer:
         self._deletions: set[int] = set()
         self._rules = False
         self._pause = 0.0
-        self._last = 0.0  # when something was restored
+        self._last = 0.0  # the time of the last restoration
         self._failures: dict[str, str] = {}
 
     def start(self) -> None:
-        """:raises OSError: the kernel has no nftables."""
+        """Starts watching.
+
+        :raises OSError: the kernel lacks nftables.
+        """
         room = self._room
         self._watch = Watch(self._changed, room.firewall.table if room.firewall.enabled else "")
 
     async def close(self) -> None:
-        """Stops watching; what is being restored is finished. Harmless twice."""
+        """Stops watching; waits for a running restoration. A second call does nothing."""
         if self._watch is not None:
             self._watch.close()
         if self._task is not None:
@@ -58,7 +61,7 @@ class Restorer:
             self._task = self._room.spawn(self._run(), "restore networks")
 
     def _concerned(self, changes: Changes) -> Collection[Network]:
-        """The networks that a change may have damaged; the engine's own changes concern none."""
+        """The networks that a change may have damaged; the engine's own changes don't count."""
         networks = [network for network in self._room if network.driver == BRIDGE and network.ready]
         if changes.lost:
             return networks
@@ -98,7 +101,7 @@ class Restorer:
                 self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
 
     async def check(self, networks: Collection[Network], deletions: Collection[int] = ()) -> bool:
-        """Restores these networks' bridges, and the rules. What fails is logged and tried again.
+        """Restores these networks' bridges, and the rules. Failures are logged and retried.
 
         :param deletions: see ``Firewall.check``.
         """
@@ -123,7 +126,7 @@ class Restorer:
         return restored
 
     def _failed(self, key: str, text: str) -> None:
-        # A thing that fails each time is said once.
+        # Log a repeated failure once.
         if self._failures.get(key) != text:
             log.error("%s", text)
             self._failures[key] = text

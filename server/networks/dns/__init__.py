@@ -1,1 +1,1 @@
-"""Names: ``/etc/hosts``, ``/etc/hostname``, ``/etc/resolv.conf``, and what the DNS server in wharf-proxy answers."""
+"""Names: ``/etc/hosts``, ``/etc/hostname``, ``/etc/resolv.conf``, and the names for the DNS server in wharf-proxy."""

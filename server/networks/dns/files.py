@@ -1,4 +1,4 @@
-"""``/etc/hosts``, ``/etc/hostname`` and ``/etc/resolv.conf`` of a container, as dockerd writes them."""
+"""The content of a container's ``/etc/hosts``, ``/etc/hostname`` and ``/etc/resolv.conf``, as dockerd writes them."""
 
 import contextlib
 import ipaddress
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 HOST_RESOLV_CONF = "/etc/resolv.conf"
 _RESOLVED_CONF = "/run/systemd/resolve/resolv.conf"
 EMBEDDED_DNS = "127.0.0.11"
-#: Where a host names no server that a container could reach.
+#: Used if the host has no name server that a container can reach.
 PUBLIC_SERVERS = ("8.8.8.8", "8.8.4.4")
 PUBLIC_SERVERS_6 = ("2001:4860:4860::8888", "2001:4860:4860::8844")
 
@@ -30,7 +30,7 @@ _RESOLV_HEAD = (
 
 @dataclass(frozen=True, slots=True)
 class ResolvConf:
-    """A resolv.conf taken apart. ``path`` is where it came from."""
+    """A parsed resolv.conf. ``path`` is the file's path."""
 
     path: str
     servers: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class ResolvConf:
 
 
 def write(path: str, text: str) -> None:
-    """Replaces a file's content in place: the container has it mounted, so its inode has to stay."""
+    """Replaces a file's content in place: the container has mounted it, so its inode must stay."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     with open(fd, "w", encoding="utf-8") as file:
         file.write(text)
@@ -48,13 +48,13 @@ def write(path: str, text: str) -> None:
 
 
 def hosts(entries: Iterable[tuple[str, str]], *, ipv6: bool = True) -> str:
-    """``/etc/hosts`` with (address, names) lines after the usual ones."""
+    """``/etc/hosts`` with (address, names) lines after the standard ones."""
     text = _HOSTS_V4 + (_HOSTS_V6 if ipv6 else "")
     return text + "".join(f"{address}\t{names}\n" for address, names in entries)
 
 
 def parse_resolv_conf(text: str, path: str = HOST_RESOLV_CONF) -> ResolvConf:
-    """As resolv.conf(5): the last ``search`` or ``domain`` counts, options add up."""
+    """As resolv.conf(5): the last ``search`` or ``domain`` counts, options accumulate."""
     servers: list[str] = []
     search: tuple[str, ...] = ()
     options: list[str] = []
@@ -72,7 +72,7 @@ def parse_resolv_conf(text: str, path: str = HOST_RESOLV_CONF) -> ResolvConf:
 
 
 def host_resolv_conf() -> ResolvConf:
-    """The host's name servers: systemd-resolved's real ones where /etc/resolv.conf only names its stub."""
+    """The host's name servers: systemd-resolved's upstream servers if /etc/resolv.conf only names its stub."""
     found = _read(HOST_RESOLV_CONF)
     if found.servers == ("127.0.0.53",) and os.path.exists(_RESOLVED_CONF):
         return _read(_RESOLVED_CONF)
@@ -96,7 +96,7 @@ def is_loopback(server: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What the container or the daemon asks for instead of the host's settings; None: nothing.
+    """The settings of the container or the daemon that replace the host's; None: not given.
 
     ``search`` of ``(".",)``: no search list.
     """
@@ -124,9 +124,9 @@ def _apply(host: ResolvConf, wanted: Overrides) -> ResolvConf:
 
 
 def legacy(host: ResolvConf, wanted: Overrides, *, host_network: bool = False, ipv6: bool = False) -> str:
-    """For the default bridge, ``none`` and ``host``: the host's file with the overrides.
+    """The resolv.conf for the default bridge, ``none`` and ``host``: the host's file with the overrides.
 
-    A server on the host's loopback is of no use inside; the public ones take its place if none is left.
+    A server on the host's loopback can't be reached from inside; the public ones replace it if none is left.
     """
     conf = _apply(host, wanted)
     servers: Sequence[str] = conf.servers
@@ -160,7 +160,8 @@ def _source(wanted: Overrides) -> str:
 
 
 def embedded(host: ResolvConf, wanted: Overrides) -> tuple[str, list[tuple[str, bool]]]:
-    """For user networks: the embedded server alone, and the (server, asked from the host?) behind it."""
+    """The resolv.conf for user networks: the embedded server only, and the (server, queried from the host?) behind
+    it."""
     conf = _apply(host, wanted)
     options = list(conf.options)
     if _ndots(options):
@@ -168,7 +169,7 @@ def embedded(host: ResolvConf, wanted: Overrides) -> tuple[str, list[tuple[str, 
     else:
         options.append("ndots:0")
         source = "internal"
-    # A server named for this container lives in its own namespace, loopback too.
+    # A server given for this container is in its own namespace, also on loopback.
     servers = [(server, wanted.servers is None and is_loopback(server)) for server in conf.servers]
     if not servers:
         servers = [(server, False) for server in PUBLIC_SERVERS]

@@ -1,6 +1,6 @@
-"""The files that a container gets from the network: ``/etc/hosts``, ``/etc/hostname``, ``/etc/resolv.conf``.
+"""The network's files of a container: ``/etc/hosts``, ``/etc/hostname``, ``/etc/resolv.conf``.
 
-They lie in the container's directory and are mounted one by one, so they are changed in place.
+They are in the container's directory and are mounted separately, so they are changed in place.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from server.networks.dns import files
 from server.networks.model import Endpoint, SandboxRecord
 from server.networks.ports import portmap
 
-#: Path inside → the attribute of a container that says where it lies on the host.
+#: Path inside → the container's attribute with its path on the host.
 _FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What :func:`write_all` writes."""
+    """The input of :func:`write_all`."""
 
     paths: Mapping[str, str]
     hosts: tuple[tuple[str, str], ...]
@@ -35,7 +35,7 @@ class Plan:
     mode: str
     embedded: bool
     ipv6: bool
-    # The container has switched IPv6 off for itself: its hosts file names no such address.
+    # The container has disabled IPv6: its hosts file has no IPv6 addresses.
     without_ipv6: bool
 
 
@@ -45,7 +45,7 @@ def paths(container: ContainerPlan) -> dict[str, str]:
 
 
 def plan(room: Room, container: ContainerPlan, record: SandboxRecord) -> tuple[Plan]:
-    """Reads the records (on the loop); the writing is for a thread."""
+    """Reads the records (in the loop); the files are written in a thread."""
     record.hosts = [*_extra_hosts(room, container), *_links(room, container, record)]
     own = [line for endpoint in record.endpoints for line in own_lines(container, endpoint)]
     return (
@@ -63,7 +63,7 @@ def plan(room: Room, container: ContainerPlan, record: SandboxRecord) -> tuple[P
 
 
 def uses_embedded(room: Room, record: SandboxRecord) -> bool:
-    """Whether the container asks the embedded name server: it is on a network of a user's."""
+    """Whether the container uses the embedded name server: it is on a user network."""
     return record.mode == "own" and any(room.networks[endpoint.network].user_defined for endpoint in record.endpoints)
 
 
@@ -90,7 +90,7 @@ def _extra_hosts(room: Room, container: ContainerPlan) -> list[tuple[str, str]]:
 
 
 def host_gateways(room: Room) -> list[str]:
-    """What ``host-gateway`` means: the daemon's setting, or the host's addresses on the default bridge."""
+    """The addresses of ``host-gateway``: the daemon's setting, or the host's addresses on the default bridge."""
     if room.config.host_gateway_ips:
         return list(room.config.host_gateway_ips)
     network = room.by_name("bridge")
@@ -112,9 +112,9 @@ def _links(room: Room, container: ContainerPlan, record: SandboxRecord) -> list[
 
 
 def legacy_links(room: Room, container: ContainerPlan, *, strict: bool = True) -> list[tuple[Container, str]]:
-    """The links of a container on the default bridge; user networks have theirs in the name service.
+    """The links of a container on the default bridge; on user networks the name service has them.
 
-    Without ``strict`` those to containers that are gone are left out.
+    Without ``strict``, links to missing containers are skipped.
     """
     if endpoints.network_key(container) != "bridge" or not container.host_config.links:
         return []
@@ -122,7 +122,7 @@ def legacy_links(room: Room, container: ContainerPlan, *, strict: bool = True) -
 
 
 def find_link(room: Room, key: str) -> tuple[Container, Container, str]:
-    """The client, the server and the alias that ``/client/alias`` names.
+    """The client, the server and the alias of the link ``/client/alias``.
 
     :raises WharfError: NOT_FOUND; INTERNAL for a container's own name.
     """
@@ -202,7 +202,7 @@ def write_all(wanted: Plan) -> dict[str, str]:
 
 
 def upstreams(wanted: files.Overrides) -> list[tuple[str, bool]]:
-    """In a thread: the name servers behind the embedded one; the flag: asked from the host's namespace."""
+    """In a thread: the name servers behind the embedded one; the flag: queried from the host's namespace."""
     return files.embedded(files.host_resolv_conf(), wanted)[1]
 
 
@@ -219,7 +219,7 @@ def _read(path: str) -> str:
 
 
 def _write_unless_edited(path: str, text: str) -> None:
-    """What somebody in the container wrote into its resolv.conf stays, also over a restart."""
+    """Keeps a resolv.conf that a process in the container has edited, also over a restart."""
     mark = f"{path}.hash"
     present, known = _read(path), _read(mark)
     if present and known and known != _digest(present):
@@ -233,7 +233,7 @@ def _digest(text: str) -> str:
 
 
 def change_hosts(path: str, remove: Sequence[tuple[str, str]], add: Sequence[tuple[str, str]]) -> None:
-    """In a thread: takes single lines out of ``/etc/hosts`` and adds others; the rest stays as it is."""
+    """In a thread: removes single lines of ``/etc/hosts`` and adds others; keeps the rest."""
     gone = {f"{address}\t{names}" for address, names in remove}
     with contextlib.suppress(FileNotFoundError):
         lines = [line for line in _read(path).splitlines() if line not in gone]
@@ -242,14 +242,14 @@ def change_hosts(path: str, remove: Sequence[tuple[str, str]], add: Sequence[tup
 
 
 def rewrite_resolv_conf(path: str, wanted: files.Overrides, *, embedded: bool, ipv6: bool) -> None:
-    """In a thread: after the first user network came, or the last one went."""
+    """In a thread: after the container joined its first user network, or left the last one."""
     host = files.host_resolv_conf()
     text = files.embedded(host, wanted)[0] if embedded else files.legacy(host, wanted, ipv6=ipv6)
     _write_unless_edited(path, text)
 
 
 async def tell_linkers(room: Room, container: ContainerPlan) -> None:
-    """Running containers that link to this one by the default bridge learn its new address."""
+    """Updates the hosts files of running containers that link to this one on the default bridge."""
     record = room.sandboxes.get(container.id)
     bridge = room.by_name("bridge")
     if record is None or bridge is None or room.containers is None or record.endpoint(bridge.id) is None:

@@ -1,4 +1,4 @@
-"""Tells wharf-proxy which names each network has and what each container may ask."""
+"""Sends the names of each network, and the view of each container, to wharf-proxy."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -17,7 +17,7 @@ _TABLE = "wharf-dns"
 
 
 async def announce(room: Room, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack) -> None:
-    """The container can be found by its names, and can ask for those of others."""
+    """Publishes the container's names, and starts its name service."""
     undo.push_async_callback(withdraw, room, record)
     await tell_zones(room, record)
     await tell_view(room, container, record)
@@ -31,12 +31,12 @@ async def tell_zones(room: Room, record: SandboxRecord) -> None:
 
 
 async def tell_zone(room: Room, network: Network) -> None:
-    """Sends what is known of one network."""
+    """Sends the names of one network."""
     await room.forwarder.set_zone(network.id, zone_of(network))
 
 
 def zone_of(network: Network) -> Zone:
-    """The names of everything that is on a network."""
+    """The names of all containers on a network."""
     found: dict[str, list[tuple[str, str]]] = {}
     pointers: dict[str, str] = {}
     for endpoint in network.endpoints.values():
@@ -49,7 +49,7 @@ def zone_of(network: Network) -> Zone:
 
 
 async def view_request(room: Room, container: ContainerPlan, record: SandboxRecord) -> ViewRequest:
-    """What the container's name service needs."""
+    """The parameters of the container's name service."""
     links: dict[str, dict[str, str]] = {}
     zones = []
     for endpoint in record.endpoints:
@@ -62,13 +62,13 @@ async def view_request(room: Room, container: ContainerPlan, record: SandboxReco
             links.setdefault(endpoint.network, {})[alias.lower()] = (target.name if target else name).lower()
     servers = await asyncio.to_thread(hosts_file.upstreams, hosts_file.overrides(room, container))
     internal = all(room.networks[endpoint.network].internal for endpoint in record.endpoints)
-    # A container without a way out must not find one through the host's own resolver.
+    # A container without external connectivity must not get it through the host's own resolver.
     upstreams = [Upstream(address, host) for address, host in servers if not (internal and host)]
     return ViewRequest(record.path, tuple(zones), links, tuple(upstreams))
 
 
 async def tell_view(room: Room, container: ContainerPlan, record: SandboxRecord) -> None:
-    """Serves (or serves no longer) 127.0.0.11 in the container's namespace."""
+    """Starts (or stops) serving 127.0.0.11 in the container's namespace."""
     if not hosts_file.uses_embedded(room, record):
         await room.forwarder.drop_view(container.id)
         return
@@ -77,7 +77,8 @@ async def tell_view(room: Room, container: ContainerPlan, record: SandboxRecord)
 
 
 def redirect(path: str, udp: int, tcp: int) -> None:
-    """In a thread: port 53 of 127.0.0.11 leads to the proxy's sockets, so port 53 stays the container's own."""
+    """In a thread: redirects port 53 of 127.0.0.11 to the proxy's sockets, so that the container can use port 53
+    itself."""
     rules = f"""
 table ip {_TABLE} {{
 	chain output {{
@@ -89,7 +90,7 @@ table ip {_TABLE} {{
 """
     with netns.inside(path), Nftables() as nft:
         try:
-            # Looked at first: taking rules away makes the kernel wait, and a new namespace has none.
+            # Check first: removing rules makes the kernel wait, and a new namespace has none.
             present = nft.run(f"list table ip {_TABLE}\n")
         except NftError:
             nft.run(rules)
@@ -99,7 +100,7 @@ table ip {_TABLE} {{
 
 
 async def withdraw(room: Room, record: SandboxRecord) -> None:
-    """Its names are gone and nobody answers it any more."""
+    """Removes its names and stops its name service."""
     await room.forwarder.drop_view(record.container)
     for endpoint in record.endpoints:
         network = room.networks.get(endpoint.network)

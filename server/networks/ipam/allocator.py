@@ -1,7 +1,7 @@
-"""Addresses: which subnets networks have, and which addresses of them are taken.
+"""Allocates subnets for networks, and addresses in them.
 
-Nothing here touches the kernel or the disk. The owner of a network rebuilds its pools from the endpoints it
-has stored; a pool never gives an address out twice while it is held.
+Accesses neither the kernel nor the disk. The owner of a network rebuilds its pools from its stored endpoints; a pool
+never allocates an address twice.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ class PoolExhausted(WharfError):
 
 @dataclass(frozen=True, slots=True)
 class DefaultPool:
-    """A range from which networks without a subnet of their own get subnets of ``size`` bits."""
+    """A range from which networks without a given subnet get subnets of ``size`` bits."""
 
     base: Network
     size: int
@@ -44,18 +44,21 @@ LOCAL_DEFAULTS: tuple[DefaultPool, ...] = (
 
 
 def parse_default_pool(text: str) -> DefaultPool:
-    """``base=10.10.0.0/16,size=24`` as dockerd's flag takes it."""
+    """Parses ``base=10.10.0.0/16,size=24``, the form of dockerd's flag."""
     values: dict[str, str] = {}
     for part in text.split(","):
         key, equals, value = part.strip().partition("=")
         if not equals or key not in ("base", "size"):
-            raise invalid(f"invalid argument {text!r} for --default-address-pool: {key!r} is no field of a pool")
+            raise invalid(f"invalid argument {text!r} for --default-address-pool: {key!r} is not a field of a pool")
         values[key] = value
     return default_pool(values.get("base", ""), values.get("size", ""))
 
 
 def default_pool(base: str, size: str | int) -> DefaultPool:
-    """:raises WharfError: INVALID, as dockerd says it."""
+    """A default pool.
+
+    :raises WharfError: INVALID, with dockerd's sentence.
+    """
     try:
         network = ip_network(base, strict=False)
     except ValueError:
@@ -72,7 +75,7 @@ def default_pool(base: str, size: str | int) -> DefaultPool:
 def choose_subnet(pools: Sequence[DefaultPool], taken: Iterable[Network], *, version: int) -> Network:
     """The first subnet of the pools that overlaps nothing in ``taken`` (networks, routes of the host).
 
-    :raises WharfError: all are used up.
+    :raises WharfError: all are in use.
     """
     used = [network for network in taken if network.version == version and network.prefixlen]
     for pool in pools:
@@ -90,9 +93,9 @@ def choose_subnet(pools: Sequence[DefaultPool], taken: Iterable[Network], *, ver
 
 @dataclass(slots=True)
 class AddressPool:
-    """One subnet of one network. Addresses outside ``range`` are only given when asked for by name.
+    """One subnet of one network. Addresses outside ``range`` are only allocated on request.
 
-    ``reserved`` (gateway, auxiliary addresses) are never given to an endpoint.
+    ``reserved`` (gateway, auxiliary addresses) are never allocated to an endpoint.
     """
 
     subnet: Network
@@ -114,7 +117,7 @@ class AddressPool:
         return first, last
 
     def first_usable(self) -> Address:
-        """The address a gateway gets that was not named: the first of the range that is free."""
+        """The default gateway's address: the first free one of the range."""
         return self._lowest()
 
     def _lowest(self) -> Address:
@@ -129,9 +132,9 @@ class AddressPool:
         raise PoolExhausted
 
     def allocate(self, owner: str, *, wanted: Address | None = None, prefer: Address | None = None) -> Address:
-        """An address for ``owner``: ``wanted`` or none other; ``prefer`` if it is free; else the lowest free.
+        """An address for ``owner``: exactly ``wanted``; else ``prefer`` if it is free; else the lowest free one.
 
-        :raises AddressInUse, PoolExhausted:
+        :raises AddressInUse, PoolExhausted: there is none.
         """
         if wanted is not None:
             if wanted not in self.subnet:
@@ -160,14 +163,14 @@ class AddressPool:
         return address
 
     def release(self, address: Address, owner: str) -> None:
-        """Gives an address back; one that ``owner`` does not hold stays as it is."""
+        """Releases an address; does nothing if ``owner`` doesn't have it."""
         if self.taken.get(address) == owner:
             del self.taken[address]
             self._hint = min(self._hint, int(address))
 
 
 def mac_from_address(address: Address, salt: bytes = b"") -> str:
-    """A MAC that is unique wherever the address is, so a reused address never meets a stale neighbour entry.
+    """A MAC derived from the address, so that a reused address has the same MAC and no stale neighbour entry.
 
     ``salt`` makes the MAC of an IPv6-only endpoint, whose address is longer than a MAC.
     """

@@ -1,4 +1,4 @@
-"""From which ranges a network without a subnet of its own gets one."""
+"""The pools from which networks without a given subnet get one."""
 
 import secrets
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,8 @@ from server.networks.ipam.allocator import DefaultPool
 
 
 def default_pools(configured: Sequence[DefaultPool], version: int) -> Iterable[DefaultPool]:
-    """The configured pools of a family; else dockerd's for IPv4, and a random unique local prefix (RFC 4193)."""
+    """The configured pools of a family; else dockerd's for IPv4, and a random unique local prefix (RFC 4193) for
+    IPv6."""
     found = [pool for pool in configured if pool.base.version == version]
     if found:
         return found

@@ -1,7 +1,7 @@
 """pyroute2's message classes, without the rest of pyroute2.
 
-``import pyroute2`` loads all of it: 14 MiB and 120 ms, for sockets and databases that are not used here. The
-message classes alone cost 2 MiB and 10 ms, so the package is entered without running its ``__init__``.
+``import pyroute2`` loads everything: 14 MiB and 120 ms, for sockets and databases that are not used here. The message
+classes cost 2 MiB and 10 ms, so they are imported without running the package's ``__init__``.
 """
 
 from importlib import import_module

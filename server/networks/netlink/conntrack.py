@@ -1,5 +1,5 @@
-"""Forgets flows that the kernel tracks. A published UDP port has no end of connection: its clients would go on
-reaching an address that was given to another container."""
+"""Deletes tracked flows. UDP has no end of connection: without this, clients of a published UDP port would still reach
+an address that now belongs to another container."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ _UDP = 17
 
 
 def flush_udp(addresses: set[str]) -> int:
-    """Removes the UDP flows whose answers come from one of ``addresses``; returns how many."""
+    """Deletes the UDP flows whose answers come from one of ``addresses``; returns their number."""
     removed = 0
     for family in (socket.AF_INET, socket.AF_INET6):
         wanted = {ip_address(text).packed for text in addresses if (":" in text) == (family == socket.AF_INET6)}
@@ -28,7 +28,7 @@ def flush_udp(addresses: set[str]) -> int:
                 body = struct.pack("=BBH", family, 0, 0) + original
                 sock.send(_HEADER.pack(_HEADER.size + len(body), _DELETE, _REQUEST | _ACK, 2, 0) + body)
                 code = struct.unpack_from("=i", sock.recv(4096), _HEADER.size)[0]
-                if code not in (0, -2):  # ENOENT: it ended by itself
+                if code not in (0, -2):  # ENOENT: it has ended by itself
                     raise OSError(-code, os.strerror(-code))
                 removed += not code
     return removed

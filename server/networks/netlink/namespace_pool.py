@@ -1,7 +1,7 @@
-"""Ready network namespaces, so that a container's start does not wait for the kernel to make one.
+"""A pool of network namespaces, so that a container's start doesn't wait for the kernel to create one.
 
-Each has its loopback up and, on the host's side, one veth whose other end is ``eth0`` inside. Taking one starts
-the making of the next. Everything made here carries the engine's mark and is found by it after a crash.
+Each has its loopback up and one veth with its host end on the host and ``eth0`` inside. Taking one starts the creation
+of the next. Everything created here carries the engine's mark, which identifies it after a crash.
 """
 
 import contextlib
@@ -21,22 +21,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Namespace:
-    """A namespace kept at ``path``. ``veth``: the host's end of ``eth0``, or empty if there is none yet."""
+    """A namespace bound at ``path``. ``veth``: the host end of ``eth0``, or empty if there is none yet."""
 
     path: str
     netlink: Netlink
     veth: str = ""
-    index: int = 0  # of the eth0 that was made ahead, inside
+    index: int = 0  # of the prepared eth0, inside
 
     def quiet(self, name: str) -> bool:
-        """Whether an interface was made ahead, and so has IPv6 switched off already."""
+        """Whether the pool prepared the interface, so that IPv6 is disabled on it already."""
         return bool(self.index) and name == "eth0"
 
     def close(self) -> None:
         self.netlink.close()
 
     def delete(self) -> None:
-        """Lets go of the namespace; what is inside ends with it."""
+        """Deletes the namespace; its interfaces are deleted with it."""
         self.netlink.close()
         netns.delete(self.path)
 
@@ -51,11 +51,11 @@ def veth_name() -> str:
 
 
 class NamespacePool:
-    """Makes namespaces ahead of need. :meth:`take` may be called from any thread.
+    """Creates namespaces in advance. Any thread may call :meth:`take`.
 
-    :param directory: where they are kept; fit for that (``netns.prepare``).
-    :param executor: makes the next ones in the background.
-    :param owner: the user namespace that those of the pool belong to, by its path; "" the daemon's.
+    :param directory: the directory of their bind mounts, prepared by ``netns.prepare``.
+    :param executor: creates the next ones in the background.
+    :param owner: the path of the user namespace that owns them; "" the daemon's.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class NamespacePool:
         self._closed = False
 
     def take(self, *, owned: bool = True) -> Namespace:
-        """A namespace with ``eth0``; the caller owns it. Makes one on the spot if none is ready, and where the pool's
-        owner shall not be its (``owned``)."""
+        """A namespace with ``eth0``, which the caller owns. Creates one if none is ready, or if the pool's owner must
+        not own it (``owned``)."""
         if self._owner and not owned:
             return self.make(veth=True, owned=False)
         with self._lock:
@@ -84,14 +84,14 @@ class NamespacePool:
         return found or self.make(veth=True)
 
     def fill(self) -> None:
-        """Has as many made in the background as are missing."""
+        """Starts the creation of missing ones in the background."""
         with self._lock:
             missing = 0 if self._closed else self._size - len(self._ready) - self._making
             self._making += max(0, missing)
         for _ in range(missing):
             try:
                 self._executor.submit(self._make_one)
-            except RuntimeError:  # the daemon is ending
+            except RuntimeError:  # the daemon is stopping
                 self._making -= 1
 
     def _make_one(self) -> None:
@@ -110,7 +110,7 @@ class NamespacePool:
             made.delete()
 
     def make(self, *, veth: bool, owned: bool = True) -> Namespace:
-        """A new namespace, now."""
+        """Creates a namespace synchronously."""
         path = f"{self._directory}/{secrets.token_hex(6)}"
         inside = netns.create_owned(path, self._owner) if self._owner and owned else netns.create(path)
         namespace = Namespace(path, inside)
@@ -121,7 +121,7 @@ class NamespacePool:
             link = inside.link("eth0")
             assert link is not None
             namespace.index = link.index
-            # As dockerd does where the network has no IPv6; turned back where it has.
+            # As dockerd does on a network without IPv6; reverted on one with it.
             netns.without_ipv6(path, "eth0")
         except BaseException:
             namespace.delete()
@@ -129,7 +129,7 @@ class NamespacePool:
         return namespace
 
     def add_veth(self, path: str, name: str, mtu: int) -> str:
-        """A veth from the host into the namespace at ``path``; returns its name on the host."""
+        """Creates a veth from the host into the namespace at ``path``; returns its name on the host."""
         target = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             while True:
@@ -140,7 +140,7 @@ class NamespacePool:
                         link_set(host, alias=self._alias),
                     )
                 except FileExistsError:
-                    if self._host.link(host) is None:  # the name inside is taken, not the one here
+                    if self._host.link(host) is None:  # the name inside is taken, not the host's
                         raise
                     continue
                 return host
@@ -148,7 +148,7 @@ class NamespacePool:
             os.close(target)
 
     def delete_link(self, name: str) -> None:
-        """Removes a link of the host; one that is gone already is fine."""
+        """Removes a link of the host; a missing one is fine."""
         try:
             self._host.run(link_delete(name))
         except OSError as error:
@@ -156,7 +156,7 @@ class NamespacePool:
                 raise
 
     def close(self) -> None:
-        """Removes what is ready."""
+        """Removes the ready namespaces."""
         with self._lock:
             self._closed = True
             ready, self._ready = self._ready, []

@@ -1,7 +1,7 @@
-"""Network namespaces by name: a thread enters and leaves, nothing is forked.
+"""Named network namespaces: a thread enters and leaves them, without a fork.
 
-A namespace is kept by a bind mount on a file, as ip-netns(8) does. Everything here blocks for microseconds to
-a few milliseconds and belongs in a thread. The file's name is the last part of the sandbox key.
+A bind mount on a file keeps a namespace alive, as in ip-netns(8). All functions block for microseconds to a few
+milliseconds: call them in a thread. The file's name is the last part of the sandbox key.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ _T = TypeVar("_T")
 
 
 def prepare(directory: str) -> None:
-    """Makes ``directory`` fit for keeping namespaces: a private mount of its own, so that no copy of a bind in
-    another mount namespace keeps a removed one alive. Does no harm twice."""
+    """Prepares ``directory`` for namespaces: makes it a private mount, so that no copy of a bind mount in another mount
+    namespace keeps a removed namespace alive. A second call does nothing."""
     private.restrict_directory(directory)
     directory = os.path.realpath(directory)
     if not mounts.is_mountpoint(directory):
@@ -28,7 +28,7 @@ def prepare(directory: str) -> None:
 
 
 def unprepare(directory: str) -> None:
-    """Undoes :func:`prepare` where no namespace is kept any more."""
+    """Undoes :func:`prepare` if no namespace is left."""
     directory = os.path.realpath(directory)
     with contextlib.suppress(FileNotFoundError):
         if not os.listdir(directory) and mounts.is_mountpoint(directory):
@@ -37,7 +37,7 @@ def unprepare(directory: str) -> None:
 
 
 def create_owned(path: str, owner: str) -> Netlink:
-    """As :func:`create`; the namespace belongs to the user namespace at ``owner``, whose root rules in it."""
+    """As :func:`create`; the user namespace at ``owner`` owns it, whose root has all capabilities in it."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_CLOEXEC, 0o444))
     try:
         with idmap.network_namespace(owner) as made:
@@ -55,9 +55,9 @@ def create_owned(path: str, owner: str) -> Netlink:
 
 
 def create(path: str, setup: Callable[[], None] | None = None) -> Netlink:
-    """A new namespace bound at ``path``, its loopback up; returns a netlink socket inside it.
+    """Creates a namespace bound at ``path``, its loopback up; returns a netlink socket inside it.
 
-    :param setup: called with the thread inside, before anything else sees the namespace (sysctls).
+    :param setup: called with the thread inside, before anything else uses the namespace (sysctls).
     :raises FileExistsError: ``path`` is taken.
     """
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_CLOEXEC, 0o444))
@@ -86,7 +86,7 @@ def create(path: str, setup: Callable[[], None] | None = None) -> Netlink:
 
 
 def _return(home: int) -> None:
-    # A thread that stays in the wrong namespace would wire the host's own devices next time.
+    # A thread that stays in the wrong namespace would change the wrong devices later.
     try:
         linux.setns(home, linux.CLONE_NEWNET)
     except OSError:
@@ -101,7 +101,7 @@ def inside(path: str) -> Iterator[None]:
 
 
 def call(path: str, function: Callable[[], _T]) -> _T:
-    """What ``function`` returns when called by this thread inside the namespace at ``path``."""
+    """Calls ``function`` in this thread inside the namespace at ``path``, and returns its result."""
     with inside(path):
         return function()
 
@@ -112,7 +112,7 @@ def open_netlink(path: str) -> Netlink:
 
 
 def delete(path: str) -> None:
-    """Lets go of the namespace at ``path``; its devices go with the last process inside. Absent is fine."""
+    """Unbinds the namespace at ``path``; its devices are deleted with its last process. A missing one is fine."""
     try:
         linux.umount(path, linux.MNT_DETACH)
     except OSError as error:
@@ -123,7 +123,7 @@ def delete(path: str) -> None:
 
 
 def exists(path: str) -> bool:
-    """Whether a namespace is bound at ``path`` (not only its file left over)."""
+    """Whether a namespace is bound at ``path`` (not just a left-over file)."""
     try:
         return linux.filesystem_type(path) == 0x6E736673  # NSFS_MAGIC
     except FileNotFoundError:
@@ -131,9 +131,9 @@ def exists(path: str) -> bool:
 
 
 def sysctl(name: str, value: str | None = None) -> str:
-    """Reads or writes a ``net.…`` sysctl of the namespace that this thread is in.
+    """Reads or writes a ``net.…`` sysctl of this thread's namespace.
 
-    :param name: with ``/`` between its parts where a device's name may have dots: ``net/ipv4/conf/eth0.5/…``.
+    :param name: with ``/`` between its parts if a device's name may have dots: ``net/ipv4/conf/eth0.5/…``.
     """
     path = "/proc/sys/" + (name if "/" in name else name.replace(".", "/"))
     if value is None:
@@ -145,7 +145,7 @@ def sysctl(name: str, value: str | None = None) -> str:
 
 
 def without_ipv6(path: str, interface: str) -> None:
-    """Switches IPv6 off for an interface inside the namespace at ``path``; a kernel without it is fine."""
+    """Disables IPv6 for an interface inside the namespace at ``path``; does nothing on a kernel without IPv6."""
     with contextlib.suppress(FileNotFoundError):
         sysctls(path, {f"net/ipv6/conf/{interface}/disable_ipv6": "1"})
 

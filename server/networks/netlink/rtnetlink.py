@@ -1,9 +1,9 @@
-"""rtnetlink over an own blocking socket: links, addresses, routes.
+"""rtnetlink over a blocking socket: links, addresses, routes.
 
-A :class:`Netlink` belongs to the network namespace in which the thread was that made it, wherever it is used
-later; it also keeps that namespace alive until closed. Calls block for as long as the kernel holds its RTNL
-lock, so they belong in a thread. Requests are plain messages made by the functions below; :meth:`Netlink.run`
-sends any number of them with one system call. Errors are ``OSError`` with the kernel's errno.
+A :class:`Netlink` belongs to the network namespace of the thread that created it, wherever it is used later; it keeps
+that namespace alive until it is closed. Calls block while the kernel's RTNL lock is held, so call them in a thread.
+Requests are plain messages from the functions below; :meth:`Netlink.run` sends any number of them with one system call.
+Errors are ``OSError`` with the kernel's errno.
 """
 
 import os
@@ -34,7 +34,7 @@ Interface = IPv4Interface | IPv6Interface
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network device as the kernel shows it. ``master`` and ``peer`` are interface indexes, 0: none."""
+    """A network device. ``master`` and ``peer`` are interface indexes, 0: none."""
 
     index: int
     name: str
@@ -48,7 +48,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route of the main table; ``gateway`` empty: on the link."""
+    """A route of the main table; ``gateway`` empty: directly on the link."""
 
     destination: str
     gateway: str
@@ -76,10 +76,10 @@ def link_add(
     up: bool = False,
     data: Sequence[tuple[str, object]] = (),
 ) -> Message:
-    """A new device. ``peer`` is a veth's other end, made in the namespace behind the fd ``peer_netns``;
-    ``data`` are the kind's own attributes by pyroute2's names. EEXIST: the name is taken.
+    """Creates a device. ``peer`` is a veth's other end, created in the namespace of the fd ``peer_netns``; ``data`` are
+    the kind's own attributes by pyroute2's names. EEXIST: the name is taken.
 
-    The kernel takes no alias for a device that it makes: :func:`link_set` says it, in the same :meth:`Netlink.run`.
+    The kernel accepts no alias for a new device: set it with :func:`link_set`, in the same :meth:`Netlink.run`.
     """
     message = _message(ifinfmsg, RTM_NEWLINK, _CREATE | _EXCL)
     info: list[tuple[str, object]] = [("IFLA_INFO_KIND", kind)]
@@ -132,7 +132,7 @@ def link_set(
     alias: str = "",
     brport: Mapping[str, object] | None = None,
 ) -> Message:
-    """Changes a device, named by ``index`` or by ``name``. ``brport``: attributes of it as a bridge's port."""
+    """Changes a device, given by ``index`` or by ``name``. ``brport``: attributes of it as a bridge's port."""
     message = _message(ifinfmsg, RTM_NEWLINK, 0)
     message["index"] = index
     attributes: list[tuple[str, object]] = []
@@ -174,7 +174,7 @@ def _address(command: int, flags: int, index: int, interface: Interface) -> Mess
         if interface.network.prefixlen < 31 and command == RTM_NEWADDR:
             attributes.append(("IFA_BROADCAST", str(interface.network.broadcast_address)))
     elif command == RTM_NEWADDR:
-        # Duplicate detection would make the address unusable for seconds; IPAM knows that it is free.
+        # Duplicate address detection would delay the address for seconds; IPAM knows that it is free.
         message["flags"] = IFA_F_NODAD
     message["attrs"] = attributes
     return message
@@ -228,7 +228,7 @@ def _route(command: int, flags: int, destination: str, gateway: str, interface: 
 
 
 class Netlink:
-    """A NETLINK_ROUTE socket in the namespace of the thread that made it. Threads may share it."""
+    """A NETLINK_ROUTE socket in the namespace of the thread that created it. Threads may share it."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
@@ -253,9 +253,9 @@ class Netlink:
         self._socket.close()
 
     def run(self, *messages: Message) -> None:
-        """Sends the requests together, waits for all their answers and raises the first error.
+        """Sends the requests together, waits for all answers and raises the first error.
 
-        The kernel works on the ones after a failed one all the same.
+        The kernel also executes the requests after a failed one.
         """
         with self._lock:
             data, first = self._encode(messages)
@@ -320,7 +320,7 @@ class Netlink:
         return [_link(message) for message in self._dump(ifinfmsg, request)]
 
     def link(self, name: str = "", *, index: int = 0) -> Link | None:
-        """One device, or None if there is none."""
+        """One device, or None."""
         request = _message(ifinfmsg, RTM_GETLINK, 0)
         request["index"] = index
         if not index:
@@ -334,7 +334,7 @@ class Netlink:
         return _link(found[0]) if found else None
 
     def addresses(self, index: int = 0) -> list[tuple[int, Interface]]:
-        """(device, address) pairs, of one device or of all; link-local IPv6 ones included."""
+        """(device, address) pairs of one device or of all, including link-local IPv6 ones."""
         request = _message(ifaddrmsg, RTM_GETADDR, 0)
         request["header"]["flags"] = _REQUEST | _DUMP
         request["index"] = index
@@ -380,7 +380,7 @@ def _link(message: Message) -> Link:
 
 
 def _subject(message: Message) -> str | None:
-    """What a failed request was about, for the error's text."""
+    """The subject of a failed request, for the error's text."""
     attributes = dict(message["attrs"] or ())
     for name in ("IFLA_IFNAME", "IFA_ADDRESS", "RTA_DST", "RTA_GATEWAY"):
         if name in attributes:

@@ -1,7 +1,7 @@
-"""Reports when links, addresses or nftables rules of this host change, by the kernel's netlink notifications.
+"""Reports changes of links, addresses or nftables rules of this host, by the kernel's netlink notifications.
 
-The kernel announces every change, this engine's own too. What is reported is small and collected for a moment; the
-caller compares the host with its records when something in it is of interest (rtnetlink(7), the kernel's
+The kernel announces every change, including this engine's own. Reports are small and gathered for a moment; the caller
+compares the host with its records if a report is relevant (rtnetlink(7), the kernel's
 ``include/uapi/linux/netfilter/nf_tables.h``).
 """
 
@@ -30,15 +30,15 @@ _NEWGEN, _DELETED_ELEMENT = (10 << 8) | 15, (10 << 8) | 14  # NFT_MSG_NEWGEN, NF
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _IFINFO = struct.Struct("=BxHiII")  # struct ifinfomsg
-#: Seconds to wait for more: a loader may need several transactions.
+#: Seconds to gather further changes: a firewall's loader may need several transactions.
 _SETTLE = 0.25
-#: More changed links and addresses than this are reported as lost.
+#: With more changed links and addresses, the report only says that changes were lost.
 _MOST = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class LinkChange:
-    """The last state that was announced of a device. ``gone``: it was deleted."""
+    """The last announced state of a device. ``gone``: it was deleted."""
 
     index: int
     name: str
@@ -49,23 +49,23 @@ class LinkChange:
 
 @dataclass(slots=True)
 class Changes:
-    """What was announced since the last report."""
+    """The announcements since the last report."""
 
     links: dict[int, LinkChange] = field(default_factory=dict)  # by index
     addresses: set[int] = field(default_factory=set)  # indexes of devices that lost an address
-    rules: bool = False  # whether there was a transaction on nftables
-    deletions: set[int] = field(default_factory=set)  # generations of those that deleted elements of the table
-    lost: bool = False  # whether there was more than can be known
+    rules: bool = False  # whether an nftables transaction was committed
+    deletions: set[int] = field(default_factory=set)  # generations of transactions that deleted elements of the table
+    lost: bool = False  # whether announcements were lost
 
     def __bool__(self) -> bool:
         return bool(self.links or self.addresses or self.rules or self.lost)
 
 
 class Watch:
-    """Calls ``changed`` on the loop a moment after something changed in this thread's network namespace.
+    """Calls ``changed`` in the loop a moment after a change in this thread's network namespace.
 
     :param table: the inet table whose deleted elements are reported; "": no nftables, as for ``--iptables=false``.
-    :raises OSError: the kernel has no such notifications (no nftables).
+    :raises OSError: the kernel lacks such notifications (no nftables).
     """
 
     def __init__(self, changed: Callable[[Changes], object], table: str = "") -> None:
@@ -74,7 +74,7 @@ class Watch:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._changes = Changes()
-        self._deleting = False  # whether the transaction that is being announced deletes elements of the table
+        self._deleting = False  # whether the transaction being announced deletes elements of the table
         self._sockets: list[_Socket] = []
         try:
             self._open(_ROUTE, (_LINK, _IPV4_ADDRESS, _IPV6_ADDRESS), self._link_changed)
@@ -101,7 +101,7 @@ class Watch:
             return
         family, _, index, flags, _ = _IFINFO.unpack_from(body)
         if family == _AF_BRIDGE:
-            return  # of a port of a bridge; what matters comes as a change of the device, too
+            return  # of a bridge port; relevant changes are also announced for the device
         name, master = "", 0
         for number, value in _attributes(body, _IFINFO.size):
             if number == _IFNAME:
@@ -127,7 +127,7 @@ class Watch:
         self._changed(changes)
 
     def close(self) -> None:
-        """Stops watching; harmless twice."""
+        """Stops watching; a second call does nothing."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -136,7 +136,7 @@ class Watch:
 
 
 class _Socket:
-    """One netlink socket on the loop."""
+    """One netlink socket in the loop."""
 
     def __init__(
         self,
@@ -153,9 +153,9 @@ class _Socket:
         try:
             try:
                 self._socket.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, _BUFFER)
-            except PermissionError:  # older kernels ask for the right in the first user namespace
+            except PermissionError:  # older kernels require the capability in the initial user namespace
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-            # uvloop watches a socket no more that has an error pending: the count of drops tells the same.
+            # uvloop stops watching a socket with a pending error: use the count of drops instead.
             self._socket.setsockopt(_SOL_NETLINK, _NO_ENOBUFS, 1)
             self._socket.bind((0, 0))
             for group in groups:
@@ -166,7 +166,7 @@ class _Socket:
             raise
 
     def _readable(self) -> None:
-        for _ in range(16):  # then others have their turn
+        for _ in range(16):  # limited, so that other callbacks run
             try:
                 size, _, flags, _ = self._socket.recvmsg_into([self._buffer])
             except BlockingIOError:

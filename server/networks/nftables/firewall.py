@@ -1,8 +1,8 @@
-"""Keeps the kernel's ruleset equal to what the engine wants, with one transaction for each change.
+"""Keeps the kernel's ruleset equal to the wanted elements, with one transaction per change.
 
-The wanted elements live here, by owner. When someone else flushed the table, the next change finds that (the
-kernel counts the changes of a ruleset) and writes it whole again. All methods block for about a millisecond
-and belong in a thread; they take turns.
+This module has the wanted elements, by owner. If another program flushed the table, the next change detects it (the
+kernel counts the changes of a ruleset) and rewrites the table. All methods block for about a millisecond: call them in
+a thread; they are serialized.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 
 Chain = tuple[str, str, str]  # family, table, name
 _FIREWALLD = ("inet", "firewalld", "filter_FORWARD")
-#: Chains of other firewalls that drop what they don't know: accepting in our own table doesn't help there.
+#: Chains of other firewalls that drop unknown traffic: accepting it in our own table has no effect there.
 _FOREIGN = (("ip", "filter", "FORWARD"), ("ip6", "filter", "FORWARD"), _FIREWALLD)
 _HANDLE = re.compile(r'^\s*(?P<rule>.*?)\s*comment "(?P<tag>[^"]*)".*# handle (?P<handle>\d+)$')
-#: So many of its own transactions an engine knows again when they are announced.
+#: The number of its own transactions that an engine recognizes when they are announced.
 _REMEMBERED = 4096
 _INTERFACE = re.compile(r'(?P<side>[io])ifname "(?P<name>[^"]+)"')
 
@@ -34,8 +34,8 @@ _INTERFACE = re.compile(r'(?P<side>[io])ifname "(?P<name>[^"]+)"')
 class Firewall:
     """The table of one engine.
 
-    :param enabled: False for ``--iptables=false``: nothing is ever written, ports are served by the forwarder.
-    :param marker: a file that says that this engine switched forwarding on; kept over restarts.
+    :param enabled: False for ``--iptables=false``: writes nothing; the forwarder serves the ports.
+    :param marker: a file that records that this engine enabled forwarding; it survives restarts.
     """
 
     def __init__(self, bridge: str, *, enabled: bool = True, marker: str = "") -> None:
@@ -48,25 +48,25 @@ class Firewall:
         self._bridges: dict[str, BridgeRules] = {}
         self._opened: list[Chain] = []
         self._firewalld = Firewalld()
-        self._zoned = False  # whether firewalld runs and knows our bridges
+        self._zoned = False  # whether firewalld runs and has our bridges
         self._nft: Nftables | None = None
         self._generation = -1
-        self._whole = -1  # the generation that the table was last written whole with
-        self._own: dict[int, None] = {}  # the generations that our transactions made, the oldest first
+        self._whole = -1  # the generation of the last complete rewrite of the table
+        self._own: dict[int, None] = {}  # the generations of our transactions, the oldest first
         self._expected = ""
 
     @property
     def guards_router(self) -> bool:
-        """Whether this engine switched forwarding on and so keeps the host from routing for others."""
+        """Whether this engine enabled forwarding and so keeps the host from routing for others."""
         return bool(self._marker) and os.path.exists(self._marker)
 
     def enable_forwarding(self, *, v6: bool = False) -> None:
-        """Lets the host forward between the bridges and the world, as dockerd does at start."""
+        """Enables forwarding between the bridges and the uplinks, as dockerd does at start."""
         name = "net.ipv6.conf.all.forwarding" if v6 else "net.ipv4.ip_forward"
         with self._lock:
             if sysctl(name) == "0":
                 if self.enabled and self._marker:
-                    # The marker first: a host must not stay a router because we died in between.
+                    # The marker first: after a crash in between, the host must not remain a router.
                     with open(self._marker, "a", encoding="ascii"):
                         pass
                     if self._generation >= 0:
@@ -76,7 +76,7 @@ class Firewall:
                 sysctl("net.ipv6.conf.default.forwarding", "1")
 
     def start(self, wanted: Mapping[str, Sequence[Element]], bridges: Sequence[BridgeRules]) -> None:
-        """Makes the ruleset exactly this, whatever an earlier life left behind."""
+        """Sets the ruleset to exactly this, whatever an earlier process left."""
         with self._lock:
             self._wanted = {owner: list(elements) for owner, elements in wanted.items()}
             self._bridges = {bridge.bridge: bridge for bridge in bridges}
@@ -87,7 +87,7 @@ class Firewall:
 
     def add_bridge(self, bridge: BridgeRules) -> None:
         with self._lock:
-            self.check()  # what others changed is seen to first: then it is known which of their chains are there
+            self.check()  # handle other programs' changes first: then it is known which of their chains exist
             known = bridge.bridge in self._bridges
             self._bridges[bridge.bridge] = bridge
             inserts = [self._insert(chain, side, bridge.bridge) for chain in self._opened for side in "io"]
@@ -105,9 +105,9 @@ class Firewall:
     def add(self, owner: str, elements: Sequence[Element], more: str = "") -> None:
         """Adds elements for an owner (one endpoint, one bridge). Undone by :meth:`remove`.
 
-        ``more``: nft text for the same transaction; only committed where an element is new.
+        ``more``: nft text for the same transaction; only committed if an element is new.
 
-        :raises NftError: the kernel refused; then nothing is changed.
+        :raises NftError: the kernel refused; nothing has changed then.
         """
         with self._lock:
             had = self._wanted.get(owner, [])
@@ -124,8 +124,8 @@ class Firewall:
                 raise
 
     def remove(self, owner: str) -> None:
-        """Removes all elements of an owner; one without any is fine. What another wants too stays: a subnet may belong
-        to a new network while the device of its old one is still on its way out."""
+        """Removes all elements of an owner; does nothing if it has none. Keeps those that another owner has too: a
+        subnet may belong to a new network while the device of its old one is still being removed."""
         with self._lock:
             gone = self._wanted.pop(owner, [])
             if shared := [element for element in gone if element[0].startswith(rules.OF_SUBNETS)]:
@@ -136,32 +136,33 @@ class Firewall:
 
     @property
     def changed(self) -> bool:
-        """Whether somebody changed rules of this host that have not been looked at since."""
+        """Whether another program has changed this host's rules since the last check."""
         return generation() != self._generation
 
     def intact(self) -> bool:
-        """Whether our chains and sets are as we wrote them."""
+        """Whether our chains and sets are unchanged."""
         with self._lock:
             return self._intact()
 
     def check(self, deletions: Collection[int] = ()) -> bool:
-        """Restores the table if someone else changed it; true: it had to be.
+        """Restores the table if another program has changed it; returns True if it had to.
 
-        :param deletions: the generations of transactions that deleted elements of the table, whoever made them:
-            elements are not looked at otherwise.
+        :param deletions: the generations of transactions that deleted elements of the table: elements are only checked
+            because of these.
         :raises NftError: the kernel refused.
         """
         with self._lock:
             if not self.enabled or self._generation < 0:
                 return False
-            # What was deleted before the table was last written whole is there again.
+            # A rewrite of the table has restored what was deleted before it.
             if all(number in self._own or not _after(number, self._whole) for number in deletions):
                 return self._notice()
             self._restore()
             return True
 
     def stop(self) -> None:
-        """Removes all rules of this engine, also those in others' chains. An admin's rules wait for the next start."""
+        """Removes all rules of this engine, also those in others' chains. Keeps an administrator's rules for the next
+        start."""
         with self._lock:
             if not self.enabled:
                 return
@@ -177,7 +178,7 @@ class Firewall:
                 self._nft = None
 
     def dump(self) -> str:
-        """The table as nft shows it."""
+        """The table as nft prints it."""
         with self._lock:
             return self._run(f"list table inet {self.table}\n")
 
@@ -193,7 +194,7 @@ class Firewall:
             self._rebuild()
             return
         if self._notice():
-            return  # the change itself is in the wanted elements: a whole rewrite includes it
+            return  # the change is included in the wanted elements, and so in the rewrite
         try:
             self._change(text)
         except NftError as error:
@@ -202,7 +203,8 @@ class Firewall:
             self._rebuild()
 
     def _change(self, text: str) -> None:
-        """One transaction. The kernel counts it as one: what another program changes meanwhile stays to be seen."""
+        """Commits one transaction. The kernel counts it as one: a concurrent change of another program is still
+        detected."""
         before = self._generation
         self._run(text)
         self._generation = generation()
@@ -214,7 +216,7 @@ class Firewall:
                     del self._own[next(iter(self._own))]
 
     def _notice(self) -> bool:
-        """Sees to what others changed since our last transaction. True: the table was written whole again."""
+        """Handles other programs' changes since our last transaction. Returns True if the table was rewritten."""
         now = generation()
         if now == self._generation:
             return False
@@ -226,7 +228,7 @@ class Firewall:
         return False
 
     def _intact(self) -> bool:
-        """Whether our chains and sets are still as we wrote them (elements aren't looked at)."""
+        """Whether our chains and sets are unchanged (doesn't check elements)."""
         try:
             return self._shape() == self._expected
         except NftError:
@@ -234,7 +236,7 @@ class Firewall:
 
     def _shape(self) -> str:
         listing = self._run(f"list table inet {self.table}\n", terse=True)
-        # The admin's chain is the admin's.
+        # Ignore the administrator's chain.
         before, _, rest = listing.partition(f"\tchain {rules.USER_CHAIN} {{")
         return before + rest.partition("\n\t}\n")[2]
 
@@ -249,7 +251,7 @@ class Firewall:
         try:
             self._change(text)
         except NftError as error:
-            # Sets of another layout (an older version's): keep only the admin's chain.
+            # Sets of another layout (an older version's): keep only the administrator's chain.
             log.info("rewriting table %s: %s", self.table, error)
             self._change(self._from_scratch(text))
         self._whole = self._generation
@@ -263,7 +265,7 @@ class Firewall:
         return f"add table inet {self.table}\ndelete table inet {self.table}\n{text}{saved}"
 
     def _foreign(self) -> None:
-        """Tagged accept rules for our bridges in other firewalls' forward chains, and the zone of a firewalld."""
+        """Tagged accept rules for our bridges in other firewalls' forward chains, and firewalld's zone."""
         wanted = {(side, bridge) for bridge in self._bridges for side in "io"}
         self._opened, self._zoned = [], False
         for family, table, chain in _FOREIGN:

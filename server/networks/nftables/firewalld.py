@@ -1,7 +1,7 @@
-"""firewalld on this host: our bridges are in its zone ``docker``, where dockerd puts its own.
+"""firewalld on this host: puts our bridges in its zone ``docker``, as dockerd does.
 
-Its table belongs to it alone (``NftablesTableOwner``), so that it has to be asked to let containers through. It is
-asked over D-Bus, by systemd's ``busctl``. All methods block and belong in a thread.
+Only firewalld may change its table (``NftablesTableOwner``), so it must be asked to accept the containers' traffic,
+over D-Bus, by systemd's ``busctl``. All methods block: call them in a thread.
 """
 
 import json
@@ -22,7 +22,7 @@ _ZONE_SETTINGS = (
     *("version", "s", "1.0", "short", "s", _ZONE, "target", "s", "ACCEPT"),
     *("description", "s", "zone for docker bridge network interfaces"),
 )
-#: What comes from elsewhere: published ports are let in by firewalld itself, routed networks by this.
+#: Traffic from elsewhere: firewalld itself accepts published ports, this accepts routed networks.
 _FORWARDING_SETTINGS = (
     *("ingress_zones", "as", "1", "ANY", "egress_zones", "as", "1", _ZONE, "target", "s", "ACCEPT"),
     *("description", "s", "allow forwarding to the docker zone"),
@@ -33,7 +33,7 @@ _CODE = re.compile(r"\b([A-Z][A-Z_]+): ")
 
 
 class Refused(Exception):
-    """firewalld refused a call, in its own words (``NAME_CONFLICT: …``). ``code``: the first of them, "" if it has
+    """firewalld refused a call, with its own words (``NAME_CONFLICT: …``). ``code``: the first of them, "" if it has
     none: D-Bus has one error name for all of firewalld's refusals."""
 
     def __init__(self, message: str) -> None:
@@ -43,14 +43,14 @@ class Refused(Exception):
 
 
 class Firewalld:
-    """What one engine wants of firewalld."""
+    """One engine's settings in firewalld."""
 
     def __init__(self) -> None:
         self._ours: set[str] = set()
 
     def assign(self, bridges: Collection[str]) -> bool:
-        """Puts these bridges in the zone, and takes out those of former calls. False: nothing to do, or no firewalld
-        to ask."""
+        """Puts these bridges in the zone, and removes those of former calls. Returns False if there is nothing to do,
+        or no firewalld."""
         if not self._ours and not bridges:
             return False
         try:
@@ -73,12 +73,12 @@ class Firewalld:
         try:
             _call(f"{_NAME}.zone", method, "ss", _ZONE, bridge)
         except Refused as error:
-            # An administrator's own zone for it stays.
+            # The bridge stays in an administrator's own zone.
             log.warning("firewalld: %s %s: %s", method, bridge, error)
 
 
 def _make_zone() -> None:
-    """Permanently, as dockerd does: firewalld makes no zones for the time being. They are in force after a reload."""
+    """Creates the zone permanently, as dockerd does: firewalld has no temporary zones. It is active after a reload."""
     config, path = f"{_NAME}.config", f"{_PATH}/config"
     for method, name, settings, count in (
         ("addZone2", _ZONE, _ZONE_SETTINGS, "4"),
@@ -93,9 +93,9 @@ def _make_zone() -> None:
 
 
 def _call(interface: str, method: str, *arguments: str, path: str = _PATH) -> list[str]:
-    """The answer's strings.
+    """The strings of the answer.
 
-    :raises Refused: it does not want to, or isn't there.
+    :raises Refused: firewalld refuses, or isn't running.
     :raises WharfError, OSError: there is no bus.
     """
     deadline = seconds("firewalld.call")

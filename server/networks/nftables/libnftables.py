@@ -1,7 +1,7 @@
 """libnftables: nft's own parser and transaction code, called in this process instead of running nft.
 
-A ruleset text is one transaction: all of it or nothing. A :class:`Nftables` talks to the network namespace in
-which the thread was that made it. Calls block for a few hundred microseconds and belong in a thread.
+A ruleset text is one transaction: completely or not at all. A :class:`Nftables` uses the network namespace of the
+thread that created it. Calls block for a few hundred microseconds: call them in a thread.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ _OUTPUT_TERSE = 1 << 11  # NFT_CTX_OUTPUT_TERSE
 
 
 class NftError(OSError):
-    """What nft says about a transaction that the kernel or the parser refused; ``errno`` as far as known."""
+    """nft's error for a transaction that the kernel or the parser refused; ``errno`` if it is known."""
 
 
 def _load() -> ctypes.CDLL:
@@ -39,13 +39,13 @@ _library: ctypes.CDLL | None = None
 
 
 class Nftables:
-    """A connection to nftables of one network namespace. Threads may share it: calls take turns.
+    """A connection to nftables of one network namespace. Threads may share it: calls are serialized.
 
     :raises OSError: libnftables is not installed.
     """
 
     def __init__(self) -> None:
-        global _library  # loaded when first used: an engine without firewall rules never maps it
+        global _library  # loaded at the first use: an engine without firewall rules never maps it
         if _library is None:
             _library = _load()
         self._lock = Lock()
@@ -68,11 +68,11 @@ class Nftables:
                 self._context = None
 
     def run(self, text: str, *, handles: bool = False, terse: bool = False) -> str:
-        """Commits ``text`` as one transaction and returns what it printed.
+        """Commits ``text`` as one transaction and returns its output.
 
-        ``handles``: a listing shows the rules' numbers; ``terse``: it leaves the elements of sets out.
+        ``handles``: a listing shows the rules' handles; ``terse``: it omits the elements of sets.
 
-        :raises NftError: refused; nothing was changed.
+        :raises NftError: refused; nothing has changed.
         """
         with self._lock:
             if self._context is None or _library is None:
@@ -90,7 +90,7 @@ class Nftables:
 def _error(text: str) -> NftError:
     line = next((line for line in text.splitlines() if _PREFIX in line), text.strip())
     message = line.partition(_PREFIX)[2] or line
-    if "element does not exist" in message:  # the library's own word, of intervals
+    if "element does not exist" in message:  # the library's own message, for intervals
         return NftError(errno.ENOENT, message)
     for number in (2, 17, 16, 22, 1, 95, 28):  # ENOENT EEXIST EBUSY EINVAL EPERM EOPNOTSUPP ENOSPC
         if os.strerror(number) in message:
@@ -99,7 +99,7 @@ def _error(text: str) -> NftError:
 
 
 def generation() -> int:
-    """The number that the kernel raises with every change of this namespace's ruleset, whoever makes it."""
+    """The generation of this namespace's ruleset, which the kernel increments with every change."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 12) as sock:  # NETLINK_NETFILTER
         # NFNL_SUBSYS_NFTABLES (10), NFT_MSG_GETGEN (16), then struct nfgenmsg.
         sock.send(struct.pack("=IHHIIBBH", 20, (10 << 8) | 16, 1, 1, 0, 0, 0, 0))
@@ -114,4 +114,4 @@ def generation() -> int:
         if attribute == 1 and length >= 8:  # NFTA_GEN_ID
             return int(struct.unpack_from(">I", data, offset + 4)[0])
         offset += max(4, (length + 3) & ~3)
-    raise OSError(0, "nftables told no generation")
+    raise OSError(0, "nftables returned no generation")

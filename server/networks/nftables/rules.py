@@ -1,9 +1,8 @@
-"""What the firewall's table holds: fixed chains, and sets and maps whose elements are all that changes.
+"""The content of the firewall's table: fixed chains, and sets and maps, of which only the elements change.
 
 A bridge, a published port or a link is a few elements (:func:`bridge_elements`, :func:`port_elements`,
-:func:`link_elements`), so putting a container on a network changes no rule. The table is this engine's own and
-named after its default bridge, so that several engines live side by side. ``tests/golden`` shows it
-for each typical setup.
+:func:`link_elements`), so attaching a container to a network changes no rule. The table is named after the engine's
+default bridge, so that several engines can coexist. ``tests/golden`` shows it for each typical setup.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +11,7 @@ from ipaddress import ip_address
 
 from server.networks.ipam.allocator import Network
 
-#: The chain for an admin's own rules: evaluated before all of ours, never flushed by us.
+#: The chain for an administrator's own rules: evaluated before all of ours, never flushed by us.
 USER_CHAIN = "wharf-user"
 
 #: (set or map, its element as nft text). A map's element is "key : value".
@@ -21,7 +20,7 @@ Element = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class BridgeRules:
-    """How traffic of one bridge is treated. ``mode4``/``mode6``: nat, nat-unprotected, routed or isolated."""
+    """The treatment of one bridge's traffic. ``mode4``/``mode6``: nat, nat-unprotected, routed or isolated."""
 
     bridge: str
     subnets: tuple[Network, ...]
@@ -40,8 +39,8 @@ class BridgeRules:
 class Publication:
     """``count`` host ports from ``host_port`` on at ``host`` lead to ports from ``port`` on of ``target``.
 
-    Without ``translate`` the container's ports are only opened (gateway mode routed, or a forwarder serves
-    the host's address because the families differ). With ``open_only`` false and ``translate`` both happen.
+    Without ``translate`` the container's ports are only opened (gateway mode routed, or a forwarder serves the host's
+    address because the families differ). With ``open_only`` false and ``translate`` both happen.
     """
 
     bridge: str
@@ -56,7 +55,7 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class LinkRule:
-    """A linked client may reach one exposed port of the server although the bridge has icc off."""
+    """A linked client may reach one exposed port of the server although the bridge has icc disabled."""
 
     client: str
     server: str
@@ -146,14 +145,14 @@ _HOOKS: dict[str, str] = {
 }
 
 _CHAINS: dict[str, str] = {
-    # route_localnet lets the host's own 127.0.0.1 reach published ports; containers must not use it backwards.
+    # route_localnet lets the host's own 127.0.0.1 reach published ports; containers must not use it in reverse.
     "guard": """
 		iifname @bridges ip daddr 127.0.0.0/8 drop
 """,
     "prerouting": """
 		fib daddr type local jump publish
 """,
-    # Nothing can translate ::1: the kernel never lets it leave the loopback device. The forwarder serves it.
+    # ::1 can't be translated: the kernel never routes it off the loopback device. The forwarder serves it.
     "output": """
 		ip6 daddr ::1 return
 		fib daddr type local jump publish
@@ -192,7 +191,7 @@ _CHAINS: dict[str, str] = {
 		ip6 saddr . ip6 daddr . meta l4proto . th dport @links6 accept
 		drop
 """,
-    # A published port of the same bridge: the answer has to come back through the host.
+    # A published port of the same bridge: the answer must return through the host.
     "postrouting": """
 		ct status dnat oifname . ip saddr @own4 masquerade
 		ct status dnat oifname . ip6 saddr @own6 masquerade
@@ -206,8 +205,8 @@ _CHAINS: dict[str, str] = {
 """,
 }
 
-#: Only where this engine switched forwarding on: it must not make a router of a host that was none. Traffic of
-#: other bridges (another engine's, a hypervisor's) is theirs to judge.
+#: Only if this engine enabled forwarding: it must not make the host a router for others. Traffic of other bridges
+#: (another engine's, a hypervisor's) is not affected.
 _ROUTER_GUARD = """
 		meta iifkind != "bridge" meta oifkind != "bridge" drop
 """
@@ -225,7 +224,7 @@ def table_name(bridge: str) -> str:
 
 
 def skeleton(table: str) -> str:
-    """The table with its sets and empty chains; where it is there already, nothing changes."""
+    """The table with its sets and empty chains; an existing one is not changed."""
     body = [_SETS, _FAMILY_SETS.format(n="4", address="ipv4_addr"), _FAMILY_SETS.format(n="6", address="ipv6_addr")]
     for chain, hook in _HOOKS.items():
         body.append(f"\tchain {chain} {{\n\t\t{hook}\n\t}}\n" if hook else f"\tchain {chain} {{\n\t}}\n")
@@ -233,9 +232,9 @@ def skeleton(table: str) -> str:
 
 
 def whole(table: str, elements: Iterable[Element], *, guard_router: bool) -> str:
-    """One transaction after which the table holds exactly our rules and ``elements``, whatever it held before.
+    """One transaction after which the table has exactly our rules and ``elements``, whatever it had before.
 
-    The admin's chain keeps its rules.
+    The administrator's chain keeps its rules.
     """
     text = [skeleton(table), empty(table)]
     chains = {**_CHAINS, "router": _ROUTER_GUARD if guard_router else ""}
@@ -246,7 +245,7 @@ def whole(table: str, elements: Iterable[Element], *, guard_router: bool) -> str
 
 
 def empty(table: str) -> str:
-    """A transaction that takes all rules and elements out of a table, but for the admin's rules."""
+    """A transaction that removes all rules and elements of a table, except the administrator's rules."""
     text = [f"flush chain inet {table} {chain}\n" for chain in _CHAINS]
     text += [f"flush set inet {table} {name}\n" for name in _SET_NAMES]
     text += [f"flush map inet {table} {name}\n" for name in _MAP_NAMES]
@@ -267,7 +266,7 @@ def change(table: str, *, add: Iterable[Element] = (), delete: Iterable[Element]
     return "".join(text)
 
 
-#: Sets whose elements name a subnet and no bridge.
+#: Sets whose elements have a subnet and no bridge.
 OF_SUBNETS = ("masquerade", "source")
 
 
@@ -302,7 +301,7 @@ def port_elements(publications: Sequence[Publication]) -> list[Element]:
     for item in publications:
         n = str(ip_address(item.target).version)
         ports = (item.port, item.port + item.count - 1)
-        # Who comes by a route of his own, past the host's address, is let in where the network is routed only.
+        # A client that bypasses the host's address by a route of its own is accepted only on routed networks.
         kind = f"open{n}" if item.translate else f"routed{n}"
         opened.setdefault((kind, item.bridge, item.target, item.protocol), []).append(ports)
         if item.translate:

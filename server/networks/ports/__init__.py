@@ -1,1 +1,1 @@
-"""Published ports: allocation on the host, port mappings, and what inspect shows of them."""
+"""Published ports: allocation on the host, port mappings, and their form in inspect."""

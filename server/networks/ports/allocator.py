@@ -1,4 +1,4 @@
-"""Host ports: which ones this engine has given out. Whether another program has one is known when it is bound."""
+"""The host ports that this engine has allocated. A bind shows whether another program has one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from engine.common.errors import Kind, WharfError
 
 _EPHEMERAL = "/proc/sys/net/ipv4/ip_local_port_range"
 _CANDIDATES = 64
-"""Ports that are tried for one wish, when other programs have those before."""
+"""The number of ports tried for one request when other programs have the earlier ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class PortRange:
         return self.last - self.first + 1
 
     def meets(self, other: "PortRange") -> bool:
-        """Whether both want one port of one address."""
+        """Whether both have a port of an address in common."""
         if self.protocol != other.protocol or self.last < other.first or other.last < self.first:
             return False
         if (":" in self.address) != (":" in other.address):
@@ -39,7 +39,7 @@ def allocated(address: str, port: int) -> WharfError:
 
 @dataclass(slots=True)
 class PortAllocator:
-    """The ports given out, by owner (an endpoint's id). One for the engine; calls come from one thread."""
+    """The allocated ports, by owner (an endpoint's id). One for the engine; call it from one thread."""
 
     taken: dict[str, list[PortRange]] = field(default_factory=dict)
     _by_port: dict[tuple[str, int], list[PortRange]] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class PortAllocator:
     _next: int = 0
 
     def conflict(self, wanted: PortRange) -> PortRange | None:
-        """What is in the way of ``wanted``, if anything."""
+        """The allocated range that conflicts with ``wanted``, if any."""
         if len(wanted) == 1:
             near = self._by_port.get((wanted.protocol, wanted.first), ())
             found = next((held for held in near if held.meets(wanted)), None)
@@ -63,7 +63,10 @@ class PortAllocator:
         return None
 
     def take(self, owner: str, wanted: PortRange) -> None:
-        """:raises WharfError: taken, in dockerd's words."""
+        """Allocates a range.
+
+        :raises WharfError: in use, with dockerd's sentence.
+        """
         held = self.conflict(wanted)
         if held:
             raise allocated(wanted.address, max(held.first, wanted.first))
@@ -74,7 +77,7 @@ class PortAllocator:
             self._ranges.append(wanted)
 
     def give_back(self, owner: str, held: PortRange) -> None:
-        """Lets go of one range of ``owner``; absent is fine."""
+        """Releases one range of ``owner``; a missing one is fine."""
         mine = self.taken.get(owner, [])
         if held not in mine:
             return
@@ -93,16 +96,16 @@ class PortAllocator:
             self._ranges.remove(held)
 
     def release(self, owner: str) -> None:
-        """Lets go of all that ``owner`` has."""
+        """Releases all ranges of ``owner``."""
         for held in self.taken.pop(owner, ()):
             self._free(held)
 
     def ephemeral(self, protocol: str, addresses: list[str], first: int = 0, last: int = 0) -> Iterator[int]:
         """Free ports to try in turn, at most ``_CANDIDATES``, from the given range or from the kernel's ephemeral one.
-        Each is looked for when it is asked for: usually the first one will do, and a container may want thousands.
+        Searches lazily: usually the first one succeeds, and a container may need thousands.
 
-        A port is not given out again before the whole range has been: a client that still talks to a gone
-        container's port does not meet the next one.
+        A port is not allocated again before the whole range was: a client of a stopped container's port then doesn't
+        reach another container.
         """
         whole = not first
         if whole:
@@ -119,7 +122,7 @@ class PortAllocator:
                     return
 
     def used(self, port: int) -> None:
-        """Remembers that an ephemeral port was taken: the search goes on behind it."""
+        """Records that an ephemeral port was allocated: the search continues after it."""
         self._next = port + 1
 
 

@@ -1,4 +1,4 @@
-"""From a container's port settings to what is published: rules, held ports, and what inspect shows."""
+"""Converts a container's port settings to rules, bound ports, and their form in inspect."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,9 +19,9 @@ _PROTOCOLS = ("tcp", "udp", "sctp")
 
 
 class Wish(NamedTuple):
-    """One port of a container to be published. ``first`` 0: any port; ``last``: up to there.
+    """One container port to publish. ``first`` 0: any port; ``last``: the last one of the allowed range.
 
-    A tuple, as a range of ports is thousands of these for a moment.
+    A tuple, as a range of ports temporarily creates thousands of these.
     """
 
     protocol: str
@@ -37,7 +37,7 @@ class Wish(NamedTuple):
 
 @dataclass(slots=True)
 class Published:
-    """What came of it."""
+    """The result."""
 
     publications: list[Publication] = field(default_factory=list)
     listens: list[Listen] = field(default_factory=list)
@@ -66,19 +66,19 @@ def parse_port(text: str) -> tuple[int, int, str]:
 
 
 def exposed(config: ContainerConfig, host: HostConfig) -> list[tuple[int, str]]:
-    """Every port that the container names, in order."""
+    """Every port in the container's settings, in order."""
     ranges = sorted(parse_port(text) for text in (*(config.exposed_ports or {}), *(host.port_bindings or {})))
     found: list[tuple[int, str]] = []
     after = dict.fromkeys(_PROTOCOLS, 0)
     for first, last, protocol in ranges:
-        # Thousands of ranges may overlap: each port is looked at once.
+        # Thousands of ranges may overlap: visit each port once.
         found += ((port, protocol) for port in range(max(first, after[protocol]), last + 1))
         after[protocol] = max(after[protocol], last + 1)
     return sorted(found)
 
 
 def wishes(config: ContainerConfig, host: HostConfig, default_hosts: Sequence[str]) -> list[Wish]:
-    """What is to be published. ``default_hosts``: the addresses meant when a binding names none.
+    """The ports to publish. ``default_hosts``: the addresses for a binding without one.
 
     :raises WharfError: INVALID; more than ``limits.CONTAINER_PORTS``.
     """
@@ -96,7 +96,7 @@ def wishes(config: ContainerConfig, host: HostConfig, default_hosts: Sequence[st
                 hosts = (binding.host_ip,) if _is_address(binding.host_ip) else tuple(default_hosts)
                 low, high = _host_ports(binding.host_port)
                 if first != last and low:
-                    # A range onto a range: one to one.
+                    # A range mapped to a range: one to one.
                     low = high = low + port - first
                 found.append(Wish(protocol, port, hosts, low, high))
             if not bindings:
@@ -109,7 +109,7 @@ def wishes(config: ContainerConfig, host: HostConfig, default_hosts: Sequence[st
 
 
 def _is_address(text: str) -> bool:
-    """dockerd reads what is no address (Go's net.ParseIP) as none given."""
+    """Like dockerd, takes an invalid address (Go's net.ParseIP) as none given."""
     try:
         return "%" not in text and bool(ip_address(text))
     except ValueError:
@@ -133,7 +133,8 @@ def _host_ports(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the ports lead: a bridge's container. ``nat4``/``nat6``: whether the host's ports are translated."""
+    """The destination of the ports: a bridge's container. ``nat4``/``nat6``: whether the host's ports are
+    translated."""
 
     bridge: str
     ip4: str
@@ -151,10 +152,10 @@ def allocate(
     target: Target,
     refused: Callable[[str, int], bool],
 ) -> Published:
-    """Takes host ports for ``owner`` and says what has to be set up for them. All or nothing.
+    """Allocates host ports for ``owner`` and returns the setup for them. All or nothing.
 
     :param refused: whether another program was found to have that (protocol, port).
-    :raises WharfError: a port is taken, or none is free.
+    :raises WharfError: a port is in use, or none is free.
     """
     done = Published()
     if sum(not wish.exact for wish in wanted) > limits.RANDOM_PORTS:
@@ -175,12 +176,12 @@ def allocate(
 
 
 def _order(wish: Wish) -> tuple[bool, str, tuple[str, ...], int, int]:
-    # Fixed ports first: a random one must not take what another wish names.
+    # Fixed ports first: a random one must not take a port that another request names.
     return (not wish.exact, wish.protocol, wish.hosts, wish.port, wish.first)
 
 
 def _runs(wanted: Sequence[Wish]) -> Iterator[tuple[Wish, Wish]]:
-    """Neighbouring exact wishes together, as (first, last): a range of ports costs what one costs."""
+    """Groups adjacent exact requests, as (first, last): a range of ports costs as much as one port."""
     start = end = None
     for wish in wanted:
         if (
@@ -201,7 +202,7 @@ def _runs(wanted: Sequence[Wish]) -> Iterator[tuple[Wish, Wish]]:
 
 
 def _served(host: str, target: Target) -> bool:
-    """Whether a host address can lead to the target at all."""
+    """Whether a host address can be forwarded to the target."""
     if ":" not in host:
         return bool(target.ip4) or target.carry
     return target.v6_host and (bool(target.ip6) or (target.carry and bool(target.ip4)))
@@ -271,7 +272,7 @@ def _open(done: Published, wish: Wish, count: int, target: Target) -> None:
 
 
 def in_use_sentence(protocol: str, host: str, port: int, text: str) -> str:
-    """dockerd's sentence where another program has the port."""
+    """dockerd's sentence if another program has the port."""
     shown = f"[{host}]" if ":" in host else host
     family = "6" if ":" in host else "4"
     return f"Error starting userland proxy: listen {protocol}{family} {shown}:{port}: bind: {text.lower()}"
@@ -280,7 +281,7 @@ def in_use_sentence(protocol: str, host: str, port: int, text: str) -> str:
 def shown(
     spans: Iterable[PortSpan], config: ContainerConfig, host: HostConfig
 ) -> dict[str, list[dict[str, str]] | None]:
-    """inspect's ``Ports``: what is published, and null for what is only exposed."""
+    """inspect's ``Ports``: published ones, and null for only exposed ones."""
     found: dict[str, list[dict[str, str]] | None] = {
         f"{port}/{protocol}": None for port, protocol in exposed(config, host)
     }

@@ -1,4 +1,4 @@
-"""A small world around the engine: a "host" namespace with one neighbour outside, both made for the test."""
+"""A small network around the engine: a "host" namespace with one neighbour outside, both created for the test."""
 
 import asyncio
 import contextlib
@@ -31,9 +31,9 @@ def scenario(
     after: Callable[[], None] | None = None,
     **settings: Any,
 ) -> None:
-    """Plays with an engine on the "host"; the second argument is the path of the neighbour's namespace.
+    """Runs a test with an engine on the "host"; the second argument is the path of the neighbour's namespace.
 
-    ``before`` and ``after`` are called where the engine isn't there yet, and not any more.
+    ``before`` and ``after`` are called before the engine's start, and after its end.
     """
     with lan(root) as outside:
         if before:
@@ -50,13 +50,13 @@ def scenario(
 
 @contextlib.contextmanager
 def lan(root: Path) -> Iterator[str]:
-    """This thread becomes a host with an uplink; yields the path of the namespace at the other end.
+    """Makes this thread a host with an uplink; yields the path of the namespace at the other end.
 
-    The neighbour's default route leads back to the host, as if that were its router: what the host lets in shows.
+    The neighbour's default route leads to the host, as if that were its router: so tests see what the host forwards.
     """
     with own_namespace():
         for name in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"):
-            netns.sysctl(name, "0")  # a new namespace takes over what the host has
+            netns.sysctl(name, "0")  # a new namespace inherits the host's settings
         directory = root / "outside"
         netns.prepare(str(directory))
         path = str(directory / "neighbour")
@@ -82,24 +82,24 @@ def lan(root: Path) -> Iterator[str]:
         finally:
             netns.delete(path)
             netns.unprepare(str(directory))
-            mounts.unmount_under(str(root))  # what a test left that failed: the next ones shall not suffer
+            mounts.unmount_under(str(root))  # remove what a failed test left: it must not affect the next ones
 
 
 def nft(text: str) -> str:
-    """Runs nft's language in this thread's namespace."""
+    """Runs nft commands in this thread's namespace."""
     done = subprocess.run(["nft", "-f", "-"], input=text, capture_output=True, text=True, timeout=WAIT, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def query(name: str, kind: int = dnsmessage.A, *, number: int = 7) -> bytes:
-    """A DNS question on the wire."""
+    """An encoded DNS question."""
     labels = b"".join(bytes((len(part),)) + part.encode() for part in name.split(".") if part)
     return struct.pack(">HHHHHH", number, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack(">HH", kind, 1)
 
 
 def resolve(path: str, name: str, kind: int = dnsmessage.A, *, tcp: bool = False) -> tuple[int, list[str]]:
-    """What 127.0.0.11 tells in the namespace at ``path``: the code, and the records' values (addresses, names)."""
+    """The answer of 127.0.0.11 in the namespace at ``path``: the code, and the records' values (addresses, names)."""
     answer = exchange(path, query(name, kind), tcp=tcp)
     return dnsmessage.code(answer), _values(answer)
 

@@ -1,4 +1,4 @@
-"""Which addresses, subnets and ports are given out, and that none is given out twice."""
+"""Allocation of addresses, subnets and ports; none is allocated twice."""
 
 import random
 from ipaddress import ip_address, ip_network

@@ -1,4 +1,4 @@
-"""Whatever step of a verb fails, nothing of it is left: links, namespaces, addresses, ports, rules, records."""
+"""Whichever step of an operation fails, nothing of it remains: links, namespaces, addresses, ports, rules, records."""
 
 import asyncio
 import errno
@@ -20,7 +20,8 @@ pytestmark = pytest.mark.root
 
 
 class Saboteur:
-    """Lets the n-th blocking step of a room fail, as a full disk or a busy kernel would; before or after its work."""
+    """Makes the n-th blocking step of the context fail, as a full disk or a busy kernel would; before or after its
+    work."""
 
     def __init__(self, room: Room, *, after: bool) -> None:
         self._room, self._after = room, after
@@ -30,7 +31,7 @@ class Saboteur:
 
     async def work(self, function: Callable[..., Any], *arguments: Any) -> Any:
         if asyncio.current_task() is not self._task:
-            return await self._plain(function, *arguments)  # what goes on in the background is not the verb's
+            return await self._plain(function, *arguments)  # background work is not part of the operation
         self.left -= 1
         if self.left == 0 and not self._after:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -48,7 +49,7 @@ class Saboteur:
 
     @staticmethod
     def _install(room: Room, work: Callable[..., Any] | None) -> None:
-        # The room has slots: what its class calls is what can be replaced.
+        # The class has slots: replace the method of the class.
         if work is None:
             Room.work = _WORK  # type: ignore[method-assign]
         else:
@@ -59,7 +60,7 @@ _WORK = Room.work
 
 
 def traces(world: World) -> dict[str, object]:
-    """Everything that a verb may change, but for the namespaces that lie ready."""
+    """Everything that an operation may change, except the namespaces in the pool."""
     room = world.networks.room
     pool = room.pool
     assert until(lambda: len(pool._ready) == pool._size)
@@ -78,7 +79,7 @@ def traces(world: World) -> dict[str, object]:
 
 
 async def every_step(world: World, verb: Callable[[], Awaitable[None]], *, after: bool) -> int:
-    """Runs ``verb`` with its first step failing, then its second …; returns how many steps it has."""
+    """Runs ``verb`` with its first step failing, then its second …; returns the number of its steps."""
     room = world.networks.room
     await room.settle()
     before = await asyncio.to_thread(traces, world)
@@ -98,8 +99,8 @@ async def every_step(world: World, verb: Callable[[], Awaitable[None]], *, after
             await room.settle()
             assert await asyncio.to_thread(traces, world) == before, f"step {step}"
         else:
-            return step - 1  # a step whose failure does not matter
-    raise AssertionError("a verb without end")
+            return step - 1  # a step whose failure is ignored
+    raise AssertionError("the operation never ends")
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -188,7 +189,7 @@ def test_a_clean_end_leaves_the_host_as_it_was(tmp_path: Path) -> None:
                 await world.run("two", PortBindings=bindings("8081:80"))
 
         asyncio.run(live())
-        # the kernel takes a namespace's links away when it gets round to it
+        # the kernel deletes a namespace's links asynchronously
         assert until(lambda: link_names() == before), link_names()
         assert nft("list ruleset\n") == ""
         assert not os.path.exists(tmp_path / "run" / "netns") or os.listdir(tmp_path / "run" / "netns") == []

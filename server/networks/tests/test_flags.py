@@ -1,4 +1,4 @@
-"""The daemon's network flags: what the default bridge becomes, and what networks and containers inherit."""
+"""The daemon's network flags: their effect on the default bridge, and on new networks and containers."""
 
 import subprocess
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def addresses(device: str) -> set[str]:
 
 
 def default_route(path: str) -> str:
-    """The router that a namespace sends to."""
+    """The default router of a namespace."""
     argv = ["nsenter", f"--net={path}", "ip", "route", "show", "default"]
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[2]
 
@@ -85,7 +85,7 @@ def test_addresses_that_the_bridge_has_already(tmp_path: Path) -> None:
 
 
 def test_another_router_as_gateway(tmp_path: Path) -> None:
-    """The host keeps its address, containers are sent to the other one."""
+    """The host keeps its address; containers use the other router."""
 
     async def play(world: World, outside: str) -> None:
         assert addresses("wt0") == {"172.30.250.1/24", "fd00:d0c::1/64"}
@@ -189,7 +189,7 @@ def test_an_engine_without_a_bridge_beside_another(tmp_path: Path) -> None:
             async with opened(tmp_path / "second", bridge="none", bip="") as second:
                 await second.run("lone")
                 assert ask(HOST, 8080, path=outside) == f"first {OUTSIDE}"
-                for number in range(4):  # more than are made ahead
+                for number in range(4):  # more than are prepared
                     await serves(8081 + number, f"more{number}")
             assert ask(HOST, 8080, path=outside) == f"first {OUTSIDE}"
         await serves(8090, "last")

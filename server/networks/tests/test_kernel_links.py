@@ -1,6 +1,6 @@
-"""Networks that rest on modules which not every kernel has: ipvlan, 802.1q, SCTP. Skipped by name where one lacks.
+"""Networks that need kernel modules which may be missing: ipvlan, 802.1q, SCTP. Skipped by name where one is.
 
-Run on a stock distribution's kernel to see them all.
+A stock distribution's kernel runs them all.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ SCTP = 132
 
 
 def need(kind: str, *data: tuple[str, object]) -> None:
-    """Skips the test where the kernel makes no links of this kind."""
+    """Skips the test if the kernel can't create links of this kind."""
     with own_namespace(), Netlink() as netlink:
         netlink.run(link_add("veth", "below", peer="other"))
         below = netlink.link("below")
@@ -44,7 +44,7 @@ def need(kind: str, *data: tuple[str, object]) -> None:
 
 
 def neighbour(path: str, *, vlan: int = 0) -> None:
-    """Gives the neighbour the gateway's address, on a VLAN of its link if one is named."""
+    """Gives the neighbour the gateway's address, on a VLAN of its link if one is given."""
     with contextlib.closing(netns.open_netlink(path)) as there:
         link = there.link("eth0")
         if vlan:
@@ -71,13 +71,13 @@ def test_ipvlan(tmp_path: Path, mode: str) -> None:
         fields: dict[str, Any] = {"Driver": "ipvlan", "Options": {"parent": UPLINK, "ipvlan_mode": mode}}
         await world.network("net", IPAM=ROUTED if routed else POOL, **fields)
         if not routed:
-            neighbour(outside)  # routed networks are reached by the route that it has already
+            neighbour(outside)  # routed networks are reached by the neighbour's existing route
         one, other, address_one, address_other = await two(world)
         with echoes((one, "one", 80), (other, "other", 80), (outside, "out", 80)):
             assert ask(address_other, 80, path=one) == f"other {address_one}"
             assert ask(OUTSIDE if routed else GATEWAY, 80, path=one) == f"out {address_one}"
             assert ask(address_one, 80, path=outside).startswith("one ")
-            # A parent and its slaves can't talk, in whatever mode.
+            # A parent can't reach its slaves, in any mode.
             assert ask(address_one, 80, seconds=0.3) == ""
         assert UPLINK in link_names()
 
@@ -86,7 +86,7 @@ def test_ipvlan(tmp_path: Path, mode: str) -> None:
 
 @pytest.mark.parametrize("driver", ["macvlan", "ipvlan"])
 def test_a_sub_interface_for_a_vlan(tmp_path: Path, driver: str) -> None:
-    """It is made for the network, carries its tag, and goes with it; the link below stays."""
+    """It is created for the network, tags its traffic, and is removed with it; the link below stays."""
     need("vlan", ("IFLA_VLAN_ID", 10))
     need(driver)
 
@@ -112,7 +112,7 @@ def test_a_sub_interface_for_a_vlan(tmp_path: Path, driver: str) -> None:
 
 @contextlib.contextmanager
 def sctp_socket(path: str = "") -> Iterator[socket.socket]:
-    """A one-to-one socket in a namespace, this thread's unless one is given."""
+    """A one-to-one socket in a namespace; this thread's by default."""
     with linux.in_namespace(path, linux.CLONE_NEWNET) if path else contextlib.nullcontext():
         try:
             sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, SCTP)

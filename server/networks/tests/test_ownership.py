@@ -1,4 +1,4 @@
-"""Two engines in one network namespace: each manages its own bridges, and none removes the other one's."""
+"""Two engines in one network namespace: each manages its own bridges, and neither removes the other's."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from server.networks.tests.world import World, configured, opened
 
 pytestmark = pytest.mark.root
 
-#: Another subnet than the first engine's.
+#: A subnet other than the first engine's.
 OTHER = "172.30.251.1/24"
 
 
@@ -28,7 +28,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_second_engine_on_the_bridge_is_refused(tmp_path: Path) -> None:
-    """Whatever its roots are: and its end leaves the first one's bridge, rules and containers as they are."""
+    """Also with other roots; and its exit leaves the first engine's bridge, rules and containers unchanged."""
 
     async def play(world: World, outside: str) -> None:
         _, path = await world.run("web", PortBindings=bindings("8080:80"))

@@ -1,4 +1,4 @@
-"""wharfd's side of the proxy: one connection, whoever asks first. A stand-in for the proxy counts them."""
+"""The client of the proxy uses one connection, whichever caller is first. A fake proxy counts them."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ def readers() -> list[str]:
 
 
 def test_recovery_and_a_start_share_one_connection(tmp_path: Path) -> None:
-    """The second one's took the place of the first, whose reader was destroyed while it waited."""
+    """The second connection replaced the first one, whose reader was destroyed while it waited."""
 
     async def scenario() -> None:
         proxy, path = Proxy(), str(tmp_path / "proxy.sock")

@@ -1,4 +1,4 @@
-"""The name service at 127.0.0.11: what it knows, what it asks others, and that it outlives the daemon."""
+"""The name service at 127.0.0.11: local names, forwarded questions, and operation without the daemon."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ MX = 15
 
 
 class Upstream:
-    """A name server outside: over UDP it truncates what is asked as ``big.…``; ``refuse.…`` gets REFUSED."""
+    """A name server outside: truncates answers over UDP for ``big.…``; answers REFUSED for ``refuse.…``."""
 
     def __init__(self, path: str) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -120,11 +120,11 @@ def test_names_of_a_network(tmp_path: Path) -> None:
         assert await ask(path, ".".join(reversed(v4.split("."))) + ".in-addr.arpa", PTR) == (NOERROR, ["One.net"])
         nibbles = ".".join(reversed(socket.inet_pton(socket.AF_INET6, v6).hex())) + ".ip6.arpa"
         assert await ask(path, nibbles, PTR) == (NOERROR, ["One.net"])
-        # it exists, but not so; and those of other networks don't exist at all
+        # it exists, but not with this type; names of other networks don't exist at all
         assert await ask(path, "one", MX) == (NOERROR, [])
         assert (await ask(path, "far"))[0] == SERVFAIL
         assert await ask(path, "two.other", A) == (SERVFAIL, [])
-        # an IPv4-only network has no IPv6 address to tell
+        # an IPv4-only network has no IPv6 address
         await world.networks.connect("other", "One", None)
         assert await ask(path, "far") == (NOERROR, [world.address(far, "other")])
         assert await ask(path, "far", AAAA) == (NOERROR, [])
@@ -162,7 +162,7 @@ def test_questions_for_others_are_passed_on(tmp_path: Path) -> None:
             code, many = await ask(path, "big.test", tcp=True)
             assert (code, len(many)) == (NOERROR, 300)
             assert {how for how, name in server.asked if name == "big.test"} == {"udp", "tcp"}
-            # without a way out nothing is found, and the host does not help
+            # without external connectivity nothing is found, and the host doesn't forward
             before = len(server.asked)
             assert (await ask(shut, "example.test"))[0] == SERVFAIL
             assert len(server.asked) == before
@@ -175,7 +175,7 @@ def test_the_next_server_is_asked_where_one_refuses(tmp_path: Path) -> None:
         await world.network("net")
         _, path = await world.run("one", network="net", Dns=["192.0.2.1", OUTSIDE])
         with upstream(outside) as server:
-            # nobody listens at the first one: the kernel says so at once
+            # nothing listens at the first one: the kernel reports it at once
             assert await ask(path, "example.test") == (NOERROR, ["198.51.100.7"])
             assert server.asked == [("udp", "example.test")]
 

@@ -1,4 +1,4 @@
-"""What another program takes from a running engine's networks comes back: devices, ports, addresses, rules."""
+"""What another program removes from a running engine's networks is restored: devices, ports, addresses, rules."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ TABLE = "inet wharf-wt0"
 
 
 def ip(text: str) -> None:
-    """A batch of ip(8), in this thread's namespace."""
+    """Runs a batch of ip(8) in this thread's namespace."""
     subprocess.run(["ip", "-batch", "-"], input=text, text=True, timeout=WAIT, check=True)
 
 
@@ -54,7 +54,7 @@ HARM: dict[str, Callable[[Network], object]] = {
 @pytest.mark.parametrize("harm", HARM)
 @pytest.mark.parametrize("name", ["bridge", "net"])
 def test_it_comes_back_by_itself(tmp_path: Path, name: str, harm: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Published ports, the name service, IPv6 and the way out work again, and one line says so."""
+    """Published ports, the name service, IPv6 and outgoing traffic work again, and one log line tells so."""
     caplog.set_level(logging.WARNING)
 
     async def play(world: World, outside: str) -> None:
@@ -73,10 +73,10 @@ def test_it_comes_back_by_itself(tmp_path: Path, name: str, harm: str, caplog: p
 
         with echoes((path, "web", 80), (outside, "out", 80)):
             assert await asyncio.to_thread(until, works)
-            await asyncio.sleep(0.5)  # what the start itself has changed is seen to
+            await asyncio.sleep(0.5)  # the notifications of the start's own changes are handled
             caplog.clear()
             HARM[harm](network)
-            # Without its rules a published port still works, by the userland proxy.
+            # Without its rules the userland proxy still serves a published port.
             assert await asyncio.to_thread(until, lambda: len(caplog.records) >= 1 + (harm == "all at once"))
             assert await asyncio.to_thread(until, works)
             assert "odd0" not in link_names()
@@ -102,7 +102,7 @@ def test_what_a_start_has_restored_is_not_restored_again(tmp_path: Path, caplog:
         await asyncio.sleep(0.5)
         caplog.clear()
         nft(f"flush map {TABLE} ports4_any\nflush chain {TABLE} forward\n")
-        await world.run("next")  # before the notification is looked at
+        await world.run("next")  # before the notification is handled
         await asyncio.sleep(1)
         assert len([record for record in caplog.records if "restored" in record.getMessage()]) == 1
 
@@ -124,7 +124,7 @@ def test_an_internal_network_stays_internal(tmp_path: Path) -> None:
 
 
 def test_a_start_right_after_the_bridge_went(tmp_path: Path) -> None:
-    """It does not wait for the notification; a bridge that cannot be had is named."""
+    """It does not wait for the notification; an unusable bridge is named in the error."""
 
     async def play(world: World, outside: str) -> None:
         network = await world.network("net")
@@ -153,7 +153,7 @@ def _is_bridge(name: str) -> bool:
 
 
 def test_what_is_removed_on_request_stays_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The engine's own changes are none of another program."""
+    """The engine's own changes are not taken for another program's."""
     caplog.set_level(logging.WARNING)
 
     async def play(world: World, outside: str) -> None:

@@ -1,4 +1,5 @@
-"""Our rules among others: what takes them away, an admin's own, and firewalls that drop what they don't know."""
+"""Our rules among others: programs that remove them, an administrator's own, and firewalls that drop unknown
+traffic."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -99,7 +100,7 @@ def test_an_admins_rules_outlive_the_engine(tmp_path: Path) -> None:
 
 
 def test_beside_a_firewall_that_drops(tmp_path: Path) -> None:
-    """As on a host with ufw, or where a dockerd has set the FORWARD policy."""
+    """As on a host with ufw, or where dockerd has set the FORWARD policy."""
     foreign = """
 table ip filter {
 	chain FORWARD {
@@ -119,7 +120,7 @@ table inet firewalld {
         with echoes((web, "web", 80), (outside, "out", 80)):
             assert ask(HOST, 8080, path=outside).startswith("web")
             assert ask(OUTSIDE, 80, path=web).startswith("out")
-            # what lets our bridges through there goes when that firewall is loaded anew
+            # reloading that firewall removes the rules that accept our bridges
             nft("flush chain ip filter FORWARD\n")
             await restored(lambda: nft("list chain ip filter FORWARD\n").count("wharf-wt0") == 2)
             assert ask(HOST, 8080, path=outside).startswith("web")

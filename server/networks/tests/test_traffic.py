@@ -1,4 +1,4 @@
-"""Who can reach whom: real connections between containers, the host and a neighbour, for each kind of network."""
+"""Reachability: real connections between containers, the host and a neighbour, for each kind of network."""
 
 import contextlib
 import socket
@@ -52,10 +52,11 @@ def test_a_published_port_is_reached_from_everywhere(tmp_path: Path) -> None:
             assert ask(HOST6, 8080, path=outside).startswith("web")
             for path in (client, far, web):
                 assert ask(HOST, 8080, path=path).startswith("web")
-            # what is not published stays closed to all but the own network
+            # unpublished ports are closed except in the own network
             assert ask("172.30.250.2", 80, path=client).startswith("web")
             assert refused("172.30.250.2", 81, path=outside)
-            # nor does a route past the host's address lead to one that is: that may be published at loopback only
+            # a route that bypasses the host's address doesn't reach a published port: it may be published at loopback
+            # only
             assert refused("172.30.250.2", 80, path=outside)
             assert refused("172.30.250.2", 80, path=far)
 
@@ -101,7 +102,7 @@ def test_without_rules_or_without_forwarder(tmp_path: Path, flags: dict[str, Any
         await world.stop(container)
         await world.networks.room.settle()
         with socket.socket() as sock:
-            # connections that the forwarder carried may still be on their way out
+            # connections of the forwarder may still be closing
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("127.0.0.1", 8080))
             sock.listen()
@@ -140,7 +141,7 @@ def test_networks_are_apart_and_internal_has_no_way_out(tmp_path: Path) -> None:
             assert refused(world.address(first, "one"), 80, path=path2)
             assert refused(world.address(second, "inner"), 80, path=path1)
             assert refused(world.address(second, "inner"), 80, path=outside)
-            # its ports are published through the network that leads out
+            # its ports are published through the network with external connectivity
             assert ask(HOST, 8080, path=outside).startswith("third")
 
     scenario(tmp_path, play)
@@ -181,7 +182,7 @@ def test_gateway_modes_that_let_the_outside_in(tmp_path: Path, mode: str) -> Non
             if mode == "routed":
                 assert refused(v4, 81, path=outside)
                 assert refused(HOST, 8080)
-                # nobody translates what leaves either
+                # outgoing traffic isn't translated either
                 assert ask(OUTSIDE, 80, path=path) == f"out {v4}"
             else:
                 assert ask(v4, 81, path=outside) == f"web {OUTSIDE}"
@@ -228,7 +229,7 @@ def test_ipv6_only(tmp_path: Path) -> None:
             assert ask("fd99:6::2", 80, path=path2).startswith("web")
             assert ask(HOST6, 8080, path=outside) == f"web {OUTSIDE6}"
             assert ask("::1", 8080).startswith("web")
-            # IPv4 at the host leads to it through the forwarder
+            # the forwarder serves IPv4 at the host
             assert ask("127.0.0.1", 8080).startswith("web")
             assert ask(HOST, 8080, path=outside).startswith("web")
             assert ask(OUTSIDE6, 80, path=path2) == f"out {HOST6}"
@@ -260,7 +261,7 @@ def test_a_chosen_source_address_and_none(tmp_path: Path) -> None:
 
 
 def _set(world: World, name: str) -> str:
-    """One set or map of the engine's table, as nft shows it."""
+    """One set or map of the engine's table, as nft prints it."""
     dump = world.networks.room.firewall.dump()
     start = min(index for kind in ("set", "map") if (index := dump.find(f"\t{kind} {name} {{")) >= 0)
     return dump[start : dump.index("\n\t}", start)]

@@ -1,4 +1,4 @@
-"""The news that somebody changed this host's rules, links and addresses."""
+"""Notifications of changed rules, links and addresses on this host."""
 
 import asyncio
 import subprocess
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.root
 
 
 class News:
-    """All that a watch has reported."""
+    """All reports of a watch."""
 
     def __init__(self) -> None:
         self.all: list[Changes] = []
@@ -25,7 +25,7 @@ class News:
         self.told.set()
 
     async def until(self, text: str, *, rules: bool = False) -> Changes:
-        """Runs a batch of ip(8) or nft(8); what was reported after it."""
+        """Runs a batch of ip(8) or nft(8); returns the following report."""
         self.told.clear()
         argv = ["nft", "-f", "-"] if rules else ["ip", "-batch", "-"]
         subprocess.run(argv, input=text, text=True, timeout=WAIT, check=True)  # noqa: ASYNC221
@@ -34,7 +34,7 @@ class News:
 
 
 def test_news_of_a_firewall_loaded_anew_is_told_each_time() -> None:
-    """The loop is wharfd's."""
+    """In a uvloop, like wharfd's."""
     rule = 'add rule ip big c ip saddr 192.0.2.1 counter accept comment "many of them"\n'
     text = "add table ip big\nflush table ip big\nadd chain ip big c\n" + rule * 2000
 
@@ -60,7 +60,7 @@ def test_more_than_the_socket_holds_is_reported_as_lost(monkeypatch: pytest.Monk
         watch = Watch(news.add)
         try:
             assert (await news.until(text)).lost
-            # and what comes later is reported as ever
+            # later changes are reported as usual
             await asyncio.sleep(0.5)
             changes = await news.until("link del d7\n")
             assert [change.name for change in changes.links.values() if change.gone] == ["d7"]

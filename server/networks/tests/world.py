@@ -1,6 +1,6 @@
-"""A networks service in a network namespace of the test's own, with containers that are only records.
+"""A networks service in the test's own network namespace, with containers that are only records.
 
-A "container" here is its namespace: tests put servers and clients into it, so the traffic is real.
+A "container" here is its namespace: tests run servers and clients in it, so the traffic is real.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from server.store.database import Database
 
 
 class Events:
-    """An event bus that remembers."""
+    """An event bus that records events."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, str]] = []
@@ -34,7 +34,7 @@ class Events:
 
 
 class World:
-    """One engine's networks, opened and closed any number of times over the same roots."""
+    """One engine's networks, opened and closed any number of times with the same roots."""
 
     def __init__(self, root: Path, config: Config) -> None:
         self.root = root
@@ -49,7 +49,7 @@ class World:
         await self.networks.recover([item for item in self.registry if item.state.running])
 
     async def open_only(self) -> None:
-        """As much of a start as there is before the containers are known."""
+        """The part of a start before the containers are known."""
         self.database = Database(self.root / "data" / "wharf.db")
         self.networks = Networks(self.config, NetworkStore(self.database), self.events)
         await self.networks.open()
@@ -62,7 +62,7 @@ class World:
         self.database.close()
 
     async def die(self) -> None:
-        """As if the daemon were killed: nothing is told, nothing is taken down."""
+        """As if the daemon were killed: sends nothing, removes nothing."""
         networks = self.networks
         await networks._restorer.close()
         networks.room.forwarder._closing = True
@@ -80,7 +80,7 @@ class World:
         self.database.close()
 
     def container(self, name: str, *, network: str = "bridge", **host: Any) -> Container:
-        """A record that was not created yet. ``endpoints`` and ``config`` are taken out of ``host``."""
+        """A record of a container that is not created yet. ``endpoints`` and ``config`` are removed from ``host``."""
         identity = secrets.token_hex(32)
         endpoints: dict[str, Any] = host.pop("endpoints", {})
         config: dict[str, Any] = host.pop("config", {})

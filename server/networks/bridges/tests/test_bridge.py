@@ -1,4 +1,4 @@
-"""Bridges that are there already and are taken over with other addresses."""
+"""Existing bridges that are adopted with other addresses."""
 
 from ipaddress import ip_interface
 

@@ -1,4 +1,4 @@
-"""Which address of its device the default bridge keeps, and what follows for its subnet."""
+"""Which address of its device the default bridge keeps, and the resulting subnet."""
 
 from ipaddress import ip_interface
 
@@ -13,13 +13,13 @@ from server.networks.bridges.default_bridge import choose
         ("", "", False, None),
         ("10.1.0.8/24 10.2.0.8/24", "", False, "10.1.0.8/24"),
         ("10.1.0.8/20", "10.1.0.0/24", False, "10.1.0.8/20"),
-        # A wider range widens the engine's own bridge, an admin's stays as it is.
+        # A wider range widens the engine's own bridge; an administrator's stays unchanged.
         ("10.1.0.8/24", "10.1.0.0/20", False, "10.1.0.8/20"),
         ("10.1.0.8/24", "10.1.0.0/20", True, "10.1.0.8/24"),
-        # A range elsewhere is a new one.
+        # A range elsewhere replaces the subnet.
         ("10.1.0.8/24", "10.1.1.0/24", False, None),
         ("10.1.0.8/24", "10.1.1.0/24", True, "10.1.0.8/24"),
-        # Of several the one whose subnet has the range, else one that lies in it.
+        # Of several addresses: the one whose subnet has the range, else one inside the range.
         ("10.1.0.8/20 10.1.16.8/20 10.1.32.8/20", "10.1.17.0/24", True, "10.1.16.8/20"),
         ("10.1.0.8/24 10.1.16.8/24 10.1.32.8/24", "10.1.18.0/20", True, "10.1.16.8/24"),
         ("fd00:1::8/60 fd00:1:0:10::8/60", "fd00:1:0:11::9/64", True, "fd00:1:0:10::8/60"),

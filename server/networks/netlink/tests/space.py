@@ -1,6 +1,6 @@
-"""A network namespace for a test: what it makes there is gone with it, and nothing of the host is in the way.
+"""A network namespace for a test: its devices and rules are deleted with it, and the host's don't interfere.
 
-The thread that enters takes along the threads and processes that it starts, so whole services run inside.
+Threads and processes started by the thread inherit the namespace, so whole services run inside.
 """
 
 import contextlib
@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from engine.common.system import linux
 from server.networks.netlink.rtnetlink import Netlink, link_set
 
-WAIT = 60.0  # seconds; only ever used up by a failure
-AGAIN = 5.0  # seconds until a datagram is sent once more
+WAIT = 60.0  # seconds; only reached by a failure
+AGAIN = 5.0  # seconds until a datagram is sent again
 
 
 @contextlib.contextmanager
 def own_namespace() -> Iterator[None]:
-    """Moves this thread into a fresh network namespace for the block."""
+    """Moves this thread into a new network namespace for the block."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         linux.unshare(linux.CLONE_NEWNET)
@@ -35,7 +35,7 @@ def own_namespace() -> Iterator[None]:
 
 
 def until(condition: Callable[[], bool], seconds: float = WAIT) -> bool:
-    """Whether the condition came true in time. Asks often: for states that the kernel reaches by itself."""
+    """Whether the condition became true in time. Polls: for states that the kernel reaches by itself."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -45,7 +45,7 @@ def until(condition: Callable[[], bool], seconds: float = WAIT) -> bool:
 
 
 def inside(path: str, *argv: str, input: str | None = None) -> str:
-    """The output of a busybox applet in the namespace at ``path``; what it complains about comes too."""
+    """The output of a busybox applet in the namespace at ``path``, including its error output."""
     done = subprocess.run(
         ["nsenter", f"--net={path}", "busybox", *argv],
         input=input,
@@ -96,7 +96,7 @@ class Echo:
 
 
 def ask(address: str, port: int, *, path: str = "", kind: int = socket.SOCK_STREAM, seconds: float = WAIT) -> str:
-    """What a server says; empty if it can't be reached. ``path``: the namespace to ask from (else this thread's)."""
+    """A server's answer; empty if it can't be reached. ``path``: the client's namespace (default: this thread's)."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     where = linux.in_namespace(path, linux.CLONE_NEWNET) if path else contextlib.nullcontext()
     with where:
@@ -111,9 +111,9 @@ def ask(address: str, port: int, *, path: str = "", kind: int = socket.SOCK_STRE
 
 
 def answered(sock: socket.socket, question: bytes, seconds: float = WAIT) -> bytes:
-    """The answer to a datagram, which is sent again as long as there is none: any may get lost.
+    """The answer to a datagram, which is repeated until an answer arrives: any may get lost.
 
-    :raises TimeoutError: nobody answers in time.
+    :raises TimeoutError: no answer in time.
     """
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:

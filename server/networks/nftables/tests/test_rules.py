@@ -1,6 +1,6 @@
-"""The table as the kernel holds it, for each typical setup: ``golden/*.nft`` are the documentation of the rules.
+"""The table in the kernel, for each typical setup: ``golden/*.nft`` document the rules.
 
-Each file says in its head what was set up. ``WHARF_GOLDEN=write`` writes them anew.
+Each file's header describes the setup. ``WHARF_GOLDEN=write`` writes them again.
 """
 
 import difflib
@@ -29,7 +29,7 @@ WEB = Publication("docker0", "tcp", "0.0.0.0", 8080, "172.17.0.2", 80)
 
 @dataclass(frozen=True)
 class Setup:
-    """``docker`` says how an admin gets it; ``endpoints`` are owner → elements."""
+    """``docker`` describes the setup for an administrator; ``endpoints`` are owner → elements."""
 
     docker: str
     bridges: tuple[BridgeRules, ...] = (BRIDGE,)
@@ -116,7 +116,7 @@ def compare(name: str, text: str) -> None:
 
 
 def elements_only(dump: str) -> str:
-    """The filled sets and maps of a dump; one element a line, sorted: the kernel's order is no promise."""
+    """The non-empty sets and maps of a dump; one element per line, sorted, as the kernel's order is unspecified."""
     shown = []
     for match in re.finditer(r"\t(set|map) (\w+) \{\n(.*?)\n\t\}", dump, re.DOTALL):
         kind, name, body = match.groups()
@@ -131,7 +131,7 @@ def elements_only(dump: str) -> str:
 
 
 def table(bridges: Sequence[BridgeRules], elements: Sequence[Element]) -> str:
-    """What the kernel shows after the elements came one by one, and the same after a rewrite of the whole."""
+    """The kernel's table after the elements were added one by one; a rewrite gives the same."""
     firewall = Firewall("docker0")
     firewall.start({}, ())
     for bridge in bridges:
@@ -168,7 +168,7 @@ def test_setup(name: str) -> None:
 
 
 def test_what_two_networks_want_stays_for_the_second() -> None:
-    """A network that follows another one at once may have its subnet before that one's device is gone."""
+    """A following network may have the subnet of an earlier one whose device still exists."""
     with own_namespace():
         firewall = Firewall("docker0")
         firewall.start({}, ())

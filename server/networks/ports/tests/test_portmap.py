@@ -1,4 +1,4 @@
-"""From ``-p`` to what is published: ranges stay ranges, and a wish that fails takes nothing."""
+"""From ``-p`` to published ports: ranges stay ranges, and a failing request allocates nothing."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Thousands of ports of one container: taken and given back in linear time, and not without end."""
+"""Thousands of ports of one container: allocated and released in linear time, up to a limit."""
 
 import time
 
