@@ -11,7 +11,7 @@ from engine.common.errors import Kind, WharfError, invalid
 from server.containers.model import Container
 from server.networks import endpoints, publish, sandbox
 from server.networks.bridges import attach, interfaces
-from server.networks.context import Room
+from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file, names
 from server.networks.model import HOST, NULL, Endpoint, Network, SandboxRecord
 from server.networks.netlink import netns
@@ -20,15 +20,15 @@ from server.networks.netlink.namespace_pool import Namespace
 log = logging.getLogger(__name__)
 
 
-async def connect(room: Room, network: Network, container: Container, settings: EndpointSettings) -> None:
+async def connect(context: NetworkContext, network: Network, container: Container, settings: EndpointSettings) -> None:
     """Connects a container to another network.
 
     :raises WharfError: with dockerd's sentence; nothing has changed then.
     """
     _check_there(container)
-    _check_modes(room, network, container)
+    _check_modes(context, network, container)
     endpoints.check_endpoint(network, settings)
-    record = room.sandboxes.get(container.id)
+    record = context.sandboxes.get(container.id)
     running = record is not None and container.state.running
     if network.name in container.networking and running:
         raise WharfError(
@@ -36,11 +36,11 @@ async def connect(room: Room, network: Network, container: Container, settings: 
             f"endpoint with name {container.name} already exists in network {network.name}",
         )
     if running and record is not None:
-        await _connect_running(room, network, container, settings, record)
+        await _connect_running(context, network, container, settings, record)
     else:
         names_there = tuple(endpoints.dns_names(container, settings, network)) or None
         container.networking[network.name] = replace(settings, dns_names=names_there)
-    await _save(room, container)
+    await _save(context, container)
 
 
 def _check_there(container: Container) -> None:
@@ -51,7 +51,7 @@ def _check_there(container: Container) -> None:
         )  # fmt: skip
 
 
-def _check_modes(room: Room, network: Network, container: Container) -> None:
+def _check_modes(context: NetworkContext, network: Network, container: Container) -> None:
     mode = container.host_config.network_mode
     if mode != "host" and network.driver == HOST:
         raise invalid("container cannot be disconnected from host network or connected to host network")
@@ -61,7 +61,7 @@ def _check_modes(room: Room, network: Network, container: Container) -> None:
             "other network"
         )
     for name in container.networking:
-        present = room.by_name(name)
+        present = context.by_name(name)
         if present is None or present is network:
             continue
         if NULL in (present.driver, network.driver):
@@ -71,37 +71,37 @@ def _check_modes(room: Room, network: Network, container: Container) -> None:
 
 
 async def _connect_running(
-    room: Room, network: Network, container: Container, settings: EndpointSettings, record: SandboxRecord
+    context: NetworkContext, network: Network, container: Container, settings: EndpointSettings, record: SandboxRecord
 ) -> None:
     async with AsyncExitStack() as undo:
-        await attach.ensure_ready(room, network)
+        await attach.ensure_ready(context, network)
         container.networking[network.name] = settings
         undo.callback(container.networking.pop, network.name, None)
-        endpoint = endpoints.make(room, container, network, settings)
+        endpoint = endpoints.make(context, container, network, settings)
         undo.callback(endpoints.release, network, endpoint)
         taken = {item.interface for item in record.endpoints}
         endpoint.interface = sandbox.free_interface(network, endpoint, taken)
-        embedded = hosts_file.uses_embedded(room, record)
+        embedded = hosts_file.uses_embedded(context, record)
         record.endpoints.append(endpoint)
         undo.callback(lambda: record.endpoints.remove(endpoint))
-        record.endpoints = endpoints.in_order(room.networks, record.endpoints)
-        moved = await _move_ports(room, container, record, undo)
+        record.endpoints = endpoints.in_order(context.networks, record.endpoints)
+        moved = await _move_ports(context, container, record, undo)
         plugged: list[Endpoint] = []
-        undo.push_async_callback(room.work, _unplug, room, record, plugged)
-        await room.work(_plug, room, record, network, endpoint, plugged)
-        await room.work(_routes, room, record)
+        undo.push_async_callback(context.work, _unplug, context, record, plugged)
+        await context.work(_plug, context, record, network, endpoint, plugged)
+        await context.work(_routes, context, record)
         if moved is not None and moved is not endpoint:
-            await room.work(_refresh_rules, room, moved)
-        await room.work(hosts_file.change_hosts, container.hosts_path, [], hosts_file.own_lines(container, endpoint))
-        await names.announce(room, container, record, undo)
-        await _resolv_conf(room, container, record, before=embedded)
-        await room.store.put_sandbox(record)
+            await context.work(_refresh_rules, context, moved)
+        await context.work(hosts_file.change_hosts, container.hosts_path, [], hosts_file.own_lines(container, endpoint))
+        await names.announce(context, container, record, undo)
+        await _resolv_conf(context, container, record, before=embedded)
+        await context.store.put_sandbox(record)
         undo.pop_all()
-    sandbox.announce(room, endpoint, "connect")
-    await hosts_file.tell_linkers(room, container)
+    sandbox.announce(context, endpoint, "connect")
+    await hosts_file.tell_linkers(context, container)
 
 
-async def disconnect(room: Room, network: Network, container: Container) -> None:
+async def disconnect(context: NetworkContext, network: Network, container: Container) -> None:
     """Disconnects a container from a network.
 
     :raises WharfError: it isn't connected, with dockerd's sentence.
@@ -109,18 +109,18 @@ async def disconnect(room: Room, network: Network, container: Container) -> None
     _check_there(container)
     if network.driver == HOST or container.host_config.network_mode == "host":
         raise invalid("container cannot be disconnected from host network or connected to host network")
-    record = room.sandboxes.get(container.id)
+    record = context.sandboxes.get(container.id)
     endpoint = record.endpoint(network.id) if record else None
     if endpoint is None:
-        await forget(room, network.name, container)
+        await forget(context, network.name, container)
         return
     assert record is not None
-    await _disconnect_running(room, network, container, record, endpoint)
+    await _disconnect_running(context, network, container, record, endpoint)
     container.networking.pop(network.name, None)
-    await _save(room, container)
+    await _save(context, container)
 
 
-async def forget(room: Room, name: str, container: Container) -> None:
+async def forget(context: NetworkContext, name: str, container: Container) -> None:
     """Removes a network from a container's configuration; the container isn't connected to it now.
 
     :raises WharfError: INTERNAL: the network isn't in the configuration.
@@ -130,96 +130,100 @@ async def forget(room: Room, name: str, container: Container) -> None:
         which = f"network {name}" if container.state.running else f"the network {name}"
         raise WharfError(Kind.INTERNAL, f"container {container.id} is not connected to {which}")
     del container.networking[name]
-    await _save(room, container)
+    await _save(context, container)
 
 
 async def _disconnect_running(
-    room: Room, network: Network, container: Container, record: SandboxRecord, endpoint: Endpoint
+    context: NetworkContext, network: Network, container: Container, record: SandboxRecord, endpoint: Endpoint
 ) -> None:
-    embedded = hosts_file.uses_embedded(room, record)
+    embedded = hosts_file.uses_embedded(context, record)
     record.endpoints.remove(endpoint)
     endpoint.dns_names = []
     if network.user_defined:
-        await names.tell_zone(room, network)
-    await room.forwarder.release(endpoint.id)
-    room.ports.release(endpoint.id)
+        await names.tell_zone(context, network)
+    await context.forwarder.release(endpoint.id)
+    context.ports.release(endpoint.id)
     had_ports = bool(endpoint.publications or endpoint.ports)
-    await room.work(_unplug, room, record, [endpoint])
+    await context.work(_unplug, context, record, [endpoint])
     endpoints.release(network, endpoint)
-    await room.store.put_sandbox(record)
+    await context.store.put_sandbox(record)
     async with AsyncExitStack() as undo:
         if had_ports:
-            moved = await _move_ports(room, container, record, undo)
+            moved = await _move_ports(context, container, record, undo)
             if moved is not None:
-                await room.work(_refresh_rules, room, moved)
+                await context.work(_refresh_rules, context, moved)
         undo.pop_all()
-    await room.work(_routes, room, record)
-    await room.work(hosts_file.change_hosts, container.hosts_path, hosts_file.own_lines(container, endpoint), [])
+    await context.work(_routes, context, record)
+    await context.work(hosts_file.change_hosts, container.hosts_path, hosts_file.own_lines(container, endpoint), [])
     if record.mode == "own":
-        await names.tell_view(room, container, record)
-    await _resolv_conf(room, container, record, before=embedded)
-    await room.store.put_sandbox(record)
-    sandbox.announce(room, endpoint, "disconnect")
+        await names.tell_view(context, container, record)
+    await _resolv_conf(context, container, record, before=embedded)
+    await context.store.put_sandbox(record)
+    sandbox.announce(context, endpoint, "disconnect")
 
 
-async def _move_ports(room: Room, container: Container, record: SandboxRecord, undo: AsyncExitStack) -> Endpoint | None:
+async def _move_ports(
+    context: NetworkContext, container: Container, record: SandboxRecord, undo: AsyncExitStack
+) -> Endpoint | None:
     """Publishes the ports on the endpoint that the traffic now leaves by; returns that endpoint if it has changed."""
-    now = publish.publisher(room, record)
+    now = publish.publisher(context, record)
     holder = next((item for item in record.endpoints if item.ports), None)
     if now is None or (holder is not None and holder is now):
         return None
     if holder is not None:
-        await room.forwarder.release(holder.id)
-        room.ports.release(holder.id)
-        await room.work(room.firewall.remove, holder.id)
+        await context.forwarder.release(holder.id)
+        context.ports.release(holder.id)
+        await context.work(context.firewall.remove, holder.id)
         holder.publications, holder.listens, holder.ports = [], [], []
-        await room.work(_refresh_rules, room, holder)
-    await publish.publish(room, container, record, undo)
+        await context.work(_refresh_rules, context, holder)
+    await publish.publish(context, container, record, undo)
     return now if now.ports else None
 
 
-def _plug(room: Room, record: SandboxRecord, network: Network, endpoint: Endpoint, plugged: list[Endpoint]) -> None:
+def _plug(
+    context: NetworkContext, record: SandboxRecord, network: Network, endpoint: Endpoint, plugged: list[Endpoint]
+) -> None:
     netlink = netns.open_netlink(record.path)
     with contextlib.closing(netlink):
-        sandbox.plug_in(room, Namespace(record.path, netlink), network, endpoint)
+        sandbox.plug_in(context, Namespace(record.path, netlink), network, endpoint)
     plugged.append(endpoint)
 
 
-def _unplug(room: Room, record: SandboxRecord, plugged: Sequence[Endpoint]) -> None:
+def _unplug(context: NetworkContext, record: SandboxRecord, plugged: Sequence[Endpoint]) -> None:
     for endpoint in plugged:
-        room.firewall.remove(endpoint.id)
+        context.firewall.remove(endpoint.id)
         sandbox.flush_udp(endpoint)
         netlink = netns.open_netlink(record.path)
         with contextlib.closing(netlink):
-            interfaces.unplug(room.pool, netlink, endpoint.interface, endpoint.veth)
+            interfaces.unplug(context.pool, netlink, endpoint.interface, endpoint.veth)
 
 
-def _routes(room: Room, record: SandboxRecord) -> None:
+def _routes(context: NetworkContext, record: SandboxRecord) -> None:
     if record.mode != "own":
         return
     netlink = netns.open_netlink(record.path)
     with contextlib.closing(netlink):
-        interfaces.set_default_routes(netlink, sandbox.default_routes(room, record.endpoints))
+        interfaces.set_default_routes(netlink, sandbox.default_routes(context, record.endpoints))
 
 
-def _refresh_rules(room: Room, endpoint: Endpoint) -> None:
+def _refresh_rules(context: NetworkContext, endpoint: Endpoint) -> None:
     """Replaces the firewall's elements of an endpoint whose ports changed while it was attached."""
-    room.firewall.remove(endpoint.id)
+    context.firewall.remove(endpoint.id)
     elements = sandbox.elements(endpoint)
     if elements:
-        room.firewall.add(endpoint.id, elements)
+        context.firewall.add(endpoint.id, elements)
 
 
-async def _resolv_conf(room: Room, container: Container, record: SandboxRecord, *, before: bool) -> None:
-    now = hosts_file.uses_embedded(room, record)
+async def _resolv_conf(context: NetworkContext, container: Container, record: SandboxRecord, *, before: bool) -> None:
+    now = hosts_file.uses_embedded(context, record)
     if now != before and record.mode == "own":
         ipv6 = any(endpoint.address6 for endpoint in record.endpoints)
-        overrides = hosts_file.overrides(room, container)
-        await room.work(
+        overrides = hosts_file.overrides(context, container)
+        await context.work(
             lambda: hosts_file.rewrite_resolv_conf(container.resolv_conf_path, overrides, embedded=now, ipv6=ipv6)
         )
 
 
-async def _save(room: Room, container: Container) -> None:
-    if room.save_container is not None:
-        await room.save_container(container)
+async def _save(context: NetworkContext, container: Container) -> None:
+    if context.save_container is not None:
+        await context.save_container(container)

@@ -54,7 +54,7 @@ class Store(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Room:
+class NetworkContext:
     """Shared by all operations. Records are accessed in the loop only."""
 
     config: Config

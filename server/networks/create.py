@@ -14,7 +14,7 @@ from engine.common import limits
 from engine.common.errors import Kind, WharfError, conflict, internal, invalid, not_found
 from server.networks import options
 from server.networks.bridges import attach
-from server.networks.context import Room
+from server.networks.context import NetworkContext
 from server.networks.ipam import allocator
 from server.networks.ipam.allocator import Network as Subnet
 from server.networks.ipam.allocator import PoolExhausted
@@ -26,50 +26,50 @@ from server.swarm import NO_MANAGER
 _PREDEFINED = ("bridge", "host", "none", "default")
 
 
-async def create(room: Room, request: NetworkCreateRequest) -> Network:
+async def create(context: NetworkContext, request: NetworkCreateRequest) -> Network:
     """Creates a network, ready for use.
 
     :raises WharfError: with dockerd's sentence and kind; nothing remains.
     """
-    _check_name(room, request.name)
-    network = _record(room, request)
+    _check_name(context, request.name)
+    network = _record(context, request)
     if network.config_only:
         _families(network, request)
         network.ipam = _pools_asked(request, ipv6=network.enable_ipv6) or None
-        room.add(network)
-        await room.store.put(network)
-        _announce(room, network)
+        context.add(network)
+        await context.store.put(network)
+        _announce(context, network)
         return network
     try:
-        await _fill(room, network, request)
+        await _fill(context, network, request)
     except PoolExhausted:
-        if not room.ending:
+        if not context.ending:
             raise
         # Wait until the subnets of removed networks are free.
-        await room.settle()
-        await _fill(room, network, request)
-    _check_name(room, request.name)  # another create may have used it meanwhile
+        await context.settle()
+        await _fill(context, network, request)
+    _check_name(context, request.name)  # another create may have used it meanwhile
     async with AsyncExitStack() as undo:
         # Add it before the next await: two concurrent creates can't share a name, a subnet or a bridge.
-        room.add(network)
-        undo.callback(room.discard, network)
+        context.add(network)
+        undo.callback(context.discard, network)
         if network.bridge or network.parent:
             # The device of a removed network with the same name may still exist.
-            if (pending := room.ending.get(attach.ending_key(network))) is not None:
+            if (pending := context.ending.get(attach.ending_key(network))) is not None:
                 await asyncio.wait([pending])
-            undo.push_async_callback(room.work, attach.remove_device, room, network)
-            await room.work(attach.make_device, room, network)
-        await room.store.put(network)
+            undo.push_async_callback(context.work, attach.remove_device, context, network)
+            await context.work(attach.make_device, context, network)
+        await context.store.put(network)
         undo.pop_all()
-    _announce(room, network)
+    _announce(context, network)
     return network
 
 
-def _announce(room: Room, network: Network) -> None:
-    room.bus.publish("network", "create", network.id, {"name": network.name, "type": network.driver})
+def _announce(context: NetworkContext, network: Network) -> None:
+    context.bus.publish("network", "create", network.id, {"name": network.name, "type": network.driver})
 
 
-def _check_name(room: Room, name: str) -> None:
+def _check_name(context: NetworkContext, name: str) -> None:
     if name in _PREDEFINED:
         raise WharfError(Kind.PERMISSION_DENIED, f"operation is not permitted on predefined {name} network")
     if not name.strip():
@@ -78,11 +78,11 @@ def _check_name(room: Room, name: str) -> None:
         raise invalid(f"invalid name: {name}")
     if name.startswith("container:"):
         raise invalid(f"invalid network name: {name}")
-    if room.by_name(name) is not None:
+    if context.by_name(name) is not None:
         raise conflict(f"network with name {name} already exists")
 
 
-def _record(room: Room, request: NetworkCreateRequest) -> Network:
+def _record(context: NetworkContext, request: NetworkCreateRequest) -> Network:
     driver = request.driver or BRIDGE
     if driver in ("overlay",) or request.ingress:
         raise WharfError(Kind.UNAVAILABLE if driver == "overlay" else Kind.PERMISSION_DENIED, NO_MANAGER)
@@ -119,11 +119,11 @@ def _record(room: Room, request: NetworkCreateRequest) -> Network:
     )
     source = request.config_from.network if request.config_from else ""
     if source:
-        _take_config(room, network, request, source)
+        _take_config(context, network, request, source)
     return network
 
 
-def _take_config(room: Room, network: Network, request: NetworkCreateRequest, source: str) -> None:
+def _take_config(context: NetworkContext, network: Network, request: NetworkCreateRequest, source: str) -> None:
     depends = "are not supported if the network depends on a configuration network"
     if request.config_only:
         raise WharfError(
@@ -134,7 +134,7 @@ def _take_config(room: Room, network: Network, request: NetworkCreateRequest, so
         raise WharfError(Kind.PERMISSION_DENIED, f"user specified configurations {depends}")
     if request.options:
         raise WharfError(Kind.PERMISSION_DENIED, f"network driver options {depends}")
-    config = room.by_name(source)
+    config = context.by_name(source)
     if config is None or not config.config_only:
         raise not_found(f'configuration network "{source}" does not exist')
     network.config_from = source
@@ -144,13 +144,13 @@ def _take_config(room: Room, network: Network, request: NetworkCreateRequest, so
     network.labels = dict(config.labels)
 
 
-async def _fill(room: Room, network: Network, request: NetworkCreateRequest) -> None:
+async def _fill(context: NetworkContext, network: Network, request: NetworkCreateRequest) -> None:
     """Sets options, subnets and devices: all decisions before anything is created."""
-    defaults = room.config.default_network_opts.get(network.driver, {})
+    defaults = context.config.default_network_opts.get(network.driver, {})
     network.options = {**defaults, **network.options}
-    if network.driver == BRIDGE and room.config.mtu and options.MTU not in network.options:
-        network.options[options.MTU] = str(room.config.mtu)
-    source = room.by_name(network.config_from) if network.config_from else None
+    if network.driver == BRIDGE and context.config.mtu and options.MTU not in network.options:
+        network.options[options.MTU] = str(context.config.mtu)
+    source = context.by_name(network.config_from) if network.config_from else None
     if source is None:
         _families(network, request)
     options.check(network)
@@ -167,10 +167,10 @@ async def _fill(room: Room, network: Network, request: NetworkCreateRequest) -> 
             raise invalid("ipv4 pool is empty")
         network.ipam = []
     else:
-        routes = await room.work(subnets_in_use, room.host)
-        _subnets(room, network, asked, routes)
+        routes = await context.work(subnets_in_use, context.host)
+        _subnets(context, network, asked, routes)
     network.pools = network.make_pools()
-    _devices(room, network)
+    _devices(context, network)
 
 
 def _families(network: Network, request: NetworkCreateRequest) -> None:
@@ -245,7 +245,7 @@ def _pool_asked(item: IPAMPool, problems: list[str], *, ipv6: bool) -> PoolConfi
     )
 
 
-def _subnets(room: Room, network: Network, asked: list[PoolConfig], routes: Sequence[Subnet]) -> None:
+def _subnets(context: NetworkContext, network: Network, asked: list[PoolConfig], routes: Sequence[Subnet]) -> None:
     """The network's subnets: the requested ones, and one from the pools for a family without any."""
     nets = [ip_network(config.subnet) for config in asked]
     # Subnets are disjoint or nested, so in this order one that overlaps any other overlaps its neighbour.
@@ -256,12 +256,12 @@ def _subnets(room: Room, network: Network, asked: list[PoolConfig], routes: Sequ
         for version in (4, 6):
             if sum(net.version == version for net in nets) > 1:
                 raise invalid("bridge driver doesn't support multiple subnets")
-    taken = [subnet for other in room for subnet in other.subnets]
+    taken = [subnet for other in context for subnet in other.subnets]
     for net in nets:
         if any(net.version == other.version and net.overlaps(other) for other in taken):
             raise WharfError(Kind.PERMISSION_DENIED, "Pool overlaps with other one on this address space")
     configs = list(asked)
-    pools = room.pools
+    pools = context.pools
     for version, enabled in ((4, network.enable_ipv4), (6, network.enable_ipv6)):
         if enabled and not any(ip_network(config.subnet).version == version for config in configs):
             subnet = allocator.choose_subnet(list(default_pools(pools, version)), (*taken, *routes), version=version)
@@ -309,11 +309,11 @@ def connected(network: Network) -> bool:
     return network.driver == IPVLAN and network.option("ipvlan_mode", "l2") in ("l3", "l3s")
 
 
-def _devices(room: Room, network: Network) -> None:
+def _devices(context: NetworkContext, network: Network) -> None:
     short = network.id[:12]
     if network.driver == BRIDGE:
         network.bridge = network.option(options.NAME) or f"br-{short}"
-        for other in room:
+        for other in context:
             if other.bridge == network.bridge:
                 raise WharfError(
                     Kind.PERMISSION_DENIED,
@@ -327,7 +327,7 @@ def _devices(room: Room, network: Network) -> None:
         network.parent = parent or f"dm-{short}"
         if not parent:
             network.internal = True
-        for other in room:
+        for other in context:
             if other.driver == network.driver and other.parent == network.parent:
                 raise WharfError(
                     Kind.PERMISSION_DENIED,

@@ -11,7 +11,7 @@ from engine.common.errors import Kind, WharfError, internal, invalid, not_found
 from server.containers.model import Container
 from server.containers.plan import ContainerPlan
 from server.networks import options
-from server.networks.context import Room
+from server.networks.context import NetworkContext
 from server.networks.ipam.allocator import Address, AddressInUse, PoolExhausted, mac_from_address
 from server.networks.model import BRIDGE, HOST, NULL, Endpoint, Network
 
@@ -37,7 +37,7 @@ def network_key(container: ContainerPlan) -> str:
     return "bridge" if mode in _DEFAULT_MODES else mode
 
 
-def normalize(room: Room, container: ContainerPlan) -> None:
+def normalize(context: NetworkContext, container: ContainerPlan) -> None:
     """Completes ``container.networking``: keys are names, the mode's network first. The container joins the networks of
     the request's endpoints, and the one of its mode only if there are none.
 
@@ -48,10 +48,10 @@ def normalize(room: Room, container: ContainerPlan) -> None:
         return
     found: dict[str, EndpointSettings] = {}
     main = network_key(container)
-    if main == "bridge" and room.by_name("bridge") is None:
+    if main == "bridge" and context.by_name("bridge") is None:
         main = "none"  # --bridge=none: there is no default network
     for key in sorted(container.networking, key=lambda key: key != main) or [main]:
-        network = room.find(key)
+        network = context.find(key)
         settings = container.networking.get(key) or EndpointSettings()
         if network is None:
             # The network may be created before the container is started; else the start fails.
@@ -159,12 +159,12 @@ def without_ipv6(container: ContainerPlan) -> bool:
     return any(sysctls.get(f"net.ipv6.conf.{name}.disable_ipv6") == "1" for name in ("all", "lo"))
 
 
-def make(room: Room, container: ContainerPlan, network: Network, settings: EndpointSettings) -> Endpoint:
+def make(context: NetworkContext, container: ContainerPlan, network: Network, settings: EndpointSettings) -> Endpoint:
     """An endpoint with allocated addresses. Undone by :func:`release`.
 
     :raises WharfError: an address is in use or none is left; NOT_FOUND: the network was removed meanwhile.
     """
-    if room.networks.get(network.id) is not network:
+    if context.networks.get(network.id) is not network:
         raise not_found(f"network {network.name} not found")
     endpoint = Endpoint(
         id=secrets.token_hex(32),
@@ -174,7 +174,7 @@ def make(room: Room, container: ContainerPlan, network: Network, settings: Endpo
         dns_names=dns_names(container, settings, network),
         settings=settings.wire(),
     )
-    before = room.last.get(container.id)
+    before = context.last.get(container.id)
     old = before.endpoint(network.id) if before else None
     try:
         for version in (4,) if without_ipv6(container) else (4, 6):
@@ -269,7 +269,9 @@ def release(network: Network, endpoint: Endpoint) -> None:
         del network.endpoints[endpoint.container]
 
 
-def link_targets(room: Room, container: ContainerPlan, *, strict: bool = True) -> list[tuple[Container, str]]:
+def link_targets(
+    context: NetworkContext, container: ContainerPlan, *, strict: bool = True
+) -> list[tuple[Container, str]]:
     """The containers of ``--link`` (default bridge), each with its alias.
 
     :raises WharfError: INVALID, NOT_FOUND: as dockerd at create.
@@ -277,15 +279,15 @@ def link_targets(room: Room, container: ContainerPlan, *, strict: bool = True) -
     found = []
     for text in container.host_config.links or ():
         name, alias = parse_link(text)
-        other = room.containers.find(name) if room.containers else None
+        other = context.containers.find(name) if context.containers else None
         if other is None and not strict:
             continue
         if other is None:
             why = f"No such container: {name}" if name else 'invalid name or ID supplied: ""'
             raise invalid(f"could not get container for {name}: {why}")
-        while other.host_config.network_mode.startswith("container:") and room.containers:
+        while other.host_config.network_mode.startswith("container:") and context.containers:
             name = other.host_config.network_mode.partition(":")[2]
-            other = room.containers.get(name)
+            other = context.containers.get(name)
         if other.host_config.network_mode == "host":
             raise invalid("conflicting options: host type networking can't be used with links. "
                           "This would result in undefined behavior")  # fmt: skip
@@ -310,12 +312,12 @@ def parse_link(text: str) -> tuple[str, str]:
     return name, alias
 
 
-def find_network(room: Room, key: str) -> Network:
+def find_network(context: NetworkContext, key: str) -> Network:
     """The network of this key.
 
     :raises WharfError: NOT_FOUND.
     """
-    network = room.find(key)
+    network = context.find(key)
     if network is None:
         raise not_found(f"network {key} not found")
     return network

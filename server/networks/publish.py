@@ -8,7 +8,7 @@ from engine.common.errors import Kind, WharfError
 from engine.proxy.forward import Listen
 from server.containers.plan import ContainerPlan
 from server.networks import endpoints, options
-from server.networks.context import Room
+from server.networks.context import NetworkContext
 from server.networks.model import BRIDGE, Endpoint, Network, SandboxRecord
 from server.networks.ports import portmap
 from server.networks.ports.allocator import PortRange
@@ -21,14 +21,14 @@ class _Publisher:
     target: portmap.Target
 
 
-def _publisher(room: Room, record: SandboxRecord) -> _Publisher | None:
+def _publisher(context: NetworkContext, record: SandboxRecord) -> _Publisher | None:
     """The endpoint that publishes ports: the one of the outgoing traffic, if it is on a bridge."""
-    candidates = [item for item in record.endpoints if room.networks[item.network].driver == BRIDGE]
-    first4, first6 = endpoints.default_gateways(room.networks, candidates)
+    candidates = [item for item in record.endpoints if context.networks[item.network].driver == BRIDGE]
+    first4, first6 = endpoints.default_gateways(context.networks, candidates)
     endpoint = first4 or first6
     if endpoint is None:
         return None
-    network = room.networks[endpoint.network]
+    network = context.networks[endpoint.network]
     translates = ("nat", "nat-unprotected")
     return _Publisher(
         endpoint,
@@ -38,28 +38,30 @@ def _publisher(room: Room, record: SandboxRecord) -> _Publisher | None:
             endpoint.ip6,
             nat4=(network.option(options.MODE4) or "nat") in translates,
             nat6=(network.option(options.MODE6) or "nat") in translates,
-            carry=room.config.userland_proxy,
+            carry=context.config.userland_proxy,
             v6_host=os.path.exists("/proc/net/if_inet6"),
         ),
     )
 
 
-def publisher(room: Room, record: SandboxRecord) -> Endpoint | None:
+def publisher(context: NetworkContext, record: SandboxRecord) -> Endpoint | None:
     """The endpoint that publishes the container's ports."""
-    found = _publisher(room, record)
+    found = _publisher(context, record)
     return found.endpoint if found else None
 
 
-async def publish(room: Room, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack) -> None:
+async def publish(
+    context: NetworkContext, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack
+) -> None:
     """Allocates and binds the container's host ports; the rules follow with the interface.
 
     :raises WharfError: ``driver failed programming external connectivity on endpoint …``
     """
-    through = _publisher(room, record)
+    through = _publisher(context, record)
     if through is None:
         return
-    endpoint, network = through.endpoint, room.networks[through.endpoint.network]
-    defaults = _default_hosts(room, network)
+    endpoint, network = through.endpoint, context.networks[through.endpoint.network]
+    defaults = _default_hosts(context, network)
     wishes = portmap.wishes(container.config, container.host_config, defaults)
     if not wishes:
         return
@@ -67,20 +69,20 @@ async def publish(room: Room, container: ContainerPlan, record: SandboxRecord, u
     for attempt in range(256):
         try:
             found = portmap.allocate(
-                room.ports, endpoint.id, wishes, through.target, lambda *port: port in taken_by_others
+                context.ports, endpoint.id, wishes, through.target, lambda *port: port in taken_by_others
             )
         except WharfError as error:
-            if attempt == 0 and room.ending:
-                await room.settle()
+            if attempt == 0 and context.ending:
+                await context.settle()
                 continue
             raise _external(endpoint, error) from None
-        undo.callback(room.ports.release, endpoint.id)
+        undo.callback(context.ports.release, endpoint.id)
         try:
             if found.listens:
-                await room.forwarder.publish(endpoint.id, found.listens)
-                undo.push_async_callback(room.forwarder.release, endpoint.id)
+                await context.forwarder.publish(endpoint.id, found.listens)
+                undo.push_async_callback(context.forwarder.release, endpoint.id)
         except PortInUse as error:
-            room.ports.release(endpoint.id)
+            context.ports.release(endpoint.id)
             loose = next((key for key in found.loose if key[1] == error.port), None)
             if loose is not None:
                 taken_by_others.add(loose)
@@ -89,7 +91,7 @@ async def publish(room: Room, container: ContainerPlan, record: SandboxRecord, u
             sentence = portmap.in_use_sentence(protocol, error.host, error.port, error.message)
             raise _external(endpoint, WharfError(Kind.INTERNAL, sentence)) from None
         except WharfError as error:
-            room.ports.release(endpoint.id)
+            context.ports.release(endpoint.id)
             raise _external(endpoint, error) from None
         endpoint.publications, endpoint.listens, endpoint.ports = found.publications, found.listens, found.ports
         return
@@ -112,11 +114,11 @@ def _external(endpoint: Endpoint, error: WharfError) -> WharfError:
     )
 
 
-def _default_hosts(room: Room, network: Network) -> list[str]:
+def _default_hosts(context: NetworkContext, network: Network) -> list[str]:
     """The host addresses for a published port without one."""
     chosen = [item for item in (network.option(options.BINDING4), network.option(options.BINDING6)) if item]
     if network.option(options.BINDING4) == "::":
         return ["0.0.0.0", "::"]
-    if not chosen and room.config.ip not in ("", "0.0.0.0"):
-        chosen = [room.config.ip]
+    if not chosen and context.config.ip not in ("", "0.0.0.0"):
+        chosen = [context.config.ip]
     return [item for item in chosen if item != "0.0.0.0"] or ["0.0.0.0", "::"]

@@ -9,13 +9,13 @@ from api_models.times import rfc3339
 from api_models.until import until_ns
 from engine.common.errors import Kind, WharfError, invalid, not_found
 from server.networks.bridges import attach
-from server.networks.context import Room
+from server.networks.context import NetworkContext
 from server.networks.model import Network
 
 ACCEPTED = frozenset(("dangling", "driver", "id", "label", "name", "scope", "type", "idOrName"))
 
 
-def show(room: Room, network: Network, *, containers: bool = True) -> dict[str, Any]:
+def show(context: NetworkContext, network: Network, *, containers: bool = True) -> dict[str, Any]:
     """A network in inspect's answers, with or without its ``containers``."""
     shown: dict[str, Any] = {
         "Name": network.name,
@@ -35,7 +35,7 @@ def show(room: Room, network: Network, *, containers: bool = True) -> dict[str, 
         "Ingress": network.ingress,
         "ConfigFrom": {"Network": network.config_from},
         "ConfigOnly": network.config_only,
-        "Containers": _containers(room, network) if containers else {},
+        "Containers": _containers(context, network) if containers else {},
         "Options": dict(network.options),
         "Labels": dict(network.labels),
     }
@@ -60,7 +60,7 @@ def _config(network: Network) -> list[dict[str, Any]] | None:
     return sorted(found, key=lambda entry: ip_network(entry["Subnet"]).version)
 
 
-def _containers(room: Room, network: Network) -> dict[str, dict[str, str]]:
+def _containers(context: NetworkContext, network: Network) -> dict[str, dict[str, str]]:
     return {
         container: {
             "Name": endpoint.name,
@@ -70,23 +70,23 @@ def _containers(room: Room, network: Network) -> dict[str, dict[str, str]]:
             "IPv6Address": endpoint.address6,
         }
         for container, endpoint in network.endpoints.items()
-        if container in room.sandboxes
+        if container in context.sandboxes
     }
 
 
-async def listing(room: Room, filters: Filters, *, containers: bool) -> list[dict[str, Any]]:
+async def listing(context: NetworkContext, filters: Filters, *, containers: bool) -> list[dict[str, Any]]:
     """All networks that match the filters, with or without their ``containers``.
 
     :raises WharfError: INVALID: an unknown filter or value.
     """
     filters.validate(ACCEPTED)
-    await filters.search_ahead("name", [network.name for network in room])
-    test = matcher(room, filters)
-    chosen = sorted((network for network in room if test(network)), key=lambda network: network.name)
-    return [show(room, network, containers=containers) for network in chosen]
+    await filters.search_ahead("name", [network.name for network in context])
+    test = matcher(context, filters)
+    chosen = sorted((network for network in context if test(network)), key=lambda network: network.name)
+    return [show(context, network, containers=containers) for network in chosen]
 
 
-def matcher(room: Room, filters: Filters) -> Callable[[Network], bool]:
+def matcher(context: NetworkContext, filters: Filters) -> Callable[[Network], bool]:
     """A predicate of the filters.
 
     :raises WharfError: INVALID.
@@ -111,73 +111,73 @@ def matcher(room: Room, filters: Filters) -> Callable[[Network], bool]:
             and filters.exact("scope", network.scope)
             and filters.exact("type", "builtin" if network.predefined else "custom")
             and filters.labels("label", network.labels)
-            and (dangling is None or dangling == (not network.predefined and not used(room, network)))
+            and (dangling is None or dangling == (not network.predefined and not used(context, network)))
         )
 
     return test
 
 
-def used(room: Room, network: Network) -> bool:
+def used(context: NetworkContext, network: Network) -> bool:
     """Whether a running or starting container uses it; a stopped one may still be being detached."""
-    return any(container not in room.ending for container in network.endpoints)
+    return any(container not in context.ending for container in network.endpoints)
 
 
-async def remove(room: Room, network: Network) -> None:
+async def remove(context: NetworkContext, network: Network) -> None:
     """``docker network rm``. The device is removed in the background.
 
     :raises WharfError: PERMISSION_DENIED: predefined, or in use.
     """
     if network.predefined:
         raise WharfError(Kind.PERMISSION_DENIED, f"{network.name} is a pre-defined network and cannot be removed")
-    if network.config_only and any(other.config_from == network.name for other in room):
+    if network.config_only and any(other.config_from == network.name for other in context):
         raise WharfError(
             Kind.PERMISSION_DENIED,
             f'error while removing network: configuration network "{network.name}" is in use',
         )
-    if room.networks.get(network.id) is not network:
+    if context.networks.get(network.id) is not network:
         raise not_found(f"network {network.name} not found")
-    if used(room, network):
-        active = [item for item in network.endpoints.values() if item.container not in room.ending]
+    if used(context, network):
+        active = [item for item in network.endpoints.values() if item.container not in context.ending]
         those = ", ".join(f'name:"{item.name}" id:"{item.id[:12]}"' for item in active)
         raise WharfError(
             Kind.PERMISSION_DENIED,
             f"error while removing network: network {network.name} has active endpoints ({those})",
         )
-    room.discard(network)
-    await room.store.delete(network)
-    await room.forwarder.drop_zone(network.id)
+    context.discard(network)
+    await context.store.delete(network)
+    await context.forwarder.drop_zone(network.id)
     if network.bridge or network.parent:
-        task = room.spawn(_remove_device(room, network), f"network device {network.name}")
+        task = context.spawn(_remove_device(context, network), f"network device {network.name}")
         key = attach.ending_key(network)
-        room.ending[key] = task
-        task.add_done_callback(lambda _: room.ending.pop(key, None))
-    room.bus.publish("network", "destroy", network.id, {"name": network.name, "type": network.driver})
+        context.ending[key] = task
+        task.add_done_callback(lambda _: context.ending.pop(key, None))
+    context.bus.publish("network", "destroy", network.id, {"name": network.name, "type": network.driver})
 
 
-async def _remove_device(room: Room, network: Network) -> None:
+async def _remove_device(context: NetworkContext, network: Network) -> None:
     # Containers that have just stopped may still be attached.
-    waiting = [room.ending[key] for key in network.endpoints if key in room.ending]
+    waiting = [context.ending[key] for key in network.endpoints if key in context.ending]
     for task in waiting:
         await task
-    await room.sweep(attach.remove_device, room, network)
+    await context.sweep(attach.remove_device, context, network)
 
 
-async def prune(room: Room, filters: Filters) -> list[str]:
+async def prune(context: NetworkContext, filters: Filters) -> list[str]:
     """Removes every unused user network; returns their names."""
     filters.validate(("label", "label!", "until"))
     before = until_ns(filters)
     removed = []
-    for network in sorted(room, key=lambda item: item.name):
-        if network.predefined or network.config_only or used(room, network):
+    for network in sorted(context, key=lambda item: item.name):
+        if network.predefined or network.config_only or used(context, network):
             continue
         if before and network.created_ns > before:
             continue
         if not filters.labelled(network.labels):
             continue
         try:
-            await remove(room, network)
+            await remove(context, network)
         except WharfError:
             continue
         removed.append(network.name)
-    room.bus.publish("network", "prune", "", {"reclaimed": "0"})
+    context.bus.publish("network", "prune", "", {"reclaimed": "0"})
     return removed

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from server.networks import sandbox
 from server.networks.bridges import bridge_repair, interfaces
-from server.networks.context import Room
+from server.networks.context import NetworkContext
 from server.networks.model import BRIDGE, Endpoint, SandboxRecord
 from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import Namespace
@@ -19,7 +19,7 @@ from server.networks.netlink.rtnetlink import Link, Netlink
 log = logging.getLogger(__name__)
 
 
-def repair(room: Room, record: SandboxRecord, present: Mapping[str, Link]) -> bool:
+def repair(context: NetworkContext, record: SandboxRecord, present: Mapping[str, Link]) -> bool:
     """Attaches links that the record has and the kernel lacks; returns True if the record has changed and must be
     stored.
 
@@ -32,13 +32,13 @@ def repair(room: Room, record: SandboxRecord, present: Mapping[str, Link]) -> bo
     netlink: Netlink | None = None
     with contextlib.ExitStack() as stack:
         for endpoint in record.endpoints:
-            network = room.networks[endpoint.network]
+            network = context.networks[endpoint.network]
             if network.driver == BRIDGE:
                 link = present.get(endpoint.veth)
                 if link is None:
                     lost.append(endpoint)
                 elif link.master != network.index:
-                    bridge_repair.join(room, network, endpoint)
+                    bridge_repair.join(context, network, endpoint)
                 continue
             netlink = netlink or _open(record, stack)
             inside = {link.name for link in netlink.links()} if inside is None else inside
@@ -48,10 +48,10 @@ def repair(room: Room, record: SandboxRecord, present: Mapping[str, Link]) -> bo
             return False
         netlink = netlink or _open(record, stack)
         for endpoint in lost:
-            network = room.networks[endpoint.network]
+            network = context.networks[endpoint.network]
             log.info("container=%s is attached to network %s again", record.container, network.name)
-            sandbox.plug_in(room, Namespace(record.path, netlink), network, endpoint)
-        interfaces.set_default_routes(netlink, sandbox.default_routes(room, record.endpoints))
+            sandbox.plug_in(context, Namespace(record.path, netlink), network, endpoint)
+        interfaces.set_default_routes(netlink, sandbox.default_routes(context, record.endpoints))
     return True
 
 

@@ -17,7 +17,7 @@ from server.containers.neighbours import Sandbox
 from server.containers.plan import ContainerPlan
 from server.networks import endpoints, options, publish
 from server.networks.bridges import attach, bridge_repair, interfaces
-from server.networks.context import Room
+from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file, names
 from server.networks.ipam.allocator import Network as Subnet
 from server.networks.model import BRIDGE, Endpoint, Network, SandboxRecord, wanted
@@ -31,50 +31,50 @@ from server.networks.ports import portmap
 log = logging.getLogger(__name__)
 
 
-async def start(room: Room, container: ContainerPlan) -> Sandbox:
+async def start(context: NetworkContext, container: ContainerPlan) -> Sandbox:
     """Creates the sandbox of the container's mode.
 
     :raises WharfError: with dockerd's sentence; nothing remains.
     """
-    pending = room.ending.get(container.id)
+    pending = context.ending.get(container.id)
     if pending:
         await asyncio.wait([pending])
     mode = endpoints.mode_of(container)
     if mode == "container":
-        return await _join(room, container)
-    if container.id in room.sandboxes:
-        await stop(room, container)
-        await asyncio.wait([room.ending[container.id]])
+        return await _join(context, container)
+    if container.id in context.sandboxes:
+        await stop(context, container)
+        await asyncio.wait([context.ending[container.id]])
     record = SandboxRecord(container.id, secrets.token_hex(32), mode)
     async with AsyncExitStack() as undo:
         if mode == "own":
-            await _own(room, container, record, undo)
+            await _own(context, container, record, undo)
         else:
-            await _plain(room, container, record, undo)
-        files = await room.work(hosts_file.write_all, *hosts_file.plan(room, container, record))
-        await room.store.put_sandbox(record)
-        undo.push_async_callback(room.store.delete_sandbox, container.id)
-        room.sandboxes[container.id] = record
+            await _plain(context, container, record, undo)
+        files = await context.work(hosts_file.write_all, *hosts_file.plan(context, container, record))
+        await context.store.put_sandbox(record)
+        undo.push_async_callback(context.store.delete_sandbox, container.id)
+        context.sandboxes[container.id] = record
         undo.pop_all()
-    room.last.pop(container.id, None)
+    context.last.pop(container.id, None)
     for endpoint in record.endpoints:
-        announce(room, endpoint, "connect")
-    linked = hosts_file.legacy_links(room, container)
-    await hosts_file.tell_linkers(room, container)
+        announce(context, endpoint, "connect")
+    linked = hosts_file.legacy_links(context, container)
+    await hosts_file.tell_linkers(context, container)
     return Sandbox(
         netns_path=record.path or None,
         host=mode == "host",
         files=files,
         hostname=container.config.hostname,
-        link_env=hosts_file.link_environment(room, container, linked),
+        link_env=hosts_file.link_environment(context, container, linked),
     )
 
 
-async def _join(room: Room, container: ContainerPlan) -> Sandbox:
+async def _join(context: NetworkContext, container: ContainerPlan) -> Sandbox:
     """Another container's network: its namespace, files and name."""
     key = container.host_config.network_mode.partition(":")[2]
-    assert room.containers is not None
-    other = room.containers.get(key)
+    assert context.containers is not None
+    other = context.containers.get(key)
     if other.id == container.id:
         raise WharfError(Kind.INTERNAL, "cannot join own network")
     if not other.state.running:
@@ -84,14 +84,14 @@ async def _join(room: Room, container: ContainerPlan) -> Sandbox:
             Kind.CONFLICT,
             f"Container {other.id} is restarting, wait until the container is running",
         )
-    record = room.sandboxes.get(other.id)
+    record = context.sandboxes.get(other.id)
     seen = {container.id}
     while record is None and other.host_config.network_mode.startswith("container:"):
         if other.id in seen:
             raise WharfError(Kind.INTERNAL, "cannot join own network")
         seen.add(other.id)
-        other = room.containers.get(other.host_config.network_mode.partition(":")[2])
-        record = room.sandboxes.get(other.id)
+        other = context.containers.get(other.host_config.network_mode.partition(":")[2])
+        record = context.sandboxes.get(other.id)
     host = record is not None and record.mode == "host"
     path = record.path if record else ""
     return Sandbox(
@@ -104,62 +104,64 @@ async def _join(room: Room, container: ContainerPlan) -> Sandbox:
     )
 
 
-async def _plain(room: Room, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack) -> None:
+async def _plain(
+    context: NetworkContext, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack
+) -> None:
     """The modes host and none: an endpoint to show, and for none a namespace with only a loopback."""
     for name in container.networking:
-        network = room.get(name)
-        endpoint = endpoints.make(room, container, network, wanted(container.networking, name))
+        network = context.get(name)
+        endpoint = endpoints.make(context, container, network, wanted(container.networking, name))
         undo.callback(endpoints.release, network, endpoint)
         record.endpoints.append(endpoint)
     if record.mode == "none":
         owned = container.host_config.userns_mode != "host"
-        undo.push_async_callback(room.work, _remove_all, room, record)
-        await room.work(_build, room, record, (), (), owned)
+        undo.push_async_callback(context.work, _remove_all, context, record)
+        await context.work(_build, context, record, (), (), owned)
 
 
-async def _own(room: Room, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack) -> None:
+async def _own(context: NetworkContext, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack) -> None:
     """A namespace on one or more networks."""
     for name, settings in container.networking.items():
-        network = room.find(name)
+        network = context.find(name)
         if network is None:
             gone = f"network {name} not found"
             if container.started_before and name == endpoints.network_key(container):
                 gone = f"could not find a network matching network mode {name}: {gone}"
             raise not_found(gone)
         endpoints.check_endpoint(network, settings)
-        await attach.ensure_ready(room, network)
-        endpoint = await _allocated(room, container, network)
+        await attach.ensure_ready(context, network)
+        endpoint = await _allocated(context, container, network)
         undo.callback(endpoints.release, network, endpoint)
         record.endpoints.append(endpoint)
-    record.endpoints = endpoints.in_order(room.networks, record.endpoints)
-    _name_interfaces(room, record)
-    await publish.publish(room, container, record, undo)
-    _open_links(room, container, record)
-    plugs = [(room.networks[item.network], item) for item in record.endpoints]
-    gateways = default_routes(room, record.endpoints)
+    record.endpoints = endpoints.in_order(context.networks, record.endpoints)
+    _name_interfaces(context, record)
+    await publish.publish(context, container, record, undo)
+    _open_links(context, container, record)
+    plugs = [(context.networks[item.network], item) for item in record.endpoints]
+    gateways = default_routes(context, record.endpoints)
     # Register the undo first: a cancelled caller doesn't learn what was created.
-    undo.push_async_callback(room.work, _remove_all, room, record)
-    await room.work(_build, room, record, plugs, gateways, container.host_config.userns_mode != "host")
-    await names.announce(room, container, record, undo)
+    undo.push_async_callback(context.work, _remove_all, context, record)
+    await context.work(_build, context, record, plugs, gateways, container.host_config.userns_mode != "host")
+    await names.announce(context, container, record, undo)
 
 
-async def _allocated(room: Room, container: ContainerPlan, network: Network) -> Endpoint:
+async def _allocated(context: NetworkContext, container: ContainerPlan, network: Network) -> Endpoint:
     settings = wanted(container.networking, network.name)
     try:
-        return endpoints.make(room, container, network, settings)
+        return endpoints.make(context, container, network, settings)
     except WharfError:
-        if not room.ending:
+        if not context.ending:
             raise
     # An address may belong to a container that has just stopped.
-    await room.settle()
-    return endpoints.make(room, container, network, settings)
+    await context.settle()
+    return endpoints.make(context, container, network, settings)
 
 
-def _name_interfaces(room: Room, record: SandboxRecord) -> None:
+def _name_interfaces(context: NetworkContext, record: SandboxRecord) -> None:
     taken = {endpoint.interface for endpoint in record.endpoints if endpoint.interface}
     for endpoint in record.endpoints:
         if not endpoint.interface:
-            endpoint.interface = free_interface(room.networks[endpoint.network], endpoint, taken)
+            endpoint.interface = free_interface(context.networks[endpoint.network], endpoint, taken)
             taken.add(endpoint.interface)
 
 
@@ -178,7 +180,7 @@ def free_interface(network: Network, endpoint: Endpoint, taken: set[str]) -> str
 
 
 def _build(
-    room: Room,
+    context: NetworkContext,
     record: SandboxRecord,
     plugs: Sequence[tuple[Network, Endpoint]],
     gateways: Sequence[interfaces.DefaultRoute],
@@ -191,43 +193,43 @@ def _build(
     The record has what was created, also after a failure: :func:`_remove_all` removes it.
     """
     ready = any(network.driver == BRIDGE and endpoint.interface == "eth0" for network, endpoint in plugs)
-    space = room.pool.take(owned=owned) if ready else room.pool.make(veth=False, owned=owned)
+    space = context.pool.take(owned=owned) if ready else context.pool.make(veth=False, owned=owned)
     record.path = space.path
     with contextlib.closing(space):
         for network, endpoint in plugs:
-            plug_in(room, space, network, endpoint)
+            plug_in(context, space, network, endpoint)
         if gateways:
             interfaces.set_default_routes(space.netlink, gateways)
 
 
-def plug_in(room: Room, space: Namespace, network: Network, endpoint: Endpoint) -> None:
+def plug_in(context: NetworkContext, space: Namespace, network: Network, endpoint: Endpoint) -> None:
     """In a thread: attaches one interface, and opens the firewall for it. Undoes itself on failure."""
     opened = elements(endpoint)
-    room.firewall.check()
+    context.firewall.check()
     if opened:
-        room.firewall.add(endpoint.id, opened)
+        context.firewall.add(endpoint.id, opened)
     try:
-        _attach(room, space, network, endpoint)
+        _attach(context, space, network, endpoint)
     except BaseException:
         with contextlib.suppress(OSError):
-            room.firewall.remove(endpoint.id)
+            context.firewall.remove(endpoint.id)
         raise
 
 
-def _attach(room: Room, space: Namespace, network: Network, endpoint: Endpoint) -> None:
+def _attach(context: NetworkContext, space: Namespace, network: Network, endpoint: Endpoint) -> None:
     plug = attach.plug(network, endpoint)
     index = network.index
     try:
-        endpoint.veth = interfaces.plug_in(room.pool, space, attach.attacher(room, network, endpoint), plug)
+        endpoint.veth = interfaces.plug_in(context.pool, space, attach.attacher(context, network, endpoint), plug)
     except OSError:
         # Another program may have deleted the bridge a moment ago.
-        if not bridge_repair.restore(room, network) and network.index == index:
+        if not bridge_repair.restore(context, network) and network.index == index:
             raise
         index = network.index
-        endpoint.veth = interfaces.plug_in(room.pool, space, attach.attacher(room, network, endpoint), plug)
+        endpoint.veth = interfaces.plug_in(context.pool, space, attach.attacher(context, network, endpoint), plug)
     if index != network.index and network.driver == BRIDGE:
         # It was deleted and restored, before it could know this link.
-        bridge_repair.join(room, network, endpoint)
+        bridge_repair.join(context, network, endpoint)
 
 
 def elements(endpoint: Endpoint) -> list[rules.Element]:
@@ -236,14 +238,14 @@ def elements(endpoint: Endpoint) -> list[rules.Element]:
     return found + rules.link_elements(LinkRule(*item) for item in endpoint.links)
 
 
-def default_routes(room: Room, present: Sequence[Endpoint]) -> list[interfaces.DefaultRoute]:
+def default_routes(context: NetworkContext, present: Sequence[Endpoint]) -> list[interfaces.DefaultRoute]:
     """The default routes of a container with these endpoints."""
-    first4, first6 = endpoints.default_gateways(room.networks, present)
+    first4, first6 = endpoints.default_gateways(context.networks, present)
     found = []
     for version, endpoint in ((4, first4), (6, first6)):
         if endpoint is None:
             continue
-        network = room.networks[endpoint.network]
+        network = context.networks[endpoint.network]
         gateway = endpoint.gateway4 if version == 4 else endpoint.gateway6
         if endpoints.connected_default(network):
             gateway = ""
@@ -251,16 +253,16 @@ def default_routes(room: Room, present: Sequence[Endpoint]) -> list[interfaces.D
     return found
 
 
-def _open_links(room: Room, container: ContainerPlan, record: SandboxRecord) -> None:
+def _open_links(context: NetworkContext, container: ContainerPlan, record: SandboxRecord) -> None:
     """On a bridge with icc disabled, a link opens the server's exposed ports to the client."""
-    for other, _ in hosts_file.legacy_links(room, container):
-        server = room.sandboxes.get(other.id)
+    for other, _ in hosts_file.legacy_links(context, container):
+        server = context.sandboxes.get(other.id)
         if server is None:
             raise WharfError(
                 Kind.INTERNAL, f"Cannot link to a non running container: /{other.name} AS /{container.name}"
             )
         for endpoint in record.endpoints:
-            network = room.networks[endpoint.network]
+            network = context.networks[endpoint.network]
             there = server.endpoint(network.id)
             if there is None or network.driver != BRIDGE or options.flag(network.options, options.ICC, default=True):
                 continue
@@ -270,60 +272,60 @@ def _open_links(room: Room, container: ContainerPlan, record: SandboxRecord) -> 
                         endpoint.links.append((client, target, protocol, port))
 
 
-async def stop(room: Room, container: ContainerPlan) -> None:
+async def stop(context: NetworkContext, container: ContainerPlan) -> None:
     """Takes the container off its networks. Returns at once; its next start waits for the teardown.
 
     While the daemon stops, the sandbox's record stays: the next daemon finds that its container has exited.
     """
-    if room.closed:
+    if context.closed:
         return
-    record = room.sandboxes.pop(container.id, None)
+    record = context.sandboxes.pop(container.id, None)
     if record is None:
         return
-    room.last[container.id] = record
+    context.last[container.id] = record
     for endpoint in record.endpoints:
-        announce(room, endpoint, "disconnect")
-    task = room.spawn(_take_down(room, record), f"network teardown {container.id[:12]}")
-    room.ending[container.id] = task
-    task.add_done_callback(lambda _: room.ending.pop(container.id, None))
+        announce(context, endpoint, "disconnect")
+    task = context.spawn(_take_down(context, record), f"network teardown {container.id[:12]}")
+    context.ending[container.id] = task
+    task.add_done_callback(lambda _: context.ending.pop(container.id, None))
 
 
-async def _take_down(room: Room, record: SandboxRecord) -> None:
+async def _take_down(context: NetworkContext, record: SandboxRecord) -> None:
     try:
-        await take_down(room, record)
+        await take_down(context, record)
     except Exception:
         log.exception("container=%s network teardown failed", record.container)
         for endpoint in record.endpoints:
             # It keeps its addresses, as its link may still exist, but doesn't prevent the removal of a network.
-            network = room.networks.get(endpoint.network)
+            network = context.networks.get(endpoint.network)
             if network is not None and network.endpoints.get(endpoint.container) is endpoint:
                 del network.endpoints[endpoint.container]
 
 
-async def take_down(room: Room, record: SandboxRecord) -> None:
+async def take_down(context: NetworkContext, record: SandboxRecord) -> None:
     """Removes everything of a sandbox; missing parts are fine. Releases addresses and ports last."""
-    await names.withdraw(room, record)
+    await names.withdraw(context, record)
     for endpoint in record.endpoints:
         if endpoint.listens:
-            await room.forwarder.release(endpoint.id)
-    await room.sweep(_remove_all, room, record)
+            await context.forwarder.release(endpoint.id)
+    await context.sweep(_remove_all, context, record)
     for endpoint in record.endpoints:
-        room.ports.release(endpoint.id)
-        network = room.networks.get(endpoint.network)
+        context.ports.release(endpoint.id)
+        network = context.networks.get(endpoint.network)
         if network is not None:
             endpoints.release(network, endpoint)
-    await room.store.delete_sandbox(record.container)
+    await context.store.delete_sandbox(record.container)
 
 
-def _remove_all(room: Room, record: SandboxRecord) -> None:
+def _remove_all(context: NetworkContext, record: SandboxRecord) -> None:
     if record.path:
         netns.delete(record.path)
     for endpoint in record.endpoints:
-        room.firewall.remove(endpoint.id)
+        context.firewall.remove(endpoint.id)
         flush_udp(endpoint)
         if endpoint.veth:
             try:
-                room.pool.delete_link(endpoint.veth)
+                context.pool.delete_link(endpoint.veth)
             except OSError as error:
                 log.warning("container=%s link %s: %s", record.container, endpoint.veth, error)
 
@@ -337,12 +339,12 @@ def flush_udp(endpoint: Endpoint) -> None:
             log.warning("endpoint=%s flows of UDP ports stay: %s", endpoint.id, error)
 
 
-def announce(room: Room, endpoint: Endpoint, action: str) -> None:
+def announce(context: NetworkContext, endpoint: Endpoint, action: str) -> None:
     """A build step is not a container of a user: publishes no events for it."""
-    network = room.networks.get(endpoint.network)
-    known = room.containers is None or room.containers.find(endpoint.container) is not None
+    network = context.networks.get(endpoint.network)
+    known = context.containers is None or context.containers.find(endpoint.container) is not None
     if network is not None and known:
-        room.bus.publish(
+        context.bus.publish(
             "network",
             action,
             network.id,

@@ -19,7 +19,7 @@ from server.containers.plan import ContainerPlan
 from server.networks import connect, create, endpoints, predefined, query, recover, sandbox, settings
 from server.networks.bridges import attach, bridge, ownership
 from server.networks.bridges.restore import Restorer
-from server.networks.context import Bus, Containers, Room, Store
+from server.networks.context import Bus, Containers, NetworkContext, Store
 from server.networks.dns import hosts_file, names
 from server.networks.ipam.allocator import default_pool
 from server.networks.model import BRIDGE, Network, SandboxRecord, wanted
@@ -56,30 +56,30 @@ class Networks:
             config.network_name, enabled=config.iptables, marker=f"{config.exec_root}/forwarding-enabled"
         )
         forwarder = Forwarder(f"{config.exec_root}/proxy.sock", self._rewired)
-        self.room = Room(config, pools, store, bus, host, pool, firewall, forwarder, workers, sweepers)
+        self.context = NetworkContext(config, pools, store, bus, host, pool, firewall, forwarder, workers, sweepers)
         self._stored: Sequence[SandboxRecord] = ()
         self._recovered = False
-        self._restorer = Restorer(self.room)
+        self._restorer = Restorer(self.context)
 
     async def open(self) -> None:
         """Reads the records and creates the predefined networks.
 
         :raises WharfError: a flag can't be satisfied, or another engine manages the bridge.
         """
-        await self.room.work(ownership.claim_engine, self.room)
-        found, self._stored = await self.room.store.load()
+        await self.context.work(ownership.claim_engine, self.context)
+        found, self._stored = await self.context.store.load()
         for network in found:
             network.pools = network.make_pools()
-            self.room.add(network)
-        await predefined.ensure(self.room)
+            self.context.add(network)
+        await predefined.ensure(self.context)
 
     def bind(self, containers: Containers, save: Callable[[Container], Coroutine[Any, Any, None]]) -> None:
         """Sets the registry of containers, and the function that stores a changed one."""
-        self.room.containers, self.room.save_container = containers, save
+        self.context.containers, self.context.save_container = containers, save
 
     async def recover(self, running: Sequence[Container]) -> None:
         """At start, once: running containers keep their network, the rest of an earlier run is removed."""
-        await recover.recover(self.room, running, self._stored)
+        await recover.recover(self.context, running, self._stored)
         self._stored = ()
         self._recovered = True
         self._restorer.start()
@@ -87,29 +87,29 @@ class Networks:
     async def close(self) -> None:
         """At the end of the daemon. Running containers keep everything; if none runs, everything is removed. A start
         that failed before it knew the running containers removes nothing."""
-        room = self.room
-        room.closed = True
+        context = self.context
+        context.closed = True
         await self._restorer.close()
-        await room.settle()
-        busy = not self._recovered or any(record.mode == "own" for record in room.sandboxes.values())
-        await room.forwarder.close(end=not busy)
+        await context.settle()
+        busy = not self._recovered or any(record.mode == "own" for record in context.sandboxes.values())
+        await context.forwarder.close(end=not busy)
         await asyncio.to_thread(self._close, busy)
 
     def _close(self, busy: bool) -> None:  # noqa: FBT001
-        room = self.room
-        room.pool.close()
+        context = self.context
+        context.pool.close()
         if not busy:
-            room.firewall.stop()
-            for network in room:
-                if ownership.owns_bridge(room, network) and not attach.adopted(room, network):
+            context.firewall.stop()
+            for network in context:
+                if ownership.owns_bridge(context, network) and not attach.adopted(context, network):
                     with contextlib.suppress(OSError):
-                        bridge.remove(room.host, network.bridge, mark(room.config.network_name))
+                        bridge.remove(context.host, network.bridge, mark(context.config.network_name))
         # Also after a failed start: the mount stays while a namespace is left.
         netns.unprepare(self._directory)
-        room.workers.shutdown()
-        room.sweepers.shutdown()
-        room.claims.close()
-        room.host.close()
+        context.workers.shutdown()
+        context.sweepers.shutdown()
+        context.claims.close()
+        context.host.close()
 
     # called by containers
 
@@ -118,8 +118,8 @@ class Networks:
 
         :raises WharfError: as dockerd at create.
         """
-        endpoints.normalize(self.room, container)
-        found = [network for name in container.networking if (network := self.room.find(name))]
+        endpoints.normalize(self.context, container)
+        found = [network for name in container.networking if (network := self.context.find(name))]
         endpoints.check_together(found, container.host_config.network_mode)
         problems = []
         for network in found:
@@ -137,15 +137,15 @@ class Networks:
             self._check_joined(container)
 
     def _check_links(self, container: ContainerPlan) -> None:
-        default = self.room.by_name("bridge")
-        for other, _ in endpoints.link_targets(self.room, container):
+        default = self.context.by_name("bridge")
+        for other, _ in endpoints.link_targets(self.context, container):
             if default is None or default.name not in other.networking:
                 raise invalid(f"Cannot link to /{other.name}, as it does not belong to the default network")
 
     def _check_joined(self, container: ContainerPlan) -> None:
         key = container.host_config.network_mode.partition(":")[2]
-        assert self.room.containers is not None
-        other = self.room.containers.find(key)
+        assert self.context.containers is not None
+        other = self.context.containers.find(key)
         if other is None:
             return  # the start will fail, like dockerd's
         # It also shares the other container's name.
@@ -153,47 +153,47 @@ class Networks:
 
     async def start(self, container: ContainerPlan) -> Sandbox:
         """At start: see ``sandbox.start``."""
-        return await sandbox.start(self.room, container)
+        return await sandbox.start(self.context, container)
 
     async def stop(self, container: ContainerPlan) -> None:
         """After the exit: releases everything, in the background. Does nothing if there is no sandbox."""
-        await sandbox.stop(self.room, container)
+        await sandbox.stop(self.context, container)
 
     async def remove(self, container: ContainerPlan) -> None:
         """When the container's record is removed."""
-        await sandbox.stop(self.room, container)
-        self.room.last.pop(container.id, None)
+        await sandbox.stop(self.context, container)
+        self.context.last.pop(container.id, None)
 
     async def rename(self, container: Container, old: str) -> None:
         """Renames it on all networks. ``old`` without slash."""
-        record = self.room.sandboxes.get(container.id)
+        record = self.context.sandboxes.get(container.id)
         if record is None:
             return
         for endpoint in record.endpoints:
-            network = self.room.networks[endpoint.network]
+            network = self.context.networks[endpoint.network]
             endpoint.name = container.name
             chosen = wanted(container.networking, network.name)
             endpoint.dns_names = endpoints.dns_names(container, chosen, network)
-        await names.tell_zones(self.room, record)
-        await self.room.store.put_sandbox(record)
+        await names.tell_zones(self.context, record)
+        await self.context.store.put_sandbox(record)
 
     def settings(self, container: Container) -> dict[str, Any]:
         """inspect's ``NetworkSettings``."""
-        return settings.settings(self.room, container)
+        return settings.settings(self.context, container)
 
     def link_names(self) -> dict[str, list[str]]:
         """The names that legacy links give to containers (``/client/alias``, by container's id)."""
         found: dict[str, list[str]] = {}
-        for client in self.room.containers or ():
+        for client in self.context.containers or ():
             if client.host_config.links:
-                for target, alias in hosts_file.legacy_links(self.room, client, strict=False):
+                for target, alias in hosts_file.legacy_links(self.context, client, strict=False):
                     if target is not client:
                         found.setdefault(target.id, []).append(f"/{client.name}/{alias}")
         return found
 
     def links_of(self, container: Container) -> list[str] | None:
         """``HostConfig.Links`` in inspect: those of the default bridge, ``/target:/container/alias``."""
-        linked = hosts_file.legacy_links(self.room, container, strict=False)
+        linked = hosts_file.legacy_links(self.context, container, strict=False)
         return [f"/{target.name}:/{container.name}/{alias}" for target, alias in linked] or None
 
     def linked(self, key: str) -> Container:
@@ -201,21 +201,21 @@ class Networks:
 
         :raises WharfError: NOT_FOUND.
         """
-        return hosts_file.find_link(self.room, key)[1]
+        return hosts_file.find_link(self.context, key)[1]
 
     async def remove_link(self, key: str) -> None:
         """``docker rm --link /client/alias``: removes the link, not the containers.
 
         :raises WharfError: NOT_FOUND; INTERNAL for a container's own name.
         """
-        client, server, alias = hosts_file.find_link(self.room, key)
+        client, server, alias = hosts_file.find_link(self.context, key)
         links = client.host_config.links or ()
         kept = tuple(text for text in links if endpoints.parse_link(text)[1] != alias)
         client.host_config = replace(client.host_config, links=kept)
-        if self.room.save_container is not None:
-            await self.room.save_container(client)
-        if client.id in self.room.sandboxes:
-            await hosts_file.tell_linkers(self.room, server)
+        if self.context.save_container is not None:
+            await self.context.save_container(client)
+        if client.id in self.context.sandboxes:
+            await hosts_file.tell_linkers(self.context, server)
 
     # called by routes
 
@@ -224,88 +224,88 @@ class Networks:
 
         :raises WharfError: NOT_FOUND, INVALID (an ambiguous prefix).
         """
-        return self.room.get(key)
+        return self.context.get(key)
 
     def inspect(self, key: str, *, scope: str = "") -> dict[str, Any]:
         """inspect's response.
 
         :raises WharfError: NOT_FOUND.
         """
-        network = self.room.get(key)
+        network = self.context.get(key)
         if scope and network.scope != scope:
             raise WharfError(Kind.NOT_FOUND, f"network {key} not found")
-        return query.show(self.room, network)
+        return query.show(self.context, network)
 
     async def listing(self, filters: Filters, *, containers: bool) -> list[dict[str, Any]]:
         """The list's response.
 
         :raises WharfError: INVALID: an invalid filter.
         """
-        return await query.listing(self.room, filters, containers=containers)
+        return await query.listing(self.context, filters, containers=containers)
 
     async def create(self, request: NetworkCreateRequest) -> Network:
         """Creates a network.
 
         :raises WharfError: with dockerd's sentence.
         """
-        return await create.create(self.room, request)
+        return await create.create(self.context, request)
 
     async def delete(self, key: str) -> None:
         """Removes a network.
 
         :raises WharfError: NOT_FOUND; PERMISSION_DENIED: predefined or in use.
         """
-        await query.remove(self.room, self.room.get(key))
+        await query.remove(self.context, self.context.get(key))
 
     async def connect(self, key: str, container: str, wanted_settings: EndpointSettings | None) -> None:
         """Connects a container.
 
         :raises WharfError: with dockerd's sentence.
         """
-        assert self.room.containers is not None
-        target = self.room.containers.get(container)
+        assert self.context.containers is not None
+        target = self.context.containers.get(container)
         async with target.lock:
-            await connect.connect(self.room, self.room.get(key), target, wanted_settings or EndpointSettings())
+            await connect.connect(self.context, self.context.get(key), target, wanted_settings or EndpointSettings())
 
     async def disconnect(self, key: str, container: str, *, force: bool = False) -> None:
         """Disconnects a container.
 
         :raises WharfError: with dockerd's sentence.
         """
-        assert self.room.containers is not None
-        target = self.room.containers.find(container)
+        assert self.context.containers is not None
+        target = self.context.containers.find(container)
         if target is None:
             if force:
-                self.room.get(key)
+                self.context.get(key)
                 raise not_found(f"endpoint {container} not found")
-            target = self.room.containers.get(container)
+            target = self.context.containers.get(container)
         async with target.lock:
-            if self.room.find(key) is None and (force or not target.state.running):
-                await connect.forget(self.room, key, target)  # the network was removed
+            if self.context.find(key) is None and (force or not target.state.running):
+                await connect.forget(self.context, key, target)  # the network was removed
             else:
-                await connect.disconnect(self.room, self.room.get(key), target)
+                await connect.disconnect(self.context, self.context.get(key), target)
 
     async def prune(self, filters: Filters) -> list[str]:
         """Removes unused networks; returns their names."""
-        return await query.prune(self.room, filters)
+        return await query.prune(self.context, filters)
 
     def host_gateway(self) -> str:
         """The first address of ``host-gateway``, "" without a default bridge."""
-        return next(iter(hosts_file.host_gateways(self.room)), "")
+        return next(iter(hosts_file.host_gateways(self.context)), "")
 
     async def _rewired(self, container: str, udp: int, tcp: int) -> None:
-        record = self.room.sandboxes.get(container)
+        record = self.context.sandboxes.get(container)
         if record is not None:
-            await self.room.work(names.redirect, record.path, udp, tcp)
+            await self.context.work(names.redirect, record.path, udp, tcp)
 
     async def restore(self) -> None:
         """On reload: restores devices, links and rules that other programs removed."""
-        await self._restorer.check([network for network in self.room if network.driver == BRIDGE and network.ready])
-        for network in self.room:
+        await self._restorer.check([network for network in self.context if network.driver == BRIDGE and network.ready])
+        for network in self.context:
             if network.parent or (network.bridge and not network.ready):
                 try:
-                    await self.room.work(attach.make_device, self.room, network)
+                    await self.context.work(attach.make_device, self.context, network)
                 except (WharfError, OSError) as error:
                     log.error("network=%s cannot be restored: %s", network.name, error)
-        for record in await self.room.work(recover.mend, self.room, list(self.room.sandboxes.values())):
-            await self.room.store.put_sandbox(record)
+        for record in await self.context.work(recover.mend, self.context, list(self.context.sandboxes.values())):
+            await self.context.store.put_sandbox(record)

@@ -6,24 +6,24 @@ from typing import Any
 from api_models.network import EndpointSettings
 from server.containers.model import Container
 from server.networks import endpoints
-from server.networks.context import Room
+from server.networks.context import NetworkContext
 from server.networks.model import BRIDGE, Endpoint, Network, SandboxRecord
 from server.networks.ports import portmap
 
 
-def settings(room: Room, container: Container) -> dict[str, Any]:
+def settings(context: NetworkContext, container: Container) -> dict[str, Any]:
     """inspect's ``NetworkSettings`` (a new dict)."""
-    record = room.sandboxes.get(container.id)
+    record = context.sandboxes.get(container.id)
     # dockerd has no sandbox if the network is disabled.
     shown = None if container.config.network_disabled else record
-    bridge = room.by_name("bridge")
+    bridge = context.by_name("bridge")
     on_bridge = record.endpoint(bridge.id) if record and bridge and record.mode == "own" else None
     found: dict[str, Any] = {
         # dockerd shows the name only of an administrator's bridge (--bridge).
-        "Bridge": room.config.bridge if on_bridge and room.config.bridge != "none" else "",
+        "Bridge": context.config.bridge if on_bridge and context.config.bridge != "none" else "",
         "SandboxID": shown.id if shown else "",
-        "SandboxKey": _key(room, shown),
-        "Ports": _ports(room, container, record),
+        "SandboxKey": _key(context, shown),
+        "Ports": _ports(context, container, record),
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
@@ -40,7 +40,7 @@ def settings(room: Room, container: Container) -> dict[str, Any]:
     }
     networks = {}
     for name, wanted in container.networking.items():
-        network = room.by_name(name)
+        network = context.by_name(name)
         endpoint = record.endpoint(network.id) if record and network else None
         networks[name] = _endpoint(container, network, wanted, endpoint)
     if on_bridge is not None:
@@ -53,16 +53,18 @@ def settings(room: Room, container: Container) -> dict[str, Any]:
     return found
 
 
-def _key(room: Room, record: SandboxRecord | None) -> str:
+def _key(context: NetworkContext, record: SandboxRecord | None) -> str:
     if record is None:
         return ""
     if record.mode == "host":
-        return f"{room.config.exec_root}/netns/default"
+        return f"{context.config.exec_root}/netns/default"
     return record.path
 
 
-def _ports(room: Room, container: Container, record: SandboxRecord | None) -> dict[str, list[dict[str, str]] | None]:
-    if record is None or not any(room.networks[item.network].driver == BRIDGE for item in record.endpoints):
+def _ports(
+    context: NetworkContext, container: Container, record: SandboxRecord | None
+) -> dict[str, list[dict[str, str]] | None]:
+    if record is None or not any(context.networks[item.network].driver == BRIDGE for item in record.endpoints):
         return {}  # only bridges publish
     spans = [span for endpoint in record.endpoints for span in endpoint.ports]
     return portmap.shown(spans, container.config, container.host_config)

@@ -6,7 +6,7 @@ from typing import TypeVar, cast
 
 from server.config.model import Config
 from server.containers.model import Container
-from server.networks.context import Bus, Room, Store
+from server.networks.context import Bus, NetworkContext, Store
 from server.networks.ipam.allocator import default_pool
 from server.networks.model import BRIDGE, HOST, NULL, Network, PoolConfig, SandboxRecord
 from server.networks.netlink.namespace_pool import NamespacePool
@@ -51,7 +51,7 @@ class FakeNetworks(Networks):
     def __init__(self, config: Config, bus: Bus) -> None:
         store: Store = NoNetworks()
         pools = [default_pool(pool.base, pool.size) for pool in config.default_address_pools]
-        self.room = Room(
+        self.context = NetworkContext(
             config,
             pools,
             store,
@@ -69,7 +69,7 @@ class FakeNetworks(Networks):
             if driver == BRIDGE:
                 network.ipam = [subnet]
                 network.pools = network.make_pools()
-            self.room.add(network)
+            self.context.add(network)
 
     async def recover(self, running: Sequence[Container]) -> None:
         return

@@ -9,67 +9,67 @@ from engine.common.errors import Kind, WharfError, invalid
 from server.networks import options
 from server.networks.bridges import bridge, interfaces, ownership
 from server.networks.bridges.interfaces import BridgePort
-from server.networks.context import Room
+from server.networks.context import NetworkContext
 from server.networks.model import BRIDGE, IPVLAN, MACVLAN, Endpoint, Network
 from server.networks.netlink.namespace_pool import Namespace, NamespacePool, mark
 from server.networks.netlink.rtnetlink import Interface, Netlink, link_add, link_delete, link_set
 
 
-async def ensure_ready(room: Room, network: Network) -> None:
+async def ensure_ready(context: NetworkContext, network: Network) -> None:
     """Creates the network's device again if another program has removed it."""
     if not network.ready:
-        await room.work(make_device, room, network)
+        await context.work(make_device, context, network)
 
 
-def make_device(room: Room, network: Network) -> None:
+def make_device(context: NetworkContext, network: Network) -> None:
     """In a thread: creates the bridge with its addresses and rules, or the parent of a macvlan or ipvlan network.
 
     :raises WharfError, OSError: also if another engine manages the bridge.
     """
-    with room.devices:
+    with context.devices:
         if network.driver == BRIDGE:
-            ownership.claim_bridge(room, network)
-            _make_bridge(room, network)
+            ownership.claim_bridge(context, network)
+            _make_bridge(context, network)
         elif network.driver in (MACVLAN, IPVLAN):
-            _make_parent(room, network)
+            _make_parent(context, network)
         network.ready = True
 
 
-def adopted(room: Room, network: Network) -> bool:
+def adopted(context: NetworkContext, network: Network) -> bool:
     """Whether the bridge is an administrator's (``--bridge``): the engine never creates or removes it."""
-    return network.default_bridge and room.config.bridge not in ("", "none")
+    return network.default_bridge and context.config.bridge not in ("", "none")
 
 
-def _make_bridge(room: Room, network: Network) -> None:
+def _make_bridge(context: NetworkContext, network: Network) -> None:
     device_mtu = options.mtu(network.options)
     # The kernel refuses an MTU above 1500 until a port has it; it raises the bridge's MTU with its ports.
     addresses = bridge_addresses(network)
-    if adopted(room, network):
+    if adopted(context, network):
         # An administrator's bridge keeps its addresses; one without any gets ours.
-        found = room.host.link(network.bridge)
+        found = context.host.link(network.bridge)
         if found is None:
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), network.bridge)
-        present = {address.version for at, address in room.host.addresses(found.index) if at == found.index}
+        present = {address.version for at, address in context.host.addresses(found.index) if at == found.index}
         addresses = [address for address in addresses if address.version == 4 and 4 not in present]
         device_mtu = 0
     link = bridge.ensure(
-        room.host,
+        context.host,
         network.bridge,
         addresses,
         mtu=device_mtu,
-        alias=mark(room.config.network_name),
+        alias=mark(context.config.network_name),
         mac=network.mac,
     )
     network.index, network.mac = link.index, link.mac
-    if not options.flag(network.options, options.ICC, default=True) and room.config.iptables:
+    if not options.flag(network.options, options.ICC, default=True) and context.config.iptables:
         bridge.filter_bridged()
-    if room.config.iptables:
+    if context.config.iptables:
         bridge.localnet(network.bridge, on=True)
-    room.firewall.add_bridge(options.rules(network))
-    if room.config.ip_forward:
-        room.firewall.enable_forwarding()
+    context.firewall.add_bridge(options.rules(network))
+    if context.config.ip_forward:
+        context.firewall.enable_forwarding()
         if network.enable_ipv6:
-            room.firewall.enable_forwarding(v6=True)
+            context.firewall.enable_forwarding(v6=True)
 
 
 def bridge_addresses(network: Network) -> list[Interface]:
@@ -93,28 +93,28 @@ def ending_key(network: Network) -> str:
     return f"device {network.bridge or network.parent}"
 
 
-def remove_device(room: Room, network: Network) -> None:
+def remove_device(context: NetworkContext, network: Network) -> None:
     """In a thread: removes what :func:`make_device` created. A missing device is fine, and another engine's stays."""
-    with room.devices:
+    with context.devices:
         network.ready = False
         if network.driver == BRIDGE:
-            if ownership.owns_bridge(room, network):
-                room.firewall.remove_bridge(network.bridge)
-                bridge.remove(room.host, network.bridge, mark(room.config.network_name))
-                ownership.release_bridge(room, network)
+            if ownership.owns_bridge(context, network):
+                context.firewall.remove_bridge(network.bridge)
+                bridge.remove(context.host, network.bridge, mark(context.config.network_name))
+                ownership.release_bridge(context, network)
             return
     if network.made_parent:
         try:
-            room.host.run(link_delete(network.parent))
+            context.host.run(link_delete(network.parent))
         except OSError as error:
             if error.errno != errno.ENODEV:
                 raise
 
 
-def _make_parent(room: Room, network: Network) -> None:
+def _make_parent(context: NetworkContext, network: Network) -> None:
     name = network.parent
-    link = room.host.link(name)
-    network.index = link.index if link else _make_vlan(room.host, network, name, mark(room.config.network_name))
+    link = context.host.link(name)
+    network.index = link.index if link else _make_vlan(context.host, network, name, mark(context.config.network_name))
 
 
 def _make_vlan(host: Netlink, network: Network, name: str, alias: str) -> int:
@@ -141,17 +141,19 @@ def _make_vlan(host: Netlink, network: Network, name: str, alias: str) -> int:
     return link.index
 
 
-def attacher(room: Room, network: Network, endpoint: Endpoint) -> interfaces.Attacher:
+def attacher(context: NetworkContext, network: Network, endpoint: Endpoint) -> interfaces.Attacher:
     """The driver that attaches an interface to the network."""
     if network.driver == BRIDGE:
-        return BridgePort(room.host, network.index, hairpin=bool(endpoint.publications))
+        return BridgePort(context.host, network.index, hairpin=bool(endpoint.publications))
     if network.driver == MACVLAN:
         mode = options.MACVLAN_MODES[network.option("macvlan_mode") or "bridge"]
-        return _Sublink(room.host, "macvlan", network.index, (("IFLA_MACVLAN_MODE", mode),))
+        return _Sublink(context.host, "macvlan", network.index, (("IFLA_MACVLAN_MODE", mode),))
     if network.driver == IPVLAN:
         mode = options.IPVLAN_MODES[network.option("ipvlan_mode") or "l2"]
         flags = options.IPVLAN_FLAGS[network.option("ipvlan_flag") or "bridge"]
-        return _Sublink(room.host, "ipvlan", network.index, (("IFLA_IPVLAN_MODE", mode), ("IFLA_IPVLAN_FLAGS", flags)))
+        return _Sublink(
+            context.host, "ipvlan", network.index, (("IFLA_IPVLAN_MODE", mode), ("IFLA_IPVLAN_FLAGS", flags))
+        )
     raise WharfError(Kind.NOT_IMPLEMENTED, f"network {network.name}: driver {network.driver} can't attach containers")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address, ip_interface, ip_network
 
 from engine.common.errors import Kind, WharfError
-from server.networks.context import Room
+from server.networks.context import NetworkContext
 from server.networks.model import PoolConfig
 from server.networks.netlink.rtnetlink import Interface
 
@@ -16,7 +16,11 @@ _LINK_LOCAL = ip_network("fe80::/64")
 
 
 def address(
-    room: Room, known: PoolConfig | None, device: Sequence[Interface], fixed: Interface | None, version: int
+    context: NetworkContext,
+    known: PoolConfig | None,
+    device: Sequence[Interface],
+    fixed: Interface | None,
+    version: int,
 ) -> Interface | None:
     """The bridge's address if no flag gives it: its device's, or that of the last run. None: any.
 
@@ -27,7 +31,7 @@ def address(
         present = [item for item in present if item.ip not in _LINK_LOCAL]
     if not present and known is not None:
         present = [ip_interface(f"{known.gateway}/{ip_network(known.subnet).prefixlen}")]
-    return choose(present, fixed, adopted=bool(room.config.bridge))
+    return choose(present, fixed, adopted=bool(context.config.bridge))
 
 
 def choose(present: Sequence[Interface], fixed: Interface | None, *, adopted: bool) -> Interface | None:
@@ -53,7 +57,7 @@ def choose(present: Sequence[Interface], fixed: Interface | None, *, adopted: bo
     return chosen
 
 
-def pool(room: Room, found: Interface, fixed: Interface | None, gateway: str) -> PoolConfig:
+def pool(context: NetworkContext, found: Interface, fixed: Interface | None, gateway: str) -> PoolConfig:
     """The bridge's subnet with its options.
 
     :raises WharfError: INVALID_ARGUMENT: a flag doesn't match the subnet.
@@ -68,7 +72,9 @@ def pool(room: Room, found: Interface, fixed: Interface | None, gateway: str) ->
                 f"fixed-cidr-v6={fixed} is outside any subnet implied by addresses on the user-managed default bridge",
             )
         else:
-            log.warning("fixed-cidr %s is outside of bridge %s's network %s", fixed, room.config.bridge, found.network)
+            log.warning(
+                "fixed-cidr %s is outside of bridge %s's network %s", fixed, context.config.bridge, found.network
+            )
     if gateway:
         if ip_address(gateway) not in found.network:
             raise WharfError(Kind.INVALID_ARGUMENT, f"default gateway {gateway} is not in {found.network}")

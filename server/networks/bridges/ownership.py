@@ -7,24 +7,24 @@ functions block: call them in a thread.
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
 from server.networks.claims import Claimed
-from server.networks.context import Room
+from server.networks.context import NetworkContext
 from server.networks.model import BRIDGE, Network
 
 _WAIT = timeouts.seconds("network.claim")
 
 
-def claim_engine(room: Room) -> None:
+def claim_engine(context: NetworkContext) -> None:
     """At start: claims the name of the engine's table and links, and its default bridge.
 
     :raises WharfError: INVALID_ARGUMENT: a running engine in this network namespace has one of them.
     """
-    config = room.config
+    config = context.config
     try:
-        room.claims.take(_table(room), wait=_WAIT)
+        context.claims.take(_table(context), wait=_WAIT)
         if config.bridge != "none":
             # An administrator's bridge (--bridge) may serve several engines, our own (--bridge-name) only one.
             sharer = config.network_name if config.bridge else ""
-            room.claims.take(_bridge(config.bridge_device), sharer=sharer, wait=_WAIT)
+            context.claims.take(_bridge(config.bridge_device), sharer=sharer, wait=_WAIT)
     except Claimed as error:
         raise WharfError(
             Kind.INVALID_ARGUMENT,
@@ -33,13 +33,13 @@ def claim_engine(room: Room) -> None:
         ) from None
 
 
-def claim_bridge(room: Room, network: Network) -> None:
+def claim_bridge(context: NetworkContext, network: Network) -> None:
     """Claims a network's bridge.
 
     :raises WharfError: PERMISSION_DENIED: a running engine in this network namespace manages the bridge.
     """
     try:
-        room.claims.take(_bridge(network.bridge))
+        context.claims.take(_bridge(network.bridge))
     except Claimed as error:
         raise WharfError(
             Kind.PERMISSION_DENIED,
@@ -48,16 +48,16 @@ def claim_bridge(room: Room, network: Network) -> None:
         ) from None
 
 
-def owns_bridge(room: Room, network: Network) -> bool:
-    return network.driver == BRIDGE and room.claims.holds(_bridge(network.bridge))
+def owns_bridge(context: NetworkContext, network: Network) -> bool:
+    return network.driver == BRIDGE and context.claims.holds(_bridge(network.bridge))
 
 
-def release_bridge(room: Room, network: Network) -> None:
-    room.claims.release(_bridge(network.bridge))
+def release_bridge(context: NetworkContext, network: Network) -> None:
+    context.claims.release(_bridge(network.bridge))
 
 
-def _table(room: Room) -> str:
-    return f"network/{room.config.network_name}"
+def _table(context: NetworkContext) -> str:
+    return f"network/{context.config.network_name}"
 
 
 def _bridge(device: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 from engine.common.errors import WharfError
 from server.networks.bridges import bridge_repair
-from server.networks.context import Room
+from server.networks.context import NetworkContext
 from server.networks.model import BRIDGE, Network
 from server.networks.netlink.watch import Changes, Watch
 
@@ -25,8 +25,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
 class Restorer:
     """Watches the host's links and rules from :meth:`start` until :meth:`close`."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, context: NetworkContext) -> None:
+        self._room = context
         self._watch: Watch | None = None
         self._task: asyncio.Task[None] | None = None
         self._damaged: set[str] = set()  # ids of networks
@@ -41,8 +41,8 @@ class Restorer:
 
         :raises OSError: the kernel lacks nftables.
         """
-        room = self._room
-        self._watch = Watch(self._changed, room.firewall.table if room.firewall.enabled else "")
+        context = self._room
+        self._watch = Watch(self._changed, context.firewall.table if context.firewall.enabled else "")
 
     async def close(self) -> None:
         """Stops watching; waits for a running restoration. A second call does nothing."""
@@ -105,22 +105,22 @@ class Restorer:
 
         :param deletions: see ``Firewall.check``.
         """
-        room = self._room
+        context = self._room
         restored = False
-        self._failures = {key: text for key, text in self._failures.items() if not key or key in room.networks}
-        present = await room.work(bridge_repair.host_links, room) if networks else {}
+        self._failures = {key: text for key, text in self._failures.items() if not key or key in context.networks}
+        present = await context.work(bridge_repair.host_links, context) if networks else {}
         for network in networks:
             try:
-                restored |= await room.work(bridge_repair.restore, room, network, present)
+                restored |= await context.work(bridge_repair.restore, context, network, present)
                 self._failures.pop(network.id, None)
             except WharfError as error:
                 self._failed(network.id, error.message)
                 self._damaged.add(network.id)
         try:
-            restored |= await room.work(room.firewall.check, deletions)
+            restored |= await context.work(context.firewall.check, deletions)
             self._failures.pop("", None)
         except OSError as error:
-            table = f"table inet {room.firewall.table}"
+            table = f"table inet {context.firewall.table}"
             self._failed("", f"{table} was changed by another program and cannot be restored: {error}")
             self._rules = True
         return restored

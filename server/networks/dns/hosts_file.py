@@ -15,7 +15,7 @@ from engine.common.system import private
 from server.containers.model import Container
 from server.containers.plan import ContainerPlan
 from server.networks import endpoints
-from server.networks.context import Room
+from server.networks.context import NetworkContext
 from server.networks.dns import files
 from server.networks.model import Endpoint, SandboxRecord
 from server.networks.ports import portmap
@@ -44,27 +44,29 @@ def paths(container: ContainerPlan) -> dict[str, str]:
     return dict(zip(_FILES, (container.hosts_path, container.hostname_path, container.resolv_conf_path), strict=True))
 
 
-def plan(room: Room, container: ContainerPlan, record: SandboxRecord) -> tuple[Plan]:
+def plan(context: NetworkContext, container: ContainerPlan, record: SandboxRecord) -> tuple[Plan]:
     """Reads the records (in the loop); the files are written in a thread."""
-    record.hosts = [*_extra_hosts(room, container), *_links(room, container, record)]
+    record.hosts = [*_extra_hosts(context, container), *_links(context, container, record)]
     own = [line for endpoint in record.endpoints for line in own_lines(container, endpoint)]
     return (
         Plan(
             paths(container),
             (*record.hosts, *own),
             container.config.hostname,
-            _overrides(room, container),
+            _overrides(context, container),
             record.mode,
-            embedded=uses_embedded(room, record),
+            embedded=uses_embedded(context, record),
             ipv6=any(endpoint.address6 for endpoint in record.endpoints),
             without_ipv6=endpoints.without_ipv6(container),
         ),
     )
 
 
-def uses_embedded(room: Room, record: SandboxRecord) -> bool:
+def uses_embedded(context: NetworkContext, record: SandboxRecord) -> bool:
     """Whether the container uses the embedded name server: it is on a user network."""
-    return record.mode == "own" and any(room.networks[endpoint.network].user_defined for endpoint in record.endpoints)
+    return record.mode == "own" and any(
+        context.networks[endpoint.network].user_defined for endpoint in record.endpoints
+    )
 
 
 def own_lines(container: ContainerPlan, endpoint: Endpoint) -> list[tuple[str, str]]:
@@ -77,32 +79,32 @@ def own_lines(container: ContainerPlan, endpoint: Endpoint) -> list[tuple[str, s
     return [(address, name) for address in (endpoint.ip4, endpoint.ip6) if address]
 
 
-def _extra_hosts(room: Room, container: ContainerPlan) -> list[tuple[str, str]]:
+def _extra_hosts(context: NetworkContext, container: ContainerPlan) -> list[tuple[str, str]]:
     found = []
     for text in container.host_config.extra_hosts or ():
         cut = min((index for index in (text.find(":"), text.find("=")) if index > 0), default=-1)
         name, address = text[:cut], text[cut + 1 :].strip("[]")
         if address == "host-gateway":
-            found += [(gateway, name) for gateway in host_gateways(room)]
+            found += [(gateway, name) for gateway in host_gateways(context)]
         else:
             found.append((address, name))
     return found
 
 
-def host_gateways(room: Room) -> list[str]:
+def host_gateways(context: NetworkContext) -> list[str]:
     """The addresses of ``host-gateway``: the daemon's setting, or the host's addresses on the default bridge."""
-    if room.config.host_gateway_ips:
-        return list(room.config.host_gateway_ips)
-    network = room.by_name("bridge")
+    if context.config.host_gateway_ips:
+        return list(context.config.host_gateway_ips)
+    network = context.by_name("bridge")
     if network is None:
         return []
     return [gateway for gateway in (network.gateway(4), network.gateway(6)) if gateway]
 
 
-def _links(room: Room, container: ContainerPlan, record: SandboxRecord) -> list[tuple[str, str]]:
+def _links(context: NetworkContext, container: ContainerPlan, record: SandboxRecord) -> list[tuple[str, str]]:
     found = []
-    for other, alias in legacy_links(room, container):
-        server = room.sandboxes.get(other.id)
+    for other, alias in legacy_links(context, container):
+        server = context.sandboxes.get(other.id)
         for endpoint in record.endpoints if server else ():
             there = server.endpoint(endpoint.network) if server else None
             if there is not None:
@@ -111,38 +113,42 @@ def _links(room: Room, container: ContainerPlan, record: SandboxRecord) -> list[
     return found
 
 
-def legacy_links(room: Room, container: ContainerPlan, *, strict: bool = True) -> list[tuple[Container, str]]:
+def legacy_links(
+    context: NetworkContext, container: ContainerPlan, *, strict: bool = True
+) -> list[tuple[Container, str]]:
     """The links of a container on the default bridge; on user networks the name service has them.
 
     Without ``strict``, links to missing containers are skipped.
     """
     if endpoints.network_key(container) != "bridge" or not container.host_config.links:
         return []
-    return endpoints.link_targets(room, container, strict=strict)
+    return endpoints.link_targets(context, container, strict=strict)
 
 
-def find_link(room: Room, key: str) -> tuple[Container, Container, str]:
+def find_link(context: NetworkContext, key: str) -> tuple[Container, Container, str]:
     """The client, the server and the alias of the link ``/client/alias``.
 
     :raises WharfError: NOT_FOUND; INTERNAL for a container's own name.
     """
     name, _, alias = key.strip("/").rpartition("/")
-    client = room.containers.find(name or alias) if room.containers else None
+    client = context.containers.find(name or alias) if context.containers else None
     if client is None:
         raise not_found(f"No such container: {key}")
     if not name:
         raise internal("Conflict, cannot remove the default link name of the container")  # 500 in dockerd
-    for server, known in legacy_links(room, client, strict=False):
+    for server, known in legacy_links(context, client, strict=False):
         if known == alias:
             return client, server, alias
     raise not_found(f"No such container: {key}")
 
 
-def link_environment(room: Room, container: ContainerPlan, linked: Iterable[tuple[Container, str]]) -> list[str]:
+def link_environment(
+    context: NetworkContext, container: ContainerPlan, linked: Iterable[tuple[Container, str]]
+) -> list[str]:
     """The variables of legacy links (``ALIAS_PORT_80_TCP_ADDR`` …), as dockerd sets them."""
     found: list[str] = []
     for other, alias in linked:
-        server = room.sandboxes.get(other.id)
+        server = context.sandboxes.get(other.id)
         address = next((item.ip4 or item.ip6 for item in server.endpoints), "") if server else ""
         prefix = alias.upper().replace("-", "_")
         ports = portmap.exposed(other.config, other.host_config)
@@ -166,8 +172,8 @@ def link_environment(room: Room, container: ContainerPlan, linked: Iterable[tupl
     return found
 
 
-def _overrides(room: Room, container: ContainerPlan) -> files.Overrides:
-    host, settings = container.host_config, room.config
+def _overrides(context: NetworkContext, container: ContainerPlan) -> files.Overrides:
+    host, settings = container.host_config, context.config
 
     def chosen(own: Sequence[str] | None, daemon: Sequence[str]) -> tuple[str, ...] | None:
         return tuple(own or daemon) or None
@@ -206,8 +212,8 @@ def upstreams(wanted: files.Overrides) -> list[tuple[str, bool]]:
     return files.embedded(files.host_resolv_conf(), wanted)[1]
 
 
-def overrides(room: Room, container: ContainerPlan) -> files.Overrides:
-    return _overrides(room, container)
+def overrides(context: NetworkContext, container: ContainerPlan) -> files.Overrides:
+    return _overrides(context, container)
 
 
 def _read(path: str) -> str:
@@ -248,24 +254,24 @@ def rewrite_resolv_conf(path: str, wanted: files.Overrides, *, embedded: bool, i
     _write_unless_edited(path, text)
 
 
-async def tell_linkers(room: Room, container: ContainerPlan) -> None:
+async def tell_linkers(context: NetworkContext, container: ContainerPlan) -> None:
     """Updates the hosts files of running containers that link to this one on the default bridge."""
-    record = room.sandboxes.get(container.id)
-    bridge = room.by_name("bridge")
-    if record is None or bridge is None or room.containers is None or record.endpoint(bridge.id) is None:
+    record = context.sandboxes.get(container.id)
+    bridge = context.by_name("bridge")
+    if record is None or bridge is None or context.containers is None or record.endpoint(bridge.id) is None:
         return
-    for other in list(room.sandboxes.values()):
-        client = room.containers.find(other.container)
+    for other in list(context.sandboxes.values()):
+        client = context.containers.find(other.container)
         if client is None or client is container or not client.host_config.links:
             continue
-        linked = legacy_links(room, client)
+        linked = legacy_links(context, client)
         if not any(target is container for target, _ in linked):
             continue
         before = other.hosts
-        after = [*_extra_hosts(room, client), *_links(room, client, other)]
+        after = [*_extra_hosts(context, client), *_links(context, client, other)]
         if after != before:
             other.hosts = after
             stale = [line for line in before if line not in after]
             fresh = [line for line in after if line not in before]
-            await room.work(change_hosts, client.hosts_path, stale, fresh)
-            await room.store.put_sandbox(other)
+            await context.work(change_hosts, client.hosts_path, stale, fresh)
+            await context.store.put_sandbox(other)

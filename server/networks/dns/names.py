@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from engine.proxy.resolver import LISTEN, Upstream
 from server.containers.plan import ContainerPlan
 from server.networks import endpoints
-from server.networks.context import Room
+from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file
 from server.networks.model import Network, SandboxRecord
 from server.networks.netlink import netns
@@ -16,23 +16,25 @@ from server.networks.proxy_client import ViewRequest, Zone
 _TABLE = "wharf-dns"
 
 
-async def announce(room: Room, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack) -> None:
+async def announce(
+    context: NetworkContext, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack
+) -> None:
     """Publishes the container's names, and starts its name service."""
-    undo.push_async_callback(withdraw, room, record)
-    await tell_zones(room, record)
-    await tell_view(room, container, record)
+    undo.push_async_callback(withdraw, context, record)
+    await tell_zones(context, record)
+    await tell_view(context, container, record)
 
 
-async def tell_zones(room: Room, record: SandboxRecord) -> None:
+async def tell_zones(context: NetworkContext, record: SandboxRecord) -> None:
     for endpoint in record.endpoints:
-        network = room.networks.get(endpoint.network)
+        network = context.networks.get(endpoint.network)
         if network is not None and network.user_defined:
-            await tell_zone(room, network)
+            await tell_zone(context, network)
 
 
-async def tell_zone(room: Room, network: Network) -> None:
+async def tell_zone(context: NetworkContext, network: Network) -> None:
     """Sends the names of one network."""
-    await room.forwarder.set_zone(network.id, zone_of(network))
+    await context.forwarder.set_zone(network.id, zone_of(network))
 
 
 def zone_of(network: Network) -> Zone:
@@ -48,32 +50,32 @@ def zone_of(network: Network) -> Zone:
     return Zone(network.name, found, pointers)
 
 
-async def view_request(room: Room, container: ContainerPlan, record: SandboxRecord) -> ViewRequest:
+async def view_request(context: NetworkContext, container: ContainerPlan, record: SandboxRecord) -> ViewRequest:
     """The parameters of the container's name service."""
     links: dict[str, dict[str, str]] = {}
     zones = []
     for endpoint in record.endpoints:
-        if not room.networks[endpoint.network].user_defined:
+        if not context.networks[endpoint.network].user_defined:
             continue
         zones.append(endpoint.network)
         for text in endpoint.settings.get("Links") or ():
             name, alias = endpoints.parse_link(text)
-            target = room.containers.find(name) if room.containers else None
+            target = context.containers.find(name) if context.containers else None
             links.setdefault(endpoint.network, {})[alias.lower()] = (target.name if target else name).lower()
-    servers = await asyncio.to_thread(hosts_file.upstreams, hosts_file.overrides(room, container))
-    internal = all(room.networks[endpoint.network].internal for endpoint in record.endpoints)
+    servers = await asyncio.to_thread(hosts_file.upstreams, hosts_file.overrides(context, container))
+    internal = all(context.networks[endpoint.network].internal for endpoint in record.endpoints)
     # A container without external connectivity must not get it through the host's own resolver.
     upstreams = [Upstream(address, host) for address, host in servers if not (internal and host)]
     return ViewRequest(record.path, tuple(zones), links, tuple(upstreams))
 
 
-async def tell_view(room: Room, container: ContainerPlan, record: SandboxRecord) -> None:
+async def tell_view(context: NetworkContext, container: ContainerPlan, record: SandboxRecord) -> None:
     """Starts (or stops) serving 127.0.0.11 in the container's namespace."""
-    if not hosts_file.uses_embedded(room, record):
-        await room.forwarder.drop_view(container.id)
+    if not hosts_file.uses_embedded(context, record):
+        await context.forwarder.drop_view(container.id)
         return
-    udp, tcp = await room.forwarder.view(container.id, await view_request(room, container, record))
-    await room.work(redirect, record.path, udp, tcp)
+    udp, tcp = await context.forwarder.view(container.id, await view_request(context, container, record))
+    await context.work(redirect, record.path, udp, tcp)
 
 
 def redirect(path: str, udp: int, tcp: int) -> None:
@@ -99,13 +101,13 @@ table ip {_TABLE} {{
             nft.run(f"delete table ip {_TABLE}\n{rules}")
 
 
-async def withdraw(room: Room, record: SandboxRecord) -> None:
+async def withdraw(context: NetworkContext, record: SandboxRecord) -> None:
     """Removes its names and stops its name service."""
-    await room.forwarder.drop_view(record.container)
+    await context.forwarder.drop_view(record.container)
     for endpoint in record.endpoints:
-        network = room.networks.get(endpoint.network)
+        network = context.networks.get(endpoint.network)
         if network is None or not network.user_defined:
             continue
         endpoint.dns_names, names = [], endpoint.dns_names
         if names:
-            await tell_zone(room, network)
+            await tell_zone(context, network)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine.common.errors import WharfError
-from server.networks.context import Room
+from server.networks.context import NetworkContext
 from server.networks.netlink.tests.space import ask, link_names, until
 from server.networks.tests.lan import HOST, lan, nft, scenario
 from server.networks.tests.test_traffic import bindings, echoes
@@ -23,9 +23,9 @@ class Saboteur:
     """Makes the n-th blocking step of the context fail, as a full disk or a busy kernel would; before or after its
     work."""
 
-    def __init__(self, room: Room, *, after: bool) -> None:
-        self._room, self._after = room, after
-        self._plain = room.work
+    def __init__(self, context: NetworkContext, *, after: bool) -> None:
+        self._room, self._after = context, after
+        self._plain = context.work
         self._task = asyncio.current_task()
         self.left = -1
 
@@ -48,43 +48,43 @@ class Saboteur:
         type(self)._install(self._room, None)
 
     @staticmethod
-    def _install(room: Room, work: Callable[..., Any] | None) -> None:
+    def _install(context: NetworkContext, work: Callable[..., Any] | None) -> None:
         # The class has slots: replace the method of the class.
         if work is None:
-            Room.work = _WORK  # type: ignore[method-assign]
+            NetworkContext.work = _WORK  # type: ignore[method-assign]
         else:
-            Room.work = lambda _self, function, *arguments: work(function, *arguments)  # type: ignore[method-assign]
+            NetworkContext.work = lambda _self, function, *arguments: work(function, *arguments)  # type: ignore[method-assign]
 
 
-_WORK = Room.work
+_WORK = NetworkContext.work
 
 
 def traces(world: World) -> dict[str, object]:
     """Everything that an operation may change, except the namespaces in the pool."""
-    room = world.networks.room
-    pool = room.pool
+    context = world.networks.context
+    pool = context.pool
     assert until(lambda: len(pool._ready) == pool._size)
     ready = {space.veth for space in pool._ready}
     paths = {space.path for space in pool._ready}
-    directory = f"{room.config.exec_root}/netns"
+    directory = f"{context.config.exec_root}/netns"
     return {
         "links": link_names() - ready,
         "namespaces": {f"{directory}/{name}" for name in os.listdir(directory)} - paths,
-        "rules": "\n".join(sorted(line.strip(" \t,}") for line in room.firewall.dump().splitlines())),
-        "ports": dict(room.ports.taken),
-        "addresses": {network.name: [dict(pool.taken) for pool in network.pools] for network in room},
-        "sandboxes": set(room.sandboxes),
-        "networks": {network.name for network in room},
+        "rules": "\n".join(sorted(line.strip(" \t,}") for line in context.firewall.dump().splitlines())),
+        "ports": dict(context.ports.taken),
+        "addresses": {network.name: [dict(pool.taken) for pool in network.pools] for network in context},
+        "sandboxes": set(context.sandboxes),
+        "networks": {network.name for network in context},
     }
 
 
 async def every_step(world: World, verb: Callable[[], Awaitable[None]], *, after: bool) -> int:
     """Runs ``verb`` with its first step failing, then its second …; returns the number of its steps."""
-    room = world.networks.room
-    await room.settle()
+    context = world.networks.context
+    await context.settle()
     before = await asyncio.to_thread(traces, world)
     for step in range(1, 40):
-        with Saboteur(room, after=after) as saboteur:
+        with Saboteur(context, after=after) as saboteur:
             saboteur.left = step
             try:
                 await verb()
@@ -96,7 +96,7 @@ async def every_step(world: World, verb: Callable[[], Awaitable[None]], *, after
             assert not failed
             return step - 1
         if failed:
-            await room.settle()
+            await context.settle()
             assert await asyncio.to_thread(traces, world) == before, f"step {step}"
         else:
             return step - 1  # a step whose failure is ignored
@@ -116,7 +116,7 @@ def test_a_start_that_fails(tmp_path: Path, after: bool) -> None:
             await world.start(container)
 
         assert await every_step(world, start, after=after) >= 3
-        sandbox = world.networks.room.sandboxes[container.id]
+        sandbox = world.networks.context.sandboxes[container.id]
         with echoes((sandbox.path, "web", 80)):
             assert ask(HOST, 8080, path=outside).startswith("web")
 
@@ -160,18 +160,18 @@ def test_a_network_that_cannot_be_made(tmp_path: Path, after: bool) -> None:
 def test_what_a_start_does_when_the_store_fails(tmp_path: Path) -> None:
     async def play(world: World, outside: str) -> None:
         container = await world.create("web", PortBindings=bindings("8080:80"))
-        room = world.networks.room
+        context = world.networks.context
         before = await asyncio.to_thread(traces, world)
 
         async def refuse(*_: object) -> None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        plain, room.store.put_sandbox = room.store.put_sandbox, refuse  # type: ignore[method-assign, assignment]
+        plain, context.store.put_sandbox = context.store.put_sandbox, refuse  # type: ignore[method-assign, assignment]
         try:
             with pytest.raises(OSError, match="Input/output"):
                 await world.start(container)
         finally:
-            room.store.put_sandbox = plain  # type: ignore[method-assign]
+            context.store.put_sandbox = plain  # type: ignore[method-assign]
         assert await asyncio.to_thread(traces, world) == before
         await world.start(container)
 
@@ -208,10 +208,10 @@ def test_an_end_while_the_daemon_ends_is_left_to_the_next(tmp_path: Path) -> Non
             await world.networks.stop(container)
             await closing
             world.database.close()
-            assert not world.networks.room.tasks
+            assert not world.networks.context.tasks
             assert await asyncio.to_thread(os.path.exists, path)
             await world.open()
-            await world.networks.room.settle()
+            await world.networks.context.settle()
             assert until(lambda: not os.path.exists(path))
             await world.close()
 

@@ -166,7 +166,7 @@ def test_a_bridge_of_another_engine(tmp_path: Path) -> None:
 
 def test_no_default_bridge(tmp_path: Path) -> None:
     async def play(world: World, outside: str) -> None:
-        assert {network.name for network in world.networks.room} == {"host", "none"}
+        assert {network.name for network in world.networks.context} == {"host", "none"}
         container, _ = await world.run("lone")
         assert list(container.networking) == ["none"]
         await world.network("net")
@@ -249,7 +249,7 @@ def test_which_network_leads_out(tmp_path: Path) -> None:
                 assert ask(OUTSIDE, 80, path=path) == f"out {HOST}"
                 with echoes((path, "web", 80)):
                     assert ask(HOST, 8080, path=outside) == f"web {OUTSIDE}"
-                assert address in world.networks.room.firewall.dump()
+                assert address in world.networks.context.firewall.dump()
             await world.networks.disconnect("a", "one")
             assert ask(OUTSIDE, 80, path=path) == ""
             assert world.networks.settings(container)["Ports"]["80/tcp"] is None

@@ -103,7 +103,7 @@ def test_a_sub_interface_for_a_vlan(tmp_path: Path, driver: str) -> None:
             await world.stop(container)
             await world.remove(container)
         await world.networks.delete("net")
-        await world.networks.room.settle()
+        await world.networks.context.settle()
         assert f"{UPLINK}.10" not in link_names()
         assert UPLINK in link_names()
 

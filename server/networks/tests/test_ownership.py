@@ -32,7 +32,7 @@ def test_a_second_engine_on_the_bridge_is_refused(tmp_path: Path) -> None:
 
     async def play(world: World, outside: str) -> None:
         _, path = await world.run("web", PortBindings=bindings("8080:80"))
-        rules = world.networks.room.firewall.dump()
+        rules = world.networks.context.firewall.dump()
         with pytest.raises(WharfError, match="bridge wt0 is managed by another engine") as caught:
             async with opened(tmp_path / "second", bip=OTHER):
                 pass
@@ -40,7 +40,7 @@ def test_a_second_engine_on_the_bridge_is_refused(tmp_path: Path) -> None:
         assert f"(PID {os.getpid()})" in caught.value.message
         assert "--bridge-name" in caught.value.message
         assert "--bip" in caught.value.message
-        assert world.networks.room.firewall.dump() == rules
+        assert world.networks.context.firewall.dump() == rules
         assert "wt0" in link_names()
         with echoes((path, "web", 80)):
             assert ask(HOST, 8080, path=outside).startswith("web")
@@ -84,9 +84,9 @@ def test_a_user_defined_bridge_of_another_engine(tmp_path: Path) -> None:
         with echoes((path, "web", 80)):
             assert ask(HOST, 8080, path=outside).startswith("web")
         await world.stop(next(iter(world.registry)))
-        await world.networks.room.settle()
+        await world.networks.context.settle()
         await world.networks.delete("net")
-        await world.networks.room.settle()
+        await world.networks.context.settle()
         async with opened(root, **other) as second:
             await second.network("again", Options=options)
 

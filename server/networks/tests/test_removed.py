@@ -15,7 +15,7 @@ from server.containers.registry import Registry
 from server.containers.rename import rename
 from server.containers.run.tests.test_life import make
 from server.networks import connect, endpoints, query
-from server.networks.context import Room as Networks
+from server.networks.context import NetworkContext as Networks
 from server.networks.model import Network
 
 

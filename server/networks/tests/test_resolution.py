@@ -203,7 +203,7 @@ def test_another_proxy_takes_over_from_one_that_was_killed(tmp_path: Path) -> No
     async def play(world: World, outside: str) -> None:
         await world.network("net")
         one, path = await world.run("one", network="net", PortBindings={"80/tcp": [{"HostPort": "8080"}]})
-        forwarder = world.networks.room.forwarder
+        forwarder = world.networks.context.forwarder
         connection = forwarder._connection
         assert connection is not None
         pid = (await forwarder._ask(connection, {"op": "hello"}))["pid"]

@@ -170,7 +170,7 @@ def test_what_is_removed_on_request_stays_away(tmp_path: Path, caplog: pytest.Lo
                 await world.stop(container)
                 await world.remove(container)
             await world.networks.delete("net")
-            await world.networks.room.settle()
+            await world.networks.context.settle()
             await asyncio.sleep(0.3)
             assert network.bridge not in link_names()
         assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

@@ -46,7 +46,7 @@ def test_rules_come_back(tmp_path: Path, harm: Callable[[], None], cure: str) ->
             elif cure == "next use":
                 await world.run("another")
             else:
-                firewall = world.networks.room.firewall
+                firewall = world.networks.context.firewall
                 await restored(lambda: not firewall.changed and firewall.intact())
             assert ask(HOST, 8080, path=outside) == f"web {OUTSIDE}"
 
@@ -79,7 +79,7 @@ def test_an_admins_rules_outlive_the_engine(tmp_path: Path) -> None:
         await world.run("web", PortBindings=bindings("8080:80"))
 
     async def second(world: World, outside: str) -> None:
-        assert rule in world.networks.room.firewall.dump()
+        assert rule in world.networks.context.firewall.dump()
         _, path = await world.run("web", PortBindings=bindings("8080:80"))
         with echoes((path, "web", 80)):
             assert refused(HOST, 8080, path=outside)
@@ -140,6 +140,6 @@ table inet firewalld {
 def test_forwarding_that_the_engine_switched_on_makes_no_router(tmp_path: Path) -> None:
     async def play(world: World, outside: str) -> None:
         assert netns.sysctl("net.ipv4.ip_forward") == "1"
-        assert 'meta iifkind != "bridge"' in world.networks.room.firewall.dump()
+        assert 'meta iifkind != "bridge"' in world.networks.context.firewall.dump()
 
     scenario(tmp_path, play)

@@ -100,7 +100,7 @@ def test_without_rules_or_without_forwarder(tmp_path: Path, flags: dict[str, Any
         with socket.socket() as sock, pytest.raises(OSError, match="in use"):
             sock.bind(("127.0.0.1", 8080))
         await world.stop(container)
-        await world.networks.room.settle()
+        await world.networks.context.settle()
         with socket.socket() as sock:
             # connections of the forwarder may still be closing
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -119,7 +119,7 @@ def test_a_range_of_ports_keeps_its_numbers(tmp_path: Path) -> None:
             assert ask(HOST, 7999, path=outside).startswith("last")
             assert ask(HOST, 16009, path=outside).startswith("moved")
             assert ask("127.0.0.1", 7999).startswith("last")
-        assert "7000-7999" in world.networks.room.firewall.dump()
+        assert "7000-7999" in world.networks.context.firewall.dump()
 
     scenario(tmp_path, play)
 
@@ -262,7 +262,7 @@ def test_a_chosen_source_address_and_none(tmp_path: Path) -> None:
 
 def _set(world: World, name: str) -> str:
     """One set or map of the engine's table, as nft prints it."""
-    dump = world.networks.room.firewall.dump()
+    dump = world.networks.context.firewall.dump()
     start = min(index for kind in ("set", "map") if (index := dump.find(f"\t{kind} {name} {{")) >= 0)
     return dump[start : dump.index("\n\t}", start)]
 
@@ -280,10 +280,10 @@ def test_a_killed_daemon_leaves_running_containers_their_traffic(tmp_path: Path)
             assert ask(HOST, 8080, path=outside) == f"web {OUTSIDE}"
             assert ask("::1", 8080).startswith("web")
             assert ask(OUTSIDE, 80, path=path).startswith("out")
-        assert "8081" not in world.networks.room.firewall.dump()
-        veths = world.networks.room.sandboxes[web.id].endpoints[0].veth
+        assert "8081" not in world.networks.context.firewall.dump()
+        veths = world.networks.context.sandboxes[web.id].endpoints[0].veth
         expected = {"lo", UPLINK, "wt0", world.networks.get("net").bridge, veths}
-        pool = world.networks.room.pool
+        pool = world.networks.context.pool
         assert until(lambda: len(pool._ready) == pool._size)
         assert link_names() == expected | {space.veth for space in pool._ready}
         again, _ = await world.run("again", PortBindings=bindings("8081:80"))

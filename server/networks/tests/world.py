@@ -65,18 +65,18 @@ class World:
         """As if the daemon were killed: sends nothing, removes nothing."""
         networks = self.networks
         await networks._restorer.close()
-        networks.room.forwarder._closing = True
-        connection = networks.room.forwarder._connection
+        networks.context.forwarder._closing = True
+        connection = networks.context.forwarder._connection
         if connection is not None:
             connection.task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await connection.task
-        networks.room.workers.shutdown()
-        networks.room.sweepers.shutdown()
-        for space in networks.room.pool._ready:
+        networks.context.workers.shutdown()
+        networks.context.sweepers.shutdown()
+        for space in networks.context.pool._ready:
             space.close()
-        networks.room.claims.close()
-        networks.room.host.close()
+        networks.context.claims.close()
+        networks.context.host.close()
         self.database.close()
 
     def container(self, name: str, *, network: str = "bridge", **host: Any) -> Container:
