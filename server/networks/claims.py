@@ -20,7 +20,7 @@ _PREFIX = "wharf-engine/"
 _PAUSE = 0.05  # seconds between two attempts
 
 
-class Claimed(Exception):
+class ClaimConflict(Exception):
     """Another engine has the name. ``holder``: its process, as text for a message."""
 
     def __init__(self, name: str, holder: str) -> None:
@@ -35,7 +35,7 @@ class Claims:
         self._held: dict[str, socket.socket] = {}
         self._lock = Lock()
 
-    def take(self, name: str, *, sharer: str = "", wait: float = 0.0) -> None:
+    def claim(self, name: str, *, sharer: str = "", wait: float = 0.0) -> None:
         """Claims ``name`` until :meth:`release`; does nothing if it is claimed already.
 
         :param sharer: "": exclusive. Else this engine's name: other sharing engines may claim it too.
@@ -47,12 +47,12 @@ class Claims:
             while name not in self._held:
                 try:
                     self._held[name] = _bound(name, sharer)
-                except Claimed:
+                except ClaimConflict:
                     if time.monotonic() >= end:
                         raise
                     time.sleep(_PAUSE)
 
-    def holds(self, name: str) -> bool:
+    def owns(self, name: str) -> bool:
         return name in self._held
 
     def release(self, name: str) -> None:
@@ -102,7 +102,7 @@ def _refuse(name: str, held: str) -> None:
         said = "process %d of user %d, which is no engine, holds the name %s: an engine behind it would go unnoticed"
         log.warning(said, pid, uid, held)
         return
-    raise Claimed(name, f"PID {pid}" if pid else "its process is not visible in this namespace")
+    raise ClaimConflict(name, f"PID {pid}" if pid else "its process is not visible in this namespace")
 
 
 def _names() -> dict[str, int]:

@@ -10,7 +10,7 @@ from api_models.network import EndpointSettings
 from engine.common.errors import Kind, WharfError, invalid
 from server.containers.model import Container
 from server.networks import endpoints, publish, sandbox
-from server.networks.bridges import attach, interfaces
+from server.networks.bridges import devices, interfaces
 from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file, names
 from server.networks.model import HOST, NULL, Endpoint, Network, SandboxRecord
@@ -74,10 +74,10 @@ async def _connect_running(
     context: NetworkContext, network: Network, container: Container, settings: EndpointSettings, record: SandboxRecord
 ) -> None:
     async with AsyncExitStack() as undo:
-        await attach.ensure_ready(context, network)
+        await devices.ensure_ready(context, network)
         container.networking[network.name] = settings
         undo.callback(container.networking.pop, network.name, None)
-        endpoint = endpoints.make(context, container, network, settings)
+        endpoint = endpoints.create(context, container, network, settings)
         undo.callback(endpoints.release, network, endpoint)
         taken = {item.interface for item in record.endpoints}
         endpoint.interface = sandbox.free_interface(network, endpoint, taken)
@@ -86,19 +86,21 @@ async def _connect_running(
         undo.callback(lambda: record.endpoints.remove(endpoint))
         record.endpoints = endpoints.in_order(context.networks, record.endpoints)
         moved = await _move_ports(context, container, record, undo)
-        plugged: list[Endpoint] = []
-        undo.push_async_callback(context.work, _unplug, context, record, plugged)
-        await context.work(_plug, context, record, network, endpoint, plugged)
-        await context.work(_routes, context, record)
+        attached: list[Endpoint] = []
+        undo.push_async_callback(context.run_in_thread, _detach, context, record, attached)
+        await context.run_in_thread(_attach, context, record, network, endpoint, attached)
+        await context.run_in_thread(_routes, context, record)
         if moved is not None and moved is not endpoint:
-            await context.work(_refresh_rules, context, moved)
-        await context.work(hosts_file.change_hosts, container.hosts_path, [], hosts_file.own_lines(container, endpoint))
-        await names.announce(context, container, record, undo)
+            await context.run_in_thread(_refresh_rules, context, moved)
+        await context.run_in_thread(
+            hosts_file.change_hosts, container.hosts_path, [], hosts_file.own_lines(container, endpoint)
+        )
+        await names.register(context, container, record, undo)
         await _resolv_conf(context, container, record, before=embedded)
         await context.store.put_sandbox(record)
         undo.pop_all()
-    sandbox.announce(context, endpoint, "connect")
-    await hosts_file.tell_linkers(context, container)
+    sandbox.publish_event(context, endpoint, "connect")
+    await hosts_file.update_linkers(context, container)
 
 
 async def disconnect(context: NetworkContext, network: Network, container: Container) -> None:
@@ -112,7 +114,7 @@ async def disconnect(context: NetworkContext, network: Network, container: Conta
     record = context.sandboxes.get(container.id)
     endpoint = record.endpoint(network.id) if record else None
     if endpoint is None:
-        await forget(context, network.name, container)
+        await remove_settings(context, network.name, container)
         return
     assert record is not None
     await _disconnect_running(context, network, container, record, endpoint)
@@ -120,7 +122,7 @@ async def disconnect(context: NetworkContext, network: Network, container: Conta
     await _save(context, container)
 
 
-async def forget(context: NetworkContext, name: str, container: Container) -> None:
+async def remove_settings(context: NetworkContext, name: str, container: Container) -> None:
     """Removes a network from a container's configuration; the container isn't connected to it now.
 
     :raises WharfError: INTERNAL: the network isn't in the configuration.
@@ -140,26 +142,28 @@ async def _disconnect_running(
     record.endpoints.remove(endpoint)
     endpoint.dns_names = []
     if network.user_defined:
-        await names.tell_zone(context, network)
+        await names.send_zone(context, network)
     await context.forwarder.release(endpoint.id)
     context.ports.release(endpoint.id)
     had_ports = bool(endpoint.publications or endpoint.ports)
-    await context.work(_unplug, context, record, [endpoint])
+    await context.run_in_thread(_detach, context, record, [endpoint])
     endpoints.release(network, endpoint)
     await context.store.put_sandbox(record)
     async with AsyncExitStack() as undo:
         if had_ports:
             moved = await _move_ports(context, container, record, undo)
             if moved is not None:
-                await context.work(_refresh_rules, context, moved)
+                await context.run_in_thread(_refresh_rules, context, moved)
         undo.pop_all()
-    await context.work(_routes, context, record)
-    await context.work(hosts_file.change_hosts, container.hosts_path, hosts_file.own_lines(container, endpoint), [])
+    await context.run_in_thread(_routes, context, record)
+    await context.run_in_thread(
+        hosts_file.change_hosts, container.hosts_path, hosts_file.own_lines(container, endpoint), []
+    )
     if record.mode == "own":
-        await names.tell_view(context, container, record)
+        await names.send_view(context, container, record)
     await _resolv_conf(context, container, record, before=embedded)
     await context.store.put_sandbox(record)
-    sandbox.announce(context, endpoint, "disconnect")
+    sandbox.publish_event(context, endpoint, "disconnect")
 
 
 async def _move_ports(
@@ -173,29 +177,29 @@ async def _move_ports(
     if holder is not None:
         await context.forwarder.release(holder.id)
         context.ports.release(holder.id)
-        await context.work(context.firewall.remove, holder.id)
+        await context.run_in_thread(context.firewall.remove, holder.id)
         holder.publications, holder.listens, holder.ports = [], [], []
-        await context.work(_refresh_rules, context, holder)
+        await context.run_in_thread(_refresh_rules, context, holder)
     await publish.publish(context, container, record, undo)
     return now if now.ports else None
 
 
-def _plug(
-    context: NetworkContext, record: SandboxRecord, network: Network, endpoint: Endpoint, plugged: list[Endpoint]
+def _attach(
+    context: NetworkContext, record: SandboxRecord, network: Network, endpoint: Endpoint, attached: list[Endpoint]
 ) -> None:
     netlink = netns.open_netlink(record.path)
     with contextlib.closing(netlink):
-        sandbox.plug_in(context, Namespace(record.path, netlink), network, endpoint)
-    plugged.append(endpoint)
+        sandbox.attach_interface(context, Namespace(record.path, netlink), network, endpoint)
+    attached.append(endpoint)
 
 
-def _unplug(context: NetworkContext, record: SandboxRecord, plugged: Sequence[Endpoint]) -> None:
-    for endpoint in plugged:
+def _detach(context: NetworkContext, record: SandboxRecord, attached: Sequence[Endpoint]) -> None:
+    for endpoint in attached:
         context.firewall.remove(endpoint.id)
         sandbox.flush_udp(endpoint)
         netlink = netns.open_netlink(record.path)
         with contextlib.closing(netlink):
-            interfaces.unplug(context.pool, netlink, endpoint.interface, endpoint.veth)
+            interfaces.detach_interface(context.pool, netlink, endpoint.interface, endpoint.veth)
 
 
 def _routes(context: NetworkContext, record: SandboxRecord) -> None:
@@ -219,7 +223,7 @@ async def _resolv_conf(context: NetworkContext, container: Container, record: Sa
     if now != before and record.mode == "own":
         ipv6 = any(endpoint.address6 for endpoint in record.endpoints)
         overrides = hosts_file.overrides(context, container)
-        await context.work(
+        await context.run_in_thread(
             lambda: hosts_file.rewrite_resolv_conf(container.resolv_conf_path, overrides, embedded=now, ipv6=ipv6)
         )
 

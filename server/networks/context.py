@@ -119,7 +119,7 @@ class NetworkContext:
     def __iter__(self) -> Iterator[Network]:
         return iter(list(self.networks.values()))
 
-    async def work(self, function: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
+    async def run_in_thread(self, function: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
         """Runs a blocking function in one of the package's threads. A cancelled caller waits for its end: its changes
         must be known before they can be undone."""
         done = asyncio.get_running_loop().run_in_executor(self.workers, function, *arguments)
@@ -129,7 +129,7 @@ class NetworkContext:
             await asyncio.wait([done])
             raise
 
-    async def sweep(self, function: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
+    async def run_in_background(self, function: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
         """As ``work``, for background work, which must not delay a start."""
         return await asyncio.get_running_loop().run_in_executor(self.sweepers, function, *arguments)
 
@@ -139,7 +139,7 @@ class NetworkContext:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    async def settle(self) -> None:
+    async def wait_teardowns(self) -> None:
         """Waits for every pending teardown."""
         while self.ending:
             await asyncio.wait(list(self.ending.values()))

@@ -13,7 +13,7 @@ from api_models.network import IPAMPool, NetworkCreateRequest
 from engine.common import limits
 from engine.common.errors import Kind, WharfError, conflict, internal, invalid, not_found
 from server.networks import options
-from server.networks.bridges import attach
+from server.networks.bridges import devices
 from server.networks.context import NetworkContext
 from server.networks.ipam import allocator
 from server.networks.ipam.allocator import Network as Subnet
@@ -46,7 +46,7 @@ async def create(context: NetworkContext, request: NetworkCreateRequest) -> Netw
         if not context.ending:
             raise
         # Wait until the subnets of removed networks are free.
-        await context.settle()
+        await context.wait_teardowns()
         await _fill(context, network, request)
     _check_name(context, request.name)  # another create may have used it meanwhile
     async with AsyncExitStack() as undo:
@@ -55,10 +55,10 @@ async def create(context: NetworkContext, request: NetworkCreateRequest) -> Netw
         undo.callback(context.discard, network)
         if network.bridge or network.parent:
             # The device of a removed network with the same name may still exist.
-            if (pending := context.ending.get(attach.ending_key(network))) is not None:
+            if (pending := context.ending.get(devices.removal_key(network))) is not None:
                 await asyncio.wait([pending])
-            undo.push_async_callback(context.work, attach.remove_device, context, network)
-            await context.work(attach.make_device, context, network)
+            undo.push_async_callback(context.run_in_thread, devices.remove_device, context, network)
+            await context.run_in_thread(devices.make_device, context, network)
         await context.store.put(network)
         undo.pop_all()
     _announce(context, network)
@@ -167,7 +167,7 @@ async def _fill(context: NetworkContext, network: Network, request: NetworkCreat
             raise invalid("ipv4 pool is empty")
         network.ipam = []
     else:
-        routes = await context.work(subnets_in_use, context.host)
+        routes = await context.run_in_thread(subnets_in_use, context.host)
         _subnets(context, network, asked, routes)
     network.pools = network.make_pools()
     _devices(context, network)

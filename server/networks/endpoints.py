@@ -85,11 +85,11 @@ def check_endpoint(network: Network, settings: EndpointSettings) -> None:
     if ipam and ipam.link_local_ips:
         problems += [f"invalid link-local IP address: {text}" for text in ipam.link_local_ips if not _local(text)]
     if problems:
-        raise invalid("invalid endpoint settings:\n" + together(problems))
+        raise invalid("invalid endpoint settings:\n" + join_sentences(problems))
     options.endpoint_sysctls(settings.driver_opts)
 
 
-def together(problems: Sequence[str]) -> str:
+def join_sentences(problems: Sequence[str]) -> str:
     """Joins several sentences to one text, like Docker's multierror."""
     return problems[0] if len(problems) == 1 else "\n".join(f"* {text}" for text in problems)
 
@@ -125,7 +125,7 @@ def _check_addresses(network: Network, settings: EndpointSettings) -> list[str]:
     return problems
 
 
-def check_together(networks: Sequence[Network], mode: str) -> None:
+def check_combination(networks: Sequence[Network], mode: str) -> None:
     """Checks that host and none are not combined with other networks.
 
     :raises WharfError: they are.
@@ -159,7 +159,7 @@ def without_ipv6(container: ContainerPlan) -> bool:
     return any(sysctls.get(f"net.ipv6.conf.{name}.disable_ipv6") == "1" for name in ("all", "lo"))
 
 
-def make(context: NetworkContext, container: ContainerPlan, network: Network, settings: EndpointSettings) -> Endpoint:
+def create(context: NetworkContext, container: ContainerPlan, network: Network, settings: EndpointSettings) -> Endpoint:
     """An endpoint with allocated addresses. Undone by :func:`release`.
 
     :raises WharfError: an address is in use or none is left; NOT_FOUND: the network was removed meanwhile.
@@ -250,7 +250,7 @@ def _mac(endpoint: Endpoint, settings: EndpointSettings) -> str:
     return ""
 
 
-def hold(network: Network, endpoint: Endpoint) -> None:
+def reserve(network: Network, endpoint: Endpoint) -> None:
     """Allocates the addresses of a stored endpoint again, after the daemon's start."""
     for interface in endpoint.interfaces:
         for pool in network.pools:

@@ -214,6 +214,6 @@ class SandboxRecord:
         return cls(**raw)
 
 
-def wanted(container_networking: Mapping[str, EndpointSettings], name: str) -> EndpointSettings:
+def settings_for(container_networking: Mapping[str, EndpointSettings], name: str) -> EndpointSettings:
     """The requested settings for one network; empty ones if there are none."""
     return container_networking.get(name) or EndpointSettings()

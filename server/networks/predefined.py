@@ -6,7 +6,7 @@ from ipaddress import ip_interface, ip_network
 
 from engine.common.errors import Kind, WharfError
 from server.networks import options
-from server.networks.bridges import attach, default_bridge
+from server.networks.bridges import default_bridge, devices
 from server.networks.context import NetworkContext
 from server.networks.ipam import allocator
 from server.networks.ipam.pools import default_pools
@@ -44,9 +44,9 @@ async def _configure(context: NetworkContext, network: Network) -> None:
     network.bridge = context.config.bridge_device
     network.enable_ipv6 = settings.ipv6
     known = {_version(config): config for config in network.ipam or ()}
-    device = await context.work(_device_addresses, context, network.bridge)
+    device = await context.run_in_thread(_device_addresses, context, network.bridge)
     taken = [subnet for other in context if other is not network for subnet in other.subnets]
-    routes = await context.work(subnets_in_use, context.host)
+    routes = await context.run_in_thread(subnets_in_use, context.host)
     # Ignore the bridge's own route.
     routes = [route for route in routes if not any(route == address.network for address in device)]
     configs = [_v4(context, known.get(4), device, [*taken, *routes])]
@@ -125,4 +125,4 @@ async def make_devices(context: NetworkContext) -> None:
     """Creates the default bridge's device, at start."""
     network = context.by_name("bridge")
     if network is not None:
-        await context.work(attach.make_device, context, network)
+        await context.run_in_thread(devices.make_device, context, network)

@@ -62,18 +62,18 @@ async def publish(
         return
     endpoint, network = through.endpoint, context.networks[through.endpoint.network]
     defaults = _default_hosts(context, network)
-    wishes = portmap.wishes(container.config, container.host_config, defaults)
-    if not wishes:
+    port_requests = portmap.port_requests(container.config, container.host_config, defaults)
+    if not port_requests:
         return
     taken_by_others: set[tuple[str, int]] = set()
     for attempt in range(256):
         try:
             found = portmap.allocate(
-                context.ports, endpoint.id, wishes, through.target, lambda *port: port in taken_by_others
+                context.ports, endpoint.id, port_requests, through.target, lambda *port: port in taken_by_others
             )
         except WharfError as error:
             if attempt == 0 and context.ending:
-                await context.settle()
+                await context.wait_teardowns()
                 continue
             raise _external(endpoint, error) from None
         undo.callback(context.ports.release, endpoint.id)

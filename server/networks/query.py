@@ -8,7 +8,7 @@ from api_models.filters import Filters
 from api_models.times import rfc3339
 from api_models.until import until_ns
 from engine.common.errors import Kind, WharfError, invalid, not_found
-from server.networks.bridges import attach
+from server.networks.bridges import devices
 from server.networks.context import NetworkContext
 from server.networks.model import Network
 
@@ -148,7 +148,7 @@ async def remove(context: NetworkContext, network: Network) -> None:
     await context.forwarder.drop_zone(network.id)
     if network.bridge or network.parent:
         task = context.spawn(_remove_device(context, network), f"network device {network.name}")
-        key = attach.ending_key(network)
+        key = devices.removal_key(network)
         context.ending[key] = task
         task.add_done_callback(lambda _: context.ending.pop(key, None))
     context.bus.publish("network", "destroy", network.id, {"name": network.name, "type": network.driver})
@@ -159,7 +159,7 @@ async def _remove_device(context: NetworkContext, network: Network) -> None:
     waiting = [context.ending[key] for key in network.endpoints if key in context.ending]
     for task in waiting:
         await task
-    await context.sweep(attach.remove_device, context, network)
+    await context.run_in_background(devices.remove_device, context, network)
 
 
 async def prune(context: NetworkContext, filters: Filters) -> list[str]:

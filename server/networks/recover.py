@@ -14,7 +14,7 @@ from engine.common.errors import WharfError
 from engine.proxy.forward import Listen
 from server.containers.model import Container
 from server.networks import endpoints, options, publish, repair, sandbox
-from server.networks.bridges import attach, bridge, bridge_repair, ownership
+from server.networks.bridges import bridge, bridge_repair, devices, ownership
 from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file, names
 from server.networks.model import BRIDGE, Network, SandboxRecord
@@ -33,18 +33,18 @@ async def recover(context: NetworkContext, running: Sequence[Container], stored:
     gone: list[SandboxRecord] = []
     for record in stored:
         usable = record.container in alive and all(item.network in context.networks for item in record.endpoints)
-        if usable and record.path and not await context.work(netns.exists, record.path):
+        if usable and record.path and not await context.run_in_thread(netns.exists, record.path):
             log.warning("container=%s its network namespace is gone", record.container)
             usable = False
         (kept if usable else gone).append(record)
     for record in kept:
         context.sandboxes[record.container] = record
         for endpoint in record.endpoints:
-            endpoints.hold(context.networks[endpoint.network], endpoint)
+            endpoints.reserve(context.networks[endpoint.network], endpoint)
             for listen in endpoint.listens:
                 _hold_ports(context, endpoint.id, listen)
-        await _agree(context, alive[record.container], record)
-    for record in await context.work(_kernel, context, kept):
+        await _complete_interrupted(context, alive[record.container], record)
+    for record in await context.run_in_thread(_kernel, context, kept):
         await context.store.put_sandbox(record)
     listens = {endpoint.id: endpoint.listens for record in kept for endpoint in record.endpoints if endpoint.listens}
     views: dict[str, ViewRequest] = {}
@@ -54,13 +54,13 @@ async def recover(context: NetworkContext, running: Sequence[Container], stored:
     zones = {network.id: names.zone_of(network) for network in context if network.user_defined and network.endpoints}
     ports = await context.forwarder.recover(listens, views, zones)
     for key, (udp, tcp) in ports.items():
-        await context.work(names.redirect, context.sandboxes[key].path, udp, tcp)
+        await context.run_in_thread(names.redirect, context.sandboxes[key].path, udp, tcp)
     for record in gone:
         await context.store.delete_sandbox(record.container)
-    context.pool.fill()
+    context.pool.refill()
 
 
-async def _agree(context: NetworkContext, container: Container, record: SandboxRecord) -> None:
+async def _complete_interrupted(context: NetworkContext, container: Container, record: SandboxRecord) -> None:
     """Completes a connect or disconnect that was interrupted between its two records: the sandbox's record decides."""
     if record.mode != "own":
         return
@@ -81,7 +81,7 @@ def _hold_ports(context: NetworkContext, owner: str, listen: Listen) -> None:
     for host in hosts:
         wanted = publish.port_range(listen, host)
         if context.ports.conflict(wanted) is None:
-            context.ports.take(owner, wanted)
+            context.ports.allocate(owner, wanted)
 
 
 def _kernel(context: NetworkContext, kept: Sequence[SandboxRecord]) -> list[SandboxRecord]:
@@ -101,11 +101,11 @@ def _kernel(context: NetworkContext, kept: Sequence[SandboxRecord]) -> list[Sand
         if network.config_only or not (network.bridge or network.parent):
             continue
         try:
-            attach.make_device(context, network)
+            devices.make_device(context, network)
         except Exception as error:
             # One unusable network must not prevent the daemon's start; a container's start on it will fail.
             log.error("network=%s cannot be set up: %s", network.name, error)
-    changed = mend(context, kept)
+    changed = restore_links(context, kept)
     _sweep_namespaces(context, {record.path for record in kept})
     _sweep_links(context, {item.veth for record in kept for item in record.endpoints if item.veth})
     return changed
@@ -120,7 +120,7 @@ def _claimed(context: NetworkContext, network: Network) -> bool:
     return True
 
 
-def mend(context: NetworkContext, records: Sequence[SandboxRecord]) -> list[SandboxRecord]:
+def restore_links(context: NetworkContext, records: Sequence[SandboxRecord]) -> list[SandboxRecord]:
     """In a thread: restores missing links of running containers from their records. Returns the changed records."""
     present = bridge_repair.host_links(context)
     changed = []

@@ -50,7 +50,7 @@ def repair(context: NetworkContext, record: SandboxRecord, present: Mapping[str,
         for endpoint in lost:
             network = context.networks[endpoint.network]
             log.info("container=%s is attached to network %s again", record.container, network.name)
-            sandbox.plug_in(context, Namespace(record.path, netlink), network, endpoint)
+            sandbox.attach_interface(context, Namespace(record.path, netlink), network, endpoint)
         interfaces.set_default_routes(netlink, sandbox.default_routes(context, record.endpoints))
     return True
 

@@ -16,11 +16,11 @@ from engine.common.errors import Kind, WharfError, not_found
 from server.containers.neighbours import Sandbox
 from server.containers.plan import ContainerPlan
 from server.networks import endpoints, options, publish
-from server.networks.bridges import attach, bridge_repair, interfaces
+from server.networks.bridges import bridge_repair, devices, interfaces
 from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file, names
 from server.networks.ipam.allocator import Network as Subnet
-from server.networks.model import BRIDGE, Endpoint, Network, SandboxRecord, wanted
+from server.networks.model import BRIDGE, Endpoint, Network, SandboxRecord, settings_for
 from server.networks.netlink import conntrack, netns
 from server.networks.netlink.namespace_pool import Namespace
 from server.networks.netlink.rtnetlink import Netlink
@@ -51,16 +51,16 @@ async def start(context: NetworkContext, container: ContainerPlan) -> Sandbox:
             await _own(context, container, record, undo)
         else:
             await _plain(context, container, record, undo)
-        files = await context.work(hosts_file.write_all, *hosts_file.plan(context, container, record))
+        files = await context.run_in_thread(hosts_file.write_all, *hosts_file.build_plan(context, container, record))
         await context.store.put_sandbox(record)
         undo.push_async_callback(context.store.delete_sandbox, container.id)
         context.sandboxes[container.id] = record
         undo.pop_all()
     context.last.pop(container.id, None)
     for endpoint in record.endpoints:
-        announce(context, endpoint, "connect")
+        publish_event(context, endpoint, "connect")
     linked = hosts_file.legacy_links(context, container)
-    await hosts_file.tell_linkers(context, container)
+    await hosts_file.update_linkers(context, container)
     return Sandbox(
         netns_path=record.path or None,
         host=mode == "host",
@@ -110,13 +110,13 @@ async def _plain(
     """The modes host and none: an endpoint to show, and for none a namespace with only a loopback."""
     for name in container.networking:
         network = context.get(name)
-        endpoint = endpoints.make(context, container, network, wanted(container.networking, name))
+        endpoint = endpoints.create(context, container, network, settings_for(container.networking, name))
         undo.callback(endpoints.release, network, endpoint)
         record.endpoints.append(endpoint)
     if record.mode == "none":
         owned = container.host_config.userns_mode != "host"
-        undo.push_async_callback(context.work, _remove_all, context, record)
-        await context.work(_build, context, record, (), (), owned)
+        undo.push_async_callback(context.run_in_thread, _remove_all, context, record)
+        await context.run_in_thread(_build, context, record, (), (), owned)
 
 
 async def _own(context: NetworkContext, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack) -> None:
@@ -129,7 +129,7 @@ async def _own(context: NetworkContext, container: ContainerPlan, record: Sandbo
                 gone = f"could not find a network matching network mode {name}: {gone}"
             raise not_found(gone)
         endpoints.check_endpoint(network, settings)
-        await attach.ensure_ready(context, network)
+        await devices.ensure_ready(context, network)
         endpoint = await _allocated(context, container, network)
         undo.callback(endpoints.release, network, endpoint)
         record.endpoints.append(endpoint)
@@ -137,24 +137,24 @@ async def _own(context: NetworkContext, container: ContainerPlan, record: Sandbo
     _name_interfaces(context, record)
     await publish.publish(context, container, record, undo)
     _open_links(context, container, record)
-    plugs = [(context.networks[item.network], item) for item in record.endpoints]
+    pairs = [(context.networks[item.network], item) for item in record.endpoints]
     gateways = default_routes(context, record.endpoints)
     # Register the undo first: a cancelled caller doesn't learn what was created.
-    undo.push_async_callback(context.work, _remove_all, context, record)
-    await context.work(_build, context, record, plugs, gateways, container.host_config.userns_mode != "host")
-    await names.announce(context, container, record, undo)
+    undo.push_async_callback(context.run_in_thread, _remove_all, context, record)
+    await context.run_in_thread(_build, context, record, pairs, gateways, container.host_config.userns_mode != "host")
+    await names.register(context, container, record, undo)
 
 
 async def _allocated(context: NetworkContext, container: ContainerPlan, network: Network) -> Endpoint:
-    settings = wanted(container.networking, network.name)
+    settings = settings_for(container.networking, network.name)
     try:
-        return endpoints.make(context, container, network, settings)
+        return endpoints.create(context, container, network, settings)
     except WharfError:
         if not context.ending:
             raise
     # An address may belong to a container that has just stopped.
-    await context.settle()
-    return endpoints.make(context, container, network, settings)
+    await context.wait_teardowns()
+    return endpoints.create(context, container, network, settings)
 
 
 def _name_interfaces(context: NetworkContext, record: SandboxRecord) -> None:
@@ -182,7 +182,7 @@ def free_interface(network: Network, endpoint: Endpoint, taken: set[str]) -> str
 def _build(
     context: NetworkContext,
     record: SandboxRecord,
-    plugs: Sequence[tuple[Network, Endpoint]],
+    pairs: Sequence[tuple[Network, Endpoint]],
     gateways: Sequence[interfaces.DefaultRoute],
     owned: bool,  # noqa: FBT001 - passed on by an executor
 ) -> None:
@@ -192,17 +192,17 @@ def _build(
 
     The record has what was created, also after a failure: :func:`_remove_all` removes it.
     """
-    ready = any(network.driver == BRIDGE and endpoint.interface == "eth0" for network, endpoint in plugs)
+    ready = any(network.driver == BRIDGE and endpoint.interface == "eth0" for network, endpoint in pairs)
     space = context.pool.take(owned=owned) if ready else context.pool.make(veth=False, owned=owned)
     record.path = space.path
     with contextlib.closing(space):
-        for network, endpoint in plugs:
-            plug_in(context, space, network, endpoint)
+        for network, endpoint in pairs:
+            attach_interface(context, space, network, endpoint)
         if gateways:
             interfaces.set_default_routes(space.netlink, gateways)
 
 
-def plug_in(context: NetworkContext, space: Namespace, network: Network, endpoint: Endpoint) -> None:
+def attach_interface(context: NetworkContext, space: Namespace, network: Network, endpoint: Endpoint) -> None:
     """In a thread: attaches one interface, and opens the firewall for it. Undoes itself on failure."""
     opened = elements(endpoint)
     context.firewall.check()
@@ -217,16 +217,20 @@ def plug_in(context: NetworkContext, space: Namespace, network: Network, endpoin
 
 
 def _attach(context: NetworkContext, space: Namespace, network: Network, endpoint: Endpoint) -> None:
-    plug = attach.plug(network, endpoint)
+    spec = devices.interface_spec(network, endpoint)
     index = network.index
     try:
-        endpoint.veth = interfaces.plug_in(context.pool, space, attach.attacher(context, network, endpoint), plug)
+        endpoint.veth = interfaces.attach_interface(
+            context.pool, space, devices.attacher(context, network, endpoint), spec
+        )
     except OSError:
         # Another program may have deleted the bridge a moment ago.
         if not bridge_repair.restore(context, network) and network.index == index:
             raise
         index = network.index
-        endpoint.veth = interfaces.plug_in(context.pool, space, attach.attacher(context, network, endpoint), plug)
+        endpoint.veth = interfaces.attach_interface(
+            context.pool, space, devices.attacher(context, network, endpoint), spec
+        )
     if index != network.index and network.driver == BRIDGE:
         # It was deleted and restored, before it could know this link.
         bridge_repair.join(context, network, endpoint)
@@ -284,7 +288,7 @@ async def stop(context: NetworkContext, container: ContainerPlan) -> None:
         return
     context.last[container.id] = record
     for endpoint in record.endpoints:
-        announce(context, endpoint, "disconnect")
+        publish_event(context, endpoint, "disconnect")
     task = context.spawn(_take_down(context, record), f"network teardown {container.id[:12]}")
     context.ending[container.id] = task
     task.add_done_callback(lambda _: context.ending.pop(container.id, None))
@@ -304,11 +308,11 @@ async def _take_down(context: NetworkContext, record: SandboxRecord) -> None:
 
 async def take_down(context: NetworkContext, record: SandboxRecord) -> None:
     """Removes everything of a sandbox; missing parts are fine. Releases addresses and ports last."""
-    await names.withdraw(context, record)
+    await names.unregister(context, record)
     for endpoint in record.endpoints:
         if endpoint.listens:
             await context.forwarder.release(endpoint.id)
-    await context.sweep(_remove_all, context, record)
+    await context.run_in_background(_remove_all, context, record)
     for endpoint in record.endpoints:
         context.ports.release(endpoint.id)
         network = context.networks.get(endpoint.network)
@@ -339,7 +343,7 @@ def flush_udp(endpoint: Endpoint) -> None:
             log.warning("endpoint=%s flows of UDP ports stay: %s", endpoint.id, error)
 
 
-def announce(context: NetworkContext, endpoint: Endpoint, action: str) -> None:
+def publish_event(context: NetworkContext, endpoint: Endpoint, action: str) -> None:
     """A build step is not a container of a user: publishes no events for it."""
     network = context.networks.get(endpoint.network)
     known = context.containers is None or context.containers.find(endpoint.container) is not None

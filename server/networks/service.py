@@ -17,12 +17,12 @@ from server.containers.model import Container
 from server.containers.neighbours import Sandbox
 from server.containers.plan import ContainerPlan
 from server.networks import connect, create, endpoints, predefined, query, recover, sandbox, settings
-from server.networks.bridges import attach, bridge, ownership
-from server.networks.bridges.restore import Restorer
+from server.networks.bridges import bridge, devices, ownership
+from server.networks.bridges.reconciler import Reconciler
 from server.networks.context import Bus, Containers, NetworkContext, Store
 from server.networks.dns import hosts_file, names
 from server.networks.ipam.allocator import default_pool
-from server.networks.model import BRIDGE, Network, SandboxRecord, wanted
+from server.networks.model import BRIDGE, Network, SandboxRecord, settings_for
 from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import NamespacePool, mark
 from server.networks.netlink.rtnetlink import Netlink
@@ -59,14 +59,14 @@ class Networks:
         self.context = NetworkContext(config, pools, store, bus, host, pool, firewall, forwarder, workers, sweepers)
         self._stored: Sequence[SandboxRecord] = ()
         self._recovered = False
-        self._restorer = Restorer(self.context)
+        self._restorer = Reconciler(self.context)
 
     async def open(self) -> None:
         """Reads the records and creates the predefined networks.
 
         :raises WharfError: a flag can't be satisfied, or another engine manages the bridge.
         """
-        await self.context.work(ownership.claim_engine, self.context)
+        await self.context.run_in_thread(ownership.claim_engine, self.context)
         found, self._stored = await self.context.store.load()
         for network in found:
             network.pools = network.make_pools()
@@ -90,7 +90,7 @@ class Networks:
         context = self.context
         context.closed = True
         await self._restorer.close()
-        await context.settle()
+        await context.wait_teardowns()
         busy = not self._recovered or any(record.mode == "own" for record in context.sandboxes.values())
         await context.forwarder.close(end=not busy)
         await asyncio.to_thread(self._close, busy)
@@ -101,7 +101,7 @@ class Networks:
         if not busy:
             context.firewall.stop()
             for network in context:
-                if ownership.owns_bridge(context, network) and not attach.adopted(context, network):
+                if ownership.owns_bridge(context, network) and not devices.is_adopted(context, network):
                     with contextlib.suppress(OSError):
                         bridge.remove(context.host, network.bridge, mark(context.config.network_name))
         # Also after a failed start: the mount stays while a namespace is left.
@@ -120,17 +120,17 @@ class Networks:
         """
         endpoints.normalize(self.context, container)
         found = [network for name in container.networking if (network := self.context.find(name))]
-        endpoints.check_together(found, container.host_config.network_mode)
+        endpoints.check_combination(found, container.host_config.network_mode)
         problems = []
         for network in found:
             try:
-                endpoints.check_endpoint(network, wanted(container.networking, network.name))
+                endpoints.check_endpoint(network, settings_for(container.networking, network.name))
             except WharfError as error:
                 if error.kind is not Kind.INVALID_ARGUMENT:
                     raise
                 problems.append(f"invalid config for network {network.name}: {error.message}")
         if problems:
-            raise invalid(endpoints.together(problems))
+            raise invalid(endpoints.join_sentences(problems))
         if endpoints.network_key(container) == "bridge" and container.host_config.links:
             self._check_links(container)
         if container.host_config.network_mode.startswith("container:"):
@@ -172,9 +172,9 @@ class Networks:
         for endpoint in record.endpoints:
             network = self.context.networks[endpoint.network]
             endpoint.name = container.name
-            chosen = wanted(container.networking, network.name)
+            chosen = settings_for(container.networking, network.name)
             endpoint.dns_names = endpoints.dns_names(container, chosen, network)
-        await names.tell_zones(self.context, record)
+        await names.send_zones(self.context, record)
         await self.context.store.put_sandbox(record)
 
     def settings(self, container: Container) -> dict[str, Any]:
@@ -215,7 +215,7 @@ class Networks:
         if self.context.save_container is not None:
             await self.context.save_container(client)
         if client.id in self.context.sandboxes:
-            await hosts_file.tell_linkers(self.context, server)
+            await hosts_file.update_linkers(self.context, server)
 
     # called by routes
 
@@ -281,7 +281,7 @@ class Networks:
             target = self.context.containers.get(container)
         async with target.lock:
             if self.context.find(key) is None and (force or not target.state.running):
-                await connect.forget(self.context, key, target)  # the network was removed
+                await connect.remove_settings(self.context, key, target)  # the network was removed
             else:
                 await connect.disconnect(self.context, self.context.get(key), target)
 
@@ -296,7 +296,7 @@ class Networks:
     async def _rewired(self, container: str, udp: int, tcp: int) -> None:
         record = self.context.sandboxes.get(container)
         if record is not None:
-            await self.context.work(names.redirect, record.path, udp, tcp)
+            await self.context.run_in_thread(names.redirect, record.path, udp, tcp)
 
     async def restore(self) -> None:
         """On reload: restores devices, links and rules that other programs removed."""
@@ -304,8 +304,10 @@ class Networks:
         for network in self.context:
             if network.parent or (network.bridge and not network.ready):
                 try:
-                    await self.context.work(attach.make_device, self.context, network)
+                    await self.context.run_in_thread(devices.make_device, self.context, network)
                 except (WharfError, OSError) as error:
                     log.error("network=%s cannot be restored: %s", network.name, error)
-        for record in await self.context.work(recover.mend, self.context, list(self.context.sandboxes.values())):
+        for record in await self.context.run_in_thread(
+            recover.restore_links, self.context, list(self.context.sandboxes.values())
+        ):
             await self.context.store.put_sandbox(record)

@@ -67,7 +67,7 @@ def _ports(
     if record is None or not any(context.networks[item.network].driver == BRIDGE for item in record.endpoints):
         return {}  # only bridges publish
     spans = [span for endpoint in record.endpoints for span in endpoint.ports]
-    return portmap.shown(spans, container.config, container.host_config)
+    return portmap.inspect_ports(spans, container.config, container.host_config)
 
 
 def _endpoint(

@@ -16,7 +16,7 @@ OWN_DATA = {
     "server/networks/proxy_client.py",
     "engine/proxy/proxy.py",
     "server/containers/spec/seccomp.py",
-    "engine/shim/leftovers.py",
+    "engine/shim/cgroup_cleanup.py",
     "engine/shim/logs/opening.py",
     "engine/shim/protocol.py",
     "engine/shim/logs/remote/driver.py",

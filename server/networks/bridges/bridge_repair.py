@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 
 from engine.common.errors import Kind, WharfError
-from server.networks.bridges import attach
+from server.networks.bridges import devices
 from server.networks.bridges.interfaces import BridgePort
 from server.networks.context import NetworkContext
 from server.networks.model import BRIDGE, Endpoint, Network
@@ -36,7 +36,7 @@ def restore(context: NetworkContext, network: Network, present: Mapping[str, Lin
         try:
             damage = _damage(context, network)
             if damage:
-                attach.make_device(context, network)
+                devices.make_device(context, network)
             ports = _join_all(context, network, host_links(context) if present is None else present)
         except (OSError, WharfError) as error:
             reason = error.message if isinstance(error, WharfError) else str(error)
@@ -63,10 +63,10 @@ def _damage(context: NetworkContext, network: Network) -> str:
         return "was replaced"
     if not link.up:
         return "was set down"
-    if attach.adopted(context, network):
+    if devices.is_adopted(context, network):
         return ""  # the administrator manages its addresses
     have = {address.ip for index, address in context.host.addresses(link.index) if index == link.index}
-    missing = [str(address) for address in attach.bridge_addresses(network) if address.ip not in have]
+    missing = [str(address) for address in devices.bridge_addresses(network) if address.ip not in have]
     return f"lost {' and '.join(missing)}" if missing else ""
 
 
@@ -86,7 +86,7 @@ def join(context: NetworkContext, network: Network, endpoint: Endpoint) -> bool:
 
     :raises OSError: the bridge is gone.
     """
-    port = attach.attacher(context, network, endpoint)
+    port = devices.attacher(context, network, endpoint)
     assert isinstance(port, BridgePort)
     try:
         port.join(endpoint.veth)

@@ -25,7 +25,7 @@ from server.networks.netlink.rtnetlink import (
 
 
 @dataclass(frozen=True, slots=True)
-class Plug:
+class InterfaceSpec:
     """The properties of a container's interface. ``name`` is its name inside.
 
     ``routes``: (destination, gateway) in addition to the subnet's route. ``sysctls`` with ``IFNAME`` in their names are
@@ -53,7 +53,7 @@ class DefaultRoute:
 class Attacher(Protocol):
     """A driver's part: the link that becomes the interface inside."""
 
-    def attach(self, pool: NamespacePool, space: Namespace, plug: Plug) -> str:
+    def attach(self, pool: NamespacePool, space: Namespace, spec: InterfaceSpec) -> str:
         """Creates the link inside and returns the name of its host end ("" if there is none). Undoes itself on
         failure."""
         ...
@@ -68,13 +68,13 @@ class BridgePort:
     hairpin: bool = False
     isolated: bool = False
 
-    def attach(self, pool: NamespacePool, space: Namespace, plug: Plug) -> str:
-        if space.veth and plug.name == "eth0":
+    def attach(self, pool: NamespacePool, space: Namespace, spec: InterfaceSpec) -> str:
+        if space.veth and spec.name == "eth0":
             veth, space.veth = space.veth, ""
         else:
-            veth = pool.add_veth(space.path, plug.name, plug.mtu)
+            veth = pool.add_veth(space.path, spec.name, spec.mtu)
         try:
-            self.join(veth, plug.mtu)
+            self.join(veth, spec.mtu)
         except BaseException:
             with contextlib.suppress(OSError):
                 pool.delete_link(veth)
@@ -97,28 +97,28 @@ class BridgePort:
         self.host.run(*messages)
 
 
-def plug_in(pool: NamespacePool, space: Namespace, attacher: Attacher, plug: Plug) -> str:
+def attach_interface(pool: NamespacePool, space: Namespace, attacher: Attacher, spec: InterfaceSpec) -> str:
     """Attaches one interface; returns the name of its link's host end."""
     with ExitStack() as undo:
-        veth = attacher.attach(pool, space, plug)
+        veth = attacher.attach(pool, space, spec)
         if veth:
             undo.callback(_quietly, lambda: pool.delete_link(veth))
         else:
-            undo.callback(_quietly, lambda: space.netlink.run(link_delete(plug.name)))
-        link = space.netlink.link(plug.name)
+            undo.callback(_quietly, lambda: space.netlink.run(link_delete(spec.name)))
+        link = space.netlink.link(spec.name)
         if link is None:
-            raise OSError(errno.ENODEV, "the interface is missing in the container's namespace", plug.name)
-        settings = dict(plug.sysctls)
-        if plug.ipv6:
-            settings = {f"net/ipv6/conf/{plug.name}/disable_ipv6": "0", **settings}
-        elif not space.quiet(plug.name):
-            netns.without_ipv6(space.path, plug.name)
+            raise OSError(errno.ENODEV, "the interface is missing in the container's namespace", spec.name)
+        settings = dict(spec.sysctls)
+        if spec.ipv6:
+            settings = {f"net/ipv6/conf/{spec.name}/disable_ipv6": "0", **settings}
+        elif not space.ipv6_disabled(spec.name):
+            netns.without_ipv6(space.path, spec.name)
         if settings:
             netns.sysctls(space.path, settings)
-        messages: list[Message] = [link_set(index=link.index, mac=plug.mac, mtu=plug.mtu, up=True)]
-        messages += [address_add(link.index, address) for address in plug.addresses]
+        messages: list[Message] = [link_set(index=link.index, mac=spec.mac, mtu=spec.mtu, up=True)]
+        messages += [address_add(link.index, address) for address in spec.addresses]
         messages += [
-            route_add(destination, gateway=gateway, interface=link.index) for destination, gateway in plug.routes
+            route_add(destination, gateway=gateway, interface=link.index) for destination, gateway in spec.routes
         ]
         space.netlink.run(*messages)
         undo.pop_all()
@@ -130,7 +130,7 @@ def _quietly(action: Callable[[], object]) -> None:
         action()
 
 
-def unplug(pool: NamespacePool, netlink: Netlink | None, name: str, veth: str) -> None:
+def detach_interface(pool: NamespacePool, netlink: Netlink | None, name: str, veth: str) -> None:
     """Removes an interface by whichever of its ends still exists."""
     if veth:
         pool.delete_link(veth)

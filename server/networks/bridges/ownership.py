@@ -6,7 +6,7 @@ functions block: call them in a thread.
 
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
-from server.networks.claims import Claimed
+from server.networks.claims import ClaimConflict
 from server.networks.context import NetworkContext
 from server.networks.model import BRIDGE, Network
 
@@ -20,12 +20,12 @@ def claim_engine(context: NetworkContext) -> None:
     """
     config = context.config
     try:
-        context.claims.take(_table(context), wait=_WAIT)
+        context.claims.claim(_table(context), wait=_WAIT)
         if config.bridge != "none":
             # An administrator's bridge (--bridge) may serve several engines, our own (--bridge-name) only one.
             sharer = config.network_name if config.bridge else ""
-            context.claims.take(_bridge(config.bridge_device), sharer=sharer, wait=_WAIT)
-    except Claimed as error:
+            context.claims.claim(_bridge(config.bridge_device), sharer=sharer, wait=_WAIT)
+    except ClaimConflict as error:
         raise WharfError(
             Kind.INVALID_ARGUMENT,
             f"bridge {config.bridge_device} is managed by another engine in this network namespace ({error.holder}): "
@@ -39,8 +39,8 @@ def claim_bridge(context: NetworkContext, network: Network) -> None:
     :raises WharfError: PERMISSION_DENIED: a running engine in this network namespace manages the bridge.
     """
     try:
-        context.claims.take(_bridge(network.bridge))
-    except Claimed as error:
+        context.claims.claim(_bridge(network.bridge))
+    except ClaimConflict as error:
         raise WharfError(
             Kind.PERMISSION_DENIED,
             f"bridge {network.bridge} of network {network.name} is managed by another engine in this network namespace "
@@ -49,7 +49,7 @@ def claim_bridge(context: NetworkContext, network: Network) -> None:
 
 
 def owns_bridge(context: NetworkContext, network: Network) -> bool:
-    return network.driver == BRIDGE and context.claims.holds(_bridge(network.bridge))
+    return network.driver == BRIDGE and context.claims.owns(_bridge(network.bridge))
 
 
 def release_bridge(context: NetworkContext, network: Network) -> None:

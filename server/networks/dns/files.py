@@ -113,25 +113,25 @@ class Overrides:
         ]
 
 
-def _apply(host: ResolvConf, wanted: Overrides) -> ResolvConf:
-    search = host.search if wanted.search is None else wanted.search
+def _apply(host: ResolvConf, overrides: Overrides) -> ResolvConf:
+    search = host.search if overrides.search is None else overrides.search
     return ResolvConf(
         host.path,
-        host.servers if wanted.servers is None else wanted.servers,
+        host.servers if overrides.servers is None else overrides.servers,
         () if search == (".",) else search,
-        host.options if wanted.options is None else wanted.options,
+        host.options if overrides.options is None else overrides.options,
     )
 
 
-def legacy(host: ResolvConf, wanted: Overrides, *, host_network: bool = False, ipv6: bool = False) -> str:
+def from_host(host: ResolvConf, overrides: Overrides, *, host_network: bool = False, ipv6: bool = False) -> str:
     """The resolv.conf for the default bridge, ``none`` and ``host``: the host's file with the overrides.
 
     A server on the host's loopback can't be reached from inside; the public ones replace it if none is left.
     """
-    conf = _apply(host, wanted)
+    conf = _apply(host, overrides)
     servers: Sequence[str] = conf.servers
     removed = False
-    if not host_network and wanted.servers is None:
+    if not host_network and overrides.servers is None:
         servers = [server for server in servers if not is_loopback(server)]
         if not ipv6:
             servers = [server for server in servers if ":" not in server] or servers
@@ -145,9 +145,9 @@ def legacy(host: ResolvConf, wanted: Overrides, *, host_network: bool = False, i
         tail.append("# Used default nameservers.")
     elif removed:
         tail.append("# Invalid nameservers were removed.")
-    tail.append(f"# Overrides: [{' '.join(wanted.names())}]")
+    tail.append(f"# Overrides: [{' '.join(overrides.names())}]")
     if _ndots(conf.options):
-        tail.append(f"# Option ndots from: {_source(wanted)}")
+        tail.append(f"# Option ndots from: {_source(overrides)}")
     return _RESOLV_HEAD + _body(servers, conf.search, conf.options) + "\n" + "\n".join(tail) + "\n"
 
 
@@ -155,29 +155,29 @@ def _ndots(options: Sequence[str]) -> bool:
     return any(option.startswith("ndots:") for option in options)
 
 
-def _source(wanted: Overrides) -> str:
-    return "override" if wanted.options is not None else "host"
+def _source(overrides: Overrides) -> str:
+    return "override" if overrides.options is not None else "host"
 
 
-def embedded(host: ResolvConf, wanted: Overrides) -> tuple[str, list[tuple[str, bool]]]:
+def embedded(host: ResolvConf, overrides: Overrides) -> tuple[str, list[tuple[str, bool]]]:
     """The resolv.conf for user networks: the embedded server only, and the (server, queried from the host?) behind
     it."""
-    conf = _apply(host, wanted)
+    conf = _apply(host, overrides)
     options = list(conf.options)
     if _ndots(options):
-        source = _source(wanted)
+        source = _source(overrides)
     else:
         options.append("ndots:0")
         source = "internal"
     # A server given for this container is in its own namespace, also on loopback.
-    servers = [(server, wanted.servers is None and is_loopback(server)) for server in conf.servers]
+    servers = [(server, overrides.servers is None and is_loopback(server)) for server in conf.servers]
     if not servers:
         servers = [(server, False) for server in PUBLIC_SERVERS]
     shown = " ".join(f"host({server})" if from_host else server for server, from_host in servers)
     tail = [
         f"# Based on host file: '{host.path}' (internal resolver)",
         f"# ExtServers: [{shown}]",
-        f"# Overrides: [{' '.join(wanted.names())}]",
+        f"# Overrides: [{' '.join(overrides.names())}]",
         f"# Option ndots from: {source}",
     ]
     return _RESOLV_HEAD + _body([EMBEDDED_DNS], conf.search, options) + "\n" + "\n".join(tail) + "\n", servers

@@ -44,7 +44,7 @@ def paths(container: ContainerPlan) -> dict[str, str]:
     return dict(zip(_FILES, (container.hosts_path, container.hostname_path, container.resolv_conf_path), strict=True))
 
 
-def plan(context: NetworkContext, container: ContainerPlan, record: SandboxRecord) -> tuple[Plan]:
+def build_plan(context: NetworkContext, container: ContainerPlan, record: SandboxRecord) -> tuple[Plan]:
     """Reads the records (in the loop); the files are written in a thread."""
     record.hosts = [*_extra_hosts(context, container), *_links(context, container, record)]
     own = [line for endpoint in record.endpoints for line in own_lines(container, endpoint)]
@@ -185,31 +185,31 @@ def _overrides(context: NetworkContext, container: ContainerPlan) -> files.Overr
     )
 
 
-def write_all(wanted: Plan) -> dict[str, str]:
+def write_all(plan: Plan) -> dict[str, str]:
     """In a thread: writes the three files; returns path inside → path on the host."""
-    host_network = wanted.mode == "host"
-    private.make_directory(os.path.dirname(wanted.paths["/etc/hosts"]), 0o710)
-    files.write(wanted.paths["/etc/hostname"], (wanted.hostname or socket.gethostname()) + "\n")
+    host_network = plan.mode == "host"
+    private.make_directory(os.path.dirname(plan.paths["/etc/hosts"]), 0o710)
+    files.write(plan.paths["/etc/hostname"], (plan.hostname or socket.gethostname()) + "\n")
     if host_network:
         text = _read("/etc/hosts")
         if text and not text.endswith("\n"):
             text += "\n"
-        text += "".join(f"{address}\t{names}\n" for address, names in wanted.hosts)
+        text += "".join(f"{address}\t{names}\n" for address, names in plan.hosts)
     else:
-        text = files.hosts(wanted.hosts, ipv6=not wanted.without_ipv6)
-    files.write(wanted.paths["/etc/hosts"], text)
+        text = files.hosts(plan.hosts, ipv6=not plan.without_ipv6)
+    files.write(plan.paths["/etc/hosts"], text)
     host = files.host_resolv_conf()
-    if wanted.embedded:
-        text, _ = files.embedded(host, wanted.resolv_conf)
+    if plan.embedded:
+        text, _ = files.embedded(host, plan.resolv_conf)
     else:
-        text = files.legacy(host, wanted.resolv_conf, host_network=host_network, ipv6=wanted.ipv6)
-    _write_unless_edited(wanted.paths["/etc/resolv.conf"], text)
-    return dict(wanted.paths)
+        text = files.from_host(host, plan.resolv_conf, host_network=host_network, ipv6=plan.ipv6)
+    _write_unless_edited(plan.paths["/etc/resolv.conf"], text)
+    return dict(plan.paths)
 
 
-def upstreams(wanted: files.Overrides) -> list[tuple[str, bool]]:
+def upstreams(chosen: files.Overrides) -> list[tuple[str, bool]]:
     """In a thread: the name servers behind the embedded one; the flag: queried from the host's namespace."""
-    return files.embedded(files.host_resolv_conf(), wanted)[1]
+    return files.embedded(files.host_resolv_conf(), chosen)[1]
 
 
 def overrides(context: NetworkContext, container: ContainerPlan) -> files.Overrides:
@@ -247,14 +247,14 @@ def change_hosts(path: str, remove: Sequence[tuple[str, str]], add: Sequence[tup
         files.write(path, "".join(f"{line}\n" for line in lines))
 
 
-def rewrite_resolv_conf(path: str, wanted: files.Overrides, *, embedded: bool, ipv6: bool) -> None:
+def rewrite_resolv_conf(path: str, chosen: files.Overrides, *, embedded: bool, ipv6: bool) -> None:
     """In a thread: after the container joined its first user network, or left the last one."""
     host = files.host_resolv_conf()
-    text = files.embedded(host, wanted)[0] if embedded else files.legacy(host, wanted, ipv6=ipv6)
+    text = files.embedded(host, chosen)[0] if embedded else files.from_host(host, chosen, ipv6=ipv6)
     _write_unless_edited(path, text)
 
 
-async def tell_linkers(context: NetworkContext, container: ContainerPlan) -> None:
+async def update_linkers(context: NetworkContext, container: ContainerPlan) -> None:
     """Updates the hosts files of running containers that link to this one on the default bridge."""
     record = context.sandboxes.get(container.id)
     bridge = context.by_name("bridge")
@@ -273,5 +273,5 @@ async def tell_linkers(context: NetworkContext, container: ContainerPlan) -> Non
             other.hosts = after
             stale = [line for line in before if line not in after]
             fresh = [line for line in after if line not in before]
-            await context.work(change_hosts, client.hosts_path, stale, fresh)
+            await context.run_in_thread(change_hosts, client.hosts_path, stale, fresh)
             await context.store.put_sandbox(other)

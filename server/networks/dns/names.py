@@ -16,23 +16,23 @@ from server.networks.proxy_client import ViewRequest, Zone
 _TABLE = "wharf-dns"
 
 
-async def announce(
+async def register(
     context: NetworkContext, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack
 ) -> None:
     """Publishes the container's names, and starts its name service."""
-    undo.push_async_callback(withdraw, context, record)
-    await tell_zones(context, record)
-    await tell_view(context, container, record)
+    undo.push_async_callback(unregister, context, record)
+    await send_zones(context, record)
+    await send_view(context, container, record)
 
 
-async def tell_zones(context: NetworkContext, record: SandboxRecord) -> None:
+async def send_zones(context: NetworkContext, record: SandboxRecord) -> None:
     for endpoint in record.endpoints:
         network = context.networks.get(endpoint.network)
         if network is not None and network.user_defined:
-            await tell_zone(context, network)
+            await send_zone(context, network)
 
 
-async def tell_zone(context: NetworkContext, network: Network) -> None:
+async def send_zone(context: NetworkContext, network: Network) -> None:
     """Sends the names of one network."""
     await context.forwarder.set_zone(network.id, zone_of(network))
 
@@ -69,13 +69,13 @@ async def view_request(context: NetworkContext, container: ContainerPlan, record
     return ViewRequest(record.path, tuple(zones), links, tuple(upstreams))
 
 
-async def tell_view(context: NetworkContext, container: ContainerPlan, record: SandboxRecord) -> None:
+async def send_view(context: NetworkContext, container: ContainerPlan, record: SandboxRecord) -> None:
     """Starts (or stops) serving 127.0.0.11 in the container's namespace."""
     if not hosts_file.uses_embedded(context, record):
         await context.forwarder.drop_view(container.id)
         return
     udp, tcp = await context.forwarder.view(container.id, await view_request(context, container, record))
-    await context.work(redirect, record.path, udp, tcp)
+    await context.run_in_thread(redirect, record.path, udp, tcp)
 
 
 def redirect(path: str, udp: int, tcp: int) -> None:
@@ -101,7 +101,7 @@ table ip {_TABLE} {{
             nft.run(f"delete table ip {_TABLE}\n{rules}")
 
 
-async def withdraw(context: NetworkContext, record: SandboxRecord) -> None:
+async def unregister(context: NetworkContext, record: SandboxRecord) -> None:
     """Removes its names and stops its name service."""
     await context.forwarder.drop_view(record.container)
     for endpoint in record.endpoints:
@@ -110,4 +110,4 @@ async def withdraw(context: NetworkContext, record: SandboxRecord) -> None:
             continue
         endpoint.dns_names, names = [], endpoint.dns_names
         if names:
-            await tell_zone(context, network)
+            await send_zone(context, network)

@@ -28,7 +28,7 @@ class Namespace:
     veth: str = ""
     index: int = 0  # of the prepared eth0, inside
 
-    def quiet(self, name: str) -> bool:
+    def ipv6_disabled(self, name: str) -> bool:
         """Whether the pool prepared the interface, so that IPv6 is disabled on it already."""
         return bool(self.index) and name == "eth0"
 
@@ -80,10 +80,10 @@ class NamespacePool:
             return self.make(veth=True, owned=False)
         with self._lock:
             found = self._ready.pop(0) if self._ready else None
-        self.fill()
+        self.refill()
         return found or self.make(veth=True)
 
-    def fill(self) -> None:
+    def refill(self) -> None:
         """Starts the creation of missing ones in the background."""
         with self._lock:
             missing = 0 if self._closed else self._size - len(self._ready) - self._making

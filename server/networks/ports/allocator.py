@@ -22,7 +22,7 @@ class PortRange:
     def __len__(self) -> int:
         return self.last - self.first + 1
 
-    def meets(self, other: "PortRange") -> bool:
+    def overlaps(self, other: "PortRange") -> bool:
         """Whether both have a port of an address in common."""
         if self.protocol != other.protocol or self.last < other.first or other.last < self.first:
             return False
@@ -50,19 +50,19 @@ class PortAllocator:
         """The allocated range that conflicts with ``wanted``, if any."""
         if len(wanted) == 1:
             near = self._by_port.get((wanted.protocol, wanted.first), ())
-            found = next((held for held in near if held.meets(wanted)), None)
-            return found or next((held for held in self._ranges if held.meets(wanted)), None)
+            found = next((held for held in near if held.overlaps(wanted)), None)
+            return found or next((held for held in self._ranges if held.overlaps(wanted)), None)
         for held in self._ranges:
-            if held.meets(wanted):
+            if held.overlaps(wanted):
                 return held
         for (protocol, port), singles in self._by_port.items():
             if protocol == wanted.protocol and wanted.first <= port <= wanted.last:
                 for held in singles:
-                    if held.meets(wanted):
+                    if held.overlaps(wanted):
                         return held
         return None
 
-    def take(self, owner: str, wanted: PortRange) -> None:
+    def allocate(self, owner: str, wanted: PortRange) -> None:
         """Allocates a range.
 
         :raises WharfError: in use, with dockerd's sentence.
@@ -76,7 +76,7 @@ class PortAllocator:
         else:
             self._ranges.append(wanted)
 
-    def give_back(self, owner: str, held: PortRange) -> None:
+    def release_range(self, owner: str, held: PortRange) -> None:
         """Releases one range of ``owner``; a missing one is fine."""
         mine = self.taken.get(owner, [])
         if held not in mine:
@@ -121,7 +121,7 @@ class PortAllocator:
                 if found == _CANDIDATES:
                     return
 
-    def used(self, port: int) -> None:
+    def mark_used(self, port: int) -> None:
         """Records that an ephemeral port was allocated: the search continues after it."""
         self._next = port + 1
 

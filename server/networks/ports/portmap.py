@@ -18,7 +18,7 @@ _PORT = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+))?(?:/(?P<protocol>\w+))?", 
 _PROTOCOLS = ("tcp", "udp", "sctp")
 
 
-class Wish(NamedTuple):
+class PortRequest(NamedTuple):
     """One container port to publish. ``first`` 0: any port; ``last``: the last one of the allowed range.
 
     A tuple, as a range of ports temporarily creates thousands of these.
@@ -43,7 +43,7 @@ class Published:
     listens: list[Listen] = field(default_factory=list)
     ranges: list[PortRange] = field(default_factory=list)
     ports: list[PortSpan] = field(default_factory=list)
-    loose: dict[tuple[str, int], tuple[int, Wish]] = field(default_factory=dict)
+    loose: dict[tuple[str, int], tuple[int, PortRequest]] = field(default_factory=dict)
 
 
 def parse_port(text: str) -> tuple[int, int, str]:
@@ -77,12 +77,12 @@ def exposed(config: ContainerConfig, host: HostConfig) -> list[tuple[int, str]]:
     return sorted(found)
 
 
-def wishes(config: ContainerConfig, host: HostConfig, default_hosts: Sequence[str]) -> list[Wish]:
+def port_requests(config: ContainerConfig, host: HostConfig, default_hosts: Sequence[str]) -> list[PortRequest]:
     """The ports to publish. ``default_hosts``: the addresses for a binding without one.
 
     :raises WharfError: INVALID; more than ``limits.CONTAINER_PORTS``.
     """
-    found: list[Wish] = []
+    found: list[PortRequest] = []
     bound = set()
     total = 0
     for text, bindings in (host.port_bindings or {}).items():
@@ -98,13 +98,13 @@ def wishes(config: ContainerConfig, host: HostConfig, default_hosts: Sequence[st
                 if first != last and low:
                     # A range mapped to a range: one to one.
                     low = high = low + port - first
-                found.append(Wish(protocol, port, hosts, low, high))
+                found.append(PortRequest(protocol, port, hosts, low, high))
             if not bindings:
-                found.append(Wish(protocol, port, tuple(default_hosts)))
+                found.append(PortRequest(protocol, port, tuple(default_hosts)))
     if host.publish_all_ports:
         for port, protocol in exposed(config, host):
             if (port, protocol) not in bound:
-                found.append(Wish(protocol, port, tuple(default_hosts)))
+                found.append(PortRequest(protocol, port, tuple(default_hosts)))
     return found
 
 
@@ -148,7 +148,7 @@ class Target:
 def allocate(
     allocator: PortAllocator,
     owner: str,
-    wanted: Sequence[Wish],
+    requests: Sequence[PortRequest],
     target: Target,
     refused: Callable[[str, int], bool],
 ) -> Published:
@@ -158,11 +158,11 @@ def allocate(
     :raises WharfError: a port is in use, or none is free.
     """
     done = Published()
-    if sum(not wish.exact for wish in wanted) > limits.RANDOM_PORTS:
+    if sum(not request.exact for request in requests) > limits.RANDOM_PORTS:
         raise limits.exceeded("RANDOM_PORTS", "the number of ports to publish at random")
     try:
-        for first, wish in _runs(sorted(wanted, key=_order)):
-            count = wish.port - first.port + 1
+        for first, request in _runs(sorted(requests, key=_order)):
+            count = request.port - first.port + 1
             hosts = [host for host in first.hosts if _served(host, target)]
             if not _translated(hosts, target):
                 _open(done, first, count, target)
@@ -175,28 +175,28 @@ def allocate(
     return done
 
 
-def _order(wish: Wish) -> tuple[bool, str, tuple[str, ...], int, int]:
+def _order(request: PortRequest) -> tuple[bool, str, tuple[str, ...], int, int]:
     # Fixed ports first: a random one must not take a port that another request names.
-    return (not wish.exact, wish.protocol, wish.hosts, wish.port, wish.first)
+    return (not request.exact, request.protocol, request.hosts, request.port, request.first)
 
 
-def _runs(wanted: Sequence[Wish]) -> Iterator[tuple[Wish, Wish]]:
+def _runs(requests: Sequence[PortRequest]) -> Iterator[tuple[PortRequest, PortRequest]]:
     """Groups adjacent exact requests, as (first, last): a range of ports costs as much as one port."""
     start = end = None
-    for wish in wanted:
+    for request in requests:
         if (
             start is not None
             and end is not None
-            and wish.exact
+            and request.exact
             and end.exact
-            and (wish.protocol, wish.hosts) == (end.protocol, end.hosts)
-            and (wish.port, wish.first) == (end.port + 1, end.first + 1)
+            and (request.protocol, request.hosts) == (end.protocol, end.hosts)
+            and (request.port, request.first) == (end.port + 1, end.first + 1)
         ):
-            end = wish
+            end = request
             continue
         if start is not None and end is not None:
             yield start, end
-        start = end = wish
+        start = end = request
     if start is not None and end is not None:
         yield start, end
 
@@ -215,60 +215,62 @@ def _translated(hosts: Sequence[str], target: Target) -> bool:
 def _take(
     allocator: PortAllocator,
     owner: str,
-    wish: Wish,
+    request: PortRequest,
     count: int,
     hosts: Sequence[str],
     refused: Callable[[str, int], bool],
     done: Published,
 ) -> int:
-    if wish.exact:
+    if request.exact:
         for host in hosts:
-            wanted = PortRange(wish.protocol, host, wish.first, wish.first + count - 1)
-            allocator.take(owner, wanted)
+            wanted = PortRange(request.protocol, host, request.first, request.first + count - 1)
+            allocator.allocate(owner, wanted)
             done.ranges.append(wanted)
-        return wish.first
-    candidates = allocator.ephemeral(wish.protocol, list(hosts), wish.first, wish.last)
+        return request.first
+    candidates = allocator.ephemeral(request.protocol, list(hosts), request.first, request.last)
     for port in candidates:
-        if refused(wish.protocol, port):
+        if refused(request.protocol, port):
             continue
         for host in hosts:
-            wanted = PortRange(wish.protocol, host, port, port)
-            allocator.take(owner, wanted)
+            wanted = PortRange(request.protocol, host, port, port)
+            allocator.allocate(owner, wanted)
             done.ranges.append(wanted)
-        if not wish.first:
-            allocator.used(port)
-        done.loose[wish.protocol, port] = (port, wish)
+        if not request.first:
+            allocator.mark_used(port)
+        done.loose[request.protocol, port] = (port, request)
         return port
     host = hosts[0] if hosts else "0.0.0.0"
-    if wish.first:
-        raise allocated(host, wish.first)
+    if request.first:
+        raise allocated(host, request.first)
     raise WharfError(Kind.INTERNAL, "all ports are allocated")
 
 
-def _publish(done: Published, wish: Wish, port: int, count: int, hosts: Sequence[str], target: Target) -> None:
+def _publish(
+    done: Published, request: PortRequest, port: int, count: int, hosts: Sequence[str], target: Target
+) -> None:
     both = "0.0.0.0" in hosts and "::" in hosts
     for host in hosts:
         v6 = ":" in host
         to = target.ip6 if v6 else target.ip4
         if to and (target.nat6 if v6 else target.nat4):
-            done.publications.append(Publication(target.bridge, wish.protocol, host, port, to, wish.port, count))
+            done.publications.append(Publication(target.bridge, request.protocol, host, port, to, request.port, count))
         if both and not v6:
             continue
         done.listens.append(
             Listen(
-                wish.protocol, host, port, to or target.ip4 or target.ip6, wish.port, count,
+                request.protocol, host, port, to or target.ip4 or target.ip6, request.port, count,
                 both=both and host == "::", carry=target.carry,
             )
         )  # fmt: skip
-    done.ports.append(PortSpan(wish.port, wish.protocol, tuple(hosts), port, count))
+    done.ports.append(PortSpan(request.port, request.protocol, tuple(hosts), port, count))
 
 
-def _open(done: Published, wish: Wish, count: int, target: Target) -> None:
+def _open(done: Published, request: PortRequest, count: int, target: Target) -> None:
     for to in filter(None, (target.ip4, target.ip6)):
         done.publications.append(
-            Publication(target.bridge, wish.protocol, "", 0, to, wish.port, count, translate=False)
+            Publication(target.bridge, request.protocol, "", 0, to, request.port, count, translate=False)
         )
-    done.ports.append(PortSpan(wish.port, wish.protocol, wish.hosts, 0, count))
+    done.ports.append(PortSpan(request.port, request.protocol, request.hosts, 0, count))
 
 
 def in_use_sentence(protocol: str, host: str, port: int, text: str) -> str:
@@ -278,7 +280,7 @@ def in_use_sentence(protocol: str, host: str, port: int, text: str) -> str:
     return f"Error starting userland proxy: listen {protocol}{family} {shown}:{port}: bind: {text.lower()}"
 
 
-def shown(
+def inspect_ports(
     spans: Iterable[PortSpan], config: ContainerConfig, host: HostConfig
 ) -> dict[str, list[dict[str, str]] | None]:
     """inspect's ``Ports``: published ones, and null for only exposed ones."""

@@ -25,7 +25,7 @@ UPLINK = "up0"
 
 def scenario(
     root: Path,
-    play: Callable[[World, str], Awaitable[None]],
+    body: Callable[[World, str], Awaitable[None]],
     *,
     before: Callable[[], None] | None = None,
     after: Callable[[], None] | None = None,
@@ -41,7 +41,7 @@ def scenario(
 
         async def run() -> None:
             async with opened(root, **settings) as world:
-                await play(world, outside)
+                await body(world, outside)
 
         asyncio.run(run())
         if after:

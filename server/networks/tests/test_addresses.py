@@ -72,11 +72,11 @@ def test_a_mac_for_each_address() -> None:
 
 def test_ports_meet_only_where_they_really_do() -> None:
     ports = PortAllocator()
-    ports.take("a", PortRange("tcp", "127.0.0.1", 80, 80))
-    ports.take("a", PortRange("udp", "127.0.0.1", 80, 80))
-    ports.take("b", PortRange("tcp", "192.0.2.1", 80, 80))
-    ports.take("b", PortRange("tcp", "::1", 80, 80))
-    ports.take("c", PortRange("tcp", "0.0.0.0", 1000, 2999))
+    ports.allocate("a", PortRange("tcp", "127.0.0.1", 80, 80))
+    ports.allocate("a", PortRange("udp", "127.0.0.1", 80, 80))
+    ports.allocate("b", PortRange("tcp", "192.0.2.1", 80, 80))
+    ports.allocate("b", PortRange("tcp", "::1", 80, 80))
+    ports.allocate("c", PortRange("tcp", "0.0.0.0", 1000, 2999))
     for wanted, at in (
         (PortRange("tcp", "0.0.0.0", 80, 80), 80),
         (PortRange("tcp", "::", 70, 90), 80),
@@ -84,22 +84,22 @@ def test_ports_meet_only_where_they_really_do() -> None:
         (PortRange("tcp", "192.0.2.7", 900, 1000), 1000),
     ):
         with pytest.raises(WharfError, match=f":{at} failed: port is already allocated"):
-            ports.take("d", wanted)
+            ports.allocate("d", wanted)
     ports.release("a")
-    ports.take("d", PortRange("tcp", "127.0.0.1", 80, 80))
+    ports.allocate("d", PortRange("tcp", "127.0.0.1", 80, 80))
     ports.release("b")
     ports.release("c")
     ports.release("d")
     assert ports.taken == {}
-    ports.take("e", PortRange("tcp", "0.0.0.0", 1, 65535))
+    ports.allocate("e", PortRange("tcp", "0.0.0.0", 1, 65535))
 
 
 def test_a_random_port_is_not_given_again_before_all_others_were() -> None:
     ports = PortAllocator()
     first = next(ports.ephemeral("tcp", ["0.0.0.0", "::"]))
-    ports.take("a", PortRange("tcp", "0.0.0.0", first, first))
-    ports.used(first)
+    ports.allocate("a", PortRange("tcp", "0.0.0.0", first, first))
+    ports.mark_used(first)
     ports.release("a")
     assert next(ports.ephemeral("tcp", ["0.0.0.0"])) == first + 1
-    ports.take("b", PortRange("tcp", "::", 5000, 5001))
+    ports.allocate("b", PortRange("tcp", "::", 5000, 5001))
     assert list(ports.ephemeral("tcp", ["0.0.0.0", "::"], 5000, 5002)) == [5002]

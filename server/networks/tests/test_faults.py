@@ -19,13 +19,13 @@ from server.networks.tests.world import World, configured, opened
 pytestmark = pytest.mark.root
 
 
-class Saboteur:
+class FaultInjector:
     """Makes the n-th blocking step of the context fail, as a full disk or a busy kernel would; before or after its
     work."""
 
     def __init__(self, context: NetworkContext, *, after: bool) -> None:
-        self._room, self._after = context, after
-        self._plain = context.work
+        self._context, self._after = context, after
+        self._plain = context.run_in_thread
         self._task = asyncio.current_task()
         self.left = -1
 
@@ -40,23 +40,23 @@ class Saboteur:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return result
 
-    def __enter__(self) -> "Saboteur":
-        type(self)._install(self._room, self.work)
+    def __enter__(self) -> "FaultInjector":
+        type(self)._install(self._context, self.work)
         return self
 
     def __exit__(self, *_: object) -> None:
-        type(self)._install(self._room, None)
+        type(self)._install(self._context, None)
 
     @staticmethod
     def _install(context: NetworkContext, work: Callable[..., Any] | None) -> None:
         # The class has slots: replace the method of the class.
         if work is None:
-            NetworkContext.work = _WORK  # type: ignore[method-assign]
+            NetworkContext.run_in_thread = _WORK  # type: ignore[method-assign]
         else:
-            NetworkContext.work = lambda _self, function, *arguments: work(function, *arguments)  # type: ignore[method-assign]
+            NetworkContext.run_in_thread = lambda _self, function, *arguments: work(function, *arguments)  # type: ignore[method-assign]
 
 
-_WORK = NetworkContext.work
+_WORK = NetworkContext.run_in_thread
 
 
 def traces(world: World) -> dict[str, object]:
@@ -81,10 +81,10 @@ def traces(world: World) -> dict[str, object]:
 async def every_step(world: World, verb: Callable[[], Awaitable[None]], *, after: bool) -> int:
     """Runs ``verb`` with its first step failing, then its second …; returns the number of its steps."""
     context = world.networks.context
-    await context.settle()
+    await context.wait_teardowns()
     before = await asyncio.to_thread(traces, world)
     for step in range(1, 40):
-        with Saboteur(context, after=after) as saboteur:
+        with FaultInjector(context, after=after) as saboteur:
             saboteur.left = step
             try:
                 await verb()
@@ -96,7 +96,7 @@ async def every_step(world: World, verb: Callable[[], Awaitable[None]], *, after
             assert not failed
             return step - 1
         if failed:
-            await context.settle()
+            await context.wait_teardowns()
             assert await asyncio.to_thread(traces, world) == before, f"step {step}"
         else:
             return step - 1  # a step whose failure is ignored
@@ -105,7 +105,7 @@ async def every_step(world: World, verb: Callable[[], Awaitable[None]], *, after
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_start_that_fails(tmp_path: Path, after: bool) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         await world.network("one")
         await world.network("two", EnableIPv6=True)
         container = await world.create(
@@ -120,12 +120,12 @@ def test_a_start_that_fails(tmp_path: Path, after: bool) -> None:
         with echoes((sandbox.path, "web", 80)):
             assert ask(HOST, 8080, path=outside).startswith("web")
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_connect_that_fails(tmp_path: Path, after: bool) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         await world.network("one", Internal=True)
         await world.network("two")
         container, path = await world.run("web", network="one", PortBindings=bindings("8080:80"))
@@ -142,23 +142,23 @@ def test_a_connect_that_fails(tmp_path: Path, after: bool) -> None:
         with echoes((path, "web", 80)):
             assert ask(HOST, 8080, path=outside).startswith("web")
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_network_that_cannot_be_made(tmp_path: Path, after: bool) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         async def create() -> None:
             await world.network("net")
 
         assert await every_step(world, create, after=after) >= 2
         await world.networks.delete("net")
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def test_what_a_start_does_when_the_store_fails(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         container = await world.create("web", PortBindings=bindings("8080:80"))
         context = world.networks.context
         before = await asyncio.to_thread(traces, world)
@@ -175,7 +175,7 @@ def test_what_a_start_does_when_the_store_fails(tmp_path: Path) -> None:
         assert await asyncio.to_thread(traces, world) == before
         await world.start(container)
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def test_a_clean_end_leaves_the_host_as_it_was(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_an_end_while_the_daemon_ends_is_left_to_the_next(tmp_path: Path) -> Non
             assert not world.networks.context.tasks
             assert await asyncio.to_thread(os.path.exists, path)
             await world.open()
-            await world.networks.context.settle()
+            await world.networks.context.wait_teardowns()
             assert until(lambda: not os.path.exists(path))
             await world.close()
 

@@ -38,7 +38,7 @@ def default_route(path: str) -> str:
 
 
 def test_ipv6_on_the_default_bridge(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         assert shown(world)["EnableIPv6"] is True
         assert addresses("wt0") == {"172.30.250.1/24", "fd00:d0c::1/64"}
         web, path = await world.run("web", PortBindings=bindings("8080:80"))
@@ -47,11 +47,11 @@ def test_ipv6_on_the_default_bridge(tmp_path: Path) -> None:
             assert ask(HOST6, 8080, path=outside) == f"six {OUTSIDE6}"
             assert ask(OUTSIDE6, 80, path=path) == f"out {HOST6}"
 
-    scenario(tmp_path, play, ipv6=True, fixed_cidr_v6="fd00:d0c::/64")
+    scenario(tmp_path, body, ipv6=True, fixed_cidr_v6="fd00:d0c::/64")
 
 
 def test_a_fixed_range_and_gateway(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         config = shown(world)["IPAM"]["Config"][0]
         assert (config["Subnet"], config["IPRange"], config["Gateway"]) == (
             "172.30.250.0/24", "172.30.250.128/30", "172.30.250.1",
@@ -60,11 +60,11 @@ def test_a_fixed_range_and_gateway(tmp_path: Path) -> None:
             f"172.30.250.{n}" for n in (128, 129, 130)
         ]
 
-    scenario(tmp_path, play, fixed_cidr="172.30.250.128/30")
+    scenario(tmp_path, body, fixed_cidr="172.30.250.128/30")
 
 
 def test_addresses_that_the_bridge_has_already(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         assert shown(world)["IPAM"]["Config"] == [
             {"Subnet": "10.46.0.0/20", "IPRange": "10.46.0.0/20", "Gateway": "10.46.0.8"},
             {"Subnet": "fd00:46::/56", "IPRange": "fd00:46::/64", "Gateway": "fd00:46::8"},
@@ -81,13 +81,13 @@ def test_addresses_that_the_bridge_has_already(tmp_path: Path) -> None:
             for text in ("10.46.0.8/24", "fd00:46::8/56"):
                 netlink.run(address_add(link.index, ip_interface(text)))
 
-    scenario(tmp_path, play, before=prepare, bip="", ipv6=True, fixed_cidr="10.46.0.0/20", fixed_cidr_v6="fd00:46::/64")
+    scenario(tmp_path, body, before=prepare, bip="", ipv6=True, fixed_cidr="10.46.0.0/20", fixed_cidr_v6="fd00:46::/64")
 
 
 def test_another_router_as_gateway(tmp_path: Path) -> None:
     """The host keeps its address; containers use the other router."""
 
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         assert addresses("wt0") == {"172.30.250.1/24", "fd00:d0c::1/64"}
         box, path = await world.run("box")
         endpoint = world.endpoint(box)
@@ -97,7 +97,7 @@ def test_another_router_as_gateway(tmp_path: Path) -> None:
 
     scenario(
         tmp_path,
-        play,
+        body,
         ipv6=True,
         fixed_cidr_v6="fd00:d0c::/64",
         default_gateway="172.30.250.9",
@@ -106,7 +106,7 @@ def test_another_router_as_gateway(tmp_path: Path) -> None:
 
 
 def test_a_fixed_range_is_the_subnet_of_a_bridge_without_address(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         config = shown(world)["IPAM"]["Config"][0]
         assert (config["Subnet"], config["Gateway"]) == ("10.45.0.0/25", "10.45.0.1")
         box, _ = await world.run("box")
@@ -118,11 +118,11 @@ def test_a_fixed_range_is_the_subnet_of_a_bridge_without_address(tmp_path: Path)
         with Netlink() as netlink:
             netlink.run(link_add("bridge", "bare0"))
 
-    scenario(tmp_path, play, before=prepare, bridge="bare0", bip="", fixed_cidr="10.45.0.0/25")
+    scenario(tmp_path, body, before=prepare, bridge="bare0", bip="", fixed_cidr="10.45.0.0/25")
 
 
 def test_an_admins_bridge(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         assert shown(world)["IPAM"]["Config"] == [{"Subnet": "10.44.0.0/24", "Gateway": "10.44.0.7"}]
         web, path = await world.run("web", PortBindings=bindings("8080:80"))
         assert world.address(web).startswith("10.44.0.")
@@ -140,14 +140,14 @@ def test_an_admins_bridge(tmp_path: Path) -> None:
     def stays() -> None:
         assert "admin0" in link_names()
 
-    scenario(tmp_path, play, before=prepare, after=stays, bridge="admin0", bip="")
+    scenario(tmp_path, body, before=prepare, after=stays, bridge="admin0", bip="")
 
 
 def test_a_bridge_that_is_not_there(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None: ...
+    async def body(world: World, outside: str) -> None: ...
 
     with pytest.raises(WharfError, match="bridge device with non default name nosuch0 must be created manually"):
-        scenario(tmp_path, play, bridge="nosuch0", bip="")
+        scenario(tmp_path, body, bridge="nosuch0", bip="")
 
 
 def test_a_bridge_of_another_engine(tmp_path: Path) -> None:
@@ -158,27 +158,27 @@ def test_a_bridge_of_another_engine(tmp_path: Path) -> None:
             assert link is not None
             netlink.run(link_add("veth", "other0", peer="other1", master=link.index))
 
-    async def play(world: World, outside: str) -> None: ...
+    async def body(world: World, outside: str) -> None: ...
 
     with pytest.raises(WharfError, match=r"bridge wt0 is in use by another engine \(other0 plugged in\)"):
-        scenario(tmp_path, play, before=prepare)
+        scenario(tmp_path, body, before=prepare)
 
 
 def test_no_default_bridge(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         assert {network.name for network in world.networks.context} == {"host", "none"}
         container, _ = await world.run("lone")
         assert list(container.networking) == ["none"]
         await world.network("net")
         await world.run("other", network="net")
 
-    scenario(tmp_path, play, bridge="none", bip="")
+    scenario(tmp_path, body, bridge="none", bip="")
 
 
 def test_an_engine_without_a_bridge_beside_another(tmp_path: Path) -> None:
     """Neither takes the other's links and rules for its own."""
 
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         async def serves(port: int, name: str) -> None:
             _, path = await world.run(name, PortBindings=bindings(f"{port}:80"))
             with echoes((path, name, 80)):
@@ -194,11 +194,11 @@ def test_an_engine_without_a_bridge_beside_another(tmp_path: Path) -> None:
             assert ask(HOST, 8080, path=outside) == f"first {OUTSIDE}"
         await serves(8090, "last")
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def test_address_pools_options_and_mtu(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         await world.network("net")
         await world.network("six", EnableIPv6=True)
         assert shown(world, "net")["IPAM"]["Config"][0]["Subnet"] == "10.55.0.0/28"
@@ -221,22 +221,22 @@ def test_address_pools_options_and_mtu(tmp_path: Path) -> None:
 
     pools = (AddressPool("10.55.0.0/26", 28), AddressPool("fd55::/63", 64))
     options = {"bridge": {"com.docker.network.bridge.enable_icc": "false"}}
-    scenario(tmp_path, play, default_address_pools=pools, default_network_opts=options, mtu=1400)
+    scenario(tmp_path, body, default_address_pools=pools, default_network_opts=options, mtu=1400)
 
 
 def test_published_at_one_address_by_default(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         web, path = await world.run("web", PortBindings=bindings("8080:80"))
         assert world.networks.settings(web)["Ports"] == {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]}
         with echoes((path, "web", 80)):
             assert ask("127.0.0.1", 8080).startswith("web")
             assert ask(HOST, 8080, path=outside) == ""
 
-    scenario(tmp_path, play, ip="127.0.0.1")
+    scenario(tmp_path, body, ip="127.0.0.1")
 
 
 def test_which_network_leads_out(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         for number, name in enumerate(("a", "b", "c")):
             await world.network(name, IPAM={"Config": [{"Subnet": f"10.60.{number}.0/24"}]}, Internal=name == "c")
         endpoints: dict[str, Any] = {"a": {}, "b": {"GwPriority": 5}, "c": {"GwPriority": 9}}
@@ -256,4 +256,4 @@ def test_which_network_leads_out(tmp_path: Path) -> None:
         finally:
             server.close()
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)

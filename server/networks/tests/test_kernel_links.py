@@ -67,7 +67,7 @@ def test_ipvlan(tmp_path: Path, mode: str) -> None:
     need("ipvlan", ("IFLA_IPVLAN_MODE", {"l2": 0, "l3": 1, "l3s": 2}[mode]))
     routed = mode != "l2"
 
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         fields: dict[str, Any] = {"Driver": "ipvlan", "Options": {"parent": UPLINK, "ipvlan_mode": mode}}
         await world.network("net", IPAM=ROUTED if routed else POOL, **fields)
         if not routed:
@@ -81,7 +81,7 @@ def test_ipvlan(tmp_path: Path, mode: str) -> None:
             assert ask(address_one, 80, seconds=0.3) == ""
         assert UPLINK in link_names()
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 @pytest.mark.parametrize("driver", ["macvlan", "ipvlan"])
@@ -90,7 +90,7 @@ def test_a_sub_interface_for_a_vlan(tmp_path: Path, driver: str) -> None:
     need("vlan", ("IFLA_VLAN_ID", 10))
     need(driver)
 
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         await world.network("net", Driver=driver, Options={"parent": f"{UPLINK}.10"}, IPAM=POOL)
         neighbour(outside, vlan=10)
         one, other, address_one, address_other = await two(world)
@@ -103,11 +103,11 @@ def test_a_sub_interface_for_a_vlan(tmp_path: Path, driver: str) -> None:
             await world.stop(container)
             await world.remove(container)
         await world.networks.delete("net")
-        await world.networks.context.settle()
+        await world.networks.context.wait_teardowns()
         assert f"{UPLINK}.10" not in link_names()
         assert UPLINK in link_names()
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 @contextlib.contextmanager
@@ -140,7 +140,7 @@ def test_a_published_sctp_port(tmp_path: Path) -> None:
                 answering.sendall(b"answered")
                 return client.recv(100)
 
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         web, path = await world.run("web", PortBindings=bindings("8132:132", protocol="sctp"))
         _, client = await world.run("client")
         with sctp_socket(path) as server:
@@ -151,4 +151,4 @@ def test_a_published_sctp_port(tmp_path: Path) -> None:
             assert heard(server, HOST, 8132, client) == b"answered"
             assert heard(server, world.address(web), 132, client) == b"answered"
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)

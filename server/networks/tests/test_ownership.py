@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.common.errors import Kind, WharfError
-from server.networks.claims import Claimed, Claims
+from server.networks.claims import ClaimConflict, Claims
 from server.networks.netlink.rtnetlink import Netlink, link_add
 from server.networks.netlink.tests.space import WAIT, ask, link_names, own_namespace
 from server.networks.tests.lan import HOST, lan, scenario
@@ -30,7 +30,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_second_engine_on_the_bridge_is_refused(tmp_path: Path) -> None:
     """Also with other roots; and its exit leaves the first engine's bridge, rules and containers unchanged."""
 
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         _, path = await world.run("web", PortBindings=bindings("8080:80"))
         rules = world.networks.context.firewall.dump()
         with pytest.raises(WharfError, match="bridge wt0 is managed by another engine") as caught:
@@ -45,14 +45,14 @@ def test_a_second_engine_on_the_bridge_is_refused(tmp_path: Path) -> None:
         with echoes((path, "web", 80)):
             assert ask(HOST, 8080, path=outside).startswith("web")
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 @pytest.mark.parametrize(
     "first", [{"bridge": "", "bridge_name": "wt1", "bip": OTHER}, {"bridge": "none", "bip": ""}], ids=["other", "none"]
 )
 def test_engines_on_different_bridges(tmp_path: Path, first: dict[str, str]) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         _, path = await world.run("web", PortBindings=bindings("8080:80"))
         async with opened(tmp_path / "second", **first) as second:
             await second.network("net")
@@ -60,14 +60,14 @@ def test_engines_on_different_bridges(tmp_path: Path, first: dict[str, str]) -> 
         with echoes((path, "web", 80)):
             assert ask(HOST, 8080, path=outside).startswith("web")
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def test_a_user_defined_bridge_of_another_engine(tmp_path: Path) -> None:
     """Refused at create; a record of it (a copied data root) is not served, and nothing of it is removed."""
     options = {"com.docker.network.bridge.name": "mine0"}
 
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         root = tmp_path / "second"
         other = {"bridge_name": "wt1", "bip": OTHER}
         async with opened(root, **other) as second:
@@ -84,13 +84,13 @@ def test_a_user_defined_bridge_of_another_engine(tmp_path: Path) -> None:
         with echoes((path, "web", 80)):
             assert ask(HOST, 8080, path=outside).startswith("web")
         await world.stop(next(iter(world.registry)))
-        await world.networks.context.settle()
+        await world.networks.context.wait_teardowns()
         await world.networks.delete("net")
-        await world.networks.context.settle()
+        await world.networks.context.wait_teardowns()
         async with opened(root, **other) as second:
             await second.network("again", Options=options)
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def test_an_admins_bridge_serves_several_but_not_one_that_is_managed(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_an_admins_bridge_serves_several_but_not_one_that_is_managed(tmp_path: P
         with Netlink() as netlink:
             netlink.run(link_add("bridge", "admin0"))
 
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         async with opened(tmp_path / "second", bridge="admin0", bip="", fixed_cidr="172.30.252.0/25"):
             pass
         for settings in ({"bridge": "wt2", "bip": ""}, {"bridge_name": "admin0", "bip": OTHER}):
@@ -109,7 +109,7 @@ def test_an_admins_bridge_serves_several_but_not_one_that_is_managed(tmp_path: P
 
     async def both(world: World, outside: str) -> None:
         async with opened(tmp_path / "owner", bridge_name="wt2", bip="172.30.253.1/24"):
-            await play(world, outside)
+            await body(world, outside)
 
     scenario(tmp_path, both, before=prepare, bridge="admin0", bip="", fixed_cidr="172.30.252.128/25")
 
@@ -121,7 +121,7 @@ def test_a_start_that_fails_takes_nothing_from_running_containers(tmp_path: Path
             world = World(tmp_path, configured(tmp_path))
             await world.open()
             container, path = await world.run("web", PortBindings=bindings("8080:80"))
-            await world.die()
+            await world.kill()
             failed = World(tmp_path, configured(tmp_path))
             await failed.open_only()
             await failed.close()
@@ -137,7 +137,7 @@ def test_a_start_that_fails_takes_nothing_from_running_containers(tmp_path: Path
 def test_a_claim_dies_with_its_process() -> None:
     text = (
         "import sys, time\nfrom server.networks.claims import Claims\nclaims = Claims()\n"
-        "claims.take('bridge/b')\nprint('held', flush=True)\nsys.stdin.read()"
+        "claims.claim('bridge/b')\nprint('held', flush=True)\nsys.stdin.read()"
     )
     with own_namespace():
         with subprocess.Popen(
@@ -146,13 +146,13 @@ def test_a_claim_dies_with_its_process() -> None:
             assert holder.stdout is not None
             assert holder.stdout.readline() == "held\n"
             claims = Claims()
-            with pytest.raises(Claimed, match=f"PID {holder.pid}"):
-                claims.take("bridge/b")
-            assert not claims.holds("bridge/b")
+            with pytest.raises(ClaimConflict, match=f"PID {holder.pid}"):
+                claims.claim("bridge/b")
+            assert not claims.owns("bridge/b")
             holder.kill()
             holder.wait(WAIT)
-        claims.take("bridge/b")
-        claims.take("bridge/b")
+        claims.claim("bridge/b")
+        claims.claim("bridge/b")
         claims.close()
 
 
@@ -169,7 +169,7 @@ def test_a_name_that_no_engine_holds(caplog: pytest.LogCaptureFixture) -> None:
             assert holder.stdout is not None
             assert holder.stdout.readline() == "held\n"
             claims = Claims()
-            claims.take("bridge/b")
+            claims.claim("bridge/b")
             claims.close()
             assert f"process {holder.pid} of user 65534, which is no engine" in caplog.text
             holder.kill()

@@ -43,7 +43,7 @@ def test_it_gets_no_other_name(gone: Container) -> None:
 def test_it_is_on_no_network_any_more(gone: Container) -> None:
     room = cast(Networks, cast(Any, SimpleNamespace(sandboxes={})))
     network = cast(Network, cast(Any, SimpleNamespace(name="net", id="n", driver="bridge")))
-    for work in (connect.disconnect(room, network, gone), connect.forget(room, "net", gone)):
+    for work in (connect.disconnect(room, network, gone), connect.remove_settings(room, "net", gone)):
         assert refused(work).kind is Kind.CONFLICT
     assert refused(connect.connect(room, network, gone, EndpointSettings())).kind is Kind.CONFLICT
 
@@ -67,7 +67,7 @@ def test_a_network_that_was_removed_meanwhile_takes_nobody() -> None:
     room = cast(Networks, cast(Any, SimpleNamespace(networks={}, last={})))
     network = cast(Network, cast(Any, SimpleNamespace(name="net", id="n")))
     with pytest.raises(WharfError, match="network net not found") as caught:
-        endpoints.make(room, make(), network, EndpointSettings())
+        endpoints.create(room, make(), network, EndpointSettings())
     assert caught.value.kind is Kind.NOT_FOUND
 
 

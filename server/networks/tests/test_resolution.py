@@ -100,7 +100,7 @@ async def ask(path: str, name: str, kind: int = A, *, tcp: bool = False) -> tupl
 
 
 def test_names_of_a_network(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         subnets = {"Config": [{"Subnet": "10.9.9.0/24"}, {"Subnet": "fd99:9::/64"}]}
         await world.network("net", EnableIPv6=True, IPAM=subnets)
         await world.network("other")
@@ -133,22 +133,22 @@ def test_names_of_a_network(tmp_path: Path) -> None:
         assert (await ask(path, "far"))[0] == SERVFAIL
         await world.networks.disconnect("other", "One")
 
-    scenario(tmp_path, play, dns=(OUTSIDE,))
+    scenario(tmp_path, body, dns=(OUTSIDE,))
 
 
 def test_links_are_names_for_one_container_only(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         await world.network("net")
         server, path1 = await world.run("server", network="net")
         _, path2 = await world.run("client", network="net", endpoints={"net": {"Links": ["server:db"]}})
         assert await ask(path2, "db") == (NOERROR, [world.address(server, "net")])
         assert (await ask(path1, "db"))[0] == SERVFAIL
 
-    scenario(tmp_path, play, dns=(OUTSIDE,))
+    scenario(tmp_path, body, dns=(OUTSIDE,))
 
 
 def test_questions_for_others_are_passed_on(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         await world.network("net")
         await world.network("inner", Internal=True)
         _, path = await world.run("one", network="net")
@@ -167,11 +167,11 @@ def test_questions_for_others_are_passed_on(tmp_path: Path) -> None:
             assert (await ask(shut, "example.test"))[0] == SERVFAIL
             assert len(server.asked) == before
 
-    scenario(tmp_path, play, dns=(OUTSIDE,))
+    scenario(tmp_path, body, dns=(OUTSIDE,))
 
 
 def test_the_next_server_is_asked_where_one_refuses(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         await world.network("net")
         _, path = await world.run("one", network="net", Dns=["192.0.2.1", OUTSIDE])
         with upstream(outside) as server:
@@ -179,15 +179,15 @@ def test_the_next_server_is_asked_where_one_refuses(tmp_path: Path) -> None:
             assert await ask(path, "example.test") == (NOERROR, ["198.51.100.7"])
             assert server.asked == [("udp", "example.test")]
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def test_names_hold_while_the_daemon_is_away(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         await world.network("net")
         one, path = await world.run("one", network="net")
         gone, _ = await world.run("gone", network="net")
-        await world.die()
+        await world.kill()
         assert await ask(path, "one") == (NOERROR, [world.address(one, "net")])
         gone.state.running = False
         await world.open()
@@ -196,11 +196,11 @@ def test_names_hold_while_the_daemon_is_away(tmp_path: Path) -> None:
         two, _ = await world.run("two", network="net")
         assert await ask(path, "two") == (NOERROR, [world.address(two, "net")])
 
-    scenario(tmp_path, play, dns=(OUTSIDE,))
+    scenario(tmp_path, body, dns=(OUTSIDE,))
 
 
 def test_another_proxy_takes_over_from_one_that_was_killed(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         await world.network("net")
         one, path = await world.run("one", network="net", PortBindings={"80/tcp": [{"HostPort": "8080"}]})
         forwarder = world.networks.context.forwarder
@@ -218,11 +218,11 @@ def test_another_proxy_takes_over_from_one_that_was_killed(tmp_path: Path) -> No
         with socket.socket() as sock, pytest.raises(OSError, match="in use"):
             sock.bind(("0.0.0.0", 8080))
 
-    scenario(tmp_path, play, dns=(OUTSIDE,))
+    scenario(tmp_path, body, dns=(OUTSIDE,))
 
 
 def test_fifty_at_once_have_addresses_and_names(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         await world.network("net")
         ready = await asyncio.gather(
             *(world.run(f"c{number}", network="net", PortBindings={"80/tcp": [{}]}) for number in range(50))
@@ -234,4 +234,4 @@ def test_fifty_at_once_have_addresses_and_names(tmp_path: Path) -> None:
             path = ready[(number + 1) % 50][1]
             assert await ask(path, container.name) == (NOERROR, [world.address(container, "net")])
 
-    scenario(tmp_path, play, dns=(OUTSIDE,))
+    scenario(tmp_path, body, dns=(OUTSIDE,))

@@ -36,7 +36,7 @@ def _flush_chains() -> None:
 @pytest.mark.parametrize("harm", [_flush, _delete_table, _flush_chains])
 @pytest.mark.parametrize("cure", ["reload", "next use", "time"])
 def test_rules_come_back(tmp_path: Path, harm: Callable[[], None], cure: str) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         _, web = await world.run("web", PortBindings=bindings("8080:80"))
         with echoes((web, "web", 80)):
             assert ask(HOST, 8080, path=outside) == f"web {OUTSIDE}"
@@ -50,11 +50,11 @@ def test_rules_come_back(tmp_path: Path, harm: Callable[[], None], cure: str) ->
                 await restored(lambda: not firewall.changed and firewall.intact())
             assert ask(HOST, 8080, path=outside) == f"web {OUTSIDE}"
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def test_an_admins_rules_come_first_and_stay(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         web, path = await world.run("web", PortBindings=bindings("8080:80"))
         with echoes((path, "web", 80)):
             nft(f"add rule inet wharf-wt0 wharf-user ip saddr {OUTSIDE} drop\n")
@@ -68,7 +68,7 @@ def test_an_admins_rules_come_first_and_stay(tmp_path: Path) -> None:
             assert ask(HOST, 8080, path=outside).startswith("web")
         await world.stop(web)
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def test_an_admins_rules_outlive_the_engine(tmp_path: Path) -> None:
@@ -86,11 +86,11 @@ def test_an_admins_rules_outlive_the_engine(tmp_path: Path) -> None:
             assert ask(HOST, 8080).startswith("web")
 
     with lan(tmp_path) as outside:
-        for number, play in enumerate((first, second)):
+        for number, body in enumerate((first, second)):
 
-            async def run(play: Play = play, root: Path = tmp_path / str(number)) -> None:
+            async def run(body: Play = body, root: Path = tmp_path / str(number)) -> None:
                 async with opened(root) as world:
-                    await play(world, outside)
+                    await body(world, outside)
 
             asyncio.run(run())
             dump = nft("list ruleset\n")
@@ -115,7 +115,7 @@ table inet firewalld {
 }
 """
 
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         _, web = await world.run("web", PortBindings=bindings("8080:80"))
         with echoes((web, "web", 80), (outside, "out", 80)):
             assert ask(HOST, 8080, path=outside).startswith("web")
@@ -131,15 +131,15 @@ table inet firewalld {
 
         async def run() -> None:
             async with opened(tmp_path) as world:
-                await play(world, outside)
+                await body(world, outside)
 
         asyncio.run(run())
         assert nft("list ruleset\n") == before
 
 
 def test_forwarding_that_the_engine_switched_on_makes_no_router(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         assert netns.sysctl("net.ipv4.ip_forward") == "1"
         assert 'meta iifkind != "bridge"' in world.networks.context.firewall.dump()
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)

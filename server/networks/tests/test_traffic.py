@@ -40,7 +40,7 @@ def bindings(*ports: str, host: str = "", protocol: str = "tcp") -> dict[str, li
 
 
 def test_a_published_port_is_reached_from_everywhere(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         _, web = await world.run("web", PortBindings=bindings("8080:80"))
         _, client = await world.run("client")
         await world.network("other")
@@ -60,11 +60,11 @@ def test_a_published_port_is_reached_from_everywhere(tmp_path: Path) -> None:
             assert refused("172.30.250.2", 80, path=outside)
             assert refused("172.30.250.2", 80, path=far)
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def test_udp_and_one_address_only(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         ports = {
             **bindings("5353:53", protocol="udp"),
             **bindings("8081:81", host="127.0.0.1"),
@@ -83,12 +83,12 @@ def test_udp_and_one_address_only(tmp_path: Path) -> None:
             assert refused("127.0.0.1", 8082)
             assert ask("::1", 8083).startswith("web")
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 @pytest.mark.parametrize("flags", [{"iptables": False}, {"userland_proxy": False}], ids=lambda flags: next(iter(flags)))
 def test_without_rules_or_without_forwarder(tmp_path: Path, flags: dict[str, Any]) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         ports = {**bindings("8080:80"), **bindings("5353:53", protocol="udp")}
         container, web = await world.run("web", PortBindings=ports)
         with echoes((web, "web", 80)), echoes((web, "dns", 53), kind=UDP):
@@ -100,18 +100,18 @@ def test_without_rules_or_without_forwarder(tmp_path: Path, flags: dict[str, Any
         with socket.socket() as sock, pytest.raises(OSError, match="in use"):
             sock.bind(("127.0.0.1", 8080))
         await world.stop(container)
-        await world.networks.context.settle()
+        await world.networks.context.wait_teardowns()
         with socket.socket() as sock:
             # connections of the forwarder may still be closing
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("127.0.0.1", 8080))
             sock.listen()
 
-    scenario(tmp_path, play, **flags)
+    scenario(tmp_path, body, **flags)
 
 
 def test_a_range_of_ports_keeps_its_numbers(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         same = {"7000-7999/tcp": [{"HostPort": "7000-7999"}], "6000-6009/tcp": [{"HostPort": "16000-16009"}]}
         _, web = await world.run("web", PortBindings=same)
         with echoes((web, "first", 7000), (web, "last", 7999), (web, "moved", 6009)):
@@ -121,11 +121,11 @@ def test_a_range_of_ports_keeps_its_numbers(tmp_path: Path) -> None:
             assert ask("127.0.0.1", 7999).startswith("last")
         assert "7000-7999" in world.networks.context.firewall.dump()
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def test_networks_are_apart_and_internal_has_no_way_out(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         await world.network("one")
         await world.network("inner", Internal=True)
         first, path1 = await world.run("first", network="one")
@@ -144,11 +144,11 @@ def test_networks_are_apart_and_internal_has_no_way_out(tmp_path: Path) -> None:
             # its ports are published through the network with external connectivity
             assert ask(HOST, 8080, path=outside).startswith("third")
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def test_icc_off_and_a_link_through_it(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         server, path1 = await world.run(
             "server", config={"ExposedPorts": {"80/tcp": {}}}, PortBindings=bindings("8080:80")
         )
@@ -163,12 +163,12 @@ def test_icc_off_and_a_link_through_it(tmp_path: Path) -> None:
             assert ask(HOST, 8080, path=path3).startswith("server")
             assert ask(OUTSIDE, 1, path=path3) == ""
 
-    scenario(tmp_path, play, icc=False)
+    scenario(tmp_path, body, icc=False)
 
 
 @pytest.mark.parametrize("mode", ["routed", "nat-unprotected"])
 def test_gateway_modes_that_let_the_outside_in(tmp_path: Path, mode: str) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         await world.network(
             "net",
             EnableIPv6=True,
@@ -191,11 +191,11 @@ def test_gateway_modes_that_let_the_outside_in(tmp_path: Path, mode: str) -> Non
         with echoes((path, "six", 80), v6=True):
             assert ask(v6, 80, path=outside) == f"six {OUTSIDE6}"
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def test_an_isolated_gateway_leaves_the_host_out(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         network = await world.network("lone", Internal=True, Options={GATEWAY_MODE: "isolated"})
         first, path1 = await world.run("first", network="lone")
         _, path2 = await world.run("second", network="lone")
@@ -204,22 +204,22 @@ def test_an_isolated_gateway_leaves_the_host_out(tmp_path: Path) -> None:
         with Netlink() as netlink:
             assert not [address for index, address in netlink.addresses(network.index) if address.version == 4]
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def test_a_trusted_interface_reaches_every_port(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         option = "com.docker.network.bridge.trusted_host_interfaces"
         await world.network("net", IPAM={"Config": [{"Subnet": "10.9.9.0/24"}]}, Options={option: UPLINK})
         web, path = await world.run("web", network="net")
         with echoes((path, "web", 81)):
             assert ask(world.address(web, "net"), 81, path=outside).startswith("web")
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def test_ipv6_only(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         await world.network("six", EnableIPv4=False, EnableIPv6=True, IPAM={"Config": [{"Subnet": "fd99:6::/64"}]})
         web, path = await world.run("web", network="six", PortBindings=bindings("8080:80"))
         _, path2 = await world.run("other", network="six")
@@ -234,11 +234,11 @@ def test_ipv6_only(tmp_path: Path) -> None:
             assert ask(HOST, 8080, path=outside).startswith("web")
             assert ask(OUTSIDE6, 80, path=path2) == f"out {HOST6}"
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def test_a_chosen_source_address_and_none(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         await world.network("chosen", Options={"com.docker.network.host_ipv4": "192.0.2.77"})
         await world.network(
             "bare",
@@ -257,7 +257,7 @@ def test_a_chosen_source_address_and_none(tmp_path: Path) -> None:
         assert "10.9.9.0" not in _set(world, "masquerade4")
         assert "192.0.2.77" in _set(world, "source4")
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def _set(world: World, name: str) -> str:
@@ -268,12 +268,12 @@ def _set(world: World, name: str) -> str:
 
 
 def test_a_killed_daemon_leaves_running_containers_their_traffic(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         await world.network("net")
         web, path = await world.run("web", network="net", PortBindings=bindings("8080:80"))
         gone, _ = await world.run("gone", PortBindings=bindings("8081:80"))
         with echoes((path, "web", 80), (outside, "out", 80)):
-            await world.die()
+            await world.kill()
             assert ask(HOST, 8080, path=outside) == f"web {OUTSIDE}"
             gone.state.running = False
             await world.open()
@@ -289,4 +289,4 @@ def test_a_killed_daemon_leaves_running_containers_their_traffic(tmp_path: Path)
         again, _ = await world.run("again", PortBindings=bindings("8081:80"))
         assert world.networks.settings(again)["Ports"]["80/tcp"][0]["HostPort"] == "8081"
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)

@@ -61,7 +61,7 @@ class World:
         await self.networks.close()
         self.database.close()
 
-    async def die(self) -> None:
+    async def kill(self) -> None:
         """As if the daemon were killed: sends nothing, removes nothing."""
         networks = self.networks
         await networks._restorer.close()

@@ -14,13 +14,13 @@ EVERYWHERE = ["0.0.0.0", "::"]
 
 
 def published(bindings: dict[str, Any], target: Target | None = None, ports: PortAllocator | None = None) -> Published:
-    wanted = portmap.wishes(ContainerConfig(), HostConfig.parse({"PortBindings": bindings}), EVERYWHERE)
+    wanted = portmap.port_requests(ContainerConfig(), HostConfig.parse({"PortBindings": bindings}), EVERYWHERE)
     allocator = ports if ports is not None else PortAllocator()
     return portmap.allocate(allocator, "owner", wanted, target or Target("br", "10.0.0.2", ""), lambda *_: False)
 
 
 def shown(done: Published) -> dict[str, list[tuple[str, str]]]:
-    found = portmap.shown(done.ports, ContainerConfig(), HostConfig())
+    found = portmap.inspect_ports(done.ports, ContainerConfig(), HostConfig())
     return {key: [(item["HostIp"], item["HostPort"]) for item in value or ()] for key, value in found.items()}
 
 

@@ -14,14 +14,14 @@ from server.networks.ports.allocator import PortAllocator
 TARGET = portmap.Target("b", "10.0.0.2", "")
 
 
-def wishes(count: int) -> list[portmap.Wish]:
-    return [portmap.Wish("tcp", port, ("0.0.0.0", "::")) for port in range(1, count + 1)]
+def port_requests(count: int) -> list[portmap.PortRequest]:
+    return [portmap.PortRequest("tcp", port, ("0.0.0.0", "::")) for port in range(1, count + 1)]
 
 
 def test_many_random_ports() -> None:
     ports = PortAllocator()
     begin = time.monotonic()
-    portmap.allocate(ports, "owner", wishes(limits.RANDOM_PORTS), TARGET, lambda *_: False)
+    portmap.allocate(ports, "owner", port_requests(limits.RANDOM_PORTS), TARGET, lambda *_: False)
     assert len({held.first for held in ports.taken["owner"]}) == limits.RANDOM_PORTS
     ports.release("owner")
     assert not ports.taken
@@ -31,7 +31,7 @@ def test_many_random_ports() -> None:
 def test_too_many_random_ports() -> None:
     ports = PortAllocator()
     with pytest.raises(WharfError, match=r"exceeds the limit RANDOM_PORTS \(8192\)"):
-        portmap.allocate(ports, "owner", wishes(65535), TARGET, lambda *_: False)
+        portmap.allocate(ports, "owner", port_requests(65535), TARGET, lambda *_: False)
     assert not ports.taken
 
 
@@ -51,10 +51,10 @@ def test_ports_with_many_bindings() -> None:
     ranges: dict[str, tuple[PortBinding, ...] | None] = {f"{first}-65535/tcp": None for first in range(1, 10)}
     for bindings in ({"1-65535/tcp": many}, ranges):
         with pytest.raises(WharfError, match=r"exceeds the limit CONTAINER_PORTS \(200000\)"):
-            portmap.wishes(ContainerConfig(), HostConfig(port_bindings=bindings), ["0.0.0.0"])
+            portmap.port_requests(ContainerConfig(), HostConfig(port_bindings=bindings), ["0.0.0.0"])
     spans = [PortSpan(1, "tcp", ("0.0.0.0",), host, 1) for host in range(1, 65536)]
     begin = time.monotonic()
-    rows = portmap.shown(spans, ContainerConfig(), HostConfig())["1/tcp"]
+    rows = portmap.inspect_ports(spans, ContainerConfig(), HostConfig())["1/tcp"]
     assert rows is not None
     assert (len(rows), rows[-1]) == (65535, {"HostIp": "0.0.0.0", "HostPort": "65535"})
     assert time.monotonic() - begin < 60

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
 
 
-class Restorer:
+class Reconciler:
     """Watches the host's links and rules from :meth:`start` until :meth:`close`."""
 
     def __init__(self, context: NetworkContext) -> None:
@@ -108,16 +108,16 @@ class Restorer:
         context = self._room
         restored = False
         self._failures = {key: text for key, text in self._failures.items() if not key or key in context.networks}
-        present = await context.work(bridge_repair.host_links, context) if networks else {}
+        present = await context.run_in_thread(bridge_repair.host_links, context) if networks else {}
         for network in networks:
             try:
-                restored |= await context.work(bridge_repair.restore, context, network, present)
+                restored |= await context.run_in_thread(bridge_repair.restore, context, network, present)
                 self._failures.pop(network.id, None)
             except WharfError as error:
                 self._failed(network.id, error.message)
                 self._damaged.add(network.id)
         try:
-            restored |= await context.work(context.firewall.check, deletions)
+            restored |= await context.run_in_thread(context.firewall.check, deletions)
             self._failures.pop("", None)
         except OSError as error:
             table = f"table inet {context.firewall.table}"

@@ -18,7 +18,7 @@ from server.networks.netlink.rtnetlink import Interface, Netlink, link_add, link
 async def ensure_ready(context: NetworkContext, network: Network) -> None:
     """Creates the network's device again if another program has removed it."""
     if not network.ready:
-        await context.work(make_device, context, network)
+        await context.run_in_thread(make_device, context, network)
 
 
 def make_device(context: NetworkContext, network: Network) -> None:
@@ -35,7 +35,7 @@ def make_device(context: NetworkContext, network: Network) -> None:
         network.ready = True
 
 
-def adopted(context: NetworkContext, network: Network) -> bool:
+def is_adopted(context: NetworkContext, network: Network) -> bool:
     """Whether the bridge is an administrator's (``--bridge``): the engine never creates or removes it."""
     return network.default_bridge and context.config.bridge not in ("", "none")
 
@@ -44,7 +44,7 @@ def _make_bridge(context: NetworkContext, network: Network) -> None:
     device_mtu = options.mtu(network.options)
     # The kernel refuses an MTU above 1500 until a port has it; it raises the bridge's MTU with its ports.
     addresses = bridge_addresses(network)
-    if adopted(context, network):
+    if is_adopted(context, network):
         # An administrator's bridge keeps its addresses; one without any gets ours.
         found = context.host.link(network.bridge)
         if found is None:
@@ -88,7 +88,7 @@ def bridge_addresses(network: Network) -> list[Interface]:
     return found
 
 
-def ending_key(network: Network) -> str:
+def removal_key(network: Network) -> str:
     """The key of a pending removal of a network's device."""
     return f"device {network.bridge or network.parent}"
 
@@ -166,11 +166,11 @@ class _Sublink:
     parent: int
     data: tuple[tuple[str, object], ...]
 
-    def attach(self, pool: NamespacePool, space: Namespace, plug: interfaces.Plug) -> str:
+    def attach(self, pool: NamespacePool, space: Namespace, spec: interfaces.InterfaceSpec) -> str:
         target = os.open(space.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self.host.run(
-                link_add(self.kind, plug.name, parent=self.parent, netns=target, data=self.data, mtu=plug.mtu)
+                link_add(self.kind, spec.name, parent=self.parent, netns=target, data=self.data, mtu=spec.mtu)
             )
         except OSError as error:
             text = f"failed to create the {self.kind} port: {(error.strerror or '').lower()}"
@@ -180,7 +180,7 @@ class _Sublink:
         return ""
 
 
-def plug(network: Network, endpoint: Endpoint) -> interfaces.Plug:
+def interface_spec(network: Network, endpoint: Endpoint) -> interfaces.InterfaceSpec:
     """The properties of the interface."""
     driver_opts = endpoint.settings.get("DriverOpts") or {}
     sysctls = tuple(
@@ -190,7 +190,7 @@ def plug(network: Network, endpoint: Endpoint) -> interfaces.Plug:
     mtu = options.mtu(network.options)
     ipam = endpoint.settings.get("IPAMConfig") or {}
     local = [ip_interface(f"{text}/{64 if ':' in text else 16}") for text in ipam.get("LinkLocalIPs") or ()]
-    return interfaces.Plug(
+    return interfaces.InterfaceSpec(
         name=endpoint.interface,
         addresses=(*endpoint.interfaces, *local),
         # An ipvlan device has its parent's MAC.

@@ -57,7 +57,7 @@ def test_it_comes_back_by_itself(tmp_path: Path, name: str, harm: str, caplog: p
     """Published ports, the name service, IPv6 and outgoing traffic work again, and one log line tells so."""
     caplog.set_level(logging.WARNING)
 
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         if name == "net":
             network = await world.network("net", EnableIPv6=True)
         else:
@@ -93,11 +93,11 @@ def test_it_comes_back_by_itself(tmp_path: Path, name: str, harm: str, caplog: p
         assert len(said) == 1 + (harm == "all at once"), said
         assert all("restored" in line for line in said), said
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def test_what_a_start_has_restored_is_not_restored_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         await world.run("web", PortBindings=bindings("8080:80"))
         await asyncio.sleep(0.5)
         caplog.clear()
@@ -106,11 +106,11 @@ def test_what_a_start_has_restored_is_not_restored_again(tmp_path: Path, caplog:
         await asyncio.sleep(1)
         assert len([record for record in caplog.records if "restored" in record.getMessage()]) == 1
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def test_an_internal_network_stays_internal(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         network = await world.network("net", Internal=True)
         web, path = await world.run("web", network="net")
         _, client = await world.run("client", network="net")
@@ -120,13 +120,13 @@ def test_an_internal_network_stays_internal(tmp_path: Path) -> None:
             assert await asyncio.to_thread(until, lambda: ask(address, 80, path=client, seconds=1).startswith("web"))
             assert not ask("192.0.2.2", 80, path=client, seconds=0.3)
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def test_a_start_right_after_the_bridge_went(tmp_path: Path) -> None:
     """It does not wait for the notification; an unusable bridge is named in the error."""
 
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         network = await world.network("net")
         for number in range(5):
             ip(f"link del {network.bridge}\n")
@@ -143,7 +143,7 @@ def test_a_start_right_after_the_bridge_went(tmp_path: Path) -> None:
         assert await asyncio.to_thread(until, lambda: _is_bridge(network.bridge))
         await world.start(world.registry.get("lost"))
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def _is_bridge(name: str) -> bool:
@@ -156,7 +156,7 @@ def test_what_is_removed_on_request_stays_away(tmp_path: Path, caplog: pytest.Lo
     """The engine's own changes are not taken for another program's."""
     caplog.set_level(logging.WARNING)
 
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         for _ in range(3):
             network = await world.network("net", EnableIPv6=True)
             containers = [
@@ -170,16 +170,16 @@ def test_what_is_removed_on_request_stays_away(tmp_path: Path, caplog: pytest.Lo
                 await world.stop(container)
                 await world.remove(container)
             await world.networks.delete("net")
-            await world.networks.context.settle()
+            await world.networks.context.wait_teardowns()
             await asyncio.sleep(0.3)
             assert network.bridge not in link_names()
         assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def test_a_port_that_an_admin_put_elsewhere_stays_there(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         await world.run("one")
         network = world.networks.get("bridge")
         with Netlink() as host:
@@ -192,13 +192,13 @@ def test_a_port_that_an_admin_put_elsewhere_stays_there(tmp_path: Path) -> None:
             assert bridge is not None
             assert link.master == bridge.index
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
 
 
 def test_a_program_that_does_it_again_and_again_is_answered_ever_more_slowly(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def play(world: World, outside: str) -> None:
+    async def body(world: World, outside: str) -> None:
         network = await world.network("net")
         for _ in range(60):
             if network.bridge in link_names():
@@ -206,4 +206,4 @@ def test_a_program_that_does_it_again_and_again_is_answered_ever_more_slowly(
             await asyncio.sleep(0.05)
         assert len([record for record in caplog.records if "restored" in record.getMessage()]) <= 4
 
-    scenario(tmp_path, play)
+    scenario(tmp_path, body)
