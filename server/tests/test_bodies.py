@@ -85,7 +85,7 @@ def answers(text: bytes) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("chunk", [0, 1000, 32768, 3_000_000])
-def test_what_is_sent_is_read(api: Serving, chunk: int) -> None:
+def test_the_body_is_received(api: Serving, chunk: int) -> None:
     data = os.urandom(SIZE)
     (found,) = answers(api.ask(request(b"/digest", data, chunk=chunk)))
     assert found["digest"] == hashlib.sha256(data).hexdigest()
@@ -95,7 +95,7 @@ def test_what_is_sent_is_read(api: Serving, chunk: int) -> None:
     assert max(sizes) <= 3 << 20
 
 
-def test_marks_of_chunks_come_in_pieces(api: Serving) -> None:
+def test_split_chunk_marks(api: Serving) -> None:
     data = os.urandom(300_000)
     sent = request(b"/digest", data, chunk=7001)
     with api.connect() as sock:
@@ -106,14 +106,14 @@ def test_marks_of_chunks_come_in_pieces(api: Serving) -> None:
 
 
 @pytest.mark.parametrize("chunk", [0, 32768])
-def test_the_next_request_stands_behind_it(api: Serving, chunk: int) -> None:
+def test_a_request_after_the_body(api: Serving, chunk: int) -> None:
     bodies = [os.urandom(SIZE), b"", os.urandom(200_000)]
     sent = [request(b"/digest", body, chunk=chunk, close=body is bodies[-1]) for body in bodies]
     found = answers(api.ask(b"".join(sent)))
     assert [one["digest"] for one in found] == [hashlib.sha256(body).hexdigest() for body in bodies]
 
 
-def test_who_waits_to_be_asked_is_asked(api: Serving) -> None:
+def test_expect_100_continue(api: Serving) -> None:
     data = os.urandom(SIZE)
     head, _, body = request(b"/digest", data).partition(b"\r\n\r\n")
     with api.connect() as sock:
@@ -124,13 +124,13 @@ def test_who_waits_to_be_asked_is_asked(api: Serving) -> None:
     assert found["digest"] == hashlib.sha256(data).hexdigest()
 
 
-def test_an_early_answer_is_read_by_who_still_sends(api: Serving) -> None:
+def test_an_early_response_reaches_a_sending_client(api: Serving) -> None:
     answer = api.ask(request(b"/refuses", bytes(20_000_000), chunk=32768))
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answers(answer) == [{"message": "enough"}]
 
 
-def test_a_client_that_leaves_in_the_middle(api: Serving) -> None:
+def test_a_client_that_disconnects_midway(api: Serving) -> None:
     for how in ("shutdown", "close"):
         left.clear()
         with api.connect() as sock:
@@ -141,7 +141,7 @@ def test_a_client_that_leaves_in_the_middle(api: Serving) -> None:
         assert left.wait(DEADLINE)
 
 
-def test_what_is_no_chunk(api: Serving) -> None:
+def test_malformed_chunks(api: Serving) -> None:
     sent = request(b"/digest", bytes(SIZE), chunk=32768)
     answer = api.ask(sent.removesuffix(b"0\r\nTrailer: t\r\n\r\n") + b"zz\r\n")
     assert b"400 Bad Request" in answer

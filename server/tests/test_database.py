@@ -69,7 +69,7 @@ def test_concurrent_writes_fail_independently(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_cancelled_writer_has_still_written(tmp_path: Path) -> None:
+def test_a_cancelled_write_is_committed(tmp_path: Path) -> None:
     async def scenario() -> None:
         database = Database(tmp_path / "wharf.db")
         try:
@@ -103,7 +103,7 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     Database(path).close()
 
 
-def test_a_full_database_still_takes_what_frees_space(tmp_path: Path) -> None:
+def test_a_full_database_accepts_writes_that_free_space(tmp_path: Path) -> None:
     async def scenario() -> None:
         database = Database(tmp_path / "wharf.db")
         volumes = Documents(database, "volumes")

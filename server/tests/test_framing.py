@@ -85,7 +85,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("message", REFUSED.values(), ids=REFUSED.keys())
-def test_one_refusal_and_the_end(api: Serving, message: bytes) -> None:
+def test_one_refusal_then_close(api: Serving, message: bytes) -> None:
     """No later byte is parsed as a request."""
     answer = api.ask(message + SECOND)
     assert answer.startswith((b"HTTP/1.1 400 Bad Request\r\n", b"HTTP/1.1 501 ")), answer
@@ -107,7 +107,7 @@ TAKEN = {
 
 
 @pytest.mark.parametrize(("message", "body"), TAKEN.values(), ids=TAKEN.keys())
-def test_what_servers_of_go_take(api: Serving, message: bytes, body: str) -> None:
+def test_messages_that_go_accepts(api: Serving, message: bytes, body: str) -> None:
     answer = api.ask(message + SECOND)
     assert answer.count(b"HTTP/1.1 200 OK\r\n") == 2, answer
     assert b'{"body":"%s"}' % body.encode() in answer
@@ -129,7 +129,7 @@ def assert_refused(sock: socket.socket) -> None:
         return  # closed with unread data, which resets the connection and loses the response
 
 
-def test_a_head_that_comes_byte_by_byte(api: Serving) -> None:
+def test_a_head_sent_byte_by_byte(api: Serving) -> None:
     with api.connect() as sock:
         for message in (b"\r\n" + CHUNKED + b"2\r\nab\r\n0\r\n\r\n", SECOND):
             for byte in message:

@@ -64,7 +64,7 @@ def repeat(work: Callable[[], object]) -> set[object]:
 
 
 @pytest.mark.usefixtures("race")
-def test_look_sees_nothing_outside(root: int) -> None:
+def test_look_stays_inside(root: int) -> None:
     assert repeat(lambda: tree.look(root, "/w/d/file").size) == {len("inside")}
     # A link of this name exists outside, too: its target must not be disclosed to a container.
     shown = repeat(lambda: tree.look(root, "/w/d/link").link_target) | repeat(lambda: paths.resolve(root, "/w/d/link"))
@@ -73,7 +73,7 @@ def test_look_sees_nothing_outside(root: int) -> None:
 
 
 @pytest.mark.usefixtures("race")
-def test_pack_reads_nothing_outside(root: int) -> None:
+def test_pack_stays_inside(root: int) -> None:
     def work(path: str) -> tuple[bytes, ...]:
         out = BytesIO()
         tree.pack(root, path, out.write, found=lambda _: None)
@@ -94,7 +94,7 @@ def test_pack_reads_nothing_outside(root: int) -> None:
 
 
 @pytest.mark.usefixtures("race")
-def test_what_builds_pick_is_inside(root: int) -> None:
+def test_build_sources_stay_inside(root: int) -> None:
     def work() -> tuple[str, ...]:
         (picked,) = selection.pick(root, ["w/d/below"])
         return tuple(name for name, _ in selection.files(root, picked, Ignore([])))
@@ -115,7 +115,7 @@ def test_copy_up_and_users_read_nothing_outside(root: int, tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("race")
-def test_places_of_mounts_are_made_inside(root: int, tmp_path: Path) -> None:
+def test_mount_points_are_created_inside(root: int, tmp_path: Path) -> None:
     for number in range(TRIES // 4):
         with contextlib.suppress(OSError):
             os.close(paths.make_mountpoint(str(tmp_path / "root"), f"/w/d/new/{number}", directory=bool(number % 2)))
@@ -124,7 +124,7 @@ def test_places_of_mounts_are_made_inside(root: int, tmp_path: Path) -> None:
     assert True in repeat(lambda: any((tmp_path / "root/w" / name / "new").exists() for name in ("d", "l")))
 
 
-def test_links_are_followed_as_inside(root: int, tmp_path: Path) -> None:
+def test_links_are_resolved_within_the_root(root: int, tmp_path: Path) -> None:
     inside = tmp_path / "root"
     (inside / "etc").mkdir()
     (inside / "etc/passwd").write_text("inside")

@@ -166,7 +166,7 @@ def test_an_answer_has_dockerds_headers(api: Serving) -> None:
     assert headers["date"].endswith("GMT")
 
 
-def test_an_instant_answer_is_like_any_other(api: Serving) -> None:
+def test_an_instant_response_equals_an_ordinary_one(api: Serving) -> None:
     ping = b"GET /v1.45/_ping HTTP/1.1\r\nHost: x\r\n\r\n"
     rest = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab"
     answers = api.ask(ping * 3 + rest + ping + b"GET /_ping HTTP/1.1\r\n" + CLOSE + b"\r\n")
@@ -262,7 +262,7 @@ def test_hijack_of_a_chunked_body_that_trickles_in(api: Serving) -> None:
         assert parts(read_all(sock))[2] == b"body|MORE<tail>"
 
 
-def test_a_large_stream_through_a_hijack_is_whole_both_ways(api: Serving) -> None:
+def test_a_large_stream_through_a_hijack(api: Serving) -> None:
     data = os.urandom(1 << 20).hex().encode() * 4
     with api.connect() as sock:
         sock.sendall(b"POST /raw HTTP/1.1\r\nHost: d\r\n\r\n")
@@ -278,7 +278,7 @@ def test_a_large_stream_through_a_hijack_is_whole_both_ways(api: Serving) -> Non
         sender.join()
 
 
-def test_an_upgrade_that_nobody_takes_is_answered_and_closed(api: Serving) -> None:
+def test_an_ignored_upgrade_is_answered_and_closed(api: Serving) -> None:
     answer = api.ask(b"GET /echo HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nPRI *")
     status, headers, _ = parts(answer)
     assert (status, headers["connection"]) == (200, "close")
@@ -356,14 +356,14 @@ def test_plain_http_on_a_tls_port(api: Serving) -> None:
         assert b"Client sent an HTTP request to an HTTPS server." in read_all(sock)
 
 
-def test_a_leaving_client_cancels_who_waits_for_it(api: Serving) -> None:
+def test_a_disconnect_cancels_a_waiting_handler(api: Serving) -> None:
     with api.connect() as sock:
         sock.sendall(b"GET /waits HTTP/1.1\r\nHost: d\r\n\r\n")
         assert entered.wait(DEADLINE)
     assert left.wait(DEADLINE)
 
 
-def test_a_leaving_client_does_not_stop_work(api: Serving) -> None:
+def test_a_disconnect_does_not_cancel_other_handlers(api: Serving) -> None:
     with api.connect() as sock:
         sock.sendall(b"POST /works HTTP/1.1\r\nHost: d\r\n\r\n")
         assert entered.wait(DEADLINE)
@@ -371,14 +371,14 @@ def test_a_leaving_client_does_not_stop_work(api: Serving) -> None:
     assert not left.is_set()
 
 
-def test_a_half_closed_client_gets_its_answer(api: Serving) -> None:
+def test_a_half_closed_client_gets_its_response(api: Serving) -> None:
     with api.connect() as sock:
         sock.sendall(b"POST /works HTTP/1.1\r\nHost: d\r\n\r\n")
         sock.shutdown(socket.SHUT_WR)
         assert read_all(sock).endswith(b'"done"\n')
 
 
-def test_a_client_that_does_not_read_stops_the_stream_only(api: Serving) -> None:
+def test_a_slow_client_blocks_only_its_stream(api: Serving) -> None:
     with api.connect() as sock:
         sock.sendall(b"GET /endless HTTP/1.1\r\nHost: d\r\n\r\n")
         assert sock.recv(4)
@@ -403,13 +403,13 @@ def test_a_client_that_does_not_read_stops_the_stream_only(api: Serving) -> None
         b"\x00" * 100,
     ],
 )
-def test_garbage_is_refused_and_harms_nobody(api: Serving, garbage: bytes) -> None:
+def test_invalid_bytes_are_refused(api: Serving, garbage: bytes) -> None:
     answer = api.ask(garbage)
     assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert parts(api.ask(b"GET /echo HTTP/1.1\r\n" + CLOSE + b"\r\n"))[0] == 200
 
 
-def test_a_head_without_end_is_bounded(api: Serving) -> None:
+def test_the_head_is_bounded(api: Serving) -> None:
     with api.connect() as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nX: " + b"a" * (2 << 20))
         assert read_all(sock).startswith(b"HTTP/1.1 431 ")
@@ -417,7 +417,7 @@ def test_a_head_without_end_is_bounded(api: Serving) -> None:
 
 @pytest.mark.parametrize("size", [60_000, 70_000, 1 << 20])
 @pytest.mark.parametrize("host", [b"", b"http://docker"])
-def test_a_long_query_is_taken(api: Serving, host: bytes, size: int) -> None:
+def test_a_long_query_is_accepted(api: Serving, host: bytes, size: int) -> None:
     answer = api.ask(b"GET " + host + b"/query?x=" + b"a" * size + b" HTTP/1.1\r\n" + CLOSE + b"\r\n")
     status, _, body = parts(answer)
     assert (status, json.loads(body)) == (200, size)
@@ -427,7 +427,7 @@ def test_a_long_path_is_not_found(api: Serving) -> None:
     assert parts(api.ask(b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n" + CLOSE + b"\r\n"))[0] == 404
 
 
-def test_an_early_answer_survives_an_unread_body(api: Serving) -> None:
+def test_an_early_response_with_an_unread_body(api: Serving) -> None:
     with api.connect() as sock:
         sock.sendall(b"POST /nothing HTTP/1.1\r\n" + CLOSE + b"Content-Length: 8000000\r\n\r\n")
         for _ in range(100):
@@ -466,7 +466,7 @@ def test_streams_of_messages(api: Serving, how: str, status: int, messages: list
         assert body.endswith(b"0\r\n\r\n")
 
 
-def test_a_torn_stream_of_bytes_does_not_look_whole(api: Serving) -> None:
+def test_a_failed_byte_stream_is_not_completed(api: Serving) -> None:
     answer = api.ask(b"GET /breaks HTTP/1.1\r\n" + CLOSE + b"\r\n")
     assert b"half" in answer
     assert not answer.endswith(b"0\r\n\r\n")

@@ -74,7 +74,7 @@ def test_a_handshake_has_a_deadline(api: Serving, authority: trustme.CA, how: st
     assert not api.server.state.connections
 
 
-def test_a_head_has_one_behind_the_handshake(api: Serving, authority: trustme.CA) -> None:
+def test_a_head_has_a_deadline_after_the_handshake(api: Serving, authority: trustme.CA) -> None:
     context = ssl.create_default_context()
     authority.configure_trust(context)
     with (

@@ -83,7 +83,7 @@ def symbols(files: list[FileDescriptorProto]) -> Symbols:
 
 
 @pytest.mark.skipif(not CONTAINERD.is_dir(), reason="needs Debian's golang-github-containerd-containerd-dev")
-def test_ours_are_theirs(tmp_path: Path) -> None:
+def test_our_protos_match_containerds(tmp_path: Path) -> None:
     root = OURS.parents[2]
     mine = compiled([str(path) for path in sorted(OURS.glob("*.proto"))], root, out=tmp_path / "ours")
     files = []
@@ -105,7 +105,7 @@ def test_ours_are_theirs(tmp_path: Path) -> None:
         assert not missing, f"{name} lacks {missing}"
 
 
-def test_what_is_generated_is_what_the_protos_say(tmp_path: Path) -> None:
+def test_generated_code_is_up_to_date(tmp_path: Path) -> None:
     """``python -m engine.api.generate`` was run after the last change of a proto."""
     import google.protobuf.descriptor_pool as pools
 

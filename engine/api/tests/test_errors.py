@@ -24,7 +24,7 @@ from engine.common.errors import Kind, Reason, WharfError
         ("something of the server's own", Kind.INTERNAL),
     ],
 )
-def test_a_reset_connection_is_a_server_that_is_away(message: str, kind: Kind) -> None:
+def test_a_reset_connection_is_unavailable(message: str, kind: Kind) -> None:
     error = AioRpcError(grpc.StatusCode.UNKNOWN, Metadata(), Metadata(), message, "")
     assert from_rpc_error(error).kind is kind
 

@@ -76,7 +76,7 @@ def test_refuses(text: str) -> None:
     assert caught.value.kind is Kind.INVALID_ARGUMENT
 
 
-def test_says_where() -> None:
+def test_errors_name_the_position() -> None:
     for text, said in (
         ("type!==x", '[type >|!|< ==x]: unsupported operator "!=="'),
         ("type==a b", "[type==a >| |< b]: unexpected input:  "),

@@ -27,7 +27,7 @@ def test_as_protobuf_writes_them(offset: int, size: int) -> None:
     assert (piece.ref, piece.total, piece.expected, dict(piece.labels)) == ("", 0, "", {})
 
 
-def test_other_messages_are_read_whole() -> None:
+def test_other_messages_are_decoded_by_protobuf() -> None:
     for request in (
         pb.WriteContentRequest(action=pb.STAT, ref="r", total=5, expected="e"),
         pb.WriteContentRequest(action=pb.WRITE, ref="r", data=b"x"),

@@ -79,12 +79,12 @@ def test_strings_are_decoded_as_go_does(source: bytes | str, value: object) -> N
         '{"a":1}'.encode("utf-16"),
     ],
 )
-def test_what_is_no_json_is_refused(source: bytes | str) -> None:
+def test_invalid_json_is_refused(source: bytes | str) -> None:
     with pytest.raises(ValueError, match="line"):
         jsontext.loads(source)
 
 
-def test_names_that_are_no_utf8_can_be_answered() -> None:
+def test_invalid_utf8_names_are_encoded() -> None:
     name = b"caf\xe9".decode("utf-8", "surrogateescape")
     assert json.loads(jsontext.dumps([{"Name": name}])) == [{"Name": "caf\ufffd"}]
     with pytest.raises(TypeError):

@@ -40,7 +40,7 @@ from engine.common import regex
         ("é", "café"),
     ],
 )
-def test_as_python_has_it(pattern: str, text: str) -> None:
+def test_syntax_shared_with_python(pattern: str, text: str) -> None:
     assert regex.compiled(pattern).search(text) == (re.search(pattern, text) is not None)
 
 
@@ -48,7 +48,7 @@ def test_as_python_has_it(pattern: str, text: str) -> None:
     ("pattern", "text", "found"),
     [("[[:alpha:]_]+1", "ab_1", True), (r"\z", "", True), (r"\Qa.b\E", "a.b", True), (r"\x{41}", "A", True)],
 )
-def test_what_python_has_not(pattern: str, text: str, found: bool) -> None:
+def test_syntax_that_python_lacks(pattern: str, text: str, found: bool) -> None:
     assert regex.compiled(pattern).search(text) is found
 
 

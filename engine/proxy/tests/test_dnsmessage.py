@@ -37,12 +37,12 @@ def test_a_question() -> None:
         question(WEB)[:-3],
     ],
 )
-def test_what_is_no_question(data: bytes) -> None:
+def test_invalid_questions(data: bytes) -> None:
     with pytest.raises(Malformed):
         dnsmessage.parse(data)
 
 
-def test_noise_is_refused_or_read() -> None:
+def test_random_bytes_are_refused_or_parsed() -> None:
     chance = random.Random(11)
     for _ in range(3000):
         data = bytearray(question(WEB))
@@ -65,7 +65,7 @@ def test_an_answer_repeats_the_question_as_it_came() -> None:
     assert not dnsmessage.same_id(question(WEB), question(WEB))
 
 
-def test_what_does_not_fit_is_cut_and_said_to_be() -> None:
+def test_long_answers_are_truncated() -> None:
     query = dnsmessage.parse(question(WEB))
     many = [f"192.0.{number}.1" for number in range(100)]
     cut = dnsmessage.addresses(query, many)

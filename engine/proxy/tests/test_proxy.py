@@ -43,20 +43,20 @@ def ends(reactor: Reactor) -> bool:
     return not late
 
 
-def test_it_stays_while_its_socket_has_its_name(serving: tuple[Reactor, Proxy, Path]) -> None:
+def test_it_runs_while_its_socket_exists(serving: tuple[Reactor, Proxy, Path]) -> None:
     reactor, made, _ = serving
     assert not ends(reactor)
     assert made.reachable()
 
 
-def test_it_ends_when_its_socket_has_no_name(serving: tuple[Reactor, Proxy, Path]) -> None:
+def test_it_exits_when_its_socket_is_unlinked(serving: tuple[Reactor, Proxy, Path]) -> None:
     reactor, made, path = serving
     os.unlink(path)
     assert ends(reactor)
     assert not made.reachable()
 
 
-def test_it_ends_when_another_has_its_name(serving: tuple[Reactor, Proxy, Path]) -> None:
+def test_it_exits_when_another_socket_replaces_its_own(serving: tuple[Reactor, Proxy, Path]) -> None:
     reactor, _, path = serving
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as other:
         other.bind(f"{path}.new")
@@ -65,7 +65,7 @@ def test_it_ends_when_another_has_its_name(serving: tuple[Reactor, Proxy, Path])
     assert path.exists()
 
 
-def test_it_stays_for_a_daemon_that_is_connected(serving: tuple[Reactor, Proxy, Path]) -> None:
+def test_it_runs_while_a_daemon_is_connected(serving: tuple[Reactor, Proxy, Path]) -> None:
     reactor, _, path = serving
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as client:
         client.connect(str(path))
@@ -73,7 +73,7 @@ def test_it_stays_for_a_daemon_that_is_connected(serving: tuple[Reactor, Proxy, 
         assert not ends(reactor)
 
 
-def test_it_ends_without_anything_to_serve(serving: tuple[Reactor, Proxy, Path]) -> None:
+def test_it_exits_when_idle(serving: tuple[Reactor, Proxy, Path]) -> None:
     reactor, made, _ = serving
     made.publications.release("owner")
     assert ends(reactor)

@@ -43,7 +43,7 @@ def test_v1(tmp_path: Path) -> None:
     assert text.count("io_service_bytes_recursive") == 2
 
 
-def test_v2_and_a_cgroup_that_is_gone(tmp_path: Path) -> None:
+def test_v2_and_a_removed_cgroup(tmp_path: Path) -> None:
     place = write(
         tmp_path / "v2",
         pids__current="2\n",

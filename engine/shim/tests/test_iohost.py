@@ -79,7 +79,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
         os.waitpid(parent.pid, 0)
 
 
-def test_it_ends_with_the_last_process(host: Host) -> None:
+def test_it_exits_with_the_last_process(host: Host) -> None:
     first, second = host.started(), host.started("e")
     client = host.attach(exec_id="e")
     second.write(b"some")
@@ -123,14 +123,14 @@ def test_an_exec_that_starts_while_its_container_ends(host: Host) -> None:
     until(host.gone, "the host leaves")
 
 
-def test_a_log_that_cannot_be_made(host: Host) -> None:
+def test_a_log_that_cannot_be_opened(host: Host) -> None:
     with pytest.raises(Refused, match="failed to initialize logging driver"):
         host.open(driver="nosuch")
     until(host.gone, "the host leaves")
     assert not list(host.bundle.iterdir())
 
 
-def test_while_a_client_is_slow_the_next_run_may_come(host: Host) -> None:
+def test_a_new_process_while_a_client_is_slow(host: Host) -> None:
     first = host.started()
     slow = host.attach()
     first.exit()
@@ -148,7 +148,7 @@ def test_while_a_client_is_slow_the_next_run_may_come(host: Host) -> None:
     until(host.gone, "the host leaves")
 
 
-def test_what_a_daemon_that_died_has_left(host: Host) -> None:
+def test_the_state_of_a_dead_daemon_is_discarded(host: Host) -> None:
     ran, never = host.started(), host.open("e")
     host.leave()
     ran.exit()
@@ -160,7 +160,7 @@ def test_what_a_daemon_that_died_has_left(host: Host) -> None:
     assert not list(host.bundle.iterdir())
 
 
-def test_no_daemon_and_no_directory(host: Host) -> None:
+def test_without_daemon_and_directory(host: Host) -> None:
     process = host.started()
     host.leave()
     shutil.rmtree(host.bundle)
@@ -170,6 +170,6 @@ def test_no_daemon_and_no_directory(host: Host) -> None:
     until(host.gone, "the host leaves")
 
 
-def test_without_a_process_it_leaves_with_its_daemon(host: Host) -> None:
+def test_it_exits_with_its_daemon_without_a_process(host: Host) -> None:
     host.leave()
     until(host.gone, "the host leaves")

@@ -78,7 +78,7 @@ def test_journald(folder: Path) -> None:
     assert Pending.count == 0
 
 
-def test_who_waits(folder: Path) -> None:
+def test_blocking_and_non_blocking_modes(folder: Path) -> None:
     """The server doesn't read: in blocking mode the container waits, in non-blocking mode new messages are lost."""
     loop = Loop(_fail)
     data = b"z" * 1000 + b"\n"
@@ -121,7 +121,7 @@ def test_who_waits(folder: Path) -> None:
     assert Pending.count == 0
 
 
-def test_a_copy_is_kept_here(folder: Path) -> None:
+def test_a_local_copy_is_written(folder: Path) -> None:
     loop = Loop(_fail)
     with server(folder / "socket", socket.SOCK_DGRAM) as journal:
         copy = folder / "copy.log"
@@ -151,13 +151,13 @@ def test_a_copy_is_kept_here(folder: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_opened(kind: str, remote: dict[str, Any], words: str) -> None:
+def test_servers_that_cannot_be_reached(kind: str, remote: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         driver(Loop(_fail), kind, **remote)
     assert Pending.count == 0
 
 
-def test_gelf_gives_up_one_message_after_the_other() -> None:
+def test_gelf_discards_messages_one_by_one() -> None:
     """The server is unreachable: each message has its attempts, and messages queued behind the lost ones still
     arrive."""
     loop = Loop(_fail)

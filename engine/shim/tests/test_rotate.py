@@ -28,7 +28,7 @@ def test_a_file_is_appended_to(tmp_path: Path) -> None:
     assert path.read_bytes() == b"before\nafter\n"
 
 
-def test_as_many_files_are_kept_as_wanted(tmp_path: Path) -> None:
+def test_the_number_of_files_is_limited(tmp_path: Path) -> None:
     log = LogFile(str(tmp_path / "x.log"), max_size=10, max_files=3)
     for number in range(5):
         log.append(b"%d\n" % number)
@@ -38,7 +38,7 @@ def test_as_many_files_are_kept_as_wanted(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"x.log": b"last\n", "x.log.1": b"4\n", "x.log.2": b"3\n"}
 
 
-def test_a_single_file_is_begun_anew(tmp_path: Path) -> None:
+def test_a_single_file_is_replaced(tmp_path: Path) -> None:
     log = LogFile(str(tmp_path / "x.log"), max_size=10, max_files=1)
     log.append(b"old\n")
     log.rotate()
@@ -82,7 +82,7 @@ def test_a_full_disk_loses_the_records_that_do_not_fit(tmp_path: Path, monkeypat
     assert path.read_bytes() == b"whole\none\ntwo\nagain\n"
 
 
-def test_a_directory_that_is_gone_costs_lines_only(tmp_path: Path) -> None:
+def test_a_removed_directory_loses_only_lines(tmp_path: Path) -> None:
     directory = tmp_path / "logs"
     directory.mkdir()
     log = LogFile(str(directory / "x.log"), max_size=5, max_files=2)

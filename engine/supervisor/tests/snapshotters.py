@@ -71,7 +71,7 @@ def look(root: Path) -> dict[str, object]:
 class SnapshotterSuite:
     """Every test gets a client with its own namespace."""
 
-    async def test_what_is_written_is_seen_above(self, engine: Engine) -> None:
+    async def test_changes_are_visible_in_children(self, engine: Engine) -> None:
         shots = engine.snapshots
         await mounted(await shots.prepare("k1", ""), build)
         await shots.commit("base", "k1", {"a": "b"})
@@ -106,7 +106,7 @@ class SnapshotterSuite:
 
         await mounted(await engine.snapshots.view("v", "base"), write)
 
-    async def test_states_are_kept(self, engine: Engine) -> None:
+    async def test_states_are_enforced(self, engine: Engine) -> None:
         shots = engine.snapshots
         await shots.prepare("k", "")
         async with refused(Kind.ALREADY_EXISTS):
@@ -142,7 +142,7 @@ class SnapshotterSuite:
         assert {info.name async for info in shots.walk(["kind==active", "kind==view"])} == {"k2", "k3"}
         assert {info.name async for info in shots.walk(["parent==base,labels.b==4"])} == {"k2"}
 
-    async def test_usage_is_what_it_adds(self, engine: Engine) -> None:
+    async def test_usage_excludes_parents(self, engine: Engine) -> None:
         shots = engine.snapshots
         megabyte = os.urandom(1 << 20)
         await mounted(await shots.prepare("k1", ""), lambda root: (root / "one").write_bytes(megabyte))

@@ -72,7 +72,7 @@ async def fails(kind: Kind, work: Coroutine[None, None, object]) -> WharfError:
     return caught.value
 
 
-def test_server_tells_what_it_is(run: Run) -> None:
+def test_server_introspection(run: Run) -> None:
     async def body(engine: Engine) -> None:
         assert (await engine.version()).version
         assert (await engine.introspection.server()).uuid
@@ -114,7 +114,7 @@ def test_content_is_written_in_parts_and_resumed(run: Run) -> None:
     run(body)
 
 
-def test_content_that_is_not_what_was_promised_is_refused(run: Run) -> None:
+def test_content_with_wrong_size_or_digest_is_refused(run: Run) -> None:
     async def body(engine: Engine) -> None:
         async with engine.content.writer("bad", total=5) as writer:
             await writer.write(b"hello")
@@ -133,7 +133,7 @@ def test_content_that_is_not_what_was_promised_is_refused(run: Run) -> None:
     run(body)
 
 
-def test_a_small_blob_has_as_many_writers_as_want_it(run: Run) -> None:
+def test_a_small_blob_has_concurrent_writers(run: Run) -> None:
     async def body(engine: Engine) -> None:
         for data in (b"a document", os.urandom(2_000_000)):
             async with engine.leases.acquire(), asyncio.TaskGroup() as group:
@@ -146,7 +146,7 @@ def test_a_small_blob_has_as_many_writers_as_want_it(run: Run) -> None:
     run(body)
 
 
-def test_a_call_that_its_server_ends_at_once_ends_as_the_server_says(run: Run) -> None:
+def test_an_early_status_of_the_server_is_raised(run: Run) -> None:
     """Also if that overtakes the first message of the call."""
 
     async def body(engine: Engine) -> None:
@@ -162,7 +162,7 @@ def test_a_call_that_its_server_ends_at_once_ends_as_the_server_says(run: Run) -
     run(body)
 
 
-def test_a_lease_is_given_back_however_early_its_holder_leaves(run: Run) -> None:
+def test_a_lease_is_released_after_any_cancellation(run: Run) -> None:
     async def hold(engine: Engine) -> None:
         async with engine.leases.acquire():
             pass
@@ -207,7 +207,7 @@ def test_a_ref_has_one_writer(run: Run) -> None:
     run(body)
 
 
-def test_images_are_names(run: Run) -> None:
+def test_image_records(run: Run) -> None:
     async def body(engine: Engine) -> None:
         target = Descriptor("application/vnd.oci.image.manifest.v1+json", digest_of(b"m"), 1, {"x": "y"})
         made = await engine.images.create(ImageRecord("docker.io/library/a:1", target, {"kind": "old"}))
@@ -230,7 +230,7 @@ def test_images_are_names(run: Run) -> None:
     run(body)
 
 
-def test_containers_keep_what_they_are_given(run: Run) -> None:
+def test_container_records(run: Run) -> None:
     async def body(engine: Engine) -> None:
         options = AnyValue("containerd.runc.v1.Options", b"\x32\x04runc")
         record = ContainerRecord(
@@ -263,7 +263,7 @@ def test_containers_keep_what_they_are_given(run: Run) -> None:
     run(body)
 
 
-def test_namespaces_part_what_is_in_them(connect: Connect, run: Run) -> None:
+def test_namespaces_separate_their_objects(connect: Connect, run: Run) -> None:
     async def body(engine: Engine) -> None:
         name = f"n{uuid4().hex[:12]}"
         await engine.namespaces.create(name, {"a": "1"})
@@ -286,7 +286,7 @@ def test_namespaces_part_what_is_in_them(connect: Connect, run: Run) -> None:
     run(body)
 
 
-def test_what_nothing_holds_is_collected(connect: Connect, run: Run) -> None:
+def test_unreferenced_objects_are_collected(connect: Connect, run: Run) -> None:
     """A manifest under an image references its layer and, by label, a snapshot; without the image all are collected."""
 
     async def body(engine: Engine) -> None:
@@ -375,7 +375,7 @@ def change_tree(root: Path) -> None:
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="chown needs root")
-def test_layers_are_applied_and_made_again(connect: Connect, run: Run) -> None:
+def test_layers_are_applied_and_written_again(connect: Connect, run: Run) -> None:
     plain = layer_tar()
     blob = gzip.compress(plain, mtime=0)
 

@@ -18,7 +18,7 @@ from engine.supervisor.ingest import Ingest, Record
 PATIENCE = 60.0
 
 
-def test_readers_come_and_go_while_the_disk_stalls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loop_does_not_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop's calls to an ingest don't wait for a write."""
     file = IngestFile(str(tmp_path / "data"), "sha256")
     file.append(b"first")
@@ -58,7 +58,7 @@ def test_readers_come_and_go_while_the_disk_stalls(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("ends", [IngestFile.truncate, IngestFile.close])
-def test_a_follower_hears_of_an_end(tmp_path: Path, ends: Callable[[IngestFile], None]) -> None:
+def test_a_follower_is_notified_of_the_end(tmp_path: Path, ends: Callable[[IngestFile], None]) -> None:
     file = IngestFile(str(tmp_path / "data"), "sha256")
     file.append(b"first")
     follower = file.follow()
@@ -70,7 +70,7 @@ def test_a_follower_hears_of_an_end(tmp_path: Path, ends: Callable[[IngestFile],
     file.close()
 
 
-def test_what_was_answered_is_written_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_acknowledged_bytes_are_written_before_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread that writes it may not have started when the write is closed."""
     path = tmp_path / "data"
     append = IngestFile.append

@@ -120,7 +120,7 @@ def test_namespaces(ctr: Ctr, name: str) -> None:
     assert name not in {row[0] for row in ctr.rows("namespaces", "ls") if row}
 
 
-def test_writes_under_way(ctr: Ctr) -> None:
+def test_active_writes(ctr: Ctr) -> None:
     def active() -> list[list[str]]:
         return ctr.rows("content", "active", namespace="writes")
 

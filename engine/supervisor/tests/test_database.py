@@ -12,7 +12,7 @@ from engine.supervisor.store.database import Database
 pytestmark = pytest.mark.root  # the directory of a database is made root's
 
 
-def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
+def test_a_full_disk_is_resource_exhausted(tmp_path: Path) -> None:
     """Also if the metadata, not a blob, meets the full disk first; smaller writes succeed."""
 
     def written(size: int) -> int:

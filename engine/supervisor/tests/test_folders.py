@@ -13,7 +13,7 @@ from engine.supervisor.snapshots.folders import Folders
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts")]
 
 
-def test_a_mount_that_a_trial_left(tmp_path: Path) -> None:
+def test_a_leftover_test_mount_is_unmounted(tmp_path: Path) -> None:
     """The supervisor was killed between mount and umount of its overlayfs test: the next one starts."""
     folders = Folders(str(tmp_path))
     merged = os.path.join(folders.root, "check-abc", "merged")

@@ -83,7 +83,7 @@ def with_store(root: Path, body: Callable[[Store], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-def test_labels_lead_on(tmp_path: Path) -> None:
+def test_labels_are_followed(tmp_path: Path) -> None:
     async def body(store: Store) -> None:
         leaf = await store.blob(b"leaf")
         node = await store.blob(b"node", {"containerd.io/gc.ref.content.7": leaf})
@@ -103,7 +103,7 @@ def test_labels_lead_on(tmp_path: Path) -> None:
     with_store(tmp_path, body)
 
 
-def test_leases_hold_until_they_end(tmp_path: Path) -> None:
+def test_leases_protect_until_they_expire(tmp_path: Path) -> None:
     async def body(store: Store) -> None:
         await store.leases.create(NS, "flat", {"containerd.io/gc.flat": "1"})
         await store.leases.create(NS, "deep", {})
@@ -131,7 +131,7 @@ def test_leases_hold_until_they_end(tmp_path: Path) -> None:
     with_store(tmp_path, body)
 
 
-def test_an_ingest_lives_for_a_day(tmp_path: Path) -> None:
+def test_an_ingest_expires_after_a_day(tmp_path: Path) -> None:
     async def body(store: Store) -> None:
         expected = await store.blob(b"whole")
         other = Call("other")
@@ -152,7 +152,7 @@ def test_an_ingest_lives_for_a_day(tmp_path: Path) -> None:
     with_store(tmp_path, body)
 
 
-def test_what_is_written_meanwhile_is_never_collected(tmp_path: Path) -> None:
+def test_concurrent_writes_are_never_collected(tmp_path: Path) -> None:
     """Blobs are written under leases while collections run repeatedly."""
 
     async def body(store: Store) -> None:
@@ -216,7 +216,7 @@ def test_expiry() -> None:
     assert expiry_ns({"containerd.io/gc.expire": "tomorrow"}) == 0
 
 
-def test_what_was_answered_survives_a_kill() -> None:
+def test_acknowledged_writes_survive_a_kill() -> None:
     """Also: a lease that expires while no supervisor runs is collected with its resources at the next start."""
 
     async def before(engine: Engine) -> None:

@@ -34,7 +34,7 @@ async def layer(snapshots: Snapshots, name: str, parent: str = "") -> None:
     await snapshots.commit(CALL, "native", name, "building", {})
 
 
-def test_settled_when_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_are_removed_after_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         monkeypatch.setattr(layer_sync, "DELAY", 0.0)
         database, snapshots = open_store(tmp_path)
@@ -62,7 +62,7 @@ def test_settled_when_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     asyncio.run(main())
 
 
-def test_doubtful_after_a_power_cut(tmp_path: Path) -> None:
+def test_unsynced_layers_after_a_power_failure(tmp_path: Path) -> None:
     async def before() -> None:
         database, snapshots = open_store(tmp_path)
         await layer(snapshots, "sound")

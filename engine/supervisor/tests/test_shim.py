@@ -24,7 +24,7 @@ def world(tmp_path: Path) -> Iterator[Shims]:
         yield made
 
 
-def test_a_container_lives_and_ends(world: Shims) -> None:
+def test_create_start_and_exit(world: Shims) -> None:
     one = world.container("sh", "-c", "echo out; echo err >&2; exit 7")
     pid = one.create()
     before = time.time_ns()
@@ -43,7 +43,7 @@ def test_a_container_lives_and_ends(world: Shims) -> None:
     assert not (one.bundle / "shim.sock").exists()
 
 
-def test_another_supervisor_finds_what_happened_meanwhile(world: Shims) -> None:
+def test_a_new_supervisor_gets_missed_events(world: Shims) -> None:
     one = world.container("sh", "-c", "exit 5")
     pid = one.create()
     one.ask("start")
@@ -55,7 +55,7 @@ def test_another_supervisor_finds_what_happened_meanwhile(world: Shims) -> None:
     one.delete()
 
 
-def test_a_shim_without_a_container_leaves_with_its_supervisor(world: Shims) -> None:
+def test_a_shim_without_a_container_exits_with_its_supervisor(world: Shims) -> None:
     one = world.container("true")
     one._control.close()
     until(lambda: gone(one.shim_pid), "the shim has left")
@@ -88,7 +88,7 @@ def pids(answer: dict[str, object]) -> list[int]:
     return [int(pid) for pid, _exec in found]
 
 
-def test_output_is_told_before_the_end_even_if_others_hold_the_pipe(world: Shims) -> None:
+def test_output_precedes_the_exit_event_with_an_open_pipe(world: Shims) -> None:
     """A child of an exec that outlives it keeps the pipe open; the exit is reported anyway, a moment later."""
     one = world.container("sleep", "1000")
     one.create()
@@ -173,7 +173,7 @@ def test_a_delete_ends_a_create_that_hangs(world: Shims) -> None:
     until(lambda: gone(one.shim_pid), "the shim leaves")
 
 
-def test_the_kernels_killer_is_noticed(world: Shims) -> None:
+def test_oom_kills_are_reported(world: Shims) -> None:
     one = world.container("tail", "/dev/zero", memory=16 << 20)
     one.create()
     one.ask("start")
@@ -182,7 +182,7 @@ def test_the_kernels_killer_is_noticed(world: Shims) -> None:
     one.delete()
 
 
-def test_the_log_is_dockers(world: Shims) -> None:
+def test_the_log_has_dockers_format(world: Shims) -> None:
     one = world.container("sh", "-c", "seq 1 400; echo oops >&2; printf unfinished")
     path = one.bundle / "c.log"
     one.create(stdio=one.stdio(driver="json-file", path=path, max_size=4096, max_file=3))
@@ -198,7 +198,7 @@ def test_the_log_is_dockers(world: Shims) -> None:
     assert '{"log":"unfinished","stream":"stdout","time":"' in text
 
 
-def test_a_shim_survives_those_who_talk_nonsense(world: Shims) -> None:
+def test_a_shim_survives_invalid_frames(world: Shims) -> None:
     one = world.container("sleep", "1000")
     one.create()
     one.ask("start")
@@ -218,7 +218,7 @@ def test_a_shim_survives_those_who_talk_nonsense(world: Shims) -> None:
     assert one.ask("pids")["pids"] == [[one.init_pid, ""]]
 
 
-def test_nothing_is_left_of_what_could_not_be_created(world: Shims) -> None:
+def test_a_failed_create_leaves_nothing(world: Shims) -> None:
     """The kernel refuses a limit after the runtime has created cgroups."""
     one = world.container("true")
     config = one.bundle / "config.json"

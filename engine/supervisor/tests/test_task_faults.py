@@ -324,7 +324,7 @@ def test_killed_while_it_is_deleted(stage: Stage, kill: Kill) -> None:
     stage.run(body, "sh", "-c", "exit 3")
 
 
-def test_the_end_is_told_once_if_the_shim_dies(stage: Stage) -> None:
+def test_one_exit_event_if_the_shim_dies(stage: Stage) -> None:
     async def body(engine: Engine, one: Box) -> None:
         async with engine.events.subscribe(f'namespace=="{engine.namespace}",topic~="^/tasks/"') as events:
             await one.run()
@@ -354,7 +354,7 @@ async def leave_create(stage: Stage, one: Box) -> None:
         await calling
 
 
-def test_a_create_that_nobody_waits_for_is_undone(stage: Stage) -> None:
+def test_a_cancelled_create_is_undone(stage: Stage) -> None:
     async def body(engine: Engine, one: Box) -> None:
         await leave_create(stage, one)
         stage.gate.open()
@@ -365,7 +365,7 @@ def test_a_create_that_nobody_waits_for_is_undone(stage: Stage) -> None:
     stage.run(body, "sleep", "1000")
 
 
-def test_who_left_a_create_may_delete_at_once(stage: Stage) -> None:
+def test_a_cancelled_create_can_be_deleted_at_once(stage: Stage) -> None:
     """The undo and the delete don't remove the bundle while the runtime still cleans up."""
 
     async def body(engine: Engine, one: Box) -> None:
@@ -389,7 +389,7 @@ def test_a_zygote_that_died_is_replaced(stage: Stage) -> None:
     stage.run(body, "sleep", "1000")
 
 
-def test_what_has_no_bundle_any_more_is_ended_at_the_start(stage: Stage) -> None:
+def test_containers_without_a_bundle_are_killed_at_start(stage: Stage) -> None:
     async def body(engine: Engine, one: Box) -> None:
         pid = await one.run()
         shim_pid = stage.shim()

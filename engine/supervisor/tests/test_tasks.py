@@ -88,7 +88,7 @@ def of_tasks(engine: Engine) -> str:
     return f'namespace=="{engine.namespace}",topic~="^/tasks/"'
 
 
-def test_a_task_lives_and_its_events_come_in_order(run: Run, directory: Path) -> None:
+def test_events_of_a_task_are_in_order(run: Run, directory: Path) -> None:
     async def body(engine: Engine) -> None:
         async with (
             made(engine, directory, "sh", "-c", "echo out; exit 3") as one,
@@ -129,7 +129,7 @@ def test_a_task_lives_and_its_events_come_in_order(run: Run, directory: Path) ->
     run(body)
 
 
-def test_a_task_is_made_once_and_of_a_container(run: Run, directory: Path) -> None:
+def test_a_task_is_created_once_per_container(run: Run, directory: Path) -> None:
     async def body(engine: Engine) -> None:
         await fails(Kind.NOT_FOUND, engine.tasks.create("nothing"))
         async with made(engine, directory, "sleep", "1000") as one:
@@ -149,7 +149,7 @@ def test_a_task_is_made_once_and_of_a_container(run: Run, directory: Path) -> No
     run(body)
 
 
-def test_what_cant_run_says_why_and_leaves_nothing(run: Run, directory: Path) -> None:
+def test_a_failed_create_reports_the_reason_and_leaves_nothing(run: Run, directory: Path) -> None:
     async def body(engine: Engine) -> None:
         async with made(engine, directory, "no-such-program") as one:
             with pytest.raises(WharfError, match=r"failed to create shim task: OCI runtime create failed: .*no-such"):
@@ -174,7 +174,7 @@ def test_a_task_that_was_never_started_can_be_deleted(run: Run, directory: Path)
     run(body)
 
 
-def test_execs_have_a_life_of_their_own(run: Run, directory: Path) -> None:
+def test_the_lifecycle_of_execs(run: Run, directory: Path) -> None:
     async def body(engine: Engine) -> None:
         async with made(engine, directory, "sleep", "1000") as one, engine.events.subscribe(of_tasks(engine)) as events:
             await one.run()
@@ -315,7 +315,7 @@ def test_a_terminal_has_a_size(run: Run, directory: Path) -> None:
     run(body)
 
 
-def test_out_of_memory_is_told(server: processes.Server, run: Run, directory: Path) -> None:
+def test_out_of_memory_is_reported(server: processes.Server, run: Run, directory: Path) -> None:
     if server.kind != "wharf":
         pytest.skip("a stock containerd misses it now and then")
 

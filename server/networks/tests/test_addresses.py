@@ -22,14 +22,14 @@ def test_the_lowest_free_address() -> None:
 
 
 @pytest.mark.parametrize("text", ["10.0.0.0", "10.0.0.7", "10.0.0.1", "10.0.0.2"])
-def test_an_address_that_cannot_be_chosen(text: str) -> None:
+def test_addresses_that_cannot_be_requested(text: str) -> None:
     pool = AddressPool(ip_network("10.0.0.0/29"), reserved={ip_address("10.0.0.1")})
     pool.allocate("first")
     with pytest.raises(AddressInUse):
         pool.allocate("chosen", wanted=ip_address(text))
 
 
-def test_a_range_bounds_what_is_given_but_not_what_is_asked_for() -> None:
+def test_a_range_bounds_allocation_but_not_requests() -> None:
     pool = AddressPool(ip_network("10.0.0.0/24"), ip_network("10.0.0.128/31"))
     assert [str(pool.allocate(f"e{n}")) for n in range(2)] == ["10.0.0.128", "10.0.0.129"]
     with pytest.raises(PoolExhausted):
@@ -39,7 +39,7 @@ def test_a_range_bounds_what_is_given_but_not_what_is_asked_for() -> None:
     assert str(pool.allocate("back", prefer=ip_address("10.0.0.5"))) == "10.0.0.128"
 
 
-def test_every_address_has_one_owner_whatever_the_order() -> None:
+def test_every_address_has_one_owner_in_any_order() -> None:
     chance = random.Random(7)
     pool = AddressPool(ip_network("10.0.0.0/26"))
     held: dict[str, str] = {}
@@ -56,7 +56,7 @@ def test_every_address_has_one_owner_whatever_the_order() -> None:
         held[address] = owner
 
 
-def test_subnets_keep_clear_of_what_is_there() -> None:
+def test_subnets_avoid_existing_networks() -> None:
     pools = [DefaultPool(ip_network("10.1.0.0/22"), 24)]
     taken = [ip_network("10.1.0.0/25"), ip_network("10.1.2.128/32"), ip_network("0.0.0.0/0")]
     assert str(allocator.choose_subnet(pools, taken, version=4)) == "10.1.1.0/24"
@@ -70,7 +70,7 @@ def test_a_mac_for_each_address() -> None:
     assert mac_from_address(ip_address("fd00::1:2")) != mac_from_address(ip_address("fd00::1:3"))
 
 
-def test_ports_meet_only_where_they_really_do() -> None:
+def test_port_conflicts() -> None:
     ports = PortAllocator()
     ports.allocate("a", PortRange("tcp", "127.0.0.1", 80, 80))
     ports.allocate("a", PortRange("udp", "127.0.0.1", 80, 80))
@@ -94,7 +94,7 @@ def test_ports_meet_only_where_they_really_do() -> None:
     ports.allocate("e", PortRange("tcp", "0.0.0.0", 1, 65535))
 
 
-def test_a_random_port_is_not_given_again_before_all_others_were() -> None:
+def test_random_ports_are_reused_last() -> None:
     ports = PortAllocator()
     first = next(ports.ephemeral("tcp", ["0.0.0.0", "::"]))
     ports.allocate("a", PortRange("tcp", "0.0.0.0", first, first))

@@ -104,7 +104,7 @@ async def every_step(world: World, verb: Callable[[], Awaitable[None]], *, after
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_start_that_fails(tmp_path: Path, after: bool) -> None:
+def test_a_failed_start(tmp_path: Path, after: bool) -> None:
     async def body(world: World, outside: str) -> None:
         await world.network("one")
         await world.network("two", EnableIPv6=True)
@@ -124,7 +124,7 @@ def test_a_start_that_fails(tmp_path: Path, after: bool) -> None:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_connect_that_fails(tmp_path: Path, after: bool) -> None:
+def test_a_failed_connect(tmp_path: Path, after: bool) -> None:
     async def body(world: World, outside: str) -> None:
         await world.network("one", Internal=True)
         await world.network("two")
@@ -146,7 +146,7 @@ def test_a_connect_that_fails(tmp_path: Path, after: bool) -> None:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_network_that_cannot_be_made(tmp_path: Path, after: bool) -> None:
+def test_a_failed_network_create(tmp_path: Path, after: bool) -> None:
     async def body(world: World, outside: str) -> None:
         async def create() -> None:
             await world.network("net")
@@ -157,7 +157,7 @@ def test_a_network_that_cannot_be_made(tmp_path: Path, after: bool) -> None:
     scenario(tmp_path, body)
 
 
-def test_what_a_start_does_when_the_store_fails(tmp_path: Path) -> None:
+def test_a_start_with_a_failing_store(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         container = await world.create("web", PortBindings=bindings("8080:80"))
         context = world.networks.context
@@ -178,7 +178,7 @@ def test_what_a_start_does_when_the_store_fails(tmp_path: Path) -> None:
     scenario(tmp_path, body)
 
 
-def test_a_clean_end_leaves_the_host_as_it_was(tmp_path: Path) -> None:
+def test_a_clean_exit_leaves_nothing(tmp_path: Path) -> None:
     with lan(tmp_path):
         before = link_names()
 
@@ -195,7 +195,7 @@ def test_a_clean_end_leaves_the_host_as_it_was(tmp_path: Path) -> None:
         assert not os.path.exists(tmp_path / "run" / "netns") or os.listdir(tmp_path / "run" / "netns") == []
 
 
-def test_an_end_while_the_daemon_ends_is_left_to_the_next(tmp_path: Path) -> None:
+def test_an_exit_during_shutdown_is_left_to_the_next_daemon(tmp_path: Path) -> None:
     with lan(tmp_path):
 
         async def live() -> None:

@@ -63,7 +63,7 @@ def test_a_fixed_range_and_gateway(tmp_path: Path) -> None:
     scenario(tmp_path, body, fixed_cidr="172.30.250.128/30")
 
 
-def test_addresses_that_the_bridge_has_already(tmp_path: Path) -> None:
+def test_existing_addresses_of_the_bridge(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         assert shown(world)["IPAM"]["Config"] == [
             {"Subnet": "10.46.0.0/20", "IPRange": "10.46.0.0/20", "Gateway": "10.46.0.8"},
@@ -121,7 +121,7 @@ def test_a_fixed_range_is_the_subnet_of_a_bridge_without_address(tmp_path: Path)
     scenario(tmp_path, body, before=prepare, bridge="bare0", bip="", fixed_cidr="10.45.0.0/25")
 
 
-def test_an_admins_bridge(tmp_path: Path) -> None:
+def test_an_administrators_bridge(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         assert shown(world)["IPAM"]["Config"] == [{"Subnet": "10.44.0.0/24", "Gateway": "10.44.0.7"}]
         web, path = await world.run("web", PortBindings=bindings("8080:80"))
@@ -143,7 +143,7 @@ def test_an_admins_bridge(tmp_path: Path) -> None:
     scenario(tmp_path, body, before=prepare, after=stays, bridge="admin0", bip="")
 
 
-def test_a_bridge_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_bridge(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None: ...
 
     with pytest.raises(WharfError, match="bridge device with non default name nosuch0 must be created manually"):
@@ -235,7 +235,7 @@ def test_published_at_one_address_by_default(tmp_path: Path) -> None:
     scenario(tmp_path, body, ip="127.0.0.1")
 
 
-def test_which_network_leads_out(tmp_path: Path) -> None:
+def test_the_default_gateways_network(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         for number, name in enumerate(("a", "b", "c")):
             await world.network(name, IPAM={"Config": [{"Subnet": f"10.60.{number}.0/24"}]}, Internal=name == "c")

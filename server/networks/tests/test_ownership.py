@@ -93,7 +93,7 @@ def test_a_user_defined_bridge_of_another_engine(tmp_path: Path) -> None:
     scenario(tmp_path, body)
 
 
-def test_an_admins_bridge_serves_several_but_not_one_that_is_managed(tmp_path: Path) -> None:
+def test_an_administrators_bridge_may_be_shared(tmp_path: Path) -> None:
     def prepare() -> None:
         with Netlink() as netlink:
             netlink.run(link_add("bridge", "admin0"))
@@ -114,7 +114,7 @@ def test_an_admins_bridge_serves_several_but_not_one_that_is_managed(tmp_path: P
     scenario(tmp_path, both, before=prepare, bridge="admin0", bip="", fixed_cidr="172.30.252.128/25")
 
 
-def test_a_start_that_fails_takes_nothing_from_running_containers(tmp_path: Path) -> None:
+def test_a_failed_start_does_not_affect_running_containers(tmp_path: Path) -> None:
     with lan(tmp_path) as outside:
 
         async def live() -> None:
@@ -134,7 +134,7 @@ def test_a_start_that_fails_takes_nothing_from_running_containers(tmp_path: Path
         asyncio.run(live())
 
 
-def test_a_claim_dies_with_its_process() -> None:
+def test_a_claim_ends_with_its_process() -> None:
     text = (
         "import sys, time\nfrom server.networks.claims import Claims\nclaims = Claims()\n"
         "claims.claim('bridge/b')\nprint('held', flush=True)\nsys.stdin.read()"
@@ -156,7 +156,7 @@ def test_a_claim_dies_with_its_process() -> None:
         claims.close()
 
 
-def test_a_name_that_no_engine_holds(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_name_bound_by_another_user(caplog: pytest.LogCaptureFixture) -> None:
     """Any user can bind an abstract name: that must not keep an engine from starting."""
     text = (
         "import os, socket, sys\nos.setuid(65534)\nname = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"

@@ -61,7 +61,7 @@ def test_recovery_and_a_start_share_one_connection(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_one_that_does_not_answer_leaves_no_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unresponsive_proxy_leaves_no_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(timeouts._SECONDS, "network.proxy", 0.1)
 
     async def scenario() -> None:

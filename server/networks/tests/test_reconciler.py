@@ -53,7 +53,7 @@ HARM: dict[str, Callable[[Network], object]] = {
 
 @pytest.mark.parametrize("harm", HARM)
 @pytest.mark.parametrize("name", ["bridge", "net"])
-def test_it_comes_back_by_itself(tmp_path: Path, name: str, harm: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_damage_is_restored(tmp_path: Path, name: str, harm: str, caplog: pytest.LogCaptureFixture) -> None:
     """Published ports, the name service, IPv6 and outgoing traffic work again, and one log line tells so."""
     caplog.set_level(logging.WARNING)
 
@@ -96,7 +96,7 @@ def test_it_comes_back_by_itself(tmp_path: Path, name: str, harm: str, caplog: p
     scenario(tmp_path, body)
 
 
-def test_what_a_start_has_restored_is_not_restored_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_restoration_at_start_is_not_repeated(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def body(world: World, outside: str) -> None:
         await world.run("web", PortBindings=bindings("8080:80"))
         await asyncio.sleep(0.5)
@@ -123,7 +123,7 @@ def test_an_internal_network_stays_internal(tmp_path: Path) -> None:
     scenario(tmp_path, body)
 
 
-def test_a_start_right_after_the_bridge_went(tmp_path: Path) -> None:
+def test_a_start_right_after_the_bridge_was_deleted(tmp_path: Path) -> None:
     """It does not wait for the notification; an unusable bridge is named in the error."""
 
     async def body(world: World, outside: str) -> None:
@@ -152,7 +152,7 @@ def _is_bridge(name: str) -> bool:
         return link is not None and link.kind == "bridge"
 
 
-def test_what_is_removed_on_request_stays_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_requested_removals_are_not_restored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The engine's own changes are not taken for another program's."""
     caplog.set_level(logging.WARNING)
 
@@ -178,7 +178,7 @@ def test_what_is_removed_on_request_stays_away(tmp_path: Path, caplog: pytest.Lo
     scenario(tmp_path, body)
 
 
-def test_a_port_that_an_admin_put_elsewhere_stays_there(tmp_path: Path) -> None:
+def test_a_port_moved_to_another_bridge_stays(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         await world.run("one")
         network = world.networks.get("bridge")
@@ -195,9 +195,7 @@ def test_a_port_that_an_admin_put_elsewhere_stays_there(tmp_path: Path) -> None:
     scenario(tmp_path, body)
 
 
-def test_a_program_that_does_it_again_and_again_is_answered_ever_more_slowly(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_repeated_damage_is_restored_with_growing_pauses(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def body(world: World, outside: str) -> None:
         network = await world.network("net")
         for _ in range(60):

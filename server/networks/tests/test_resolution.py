@@ -147,7 +147,7 @@ def test_links_are_names_for_one_container_only(tmp_path: Path) -> None:
     scenario(tmp_path, body, dns=(OUTSIDE,))
 
 
-def test_questions_for_others_are_passed_on(tmp_path: Path) -> None:
+def test_other_questions_are_forwarded(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         await world.network("net")
         await world.network("inner", Internal=True)
@@ -170,7 +170,7 @@ def test_questions_for_others_are_passed_on(tmp_path: Path) -> None:
     scenario(tmp_path, body, dns=(OUTSIDE,))
 
 
-def test_the_next_server_is_asked_where_one_refuses(tmp_path: Path) -> None:
+def test_the_next_server_is_queried_after_a_refusal(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         await world.network("net")
         _, path = await world.run("one", network="net", Dns=["192.0.2.1", OUTSIDE])
@@ -182,7 +182,7 @@ def test_the_next_server_is_asked_where_one_refuses(tmp_path: Path) -> None:
     scenario(tmp_path, body)
 
 
-def test_names_hold_while_the_daemon_is_away(tmp_path: Path) -> None:
+def test_names_resolve_without_the_daemon(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         await world.network("net")
         one, path = await world.run("one", network="net")
@@ -199,7 +199,7 @@ def test_names_hold_while_the_daemon_is_away(tmp_path: Path) -> None:
     scenario(tmp_path, body, dns=(OUTSIDE,))
 
 
-def test_another_proxy_takes_over_from_one_that_was_killed(tmp_path: Path) -> None:
+def test_a_new_proxy_replaces_a_killed_one(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         await world.network("net")
         one, path = await world.run("one", network="net", PortBindings={"80/tcp": [{"HostPort": "8080"}]})

@@ -35,7 +35,7 @@ def _flush_chains() -> None:
 
 @pytest.mark.parametrize("harm", [_flush, _delete_table, _flush_chains])
 @pytest.mark.parametrize("cure", ["reload", "next use", "time"])
-def test_rules_come_back(tmp_path: Path, harm: Callable[[], None], cure: str) -> None:
+def test_rules_are_restored(tmp_path: Path, harm: Callable[[], None], cure: str) -> None:
     async def body(world: World, outside: str) -> None:
         _, web = await world.run("web", PortBindings=bindings("8080:80"))
         with echoes((web, "web", 80)):
@@ -53,7 +53,7 @@ def test_rules_come_back(tmp_path: Path, harm: Callable[[], None], cure: str) ->
     scenario(tmp_path, body)
 
 
-def test_an_admins_rules_come_first_and_stay(tmp_path: Path) -> None:
+def test_an_administrators_rules_precede_ours(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         web, path = await world.run("web", PortBindings=bindings("8080:80"))
         with echoes((path, "web", 80)):
@@ -99,7 +99,7 @@ def test_an_admins_rules_outlive_the_engine(tmp_path: Path) -> None:
             assert "elements" not in dump
 
 
-def test_beside_a_firewall_that_drops(tmp_path: Path) -> None:
+def test_another_firewall_with_a_drop_policy(tmp_path: Path) -> None:
     """As on a host with ufw, or where dockerd has set the FORWARD policy."""
     foreign = """
 table ip filter {
@@ -137,7 +137,7 @@ table inet firewalld {
         assert nft("list ruleset\n") == before
 
 
-def test_forwarding_that_the_engine_switched_on_makes_no_router(tmp_path: Path) -> None:
+def test_enabled_forwarding_does_not_make_a_router(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         assert netns.sysctl("net.ipv4.ip_forward") == "1"
         assert 'meta iifkind != "bridge"' in world.networks.context.firewall.dump()

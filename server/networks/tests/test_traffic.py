@@ -124,7 +124,7 @@ def test_a_range_of_ports_keeps_its_numbers(tmp_path: Path) -> None:
     scenario(tmp_path, body)
 
 
-def test_networks_are_apart_and_internal_has_no_way_out(tmp_path: Path) -> None:
+def test_networks_are_isolated(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         await world.network("one")
         await world.network("inner", Internal=True)
@@ -167,7 +167,7 @@ def test_icc_off_and_a_link_through_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["routed", "nat-unprotected"])
-def test_gateway_modes_that_let_the_outside_in(tmp_path: Path, mode: str) -> None:
+def test_gateway_modes_for_inbound_traffic(tmp_path: Path, mode: str) -> None:
     async def body(world: World, outside: str) -> None:
         await world.network(
             "net",
@@ -194,7 +194,7 @@ def test_gateway_modes_that_let_the_outside_in(tmp_path: Path, mode: str) -> Non
     scenario(tmp_path, body)
 
 
-def test_an_isolated_gateway_leaves_the_host_out(tmp_path: Path) -> None:
+def test_an_isolated_gateway_excludes_the_host(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         network = await world.network("lone", Internal=True, Options={GATEWAY_MODE: "isolated"})
         first, path1 = await world.run("first", network="lone")

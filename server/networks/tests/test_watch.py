@@ -33,7 +33,7 @@ class Reports:
         return self.all[-1]
 
 
-def test_news_of_a_firewall_loaded_anew_is_told_each_time() -> None:
+def test_each_reload_of_a_firewall_is_reported() -> None:
     """In a uvloop, like wharfd's."""
     rule = 'add rule ip big c ip saddr 192.0.2.1 counter accept comment "many of them"\n'
     text = "add table ip big\nflush table ip big\nadd chain ip big c\n" + rule * 2000
@@ -51,7 +51,7 @@ def test_news_of_a_firewall_loaded_anew_is_told_each_time() -> None:
         uvloop.run(body())
 
 
-def test_more_than_the_socket_holds_is_reported_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overflow_of_the_socket_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.networks.netlink.watch._BUFFER", 4096)
     text = "".join(f"link add d{number} type bridge\n" for number in range(40))
 

@@ -50,7 +50,7 @@ def test_layers_over_tls(tmp_path: Path) -> None:
         assert len(server.seen) == 8
 
 
-def test_who_is_not_trusted_is_not_asked(tmp_path: Path) -> None:
+def test_an_untrusted_server_gets_no_request(tmp_path: Path) -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
 
@@ -66,7 +66,7 @@ def test_who_is_not_trusted_is_not_asked(tmp_path: Path) -> None:
     assert not server.seen
 
 
-def test_a_handshake_that_is_left(tmp_path: Path) -> None:
+def test_a_cancelled_handshake(tmp_path: Path) -> None:
     """The server sends nothing: a cancelled client closes the connection at once."""
     begun = threading.Event()
 

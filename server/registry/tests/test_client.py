@@ -51,7 +51,7 @@ def test_head_tells_digest_type_and_size() -> None:
         ((302, {"location": "ftp://elsewhere/x"}, b""), Kind.INVALID_ARGUMENT, "without a location"),
     ],
 )
-def test_answers_that_are_no_manifest(answer: Answer, kind: Kind, sentence: str) -> None:
+def test_responses_that_are_not_a_manifest(answer: Answer, kind: Kind, sentence: str) -> None:
     with scripted(lambda request: (answer[0], dict(answer[1]), answer[2])) as server:
         with pytest.raises(WharfError) as caught:
             with_repository(server.address, lambda repository: repository.manifest("1"))
@@ -182,7 +182,7 @@ def test_a_registry_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(asyncio.wait_for(run(), 60))
 
 
-def test_a_body_that_is_left_while_it_is_read_stops_nobody() -> None:
+def test_closing_a_stalled_body_does_not_block() -> None:
     """The registry stalls during the body; closing the response must not wait for the reading thread."""
     stalled, over = threading.Event(), threading.Event()
 

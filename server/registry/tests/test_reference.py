@@ -55,7 +55,7 @@ def test_names(text: str, full: str, familiar: str) -> None:
         ("x/" + "a" * 256, "repository name must not be more than 255 characters"),
     ],
 )
-def test_what_is_no_name(text: str, sentence: str) -> None:
+def test_invalid_names(text: str, sentence: str) -> None:
     with pytest.raises(WharfError) as caught:
         parse(text)
     assert caught.value.message == sentence

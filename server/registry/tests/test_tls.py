@@ -92,7 +92,7 @@ def test_another_authority(tmp_path: Path) -> None:
         refused_for(settings, server.address, "certificate")
 
 
-def test_the_common_name_is_no_name(tmp_path: Path) -> None:
+def test_the_common_name_does_not_count(tmp_path: Path) -> None:
     """As in Go: a name only in the subject doesn't count."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
@@ -158,7 +158,7 @@ def silent() -> Iterator[str]:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
-def test_a_handshake_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stalled_handshake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(timeouts._SECONDS, "registry.connect", 0.5)
     with silent() as address:
         settings = trusting(tmp_path, address, trustme.CA().cert_pem.bytes())

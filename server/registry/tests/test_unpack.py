@@ -33,7 +33,7 @@ class Store:
         self.collect()
 
 
-def test_what_is_held_is_there() -> None:
+def test_leased_snapshots_exist() -> None:
     async def main() -> None:
         store = Store("found", "other")
         engine = cast(Engine, cast(Any, SimpleNamespace(snapshots=store, leases=store)))

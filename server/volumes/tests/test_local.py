@@ -90,7 +90,7 @@ def test_mounted_for_the_first_user_until_the_last(root: Path) -> None:
 
 
 @pytest.mark.root
-def test_what_a_crash_left_mounted_is_unmounted(root: Path, tmp_path: Path) -> None:
+def test_mounts_left_by_a_crash_are_unmounted(root: Path, tmp_path: Path) -> None:
     async def scenario() -> None:
         volumes, store, bus = make(root)
         source = tmp_path / "source"
@@ -111,7 +111,7 @@ def test_what_a_crash_left_mounted_is_unmounted(root: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.root
-def test_a_mount_that_fails_says_why_without_passwords(root: Path) -> None:
+def test_a_failed_mount_hides_passwords(root: Path) -> None:
     async def scenario() -> None:
         volumes, _, _ = make(root)
         await volumes.create("odd", options={"type": "nonsuchfs", "device": "dev", "o": "password=secret,x=1"})
@@ -146,7 +146,7 @@ def test_list_and_prune(root: Path) -> None:
 
 
 @pytest.mark.root
-def test_copy_up_keeps_what_makes_a_file(tmp_path: Path) -> None:
+def test_copy_up_preserves_metadata(tmp_path: Path) -> None:
     image, volume, outside = tmp_path / "image", tmp_path / "volume", tmp_path / "outside"
     for directory in (image / "data" / "sub", volume, outside):
         directory.mkdir(parents=True)

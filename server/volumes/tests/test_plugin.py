@@ -109,7 +109,7 @@ def test_volumes_that_only_the_plugin_knows(tmp_path: Path, plugin: Plugin) -> N
     asyncio.run(scenario())
 
 
-def test_what_the_plugin_has_lost(tmp_path: Path, plugin: Plugin) -> None:
+def test_volumes_that_the_plugin_has_lost(tmp_path: Path, plugin: Plugin) -> None:
     async def scenario() -> None:
         store = MemoryStore()
         volumes = make(tmp_path, store)
@@ -132,7 +132,7 @@ def test_what_the_plugin_has_lost(tmp_path: Path, plugin: Plugin) -> None:
     asyncio.run(scenario())
 
 
-def test_a_plugin_that_has_gone(tmp_path: Path) -> None:
+def test_a_plugin_that_has_exited(tmp_path: Path) -> None:
     async def scenario() -> None:
         store = MemoryStore()
         volumes = make(tmp_path, store)
@@ -216,7 +216,7 @@ def test_a_plugin_that_never_answers(tmp_path: Path, plugin: Plugin, monkeypatch
         pytest.param(None, ["mine"], id="null"),
     ],
 )
-def test_a_plugin_that_lists_nonsense(tmp_path: Path, plugin: Plugin, rows: Any, names: list[str]) -> None:
+def test_a_plugin_with_a_malformed_list(tmp_path: Path, plugin: Plugin, rows: Any, names: list[str]) -> None:
     plugin.instead["List"] = lambda _: {"Volumes": rows}
 
     async def scenario() -> None:
@@ -260,7 +260,7 @@ def test_a_plugin_that_breaks_the_protocol(tmp_path: Path, plugin: Plugin, said:
     asyncio.run(scenario())
 
 
-def test_a_plugin_that_lies_about_one_volume(tmp_path: Path, plugin: Plugin) -> None:
+def test_a_plugin_with_wrong_answers_about_a_volume(tmp_path: Path, plugin: Plugin) -> None:
     async def scenario() -> None:
         volumes = make(tmp_path)
         await volumes.create("theirs", "odd")
@@ -280,7 +280,7 @@ def test_a_plugin_that_lies_about_one_volume(tmp_path: Path, plugin: Plugin) -> 
 
 
 @pytest.mark.parametrize("implements", [["LogDriver"], [], None, "VolumeDriver", 5])
-def test_a_plugin_of_another_kind_is_asked_once(tmp_path: Path, implements: object) -> None:
+def test_a_plugin_of_another_kind_is_activated_once(tmp_path: Path, implements: object) -> None:
     async def scenario(other: Plugin) -> None:
         volumes = make(tmp_path)
         for _ in range(3):
@@ -338,7 +338,7 @@ def certificate(directory: Path, name: str) -> tuple[Path, Path]:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
-def test_a_plugin_that_speaks_tls(tmp_path: Path) -> None:
+def test_a_plugin_with_tls(tmp_path: Path) -> None:
     specs = tmp_path / "specs"
     specs.mkdir()
     (server, server_key), (client, client_key) = certificate(tmp_path, "plugin"), certificate(tmp_path, "wharf")
@@ -373,7 +373,7 @@ def test_a_plugin_that_speaks_tls(tmp_path: Path) -> None:
         assert sorted(plugin.volumes) == ["v-blind", "v-good", "v-skips"]
 
 
-def test_a_lock_is_kept_while_it_is_waited_for(tmp_path: Path) -> None:
+def test_a_lock_exists_while_a_task_waits_for_it(tmp_path: Path) -> None:
     async def scenario() -> None:
         volumes = make(tmp_path)
         made = await asyncio.gather(*(volumes.create("same") for _ in range(8)), volumes.remove("same", force=True))

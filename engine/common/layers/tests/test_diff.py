@@ -77,7 +77,7 @@ def trees(tmp_path: Path) -> Iterator[tuple[Path, Path, Path]]:
 
 
 @pytest.mark.parametrize("compression", [Compression.NONE, Compression.GZIP, Compression.ZSTD])
-def test_both_ways_give_a_layer_that_gives_the_tree(
+def test_both_diffs_reproduce_the_tree(
     trees: tuple[Path, Path, Path], tmp_path: Path, compression: Compression
 ) -> None:
     lower, upper, merged = trees
@@ -104,7 +104,7 @@ def test_both_ways_give_a_layer_that_gives_the_tree(
         assert (copy / "new/file").stat().st_ino == (copy / "new/second").stat().st_ino
 
 
-def test_changes_are_told_as_docker_diff_tells_them(trees: tuple[Path, Path, Path]) -> None:
+def test_changes_match_docker_diff(trees: tuple[Path, Path, Path]) -> None:
     lower, _, merged = trees
     found = {change.path: change.kind for change in changes(str(lower), str(merged))}
     assert found["etc/gone"] is ChangeKind.DELETED
@@ -114,7 +114,7 @@ def test_changes_are_told_as_docker_diff_tells_them(trees: tuple[Path, Path, Pat
     assert not any(path.startswith("same") for path in found)
 
 
-def test_an_upper_directory_that_needs_its_lower_ones(tmp_path: Path) -> None:
+def test_an_upper_directory_with_renames_is_refused(tmp_path: Path) -> None:
     (tmp_path / "moved").mkdir()
     os.setxattr(tmp_path / "moved", "trusted.overlay.redirect", b"/old")
     with pytest.raises(WharfError) as caught:
@@ -122,7 +122,7 @@ def test_an_upper_directory_that_needs_its_lower_ones(tmp_path: Path) -> None:
     assert caught.value.kind is Kind.FAILED_PRECONDITION
 
 
-def test_tarfile_and_tar_read_what_is_written(tmp_path: Path) -> None:
+def test_tarfile_and_tar_read_our_archives(tmp_path: Path) -> None:
     entries = [
         Header("dir", type=tar.DIRECTORY, mode=0o755, uid=3_000_000, gid=5),
         Header("dir/" + "long" * 60, mode=0o600, mtime_ns=1_500_000_000_250_000_000),

@@ -95,7 +95,7 @@ def test_a_file_that_is_still_being_written(root: Path) -> None:
         assert [(root / name).read_bytes() for name in "abc"] == [noise, noise[:7], b""]
 
 
-def test_an_end_that_never_comes(root: Path) -> None:
+def test_a_write_that_never_completes(root: Path) -> None:
     data = files("a", "b")
 
     def end(at: int) -> int:
@@ -155,7 +155,7 @@ def test_all_kinds_of_entries(root: Path, form: int) -> None:
         assert (root / "ünicode").exists()
 
 
-def test_what_the_directory_does_not_inherit(root: Path) -> None:
+def test_a_set_group_id_directory_does_not_change_owners(root: Path) -> None:
     """A set-group-id parent passes its group to new files; the archive's group must win."""
     os.chown(root, 0, 77)
     root.chmod(0o2755)
@@ -268,7 +268,7 @@ def test_hostile_entries_are_refused(root: Path, name: str) -> None:
     assert caught.value.kind is Kind.INVALID_ARGUMENT
 
 
-def test_links_lead_nowhere_else(root: Path) -> None:
+def test_links_stay_inside_the_root(root: Path) -> None:
     """Data written through an absolute or climbing link stays inside the root."""
 
     def build(tar: tarfile.TarFile) -> None:
@@ -297,7 +297,7 @@ def test_a_link_that_names_itself(root: Path) -> None:
         extract(archive(build), Target(str(root)))
 
 
-def test_duplicates_replace_each_other(root: Path) -> None:
+def test_duplicate_entries_replace_each_other(root: Path) -> None:
     def build(tar: tarfile.TarFile) -> None:
         entry(tar, "x", b"first")
         entry(tar, "x", b"second")

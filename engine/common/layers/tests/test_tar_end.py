@@ -48,7 +48,7 @@ def archive(form: int) -> bytes:
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_what_is_behind_the_end(form: int) -> None:
+def test_bytes_after_the_end(form: int) -> None:
     source = random.Random(form)
     if form == tarfile.USTAR_FORMAT:
         whole = b"".join(archive_of_short_names())
@@ -72,7 +72,7 @@ def archive_of_short_names() -> list[bytes]:
     return [out.getvalue()[: end + MARK]]
 
 
-def test_what_is_no_archive() -> None:
+def test_invalid_archives() -> None:
     source = random.Random(1)
     for data in (os.urandom(100_000), b"words\n" * 500, bytes(512) + os.urandom(5000), bytes(511)):
         assert kept(data, source) == data
@@ -91,7 +91,7 @@ def test_sparse_files(tmp_path: Path, arguments: list[str]) -> None:
     assert kept(whole + bytes(100_000), random.Random(3)) == whole
 
 
-def test_a_size_that_only_records_tell() -> None:
+def test_a_size_only_in_pax_records() -> None:
     """Files of more than 8 GiB have such records; the size field then contains anything."""
     data = os.urandom(5000)
     info = tarfile.TarInfo("f")

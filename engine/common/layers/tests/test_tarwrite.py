@@ -12,7 +12,7 @@ SIZES = (0, 76, (1 << 33) - 1, 1 << 33)
 IDS = (0, 1000, (1 << 21) - 1, 1 << 21)
 
 
-def test_the_short_way_is_no_other() -> None:
+def test_the_fast_path_equals_the_full_one() -> None:
     short = 0
     for name, kind, size, uid, mtime in itertools.product(NAMES, (tar.REGULAR, tar.DIRECTORY), SIZES, IDS, TIMES):
         entry = Header(name=name, type=kind, mode=0o4755, uid=uid, gid=uid, size=size, mtime_ns=mtime)
@@ -23,7 +23,7 @@ def test_the_short_way_is_no_other() -> None:
     assert short == 6 * 2 * 3 * 3 * 2
 
 
-def test_what_the_short_way_leaves_to_the_long_one() -> None:
+def test_entries_outside_the_fast_path() -> None:
     for more in (
         {"linkname": "x"},
         {"uname": "root"},

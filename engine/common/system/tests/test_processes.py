@@ -26,7 +26,7 @@ def test_a_process_is_pid_and_start_time() -> None:
 
 
 @pytest.mark.root
-def test_a_pid_that_is_given_again() -> None:
+def test_a_reused_pid() -> None:
     """In a new pid namespace, where the next pid can be chosen (``ns_last_pid``)."""
     program = """
         import os, time

@@ -80,7 +80,7 @@ def test_scopes_of_systemd() -> None:
     assert cgroups.scope_path("/docker/id") == "/docker/id"
 
 
-def test_a_new_cpuset_has_what_is_above_it(tmp_path: Path) -> None:
+def test_a_new_cpuset_inherits_from_its_parent(tmp_path: Path) -> None:
     # A plain directory instead of cgroupfs: new groups are empty in both.
     layout = cgroups.CgroupLayout("v1", frozenset({"cpuset"}), {"cpuset": str(tmp_path)})
     values = {"cpuset.cpus": "0-3", "cpuset.mems": "0"}
@@ -95,7 +95,7 @@ def test_a_new_cpuset_has_what_is_above_it(tmp_path: Path) -> None:
     cgroups.prepare_cpuset(cgroups.CgroupLayout("v2", frozenset({"cpuset"})), "/none")
 
 
-def test_room_is_made_below_the_root_of_a_part_of_the_tree(tmp_path: Path) -> None:
+def test_controllers_are_delegated_in_a_subtree(tmp_path: Path) -> None:
     layout = cgroups.CgroupLayout("v2", frozenset({"memory", "pids"}), unified=str(tmp_path))
     (tmp_path / "cgroup.procs").write_text("0\n")  # a process that this PID namespace doesn't contain
     given = tmp_path / "cgroup.subtree_control"
@@ -230,7 +230,7 @@ def test_named_deadlines() -> None:
     asyncio.run(main())
 
 
-def test_inotify_tells_what_changed(tmp_path: Path) -> None:
+def test_inotify_reports_changes(tmp_path: Path) -> None:
     async def main() -> None:
         with inotify.Watcher() as watcher:
             watch = watcher.add(str(tmp_path), inotify.CREATE | inotify.MOVED_TO)

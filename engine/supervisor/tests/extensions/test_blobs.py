@@ -49,7 +49,7 @@ def test_a_blob_comes_and_goes(way: Way) -> None:
     way.run(body)
 
 
-def test_a_write_is_resumed_and_begun_again(way: Way) -> None:
+def test_a_write_is_resumed_and_restarted(way: Way) -> None:
     data, other = os.urandom(3 * MIB), os.urandom(2 * MIB)
 
     async def body(engine: Engine) -> None:
@@ -74,7 +74,7 @@ def test_a_write_is_resumed_and_begun_again(way: Way) -> None:
     way.run(body)
 
 
-def test_a_blob_that_is_not_what_was_promised(way: Way) -> None:
+def test_a_blob_with_wrong_size_or_digest(way: Way) -> None:
     data = os.urandom(MIB)
 
     async def body(engine: Engine) -> None:
@@ -148,7 +148,7 @@ def test_a_descriptor_socket_that_is_gone(own: processes.Server) -> None:
 
 
 @pytest.mark.parametrize("extended", [True, False], ids=["extension", "standard"])
-def test_a_supervisor_that_is_killed_has_what_was_answered(extended: bool) -> None:
+def test_a_killed_supervisor_keeps_acknowledged_writes(extended: bool) -> None:
     data, half = os.urandom(4 * MIB), os.urandom(2 * MIB)
 
     def call(server: processes.Server, body: Callable[[Engine], Awaitable[None]]) -> None:
@@ -191,7 +191,7 @@ def test_a_supervisor_that_is_killed_has_what_was_answered(extended: bool) -> No
         call(server, again)
 
 
-def test_no_descriptor_stays_however_a_write_is_left(way: Way) -> None:
+def test_no_descriptor_leaks_after_any_cancellation(way: Way) -> None:
     """Cancelled at any step, and again while it is closed, with bytes to be discarded."""
     data = os.urandom(MIB)
 

@@ -64,7 +64,7 @@ async def half(way: Way, blob: bytes) -> AsyncIterator[tuple[Engine, Writer, Pat
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_layer_is_applied_as_it_comes(own_way: Way, packed: bool) -> None:
+def test_a_layer_is_applied_while_it_arrives(own_way: Way, packed: bool) -> None:
     plain = archive()
     blob = gzip.compress(plain, 1, mtime=0) if packed else plain
 
@@ -80,7 +80,7 @@ def test_a_layer_is_applied_as_it_comes(own_way: Way, packed: bool) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_how_far_it_is(own: processes.Server, packed: bool) -> None:
+def test_extraction_progress(own: processes.Server, packed: bool) -> None:
     blob = gzip.compress(archive(), 1, mtime=0) if packed else archive()
 
     async def main() -> None:
@@ -110,7 +110,7 @@ def test_a_write_that_ends_too_early(own_way: Way) -> None:
     asyncio.run(main())
 
 
-def test_a_write_that_begins_again(own_way: Way) -> None:
+def test_a_write_that_restarts(own_way: Way) -> None:
     blob = archive()
 
     async def main() -> None:
@@ -125,7 +125,7 @@ def test_a_write_that_begins_again(own_way: Way) -> None:
     asyncio.run(main())
 
 
-def test_who_gives_up_is_let_go(own_way: Way) -> None:
+def test_a_cancelled_apply_ends(own_way: Way) -> None:
     """The worker ends with its caller, and the snapshot can be removed."""
     blob = archive()
 
@@ -141,7 +141,7 @@ def test_who_gives_up_is_let_go(own_way: Way) -> None:
     asyncio.run(main())
 
 
-def test_nobody_writes(own: processes.Server) -> None:
+def test_apply_without_an_open_write(own: processes.Server) -> None:
     async def body(engine: Engine) -> None:
         mounts = await engine.snapshots.prepare("k", "")
         with pytest.raises(WharfError) as caught:

@@ -167,7 +167,7 @@ def test_setup(name: str) -> None:
     compare(name, f"# {setup.docker}\n\n{elements_only(dump)}")
 
 
-def test_what_two_networks_want_stays_for_the_second() -> None:
+def test_elements_of_two_networks_stay_for_the_second() -> None:
     """A following network may have the subnet of an earlier one whose device still exists."""
     with own_namespace():
         firewall = Firewall("docker0")

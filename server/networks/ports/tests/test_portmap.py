@@ -33,7 +33,7 @@ def test_neighbours_become_one_span() -> None:
     assert shown(done)["8999/tcp"] == [("0.0.0.0", "9999"), ("::", "9999")]
 
 
-def test_fixed_ones_first_then_random_ones() -> None:
+def test_fixed_ports_are_allocated_first() -> None:
     done = published({"80/tcp": [{"HostPort": "0"}, {}], "81/tcp": [{"HostIp": "127.0.0.1", "HostPort": "32768"}]})
     assert shown(done)["81/tcp"] == [("127.0.0.1", "32768")]
     assert len(shown(done)["80/tcp"]) == 4
@@ -49,14 +49,14 @@ def test_a_range_of_the_host_for_one_port() -> None:
         published({"80/tcp": [{"HostPort": "9000-9001"}]}, ports=ports)
 
 
-def test_what_fails_takes_nothing() -> None:
+def test_a_failed_request_allocates_nothing() -> None:
     ports = PortAllocator()
     with pytest.raises(WharfError, match=r"Bind for 0\.0\.0\.0:90 failed: port is already allocated"):
         published({"80/tcp": [{"HostPort": "90"}], "81/tcp": [{"HostPort": "90"}]}, ports=ports)
     assert ports.taken == {}
 
 
-def test_routed_networks_open_and_translate_nothing() -> None:
+def test_routed_networks_translate_nothing() -> None:
     done = published({"80/tcp": [{"HostPort": "8080"}]}, Target("br", "10.0.0.2", "fd00::2", nat4=False, nat6=False))
     assert done.listens == []
     assert {(item.target, item.translate) for item in done.publications} == {("10.0.0.2", False), ("fd00::2", False)}
@@ -66,6 +66,6 @@ def test_routed_networks_open_and_translate_nothing() -> None:
 @pytest.mark.parametrize(
     "text", ["", "0/tcp", "65536", "9-8", "80/icmp", "80-", "-80", "8o/tcp", "80/tcp/udp", "\u0664/tcp"]
 )
-def test_what_is_no_port(text: str) -> None:
+def test_invalid_ports(text: str) -> None:
     with pytest.raises(WharfError, match="invalid port specification"):
         portmap.parse_port(text)
