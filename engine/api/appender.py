@@ -12,7 +12,7 @@ from engine.common.system import fds
 
 #: The first piece of at least this size opens the descriptor: for less, one gRPC message costs less.
 LARGE = 256 << 10
-#: Between two reports, for those who read the ingest meanwhile.
+#: Seconds between two reports, for readers that follow the write.
 _REPORT_SECONDS = 0.02
 
 
@@ -25,7 +25,7 @@ class Appender:
 
     def __init__(self, fd: int, offset: int, report: Callable[[int], Awaitable[None]]) -> None:
         self._fd = fd
-        self._offset = offset  # the end of what ``write`` was called with
+        self._offset = offset  # the end of the bytes passed to ``write``
         self._written_to = self._reported = offset
         self._report = report
         self._pending: asyncio.Future[None] | None = None

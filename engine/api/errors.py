@@ -19,7 +19,7 @@ from grpc.aio import AioRpcError
 from engine.api.pb.rpc_status_pb2 import ErrorInfo, Status
 from engine.common.errors import Kind, Reason, WharfError, reason_of
 
-#: Trailing metadata with a ``google.rpc.Status``: errors with more than a code and a sentence.
+#: Trailing metadata key of a ``google.rpc.Status``, for errors with more than a code and a sentence.
 DETAILS = "grpc-status-details-bin"
 #: Whose reasons an ErrorInfo names.
 _DOMAIN = "wharf"

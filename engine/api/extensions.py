@@ -1,4 +1,4 @@
-"""What our own supervisor and shims do beyond containerd's API: one capability, declared by the server.
+"""Extensions of containerd's API by our supervisor and shims: one capability, declared by the server.
 
 The supervisor lists a plugin of the type ``wharf.extensions.v1`` in its answer to Introspection.Plugins. A client asks
 for it once, in ``Engine.connect``. A stock containerd has no such plugin, and every extension is only a shorter way to
@@ -53,15 +53,15 @@ DESCRIPTORS = "descriptors"
 ARRIVING = "wharf.arriving"
 
 _PIECE = 1 << 20
-#: Between two questions about the offset of an extraction.
+#: Seconds between two requests for the offset of an extraction.
 _WATCH_SECONDS = 0.1
 
-timeouts.define("content.descriptor", 30.0)  # the supervisor's answer
+timeouts.define("content.descriptor", 30.0)  # the supervisor's answer to a request for a descriptor
 
 
 @dataclass(frozen=True, slots=True)
 class Extensions:
-    """What the connected server has declared. ``descriptors``: the path of its socket, "" for none."""
+    """The extensions that the connected server has declared. ``descriptors``: the path of its socket, "" for none."""
 
     descriptors: str = ""
     applies_ingests: bool = False
@@ -195,7 +195,7 @@ class Execution:
             self._ending.set_result(SessionEnd.from_message(message))
 
     async def exit(self) -> tuple[int, int] | None:
-        """Waits for the end of the process: its status and time (ns since 1970). None: the shim is gone."""
+        """Waits for the exit of the process: its status and time (ns since 1970). None: the shim has exited."""
         try:
             while (message := await self._connection.receive()) is not None:
                 self._note_ending(message)
@@ -220,7 +220,7 @@ class Execution:
         return await asyncio.shield(self._ending)
 
     def abandon(self) -> None:
-        """Nobody waits for the end of the session."""
+        """Does nothing: no caller needs the end of the session."""
 
 
 async def run_exec(

@@ -41,7 +41,7 @@ class SessionEnd(Enum):
 
     @classmethod
     def from_message(cls, message: Json) -> "SessionEnd":
-        """From the frame that ends a session; GONE for an ending that a later shim may have."""
+        """Parses the frame that ends a session; GONE for a value of a later shim version."""
         try:
             return cls(message.get("ended"))
         except ValueError:

@@ -30,7 +30,7 @@ class Kind(Enum):
 
 
 class Reason(Enum):
-    """What exactly went wrong, for the callers that a kind is not enough for. The values are the reasons of
+    """The exact reason of an error, for callers that need more than a kind. The values are the reasons of
     ``google.rpc.ErrorInfo`` over gRPC, and the words of the shims (``engine.shim.refusals``)."""
 
     # A process is not started, in runc's terms.

@@ -43,7 +43,7 @@ def reason(message: str) -> str:
 
 
 def last_message(log: str) -> str:
-    """The last error of a runtime's JSON log (``""`` when it logged none); foreign lines are skipped."""
+    """The last error of a runtime's JSON log (``""`` if it logged none); skips lines that are not the runtime's."""
     message = ""
     for line in log.splitlines():
         try:
@@ -55,7 +55,7 @@ def last_message(log: str) -> str:
     return message
 
 
-# crun's own words for what clients know by runc's: the docker CLI picks its exit status 127 or 126 by them.
+# crun's sentences for errors that clients recognize by runc's: the docker CLI derives exit status 127 or 126 from them.
 _CRUN_MISSING = re.compile(r"(?:executable file|cannot find) `(?P<path>[^`]*)`(?: not found)?(?P<search> in \$PATH)?")
 _CRUN_NOT_EXECUTABLE = re.compile(r"the path `(?P<path>[^`]*)` exists but it is not executable")
 _CRUN_NOT_FILE = re.compile(r"the path `(?P<path>[^`]*)` is not a regular file")
@@ -84,7 +84,7 @@ _SHIM_SAID = re.compile(r"OCI runtime (?P<verb>create|start|exec) failed: (?P<sa
 
 
 def in_runcs_words(message: str) -> str:
-    """A stock containerd's sentence about crun, with crun's words turned into runc's as in :func:`explain`."""
+    """Turns crun's words in a stock containerd's sentence into runc's, as :func:`explain` does."""
     found = _SHIM_SAID.search(message)
     sentence = _crun_sentence(found["said"]) if found and "exec: " not in found["said"] else None
     if found is None or sentence is None:
@@ -95,11 +95,11 @@ def in_runcs_words(message: str) -> str:
 
 
 def explain(runtime: Runtime, verb: str, message: str) -> str:
-    """The sentence dockerd shows when ``verb`` (``create``, ``start``, ``exec`` …) failed with ``message``.
+    """dockerd's sentence when ``verb`` (``create``, ``start``, ``exec`` …) failed with ``message``.
 
-    ``OCI runtime create failed: runc create failed: unable to start container process: exec: "x":
-    executable file not found in $PATH: unknown``, as containerd's shim words it; crun's words are turned
-    into runc's where a client decides by them.
+    ``OCI runtime create failed: runc create failed: unable to start container process: exec: "x": executable file not
+    found in $PATH: unknown``, as containerd's shim words it; crun's words are turned into runc's where clients match on
+    them.
     """
     if not message:
         message = f"{runtime.path} did not terminate successfully"

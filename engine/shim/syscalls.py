@@ -73,7 +73,7 @@ def set_mount_attributes(mount: int, attributes: int) -> None:
 
 
 def openat2(dirfd: int, path: str, flags: int, resolve: int) -> int:
-    """openat2(2): a close-on-exec descriptor of ``path`` below ``dirfd``. ``resolve``: what confines the walk.
+    """openat2(2): a close-on-exec descriptor of ``path`` below ``dirfd``. ``resolve`` confines the resolution.
 
     :raises OSError: EXDEV or ELOOP: the path leaves its bounds.
     """

@@ -1,11 +1,11 @@
-"""What each call of the gRPC API carries in its headers."""
+"""The headers of a call of the gRPC API."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """In whose name a call is made. ``lease`` is empty without one."""
+    """The namespace and lease of a call. ``lease`` is empty without one."""
 
     namespace: str
     lease: str = ""

@@ -70,7 +70,7 @@ class Cycle(RequestResponseCycle):
         except BrokenStream:
             self.transport.abort()
         except Exception:
-            # One that is answered was reported: Starlette raises it again all the same.
+            # An answered error was reported already: Starlette raises it again.
             if not self.response_complete:
                 log.exception("%s %s", self.scope["method"], self.scope["path"])
                 self.transport.abort()

@@ -58,7 +58,7 @@ class Endpoints(BaseRoute):
         return Match.FULL, {"found": found, "path_params": found.params if found is not None else {}}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """:raises WharfError: NOT_FOUND: no such endpoint; what the handler raises."""
+        """:raises WharfError: NOT_FOUND: no such endpoint; the handler's errors."""
         found: Found | None = scope["found"]
         if found is None:
             raise not_found("page not found")

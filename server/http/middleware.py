@@ -1,4 +1,4 @@
-"""What happens to every request before an endpoint is looked for."""
+"""Middleware: runs for every request before its endpoint is looked up."""
 
 import posixpath
 import urllib.parse

@@ -44,7 +44,8 @@ class Credentials:
 
 ANONYMOUS = Credentials()
 
-#: Asks a client who it is to a registry: user and secret, "" and "" for nobody. A secret without user is a token.
+#: Asks a client for its credentials at a registry: user and secret, both "" if it has none. A secret without a user
+#: is a token.
 Ask = Callable[[str], Awaitable[tuple[str, str]]]
 
 

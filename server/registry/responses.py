@@ -184,7 +184,7 @@ def from_httpx_error(error: "httpx.HTTPError", method: str, url: str) -> Registr
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, then what it was raised from or during."""
+    """An error, then its causes and contexts."""
     found: BaseException | None = error
     while found is not None:
         yield found

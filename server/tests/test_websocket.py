@@ -61,7 +61,7 @@ def server_frame(sock: socket.socket) -> tuple[int, bytes]:
 
 def test_messages_and_control_frames(api: Serving) -> None:
     with api.connect() as sock:
-        # RFC 6455's own example of a key and its answer; a frame comes early.
+        # RFC 6455's own example of a key and its answer; a frame is sent early.
         sock.sendall(HANDSHAKE % b"/ws" + client_frame(2, b"early"))
         head = read_until(sock, b"\r\n\r\n")
         assert b"\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in head

@@ -8,44 +8,44 @@ from typing import Protocol
 
 PIECE = 16 << 10
 
-#: ``size`` of the file that is written, and by stream ``rest``, the unfinished lines kept back (hex). Empty: there is
-#: no log here.
+#: ``size`` of the current file and by stream ``rest``, the unfinished lines kept back (hex). Empty: there is no log
+#: here.
 Mark = dict[str, object]
 
 
 class LogDriver(Protocol):
-    """Where the output of a container goes besides its clients."""
+    """Receives the output of a container besides its clients."""
 
     def write(self, stream: str, data: bytes, now_ns: int) -> None:
-        """Takes what was read from ``stdout`` or ``stderr`` at ``now_ns``; an unfinished line is kept back."""
+        """Logs bytes read from ``stdout`` or ``stderr`` at ``now_ns``; keeps back an unfinished line."""
 
     def finish(self, stream: str, now_ns: int) -> None:
-        """``stream`` ended: what was kept back is written."""
+        """``stream`` has ended: writes its unfinished line."""
 
     def close(self) -> None: ...
 
     def mark(self) -> Mark:
-        """Where the log ends now."""
+        """The current end of the log."""
 
     def open_reader(self) -> int:
-        """A new descriptor of the file that is written now; -1: there is none."""
+        """A new descriptor of the current file; -1: there is none."""
 
     @property
     def lagging(self) -> bool:
-        """Whether the container has to wait for the log."""
+        """Whether the container must wait for the log."""
 
     def set_on_writable(self, callback: Callable[[], None]) -> None:
-        """``callback`` is called when it need not wait any more."""
+        """Sets the function that is called when the container need not wait any more."""
 
 
 class Pending:
-    """How many logs still have something to send: the shim stays for them."""
+    """The number of logs that still have data to send: the shim doesn't exit before they are done."""
 
     count = 0
 
 
 class NeverLagging:
-    """A file takes what comes (the page cache does), so ``mode=non-blocking`` changes nothing."""
+    """Writes to a file don't block (page cache), so ``mode=non-blocking`` changes nothing."""
 
     @property
     def lagging(self) -> bool:
@@ -56,7 +56,7 @@ class NeverLagging:
 
 
 class NoLog(NeverLagging):
-    """Keeps nothing."""
+    """Discards all output."""
 
     def mark(self) -> Mark:
         return {}
@@ -75,7 +75,7 @@ class NoLog(NeverLagging):
 
 
 class Lines:
-    """Cuts a stream into whole lines and 16 KiB pieces."""
+    """Splits a stream into whole lines and 16 KiB pieces."""
 
     __slots__ = ("_rest",)
 
@@ -85,7 +85,7 @@ class Lines:
     def cut(self, data: bytes) -> Iterator[tuple[bytes, bool]]:
         """Yields (bytes, whole): ``whole`` is a run of lines each with its newline, else one piece without.
 
-        A line's last part is "whole" also when earlier pieces went out, as with dockerd.
+        A line's last part is "whole" also if earlier pieces were yielded before, as in dockerd.
         """
         if self._rest:
             data = self._rest + data
@@ -110,17 +110,17 @@ class Lines:
 
     @property
     def unfinished(self) -> bytes:
-        """What waits for its newline."""
+        """The bytes that wait for their newline."""
         return self._rest
 
     def rest(self) -> bytes:
-        """What no newline ended, at the end of the stream."""
+        """The bytes without a newline at the end of the stream."""
         rest, self._rest = self._rest, b""
         return rest
 
 
 def _character_boundary(data: bytes, begin: int, end: int) -> int:
-    """``end``, or up to three bytes earlier where it would cut a UTF-8 character in two."""
+    """``end``, or up to three bytes earlier if it would split a UTF-8 character."""
     for back in range(1, 4):
         byte = data[end - back]
         if byte < 0x80:

@@ -26,12 +26,12 @@ def _escape_of(byte: int) -> bytes:
     return b"\\u%04x" % byte
 
 
-# The backslash first: the others' escapes contain one.
+# The backslash first: the other escapes contain one.
 _ESCAPES = [
     (bytes([byte]), _escape_of(byte)) for byte in (0x5C, *range(0x0A), *range(0x0B, 0x20), 0x22, 0x26, 0x3C, 0x3E)
 ]
 _ESCAPE_OF = dict(_ESCAPES)
-#: Up to so many bytes, one search for special characters is faster than one for each of them.
+#: Up to this size, one search for special characters is faster than one search per character.
 _SHORT = 128
 # Replaces question marks while "?" marks an invalid UTF-8 byte. By then no control character is left.
 _QUESTION = b"\x01"
@@ -39,8 +39,8 @@ _INVALID = b"\\ufffd"
 
 
 def escape(data: bytes) -> bytes:
-    """The inside of a JSON string as dockerd writes it (encoding/json with HTML escaping; ``\\ufffd`` for each byte
-    that is no UTF-8), except newlines, which are left alone."""
+    """The content of a JSON string as dockerd writes it (encoding/json with HTML escaping; ``\\ufffd`` for each byte
+    that is not UTF-8), except newlines, which are kept."""
     if len(data) <= _SHORT:
         data = _SPECIAL.sub(lambda match: _ESCAPE_OF[match[0]], data)
     else:
@@ -50,11 +50,11 @@ def escape(data: bytes) -> bytes:
 
 
 def _escape_unicode(data: bytes) -> bytes:
-    """Of text whose ASCII characters are escaped."""
+    """Escapes the non-ASCII characters of text whose ASCII characters are escaped."""
     try:
         data.decode()
     except UnicodeDecodeError:
-        # Both error handlers work in C, byte by byte, as Go's decoder does. A handler in Python, called for every bad
+        # Both error handlers run in C, byte by byte, as Go's decoder does. A Python handler, called for every invalid
         # sequence, took four times as long for binary output.
         data = data.replace(b"?", _QUESTION).decode("utf-8", "surrogateescape").encode("utf-8", "replace")
         data = data.replace(b"?", _INVALID).replace(_QUESTION, b"?")
@@ -64,7 +64,7 @@ def _escape_unicode(data: bytes) -> bytes:
 
 
 class Timestamps:
-    """RFC 3339 with nanoseconds, UTC, trailing zeros dropped, as Go's RFC3339Nano."""
+    """RFC 3339 with nanoseconds in UTC, without trailing zeros, as Go's RFC3339Nano."""
 
     __slots__ = ("_second", "_text")
 
@@ -82,7 +82,7 @@ class Timestamps:
 
 
 class _FileLog(NeverLagging):
-    """What the two file drivers share: cutting, rotation."""
+    """The common part of the two file drivers: splitting, rotation."""
 
     def __init__(self, file: LogFile) -> None:
         self.file = file
@@ -105,7 +105,7 @@ class _FileLog(NeverLagging):
     def finish(self, stream: str, now_ns: int) -> None:
         lines = self._lines.pop(stream, None)
         if lines is not None and (rest := lines.rest()):
-            # An unfinished last line stays without its newline, as with dockerd.
+            # An unfinished last line stays without its newline, as in dockerd.
             self._block(stream, rest, now_ns, whole=False)
 
     def _block(self, stream: str, block: bytes, now_ns: int, *, whole: bool) -> None:
@@ -131,7 +131,7 @@ class _FileLog(NeverLagging):
 
 
 class JsonFile(_FileLog):
-    """``json-file``: ``{"log":"…\\n","stream":"stdout","attrs":{…},"time":"…"}``, one a line."""
+    """``json-file``: ``{"log":"…\\n","stream":"stdout","attrs":{…},"time":"…"}``, one per line."""
 
     def __init__(self, file: LogFile, attributes: Mapping[str, str]) -> None:
         super().__init__(file)
@@ -184,7 +184,7 @@ class Local(_FileLog):
 
 
 def entry(stream: str, line: bytes, now_ns: int, part: tuple[str, int, bool] | None) -> bytes:
-    """A LogEntry. ``part``: the identity of a long line, the piece's number in it, whether it is the last one."""
+    """A LogEntry. ``part``: the long line's id, the piece's number in it, whether it is the last piece."""
     message = b"\x0a" + varint.encode(len(stream)) + stream.encode() + b"\x10" + varint.encode(now_ns)
     message += b"\x1a" + varint.encode(len(line)) + line
     if part is None:
@@ -201,7 +201,7 @@ def _framed(record: bytes) -> bytes:
 
 
 def _whole_frames(data: bytes) -> int:
-    """How many of the bytes are whole frames of ``local``."""
+    """The number of bytes that are complete frames of ``local``."""
     at = 0
     while at + 4 <= len(data) and (after := at + 8 + int.from_bytes(data[at : at + 4], "big")) <= len(data):
         at = after

@@ -7,7 +7,7 @@ from engine.shim.loop import WRITE, Loop
 
 
 class Input:
-    """What the process reads. Bytes that it doesn't take yet wait here, and clients wait for them."""
+    """The process's input. Bytes that it doesn't accept yet wait here, and clients wait for them."""
 
     def __init__(self, loop: Loop, on_ready: Callable[[], None]) -> None:
         self._loop = loop
@@ -21,7 +21,7 @@ class Input:
         self.on_shut: Callable[[], None] | None = None
 
     def connect(self, fd: int, *, terminal: bool) -> None:
-        """``fd``, non-blocking, becomes ours."""
+        """Takes ownership of ``fd``, which is non-blocking."""
         os.set_blocking(fd, False)
         self._fd = fd
         self.terminal = terminal
@@ -38,7 +38,7 @@ class Input:
         self._flush()
 
     def close(self) -> None:
-        """The process reads end of file after what was written; a terminal's input has no end."""
+        """The process reads end of file after the written bytes; a terminal's input has no end."""
         if self.terminal or not self.open:
             return
         self._closing = True
@@ -54,7 +54,7 @@ class Input:
             except BlockingIOError:
                 break
             except OSError:
-                # The process closed its input (EPIPE) or its terminal is gone (EIO).
+                # The process closed its input (EPIPE) or its terminal (EIO).
                 self._pending = b""
                 self.shut()
                 break
@@ -72,7 +72,7 @@ class Input:
                 self._on_ready()
 
     def shut(self) -> None:
-        """Closes at once; what is still written is forgotten."""
+        """Closes at once; discards unwritten bytes."""
         self._pending = b""
         self.open = False
         on_shut, self.on_shut = self.on_shut, None

@@ -1,4 +1,4 @@
-"""What forks share."""
+"""Pages shared by forked processes."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What is read from the sentences of crun and runc."""
+"""The reasons parsed from sentences of crun and runc."""
 
 import pytest
 

@@ -79,7 +79,7 @@ def test_what_is_used_of_uvicorn_is_there() -> None:
 
 
 def test_the_package_is_entered_without_its_init() -> None:
-    """Its modules must not need what its ``__init__`` imports, apart from ``Config`` (server/http/__init__.py)."""
+    """Its modules must not use imports of its ``__init__``, apart from ``Config`` (server/http/__init__.py)."""
     code = "import sys, server.http.server; sys.exit('uvicorn.main' in sys.modules)"
     status = subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode
     assert status == 0, f"uvicorn {version('uvicorn')} imports its command line below the protocol: 1.6 MiB more"

@@ -1,4 +1,4 @@
-"""Who waited for a container's lock while it was removed finds that out, and writes no record of it again."""
+"""A waiter for a removed container's lock detects the removal and writes no record again."""
 
 import asyncio
 from types import SimpleNamespace

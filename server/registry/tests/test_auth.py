@@ -21,7 +21,7 @@ def test_credentials_stay_with_the_scheme() -> None:
 
 
 def test_tokens() -> None:
-    """One token for one scope, with our name; asked for again when the registry takes it no more."""
+    """One token per scope, requested with our credentials; requested again when the registry refuses it."""
     issued: list[str] = []
 
     def answer(request: Seen) -> Answer:
@@ -116,7 +116,7 @@ def test_what_a_token_server_says_is_passed_on(answer: Answer, kind: Kind, sente
 
 
 def test_a_token_server_that_redirects() -> None:
-    """Followed as dockerd does, and the credentials stay with the first host."""
+    """Followed as in dockerd; only the first host gets the credentials."""
 
     def other(request: Seen) -> Answer:
         return 200, {}, b'{"token": "t"}'
@@ -136,8 +136,8 @@ def test_a_token_server_that_redirects() -> None:
 
 @pytest.mark.parametrize("by", ["redirect", "manifest"])
 def test_another_host_that_asks_for_credentials_gets_none(by: str) -> None:
-    """The URL of a layer stands in the manifest, which anybody may have pushed: its host named a token server of its
-    own, and got the password for the registry."""
+    """A manifest, which anyone may have pushed, has the URL of a layer: its host named a token server of its own and
+    received the registry's password."""
 
     def thief(request: Seen) -> Answer:
         if request.path.startswith("/token"):

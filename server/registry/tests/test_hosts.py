@@ -47,8 +47,8 @@ def test_mirrors_come_first_and_the_registry_behind_them(tmp_path: Path) -> None
 
 
 def test_mirrors_of_the_flag_are_docker_hubs_alone() -> None:
-    """``--registry-mirror`` answered for every registry, and a mirror that ignores ``ns`` put its content under other
-    names."""
+    """A mirror of ``--registry-mirror`` served every registry, and one that ignores ``ns`` returned its content under
+    other names."""
     with scripted(lambda request: (200, dict(TYPE), MANIFEST)) as near, scripted(lambda request: (404, {}, b"")) as far:
         settings = Settings(mirrors=(f"http://{near.address}",), certs_dir="/nonexistent")
         with pytest.raises(WharfError):
@@ -64,7 +64,7 @@ def test_mirrors_of_the_flag_are_docker_hubs_alone() -> None:
 
 
 def test_a_login_asks_the_registry_itself(tmp_path: Path) -> None:
-    """A mirror lets everybody in: it can't say whether a password is right."""
+    """A mirror needs no password, so it can't verify one."""
     with (
         scripted(lambda request: (200, {}, b"{}")) as near,
         scripted(lambda request: (401, {"www-authenticate": 'Basic realm="x"'}, b"")) as origin,
@@ -98,7 +98,7 @@ def test_a_mirror_that_sends_other_content_is_not_believed(tmp_path: Path) -> No
             return (await repository.manifest(digest))[0]
 
         assert with_repository(origin.address, twice, settings=settings) == MANIFEST
-        assert len(near.seen) == 1  # from then on it is not asked
+        assert len(near.seen) == 1  # it isn't used again
 
 
 def test_a_mirror_that_may_not_resolve_is_asked_for_digests_alone(tmp_path: Path) -> None:
@@ -158,11 +158,11 @@ def test_what_a_hosts_file_may_say(tmp_path: Path) -> None:
     )
     assert near.clients == ((f"{folder}/c.pem", f"{folder}/c.key"), (f"{folder}/both.pem", ""))
     assert (local.api, local.verify) == ("http://127.0.0.1:5000/v2", False)
-    # Another host than the name's gets no credentials, whatever the file calls it.
+    # A host other than the registry's gets no credentials, whatever the file says.
     assert (server.api, server.mirror, server.namespace) == ("https://upstream.example/v2", True, "lab:5000")
     assert server.authorities == (f"{folder}/root.pem",)
     assert [way.base for way in endpoints(settings, "lab:5000", mirrors=False)] == ["https://lab:5000"]
-    # A folder that only names mirrors does not say that TLS was set up.
+    # A folder that only names mirrors doesn't enable TLS.
     settings = hosts_file(tmp_path, "127.0.0.1:5001", '[host."https://m"]')
     assert [way.scheme for way in endpoints(settings, "127.0.0.1:5001", mirrors=False)] == ["https", "http"]
 

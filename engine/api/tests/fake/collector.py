@@ -1,4 +1,4 @@
-"""Garbage: what no image, container, lease or label ``containerd.io/gc.root`` leads to."""
+"""Collects the blobs and snapshots that no image, container, lease or label ``containerd.io/gc.root`` references."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -42,7 +42,7 @@ class Content:
         self._blob(call, request.digest)
         del call.space.blobs[request.digest]
         deleted = event_messages_pb2.ContentDelete(digest=request.digest)
-        self._events.tell(call.namespace, "/content/delete", deleted)
+        self._events.publish_own(call.namespace, "/content/delete", deleted)
         return Empty()
 
     async def read(self, call: Call, request: pb.ReadContentRequest) -> AsyncIterator[pb.ReadContentResponse]:

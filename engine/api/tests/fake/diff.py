@@ -1,4 +1,4 @@
-"""Layers applied to the directories of snapshots, and made of what differs between two."""
+"""Applies layers to the directories of snapshots, and writes the difference of two as a layer."""
 
 import gzip
 import io

@@ -18,7 +18,7 @@ class Events:
     def __init__(self) -> None:
         self._subscribers: list[tuple[filters.Filter, asyncio.Queue[pb.Envelope]]] = []
 
-    def tell(self, namespace: str, topic: str, message: Message) -> None:
+    def publish_own(self, namespace: str, topic: str, message: Message) -> None:
         """Publishes an event of the server."""
         event = AnyValue.pack(message).to_message()
         self._send(pb.Envelope(timestamp=now(), namespace=namespace, topic=topic, event=event))

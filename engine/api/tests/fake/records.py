@@ -49,7 +49,7 @@ class Images:
         image.created_at.CopyFrom(now())
         image.updated_at.CopyFrom(now())
         call.space.images[image.name] = image
-        self._events.tell(
+        self._events.publish_own(
             call.namespace, "/images/create", images_pb2.ImageCreate(name=image.name, labels=image.labels)
         )
         return images_pb2.CreateImageResponse(image=image)
@@ -58,7 +58,7 @@ class Images:
         image = self._image(call, request.image.name)
         masked(image, request.image, request.update_mask.paths or ["target", "labels"])
         image.updated_at.CopyFrom(now())
-        self._events.tell(
+        self._events.publish_own(
             call.namespace, "/images/update", images_pb2.ImageUpdate(name=image.name, labels=image.labels)
         )
         return images_pb2.UpdateImageResponse(image=image)
@@ -66,7 +66,7 @@ class Images:
     def delete(self, call: Call, request: images_pb2.DeleteImageRequest) -> Empty:
         self._image(call, request.name)
         del call.space.images[request.name]
-        self._events.tell(call.namespace, "/images/delete", images_pb2.ImageDelete(name=request.name))
+        self._events.publish_own(call.namespace, "/images/delete", images_pb2.ImageDelete(name=request.name))
         if request.sync:
             self._collect(call.space)
         return Empty()
@@ -102,7 +102,7 @@ class Containers:
         container.updated_at.CopyFrom(now())
         call.space.containers[container.id] = container
         created = event_messages_pb2.ContainerCreate(id=container.id, image=container.image)
-        self._events.tell(call.namespace, "/containers/create", created)
+        self._events.publish_own(call.namespace, "/containers/create", created)
         return containers_pb2.CreateContainerResponse(container=container)
 
     def update(
@@ -112,13 +112,15 @@ class Containers:
         masked(container, request.container, request.update_mask.paths)
         container.updated_at.CopyFrom(now())
         updated = event_messages_pb2.ContainerUpdate(id=container.id, image=container.image, labels=container.labels)
-        self._events.tell(call.namespace, "/containers/update", updated)
+        self._events.publish_own(call.namespace, "/containers/update", updated)
         return containers_pb2.UpdateContainerResponse(container=container)
 
     def delete(self, call: Call, request: containers_pb2.DeleteContainerRequest) -> Empty:
         self._container(call, request.id)
         del call.space.containers[request.id]
-        self._events.tell(call.namespace, "/containers/delete", event_messages_pb2.ContainerDelete(id=request.id))
+        self._events.publish_own(
+            call.namespace, "/containers/delete", event_messages_pb2.ContainerDelete(id=request.id)
+        )
         return Empty()
 
     def _container(self, call: Call, id: str) -> containers_pb2.Container:
@@ -220,7 +222,7 @@ class Namespaces:
 
 
 class Server:
-    """What the server says of itself."""
+    """The server's version, identity and plugins."""
 
     def plugins(self, call: Call, request: introspection_pb2.PluginsRequest) -> introspection_pb2.PluginsResponse:
         kind = "io.containerd.snapshotter.v1"

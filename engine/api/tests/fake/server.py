@@ -59,7 +59,7 @@ class FakeServer:
         return Engine(connection.address, namespace=namespace, snapshotter=snapshotter, connection=connection)
 
     def call(self, namespace: str) -> Call:
-        """What a call in a namespace works on; the first one makes the namespace.
+        """The context of a call in a namespace; the first call creates the namespace.
 
         :raises WharfError: INVALID_ARGUMENT: no name of a namespace.
         """

@@ -40,7 +40,7 @@ class Snapshots:
         prepared = event_messages_pb2.SnapshotPrepare(
             key=request.key, parent=request.parent, snapshotter=request.snapshotter
         )
-        self._events.tell(call.namespace, "/snapshot/prepare", prepared)
+        self._events.publish_own(call.namespace, "/snapshot/prepare", prepared)
         return pb.PrepareSnapshotResponse(mounts=_mounts(snapshot))
 
     def view(self, call: Call, request: pb.ViewSnapshotRequest) -> pb.ViewSnapshotResponse:
@@ -72,7 +72,7 @@ class Snapshots:
         committed = event_messages_pb2.SnapshotCommit(
             key=request.key, name=request.name, snapshotter=request.snapshotter
         )
-        self._events.tell(call.namespace, "/snapshot/commit", committed)
+        self._events.publish_own(call.namespace, "/snapshot/commit", committed)
         return Empty()
 
     def remove(self, call: Call, request: pb.RemoveSnapshotRequest) -> Empty:
@@ -81,7 +81,7 @@ class Snapshots:
             raise WharfError(Kind.FAILED_PRECONDITION, f"cannot remove snapshot with child: {request.key}")
         self.discard(call.space, request.snapshotter, snapshot)
         removed = event_messages_pb2.SnapshotRemove(key=request.key, snapshotter=request.snapshotter)
-        self._events.tell(call.namespace, "/snapshot/remove", removed)
+        self._events.publish_own(call.namespace, "/snapshot/remove", removed)
         return Empty()
 
     def discard(self, space: Namespace, snapshotter: str, snapshot: Snapshot) -> None:

@@ -1,4 +1,4 @@
-"""What one namespace of the fake holds, and what the services of the fake share."""
+"""The objects of one namespace of the fake, and the state that its services share."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence

@@ -43,14 +43,14 @@ class Tasks:
             raise not_found(f'container "{id}": not found')
         process = self._add(call, id, "", request)
         created = event_messages_pb2.TaskCreate(container_id=id, pid=process.message.pid)
-        self._events.tell(call.namespace, "/tasks/create", created)
+        self._events.publish_own(call.namespace, "/tasks/create", created)
         return pb.CreateTaskResponse(container_id=id, pid=process.message.pid)
 
     def exec(self, call: Call, request: pb.ExecProcessRequest) -> Empty:
         self._running(call, request.container_id)
         self._add(call, request.container_id, request.exec_id, request).spec = request.spec.value
         added = event_messages_pb2.TaskExecAdded(container_id=request.container_id, exec_id=request.exec_id)
-        self._events.tell(call.namespace, "/tasks/exec-added", added)
+        self._events.publish_own(call.namespace, "/tasks/exec-added", added)
         return Empty()
 
     def start(self, call: Call, request: pb.StartRequest) -> pb.StartResponse:
@@ -59,7 +59,7 @@ class Tasks:
             raise WharfError(Kind.FAILED_PRECONDITION, "cannot start a process that was started")
         message.status = task_pb2.RUNNING
         if request.exec_id:
-            self._events.tell(
+            self._events.publish_own(
                 call.namespace,
                 "/tasks/exec-started",
                 event_messages_pb2.TaskExecStarted(
@@ -68,7 +68,7 @@ class Tasks:
             )
         else:
             started = event_messages_pb2.TaskStart(container_id=request.container_id, pid=message.pid)
-            self._events.tell(call.namespace, "/tasks/start", started)
+            self._events.publish_own(call.namespace, "/tasks/start", started)
         return pb.StartResponse(pid=message.pid)
 
     def kill(self, call: Call, request: pb.KillRequest) -> Empty:
@@ -92,7 +92,7 @@ class Tasks:
             exit_status=status,
             exited_at=process.message.exited_at,
         )
-        self._events.tell(namespace, "/tasks/exit", exited)
+        self._events.publish_own(namespace, "/tasks/exit", exited)
 
     async def wait(self, call: Call, request: pb.WaitRequest) -> pb.WaitResponse:
         process = self._at(call, request.container_id, request.exec_id)
@@ -119,7 +119,7 @@ class Tasks:
     def pause(self, call: Call, request: pb.PauseTaskRequest) -> Empty:
         self._running(call, request.container_id).message.status = task_pb2.PAUSED
         paused = event_messages_pb2.TaskPaused(container_id=request.container_id)
-        self._events.tell(call.namespace, "/tasks/paused", paused)
+        self._events.publish_own(call.namespace, "/tasks/paused", paused)
         return Empty()
 
     def resume(self, call: Call, request: pb.ResumeTaskRequest) -> Empty:
@@ -128,7 +128,7 @@ class Tasks:
             raise WharfError(Kind.FAILED_PRECONDITION, "cannot resume a process that is not paused")
         process.message.status = task_pb2.RUNNING
         resumed = event_messages_pb2.TaskResumed(container_id=request.container_id)
-        self._events.tell(call.namespace, "/tasks/resumed", resumed)
+        self._events.publish_own(call.namespace, "/tasks/resumed", resumed)
         return Empty()
 
     def resize_pty(self, call: Call, request: pb.ResizePtyRequest) -> Empty:
@@ -184,7 +184,7 @@ class Tasks:
             deleted = event_messages_pb2.TaskDelete(
                 container_id=id, id=id, pid=message.pid, exit_status=message.exit_status, exited_at=message.exited_at
             )
-            self._events.tell(call.namespace, "/tasks/delete", deleted)
+            self._events.publish_own(call.namespace, "/tasks/delete", deleted)
         return pb.DeleteResponse(
             id=exec_id or id, pid=message.pid, exit_status=message.exit_status, exited_at=message.exited_at
         )

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 
 class Part(NamedTuple):
-    """A piece of a line beyond 16 KiB. ``ordinal`` counts from 1."""
+    """A piece of a line of more than 16 KiB. ``ordinal`` counts from 1."""
 
     identity: str
     ordinal: int
@@ -13,14 +13,14 @@ class Part(NamedTuple):
 
 
 class Encoder(Protocol):
-    """A protocol's messages."""
+    """Encodes a protocol's messages."""
 
     def encode(self, stream: str, line: bytes, now_ns: int, part: Part | None) -> Iterator[bytes]:
-        """The messages of one line (without its newline); none for what the protocol leaves out."""
+        """The messages of one line (without its newline); none for a line that the protocol skips."""
 
 
 class Settings(NamedTuple):
-    """What a stdio URI tells of a remote driver; ``options`` are the driver's own."""
+    """The part of a stdio URI for a remote driver; ``options`` are the driver's own."""
 
     limit: int
     waits: bool

@@ -24,7 +24,10 @@ Address = tuple[int, int, str | tuple[Any, ...]]
 
 
 def resolve(host: str, port: int, kind: int) -> list[Address]:
-    """:raises OSError: the name has no address. Blocks on the resolver."""
+    """Resolves a name. Blocks.
+
+    :raises OSError: the name has no address.
+    """
     found: list[Address] = []
     for family, socktype, _protocol, _name, address in socket.getaddrinfo(host, port, type=kind):
         found.append((family, int(socktype), address))

@@ -78,7 +78,7 @@ class Place:
         )
 
     async def status(self, id: str) -> TaskStatus | None:
-        """As the supervisor knows it; None: it doesn't."""
+        """The status that the supervisor reports; None: it doesn't know the process."""
         try:
             return (await self.engine.tasks.get(self.box.id, id)).status
         except WharfError as error:
@@ -87,8 +87,8 @@ class Place:
             return None
 
     async def becomes(self, id: str, status: TaskStatus | None) -> None:
-        """A shim tells the supervisor and us, in no certain order."""
-        while await self.status(id) is not status:  # noqa: ASYNC110 - another program's doing
+        """A shim notifies the supervisor and us in any order."""
+        while await self.status(id) is not status:  # noqa: ASYNC110 - another program changes it
             await asyncio.sleep(0.01)
 
     def shim(self) -> int:
