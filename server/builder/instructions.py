@@ -5,7 +5,7 @@ from typing import Any
 
 from engine.common.errors import Reason, WharfError, invalid
 from server.builder.dockerfile import instructions as ins
-from server.builder.dockerfile.parse import parse_instruction, parsed
+from server.builder.dockerfile.parse import parse_in_thread, parse_instruction
 from server.builder.plan.plan import BaseImage, Options, plan
 from server.builder.plan.steps import Base
 
@@ -62,7 +62,7 @@ async def applied(config: Mapping[str, Any], lines: Sequence[str]) -> dict[str, 
     if kept:
         try:
             options = Options(classic=True, default_path=False)
-            made = await plan(await parsed("\n".join(("FROM base", *kept))), options, _Given(base))
+            made = await plan(await parse_in_thread("\n".join(("FROM base", *kept))), options, _Given(base))
         except WharfError as error:
             raise invalid(error.message) from None
         result = made.target.config.container()

@@ -16,7 +16,7 @@ from server.builder.dockerfile import checks
 from server.builder.dockerfile.errors import DockerfileError, Span, Warning
 from server.builder.dockerfile.instructions import Dockerfile
 from server.builder.dockerfile.lint import findings
-from server.builder.dockerfile.parse import parse, parsed
+from server.builder.dockerfile.parse import parse, parse_in_thread
 from server.builder.jobs.failure import with_details
 from server.builder.jobs.job import Job, SolvedTarget
 from server.builder.jobs.options import BUILT_IN, check_options, limits
@@ -57,7 +57,7 @@ class Frontend:
         try:
             if options["requestid"] == LINT:
                 return await self._checked(text, name)
-            file = await parsed(text.decode("utf-8", "replace"))
+            file = await parse_in_thread(text.decode("utf-8", "replace"))
             given = _prefixed(options, "build-arg:")
             return answer(options["requestid"], Subrequest(file, name, text, options.get("target", ""), given))
         except WharfError as error:
@@ -73,7 +73,7 @@ class Frontend:
         except DockerfileError as error:
             raise invalid(error.message) from None  # the request is wrong, not the Dockerfile
         try:
-            file = await parsed(text.decode("utf-8", "replace"))
+            file = await parse_in_thread(text.decode("utf-8", "replace"))
             found = [*file.warnings, *findings(file)]
             config = self._checks(file)
             planned, _ = await self._plan(file, host_platform(), many=False)
@@ -83,8 +83,8 @@ class Frontend:
             failed = error
             if isinstance(error, DockerfileError):
                 found = error.warnings or found
-        chosen = config.chosen(list(dict.fromkeys(found)))
-        return lint_result(name, text, chosen, failed or config.violated(chosen))
+        chosen = config.select(list(dict.fromkeys(found)))
+        return lint_result(name, text, chosen, failed or config.error_for(chosen))
 
     async def solve(self) -> list[SolvedTarget]:
         """Return one result per platform. Raises errors with their lines (``failure.with_details``)."""
@@ -97,7 +97,7 @@ class Frontend:
         try:
             if not text:
                 raise invalid("the Dockerfile cannot be empty")
-            file = await parsed(text.decode("utf-8", "replace"))
+            file = await parse_in_thread(text.decode("utf-8", "replace"))
             syntax = file.directives.get("syntax", "")
             if syntax and not BUILT_IN.match(syntax.split()[0]):
                 refused = not_implemented(
@@ -208,11 +208,11 @@ class Frontend:
         config = self._checks(plans[0].dockerfile)
         found = [warning for planned in plans for warning in planned.warnings]
         found = sorted([*found, *await excluded_files(plans, self.sources.ignore)], key=lambda item: item.span.first)
-        chosen = config.chosen(list(dict.fromkeys(found)))
+        chosen = config.select(list(dict.fromkeys(found)))
         for warning in chosen:
             if self.sources.definition is not None:
                 self.sources.definition.warn(warning, name, text)
-        if error := config.violated(chosen):
+        if error := config.error_for(chosen):
             raise error
 
     def _checks(self, file: Dockerfile | None) -> checks.Config:

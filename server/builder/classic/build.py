@@ -17,7 +17,7 @@ from server.builder.classic.stream import Stream
 from server.builder.context import Context
 from server.builder.dockerfile.errors import DockerfileError
 from server.builder.dockerfile.instructions import Dockerfile, Instruction, Mount
-from server.builder.dockerfile.parse import parsed
+from server.builder.dockerfile.parse import parse_in_thread
 from server.builder.fetch import fetch
 from server.builder.neighbours import Images
 from server.builder.operations import interfaces
@@ -126,7 +126,7 @@ async def read(context: Context, target: str) -> Dockerfile:
     :raises WharfError: INVALID_ARGUMENT in dockerd's words.
     """
     try:
-        file = await parsed(context.dockerfile)
+        file = await parse_in_thread(context.dockerfile)
     except DockerfileError as error:
         # Errors of the file as a whole, which dockerd detects before it parses single instructions.
         start = "failed to parse Dockerfile: " if error.numbered is False else ""

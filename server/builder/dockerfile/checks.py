@@ -57,12 +57,12 @@ class Config:
     trials: set[str] = field(default_factory=set)
     error: bool = False
 
-    def chosen(self, warnings: Sequence[Warning]) -> list[Warning]:
+    def select(self, warnings: Sequence[Warning]) -> list[Warning]:
         """Return the findings to report."""
         out = self.skipped if "all" in self.trials else self.skipped | (EXPERIMENTAL - self.trials)
         return [] if "all" in self.skipped else [item for item in warnings if item.rule not in out]
 
-    def violated(self, warnings: Sequence[Warning]) -> DockerfileError | None:
+    def error_for(self, warnings: Sequence[Warning]) -> DockerfileError | None:
         """Return the error for these findings, if findings are errors."""
         if not self.error or not warnings:
             return None
@@ -70,11 +70,11 @@ class Config:
         return DockerfileError(f"lint violation found for rules: {rules}")
 
 
-def config(directive: str, asked: str = "") -> Config:
+def config(directive: str, override: str = "") -> Config:
     """Parse the directive ``# check=``, or the client's option, which replaces it. Raises :class:`DockerfileError`."""
     found = Config()
-    what = f"build-arg:{ARGUMENT}" if asked else "check options"
-    for part in filter(None, (asked or directive).split(";")):
+    what = f"build-arg:{ARGUMENT}" if override else "check options"
+    for part in filter(None, (override or directive).split(";")):
         key, equals, value = part.strip().partition("=")
         words = {"all" if word.strip().lower() == "all" else word.strip() for word in value.split(",")}
         if key == "skip" and equals:

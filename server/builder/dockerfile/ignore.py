@@ -89,7 +89,7 @@ class _Run:
     """Patterns without wildcards: thousands are looked up at once."""
     expressions: list[re.Pattern[str]] = field(default_factory=list)
 
-    def fits(self, paths: Sequence[str]) -> bool:
+    def matches(self, paths: Sequence[str]) -> bool:
         return not self.names.isdisjoint(paths) or any(
             expression.fullmatch(path) for expression in self.expressions for path in paths
         )
@@ -138,11 +138,11 @@ class Ignore:
         prefixes = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
         ignored = False
         for run in self._runs:
-            if run.negated == ignored and run.fits(prefixes):
+            if run.negated == ignored and run.matches(prefixes):
                 ignored = not run.negated
         return ignored
 
-    def may_hold_kept(self, directory: str) -> bool:
+    def may_contain_kept(self, directory: str) -> bool:
         """Whether a ``!`` pattern may match below an ignored directory."""
         below = directory + "/"
         return any(kept.startswith(below) or directory.startswith(kept.rstrip("/")) for kept in self._kept)

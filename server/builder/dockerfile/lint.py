@@ -54,7 +54,7 @@ def ignored(copies: Iterable[tuple[str, Sequence[str], Span | None]], ignore: Ig
     return found
 
 
-def foreign(ref: str, config: Mapping[str, object], platform: str, span: Span) -> Warning | None:
+def platform_mismatch(ref: str, config: Mapping[str, object], platform: str, span: Span) -> Warning | None:
     """Return a finding if a base image has another platform (``os/arch…``) than the requested one."""
     found, wanted = [str(config.get("os")), str(config.get("architecture"))], platform.split("/")
     if found == wanted[:2]:
@@ -72,12 +72,12 @@ def undefined(file: ins.Dockerfile, unknown: Iterable[tuple[str, Span, Sequence[
         if span in elsewhere or name in _declared(file, span):
             continue
         found[name, span] = Warning(
-            "UndefinedVar", f"Usage of undefined variable '${name}'{meant_by(name, known, '$')}", span
+            "UndefinedVar", f"Usage of undefined variable '${name}'{suggestion(name, known, '$')}", span
         )
     return list(found.values())
 
 
-def meant_by(name: str, known: Iterable[str], sign: str = "") -> str:
+def suggestion(name: str, known: Iterable[str], sign: str = "") -> str:
     """Return the end of a sentence that suggests a known name for an unknown one."""
     meant = closest(name, sorted(islice(known, limits.SUGGESTED_NAMES)))
     return f" (did you mean {sign}{meant}?)" if meant else ""
@@ -140,7 +140,7 @@ def _froms(file: ins.Dockerfile) -> Iterator[Warning]:
         base = stage.base
         for name in (*_names(base.image), *_names(base.platform)):
             if name not in known:
-                sentence = f"FROM argument '{name}' is not declared{meant_by(name, known)}"
+                sentence = f"FROM argument '{name}' is not declared{suggestion(name, known)}"
                 yield Warning("UndefinedArgInFrom", sentence, base.span)
         platform = re.sub(r"[${}]", "", base.platform)
         if base.platform and platform == "TARGETPLATFORM":

@@ -74,7 +74,7 @@ class _Parser:
             raise DockerfileError("FROM requires either one or three arguments")
         self._description("FROM", [stage] if stage else [], line)
         self._shell = False
-        return ins.From(line.span, line.text, words[0], stage, platform, _about(line.comments, stage))
+        return ins.From(line.span, line.text, words[0], stage, platform, _description_of(line.comments, stage))
 
     def arg(self, line: Line, name: str, flags: Flags, rest: str) -> ins.Instruction:
         flags.done()
@@ -88,7 +88,7 @@ class _Parser:
             if not key:
                 raise DockerfileError("ARG names can not be blank")
             values.append((key, value if equals else None))
-            about = _about(line.comments, key)
+            about = _description_of(line.comments, key)
             if about:
                 comments[key] = about
         self._description("ARG", [key for key, _ in values], line)
@@ -312,7 +312,7 @@ def _is_heredoc(word: str, names: set[str]) -> bool:
     return word.startswith("<<") and plain in names
 
 
-def _about(comments: Sequence[str], name: str) -> str:
+def _description_of(comments: Sequence[str], name: str) -> str:
     """Return the comment ``# name text`` directly above a stage or argument."""
     for comment in comments:
         first, _, text = comment.partition(" ")
@@ -355,7 +355,7 @@ def parse(text: str) -> ins.Dockerfile:
     return _again(text) if len(text) < _SMALL else _parse(text)
 
 
-async def parsed(text: str) -> ins.Dockerfile:
+async def parse_in_thread(text: str) -> ins.Dockerfile:
     """Like :func:`parse`, in a thread for a large text."""
     return await asyncio.to_thread(parse, text) if len(text) >= _SMALL else parse(text)
 

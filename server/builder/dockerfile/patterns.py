@@ -71,10 +71,10 @@ def _pieces(tokens: Sequence[str]) -> list[re.Pattern[str]]:
 def _prefix(pieces: Sequence[re.Pattern[str]], value: str, *, greedy: bool) -> int:
     """Return the end of the matching prefix; 0 if none matches."""
     first = pieces[0].match(value)
-    return (_rest(pieces, value, first.end(), greedy=greedy) or 0) if first else 0
+    return (_match_end(pieces, value, first.end(), greedy=greedy) or 0) if first else 0
 
 
-def _rest(pieces: Sequence[re.Pattern[str]], value: str, at: int, *, greedy: bool) -> int | None:
+def _match_end(pieces: Sequence[re.Pattern[str]], value: str, at: int, *, greedy: bool) -> int | None:
     """Return the end of a match whose first piece ends at ``at``."""
     for piece in pieces[1:-1]:
         found = piece.search(value, at)
@@ -98,7 +98,7 @@ def _matches(pieces: Sequence[re.Pattern[str]], value: str) -> Iterator[Span]:
         return
     at = 0
     while first := pieces[0].search(value, at):
-        end = _rest(pieces, value, first.end(), greedy=True)
+        end = _match_end(pieces, value, first.end(), greedy=True)
         if end is None:
             return  # a piece that matches nowhere after this start matches after no later one
         yield first.start(), end

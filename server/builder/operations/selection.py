@@ -123,7 +123,7 @@ def files(root: int, picked: Picked, exclude: Ignore) -> Iterator[tuple[str, Nod
         def left_out(node: Node) -> bool:
             if not exclude.ignores(node.path):
                 return False
-            return not (stat.S_ISDIR(node.stat.st_mode) and exclude.may_hold_kept(node.path))
+            return not (stat.S_ISDIR(node.stat.st_mode) and exclude.may_contain_kept(node.path))
 
         for node in walk(fd, skip=left_out if exclude else None):
             if not (exclude and exclude.ignores(node.path)):

@@ -21,7 +21,7 @@ from engine.common.threads import run_in_thread, run_to_completion
 from server.builder.dockerfile import instructions as ins
 from server.builder.dockerfile.errors import DockerfileError, Span, Warning
 from server.builder.dockerfile.expand import Budget, Expansion, expand
-from server.builder.dockerfile.lint import findings, foreign, meant_by, undefined
+from server.builder.dockerfile.lint import findings, platform_mismatch, suggestion, undefined
 from server.builder.plan import formatting
 from server.builder.plan.imageconfig import History
 from server.builder.plan.model import IMAGES, PROXIES, BaseImage, Bases, Options, Plan, PlannedStage
@@ -220,7 +220,7 @@ class Planner:
                 'match "^([A-Za-z0-9_-]+)(?:\\\\(([A-Za-z0-9_.-]*)\\\\))?$": invalid argument'
             )
         if not found:
-            meant = meant_by(_NAME.sub("", base.platform), self.arguments)
+            meant = suggestion(_NAME.sub("", base.platform), self.arguments)
             raise DockerfileError(f"empty platform value from expression {base.platform}{meant}", base.span)
         return found
 
@@ -233,7 +233,7 @@ class Planner:
                 raise
             start = f"failed to parse stage name {quoted(ref)}: " if error.message == NO_REFERENCE else ""
             raise DockerfileError(start + error.message, span) from error
-        if mismatch := foreign(ref, found.config, platform, span):
+        if mismatch := platform_mismatch(ref, found.config, platform, span):
             self.mismatched.append(mismatch)
         return found
 

@@ -40,7 +40,7 @@ def test_found(name: str) -> None:
     except DockerfileError as failed:
         error, found = failed.sentence, tuple(failed.warnings)
     directive = file.directives.get("check", "") if file is not None else ""
-    chosen = checks.config(directive).chosen(list(dict.fromkeys(found)))
+    chosen = checks.config(directive).select(list(dict.fromkeys(found)))
     assert error == case["error"]
     assert sorted([item.span.first, item.rule, item.message] for item in chosen) == sorted(case["found"])
     assert {item.rule for item in chosen} <= checks.RULES.keys()

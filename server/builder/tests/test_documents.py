@@ -56,13 +56,13 @@ def test_checks_are_skipped_or_made_errors() -> None:
     warnings = parse("FROM x as a\nCMD y\n").warnings
     rules = {item.rule for item in warnings}
     assert {"FromAsCasing", "JSONArgsRecommended"} <= rules
-    assert [item.rule for item in checks.config("skip=FromAsCasing").chosen(warnings)] == ["JSONArgsRecommended"]
-    assert checks.config("skip=ALL;error=true").chosen(warnings) == []
-    error = checks.config("error=true").violated(warnings)
+    assert [item.rule for item in checks.config("skip=FromAsCasing").select(warnings)] == ["JSONArgsRecommended"]
+    assert checks.config("skip=ALL;error=true").select(warnings) == []
+    error = checks.config("error=true").error_for(warnings)
     assert error is not None
     assert error.message == "lint violation found for rules: FromAsCasing, JSONArgsRecommended"
-    assert checks.config("error=true").violated(()) is None
-    assert checks.config("error=true", "error=false").violated(warnings) is None
+    assert checks.config("error=true").error_for(()) is None
+    assert checks.config("error=true", "error=false").error_for(warnings) is None
     for directive, asked, sentence in (
         ("foo=bar", "", 'failed to parse check options: invalid check option "foo"'),
         ("skip", "", 'failed to parse check options: invalid check option "skip"'),
