@@ -149,10 +149,9 @@ async def make_services(
     zygote: Handle | None = None,
     remap: Remap | None = None,
 ) -> Services:
-    """The services over what ``open_services`` has made of the kernel, the engine and the disk. They are closed by
-    ``stack``.
+    """Create the services on what ``open_services`` has opened: kernel, engine and disk. ``stack`` closes them.
 
-    :raises WharfError: no OCI runtime works on this host, or the engine can't be asked.
+    :raises WharfError: no OCI runtime works on this host, or the engine does not respond.
     """
     # crun changes the owner of the stdio files that it gets to the container's user. containerd's own shims pass
     # the host's /dev/null (ours a sealed one), so the container's user would become its owner.

@@ -1,4 +1,4 @@
-"""The documents name paths that exist: who moves a module learns where it is described."""
+"""The documents name existing paths: a test fails for a moved module whose path a document still names."""
 
 import re
 from pathlib import Path
