@@ -1,11 +1,11 @@
-"""What every model of the Engine API shares: how JSON is read as Go reads it, and how it is written back.
+"""The base of every model of the Engine API: decoding JSON as Go does, and encoding it as dockerd does.
 
-Reading. Unknown keys are ignored; a key matches whatever its case; ``null`` means "not given", so the
-field keeps its default. A field whose default is ``None`` tells "not given" from "empty".
+Decoding. Unknown keys are ignored; keys are case-insensitive; ``null`` means "not given", so the field keeps its
+default. A field with the default ``None`` distinguishes "not given" from "empty".
 
-Writing (:func:`wire`). Every field is written, also when it is empty: clients crash on missing keys. A
-field marked :data:`OMIT` is left out while it is empty, as Go's ``omitempty`` does. A list or map whose
-default is ``None`` is written as ``null`` when it was not given and as ``[]``/``{}`` when it was given empty.
+Encoding (:func:`wire`). Every field is written, even if it is empty: clients crash on missing keys. A field marked
+:data:`OMIT` is omitted while it is empty, as with Go's ``omitempty``. A list or map with the default ``None`` is
+written as ``null`` if it was not given, and as ``[]``/``{}`` if it was given empty.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 
 class _Omit:
-    """Marks a field that is left out of the answer while it is empty."""
+    """Marks a field that is omitted from the answer while it is empty."""
 
     def __repr__(self) -> str:
         return "OMIT"
@@ -26,7 +26,7 @@ OMIT = _Omit()
 
 
 class Go:
-    """The Go type that dockerd's error names for a field, where it doesn't follow from the annotation."""
+    """The Go type that dockerd's error names for a field, where it differs from the annotation's."""
 
     __slots__ = ("name",)
 
@@ -35,7 +35,7 @@ class Go:
 
 
 def _text(value: Any) -> Any:
-    # In Go a null inside a []string or map[string]string is the empty string.
+    # Go decodes null in a []string or map[string]string as the empty string.
     return "" if value is None else value
 
 
@@ -68,7 +68,7 @@ class Model(BaseModel):
 
     # The type's name in dockerd's errors, "package.Name".
     go_name: ClassVar[str] = ""
-    # How Go calls this struct where another one embeds it.
+    # Go's name of this struct where it is embedded in another one.
     go_embedded: ClassVar[str] = ""
 
     @model_validator(mode="before")
@@ -86,7 +86,7 @@ class Model(BaseModel):
         }
 
     def wire(self) -> dict[str, Any]:
-        """The object as the API writes it (a fresh dict of JSON values)."""
+        """Return the object as the API writes it (a new dict of JSON values)."""
         return wire(self)
 
 
@@ -105,7 +105,7 @@ def _names(cls: type[Model]) -> Mapping[str, str]:
 
 @cache
 def _plan(cls: type[Model]) -> tuple[tuple[str, str, bool, bool], ...]:
-    """(attribute, JSON name, omitted while empty, a pointer in Go) of every field, in declared order."""
+    """(attribute, JSON name, omitted while empty, pointer in Go) of every field, in order of declaration."""
     return tuple(
         (attribute, field.alias or attribute, OMIT in field.metadata, field.default is None)
         for attribute, field in cls.model_fields.items()
@@ -113,7 +113,7 @@ def _plan(cls: type[Model]) -> tuple[tuple[str, str, bool, bool], ...]:
 
 
 def empty(value: object, *, pointer: bool) -> bool:
-    """Go's idea of empty: false, 0, nil, "", a list or map without elements; of a pointer only nil."""
+    """Whether Go considers the value empty: false, 0, nil, "", an empty list or map; of a pointer only nil."""
     if pointer and isinstance(value, bool | int | str):
         return False
     return not value and not isinstance(value, Model)
@@ -133,7 +133,7 @@ def _value(value: Any) -> Any:
 
 
 def wire(model: Model) -> dict[str, Any]:
-    """``model`` as a dict ready for JSON, under the policy described at the top of this module."""
+    """Encode ``model`` as a dict of JSON values, by the rules at the top of this module."""
     document: dict[str, Any] = {}
     for attribute, alias, omit, pointer in _plan(type(model)):
         value = getattr(model, attribute)

@@ -1,6 +1,6 @@
-"""Changes of behaviour that came with API versions, where no field and no query parameter has them as its mark.
+"""Changes of behaviour between API versions that no field and no query parameter declares.
 
-A handler asks a change whether the client's version has it (``params.has(request, changes.X)``) and compares nothing.
+A handler asks whether the client's version has a change (``params.has(request, changes.X)``) and compares no versions.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from api_models.versions import Version
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something that clients of version ``since`` and later expect."""
+    """A behaviour that clients of version ``since`` and later expect."""
 
     since: Version
 
@@ -21,24 +21,24 @@ class Change:
 
 # streams
 
-#: ``/attach/ws`` sends binary messages; text before.
+#: ``/attach/ws`` sends binary messages; before, text.
 WEBSOCKET_BINARY = Change((1, 28))
-#: The head of a ``/wait`` is sent when the wait begins; with the answer before.
+#: The response head of a ``/wait`` is sent when the wait starts; before, with the answer.
 WAIT_HEAD_AT_ONCE = Change((1, 30))
-#: A ``/wait`` for a removal that fails answers the error; nothing before.
+#: A ``/wait`` for a removal that fails returns the error; before, nothing.
 WAIT_TELLS_ERRORS = Change((1, 34))
-#: Framed streams have a media type of their own; that of raw ones before.
+#: Framed streams have a media type of their own; before, that of raw streams.
 MULTIPLEXED_TYPE = Change((1, 42))
-#: An image that is made is an event.
+#: The creation of an image is an event.
 IMAGE_CREATE_EVENTS = Change((1, 46))
 
 # containers
 
-#: Without ``CgroupnsMode`` the daemon's default counts on cgroup v1, too; the host's namespace before.
+#: Without ``CgroupnsMode``, the daemon's default also applies on cgroup v1; before, the host's namespace.
 CGROUPNS_DEFAULT = Change((1, 41))
 #: Read-only binds are recursively read-only.
 RECURSIVE_READ_ONLY = Change((1, 44))
-#: A MAC address belongs to an endpoint; to the container, and thereby to all its endpoints, before.
+#: A MAC address belongs to an endpoint; before, to the container and so to all its endpoints.
 ENDPOINT_MAC_ADDRESS = Change((1, 44))
 
 # volumes

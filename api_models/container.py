@@ -1,4 +1,4 @@
-"""Containers: the bodies of create, update and their like, and the shapes of list and inspect."""
+"""Containers: the bodies of create, update and related requests, and the shapes of list and inspect."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -15,7 +15,7 @@ from api_models.resources import Resources, RestartPolicy
 from api_models.versions import Adapted, Checked, Implied, Shown, Since, Version
 from engine.common.errors import invalid
 
-#: Names of networks that no user made.
+#: Names of predefined networks.
 _PREDEFINED = frozenset(("default", "bridge", "host", "none", ""))
 _NO_POLICY = RestartPolicy()
 Duration = Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Go("time.Duration")]
@@ -37,7 +37,7 @@ class HealthConfig(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerConfig(Record):
-    """What an image gives and a container may change: the process and its metadata."""
+    """The process and its metadata: an image provides defaults, a container may override them."""
 
     go_name: ClassVar[str] = "container.Config"
     go_embedded: ClassVar[str] = "Config"
@@ -90,7 +90,7 @@ class PortBinding(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostConfig(Resources):
-    """What belongs to this host: limits, mounts, ports, namespaces, security, lifecycle."""
+    """The host-dependent part: limits, mounts, ports, namespaces, security, lifecycle."""
 
     go_name: ClassVar[str] = "container.HostConfig"
 
@@ -133,14 +133,14 @@ class HostConfig(Resources):
     sysctls: Annotated[StringMap | None, OMIT] = None
     runtime: Annotated[str, OMIT] = ""
     isolation: Annotated[str, Go("container.Isolation")] = ""
-    # None means the default list, an empty list means none.
+    # None means the default list; an empty list means no path.
     masked_paths: Strings | None = None
     readonly_paths: Strings | None = None
     init: Annotated[bool | None, OMIT] = None
 
 
 def _some_key_of_config(body: Model, version: Version) -> None:
-    """dockerd tells a body without any key of ContainerConfig from one whose keys are all empty."""
+    """dockerd distinguishes a body without any key of ContainerConfig from one whose keys are all empty."""
     if not body.model_fields_set - {"host_config", "networking_config"}:
         raise invalid("config cannot be empty in order to create a container")
 
@@ -166,7 +166,7 @@ class CreateRequest(ContainerConfig):
     ] = None
 
     def config(self) -> ContainerConfig:
-        """The ContainerConfig alone."""
+        """Return only the ContainerConfig."""
         return ContainerConfig(**{field.name: getattr(self, field.name) for field in fields(ContainerConfig)})
 
 
@@ -177,7 +177,7 @@ def _no_pids_limit_before_1_40(body: Any, version: Version) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateRequest(Resources):
-    """The body of ``POST /containers/{id}/update``. What isn't given is kept."""
+    """The body of ``POST /containers/{id}/update``. Missing fields keep their values."""
 
     go_name: ClassVar[str] = "container.UpdateConfig"
 
@@ -194,7 +194,7 @@ class CheckpointRequest(Model):
     exit: bool = False
 
 
-# ---- answers: the fields whose presence depends on the version, the rest passes as it is -------------------
+# ---- answers: only the fields whose presence depends on the version; others are passed through ---------------
 
 
 class SummaryHostConfig(Model):
@@ -249,7 +249,7 @@ class NetworkSettings(Model):
 
 
 def _own_names_before_1_45(document: dict[str, Any], version: Version) -> None:
-    """A container's short id and host name were shown among its aliases on networks that a user made."""
+    """Before the change, a container's short id and host name are among its aliases on user-defined networks."""
     if version >= (1, 45):
         return
     own = (document["Id"][:12], document["Config"]["Hostname"])

@@ -1,4 +1,4 @@
-"""Mounts as a client asks for them (``HostConfig.Mounts``)."""
+"""Mounts in requests (``HostConfig.Mounts``)."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -16,7 +16,7 @@ class BindOptions(Record):
     propagation: Annotated[str, Go("mount.Propagation"), OMIT] = ""
     non_recursive: Annotated[bool, OMIT, Since((1, 40))] = False
     create_mountpoint: Annotated[bool, OMIT, Since((1, 42))] = False
-    # For older clients the mount decides.
+    # Before 1.44, it follows the mount's ``ReadOnly`` (below).
     read_only_non_recursive: Annotated[bool, OMIT] = False
     read_only_force_recursive: Annotated[bool, OMIT, Needs((1, 44), "BindOptions.ReadOnlyForceRecursive")] = False
 
@@ -62,7 +62,7 @@ class ClusterOptions(Record):
 
 
 def _options_fit_type(mount: "Mount", version: Version) -> None:
-    """Options of another type than the mount's were ignored before 1.42 and are refused since."""
+    """Options of another type than the mount's: ignored before 1.42, refused since."""
     for name, kind in (("volume_options", "volume"), ("bind_options", "bind"), ("tmpfs_options", "tmpfs")):
         if getattr(mount, name) is None or mount.type == kind:
             continue
@@ -79,7 +79,7 @@ def _options_fit_type(mount: "Mount", version: Version) -> None:
 
 
 def _read_only_at_the_top(body: Any, version: Version) -> None:
-    """Clients below 1.44 know of no binds that are read-only all the way down."""
+    """Before 1.44, read-only binds are not recursively read-only."""
     if version < (1, 44) and body.bind_options is not None:
         body.bind_options.read_only_non_recursive = body.read_only
 

@@ -22,7 +22,7 @@ class EndpointIPAMConfig(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSettings(Record):
-    """One container on one network: what was asked for, and on inspect what it got."""
+    """A container's endpoint on a network: the request's settings, and in inspect also the assigned ones."""
 
     go_name: ClassVar[str] = "network.EndpointSettings"
 
@@ -32,7 +32,7 @@ class EndpointSettings(Record):
     mac_address: str = ""
     driver_opts: StringMap | None = None
     gw_priority: Annotated[Int, Since((1, 48)), Shown((1, 48))] = 0
-    # What follows is filled by the engine and ignored in requests.
+    # The following fields are set by the engine and ignored in requests.
     network_id: Annotated[str, Field(alias="NetworkID")] = ""
     endpoint_id: Annotated[str, Field(alias="EndpointID")] = ""
     gateway: str = ""

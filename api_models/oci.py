@@ -1,7 +1,7 @@
-"""Where the OCI runtime spec has a field of a request as it is (opencontainers/runtime-spec, ``config.md``).
+"""Where the OCI runtime spec has a field of a request unchanged (opencontainers/runtime-spec, ``config.md``).
 
-:class:`Oci` stands in ``Annotated[...]`` beside the field; ``server.containers.spec.simple`` writes the spec from it. A
-value that the spec has in another form (devices, namespaces, capabilities) has no mark and code of its own in
+:class:`Oci` is a mark in ``Annotated[...]`` of the field; ``server.containers.spec.simple`` writes the spec from it. A
+value with another form in the spec (devices, namespaces, capabilities) has no mark, but code in
 ``server.containers.spec``.
 """
 
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 
 
 def given(value: object) -> bool:
-    """Neither zero nor empty: zero means "not limited" or "not asked for"."""
+    """Neither zero nor empty: zero means "not limited" or "not given"."""
     return bool(value)
 
 
 def positive(value: object) -> bool:
-    """For fields that have other words than zero for "not limited", such as -1."""
+    """For fields in which another value than zero means "not limited", such as -1."""
     return isinstance(value, int) and value > 0
 
 
 def not_negative(value: object) -> bool:
-    """For fields in which zero is a value and None is "not given"."""
+    """For fields in which zero is a value and None means "not given"."""
     return isinstance(value, int) and value >= 0
 
 
@@ -31,8 +31,8 @@ def always(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Oci:
-    """``path``: names of properties from the spec's root, with dots between. ``when``: which values are written.
-    ``cgroup_v1``: cgroup v2 has no such file, and a runtime would refuse the property there."""
+    """``path``: property names from the spec's root, separated by dots. ``when``: which values are written.
+    ``cgroup_v1``: the property exists for cgroup v1 only; with cgroup v2, a runtime would refuse it."""
 
     path: str
     when: Callable[[object], bool] = given

@@ -1,15 +1,15 @@
 """Objects of the Engine API that outlive a request: frozen dataclasses, each the only description of its object.
 
-A :class:`Record` declares every field once: its name, type and default, and in ``Annotated[...]`` what else is known of
-it: the JSON name where it doesn't follow from the attribute's, how Go calls the type, whether answers omit the field
-while it is empty (``api_models.base.OMIT``), what API versions do with it (``api_models.versions``) and where the OCI
-spec has it (``api_models.oci``). Everything else is derived from the declaration:
+A :class:`Record` declares every field once: its name, type and default, and in ``Annotated[...]`` further properties:
+the JSON name if it differs from the attribute's, Go's name of the type, whether answers omit the field while it is
+empty (``api_models.base.OMIT``), version marks (``api_models.versions``) and its place in the OCI spec
+(``api_models.oci``). Everything else is derived from the declaration:
 
-* :func:`body_of` is the pydantic model that reads the object from JSON. It exists only while a request is decoded:
-  ``api_models.versions.accept`` applies the client's version to it, :func:`freeze` makes the record of it, and the
-  services get the record;
-* :func:`wire` is the object as answers and stored documents have it, with null, empty and absent as Go writes them;
-* ``server.containers.spec.simple`` writes the fields that the OCI spec has as they are.
+* :func:`body_of` returns the pydantic model that decodes the object from JSON. A body exists only while a request is
+  decoded: ``api_models.versions.accept`` applies the client's version to it, :func:`freeze` converts it to the record,
+  and services get the record;
+* :func:`wire` encodes the object for answers and stored documents, with null, empty and absent as in Go; *
+``server.containers.spec.simple`` writes the fields that the OCI spec has unchanged.
 
 Arrays are tuples, objects are ``Mapping``. ``dataclasses.replace`` makes a changed copy.
 """
@@ -41,7 +41,7 @@ def _struct(value: Any) -> Any:
 
 Strings = tuple[Text, ...]
 StringMap = Mapping[str, Text]
-#: A command: a JSON string is an array of one.
+#: A command: a JSON string is an array of one element.
 StrSlice = Annotated[tuple[Text, ...], BeforeValidator(_one_or_many)]
 #: Go's map[string]struct{}: only the keys matter.
 KeySet = Mapping[str, Annotated[Mapping[str, Any], BeforeValidator(_struct), Go("struct {}")]]
@@ -49,25 +49,25 @@ KeySet = Mapping[str, Annotated[Mapping[str, Any], BeforeValidator(_struct), Go(
 
 class Record:
     """Base of the records. A subclass is a ``@dataclass(frozen=True, slots=True, kw_only=True)`` whose fields all
-    have a default. A record that extends another one is what Go calls embedding."""
+    have defaults. A record that extends another one corresponds to Go's embedding."""
 
     __slots__ = ()
 
     #: The type's name in dockerd's errors, "package.Name".
     go_name: ClassVar[str] = ""
-    #: How Go calls this struct where another one embeds it.
+    #: Go's name of this struct where it is embedded in another one.
     go_embedded: ClassVar[str] = ""
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Self:
-        """The record of a JSON object under Docker's names: a stored document's, or an image's configuration.
+        """Parse a JSON object with Docker's names: a stored document, or an image's configuration.
 
         :raises ValueError: a field has the wrong type.
         """
         return freeze(cls, body_of(cls).model_validate(document))
 
     def wire(self) -> dict[str, Any]:
-        """The object as the API writes it (a fresh dict of JSON values)."""
+        """Return the object as the API writes it (a new dict of JSON values)."""
         return wire(self)
 
 
@@ -78,8 +78,8 @@ _Convert = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class _Derived:
-    """``conversions``: (attribute, what makes a record's value of a body's; None: it stays as it is) of each field.
-    ``layout``: (attribute, JSON name, omitted while empty, a pointer in Go) of each field, in declared order."""
+    """``conversions``: (attribute, converter from the body's value to the record's, or None) of each field.
+    ``layout``: (attribute, JSON name, omitted while empty, pointer in Go) of each field, in order of declaration."""
 
     body: type[Model]
     conversions: tuple[tuple[str, _Convert | None], ...]
@@ -126,12 +126,12 @@ def _make(record: type[Record]) -> _Derived:
 
 
 def body_of(record: type[Record]) -> type[Model]:
-    """The pydantic model with the fields, names and marks of ``record``, and of the records inside it."""
+    """Return the pydantic model with the fields, names and marks of ``record``, and of the records inside it."""
     return _derive(record).body
 
 
 def _default(field: Field[Any]) -> Any:
-    """A default as the body has it: what is immutable in a record is not in its body."""
+    """Convert a default for the body, whose lists and dicts are mutable."""
     if field.default is MISSING:
         raise TypeError(f"the field {field.name} of a record has no default")
     if isinstance(field.default, Record):
@@ -142,7 +142,7 @@ def _default(field: Field[Any]) -> Any:
 
 
 def _body_type(annotation: Any) -> Any:
-    """The annotation of a body's field: lists for tuples, dicts for mappings, bodies for records."""
+    """Return the annotation of a body's field: lists for tuples, dicts for mappings, bodies for records."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return Annotated[(_body_type(arguments[0]), *arguments[1:])]
@@ -158,7 +158,7 @@ def _body_type(annotation: Any) -> Any:
 
 
 def freeze(record: type[R], body: Model) -> R:
-    """The record with the values of ``body``, a ``body_of(record)`` that must not be changed afterwards."""
+    """Convert ``body``, a ``body_of(record)``, to a record. ``body`` must not be changed afterwards."""
     return record(
         **{
             name: value if convert is None or value is None else convert(value)
@@ -193,7 +193,7 @@ _SCALARS = frozenset((str, int, bool, float, type(None)))
 
 
 def wire(record: Record) -> dict[str, Any]:
-    """``record`` as a dict ready for JSON, under the policy described in ``api_models.base``."""
+    """Encode ``record`` as a dict of JSON values, by the rules in ``api_models.base``."""
     document: dict[str, Any] = {}
     for attribute, name, omit, pointer in _derive(type(record)).layout:
         value = getattr(record, attribute)
@@ -215,7 +215,7 @@ def _value(value: Any) -> Any:
 
 
 def inner_models(annotation: Any) -> tuple[type[Model], ...]:
-    """The models that an annotation mentions, however deep; of a record its body."""
+    """Return the models in an annotation, at any depth; for a record its body."""
     if isinstance(annotation, type) and get_origin(annotation) is None:
         if issubclass(annotation, Record):
             return (body_of(annotation),)

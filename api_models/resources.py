@@ -1,4 +1,4 @@
-"""What bounds a container: cgroup limits, devices, ulimits (also the body of update)."""
+"""Limits of a container: cgroups, devices, ulimits (also the body of update)."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, get_args, get_type_hints
@@ -12,7 +12,7 @@ from api_models.versions import Gone, Since
 
 
 class _Updatable:
-    """Marks a limit that ``docker update`` can change; every other one is fixed at create."""
+    """Marks a limit that ``docker update`` can change; other limits are fixed at create."""
 
     def __repr__(self) -> str:
         return "UPDATABLE"
@@ -123,7 +123,7 @@ class Resources(Record):
     # None: not given (update: keep); 0 or less: unlimited.
     pids_limit: Annotated[Int64 | None, UPDATABLE] = None
     ulimits: Annotated[tuple[Ulimit, ...] | None, Go("[]*units.Ulimit")] = None
-    # What Windows alone knows; shown, and refused where a value makes no sense on Linux.
+    # Windows-only fields: stored and shown, and refused if the value is invalid on Linux.
     cpu_count: Int64 = 0
     cpu_percent: Int64 = 0
     io_maximum_iops: Annotated[Uint64, Field(alias="IOMaximumIOps")] = 0

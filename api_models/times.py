@@ -1,4 +1,4 @@
-"""Times as the API shows them: Go's RFC 3339 with nanoseconds, and ``docker ps``'s "3 minutes ago"."""
+"""Times in the API's formats: Go's RFC 3339 with nanoseconds, and ``docker ps``'s "3 minutes ago"."""
 
 import time
 
@@ -6,7 +6,7 @@ _SECOND = 1_000_000_000
 
 
 def rfc3339(ns: int) -> str:
-    """Nanoseconds since the epoch as text, UTC; 0 is Go's zero time."""
+    """Format nanoseconds since the epoch in UTC; 0 is Go's zero time."""
     if ns == 0:
         return "0001-01-01T00:00:00Z"
     seconds, nanos = divmod(ns, _SECOND)
@@ -15,7 +15,7 @@ def rfc3339(ns: int) -> str:
 
 
 def human(ns: int) -> str:
-    """A duration as ``docker ps`` words it; clients parse it."""
+    """Format a duration as ``docker ps`` does; clients parse it."""
     seconds = ns // _SECOND
     if seconds < 1:
         return "Less than a second"
@@ -28,7 +28,7 @@ def human(ns: int) -> str:
         return "About a minute"
     if minutes < 60:
         return f"{minutes} minutes"
-    # Go rounds to the nearest hour here, and cuts everywhere else.
+    # Go rounds to the nearest hour here, and truncates everywhere else.
     hours = (seconds + 1800) // 3600
     if hours == 1:
         return "About an hour"

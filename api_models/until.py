@@ -12,9 +12,9 @@ _UNITS = {"h": 3600 * 10**9, "m": 60 * 10**9, "s": 10**9, "ms": 10**6, "us": 100
 
 
 def until_ns(filters: Filters, *, several: bool = False) -> int:
-    """The ``until`` filter as nanoseconds since the epoch; 0 if it isn't there. Of ``several``, the earliest counts.
+    """Return the ``until`` filter as nanoseconds since the epoch; 0 without it. Of ``several``, the earliest counts.
 
-    A duration counts back from now; else seconds since the epoch, or a date and time.
+    A duration counts back from now; other forms are seconds since the epoch, or a date and time.
 
     :raises WharfError: INVALID_ARGUMENT.
     """

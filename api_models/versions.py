@@ -1,14 +1,14 @@
-"""The API versions served, and the functions that apply what fields and query parameters declare about them.
+"""The API versions served, and the functions that apply the version marks of fields and query parameters.
 
-A difference between versions stands beside its field, as a mark in ``Annotated[...]``:
+A difference between versions is declared at its field, as a mark in ``Annotated[...]``:
 
 * marks of requests (:func:`accept` applies them): :class:`Since`, :class:`Gone`, :class:`Implied`, :class:`Needs`,
   :class:`Checked`;
 * marks of answers (:func:`shape` applies them): :class:`Shown`, :class:`Hidden`, :class:`Instead`,
   :class:`Filled`, :class:`Default`, :class:`Emptied`, :class:`Adapted`.
 
-Marks of query parameters stand in the table of the routes: :class:`Since`, :class:`Fixed`. What belongs to neither a
-field nor a parameter is in ``api_models.changes``. No handler and no service compares versions.
+Marks of query parameters are in the table of the routes: :class:`Since`, :class:`Fixed`. Other differences are in
+``api_models.changes``. No handler and no service compares versions.
 """
 
 from collections.abc import Callable
@@ -30,18 +30,18 @@ def spelled(version: Version) -> str:
 
 
 class RequestMark:
-    """Something a request's field obeys, depending on the version."""
+    """A rule for a field of a request, depending on the version."""
 
     def apply(self, parent: Model, attribute: str, version: Version) -> None:
-        """Changes ``parent`` as dockerd would, or raises INVALID_ARGUMENT."""
+        """Change ``parent`` as dockerd does, or raise INVALID_ARGUMENT."""
         raise NotImplementedError
 
 
 class QueryMark:
-    """Something a query parameter obeys, depending on the version."""
+    """A rule for a query parameter, depending on the version."""
 
     def values(self, given: list[str], version: Version) -> list[str]:
-        """The parameter's values as the client of ``version`` means them."""
+        """Return the parameter's values as dockerd interprets them for ``version``."""
         raise NotImplementedError
 
 
@@ -51,7 +51,7 @@ def _reset(parent: Model, attribute: str) -> None:
 
 
 class Since(RequestMark, QueryMark):
-    """Clients older than ``version`` don't know the field or parameter: what they send in it is ignored."""
+    """The field or parameter is ignored in requests of clients below ``version``."""
 
     def __init__(self, version: Version) -> None:
         self.version = version
@@ -65,7 +65,7 @@ class Since(RequestMark, QueryMark):
 
 
 class Fixed(QueryMark):
-    """Clients below ``below`` mean ``value``, whatever they send."""
+    """For clients below ``below``, the parameter has ``value``, whatever they send."""
 
     def __init__(self, below: Version, value: str) -> None:
         self.below = below
@@ -76,7 +76,7 @@ class Fixed(QueryMark):
 
 
 class Gone(RequestMark):
-    """From ``version`` on the field is ignored."""
+    """From ``version`` on, the field is ignored."""
 
     def __init__(self, version: Version) -> None:
         self.version = version
@@ -87,7 +87,7 @@ class Gone(RequestMark):
 
 
 class Implied(RequestMark):
-    """Clients below ``below`` mean ``value`` when they leave the field empty."""
+    """For clients below ``below``, an empty field means ``value``."""
 
     def __init__(self, below: Version, value: object) -> None:
         self.below = below
@@ -99,7 +99,7 @@ class Implied(RequestMark):
 
 
 class Needs(RequestMark):
-    """The field is refused below ``version``, since ignoring it would break a promise."""
+    """Below ``version``, the field is refused, because ignoring it would change the request's meaning."""
 
     def __init__(self, version: Version, name: str) -> None:
         self.version = version
@@ -111,7 +111,7 @@ class Needs(RequestMark):
 
 
 class Checked(RequestMark):
-    """A rule that involves the field's siblings: a function of (parent, version)."""
+    """A rule about several fields: a function of (parent, version)."""
 
     def __init__(self, rule: Callable[[Any, Version], None]) -> None:
         self.rule = rule
@@ -121,7 +121,7 @@ class Checked(RequestMark):
 
 
 class AnswerMark:
-    """Something an answer's field obeys, depending on the version."""
+    """A rule for a field of an answer, depending on the version."""
 
     def apply(self, document: dict[str, Any], key: str, version: Version) -> None:
         raise NotImplementedError
@@ -139,7 +139,7 @@ class Shown(AnswerMark):
 
 
 class Hidden(AnswerMark):
-    """The field is left out from ``version`` on."""
+    """From ``version`` on, the field is omitted."""
 
     def __init__(self, version: Version) -> None:
         self.version = version
@@ -150,7 +150,7 @@ class Hidden(AnswerMark):
 
 
 class Instead(AnswerMark):
-    """Clients below ``below`` get ``value``; a callable makes it from the document."""
+    """Clients below ``below`` get ``value``; a callable computes it from the document."""
 
     def __init__(self, below: Version, value: object) -> None:
         self.below = below
@@ -162,7 +162,7 @@ class Instead(AnswerMark):
 
 
 class Filled(AnswerMark):
-    """Clients below ``below`` find the key, with ``value`` where the answer has none; later ones don't."""
+    """Clients below ``below`` get the key, with ``value`` if the answer lacks it; later ones don't get it."""
 
     def __init__(self, below: Version, value: object) -> None:
         self.below = below
@@ -176,7 +176,7 @@ class Filled(AnswerMark):
 
 
 class Default(AnswerMark):
-    """Clients below ``below`` find the key, with ``value`` where the answer has none."""
+    """Clients below ``below`` get the key, with ``value`` if the answer lacks it."""
 
     def __init__(self, below: Version, value: object) -> None:
         self.below = below
@@ -188,7 +188,7 @@ class Default(AnswerMark):
 
 
 class Emptied(AnswerMark):
-    """An object that is always ``{}`` from ``version`` on; :func:`fills` says whether its content is needed."""
+    """From ``version`` on, an object that is always ``{}``; :func:`fills` tells whether its content is needed."""
 
     def __init__(self, version: Version) -> None:
         self.version = version
@@ -199,7 +199,7 @@ class Emptied(AnswerMark):
 
 
 class Adapted(AnswerMark):
-    """A rule that involves the field's siblings: a function of (document, version)."""
+    """A rule about several fields: a function of (document, version)."""
 
     def __init__(self, rule: Callable[[dict[str, Any], Version], None]) -> None:
         self.rule = rule
@@ -209,7 +209,7 @@ class Adapted(AnswerMark):
 
 
 class _Node:
-    """What one model declares about versions, its inner models included."""
+    """The version marks of one model, including its inner models."""
 
     __slots__ = ("answers", "inner", "requests")
 
@@ -238,9 +238,9 @@ def _node(cls: type[Model]) -> _Node:
 
 
 def accept(model: Model, version: Version) -> None:
-    """Makes of a request what dockerd makes of it for a client of ``version`` (in place).
+    """Change a request to what dockerd makes of it for a client of ``version`` (in place).
 
-    :raises WharfError: INVALID_ARGUMENT: the request uses what this version refuses.
+    :raises WharfError: INVALID_ARGUMENT: the version does not support a part of the request.
     """
     node = _node(type(model))
     for attribute, mark in node.requests:
@@ -250,7 +250,7 @@ def accept(model: Model, version: Version) -> None:
 
 
 def fills(schema: type[Model], attribute: str, version: Version) -> bool:
-    """Whether an answer to a client of ``version`` has a field's content, which may be expensive."""
+    """Whether an answer for ``version`` needs a field's content, which may be expensive to compute."""
     marks = schema.model_fields[attribute].metadata
     return not any(isinstance(mark, Emptied) and version >= mark.version for mark in marks)
 
@@ -267,9 +267,9 @@ def _accept_value(value: Any, version: Version) -> None:
 
 
 def shape(schema: type[Model], document: dict[str, Any], version: Version) -> dict[str, Any]:
-    """Makes of a full answer what a client of ``version`` expects (in place; returns it too).
+    """Change a full answer to what a client of ``version`` expects (in place); return it.
 
-    ``document`` holds JSON values under Docker's names; fields that ``schema`` doesn't know stay as they are.
+    ``document`` holds JSON values under Docker's names; fields that ``schema`` does not declare stay unchanged.
     """
     node = _node(schema)
     for key, mark in node.answers:

@@ -1,4 +1,4 @@
-"""The models read JSON as dockerd does, complain in its words, and write what its clients expect."""
+"""The models decode JSON as dockerd does, with its error sentences, and encode what its clients expect."""
 
 import json
 from typing import Any
@@ -182,7 +182,7 @@ def test_null_means_absent_and_keys_match_in_any_case() -> None:
         {"a": ""},
         None,
     )
-    # As an element it is Go's zero value.
+    # As an element, null is Go's zero value.
     request = read(b'{"Volumes":{"/a":null},"HostConfig":{"Devices":[null]}}')
     assert request.volumes == {"/a": {}}
     assert request.host_config is not None
@@ -191,7 +191,7 @@ def test_null_means_absent_and_keys_match_in_any_case() -> None:
 
 
 def test_what_was_given_comes_back() -> None:
-    """Null, empty and absent are three different answers, and a document survives the way through the model."""
+    """Null, empty and absent are three different values, and a document survives decoding and encoding."""
     given: dict[str, Any] = {
         "Cmd": [],
         "Entrypoint": None,
@@ -287,7 +287,7 @@ def test_a_body_without_a_key_of_the_configuration(body: bytes) -> None:
 IMAGE = {"RepoTags": [], "RepoDigests": [], "Size": 5, "Containers": 2, "Descriptor": {}, "Manifests": []}
 SUMMARY = {"HostConfig": {"NetworkMode": "x", "Annotations": {}}, "ImageManifestDescriptor": {}}
 INFO = {"RuncCommit": {"ID": "r"}, "Runtimes": {"runc": {"path": "runc", "status": {}}}, "RegistryConfig": {}}
-# (model, full answer, version, what the client sees)
+# (model, full answer, version, the client's view)
 GOLDEN: list[tuple[type[Model], dict[str, Any], Version, dict[str, Any]]] = [
     (ImageSummary, IMAGE, (1, 51), IMAGE),
     (ImageSummary, IMAGE, (1, 50), {**IMAGE, "Containers": -1}),

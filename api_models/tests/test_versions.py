@@ -1,4 +1,4 @@
-"""The marks of fields and query parameters, and the changes of behaviour, at the versions around them."""
+"""Marks of fields and query parameters, and changes of behaviour, at the versions before and after the change."""
 
 from typing import Any
 
