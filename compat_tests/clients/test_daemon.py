@@ -32,7 +32,7 @@ HEAD = b"Host: d\r\n"
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wharf]:
-    """An engine with two unix sockets and a TCP port, and a file that can change."""
+    """An engine with two unix sockets, a TCP port, and a configuration file that the tests change."""
     second = tmp_path_factory.mktemp("sockets") / "second.sock"
     port, metrics = free_ports(), free_ports()
     words = ["-H", f"unix://{second}", "-H", f"tcp://127.0.0.1:{port}", "--metrics-addr", f"127.0.0.1:{metrics}"]
@@ -91,12 +91,12 @@ def test_metrics_have_dockerds_names(daemon: Wharf) -> None:
     assert more(f'{actions}_count{{action="create"}}') == more(f'{actions}_bucket{{action="create",le="+Inf"}}') == 2
     assert more(f'{actions}_count{{action="start"}}') == 1
     assert more(f'{actions}_count{{action="changes"}}') == 1
-    # The CLI's --rm is the engine's own work.
+    # The engine itself executes the CLI's --rm.
     assert more(f'{actions}_count{{action="delete"}}') == 1
     assert more("engine_daemon_events_total") >= 6
     assert any(name.startswith("engine_daemon_engine_info{") for name in after)
     assert after["process_resident_memory_bytes"] > 1024 * 1024
-    # Nothing else is served there.
+    # The metrics socket serves nothing else.
     assert TcpApi(int(daemon.env["METRICS"])).get("/info").status == 404
 
 
@@ -151,12 +151,12 @@ def test_sighup_applies_what_the_file_says_now(daemon: Wharf) -> None:
             assert (attributes["labels"], attributes["debug"]) == ('["room=blue"]', "true")
             assert attributes["shutdown-timeout"] == "7"
             assert (info("Labels"), info("Debug")) == (["room=blue"], True)
-            # A file that can't be used changes nothing, and says so in the log.
+            # An invalid file changes nothing, and is logged.
             file.write_text('{"labels": ["room=green"], "debug": fal}')
             os.kill(daemon.daemon.pid, signal.SIGHUP)
             assert until(lambda: "invalid character" in daemon.log())
             assert info("Labels") == ["room=blue"]
-            # So does a key that dockerd doesn't reload.
+            # A key that dockerd doesn't reload is logged too.
             file.write_text(json.dumps({"log-driver": "local"}))
             os.kill(daemon.daemon.pid, signal.SIGHUP)
             assert json.loads(events.stdout.readline())["Action"] == "reload"
@@ -218,7 +218,7 @@ def test_a_second_daemon_is_refused(daemon: Wharf, tmp_path: Path) -> None:
 
 
 def storm(daemon: Wharf, stop: threading.Event, name: str) -> None:
-    """Makes, starts and removes things until the daemon is gone."""
+    """Create, start and remove containers until the daemon is gone."""
     turn = 0
     while not stop.is_set():
         turn += 1
@@ -248,7 +248,7 @@ def test_sigkill_in_the_middle_of_everything_leaves_a_whole_store(daemon: Wharf)
             for thread in threads:
                 thread.join()
         daemon.start()
-        # What was made is whole, or it is not there: all of it can be looked at and removed.
+        # Every container is either complete or missing: all can be inspected and removed.
         for item in daemon.api.get("/containers/json", all=1).json():
             found = daemon.api.get(f"/containers/{item['Id']}/json")
             assert found.status == 200

@@ -31,7 +31,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wharf]:
-    """An engine on a socket that was passed to it, and on TCP with certificates for both sides."""
+    """An engine on a passed socket, and on TCP with certificates for both sides."""
     trustme = pytest.importorskip("trustme")
     folder = tmp_path_factory.mktemp("tls")
     authority = trustme.CA()
@@ -71,7 +71,7 @@ def secure(engine: Wharf, *args: str, input: str = "", check: bool = True) -> en
 def test_a_passed_socket_is_served_and_stays(guarded: Wharf) -> None:
     assert guarded.docker("run", "--rm", "busybox", "echo", "hi").stdout == "hi\n"
     guarded.daemon.stop()
-    guarded.resources.socket.unlink()  # still there: it is systemd's, which serves the next start with it
+    guarded.resources.socket.unlink()  # it still exists: systemd uses it for the next start
     guarded.start()
 
 
@@ -80,7 +80,7 @@ def test_the_build_cache_keeps_to_its_rules(guarded: Wharf) -> None:
     identity = guarded.docker("build", "-q", "-", input=text).stdout.strip()
 
     assert guarded.docker("run", "--rm", identity, "ls", "/0", "/3").stdout.split() == ["/0", "/3"]
-    guarded.docker("rmi", identity)  # what an image has is not counted: the cache could not give it back
+    guarded.docker("rmi", identity)  # layers of images don't count: pruning the cache would not free them
 
     def cached() -> int:
         return sum(int(row["Size"]) for row in guarded.api.get("/system/df", type="build-cache").json()["BuildCache"])

@@ -1,11 +1,11 @@
-"""``python -m compat_tests.endurance.dying``: wharfd as ``python -m server`` starts it. It is killed at a
-chosen step, or its supervisor is, if that is one that it has started again.
+"""``python -m compat_tests.endurance.dying``: runs wharfd like ``python -m server``, and kills it, or the supervisor
+that it has restarted, at a chosen step.
 
-A step is a call of the engine, of a shim, of the kernel's mounts, network or firewall, a write of the database (each
-before and after), or a change of the file system (before). The folder that ``STEPS`` names holds the file ``die`` with
-"wharfd" or "supervisor" and a number, or a part of a step's name: that one kills itself (SIGKILL) at its so-manieth
-step from then on, or at the first of that name, and calls the file ``died`` before. Without it nothing is counted.
-``passed`` gets the names of the steps that were counted. ``lock`` is locked (flock) meanwhile.
+A step is a call of the engine or of a shim, a change of the kernel's mounts, network or firewall, a database write
+(each before and after), or a change of the file system (before). The directory in ``STEPS`` has the file ``die`` with
+"wharfd" or "supervisor" and a number, or a part of a step's name. That process kills itself (SIGKILL) at this step,
+counted from then on, or at the first step of that name, and renames the file to ``died`` before. Without the file
+nothing is counted. The names of counted steps are appended to ``passed``. ``lock`` is locked (flock) meanwhile.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import Any
 
 from engine.shim import zygote
 
-#: Names the folder, in the environment.
+#: The environment variable with the directory.
 STEPS = "WHARF_TEST_STEPS"
 FILES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.chown", "shutil.rmtree")
-#: Calls of the engine that change nothing, by the beginning of their last word.
+#: Prefixes of the method names of engine calls that change nothing.
 LOOKS = ("Get", "List", "Stat", "Info", "Usage", "Version", "Wait", "Metrics", "Walk", "Status", "Read", "Check")
 
 DIE, DIED, PASSED = "die", "died", "passed"
@@ -34,7 +34,7 @@ DIE, DIED, PASSED = "die", "died", "passed"
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """While nothing is counted by another process."""
+    """Lock out the counting of other processes."""
     fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -44,7 +44,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 class Steps:
-    """Counts in this process alone: what it forks is another."""
+    """Counts in this process only, not in forked ones."""
 
     def __init__(self, who: str) -> None:
         self._who, self._folder = who, Path(os.environ[STEPS])
@@ -80,7 +80,7 @@ class Steps:
             (self._folder / DIE).write_text(f"{who} {int(wanted) - 1}")
 
     def around(self, owner: Any, name: str, label: Callable[..., str]) -> None:
-        """Makes a function, or a method, of ``owner`` two steps."""
+        """Make a function, or a method, of ``owner`` two steps."""
         function = getattr(owner, name)
 
         @functools.wraps(function)
@@ -94,7 +94,7 @@ class Steps:
         setattr(owner, name, wrapper)
 
     def around_async(self, owner: Any, name: str, label: Callable[..., str]) -> None:
-        """As ``around``, of a coroutine. What has no label is no step."""
+        """As ``around``, for a coroutine. A call without a label is no step."""
         function = getattr(owner, name)
 
         @functools.wraps(function)
@@ -110,13 +110,13 @@ class Steps:
         setattr(owner, name, wrapper)
 
     def heard(self, event: str, args: tuple[Any, ...]) -> None:
-        """An audit event of Python's."""
+        """Handle an audit event of Python."""
         if event in FILES and args:
             self.step(f"{event} {args[0]}")
 
 
 def watch(steps: Steps) -> None:
-    """Makes steps of what changes anything outside of this process."""
+    """Make every change outside of this process a step."""
     from engine.api.rpc import Connection
     from engine.common.system import linux
     from server.networks.netlink.rtnetlink import Netlink
@@ -136,7 +136,7 @@ def watch(steps: Steps) -> None:
 
 
 def watch_supervisor(steps: Steps) -> None:
-    """The same of a supervisor."""
+    """The same for a supervisor."""
     from engine.common.system import linux
     from engine.supervisor.shims import ShimClient
     from engine.supervisor.store.database import Database
@@ -154,7 +154,7 @@ def supervisor() -> int:
     serve = __main__.serve
 
     def watched(**options: Any) -> int:
-        # The zygote is forked by then; what is imported here is imported anyway.
+        # The zygote is forked by then, so these imports don't affect it.
         start = zygote.start
 
         def started(**more: int) -> zygote.Handle:
@@ -170,7 +170,7 @@ def supervisor() -> int:
 
 
 def _spawn_alike() -> None:
-    """A supervisor that wharfd starts again is one that dies."""
+    """Make wharfd restart its supervisor as one that dies."""
     spawn = os.posix_spawn
 
     def other(path: str, argv: list[str], env: Mapping[str, str], **more: Any) -> int:

@@ -1,5 +1,5 @@
 """The matrix of create: every field of API 1.51's Config, HostConfig and endpoint settings, and the test that proves
-what becomes of it.
+its effect.
 
 A test names the fields that it proves, by Docker's names (``HostConfig.Memory``): :func:`honours`, :func:`shows` or
 :func:`refuses`. ``test_fields.py`` compares the names with the fields of the API's models: a new field needs a test.
@@ -36,13 +36,12 @@ def honours(*fields: str) -> Callable[[F], F]:
 
 
 def shows(*fields: str) -> Callable[[F], F]:
-    """Metadata that Docker on Linux only keeps: the test finds it in inspect as it was sent."""
+    """Metadata that Docker on Linux only stores: the test finds it unchanged in inspect."""
     return _unchanged
 
 
 def refuses(*fields: str) -> Callable[[F], F]:
-    """What cannot be honoured on Linux, or not by this engine, is refused by name, or dropped with a warning as in
-    dockerd."""
+    """A field that Linux or this engine does not support: refused by name, or dropped with a warning as in dockerd."""
     return _unchanged
 
 
@@ -50,7 +49,7 @@ _KINDS = frozenset(each.__name__ for each in (honours, shows, refuses))
 
 
 def proofs() -> dict[str, dict[str, list[str]]]:
-    """Field → kind → the tests that name it, from the source of all tests."""
+    """Map field → kind → the tests that name it, from the source of all tests."""
     found: dict[str, dict[str, list[str]]] = {}
     for field, kind, test in sorted(_marks()):
         found.setdefault(field, {}).setdefault(kind, []).append(test)

@@ -1,4 +1,4 @@
-"""Every field of a create request: honoured (shown by a container that has it) or refused by name. See matrix.py."""
+"""Every field of a create request has an effect in a container, or is refused by name. See matrix.py."""
 
 from __future__ import annotations
 

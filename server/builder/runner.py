@@ -1,4 +1,5 @@
-"""Runs a ``RUN`` step as a task of the engine, from a plan as a container's; it is removed when its process exits."""
+"""Runs a ``RUN`` step as a task of the engine, from the same plan as a container; it is removed when its process
+exits."""
 
 import asyncio
 import contextlib

@@ -39,7 +39,7 @@ def test_environment_directory_user(engine: Engine, box: str) -> None:
 
 
 def test_without_a_user_it_is_the_containers(engine: Engine, box: str) -> None:
-    """Who names a user has the files looked at anew."""
+    """A user name is looked up in the container's files for each exec."""
     engine.docker(
         "exec", box, "sh", "-c", "echo root:x:0:0::/:/bin/sh >>/etc/passwd; echo extra:x:1234:root >>/etc/group"
     )

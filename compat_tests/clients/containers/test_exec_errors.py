@@ -112,7 +112,7 @@ def test_states_that_do_not_fit(engine: Engine, box: str) -> None:
         assert answer.status == 409
         assert answer.message == f"Container {box} is paused, unpause the container before exec"
     assert engine.api.post(f"/containers/{box}/unpause").status == 204
-    # What was not started while the container ran is not there in its next run.
+    # An exec that was not started during a run does not exist in the next run.
     for verb in ("stop?t=0", "start"):
         assert engine.api.post(f"/containers/{box}/{verb}").status == 204
         assert engine.api.post(f"/exec/{waiting}/start", {"Detach": True}).status == 404
@@ -120,7 +120,7 @@ def test_states_that_do_not_fit(engine: Engine, box: str) -> None:
 
 @pytest.mark.core
 def test_a_start_that_meets_a_pause_or_the_end(engine: Engine, box: str) -> None:
-    """Whenever it comes, it runs or is told what it would have been told a moment later."""
+    """At any moment, the exec either runs or gets the error for a stopped container."""
     answers: set[tuple[int, str]] = set()
     over = threading.Event()
 
@@ -142,7 +142,7 @@ def test_a_start_that_meets_a_pause_or_the_end(engine: Engine, box: str) -> None
     try:
         for verbs in (("pause", "unpause"), ("kill", "start")):
             for _ in range(6):
-                # Some are run in between.
+                # Some execs run in between.
                 engine.docker("exec", box, "true")
                 for verb in verbs:
                     assert engine.api.post(f"/containers/{box}/{verb}").status == 204

@@ -27,7 +27,7 @@ def test_a_terminal(engine: Engine, box: str) -> None:
         terminal.enter(b"tty; echo T=$TERM\n")
         terminal.until(b"/dev/pts/")
         terminal.until(b"T=xterm")
-        # The CLI tells the size right after the start: it may come a moment later.
+        # The CLI sends the size after the start, perhaps a moment later.
         terminal.enter(b"until [ \"$(stty size)\" = '33 99' ]; do sleep 0.1; done; echo is-$((3+4))\n")
         terminal.until(b"is-7")
         terminal.resize(44, 111)
@@ -73,7 +73,7 @@ def test_bytes_behind_the_request_are_input(engine: Engine, box: str) -> None:
 
 
 def test_the_hosts_null_device_is_not_the_containers(engine: Engine, box: str) -> None:
-    """crun gives an exec's streams to its user, who could then take ``/dev/null`` from the host."""
+    """crun changes the owner of an exec's streams to its user, who then would own the host's ``/dev/null``."""
     if engine.kind != "wharf":
         pytest.skip("containerd's own shim gives the host's: this would change it")
     script = "chmod 600 /proc/self/fd/0; echo gone >&0 && cat <&0"
@@ -91,7 +91,7 @@ def test_output_of_a_process_left_behind_does_not_hold_the_exit(engine: Engine, 
 
 @pytest.mark.core
 def test_the_null_device_is_roots(engine: Engine) -> None:
-    """Also where the user's own stdin is that device."""
+    """Also if the user's own stdin is that device."""
     script = "stat -c '%u:%g %a' /dev/null; chmod 600 /dev/null; stat -c '%u:%g %a' /dev/null; sleep 600"
     for tty in (False, True):
         with container(engine, User="1000:1000", Cmd=["sh", "-c", script], Tty=tty) as box:

@@ -1,4 +1,4 @@
-"""Image archives, taken apart for the tests of load and save."""
+"""Parsed image archives, for the tests of load and save."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from compat_tests.support.engines import Engine
 
 
 def files(archive: bytes) -> dict[str, bytes]:
-    """The regular files of an archive."""
+    """Return the regular files of an archive."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         return {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}  # type: ignore[union-attr]
 

@@ -39,7 +39,7 @@ def test_formats_and_compressions(engine: Engine) -> None:
     layers = [busybox_layer(), *fresh()]
     engine.docker("load", "-q", input=oci_archive("runs:1", layers))
     assert engine.docker("run", "--rm", "--network", "none", "runs:1", "ls", "/").stdout.count("file") == 2
-    # The same archive again, and another one under its name.
+    # The same archive again, and another archive with its name.
     assert engine.docker("load", input=oci_archive("runs:1", layers)).stdout == "Loaded image: runs:1\n"
     old = engine.api.get("/images/runs:1/json").json()["Id"]
     shown = engine.docker("load", input=oci_archive("runs:1", [busybox_layer(), *fresh()])).stdout
@@ -53,7 +53,7 @@ def test_formats_and_compressions(engine: Engine) -> None:
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"])
 def test_packed_layers_in_an_archive(engine: Engine, oracle: Dockerd, pack: Callable[[bytes], bytes]) -> None:
-    """As dockerd takes them; also with bytes behind the end of a layer's archive, which its digest counts."""
+    """The compressions that dockerd accepts; bytes after the end of a layer's archive count for its digest."""
     layers = [busybox_layer(), layer({"large": os.urandom(2 << 20)}) + bytes(1 << 20), layer({"small": b"x"})]
     packed = [pack(data) for data in layers]
     document = config(layers)
@@ -65,7 +65,7 @@ def test_packed_layers_in_an_archive(engine: Engine, oracle: Dockerd, pack: Call
         ran = each.docker("run", "--rm", "--network", "none", "layers:1", "sh", "-c", "wc -c < /large; cat /small")
         assert ran.stdout == f"{2 << 20}\nx"
     oracle.docker("rmi", "layers:1")
-    # What is saved and loaded again is whole.
+    # A saved image is complete when it is loaded again.
     saved = save(engine, "layers:1")
     engine.docker("rmi", "layers:1")
     engine.docker("load", input=saved)
@@ -78,7 +78,7 @@ def test_packed_layers_in_an_archive(engine: Engine, oracle: Dockerd, pack: Call
 
 
 def test_annotations_of_an_archives_index(engine: Engine) -> None:
-    """As dockerd 28.5 with containerd's store: inspect and list show all of them, an archive the names it has then."""
+    """As dockerd 28.5 with containerd's store: inspect and list show all names, a saved archive the current ones."""
     before = files(oci_archive("annotated:1", fresh(1)))
     index = json.loads(before["index.json"])
     annotations = index["manifests"][0]["annotations"]
@@ -97,7 +97,7 @@ def test_annotations_of_an_archives_index(engine: Engine) -> None:
 
 
 def test_an_archive_as_old_dockers_wrote_it(engine: Engine) -> None:
-    """A folder for each layer, shared ones as links, several images, one without a name."""
+    """A directory per layer, links to shared layers, several images, one without a name."""
     shared, own = busybox_layer(), fresh(1)[0]
     one, two = config([shared]), config([shared, own])
     name, other = hashlib.sha256(one).hexdigest(), hashlib.sha256(two).hexdigest()
@@ -129,7 +129,7 @@ def test_an_archive_as_old_dockers_wrote_it(engine: Engine) -> None:
 
 
 def test_who_reads_the_head_finds_the_image(engine: Engine) -> None:
-    """There are clients that look no further than the head of the answer."""
+    """Some clients read only the response head."""
     for number in range(3):
         connection = engine.api.connection()
         try:
@@ -141,7 +141,7 @@ def test_who_reads_the_head_finds_the_image(engine: Engine) -> None:
 
 
 def test_tricks_of_layers(engine: Engine) -> None:
-    """Whatever an archive says, it is unpacked inside of its root; whiteouts hide, hard links hold together."""
+    """A hostile archive stays inside its root; whiteouts hide files, hard links are kept."""
     first = layer(
         {
             "dir": Node(kind=tarfile.DIRTYPE, mode=0o751),

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.root, pytest.mark.usefixtures("remove_new_images")]
 
 @pytest.mark.core
 def test_an_archive_of_something_else_is_not_kept(engine: Engine) -> None:
-    """Its files went into the content store before anything had said that it was an image's archive."""
+    """Files are in the content store before the archive is recognised as no image: they are removed again."""
     nodes: dict[str, Node | bytes | str] = {f"usr/share/file{number}": os.urandom(2 << 20) for number in range(10)}
     nodes |= {f"etc/{number}": b"x" * 1000 for number in range(2000)}
     nodes |= {f"lib/{number}.json": b"{}" for number in range(100)}
@@ -27,7 +27,7 @@ def test_an_archive_of_something_else_is_not_kept(engine: Engine) -> None:
     done = engine.docker("load", input=layer(nodes), check=False)
     assert "unrecognized image format" in done.stderr
     assert blobs_in(engine) <= before
-    # Files beside those of an image, too.
+    # Also with files that do not belong to the image.
     engine.docker("load", "-q", input=layer({**nodes, **unpacked(docker_archive("beside:1", fresh()))}))
     assert len(blobs_in(engine) - before) == 4  # layers, config, manifest
 
@@ -53,7 +53,7 @@ def test_documents_of_an_archive_are_limited(engine: Engine) -> None:
 
 
 def broken_archives() -> dict[str, tuple[bytes, str]]:
-    """Archives with what is wrong with them, and a part of what is said about it."""
+    """Archives with their error, and a part of its sentence."""
     layers = fresh(2, 300)
     whole = docker_archive("broken:1", layers)
     packed_whole = gzip.compress(whole)
@@ -96,6 +96,6 @@ def test_broken_archives(engine: Engine) -> None:
         assert said in done.output, f"{name}: {done.output}"
         assert "Loaded" not in done.output, name
         assert engine.api.get("/images/broken:1/json").status == 404, name
-    # Nothing of them stays, and the next one works.
+    # Nothing of them stays, and the next load works.
     assert until(lambda: not blobs_in(engine) - before, seconds=60), blobs_in(engine) - before
     assert "Loaded image: fine:1" in engine.docker("load", input=docker_archive("fine:1", fresh())).stdout

@@ -1,4 +1,4 @@
-"""`docker load` of archives of Docker before 1.10: no manifest, one folder for each layer."""
+"""`docker load` of archives of Docker before 1.10: no manifest, one directory for each layer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.root, pytest.mark.usefixtures("remove_new_images")]
 
 
 def v1_archive(layers: list[bytes], tags: dict[str, dict[str, int]], **last: object) -> tuple[bytes, list[str]]:
-    """What Docker before 1.10 saved, and the ids of its folders: each layer's parent is the one before it."""
+    """An archive of Docker before 1.10, and the ids of its directories: each layer's parent is the previous one."""
     ids = [hashlib.sha256(b"v1" + data).hexdigest() for data in layers]
     nodes: dict[str, Node | bytes | str] = {}
     for number, (id, data) in enumerate(zip(ids, layers, strict=True)):
@@ -43,7 +43,7 @@ def v1_archive(layers: list[bytes], tags: dict[str, dict[str, int]], **last: obj
 
 @pytest.mark.core
 def test_an_archive_without_a_manifest(engine: Engine) -> None:
-    """Of Docker before 1.10: only `repositories`, and folders that name their parents."""
+    """An archive of Docker before 1.10: only `repositories`, and directories that name their parents."""
     layers = [busybox_layer(), *fresh()]
     archive, _ = v1_archive(layers, {"ancient": {"1": 2, "base": 1}, "lab:5000/ancient": {"1": 2}})
     shown = engine.docker("load", input=archive).stdout.splitlines()
@@ -57,7 +57,7 @@ def test_an_archive_without_a_manifest(engine: Engine) -> None:
         digest(data) for data in layers[:2]
     ]
     engine.docker("rmi", "ancient:1", "ancient:base", "lab:5000/ancient:1")
-    # Without names, what is no other folder's parent is an image; a layer may be compressed.
+    # Without names, a directory that is no other's parent is an image; a layer may be compressed.
     archive, _ = v1_archive([gzip.compress(data, mtime=0) for data in layers], {})
     [line] = engine.docker("load", input=archive).stdout.splitlines()
     id = line.removeprefix("Loaded image ID: ")

@@ -59,7 +59,7 @@ def test_pull_by_tag_digest_and_everything(engine: Engine, plain: Registry) -> N
         f"{name}:1",
     ]
     assert engine.docker("pull", "-q", f"{name}@{id}").stdout.strip() == f"{name}@{id}"
-    # What is here is asked for all the same: the other repository doesn't have it.
+    # Existing blobs are still requested: the other repository lacks them.
     elsewhere = engine.docker("pull", f"{plain.name('elsewhere')}@{id}", check=False)
     assert elsewhere.status == 1
     assert "not found" in elsewhere.stderr
@@ -90,7 +90,7 @@ def test_what_is_not_there(engine: Engine, plain: Registry) -> None:
     assert "dial tcp 127.0.0.1:1: connect: connection refused" in done.stderr
     assert "invalid reference format" in engine.api.post("/images/create", fromImage="UPPER").message
     assert "must be of form" in engine.docker("pull", "--platform", "a/b/c/d", f"{name}:1", check=False).stderr
-    # A registry that is up and has an image without the platform.
+    # A working registry whose image lacks the platform.
     done = engine.docker("pull", "--platform", "linux/s390x", f"{name}:1", check=False)
     assert done.status == 1
     assert "does not provide the specified platform (linux/s390x)" in done.output
@@ -126,7 +126,7 @@ def test_indexes_and_platforms(engine: Engine, plain: Registry) -> None:
     assert one["Config"]["Cmd"] == ["arm64"]
     done = engine.docker("pull", "--platform", "linux/riscv64", name, check=False)
     assert "no matching manifest for linux/riscv64 in the manifest list entries" in done.output
-    # All of it is here: it goes back as it came.
+    # All blobs are local: the index is pushed unchanged.
     engine.docker("tag", name, plain.name("again:1"))
     assert f"digest: {digest(index)}" in engine.docker("push", plain.name("again:1")).stdout
 
@@ -180,7 +180,7 @@ def test_layers_that_lie_elsewhere(engine: Engine, plain: Registry) -> None:
         put(plain, "foreign", data, f"{OCI}.manifest.v1+json", tag="1")
         engine.docker("pull", plain.name("foreign:1"))
     assert asked == ["/foreign"]
-    # It stays where it is, also with a push.
+    # Blobs of foreign layers are not pushed.
     engine.docker("tag", plain.name("foreign:1"), plain.name("foreign:2"))
     engine.docker("push", plain.name("foreign:2"))
     assert not plain.blob(digest(packed[0])).exists()

@@ -32,7 +32,7 @@ MIB = 1 << 20
 
 @pytest.mark.core
 def test_a_pull_that_breaks_off_goes_on_from_there(engine: Engine, plain: Registry) -> None:
-    """Twice in one pull: the attempts after the first ask for the rest only."""
+    """Two failures in one pull: later attempts request only the rest."""
     data = fresh(1, 3 * MIB)
     cuts = iter([MIB, 2 * MIB])
 
@@ -63,7 +63,7 @@ def test_a_pull_goes_on_after_the_daemon_was_killed(own_engine: Engine, plain: R
         url = f"/images/create?fromImage={gate.address}/killed&tag=1"
         with contextlib.closing(engine.api.raw()) as sock:
             sock.sendall(f"POST {url} HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n".encode())
-            assert hold.reached.wait(60)  # who comes next is not held
+            assert hold.reached.wait(60)  # the next client is not delayed
             assert until(lambda: ingested(engine) >= MIB)
         engine.daemon.stop(signal_number=signal.SIGKILL)
         engine.start()
@@ -150,7 +150,7 @@ def test_a_registry_that_is_busy_or_lies(engine: Engine, plain: Registry) -> Non
         lie = Reply(200, data, {"Content-Type": document["mediaType"], "Docker-Content-Digest": digest(data)})
         fresh_layers = fresh(1)
         plain.copy_archive(oci_archive("x:1", fresh_layers), "busy:1", format="oci-archive")
-        assert engine.docker("pull", "-q", plain.name("busy:1"))  # an honest one in between
+        assert engine.docker("pull", "-q", plain.name("busy:1"))  # a correct answer in between
         engine.docker("rmi", plain.name("busy:1"))
         new = digest(gzip.compress(fresh_layers[0], mtime=0))
         other = gzip.compress(fresh(1)[0], mtime=0)
@@ -164,4 +164,4 @@ def test_a_registry_that_is_busy_or_lies(engine: Engine, plain: Registry) -> Non
         assert "manifest says" in refused(lambda seen: lie if "/manifests/" in seen.path else None)
         assert until(lambda: not blobs_in(engine) - before, seconds=60), blobs_in(engine) - before
         gate.rule = lambda seen: None
-        engine.docker("pull", "-q", name)  # and then it works
+        engine.docker("pull", "-q", name)  # then it works

@@ -28,7 +28,7 @@ MIB = 1 << 20
 
 @contextlib.contextmanager
 def hub_mirror(engine: Engine, address: str) -> Iterator[None]:
-    """The engine has a mirror of Docker Hub, by its configuration."""
+    """An engine with a mirror of Docker Hub in its configuration."""
     config = engine.resources.root / "daemon.json"
 
     def known() -> bool:
@@ -46,8 +46,8 @@ def hub_mirror(engine: Engine, address: str) -> Iterator[None]:
 
 
 def test_mirrors_of_docker_hub(own_engine: Engine) -> None:
-    """The flag is for Docker Hub alone, as dockerd's: a mirror that ignores `ns` put its content under others' names,
-    and let everybody log in."""
+    """As in dockerd, the flag applies to Docker Hub only: a mirror that ignores `ns` would serve its content under
+    other registries' names, and accept every login."""
     with registry() as mirror, registry(auth="basic") as origin, Gate(mirror.address) as gate:
         for name in ("library/mirrored:1", "only/there:1"):
             mirror.copy_archive(docker_archive("x:1", fresh()), name)
@@ -62,7 +62,7 @@ def test_mirrors_of_docker_hub(own_engine: Engine) -> None:
                 assert own_engine.api.post("/auth", login).status != 200
             assert gate.seen == []
             own_engine.docker("rmi", "mirrored:1")
-            # Builds of both kinds pull in the same way.
+            # Both front ends of builds pull in the same way.
             for buildkit in ("0", "1"):
                 name = origin.name("only/there:1")
                 for base, status in (("mirrored:1", 0), (name, 1)):
@@ -76,7 +76,7 @@ def test_mirrors_of_docker_hub(own_engine: Engine) -> None:
 
 
 def test_mirrors_by_the_name_of_the_registry(own_engine: Engine) -> None:
-    """`certs.d/<host>/hosts.toml`: asked with `ns` and without credentials; what it sends is checked."""
+    """`certs.d/<host>/hosts.toml`: requests have `ns` and no credentials; the content is verified."""
     with registry() as mirror, registry(auth="basic") as origin, Gate(mirror.address) as gate:
         archive = docker_archive("x:1", fresh(1, 3 * MIB))
         mirror.copy_archive(archive, "app:1")
@@ -89,7 +89,7 @@ def test_mirrors_by_the_name_of_the_registry(own_engine: Engine) -> None:
             assert gate.asked("GET", "/blobs/")
             assert all(f"ns={origin.address}".replace(":", "%3A") in seen.path for seen in gate.seen)
             assert not any("authorization" in seen.headers for seen in gate.seen)
-            # A mirror that sends something else: by digest the registry itself is asked.
+            # A mirror with wrong content: the pull by digest falls back to the registry.
             lies: list[Rule] = [
                 lambda seen: Reply(200, b"x" * 100) if "/blobs/" in seen.path else None,
                 lambda seen: Reply(200, b"x" * (4 * MIB)) if "/blobs/" in seen.path else None,

@@ -1,4 +1,4 @@
-"""`docker save`: what the archive holds; skopeo, dockerd and `ctr` read it."""
+"""`docker save`: the content of the archive; skopeo, dockerd and `ctr` read it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_what_is_saved(engine: Engine, tmp_path: Path) -> None:
     done = engine.docker("save", "saved:1", "none:1", check=False)
     assert (done.status, done.stdout) == (1, "")
     assert "No such image: none:1" in done.stderr
-    # And back: the same id.
+    # And back: the id is the same.
     target = tmp_path / "saved.tar"
     engine.docker("save", "-o", str(target), "saved:1")
     engine.docker("rmi", "-f", id)
@@ -79,7 +79,7 @@ def test_others_take_what_is_saved(engine: Engine, tmp_path: Path) -> None:
     assert json.loads(skopeo("inspect", "--config", f"docker-archive:{target}"))["rootfs"]["diff_ids"] == [
         digest(data) for data in layers
     ]
-    # What skopeo writes is taken here.
+    # Archives that skopeo writes can be loaded.
     skopeo("copy", "-q", "--insecure-policy", f"oci-archive:{target}", f"docker-archive:{tmp_path}/back.tar:back:1")
     assert "Loaded image: back:1" in engine.docker("load", "-i", str(tmp_path / "back.tar")).stdout
     skopeo("copy", "-q", "--insecure-policy", f"oci-archive:{target}", f"oci-archive:{tmp_path}/oci.tar:back:2")
@@ -118,14 +118,14 @@ def test_ctr_takes_what_is_saved(engine: Engine, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    # not by the transfer service, which newer ones prefer
+    # not by the transfer service, the default of newer versions
     ctr("images", "import", "--local", str(target))
     try:
         assert id in ctr("images", "ls")
         ctr("images", "export", "--local", str(tmp_path / "back.tar"), "docker.io/library/forctr:1")
     finally:
         ctr("images", "rm", "--sync", "docker.io/library/forctr:1")
-        # Nothing holds them any more: the collector takes them.
+        # Nothing refers to them any more: the collector removes them.
         assert until(lambda: not ctr("snapshots", "ls").splitlines()[1:])
     engine.docker("rmi", "forctr:1")
     assert "Loaded image: forctr:1" in engine.docker("load", "-i", str(tmp_path / "back.tar")).stdout

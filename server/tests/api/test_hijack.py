@@ -1,4 +1,4 @@
-"""Requests that take the connection over: what is refused before, the head, and errors in the stream."""
+"""Requests that hijack the connection: refusals before, the response head, and errors in the stream."""
 
 import json
 
