@@ -12,6 +12,6 @@ async def apply_changes(config: Mapping[str, Any], changes: Sequence[str]) -> di
     lines = [line.strip() for change in changes for line in change.splitlines() if line.strip()]
     if not lines:
         return dict(config)
-    from server.builder.instructions import applied  # imported here, as the builder's modules are large
+    from server.builder.instructions import apply_instructions  # imported here, as the builder's modules are large
 
-    return await applied(config, lines)
+    return await apply_instructions(config, lines)

@@ -36,7 +36,7 @@ class _Given:
         return BaseImage(Base(ref, "", "", ()), {"os": "linux", "architecture": "amd64", "config": dict(self._config)})
 
 
-async def applied(config: Mapping[str, Any], lines: Sequence[str]) -> dict[str, Any]:
+async def apply_instructions(config: Mapping[str, Any], lines: Sequence[str]) -> dict[str, Any]:
     """Apply the instructions to an image config's ``config`` object; return the new object.
 
     :raises WharfError: INVALID_ARGUMENT for an instruction that is not allowed.

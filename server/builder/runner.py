@@ -279,7 +279,7 @@ def _binds(job: Job, directory: str, remap: Remap | None) -> Sequence[BindMount 
             source = place
         if bind.kept:
             _make_inside(source, bind.selector)
-        shown = _selected(source, bind, f"{directory}/part{number}")
+        shown = _bind_selection(source, bind, f"{directory}/part{number}")
         found.append(BindMount(shown, bind.target, writable=not bind.readonly))
     if job.files:
         # Secrets are never written to a disk: a tmpfs that is unmounted after the step.
@@ -303,7 +303,7 @@ def _binds(job: Job, directory: str, remap: Remap | None) -> Sequence[BindMount 
 
 
 def _make_inside(root: str, path: str) -> None:
-    """Create the directory if it is missing; leave conflicting files for :func:`_selected` to refuse."""
+    """Create the directory if it is missing; leave conflicting files for :func:`_bind_selection` to refuse."""
     fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with contextlib.suppress(OSError):
@@ -312,7 +312,7 @@ def _make_inside(root: str, path: str) -> None:
         os.close(fd)
 
 
-def _selected(root: str, bind: Bind, place: str) -> str:
+def _bind_selection(root: str, bind: Bind, place: str) -> str:
     """Bind the selected part of ``root``, links resolved within it, to ``place``. The runtime then mounts exactly what
     was found, even if the path changes."""
     if not bind.selector.strip("/."):

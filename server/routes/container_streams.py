@@ -24,7 +24,7 @@ from server.http.answers import json_answer
 from server.http.hijack import hijack
 from server.http.routing import ApiRoute
 from server.http.streams import byte_stream, json_stream
-from server.routes.exec import MULTIPLEXED, RAW, size_of, stream_type
+from server.routes.exec import MULTIPLEXED, RAW, read_size, stream_type
 
 
 def _containers(request: Request) -> Containers:
@@ -102,7 +102,7 @@ async def attach_websocket(request: Request) -> Response | None:
 
 
 async def resize(request: Request) -> Response:
-    height, width = size_of(request)
+    height, width = read_size(request)
     containers = _containers(request)
     await resize_container(containers.room, containers.get(request.path_params["name"]), height, width)
     return Response(b"", 200)

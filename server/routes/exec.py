@@ -32,7 +32,7 @@ def stream_type(request: Request, *, framed: bool, upgrade: bool) -> str:
     return MULTIPLEXED if framed and upgrade and params.has(request, changes.MULTIPLEXED_TYPE) else RAW
 
 
-def size_of(request: Request) -> tuple[int, int]:
+def read_size(request: Request) -> tuple[int, int]:
     """Parse ``h`` and ``w`` of a resize, in characters; both are required. The kernel's fields have 16 bits.
 
     :raises WharfError: INVALID_ARGUMENT in dockerd's words.
@@ -109,7 +109,7 @@ async def start(request: Request) -> Response | None:
 
 
 async def resize(request: Request) -> Response:
-    height, width = size_of(request)
+    height, width = read_size(request)
     await _exec(request).resize(request.path_params["id"], height, width)
     return Response(b"", 200)
 

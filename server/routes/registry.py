@@ -54,7 +54,7 @@ async def search(request: Request) -> Response:
     credentials = from_header(request.headers.get("x-registry-auth", ""))
     found = await _images(request).transfer.search(term, limit, credentials)
 
-    def wanted(row: dict[str, Any]) -> bool:
+    def matches(row: dict[str, Any]) -> bool:
         # Docker Hub's automated builds are gone, so no repository is automated.
         return (
             (official is None or bool(row.get("is_official")) == official)
@@ -62,7 +62,7 @@ async def search(request: Request) -> Response:
             and int(row.get("star_count") or 0) >= stars
         )
 
-    return json_answer([{**row, "is_automated": False} for row in found if wanted(row)])
+    return json_answer([{**row, "is_automated": False} for row in found if matches(row)])
 
 
 routes: Sequence[ApiRoute] = (

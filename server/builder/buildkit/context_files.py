@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from server.builder.classic.image import chain_of
+from server.builder.classic.image import layer_chain
 from server.builder.dockerfile.errors import Warning
 from server.builder.dockerfile.ignore import Ignore
 from server.builder.dockerfile.lint import ignored
@@ -41,7 +41,7 @@ async def excluded_files(plans: Sequence[Plan], patterns: Sequence[str] | None) 
         ("Add" if step.operation.add else "Copy", step.operation.sources, step.span)
         for planned in plans
         for stage in planned.stages
-        for step in chain_of(stage.last)
+        for step in layer_chain(stage.last)
         if isinstance(step.operation, Copy) and step.operation.origin == Origin(context="")
     ]
     if not patterns:

@@ -11,7 +11,7 @@ from server.builder.buildkit.context_files import excluded_files, needed_paths
 from server.builder.buildkit.subrequests import LINT, Subrequest, answer, lint_result
 from server.builder.cache.remote import Remote as RemoteCache
 from server.builder.classic.build import host_platform
-from server.builder.classic.image import chain_of, describe_in_thread
+from server.builder.classic.image import describe_in_thread, layer_chain
 from server.builder.dockerfile import checks
 from server.builder.dockerfile.errors import DockerfileError, Span, Warning
 from server.builder.dockerfile.instructions import Dockerfile
@@ -52,18 +52,18 @@ class Frontend:
         """Answer a subrequest, which builds nothing."""
         options = self.options
         check_options(options)
-        self.sources.named = _named(options)
+        self.sources.named = _named_contexts(options)
         text, name = await self.sources.dockerfile(options.get("filename") or "Dockerfile")
         try:
             if options["requestid"] == LINT:
-                return await self._checked(text, name)
+                return await self._check(text, name)
             file = await parse_in_thread(text.decode("utf-8", "replace"))
-            given = _prefixed(options, "build-arg:")
+            given = _with_prefix(options, "build-arg:")
             return answer(options["requestid"], Subrequest(file, name, text, options.get("target", ""), given))
         except WharfError as error:
             raise with_details(error, file=name, text=text) from error
 
-    async def _checked(self, text: bytes, name: str) -> Mapping[str, bytes]:
+    async def _check(self, text: bytes, name: str) -> Mapping[str, bytes]:
         """Return the findings of build checks, and the error that would prevent the build."""
         found: Sequence[Warning] = ()
         config, file, failed = checks.Config(), None, None
@@ -91,7 +91,7 @@ class Frontend:
         options = self.options
         check_options(options)
         filename = options.get("filename") or "Dockerfile"
-        self.sources.named = _named(options)
+        self.sources.named = _named_contexts(options)
         text, name = await self.sources.dockerfile(filename)
         progress = StepProgress(self.job.send, self.job.ref)
         try:
@@ -112,7 +112,7 @@ class Frontend:
                 _check_entitlements(planned, self.job.request.Entitlements)
             await self._warn([planned for _, planned, _ in plans], name, text)
             self.sources.follow = needed_paths([planned for _, planned, _ in plans])
-            made = [await self._made(item, planned, bases, progress, name) for item, planned, bases in plans]
+            made = [await self._solve_target(item, planned, bases, progress, name) for item, planned, bases in plans]
         except WharfError as error:
             step = progress.failed
             if step is None:
@@ -132,7 +132,7 @@ class Frontend:
         planned, bases = await self._plan(parse(text), host_platform(), many=False)
         assert planned.target.last is not None
         planned.target.last.name = remote.name
-        return await self._made(host_platform(), planned, bases, progress, "")
+        return await self._solve_target(host_platform(), planned, bases, progress, "")
 
     async def _plan(self, file: Dockerfile, platform: str, *, many: bool) -> tuple[Plan, Bases]:
         options = self.options
@@ -150,8 +150,8 @@ class Frontend:
             file,
             Options(
                 target=options.get("target", ""),
-                build_args=_prefixed(options, "build-arg:"),
-                labels=_prefixed(options, "label:"),
+                build_args=_with_prefix(options, "build-arg:"),
+                labels=_with_prefix(options, "label:"),
                 platform=platform,
                 build_platform=host_platform(),
                 no_cache=no_cache == "",
@@ -163,7 +163,7 @@ class Frontend:
         )
         return planned, bases
 
-    async def _made(
+    async def _solve_target(
         self, platform: str, planned: Plan, bases: Bases, progress: StepProgress, name: str
     ) -> SolvedTarget:
         options = self.options
@@ -256,7 +256,7 @@ async def _results(solver: Solver, last: Step | None) -> dict[int, Result]:
     while step is not None:
         found[id(step)] = await solver.solve(step)
         step = step.parent
-    assert len(found) >= len(chain_of(last))
+    assert len(found) >= len(layer_chain(last))
     return found
 
 
@@ -267,14 +267,14 @@ async def _chain(solver: Solver, last: Step | None, *, llb: bool) -> tuple[Resul
     return tuple(found if based else [SCRATCH, *found])
 
 
-def _named(options: Mapping[str, str]) -> dict[str, str]:
+def _named_contexts(options: Mapping[str, str]) -> dict[str, str]:
     """Return the named contexts; names are case-insensitive."""
-    found = {name.lower(): value for name, value in _prefixed(options, "context:").items()}
+    found = {name.lower(): value for name, value in _with_prefix(options, "context:").items()}
     # The slashes after the scheme are optional.
     return {name: re.sub(r"^(docker-image|oci-layout):(?!//)", r"\1://", value) for name, value in found.items()}
 
 
-def _prefixed(options: Mapping[str, str], prefix: str) -> dict[str, str]:
+def _with_prefix(options: Mapping[str, str], prefix: str) -> dict[str, str]:
     return {key.removeprefix(prefix): value for key, value in options.items() if key.startswith(prefix)}
 
 

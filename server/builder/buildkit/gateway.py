@@ -85,13 +85,13 @@ class Gateway:
     async def solve(self, request: gateway_pb2.SolveRequest, call: str) -> gateway_pb2.SolveResponse:
         job = await self._job(call)
         try:
-            return await self._solved(job, request)
+            return await self._run_solve(job, request)
         except WharfError as error:
             raise with_details(error) from error
         except OSError as error:
             raise disk_full_error(error) or error from error
 
-    async def _solved(self, job: Job, request: gateway_pb2.SolveRequest) -> gateway_pb2.SolveResponse:
+    async def _run_solve(self, job: Job, request: gateway_pb2.SolveRequest) -> gateway_pb2.SolveResponse:
         check_count(request.FrontendOpt, request.FrontendInputs)
         for name, given in request.FrontendInputs.items():
             if not operations(given):

@@ -120,7 +120,7 @@ class PostBuild:
         if build_id.startswith(f"{UPLOAD_REQUEST}:"):
             await self._uploads.offer(build_id.removeprefix(f"{UPLOAD_REQUEST}:"), body)
             return
-        request = request_of(options, self._host_gateway)
+        request = to_request(options, self._host_gateway)
         async with AsyncExitStack() as stack:
             if remote == UPLOAD_REQUEST:
                 body, remote = await stack.enter_async_context(self._uploads.take(build_id)), ""
@@ -165,7 +165,7 @@ class PostBuild:
         await messages.put({"stream": f"{id}\n"} if quiet else {"id": "moby.image.id", "aux": {"ID": id}})
 
 
-def request_of(options: BuildKitOptions, host_gateway: Callable[[], str]) -> pb.SolveRequest:
+def to_request(options: BuildKitOptions, host_gateway: Callable[[], str]) -> pb.SolveRequest:
     """Convert the query to a request of BuildKit's, without context and session.
 
     :raises WharfError: INVALID_ARGUMENT in dockerd's words.

@@ -99,7 +99,7 @@ class BuildKit:
             self._server.add(control_pb2.DESCRIPTOR.services_by_name["Control"], control, dict)
             blobs = Blobs(self._history, self._room.engine.content)
             self._server.add(content_pb2.DESCRIPTOR.services_by_name["Content"], blobs, dict)
-            self._server.add(gateway_pb2.DESCRIPTOR.services_by_name["LLBBridge"], gateway, _build_of)
+            self._server.add(gateway_pb2.DESCRIPTOR.services_by_name["LLBBridge"], gateway, _build_id)
         return self._server
 
     async def stop(self) -> None:
@@ -154,6 +154,6 @@ class BuildKit:
         return image.target.digest, config
 
 
-def _build_of(metadata: Mapping[str, str]) -> str:
+def _build_id(metadata: Mapping[str, str]) -> str:
     """Return the build that a call's metadata names."""
     return metadata.get(BUILD, "")

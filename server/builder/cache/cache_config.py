@@ -16,7 +16,7 @@ from typing import Any
 
 from engine.api.types import Descriptor
 from engine.common import jsontext
-from server.builder.plan.imageconfig import ns_of, utc
+from server.builder.plan.imageconfig import parse_utc, utc
 from server.builder.plan.llbkey import Input, Key
 from server.builder.plan.steps import Layer, Result
 
@@ -217,7 +217,7 @@ def _read(records: Sequence[Any], layers: Sequence[Layer | None], parents: Mappi
             if chain and None not in chain:
                 made_of = [layer for layer in chain if layer is not None]
                 last = made_of[-1]
-                whole.append((*made_of[:-1], replace(last, created_ns=last.created_ns or ns_of(made))))
+                whole.append((*made_of[:-1], replace(last, created_ns=last.created_ns or parse_utc(made))))
         inputs = tuple(
             tuple((str(link.get("selector", "")), int(link["link"])) for link in links)
             for links in record.get("inputs") or ()
@@ -242,11 +242,11 @@ def _layer(item: Mapping[str, object]) -> Layer | None:
     if not isinstance(about, dict) or "diffID" not in about:
         return None
     descriptor = Descriptor(str(about["mediaType"]), str(item["blob"]), int(about["size"]))
-    created = int(about.get("createdNs") or 0) or ns_of(str(about.get("createdAt", "")))
+    created = int(about.get("createdNs") or 0) or parse_utc(str(about.get("createdAt", "")))
     return Layer(descriptor, str(about["diffID"]), created)
 
 
-def layers_of(data: bytes) -> list[Layer]:
+def read_layers(data: bytes) -> list[Layer]:
     """Return the layers of a document, in its order."""
     document = jsontext.loads(data)
     found = [_layer(item) for item in document["layers"]]

@@ -178,7 +178,7 @@ class Cache:
         await self._flush()
         await asyncio.to_thread(self._database.close)
 
-    async def _loaded(self) -> dict[str, Record]:
+    async def _load(self) -> dict[str, Record]:
         if self._records is None:
             rows, links = await self._database.do(_read)
             if self._records is None:
@@ -225,10 +225,10 @@ class Cache:
 
     async def find(self, key: str) -> list[Record]:
         """Return the records of a key, newest first."""
-        await self._loaded()
+        await self._load()
         return list(self._by_key.get(key, {}).values())[::-1]
 
-    async def defined(self, definition: str, *, since_ns: int = 0) -> list[Record]:
+    async def find_by_definition(self, definition: str, *, since_ns: int = 0) -> list[Record]:
         """Return the records of a definition, last found first. ``since_ns``: when the newest of its inputs was made;
         older links are ignored."""
         found = await self.find(definition)
@@ -244,7 +244,7 @@ class Cache:
 
     async def link(self, definition: str, key: str, *, since_ns: int) -> None:
         """Store the key that a definition led to, unless it is stored already and not older than its inputs."""
-        await self._loaded()
+        await self._load()
         links = self._links.get(definition, {})
         if definition == key or (links and next(reversed(links)) == key and links[key] >= since_ns):
             return
@@ -255,7 +255,7 @@ class Cache:
 
     async def add(self, record: Record) -> None:
         """Add or replace a record, durably. Raises RESOURCE_EXHAUSTED when it can't be written."""
-        await self._loaded()
+        await self._load()
         values = (
             record.id,
             record.key,
@@ -278,9 +278,9 @@ class Cache:
         self._set(record)
         self.grown()
 
-    async def used(self, ids: Iterable[str], *, now_ns: int) -> None:
+    async def count_use(self, ids: Iterable[str], *, now_ns: int) -> None:
         """Count a use of these records."""
-        records = await self._loaded()
+        records = await self._load()
         known = [records[id] for id in ids if id in records]
         for record in known:
             self._replace(record, used_ns=now_ns, uses=record.uses + 1)
@@ -298,7 +298,7 @@ class Cache:
 
     async def resize(self, sizes: Mapping[str, int]) -> None:
         """Store the current sizes of cache mounts."""
-        records = await self._loaded()
+        records = await self._load()
         for id, size in sizes.items():
             if id in records:
                 self._replace(records[id], size=size)
@@ -307,7 +307,7 @@ class Cache:
 
     async def remove(self, ids: Iterable[str]) -> None:
         """Remove records. The caller releases what their leases hold."""
-        records = await self._loaded()
+        records = await self._load()
         gone = [records[id] for id in ids if id in records]
         pairs = [(record.id,) for record in gone]
         for record in gone:
@@ -322,11 +322,11 @@ class Cache:
 
     async def contains(self, id: str) -> bool:
         """Whether there is a record of that id."""
-        return id in await self._loaded()
+        return id in await self._load()
 
     async def all(self) -> list[Record]:
         """Return every record, oldest first."""
-        return list((await self._loaded()).values())
+        return list((await self._load()).values())
 
     def hold(self, id: str) -> None:
         """Keep a record from being pruned: a running build needs it."""

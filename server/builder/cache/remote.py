@@ -19,7 +19,7 @@ class Remote(Protocol):
     def has_llb(self) -> bool:
         """Whether it may have records of BuildKit's keys."""
 
-    def defined(self, key: str) -> CacheHit | None:
+    def find_by_definition(self, key: str) -> CacheHit | None:
         """Look up a definition-based key."""
 
     def llb(self, key: Key) -> Sequence[CacheHit]:

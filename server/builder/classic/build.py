@@ -12,7 +12,7 @@ from server.builder.classic import copy_errors
 from server.builder.classic.history_cache import HistoryCache
 from server.builder.classic.image import Documents, store
 from server.builder.classic.metadata import MetadataTimes
-from server.builder.classic.squash import base_of, squash
+from server.builder.classic.squash import find_base, squash
 from server.builder.classic.stream import Stream
 from server.builder.context import Context
 from server.builder.dockerfile.errors import DockerfileError
@@ -358,7 +358,7 @@ class ClassicBuild:
         documents = await self._documents(target)
         if options.squash and target.last is not None:
             result = self._results[id(target.last)]
-            documents = await squash(self._room.engine, documents, result, base_of(target.last))
+            documents = await squash(self._room.engine, documents, result, find_base(target.last))
         if options.labels:
             await self._stream.write(f" ---> {short_id(documents.id)}\n")
         base = self._bases.found

@@ -13,7 +13,7 @@ from typing import Any
 from engine.api.client import Engine
 from engine.api.types import Descriptor
 from server.builder.cache.cache_config import CacheHit
-from server.builder.plan.imageconfig import ns_of
+from server.builder.plan.imageconfig import parse_utc
 from server.builder.plan.llbkey import Key
 from server.builder.plan.steps import FILES, Layer, Result, Step
 from server.images.model import Image
@@ -36,7 +36,7 @@ class HistoryCache:
     def llb(self, key: Key) -> Sequence[CacheHit]:
         return ()
 
-    def defined(self, key: str) -> CacheHit | None:
+    def find_by_definition(self, key: str) -> CacheHit | None:
         return None
 
     def find(self, key: str, step: Step, parent: Result, files: str) -> CacheHit | None:
@@ -47,14 +47,14 @@ class HistoryCache:
         if entry.get("created_by") != step.created_by.texts()[-1].replace(FILES, files):
             return None
         descriptor = oci.descriptor(self.image.layers[number], "layer")
-        return CacheHit(Layer(descriptor, self.image.diff_ids[number], ns_of(str(entry.get("created", "")))))
+        return CacheHit(Layer(descriptor, self.image.diff_ids[number], parse_utc(str(entry.get("created", "")))))
 
     def applied_ns(self, lines: Sequence[str], diff_ids: Sequence[str]) -> int | None:
         """When the image got the last line of a history, which creates no layer; ``None`` if the history differs."""
         entry = self._entry(lines, diff_ids)
         if entry is None or not entry.get("empty_layer") or entry.get("created_by") != lines[-1]:
             return None
-        return ns_of(str(entry.get("created", "")))
+        return parse_utc(str(entry.get("created", "")))
 
     def _entry(self, lines: Sequence[str], diff_ids: Sequence[str]) -> Mapping[str, Any] | None:
         """The image's history line at the position of the last of ``lines``, if all lines below are equal."""

@@ -39,7 +39,7 @@ class Documents:
         return Descriptor(MANIFEST, self.id, len(self.manifest))
 
 
-def chain_of(step: Step | None) -> list[Step]:
+def layer_chain(step: Step | None) -> list[Step]:
     """Return the steps that create layers, base first."""
     found: list[Step] = []
     while step is not None:
@@ -57,7 +57,7 @@ async def history_key(config: ImageConfig, last: Step | None, results: Mapping[i
 
 def _keys(config: ImageConfig, last: Step | None, results: Mapping[int, Result]) -> list[str]:
     """The key of the base, and that of each line of the history that the build added."""
-    steps = chain_of(last)
+    steps = layer_chain(last)
     below = last if not steps else steps[0].parent
     base = "" if below is None else results[id(below)].chain_id
     key = hashlib.sha256(f"{base} {len(config.base_history)}".encode()).hexdigest()
@@ -90,8 +90,8 @@ def describe(
     if epoch_ns is not None:
         history = [replace(entry, created_ns=epoch_ns) for entry in history]
     created = history[-1].created_ns if history else base_ns
-    data = config.finished(result.diff_ids, created_ns=created or now_ns, history=history)
-    manifest = manifest_of(data, [layer.descriptor for layer in result.layers])
+    data = config.encode(result.diff_ids, created_ns=created or now_ns, history=history)
+    manifest = encode_manifest(data, [layer.descriptor for layer in result.layers])
     return Documents(data, manifest, result.chain_id)
 
 
@@ -109,7 +109,7 @@ async def describe_in_thread(
     return work() if config.entries <= _AT_ONCE else await asyncio.to_thread(work)
 
 
-def manifest_of(config: bytes, layers: Sequence[Descriptor]) -> bytes:
+def encode_manifest(config: bytes, layers: Sequence[Descriptor]) -> bytes:
     """Encode the manifest of a configuration and its layers."""
     manifest = {
         "schemaVersion": 2,
@@ -128,7 +128,7 @@ def _history(
     times: Mapping[str, int] | None,
 ) -> list[History]:
     """Return the history with times; lines whose step changed nothing claim no layer."""
-    waiting = iter(chain_of(last))
+    waiting = iter(layer_chain(last))
     keys = _keys(config, last, results)[1:] if times else [""] * len(config.history)
     entries: list[History] = []
     last_ns = base_ns

@@ -7,14 +7,14 @@ import time
 
 from engine.api.client import Engine
 from engine.common import jsontext
-from server.builder.classic.image import Documents, manifest_of
+from server.builder.classic.image import Documents, encode_manifest
 from server.builder.operations.difference import GZIP_LAYER, clean_up
 from server.builder.plan.imageconfig import utc
 from server.builder.plan.steps import Base, Result, Step, chain_id
 from server.registry.unpack import lease_snapshot
 
 
-def base_of(step: Step | None) -> Base | None:
+def find_base(step: Step | None) -> Base | None:
     """Return the base image of a step; ``None`` for an empty root."""
     while step is not None and step.parent is not None:
         step = step.parent
@@ -58,5 +58,5 @@ async def squash(engine: Engine, found: Documents, result: Result, base: Base | 
     document["created"] = now
     document["rootfs"]["diff_ids"] = [*(layer.diff_id for layer in layers), diff_id]
     data = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    manifest = manifest_of(data, [*(layer.descriptor for layer in layers), descriptor])
+    manifest = encode_manifest(data, [*(layer.descriptor for layer in layers), descriptor])
     return Documents(data, manifest, chain)

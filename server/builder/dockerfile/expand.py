@@ -81,13 +81,13 @@ class _Reader:
                 self.at += 1
                 break
             if char == "'":
-                piece = self._single()
+                piece = self._read_single_quoted()
                 started = True
             elif char == '"':
-                piece = self._double()
+                piece = self._read_double_quoted()
                 started = True
             elif char == "$":
-                piece = self._dollar()
+                piece = self._read_dollar()
                 whole.append(piece)
                 first, *more = re.split(r"\s+", piece)
                 word.append(first)
@@ -97,7 +97,7 @@ class _Reader:
                     word, started = [item], False
                 continue
             elif char == self.escape:
-                piece = self._escaped()
+                piece = self._read_escape()
                 started = True
             elif char.isspace():
                 self.at += 1
@@ -127,19 +127,19 @@ class _Reader:
                 out.append(self.text[self.at + 1])
                 self.at += 2
             elif char == "$":
-                out.append(self._dollar())
+                out.append(self._read_dollar())
             else:
                 out.append(self._next())
         return "".join(out)
 
-    def _escaped(self) -> str:
+    def _read_escape(self) -> str:
         mark = self._next()
         char = self._next()
         if not char:
             return mark
         return mark + char if self.raw_escapes else char
 
-    def _single(self) -> str:
+    def _read_single_quoted(self) -> str:
         self.at += 1
         end = self.text.find("'", self.at)
         if end < 0:
@@ -148,7 +148,7 @@ class _Reader:
         self.at = end + 1
         return f"'{inner}'" if self.raw_quotes else inner
 
-    def _double(self) -> str:
+    def _read_double_quoted(self) -> str:
         self.at += 1
         out: list[str] = []
         while True:
@@ -159,7 +159,7 @@ class _Reader:
                 self.at += 1
                 break
             if char == "$":
-                out.append(self._dollar())
+                out.append(self._read_dollar())
             elif char == self.escape:
                 self.at += 1
                 following = self._next()
@@ -172,7 +172,7 @@ class _Reader:
         inner = "".join(out)
         return f'"{inner}"' if self.raw_quotes else inner
 
-    def _value(self, name: str) -> str | None:
+    def _lookup(self, name: str) -> str | None:
         value = self.variables.get(name)
         if value is None:
             self.unknown.add(name)
@@ -180,24 +180,24 @@ class _Reader:
             self.budget.spend(len(value))
         return value
 
-    def _dollar(self) -> str:
+    def _read_dollar(self) -> str:
         start = self.at
-        value = self._replaced()
-        return self.text[start : self.at] if self.keep_unknown and self._named(start) in self.unknown else value
+        value = self._read_braced()
+        return self.text[start : self.at] if self.keep_unknown and self._read_variable(start) in self.unknown else value
 
-    def _named(self, start: int) -> str:
+    def _read_variable(self, start: int) -> str:
         """Expand the variable whose name starts there."""
         match = _NAME.match(self.text, start + 1 + self.text.startswith("{", start + 1))
         return match[0] if match else ""
 
-    def _replaced(self) -> str:
+    def _read_braced(self) -> str:
         self.at += 1
         if self._peek() != "{":
             match = _NAME.match(self.text, self.at)
             if match is None:
                 return "$"
             self.at = match.end()
-            return self._value(match[0]) or ""
+            return self._lookup(match[0]) or ""
         self.at += 1
         match = _NAME.match(self.text, self.at)
         if match is None:
@@ -207,17 +207,17 @@ class _Reader:
         self.depth += 1
         if self.depth > limits.EXPANSION_DEPTH:
             raise limits.exceeded("EXPANSION_DEPTH", "the nesting of substitutions")
-        value = self._modified(name)
+        value = self._apply_modifier(name)
         self.depth -= 1
         return value
 
-    def _modified(self, name: str) -> str:
+    def _apply_modifier(self, name: str) -> str:
         mark = self._next()
         if mark == "}":
-            return self._value(name) or ""
+            return self._lookup(name) or ""
         if mark == "":
             raise invalid("syntax error: missing '}'")
-        value = self._value(name)
+        value = self._lookup(name)
         colon = mark == ":"
         operator = self._next() if colon else mark
         absent = value is None or (colon and value == "")

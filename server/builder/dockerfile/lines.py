@@ -64,7 +64,7 @@ def _directives(physical: Sequence[str]) -> tuple[dict[str, str], int]:
     return found, len(physical)
 
 
-def heredocs_of(text: str) -> list[tuple[str, bool, bool, int]]:
+def find_heredocs(text: str) -> list[tuple[str, bool, bool, int]]:
     """Return the here-documents that a line starts, outside quotes: name, expand, chomp, file descriptor."""
     found = []
     quote = ""
@@ -146,7 +146,7 @@ def _logical(source: Source, at: int, continued: re.Pattern[str], comments: tupl
     joined = "".join(parts).strip()
     keyword = joined.split(None, 1)[0].upper() if joined else ""
     documents: list[Heredoc] = []
-    announced = heredocs_of(joined) if keyword in _TAKES_HEREDOC or keyword == "ONBUILD" else []
+    announced = find_heredocs(joined) if keyword in _TAKES_HEREDOC or keyword == "ONBUILD" else []
     for name, expand, chomp, fd in announced:
         body: list[str] = []
         while True:

@@ -14,7 +14,7 @@ from engine.common.files.paths import open_inside, resolve
 from server.builder.dockerfile.ignore import component
 from server.builder.operations import selection
 from server.builder.session.pb import fsutil_pb2
-from server.builder.session.stat import entry_of, to_go
+from server.builder.session.stat import entry_from_stat, to_go
 
 R = TypeVar("R")
 
@@ -104,7 +104,7 @@ def _stat(directory: int, name: str) -> fsutil_pb2.Stat:
 
 def message_of(path: str, status: os.stat_result, link: str) -> fsutil_pb2.Stat:
     """Convert a file's status to fsutil's message."""
-    entry = entry_of(path, status, linkname=link)
+    entry = entry_from_stat(path, status, linkname=link)
     return fsutil_pb2.Stat(
         path=path,
         mode=to_go(entry.mode),

@@ -38,7 +38,7 @@ def _read(text: str) -> Matches:
         raise not_implemented(f"the filter {text} is not supported: {names} are")
     key, how, value = match[1] or match[4], match[2] or match[5], (match[3] or match[6] or "").strip('"')
     if key in _FIELDS:
-        return lambda record: (_of(record, key) == value) is (how != "!=")
+        return lambda record: (_field(record, key) == value) is (how != "!=")
     compare, limit = _COMPARE[how], _limit(key, value)
     return lambda record: (at := _time(record, key)) is not None and compare(at, limit)
 
@@ -62,7 +62,7 @@ def _time(record: pb.BuildHistoryRecord, key: str) -> int | None:
     return {"startedAt": started, "completedAt": ended, "duration": ended - started}[key]
 
 
-def _of(record: pb.BuildHistoryRecord, key: str) -> str:
+def _field(record: pb.BuildHistoryRecord, key: str) -> str:
     if key == "ref":
         return record.Ref
     if key == "repository":

@@ -16,7 +16,7 @@ from engine.api.types import to_timestamp
 from engine.common.errors import not_found
 from server.builder.exporters.attachments import LOG, attach, descriptor
 from server.builder.history.filters import HistoryFilter
-from server.builder.history.records import Records, log_of
+from server.builder.history.records import Records, encode_log
 from server.builder.jobs.job import Job
 from server.builder.session.pb import control_pb2 as pb
 
@@ -123,7 +123,7 @@ class History:
 
     async def _keep(self, job: Job, record: pb.BuildHistoryRecord, blobs: Mapping[str, bytes]) -> None:
         try:
-            text = await asyncio.to_thread(log_of, job.messages)
+            text = await asyncio.to_thread(encode_log, job.messages)
             async with self._writing:
                 if job.ref in self._records:
                     whole = pb.BuildHistoryRecord()

@@ -34,7 +34,7 @@ CREATE INDEX IF NOT EXISTS blobs_by_digest ON blobs (digest);
 """
 
 
-def log_of(messages: Sequence[pb.StatusResponse]) -> bytes:
+def encode_log(messages: Sequence[pb.StatusResponse]) -> bytes:
     """Encode messages as one blob, BuildKit's ``application/vnd.buildkit.status.v0``. If there are too many, output
     from the middle is dropped; the first and last output, and all other messages, stay."""
     pieces = [message.SerializeToString() for message in messages]
@@ -50,8 +50,8 @@ def log_of(messages: Sequence[pb.StatusResponse]) -> bytes:
     return b"".join(struct.pack("<I", len(piece)) + piece for piece in pieces if piece)
 
 
-def messages_of(text: bytes) -> Iterable[pb.StatusResponse]:
-    """Decode the messages of :func:`log_of`."""
+def decode_log(text: bytes) -> Iterable[pb.StatusResponse]:
+    """Decode the messages of :func:`encode_log`."""
     at = 0
     while at < len(text):
         (length,) = struct.unpack_from("<I", text, at)
@@ -75,7 +75,7 @@ class Records:
         return [pb.BuildHistoryRecord.FromString(row[0]) for row in rows]
 
     async def put(self, record: pb.BuildHistoryRecord, log: bytes, blobs: Mapping[str, bytes]) -> None:
-        """Add a build with its log (:func:`log_of`) and the blobs that its record names."""
+        """Add a build with its log (:func:`encode_log`) and the blobs that its record names."""
         ref, completed, pinned = record.Ref, record.CompletedAt.ToNanoseconds(), int(record.pinned)
         text = record.SerializeToString()
 
@@ -115,7 +115,7 @@ class Records:
     async def status(self, ref: str) -> list[pb.StatusResponse]:
         """Return the status messages of a build; empty for an unknown build."""
         text = await self.log(ref)
-        return await asyncio.to_thread(lambda: list(messages_of(text)))
+        return await asyncio.to_thread(lambda: list(decode_log(text)))
 
     async def delete(self, refs: Sequence[str]) -> None:
         """Delete builds."""

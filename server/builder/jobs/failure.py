@@ -38,7 +38,7 @@ def disk_full_error(error: OSError) -> WharfError | None:
     return WharfError(Kind.RESOURCE_EXHAUSTED, os.strerror(error.errno).lower())
 
 
-def span_of(error: WharfError) -> Span | None:
+def get_span(error: WharfError) -> Span | None:
     """Return the Dockerfile lines of an error."""
     if isinstance(error, DockerfileError | StepFailed):
         return error.span
@@ -52,7 +52,7 @@ def with_details(
     if isinstance(error, Detailed):
         return error
     message = error.sentence if isinstance(error, DockerfileError) else error.message
-    span = span_of(error) or span
+    span = get_span(error) or span
     kind = error.kind if error.kind in PASSED_ON else Kind.INTERNAL
     status = Status(code=to_code(kind).value[0], message=message)
     if span is not None:

@@ -24,7 +24,7 @@ from server.builder.plan.steps import Copy
 _CLAUSE = re.compile(r"^([ugoa]*)([+\-=])([rwxXst]*)$")
 
 
-def mode_of(text: str, old: int, *, directory: bool) -> int:
+def apply_chmod(text: str, old: int, *, directory: bool) -> int:
     """Apply ``--chmod``: octal, or symbolic clauses as of chmod(1). Raises INVALID_ARGUMENT."""
     if not text:
         return old
@@ -167,7 +167,7 @@ class CopyLayer:
         if self._placement.kind(target) == stat.S_IFDIR:
             raise invalid(f"cannot overwrite directory /{target} with a file")
         uid, gid = self._owner or (0, 0)
-        mode = mode_of(self._chmod, file.mode, directory=False)
+        mode = apply_chmod(self._chmod, file.mode, directory=False)
         entry = Header(target, tar.REGULAR, mode, uid, gid, mtime_ns=self._time(file.mtime_ns or self._now_ns))
         if not file.path:
             self._layer.tar.add(entry, file.content)
@@ -213,7 +213,7 @@ class CopyLayer:
             if top:
                 entry.mode = 0o755
             elif entry.type != tar.SYMLINK:
-                entry.mode = mode_of(self._chmod, entry.mode, directory=directory)
+                entry.mode = apply_chmod(self._chmod, entry.mode, directory=directory)
             entry.mtime_ns = self._time(entry.mtime_ns)
             try:
                 self._packer.add_as(node, entry)

@@ -1,7 +1,7 @@
 """Releases the resources of a build once neither the build nor any step that it started uses them.
 
-A step may outlive the build that started it if other builds joined the step (``shared.py``). Until the step ends, the
-files that it mounts or copies must not change, and the other resources that it uses must stay open.
+A step may outlive the build that started it if other builds joined the step (``shared_tasks.py``). Until the step ends,
+the files that it mounts or copies must not change, and the other resources that it uses must stay open.
 """
 
 import asyncio

@@ -58,13 +58,13 @@ def pick(root: int, sources: Sequence[str], *, may_match_nothing: bool = False) 
         for name in names:
             path = resolve(root, name)
             try:
-                found.append(Picked(path, _pivoted(source, name), stat_inside(root, path)))
+                found.append(Picked(path, _insert_pivot(source, name), stat_inside(root, path)))
             except (FileNotFoundError, NotADirectoryError):
                 raise missing(source) from None
     return found
 
 
-def _pivoted(source: str, name: str) -> str:
+def _insert_pivot(source: str, name: str) -> str:
     """Insert the ``/./`` of the source into the name; ``--parents`` keeps the path after it."""
     before, pivot, _ = source.partition("/./")
     above = [part for part in posixpath.normpath("/" + before).split("/") if part]

@@ -27,7 +27,7 @@ def utc(ns: int) -> str:
     return f"{stamp}{fraction}Z"
 
 
-def ns_of(text: str) -> int:
+def parse_utc(text: str) -> int:
     """Parse a UTC time in the format of :func:`utc` to nanoseconds; 0 for anything else."""
     stamp, _, rest = text.rstrip("Z").partition(".")
     try:
@@ -207,7 +207,7 @@ class ImageConfig:
         """The texts of the history so far."""
         return CreatedBy(self.base_history, self.history.copy())
 
-    def finished(self, diff_ids: Sequence[str], *, created_ns: int, history: Iterable[History] | None = None) -> bytes:
+    def encode(self, diff_ids: Sequence[str], *, created_ns: int, history: Iterable[History] | None = None) -> bytes:
         """Encode the image's configuration as canonical JSON, so that equal builds give equal digests.
 
         ``history`` replaces this object's history, which lacks times.

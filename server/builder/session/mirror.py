@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 
 from engine.common.errors import invalid
-from server.builder.session.stat import Entry, entry_of
+from server.builder.session.stat import Entry, entry_from_stat
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -234,7 +234,7 @@ def walk(root: str) -> Iterator[Entry]:
             path = prefix + item.name
             st = item.stat(follow_symlinks=False)
             link = os.readlink(item.path) if item.is_symlink() else ""
-            entry = entry_of(path, st, linkname=link)
+            entry = entry_from_stat(path, st, linkname=link)
             if stat.S_ISDIR(st.st_mode):
                 below.append((path + "/", item.path))
             yield entry

@@ -195,7 +195,7 @@ class Sessions:
         """
         if id in self._sessions:
             raise WharfError(Kind.CONFLICT, f"session {id} already exists")
-        connection = await Connection.on(sock, early)
+        connection = await Connection.from_socket(sock, early)
         offered = frozenset(method.casefold() for method in methods)
         session = Session(id=id, name=name, shared_key=shared_key, methods=offered, carrier=connection)
         try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from engine.common.files.gomode import to_go, to_unix
 
-__all__ = ["Entry", "entry_of", "to_go", "to_unix"]
+__all__ = ["Entry", "entry_from_stat", "to_go", "to_unix"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Entry:
         return stat.S_ISREG(self.mode) and not self.linkname
 
 
-def entry_of(path: str, st: os.stat_result, *, linkname: str = "") -> Entry:
+def entry_from_stat(path: str, st: os.stat_result, *, linkname: str = "") -> Entry:
     """Describe a file on disk."""
     device = stat.S_ISCHR(st.st_mode) or stat.S_ISBLK(st.st_mode)
     return Entry(

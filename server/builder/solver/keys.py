@@ -210,11 +210,11 @@ class Definitions:
     def _copier(self, step: Step, operation: Copy, found: dict[int, Result]) -> "asyncio.Task[Copier]":
         task = self._copiers.get(id(step))
         if task is None:
-            task = asyncio.create_task(self._opened(operation, found))
+            task = asyncio.create_task(self._open_copier(operation, found))
             self._copiers[id(step)] = task
         return task
 
-    async def _opened(self, operation: Copy, found: dict[int, Result]) -> Copier:
+    async def _open_copier(self, operation: Copy, found: dict[int, Result]) -> Copier:
         copier = Copier(self._builder, self._contexts, operation, self._epoch_ns)
         try:
             await copier.open(found)

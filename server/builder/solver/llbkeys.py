@@ -38,7 +38,7 @@ def go_json(document: object) -> str:
     return text
 
 
-def numbered(of: str, output: int = 0) -> str:
+def record_digest(of: str, output: int = 0) -> str:
     """The digest of a record: of an operation's output; ``output=-1`` for a content-based key."""
     return digest(f"{of}@{output}")
 
@@ -117,7 +117,7 @@ class LlbKeys:
             content = await asyncio.to_thread(content_digest, found.path, paths)
         except (WharfError, OSError):
             return None
-        return Input(content=Key((numbered(content, -1),))) if content else None
+        return Input(content=Key((record_digest(content, -1),))) if content else None
 
     async def _run(self, operation: Run, below: Key) -> Key | None:
         env = dict(item.partition("=")[::2] for item in operation.env)
@@ -162,7 +162,7 @@ class LlbKeys:
                 "security": int(operation.security == "insecure"),
             }
             document = {"Type": "buildkit.exec.v0", "Exec": _without_zeros(executed), **platform}
-            keys.append(numbered(digest(go_json(document))))
+            keys.append(record_digest(digest(go_json(document))))
         return Key(tuple(dict.fromkeys(keys)), tuple(sources))
 
 
@@ -174,7 +174,7 @@ def _base(operation: Base) -> Key | None:
     _, separator, target = operation.ref.rpartition("@")
     if separator:
         names.append(digest(go_json({"Digest": target, **_platform(operation.platform)})))
-    return Key(tuple(numbered(digest(f"buildkit.source.v0:{name}")) for name in names))
+    return Key(tuple(record_digest(digest(f"buildkit.source.v0:{name}")) for name in names))
 
 
 def _platform(text: str) -> dict[str, str]:
@@ -233,7 +233,7 @@ def _owners(chown: str) -> Sequence[Mapping[str, object]]:
 
 def _file(actions: Sequence[Mapping[str, object]]) -> str:
     written = [base64.b64encode(go_json(action).encode()).decode() for action in actions]
-    return numbered(digest(go_json({"Type": "buildkit.file.v0", "Actions": written})))
+    return record_digest(digest(go_json({"Type": "buildkit.file.v0", "Actions": written})))
 
 
 def _without_zeros(values: Mapping[str, object]) -> dict[str, object]:

@@ -62,33 +62,35 @@ class CacheLookup:
             return False  # the step itself will report the error
         if definition.no_cache:
             return False
-        if await self._defined(step, definition.key):
+        if await self._find_by_definition(step, definition.key):
             return True
-        return bool(await self._imports(step, definition.key))
+        return bool(await self._find_imported(step, definition.key))
 
-    async def _imports(self, step: Step, key: str) -> list[tuple[Remote, CacheHit]]:
+    async def _find_imported(self, step: Step, key: str) -> list[tuple[Remote, CacheHit]]:
         """What imported caches know of a step, by our key or by BuildKit's."""
-        found = [(remote, known) for remote in self.imports if (known := remote.defined(key)) is not None]
+        found = [(remote, known) for remote in self.imports if (known := remote.find_by_definition(key)) is not None]
         others = [remote for remote in self.imports if remote.has_llb] if not found else []
         key_of_others = await self.llb.get(step) if others else None
         if key_of_others is not None:
             found = [(remote, known) for remote in others for known in remote.llb(key_of_others)]
         return found
 
-    async def _defined(self, step: Step, key: str) -> list[Record]:
+    async def _find_by_definition(self, step: Step, key: str) -> list[Record]:
         """The engine's own records, without those that are older than the step's inputs."""
         used = await self.definitions.inputs(step)
-        return await self.builder.cache.defined(key, since_ns=max((item.made_ns for item in used), default=0))
+        return await self.builder.cache.find_by_definition(
+            key, since_ns=max((item.made_ns for item in used), default=0)
+        )
 
     async def by_definition(self, step: Step, parent: Result, *, imports: bool = True) -> Result | None:
         """Return the result of a step that ``is_known`` reported; ``None`` if its layers can't be obtained after
         all."""
         definition = await self.definitions.get(step)
         key = definition.key
-        hit = await self._hit(await self._defined(step, key), parent)
+        hit = await self._hit(await self._find_by_definition(step, key), parent)
         if hit is not None or not imports:
             return hit and replace(hit, definition=key)
-        known = await self._imports(step, key)
+        known = await self._find_imported(step, key)
         known = [(remote, found) for remote, found in known if found.lower_diff_ids in (None, parent.diff_ids)]
         if not known:
             return None
@@ -96,7 +98,7 @@ class CacheLookup:
 
         async def make(_: StepOutput) -> Result | None:
             async with self.in_use():
-                return await self._imported(step, key, parent, known)
+                return await self._fetch_imported(step, key, parent, known)
 
         result = await self.builder.imports.run(name, make)
         if result is not None:
@@ -109,7 +111,7 @@ class CacheLookup:
         if hit is not None:
             return hit
         found = ((remote, remote.find(key, step, parent, files)) for remote in self.imports)
-        return await self._imported(step, key, parent, ((remote, known) for remote, known in found if known))
+        return await self._fetch_imported(step, key, parent, ((remote, known) for remote, known in found if known))
 
     async def _hit(self, records: Iterable[Record], parent: Result) -> Result | None:
         """Return the first record whose layer stacks on these layers."""
@@ -130,7 +132,7 @@ class CacheLookup:
             return Result(record.key, record.chain_id, (*parent.layers, layer), cached=True)
         return None
 
-    async def _imported(
+    async def _fetch_imported(
         self, step: Step, key: str, parent: Result, found: Iterable[tuple[Remote, CacheHit]]
     ) -> Result | None:
         """Fetch a result from an imported cache; ``None`` if no cache can deliver it, so that the step runs instead."""

@@ -75,4 +75,4 @@ class CacheSession:
             await clean_up(self._engine.leases.delete(record))
         for record in self._held:
             self._cache.release(record)
-        await self._cache.used(self._used, now_ns=time.time_ns())
+        await self._cache.count_use(self._used, now_ns=time.time_ns())

@@ -18,7 +18,7 @@ from server.builder.cache.cache_config import CacheHit, Document
 from server.builder.jobs.job import Job, SolvedTarget
 from server.builder.jobs.progress import Vertex
 from server.builder.neighbours import Images
-from server.builder.plan.imageconfig import ns_of, utc
+from server.builder.plan.imageconfig import parse_utc, utc
 from server.builder.plan.llbkey import Key
 from server.builder.plan.steps import Layer, Result, Step
 from server.builder.session.pb import control_pb2 as pb
@@ -56,7 +56,7 @@ class ImportedCache:
     def llb(self, key: Key) -> Sequence[CacheHit]:
         return self.document.llb(key)
 
-    def defined(self, key: str) -> CacheHit | None:
+    def find_by_definition(self, key: str) -> CacheHit | None:
         return self.document.own.get(key)
 
     def find(self, key: str, step: Step, parent: Result, files: str) -> CacheHit | None:
@@ -197,7 +197,7 @@ class Caches:
 
     async def _manifest(self, data: bytes) -> tuple[Descriptor, list[Descriptor]]:
         config = await documents.write(self._engine, data, cache_config.MEDIA_TYPE)
-        layers = {layer.descriptor.digest: layer for layer in cache_config.layers_of(data)}
+        layers = {layer.descriptor.digest: layer for layer in cache_config.read_layers(data)}
         manifest = {
             "schemaVersion": 2,
             "mediaType": oci.OCI_MANIFEST,
@@ -222,7 +222,7 @@ def _layers(described: Sequence[Descriptor]) -> list[Layer]:
     found = []
     for desc in described:
         if diff_id := desc.annotations.get(_UNCOMPRESSED, ""):
-            created = ns_of(desc.annotations.get(_CREATED, ""))
+            created = parse_utc(desc.annotations.get(_CREATED, ""))
             found.append(Layer(Descriptor(desc.media_type, desc.digest, desc.size), diff_id, created))
     return found
 

@@ -60,7 +60,7 @@ class Mirrors:
         now = time.time_ns()
         known = any(record.id == id for record in await self._cache.find(id))
         if known:
-            await self._cache.used([id], now_ns=now)
+            await self._cache.count_use([id], now_ns=now)
             if mirror.changed > _MEASURED:
                 await self._cache.resize({id: await asyncio.to_thread(disk_usage, mirror.path)})
             return

@@ -189,10 +189,10 @@ class Sources:
             (self.session.upload(urlsplit(remote).path), "") if remote.startswith(UPLOADED) else (_nothing(), remote)
         )
         with vertex.running():
-            folder = self.uploads.folder(pieces, url, name, on_digest=partial(self._fetched, remote))
+            folder = self.uploads.folder(pieces, url, name, on_digest=partial(self._record_source, remote))
             return await self.lifetime.enter(folder)
 
-    def _fetched(self, url: str, digest: str) -> None:
+    def _record_source(self, url: str, digest: str) -> None:
         """Record a source for the provenance, of a repository without its subdirectory."""
         if digest.startswith("sha1:"):
             found = repository(url)
@@ -232,7 +232,7 @@ class Sources:
         fetched = await fetch(self._files, url, checksum=checksum, keep_git_dir=keep_git_dir)
         # A repository's key is git:<commit>:<whether .git is kept>:<subdirectory>.
         digest = fetched.digest
-        self._fetched(url, f"sha1:{digest.split(':')[1]}" if fetched.is_tree else digest)
+        self._record_source(url, f"sha1:{digest.split(':')[1]}" if fetched.is_tree else digest)
         return fetched
 
 

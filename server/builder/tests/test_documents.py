@@ -34,7 +34,7 @@ def test_cache_round_trip() -> None:
     data = cache_config.write([chain, chain[:2]])
     known = cache_config.read(data).own
     assert {key: item.layer for key, item in known.items()} == {"k1": one, "k2": None, "k3": two}
-    assert cache_config.layers_of(data) == [base, one, two]
+    assert cache_config.read_layers(data) == [base, one, two]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from engine.common.errors import WharfError
 from server.builder.classic.image import Documents
 from server.builder.history.history import CANCELED, KEPT, KEPT_NS, History
-from server.builder.history.records import STATUS_BYTES, Records, log_of, messages_of
+from server.builder.history.records import STATUS_BYTES, Records, decode_log, encode_log
 from server.builder.jobs.job import Job, SolvedTarget
 from server.builder.lease import BuildLease
 from server.builder.session.pb import control_pb2 as pb
@@ -133,7 +133,7 @@ def test_blobs_of_records_can_be_read(tmp_path: Path) -> None:
             assert await history.blob(records["bad"].externalError.digest) == b"status"
             log = await history.blob(good.logs.digest)
             assert log is not None
-            assert [message.logs[0].msg for message in messages_of(log)] == [b"said"]
+            assert [message.logs[0].msg for message in decode_log(log)] == [b"said"]
             await history.update(pb.UpdateBuildHistoryRequest(Ref="good", Delete=True))
             await history.update(pb.UpdateBuildHistoryRequest(Ref="bad", Finalize=True))
             assert await history.blob(item.digest) is None
@@ -150,9 +150,9 @@ def test_long_output_is_cut_in_the_middle() -> None:
         return pb.StatusResponse(logs=[pb.VertexLog(vertex="v", msg=b"%8d" % number + b"x" * 10_000)])
 
     end = pb.StatusResponse(vertexes=[pb.Vertex(digest="v", name="end")])
-    kept = list(messages_of(log_of([*map(said, range(1000)), end])))
+    kept = list(decode_log(encode_log([*map(said, range(1000)), end])))
     assert kept[-1] == end
     assert kept[0] == said(0)
     assert kept[-2] == said(999)
     assert sum(message.ByteSize() for message in kept) <= STATUS_BYTES
-    assert list(messages_of(log_of([end]))) == [end]
+    assert list(decode_log(encode_log([end]))) == [end]

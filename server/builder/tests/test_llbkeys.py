@@ -13,7 +13,7 @@ from server.builder.operations.interfaces import Context
 from server.builder.operations.selection import Checksums
 from server.builder.plan.llbkey import Key
 from server.builder.plan.steps import Base, Copy, Origin, Run, Step, Workdir
-from server.builder.solver.llbkeys import LlbKeys, numbered
+from server.builder.solver.llbkeys import LlbKeys, record_digest
 from server.builder.tests.test_documents import layer
 
 DIFF = "sha256:028c2f1e1c3c1150af6727ec031e49b0f6e97206c905affa4853d62fc202f3ee"
@@ -129,7 +129,7 @@ def test_content_of_folders_and_links(tmp_path: Path) -> None:
     before = content_digest(root, ["/"])
     (tmp_path / "d" / "f").chmod(0o600)
     assert content_digest(root, ["/"]) != before
-    assert numbered("sha256:x", -1) != numbered("sha256:x")
+    assert record_digest("sha256:x", -1) != record_digest("sha256:x")
 
 
 def test_layers_of_a_cache_come_from_its_manifest() -> None:

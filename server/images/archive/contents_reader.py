@@ -94,7 +94,7 @@ class Contents:
             self._in_memory += size
             self.small[name] = await archive.read(limits.DOCUMENT_BYTES)
             if name == MANIFEST:
-                self._named = _names_in(self.small[name])
+                self._named = _manifest_files(self.small[name])
         elif role is _Role.LAYER and size <= _SMALL and self._in_memory + size <= _SMALL_TOTAL:
             self._in_memory += size
             self.small[name] = await archive.read(_SMALL)
@@ -137,7 +137,7 @@ def _clean(name: str) -> str:
     return posixpath.normpath("/" + name).lstrip("/")
 
 
-def _names_in(manifest: bytes) -> set[str]:
+def _manifest_files(manifest: bytes) -> set[str]:
     """The files that ``manifest.json`` names. Errors in it are reported later, when images are created."""
     try:
         images = jsontext.loads(manifest)

@@ -57,13 +57,13 @@ async def _oci(engine: Engine, contents: Contents, platform: Platform | None) ->
     for desc in oci.parse_index(index, INDEX):
         if await adopt(engine, desc, platform) is None:
             continue
-        loaded.append(Loaded(_name_of(desc.annotations), replace(desc, platform=None)))
+        loaded.append(Loaded(_name_from_annotations(desc.annotations), replace(desc, platform=None)))
     if not loaded:
         raise invalid("unrecognized image format: the index has no image")
     return loaded
 
 
-def _name_of(annotations: Mapping[str, str]) -> str:
+def _name_from_annotations(annotations: Mapping[str, str]) -> str:
     name = annotations.get(oci.ANNOTATION_NAME, "")
     if not name:
         name = annotations.get(oci.ANNOTATION_REF, "")

@@ -37,7 +37,7 @@ async def repack_if_needed(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for piece in pieces:
             yield piece
 
-    async for piece in _repacked(whole(), TarEnd()):
+    async for piece in _compress_gzip(whole(), TarEnd()):
         yield piece
 
 
@@ -52,7 +52,7 @@ async def repack(engine: Engine, blob: Blob) -> Blob:
     try:
         async with engine.content.writer(ref) as writer:
             # Keep data after the end of the archive: the diff id in the image's config includes it.
-            async for piece in _repacked(engine.content.read(blob.digest), None):
+            async for piece in _compress_gzip(engine.content.read(blob.digest), None):
                 await writer.write(piece)
                 size += len(piece)
             digest = await writer.found()
@@ -63,7 +63,7 @@ async def repack(engine: Engine, blob: Blob) -> Blob:
     return Blob(digest, size, Compression.GZIP)
 
 
-async def _repacked(body: AsyncIterator[bytes], end: TarEnd | None) -> AsyncIterator[bytes]:
+async def _compress_gzip(body: AsyncIterator[bytes], end: TarEnd | None) -> AsyncIterator[bytes]:
     """Yield the stream decompressed and compressed again with gzip; with ``end``, up to the archive's end."""
     packer = compressor(Compression.GZIP)
     async for piece in plain(body):

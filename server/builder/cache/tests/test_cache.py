@@ -39,7 +39,7 @@ def test_links_live_as_long_as_their_records(tmp_path: Path) -> None:
     path = str(tmp_path / "cache.db")
 
     async def ids(cache: Cache, definition: str, since_ns: int = 0) -> list[str]:
-        return [record.id for record in await cache.defined(definition, since_ns=since_ns)]
+        return [record.id for record in await cache.find_by_definition(definition, since_ns=since_ns)]
 
     async def first() -> int:
         cache = Cache(path)
@@ -69,7 +69,7 @@ def test_links_live_as_long_as_their_records(tmp_path: Path) -> None:
         assert await ids(cache, "def") == ["a"]
         assert await cache.newest_ns("def") == newest
         assert await cache.newest_ns("none") == 0
-        await cache.used(["a"], now_ns=7)
+        await cache.count_use(["a"], now_ns=7)
         await cache.close()
         cache = Cache(path)
         assert [(item.id, item.used_ns) for item in await cache.find("k1")] == [("a", 7)]

@@ -83,7 +83,7 @@ class Connection(asyncio.Protocol):
         self._away = self._began = False
 
     @classmethod
-    async def on(
+    async def from_socket(
         cls, sock: socket.socket, early: bytes, accept: Callable[[Stream], None] | None = None
     ) -> "Connection":
         """Take over a connected socket. ``early``: bytes that were read from it before."""

@@ -62,7 +62,7 @@ class Server:
             calls[task] = stream
             task.add_done_callback(calls.pop)
 
-        connection = await Connection.on(sock, early, accept)
+        connection = await Connection.from_socket(sock, early, accept)
         self._connections[connection] = calls
         try:
             await asyncio.shield(connection.closed)

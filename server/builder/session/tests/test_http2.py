@@ -70,7 +70,7 @@ def served(work: Callable[[Peer], Awaitable[None]], *, preface: bytes = h2.PREFA
             end.settimeout(0)
         reader, writer = await asyncio.open_connection(sock=theirs)
         calls: asyncio.Queue[Stream] = asyncio.Queue()
-        peer = Peer(reader, writer, await Connection.on(ours, b"", calls.put_nowait), calls)
+        peer = Peer(reader, writer, await Connection.from_socket(ours, b"", calls.put_nowait), calls)
         peer.send(preface + frame(h2.SETTINGS, 0, 0))
         try:
             async with asyncio.timeout(DEADLINE):
@@ -312,7 +312,7 @@ def test_early_disconnect_leaks_no_descriptor() -> None:
         ours, theirs = socket.socketpair()
         ours.settimeout(0)
         theirs.close()
-        connection = await Connection.on(ours, b"", lambda _: None)
+        connection = await Connection.from_socket(ours, b"", lambda _: None)
         async with asyncio.timeout(DEADLINE):
             await connection.closed
         connection.abort()

@@ -128,7 +128,7 @@ async def _within_a_call(sessions: Sessions, sock: socket.socket) -> None:
     server = Server()
     server.add(control_pb2.DESCRIPTOR.services_by_name["Control"], Control(sessions), dict)
     serving = asyncio.create_task(server.serve(there, b""))
-    connection = await Connection.on(here, b"")
+    connection = await Connection.from_socket(here, b"")
     metadata = [(UUID, "s1"), *((METHOD, method) for method in METHODS)]
     call = calls.Call(connection, "/moby.buildkit.v1.Control/Session", control_pb2.BytesMessage, metadata)
     reader, writer = await asyncio.open_connection(sock=sock)
