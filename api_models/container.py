@@ -1,6 +1,6 @@
 """Containers: the bodies of create, update and related requests, and the shapes of list and inspect."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar
 
@@ -10,7 +10,7 @@ from api_models.base import OMIT, Go, Int, Int64, Model, Text, Uint
 from api_models.mount import Mount
 from api_models.network import EndpointSettings, NetworkingConfig
 from api_models.oci import Oci, always
-from api_models.record import KeySet, Record, StringMap, Strings, StrSlice
+from api_models.record import Json, KeySet, Record, StringMap, Strings, StrSlice
 from api_models.resources import Resources, RestartPolicy
 from api_models.versions import Adapted, Checked, Implied, Shown, Since, Version
 from engine.common.errors import invalid
@@ -258,14 +258,15 @@ def _own_names_before_1_45(document: dict[str, Any], version: Version) -> None:
             endpoint["Aliases"] = list(dict.fromkeys((*(endpoint.get("Aliases") or ()), *own)))
 
 
-class ContainerInspect(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerInspect(Record):
     """The answer of ``GET /containers/{id}/json``."""
 
     id: str = ""
     created: str = ""
     path: str = ""
-    args: list[Text] = Field(default_factory=list)
-    state: dict[str, Any] = Field(default_factory=dict)
+    args: Strings = ()
+    state: Annotated[Mapping[str, Any] | None, Json()] = None
     image: str = ""
     resolv_conf_path: str = ""
     hostname_path: str = ""
@@ -275,17 +276,15 @@ class ContainerInspect(Model):
     restart_count: Int = 0
     driver: str = ""
     platform: str = ""
-    image_manifest_descriptor: Annotated[dict[str, Any] | None, OMIT, Shown((1, 48))] = None
     mount_label: str = ""
     process_label: str = ""
     app_armor_profile: str = ""
-    exec_ids: Annotated[list[Text] | None, Field(alias="ExecIDs")] = None
-    host_config: HostConfig = Field(default_factory=HostConfig)
-    graph_driver: dict[str, Any] | None = None
+    exec_ids: Annotated[Strings | None, Field(alias="ExecIDs")] = None
+    host_config: HostConfig | None = None
+    graph_driver: Annotated[Mapping[str, Any] | None, Json()] = None
+    mounts: Annotated[Sequence[Mapping[str, Any]], Json()] = ()
+    config: ContainerConfig | None = None
+    network_settings: Annotated[Mapping[str, Any] | None, Json(NetworkSettings), Adapted(_own_names_before_1_45)] = None
+    image_manifest_descriptor: Annotated[Mapping[str, Any] | None, Json(), OMIT, Shown((1, 48))] = None
     size_rw: Annotated[Int64 | None, OMIT] = None
     size_root_fs: Annotated[Int64 | None, OMIT] = None
-    mounts: list[dict[str, Any]] = Field(default_factory=list)
-    config: ContainerConfig = Field(default_factory=ContainerConfig)
-    network_settings: Annotated[NetworkSettings, Adapted(_own_names_before_1_45)] = Field(
-        default_factory=NetworkSettings
-    )

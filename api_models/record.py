@@ -47,6 +47,16 @@ StrSlice = Annotated[tuple[Text, ...], BeforeValidator(_one_or_many)]
 KeySet = Mapping[str, Annotated[Mapping[str, Any], BeforeValidator(_struct), Go("struct {}")]]
 
 
+class Json:
+    """Marks a field of an answer that is a JSON value already; ``model`` is what versions know of it. ``wire`` doesn't
+    copy it."""
+
+    __slots__ = ("model",)
+
+    def __init__(self, model: type[Model] | None = None) -> None:
+        self.model = model
+
+
 class Record:
     """Base of the records. A subclass is a ``@dataclass(frozen=True, slots=True, kw_only=True)`` whose fields all
     have defaults. A record that extends another one corresponds to Go's embedding."""
@@ -79,11 +89,12 @@ _Convert = Callable[[Any], Any]
 @dataclass(frozen=True, slots=True)
 class _Derived:
     """``conversions``: (attribute, converter from the body's value to the record's, or None) of each field.
-    ``layout``: (attribute, JSON name, omitted while empty, pointer in Go) of each field, in order of declaration."""
+    ``layout``: (attribute, JSON name, omitted while empty, pointer in Go, a JSON value already) of each field, in
+    declared order."""
 
     body: type[Model]
     conversions: tuple[tuple[str, _Convert | None], ...]
-    layout: tuple[tuple[str, str, bool, bool], ...]
+    layout: tuple[tuple[str, str, bool, bool, bool], ...]
 
 
 _derived: dict[type[Record], _Derived] = {}
@@ -116,7 +127,13 @@ def _make(record: type[Record]) -> _Derived:
         body,
         tuple((name, _conversion(hints[name])) for name in declared),
         tuple(
-            (name, info.alias or name, OMIT in info.metadata, info.default is None)
+            (
+                name,
+                info.alias or name,
+                OMIT in info.metadata,
+                info.default is None,
+                any(isinstance(mark, Json) for mark in info.metadata),
+            )
             for name, info in body.model_fields.items()
         ),
     )
@@ -195,11 +212,11 @@ _SCALARS = frozenset((str, int, bool, float, type(None)))
 def wire(record: Record) -> dict[str, Any]:
     """Encode ``record`` as a dict of JSON values, by the rules in ``api_models.base``."""
     document: dict[str, Any] = {}
-    for attribute, name, omit, pointer in _derive(type(record)).layout:
+    for attribute, name, omit, pointer, json in _derive(type(record)).layout:
         value = getattr(record, attribute)
         if omit and empty(value, pointer=pointer):
             continue
-        document[name] = value if type(value) in _SCALARS else _value(value)
+        document[name] = value if json or type(value) in _SCALARS else _value(value)
     return document
 
 

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from api_models.base import Model
-from api_models.record import inner_models
+from api_models.record import Json, Record, body_of, inner_models
 from engine.common.errors import invalid
 
 Version = tuple[int, int]
@@ -230,10 +230,11 @@ def _node(cls: type[Model]) -> _Node:
                 node.requests.append((attribute, mark))
             elif isinstance(mark, AnswerMark):
                 node.answers.append((alias, mark))
-        for inner in inner_models(info.annotation):
+        known = tuple(mark.model for mark in info.metadata if isinstance(mark, Json) and mark.model is not None)
+        for inner in known or inner_models(info.annotation):
             below = _node(inner)
             if below.requests or below.answers or below.inner:
-                node.inner.append((attribute, alias, inner, "dict[" in str(info.annotation)))
+                node.inner.append((attribute, alias, inner, not known and "dict[" in str(info.annotation)))
     return node
 
 
@@ -266,12 +267,12 @@ def _accept_value(value: Any, version: Version) -> None:
             _accept_value(each, version)
 
 
-def shape(schema: type[Model], document: dict[str, Any], version: Version) -> dict[str, Any]:
+def shape(schema: type[Model] | type[Record], document: dict[str, Any], version: Version) -> dict[str, Any]:
     """Change a full answer to what a client of ``version`` expects (in place); return it.
 
     ``document`` holds JSON values under Docker's names; fields that ``schema`` does not declare stay unchanged.
     """
-    node = _node(schema)
+    node = _node(body_of(schema) if issubclass(schema, Record) else schema)
     for key, mark in node.answers:
         mark.apply(document, key, version)
     for _, alias, inner, is_map in node.inner:

@@ -53,10 +53,13 @@ def test_an_image_without_a_date_had_gos_zero_time() -> None:
     [((1, 44), ["web", "c" * 12, "host"]), ((1, 45), ["web"])],
 )
 def test_own_names_were_aliases(version: Version, own: list[str]) -> None:
-    networks: dict[str, dict[str, Any]] = {"mine": {"Aliases": ["web"]}, "bridge": {"Aliases": None}}
+    networks: dict[str, dict[str, Any]] = {
+        "mine": {"Aliases": ["web"], "GwPriority": 1},
+        "bridge": {"Aliases": None},
+    }
     document = {"Id": "c" * 64, "Config": {"Hostname": "host"}, "NetworkSettings": {"Networks": networks}}
     shape(ContainerInspect, document, version)
-    assert networks["mine"]["Aliases"] == own
+    assert networks["mine"] == {"Aliases": own}
     assert networks["bridge"]["Aliases"] is None
 
 

@@ -1,8 +1,10 @@
 """``docker inspect`` of a container: every field that dockerd fills, null, empty and absent as there."""
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
+from api_models.container import ContainerConfig, ContainerInspect, HostConfig
 from api_models.times import rfc3339
 from engine.common import timeouts
 from engine.common.errors import WharfError
@@ -22,8 +24,9 @@ async def inspect(room: Room, container: Container, *, size: bool = False) -> di
     await _seen(room, container)
     document = describe(room, container)
     if size:
-        document["SizeRw"], document["SizeRootFs"] = await sizes.of(room, container)
-    return document
+        written, whole = await sizes.of(room, container)
+        document = replace(document, size_rw=written, size_root_fs=whole)
+    return document.wire()
 
 
 async def _seen(room: Room, container: Container) -> None:
@@ -45,38 +48,36 @@ def _exists(container: Container) -> bool:
     return True
 
 
-def describe(room: Room, container: Container) -> dict[str, Any]:
+def describe(room: Room, container: Container) -> ContainerInspect:
     """All but the sizes."""
     started = container.started_before
     networked = started and not container.config.network_disabled
-    document: dict[str, Any] = {
-        "Id": container.id,
-        "Created": rfc3339(container.created_ns),
-        "Path": container.path,
-        "Args": container.args,
-        "State": state(container),
-        "Image": container.image_id,
-        "ResolvConfPath": _file(container, "/etc/resolv.conf", container.resolv_conf_path) if networked else "",
-        "HostnamePath": _file(container, "/etc/hostname", container.hostname_path) if started else "",
-        "HostsPath": _file(container, "/etc/hosts", container.hosts_path) if networked else "",
-        "LogPath": container.log_path if started else "",
-        "Name": "/" + container.name,
-        "RestartCount": container.restart_count,
-        "Driver": container.driver,
-        "Platform": container.platform,
-        "MountLabel": container.mount_label,
-        "ProcessLabel": container.process_label,
-        "AppArmorProfile": container.apparmor_profile,
-        "ExecIDs": sorted(container.exec_ids) or None,
-        "HostConfig": _host_config(room, container),
-        "GraphDriver": {"Data": None, "Name": container.driver},
-        "Mounts": mounts.shown(container),
-        "Config": _config(container),
-        "NetworkSettings": room.networks.settings(container),
-    }
-    if container.image_manifest is not None:
-        document["ImageManifestDescriptor"] = container.image_manifest
-    return document
+    return ContainerInspect(
+        id=container.id,
+        created=rfc3339(container.created_ns),
+        path=container.path,
+        args=tuple(container.args),
+        state=state(container),
+        image=container.image_id,
+        resolv_conf_path=_file(container, "/etc/resolv.conf", container.resolv_conf_path) if networked else "",
+        hostname_path=_file(container, "/etc/hostname", container.hostname_path) if started else "",
+        hosts_path=_file(container, "/etc/hosts", container.hosts_path) if networked else "",
+        log_path=container.log_path if started else "",
+        name="/" + container.name,
+        restart_count=container.restart_count,
+        driver=container.driver,
+        platform=container.platform,
+        mount_label=container.mount_label,
+        process_label=container.process_label,
+        app_armor_profile=container.apparmor_profile,
+        exec_ids=tuple(sorted(container.exec_ids)) or None,
+        host_config=_host_config(room, container),
+        graph_driver={"Data": None, "Name": container.driver},
+        mounts=mounts.shown(container),
+        config=_config(container),
+        network_settings=room.networks.settings(container),
+        image_manifest_descriptor=container.image_manifest,
+    )
 
 
 def _file(container: Container, destination: str, own: str) -> str:
@@ -109,25 +110,26 @@ def state(container: Container) -> dict[str, Any]:
     return document
 
 
-def _host_config(room: Room, container: Container) -> dict[str, Any]:
+def _host_config(room: Room, container: Container) -> HostConfig:
     host = container.host_config
-    document = host.wire()
-    document["Links"] = room.networks.links_of(container)
     own = {limit.name for limit in host.ulimits or ()}
-    extra = [limit for name, limit in room.settings.default_ulimits.items() if name not in own]
-    if extra:
-        shown = [{"Name": limit.name, "Hard": limit.hard, "Soft": limit.soft} for limit in extra]
-        document["Ulimits"] = [*(document["Ulimits"] or ()), *shown]
-    return document
+    extra = tuple(limit for name, limit in room.settings.default_ulimits.items() if name not in own)
+    links = room.networks.links_of(container)
+    if links is None and host.links is None and not extra:
+        return host
+    return replace(
+        host,
+        links=None if links is None else tuple(links),
+        ulimits=(*(host.ulimits or ()), *extra) if extra else host.ulimits,
+    )
 
 
-def _config(container: Container) -> dict[str, Any]:
+def _config(container: Container) -> ContainerConfig:
     config = container.config
-    document = config.wire()
     # The default network's address was a field of the container before endpoints had their own.
     mode = container.host_config.network_mode
     if not config.mac_address and (mode == "bridge" or modes.user_defined(mode)):
         endpoint = container.networking.get(mode)
         if endpoint is not None and endpoint.mac_address:
-            document["MacAddress"] = endpoint.mac_address
-    return document
+            return replace(config, mac_address=endpoint.mac_address)
+    return config
