@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,8 @@ def test_cgroup_parent(engine: Engine) -> None:
             assert path.endswith(end.format(identity)), path
     finally:
         # As with dockerd, a cgroup parent given by the client is not removed: it may contain other groups.
+        if systemd_cgroups():
+            subprocess.run(["systemctl", "stop", parent], check=True, timeout=60)
         for folder in cgroups_named(engine.resources.footprint.cgroup):
             if "below" in folder.name:
                 until(lambda folder=folder: remove_empty(folder))  # type: ignore[misc]
