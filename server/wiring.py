@@ -178,9 +178,9 @@ async def make_services(
     users.append(containers)
     identity = await engine_id(database)
     build = BuilderFacade(config.data_root, partial(_make_builds, config, containers, images, networks, identity))
-    running = make_running(containers.room)
+    running = make_running(containers.context)
     await containers.load()
-    networks.bind(containers.registry, containers.room.save)
+    networks.bind(containers.registry, containers.context.save)
     await build.start()
     stack.push_async_callback(build.stop)
     stack.push_async_callback(containers.close)
@@ -221,7 +221,7 @@ def _make_builds(config: Config, containers: Containers, images: Images, network
     from server.builder.service import Builds  # see server.builder.facade
 
     return Builds(
-        containers.room,
+        containers.context,
         images,
         worker_id=identity,
         version=SERVER_VERSION,

@@ -11,7 +11,7 @@ from datetime import timedelta
 from engine.api.rpc import current_lease
 from engine.api.types import Lease
 from engine.common.errors import Kind, WharfError
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 
 #: After a crash, the collector removes what a build held after this time. No build takes longer.
 TTL = timedelta(hours=24)
@@ -20,8 +20,8 @@ TTL = timedelta(hours=24)
 class BuildLease:
     """Call ``begin`` early, ``enter`` in every task that works for the build, and ``close`` at the end."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, container_context: ContainerContext) -> None:
+        self._container_context = container_context
         self._lease: asyncio.Task[Lease] | None = None
         self._closed = False
 
@@ -31,7 +31,7 @@ class BuildLease:
             raise WharfError(Kind.CANCELLED, "the build has ended")
         if self._lease is None:
             self._lease = asyncio.create_task(
-                self._room.engine.leases.create_temporary(ttl=TTL), name="lease of a build"
+                self._container_context.engine.leases.create_temporary(ttl=TTL), name="lease of a build"
             )
 
     async def enter(self) -> None:
@@ -45,9 +45,9 @@ class BuildLease:
         self._closed = True
         if self._lease is not None:
             lease, self._lease = self._lease, None
-            self._room.spawn(self._release(lease), "end of the lease of a build")
+            self._container_context.spawn(self._release(lease), "end of the lease of a build")
 
     async def _release(self, lease: "asyncio.Task[Lease]") -> None:
         # A lease that can't be deleted now is deleted at the next start, or expires.
         with contextlib.suppress(WharfError):
-            await self._room.engine.leases.delete((await lease).id)
+            await self._container_context.engine.leases.delete((await lease).id)

@@ -28,7 +28,7 @@ from engine.common.timeline import Timeline
 from server.builder.operations.interfaces import Bind, Job, Limits, ProcessExit
 from server.builder.solver.output import STARTED
 from server.builder.stubs import fix_modes, remove_stubs
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.create.defaults import adapt_host_config
 from server.containers.mounts import mounting
 from server.containers.mounts.snapshot import mount_at, task_rootfs
@@ -51,8 +51,8 @@ STDIO = "build-"
 class TaskRunner:
     """Runs the steps of one build. The first output is the container's id, on stream ``STARTED``."""
 
-    def __init__(self, room: Room, limits: Limits) -> None:
-        self._room, self._limits = room, limits
+    def __init__(self, container_context: ContainerContext, limits: Limits) -> None:
+        self._container_context, self._limits = container_context, limits
 
     @property
     def plain(self) -> bool:
@@ -87,7 +87,7 @@ class TaskRunner:
     async def _end(self, job: Job, resources: AsyncExitStack, task: AsyncExitStack) -> None:
         """Remove the process and the mount of its root; remove the rest in the background of the next step."""
         await task.aclose()
-        rest = self._room.spawn(resources.aclose(), f"end of {job.id}")
+        rest = self._container_context.spawn(resources.aclose(), f"end of {job.id}")
         if job.binds or job.files:
             await rest
 
@@ -108,7 +108,7 @@ class TaskRunner:
             ulimits=tuple(Ulimit(name=name, soft=soft, hard=hard) for name, soft, hard in limits.ulimits),
             extra_hosts=tuple(limits.extra_hosts),
         )
-        if self._room.remap is not None and (job.privileged or host.network_mode == "host"):
+        if self._container_context.remap is not None and (job.privileged or host.network_mode == "host"):
             what = "privileged mode" if job.privileged else "the host's network"
             raise invalid(f"{what} is incompatible with user namespaces: the daemon runs with userns-remap")
         config = ContainerConfig(
@@ -119,10 +119,10 @@ class TaskRunner:
             name=f"build-{id[:12]}",
             created_ns=time.time_ns(),
             config=config,
-            host_config=adapt_host_config(self._room, host),
+            host_config=adapt_host_config(self._container_context, host),
             path=job.args[0],
             args=list(job.args[1:]),
-            directory=f"{self._room.settings.exec_root}/build/{id}",
+            directory=f"{self._container_context.settings.exec_root}/build/{id}",
             rootfs=job.rootfs,
         )
 
@@ -135,50 +135,55 @@ class TaskRunner:
         task: AsyncExitStack,
         targets: list[str],
     ) -> int:
-        room, timeline = self._room, Timeline("run")
+        container_context, timeline = self._container_context, Timeline("run")
         stdio = f"{STDIO}{container.id[:32]}"
-        path = f"{room.settings.exec_root}/containers/{stdio}/stdio.sock"
+        path = f"{container_context.settings.exec_root}/containers/{stdio}/stdio.sock"
         stack.push_async_callback(asyncio.to_thread, _clear, container.directory, os.path.dirname(path))
         await run_to_completion(asyncio.to_thread(_prepare, container.directory, os.path.dirname(path)))
-        stack.push_async_callback(room.networks.remove, container)
-        stack.push_async_callback(room.networks.stop, container)
-        await room.networks.check(container)  # fills in the defaults of the network mode
-        sandbox = await room.networks.start(container)
+        stack.push_async_callback(container_context.networks.remove, container)
+        stack.push_async_callback(container_context.networks.stop, container)
+        await container_context.networks.check(container)  # fills in the defaults of the network mode
+        sandbox = await container_context.networks.start(container)
         timeline.mark("network")
         wanted = job.binds or job.files or job.tmpfs
         binds = (
-            await run_to_completion(asyncio.to_thread(_binds, job, container.directory, room.remap)) if wanted else ()
+            await run_to_completion(asyncio.to_thread(_binds, job, container.directory, container_context.remap))
+            if wanted
+            else ()
         )
-        root = await task_rootfs(room.remap, job.rootfs, f"{container.directory}/rootfs", task)
+        root = await task_rootfs(container_context.remap, job.rootfs, f"{container.directory}/rootfs", task)
         resources = Surroundings(
             network=sandbox.netns_path or "host",
             network_joined=sandbox.joins is not None,
-            mounts=[*mounting.network_files(container, sandbox.files, room.remap), *binds],
+            mounts=[*mounting.network_files(container, sandbox.files, container_context.remap), *binds],
             hostname=sandbox.hostname or container.config.hostname,
         )
-        spec = assemble(room, container, resources)
+        spec = assemble(container_context, container, resources)
         spec_mounts = spec.get("mounts")
         if isinstance(spec_mounts, list):
             targets += [str(mount["destination"]) for mount in spec_mounts]
-        record = engine_record(room, container, spec, snapshot_key=job.id)
+        record = engine_record(container_context, container, spec, snapshot_key=job.id)
         timeline.mark("mounts, spec")
-        stack.push_async_callback(forget_container, room, container.id)
-        uri = StdioUri(path, {"driver": "none", "stdin": "0", "stdin-once": "0", **owner(room, container)})
+        stack.push_async_callback(forget_container, container_context, container.id)
+        uri = StdioUri(path, {"driver": "none", "stdin": "0", "stdin-once": "0", **owner(container_context, container)})
         ended = False
 
         async def forget() -> None:
             if not ended:
-                await forget_task(room, container.id)
-                await room.stdio.abandoned(stdio)
+                await forget_task(container_context, container.id)
+                await container_context.stdio.abandoned(stdio)
                 return
             with contextlib.suppress(WharfError):
-                await room.engine.tasks.delete(container.id)
+                await container_context.engine.tasks.delete(container.id)
 
         task.push_async_callback(forget)
-        _, pipes = await _join(room.engine.containers.create(record), room.stdio.open(stdio, "", uri, terminal=False))
+        _, pipes = await _join(
+            container_context.engine.containers.create(record),
+            container_context.stdio.open(stdio, "", uri, terminal=False),
+        )
         timeline.mark("container")
         try:
-            await room.engine.tasks.create(
+            await container_context.engine.tasks.create(
                 container.id, rootfs=root, stdin=pipes.stdin, stdout=pipes.stdout, stderr=pipes.stderr
             )
         except WharfError as error:
@@ -197,17 +202,17 @@ class TaskRunner:
         ours.settimeout(0)
         session = None
         reading: asyncio.Task[None] | None = None
-        room = self._room
+        container_context = self._container_context
         try:
             session = await stdio.open(Attach(framed=True), theirs)
             theirs.close()
             reading = asyncio.create_task(_frames(ours, output), name=f"output of {container.name}")
-            await room.engine.tasks.start(container.id)
-            await room.stdio.started(place)
+            await container_context.engine.tasks.start(container.id)
+            await container_context.stdio.started(place)
             timeline.mark("start")
-            end = await room.engine.tasks.wait(container.id)
+            end = await container_context.engine.tasks.wait(container.id)
             timeline.mark("process")
-            await room.stdio.ended(place)
+            await container_context.stdio.ended(place)
             # Output of a surviving grandchild is not waited for; the process's own output has been read.
             with contextlib.suppress(WharfError):
                 await stdio.drained()

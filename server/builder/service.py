@@ -26,7 +26,7 @@ from server.builder.runner import remove_leftovers
 from server.builder.solver.builder import Builder
 from server.builder.solver.executor import CACHE_LEASE
 from server.config import BuilderGc
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.messages import Progress
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Builds:
 
     def __init__(
         self,
-        room: Room,
+        container_context: ContainerContext,
         images: Images,
         *,
         worker_id: str = "wharf",
@@ -45,10 +45,10 @@ class Builds:
         host_gateway: Callable[[], str] = lambda: "",
         gc: BuilderGc | None = None,
     ) -> None:
-        self._room, self._images = room, images
-        self._root = Path(room.settings.root) / "build"
+        self._container_context, self._images = container_context, images
+        self._root = Path(container_context.settings.root) / "build"
         self.builder = Builder(
-            room.engine,
+            container_context.engine,
             Cache(str(self._root / "cache.db")),
             scratch=str(self._root / "scratch"),
             cache_mounts=str(self._root / "mounts"),
@@ -56,7 +56,7 @@ class Builds:
         self._contexts = Contexts(self._root / "contexts")
         self._instruction_times = InstructionTimes(str(self._root / "moments.db"))
         self.buildkit = BuildKit(
-            room,
+            container_context,
             images,
             self.builder,
             self._contexts,
@@ -76,7 +76,7 @@ class Builds:
         await self.buildkit.mirrors.clear_unknown()
         # A step of a killed daemon has a lease but no record, so nothing else deletes its lease.
         kept = {record.id for record in await self.builder.cache.all()}
-        leases = self._room.engine.leases
+        leases = self._container_context.engine.leases
         for lease in await leases.list([f'labels."{CACHE_LEASE}"']):
             if lease.id not in kept:
                 await clean_up(leases.delete(lease.id))
@@ -86,7 +86,7 @@ class Builds:
         shutil.rmtree(self.builder.scratch, ignore_errors=True)
         for folder in (self.builder.scratch, self.builder.cache_mounts.root):
             private.make_directory(folder, 0o710)
-        remove_leftovers(self._room.settings.exec_root)
+        remove_leftovers(self._container_context.settings.exec_root)
 
     async def stop(self) -> None:
         tasks = list(self._running.values())
@@ -112,7 +112,7 @@ class Builds:
         await self._cancellable(options.common.build_id, self.buildkit.post_build(options, body, messages))
 
     def _check(self, options: ClassicOptions) -> None:
-        if options.squash and not self._room.settings.experimental:
+        if options.squash and not self._container_context.settings.experimental:
             raise invalid("squash is only supported with experimental mode")
 
     async def _cancellable(self, build_id: str, work: Coroutine[None, None, None]) -> None:
@@ -135,7 +135,7 @@ class Builds:
         task.result()
 
     async def _classic(self, options: ClassicOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
-        lease = BuildLease(self._room)
+        lease = BuildLease(self._container_context)
         lease.begin()
         async with Lifetime() as lifetime:
             lifetime.at_end(lease.close)
@@ -143,7 +143,14 @@ class Builds:
             file = await read(context, options.target)
             await lease.enter()
             build = ClassicBuild(
-                self._room, self._images, self.builder, self._instruction_times, options, context, messages, lifetime
+                self._container_context,
+                self._images,
+                self.builder,
+                self._instruction_times,
+                options,
+                context,
+                messages,
+                lifetime,
             )
             await build.run(file)
 
@@ -204,7 +211,7 @@ class Builds:
             await self.builder.cache.remove([record.id for record in layers])
         for record in layers:
             try:
-                await self._room.engine.leases.delete(record.id, sync=record is layers[-1])
+                await self._container_context.engine.leases.delete(record.id, sync=record is layers[-1])
             except WharfError as error:
                 if error.kind is not Kind.NOT_FOUND:
                     raise

@@ -89,7 +89,7 @@ async def commit(
         )
         familiar = reference.tagged().familiar if reference else ""
         extra = {"comment": comment, "imageID": image_id, "imageRef": familiar}
-        containers.room.publish(container, "commit", extra)
+        containers.context.publish(container, "commit", extra)
     finally:
         if paused and container.state.paused:
             await containers.unpause(container.id)

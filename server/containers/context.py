@@ -61,7 +61,7 @@ class Settings:
 
 
 @dataclass(slots=True)
-class Room:
+class ContainerContext:
     """Everything that the verbs share."""
 
     engine: Engine

@@ -6,7 +6,7 @@ from typing import Any
 from api_models.filters import Filters
 from api_models.until import until_ns
 from engine.common.errors import WharfError, conflict
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.inspect import sizes
 from server.containers.run.remove import remove
 
@@ -15,38 +15,38 @@ log = logging.getLogger(__name__)
 ACCEPTED = ("label", "label!", "until")
 
 
-async def prune(room: Room, filters: Filters) -> dict[str, Any]:
+async def prune(context: ContainerContext, filters: Filters) -> dict[str, Any]:
     """Removes stopped containers that pass the filters; one that can't be removed is logged and stays.
 
     :raises WharfError: CONFLICT while another prune runs; INVALID_ARGUMENT for a bad filter.
     """
-    if room.pruning:
+    if context.pruning:
         raise conflict("a prune operation is already running")
     filters.validate(ACCEPTED)
     until = until_ns(filters)
-    room.pruning = True
+    context.pruning = True
     deleted: list[str] = []
     reclaimed = 0
     try:
         chosen = [
             container
-            for container in room.registry
+            for container in context.registry
             if not (container.state.running or (until and container.created_ns > until))
             and filters.labelled(container.labels)
         ]
-        taken = await sizes.of_all(room, chosen)
+        taken = await sizes.of_all(context, chosen)
         for container in chosen:
             # It may have been started meanwhile.
             if container.state.running:
                 continue
             try:
-                await remove(room, container)
+                await remove(context, container)
             except WharfError as error:
                 log.warning("container=%s is not pruned: %s", container.id, error)
                 continue
             deleted.append(container.id)
             reclaimed += taken[container.id][0]
     finally:
-        room.pruning = False
-    room.bus.publish("container", "prune", "", {"reclaimed": str(reclaimed)})
+        context.pruning = False
+    context.bus.publish("container", "prune", "", {"reclaimed": str(reclaimed)})
     return {"ContainersDeleted": deleted or None, "SpaceReclaimed": reclaimed}

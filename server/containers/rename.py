@@ -1,11 +1,11 @@
 """``docker rename``."""
 
 from engine.common.errors import WharfError, conflict, invalid
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.model import Container
 
 
-async def rename(room: Room, container: Container, name: str) -> None:
+async def rename(context: ContainerContext, container: Container, name: str) -> None:
     """Gives the container another name, also in the networks' names.
 
     :raises WharfError: INVALID_ARGUMENT for an empty or bad name or the same; CONFLICT if it is taken.
@@ -19,17 +19,17 @@ async def rename(room: Room, container: Container, name: str) -> None:
         if name.removeprefix("/") == old:
             raise invalid("Renaming a container with the same name as its current name")
         try:
-            new = room.registry.reserve("/" + name.removeprefix("/"), container.id)
+            new = context.registry.reserve("/" + name.removeprefix("/"), container.id)
         except WharfError as error:
             raise WharfError(error.kind, f"Error when allocating new name: {error.message}") from error
         container.name = new
         try:
-            await room.save(container)
-            await room.networks.rename(container, old)
+            await context.save(container)
+            await context.networks.rename(container, old)
         except BaseException:
             container.name = old
-            await room.save(container)
-            room.registry.release(new)
+            await context.save(container)
+            context.registry.release(new)
             raise
-        room.registry.release(old)
-        room.publish(container, "rename", {"oldName": "/" + old})
+        context.registry.release(old)
+        context.publish(container, "rename", {"oldName": "/" + old})

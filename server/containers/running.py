@@ -1,8 +1,8 @@
-"""What works on running containers, made from their room (called by the composition root)."""
+"""What works on running containers, made from the containers' context (called by the composition root)."""
 
 from dataclasses import dataclass
 
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.exec.health import HealthChecks
 from server.containers.exec.service import Exec
 from server.containers.inspect.stats import Stats
@@ -34,12 +34,12 @@ class Running:
         await self.logs.close()
 
 
-def make_running(room: Room) -> Running:
-    logs, execs = Logs(room), Exec(room)
+def make_running(context: ContainerContext) -> Running:
+    logs, execs = Logs(context), Exec(context)
     return Running(
         exec=execs,
         logs=logs,
-        attachments=Attachments(room, logs),
-        stats=Stats(room),
-        health=HealthChecks(room, execs),
+        attachments=Attachments(context, logs),
+        stats=Stats(context),
+        health=HealthChecks(context, execs),
     )

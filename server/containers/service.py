@@ -1,4 +1,4 @@
-"""The container service: the verbs of this package bound to one room. Routes and other services call this."""
+"""The container service: the verbs of this package bound to one context. Routes and other services call this."""
 
 import asyncio
 from dataclasses import replace
@@ -8,7 +8,7 @@ from api_models.filters import Filters
 from engine.common.errors import WharfError
 from server.config.model import Config
 from server.containers import prune, rename
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.create import create
 from server.containers.create.validate import Rules
 from server.containers.hooks import Hooks
@@ -27,105 +27,105 @@ class Containers:
     Every method raises WharfError NOT_FOUND ``No such container: x``, and what its module documents.
     """
 
-    def __init__(self, room: Room, rules: Rules) -> None:
-        self.room = room
+    def __init__(self, context: ContainerContext, rules: Rules) -> None:
+        self.context = context
         self._rules = rules
-        self._monitor = Monitor(room)
+        self._monitor = Monitor(context)
 
     # ---- life of the service ---------------------------------------------------------------------------
 
     async def load(self) -> None:
         """Reads the records; images and networks may ask for containers from then on."""
-        await recover.load(self.room)
+        await recover.load(self.context)
 
     async def open(self) -> None:
         """Follows the engine and brings records and reality together."""
         await self._monitor.start()
-        await recover.recover(self.room)
+        await recover.recover(self.context)
 
     def reload(self, config: Config) -> None:
         """Applies what dockerd reloads: runtimes and their default, the size of ``/dev/shm``, the shutdown timeout."""
-        self.room.runtimes.reload(config.runtimes, config.default_runtime)
-        self.room.settings = replace(
-            self.room.settings, default_shm_size=config.default_shm_size, shutdown_timeout=config.shutdown_timeout
+        self.context.runtimes.reload(config.runtimes, config.default_runtime)
+        self.context.settings = replace(
+            self.context.settings, default_shm_size=config.default_shm_size, shutdown_timeout=config.shutdown_timeout
         )
 
     async def close(self) -> None:
         """Stops following; containers go on running."""
-        self.room.shutting_down = True
-        self.room.recovered.set()  # a start that failed: nothing waits for its end
+        self.context.shutting_down = True
+        self.context.recovered.set()  # a start that failed: nothing waits for its end
         await self._monitor.close()
-        for restarts in self.room.restarts.values():
+        for restarts in self.context.restarts.values():
             restarts.cancelled.set()
-        while self.room.tasks:
-            await asyncio.gather(*self.room.tasks, return_exceptions=True)
-        self.room.stdio.close()
+        while self.context.tasks:
+            await asyncio.gather(*self.context.tasks, return_exceptions=True)
+        self.context.stdio.close()
 
     @property
     def registry(self) -> Registry:
-        return self.room.registry
+        return self.context.registry
 
     @property
     def hooks(self) -> Hooks:
-        return self.room.hooks
+        return self.context.hooks
 
     def get(self, key: str) -> Container:
-        return self.room.registry.get(key)
+        return self.context.registry.get(key)
 
     # ---- verbs -----------------------------------------------------------------------------------------
 
     async def create(self, request: create.CreateRequest) -> tuple[Container, list[str]]:
-        return await create.create(self.room, self._rules, request)
+        return await create.create(self.context, self._rules, request)
 
     async def start(self, key: str, *, checkpoint: str = "", directory: str = "") -> None:
         container = self.get(key)
-        await start.start(self.room, container, image=to_restore(self.room, container, checkpoint, directory))
+        await start.start(self.context, container, image=to_restore(self.context, container, checkpoint, directory))
 
     async def stop(self, key: str, *, timeout: int | None = None, signal: str = "") -> None:
-        await stop.stop(self.room, self.get(key), key, timeout=timeout, signal=signal)
+        await stop.stop(self.context, self.get(key), key, timeout=timeout, signal=signal)
 
     async def restart(self, key: str, *, timeout: int | None = None, signal: str = "") -> None:
-        await start.restart(self.room, self.get(key), key, timeout=timeout, signal=signal)
+        await start.restart(self.context, self.get(key), key, timeout=timeout, signal=signal)
 
     async def kill(self, key: str, signal: str = "") -> None:
         try:
             # The signal is looked at before the container, as in dockerd.
             stop.parse_kill_signal(signal)
-            await stop.kill(self.room, self.get(key), signal)
+            await stop.kill(self.context, self.get(key), signal)
         except WharfError as error:
             raise WharfError(error.kind, f"cannot kill container: {key}: {error.message}") from error
 
     async def pause(self, key: str) -> None:
-        await stop.pause(self.room, self.get(key))
+        await stop.pause(self.context, self.get(key))
 
     async def pause_to_commit(self, key: str) -> bool:
-        return await stop.pause_to_commit(self.room, self.get(key))
+        return await stop.pause_to_commit(self.context, self.get(key))
 
     async def unpause(self, key: str) -> None:
-        await stop.unpause(self.room, self.get(key))
+        await stop.unpause(self.context, self.get(key))
 
     async def rename(self, key: str, name: str) -> None:
-        await rename.rename(self.room, self.get(key), name)
+        await rename.rename(self.context, self.get(key), name)
 
     async def remove(self, key: str, *, force: bool = False, volumes: bool = False, link: bool = False) -> None:
         if link:
-            await self.room.networks.remove_link(key)
+            await self.context.networks.remove_link(key)
         else:
-            await remove.remove(self.room, self.get(key), force=force, volumes=volumes, key=key)
+            await remove.remove(self.context, self.get(key), force=force, volumes=volumes, key=key)
 
     def wait(self, key: str, condition: Condition) -> Waiter:
         """A future of the outcome, registered before this returns."""
-        return self.room.waiters.register(self.get(key), condition)
+        return self.context.waiters.register(self.get(key), condition)
 
     async def inspect(self, key: str, *, size: bool = False) -> dict[str, Any]:
         # ``client/alias`` is the container that a link leads to.
-        container = self.room.networks.linked(key) if "/" in key.strip("/") else self.get(key)
-        return await inspect.inspect(self.room, container, size=size)
+        container = self.context.networks.linked(key) if "/" in key.strip("/") else self.get(key)
+        return await inspect.inspect(self.context, container, size=size)
 
     async def list(
         self, filters: Filters, *, everything: bool = False, limit: int = 0, size: bool = False
     ) -> list[dict[str, Any]]:
-        return await listing.listing(self.room, filters, everything=everything, limit=limit, size=size)
+        return await listing.listing(self.context, filters, everything=everything, limit=limit, size=size)
 
     async def prune(self, filters: Filters) -> dict[str, Any]:
-        return await prune.prune(self.room, filters)
+        return await prune.prune(self.context, filters)

@@ -8,7 +8,7 @@ from engine.api.client import Engine
 from engine.common.errors import WharfError
 from engine.shim.zygote import Handle
 from server.config.model import Config
-from server.containers.context import Room, Settings
+from server.containers.context import ContainerContext, Settings
 from server.containers.create.validate import Rules
 from server.containers.host.limits import detect
 from server.containers.host.runtimes import Runtimes
@@ -79,7 +79,7 @@ def make_containers(
         scripts=f"{settings.root}/runtimes",
     )
     limits = detect(facts.cgroups)
-    room = Room(
+    context = ContainerContext(
         engine=engine,
         store=store,
         bus=bus,
@@ -98,11 +98,11 @@ def make_containers(
             with contextlib.suppress(WharfError):
                 await engine.tasks.close_io(container, exec_id)
 
-        room.stdio = IoHosts(f"{settings.exec_root}/containers", zygote, close_input)
+        context.stdio = IoHosts(f"{settings.exec_root}/containers", zygote, close_input)
     rules = Rules(
         limits=limits,
         systemd_cgroup=facts.cgroup_driver == SYSTEMD,
         runtime=runtimes.check,
         userns_remap=remap is not None,
     )
-    return Containers(room, rules)
+    return Containers(context, rules)

@@ -18,7 +18,7 @@ ApplyChanges = Callable[[Mapping[str, Any], Sequence[str]], Awaitable[dict[str, 
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class ImageContext:
     engine: Engine
     names: Names
     resolver: Resolver

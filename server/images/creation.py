@@ -17,7 +17,7 @@ from engine.common.layers.compression import Compression, detect
 from engine.common.layers.tar_end import TarEnd
 from engine.common.system import heap
 from server.images.archive.repack import repack_if_needed
-from server.images.context import Room
+from server.images.context import ImageContext
 from server.images.model import PARENT_LABEL, Image, dangling_name
 from server.images.timestamps import format_ns
 from server.registry import documents, oci
@@ -28,18 +28,18 @@ _SUFFIX = {Compression.NONE: "", Compression.GZIP: "+gzip", Compression.ZSTD: "+
 
 
 async def name_image(
-    room: Room, target: Descriptor, names: Sequence[Reference], labels: Mapping[str, str] | None = None
+    context: ImageContext, target: Descriptor, names: Sequence[Reference], labels: Mapping[str, str] | None = None
 ) -> None:
     """Give the target its names; without names it becomes a dangling image."""
     for reference in names:
-        await room.names.assign(ImageRecord(str(reference.tagged()), target, dict(labels or {})))
-    if not names and not await room.names.find_by_digest(target.digest):
-        await room.names.put(ImageRecord(dangling_name(target.digest), target, dict(labels or {})))
+        await context.names.assign(ImageRecord(str(reference.tagged()), target, dict(labels or {})))
+    if not names and not await context.names.find_by_digest(target.digest):
+        await context.names.put(ImageRecord(dangling_name(target.digest), target, dict(labels or {})))
 
 
-async def write_image(room: Room, config: Mapping[str, Any], layers: Sequence[Descriptor]) -> Descriptor:
+async def write_image(context: ImageContext, config: Mapping[str, Any], layers: Sequence[Descriptor]) -> Descriptor:
     """Write the config and the manifest. Under a lease; the layers' snapshots exist or are being unpacked."""
-    engine = room.engine
+    engine = context.engine
     ids = oci.diff_ids(dict(config))
     chain = oci.chain_ids(ids)
     labels = documents.snapshot_label(engine, chain[-1] if chain else "")
@@ -57,7 +57,7 @@ async def write_image(room: Room, config: Mapping[str, Any], layers: Sequence[De
 
 
 async def import_image(
-    room: Room,
+    context: ImageContext,
     body: AsyncIterator[bytes],
     report: Report,
     *,
@@ -70,10 +70,10 @@ async def import_image(
 
     :raises WharfError: INVALID_ARGUMENT for a broken archive or change.
     """
-    config = await room.apply_changes({}, changes)
-    async with room.engine.leases.acquire():
-        layer, diff_id = await _import_layer(room, body)
-        where = platform or room.resolver.host
+    config = await context.apply_changes({}, changes)
+    async with context.engine.leases.acquire():
+        layer, diff_id = await _import_layer(context, body)
+        where = platform or context.resolver.host
         created = format_ns(time.time_ns())
         document: dict[str, Any] = {
             "created": created,
@@ -82,17 +82,17 @@ async def import_image(
             "rootfs": {"type": "layers", "diff_ids": [diff_id]},
             "history": [{"created": created, "comment": message}],
         }
-        target = await write_image(room, document, [layer])
-        await name_image(room, target, [reference] if reference else [])
+        target = await write_image(context, document, [layer])
+        await name_image(context, target, [reference] if reference else [])
     await report.status(target.digest)
     if reference is not None:
-        await room.publish_with_labels("tag", target.digest, reference.tagged().familiar)
-    await room.publish_with_labels("import", target.digest, target.digest)
+        await context.publish_with_labels("tag", target.digest, reference.tagged().familiar)
+    await context.publish_with_labels("import", target.digest, target.digest)
 
 
-async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descriptor, str]:
+async def _import_layer(context: ImageContext, body: AsyncIterator[bytes]) -> tuple[Descriptor, str]:
     """Store the blob; return it with its diff id. An engine that can apply a layer while it is written does so."""
-    engine = room.engine
+    engine = context.engine
     ref = f"import-{secrets.token_hex(8)}"
     key = f"extract-{ref}"
     mounts = await engine.snapshots.prepare(key, "")
@@ -163,7 +163,7 @@ async def _undo(engine: Engine, ref: str, key: str, applying: "asyncio.Task[Desc
 
 
 async def commit_snapshot(
-    room: Room,
+    context: ImageContext,
     key: str,
     image: Image | None,
     *,
@@ -177,14 +177,14 @@ async def commit_snapshot(
 
     :raises WharfError: NOT_FOUND for a missing snapshot or a missing blob of the image.
     """
-    engine = room.engine
+    engine = context.engine
     async with engine.leases.acquire():
-        layer, diff_id = await _difference(room, key)
+        layer, diff_id = await _difference(context, key)
         base: Mapping[str, Any] = image.config if image is not None else {}
         layers = list(oci.parse_manifest(dict(image.manifest)).layers) if image is not None else []
         ids = [*oci.diff_ids(dict(base)), diff_id]
         layers.append(layer)
-        room.unpacker.begin(layers, ids)
+        context.unpacker.begin(layers, ids)
         now = format_ns(time.time_ns())
         step: dict[str, Any] = {"created": now, "created_by": created_by}
         if author:
@@ -194,22 +194,22 @@ async def commit_snapshot(
         document: dict[str, Any] = {"created": now}
         if author or base.get("author"):
             document["author"] = author or base.get("author")
-        where = image.platform if image is not None else room.resolver.host
+        where = image.platform if image is not None else context.resolver.host
         document |= {
             **oci.platform_json(where),
             "config": dict(config),
             "rootfs": {"type": "layers", "diff_ids": ids},
             "history": [*(base.get("history") or ()), step],
         }
-        target = await write_image(room, document, layers)
+        target = await write_image(context, document, layers)
         labels = {PARENT_LABEL: image.id} if image is not None else {}
-        await name_image(room, target, [reference] if reference else [], labels)
+        await name_image(context, target, [reference] if reference else [], labels)
     return target
 
 
-async def _difference(room: Room, key: str) -> tuple[Descriptor, str]:
+async def _difference(context: ImageContext, key: str) -> tuple[Descriptor, str]:
     """Create the layer; return it with its diff id. The temporary view is removed with the lease."""
-    engine = room.engine
+    engine = context.engine
     parent = (await engine.snapshots.stat(key)).parent
     view = f"commit-{secrets.token_hex(8)}"
     upper, lower = await asyncio.gather(engine.snapshots.mounts(key), _parent_view(engine, view, parent))

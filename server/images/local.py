@@ -9,7 +9,7 @@ from typing import Any
 from api_models.filters import Filters
 from engine.api.types import Descriptor, ImageRecord
 from engine.common.errors import Kind, WharfError, invalid
-from server.images.context import Room
+from server.images.context import ImageContext
 from server.images.filters import LIST_FILTERS, selector
 from server.images.model import PARENT_LABEL, Image, is_dangling
 from server.images.sizes import Sizes, distinct_chains
@@ -21,8 +21,8 @@ Json = dict[str, Any]
 
 
 class LocalImages:
-    def __init__(self, room: Room, sizes: Sizes) -> None:
-        self._room = room
+    def __init__(self, context: ImageContext, sizes: Sizes) -> None:
+        self._context = context
         self._sizes = sizes
 
     # list
@@ -41,8 +41,8 @@ class LocalImages:
         :raises WharfError: INVALID_ARGUMENT for a filter, NOT_FOUND for an image that a filter names.
         """
         filters.validate(LIST_FILTERS)
-        test = await selector(self._room.resolver, filters, several=True)
-        records = await self._room.names.all()
+        test = await selector(self._context.resolver, filters, several=True)
+        records = await self._context.names.all()
         hidden = set() if show_all else {r.labels[PARENT_LABEL] for r in records if r.labels.get(PARENT_LABEL)}
         by_digest: dict[str, list[ImageRecord]] = {}
         for record in sorted(records, key=lambda r: r.name):
@@ -52,7 +52,7 @@ class LocalImages:
                 by_digest.setdefault(record.target.digest, []).append(record)
         found: list[tuple[Json, list[Image]]] = []
         for group in by_digest.values():
-            images = [image async for image in self._room.resolver.platforms(group[0])]
+            images = [image async for image in self._context.resolver.platforms(group[0])]
             summary = await self._summary(group, images, manifests=manifests, count=count)
             if summary is not None:
                 found.append((summary, images))
@@ -69,7 +69,7 @@ class LocalImages:
         record = group[0]
         if not images:
             return None
-        best = await self._room.resolver.resolve_record(record)
+        best = await self._context.resolver.resolve_record(record)
         tags, digests = _names(group)
         total = sum([await self._sizes.get(image) for image in images])
         created = parse_ns(best.config.get("created"))
@@ -91,47 +91,50 @@ class LocalImages:
 
     async def count(self) -> int:
         """Return the number of images in a list of all images."""
-        return len({record.target.digest for record in await self._room.names.all()})
+        return len({record.target.digest for record in await self._context.names.all()})
 
     async def chains(self) -> set[str]:
         """Return the chain ids of all layers of all images."""
-        records = {record.target.digest: record for record in await self._room.names.all()}.values()
+        records = {record.target.digest: record for record in await self._context.names.all()}.values()
         return {
-            c for record in records async for i in self._room.resolver.platforms(record) for c in distinct_chains([i])
+            c
+            for record in records
+            async for i in self._context.resolver.platforms(record)
+            for c in distinct_chains([i])
         }
 
     async def layers_size(self) -> int:
         """Return the bytes of all images, each blob and layer counted once, including running downloads."""
         blobs: dict[str, int] = {}
         chains: set[str] = set()
-        for record in {record.target.digest: record for record in await self._room.names.all()}.values():
+        for record in {record.target.digest: record for record in await self._context.names.all()}.values():
             blobs |= await self._sizes.below(record.target)
-            async for image in self._room.resolver.platforms(record):
+            async for image in self._context.resolver.platforms(record):
                 chains.update(distinct_chains([image]))
         # The init layers, which the containers of an image share.
         tops = {f"{chain}-init" for chain in chains}
-        chains |= {info.name async for info in self._room.engine.snapshots.walk(['name~="-init$"'])} & tops
+        chains |= {info.name async for info in self._context.engine.snapshots.walk(['name~="-init$"'])} & tops
         layers = sum([await self._sizes.snapshot(chain) or 0 for chain in chains])
         return sum(blobs.values()) + layers + await self._sizes.arriving()
 
     def _users(self, digest: str) -> int:
-        return sum(1 for user in self._room.users() if user.image_id == digest)
+        return sum(1 for user in self._context.users() if user.image_id == digest)
 
     # manifests
 
     async def manifests(self, target: Descriptor) -> list[Json]:
         """Describe the manifests below a target, local or not (``Manifests`` of list and inspect)."""
-        return [await self._manifest(target, desc) async for desc in self._room.resolver.manifests(target)]
+        return [await self._manifest(target, desc) async for desc in self._context.resolver.manifests(target)]
 
     async def _manifest(self, target: Descriptor, desc: Descriptor) -> Json:
-        image = await self._room.resolver.image(target, desc)
-        size = await documents.size(self._room.engine, desc.digest)
+        image = await self._context.resolver.image(target, desc)
+        size = await documents.size(self._context.engine, desc.digest)
         here, content = size is not None, size or 0
         available = here
         if here:
-            document = await documents.read(self._room.engine, desc)
+            document = await documents.read(self._context.engine, desc)
             for child in oci.children(document, desc.media_type):
-                if (size := await documents.size(self._room.engine, child.digest)) is not None:
+                if (size := await documents.size(self._context.engine, child.digest)) is not None:
                     content += size
                 elif not oci.is_foreign(child.media_type):
                     available = False
@@ -148,7 +151,7 @@ class LocalImages:
             entry["AttestationData"] = {"For": desc.annotations.get("vnd.docker.reference.digest", "")}
         elif image is not None or desc.platform is not None:
             platform = image.platform if image is not None else desc.platform
-            users = [u.id for u in self._room.users() if (u.image_manifest or {}).get("digest") == desc.digest]
+            users = [u.id for u in self._context.users() if (u.image_manifest or {}).get("digest") == desc.digest]
             entry["Kind"] = "image"
             entry["ImageData"] = {
                 "Platform": oci.platform_json(platform) if platform else {},
@@ -166,9 +169,9 @@ class LocalImages:
         """
         if platform and manifests:
             raise invalid("conflicting options: manifests and platform options cannot both be set")
-        record = await self._room.resolver.record(text)
-        image = await self._room.resolver.resolve(text, platform=platform)
-        group = await self._room.names.find_by_digest(record.target.digest)
+        record = await self._context.resolver.record(text)
+        image = await self._context.resolver.resolve(text, platform=platform)
+        group = await self._context.names.find_by_digest(record.target.digest)
         tags, digests = _names(group)
         index = oci.is_index(image.target.media_type)
         config = image.config
@@ -187,7 +190,7 @@ class LocalImages:
             "Architecture": config.get("architecture") or "",
             "Os": config.get("os") or "",
             "Size": await self._sizes.content(image) + (image.target.size if index else 0),
-            "GraphDriver": {"Data": None, "Name": self._room.engine.snapshots.snapshotter},
+            "GraphDriver": {"Data": None, "Name": self._context.engine.snapshots.snapshotter},
             "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
             "Metadata": {"LastTagTime": _time(updated)},
             "Descriptor": oci.to_json(image.manifest_descriptor if platform and index else image.target),
@@ -206,8 +209,8 @@ class LocalImages:
 
     async def history(self, text: str, *, platform: str | None = None) -> list[Json]:
         """Return the history, newest first. Steps of local parent images have their ids."""
-        record = await self._room.resolver.record(text)
-        image = await self._room.resolver.resolve(text, platform=platform)
+        record = await self._context.resolver.record(text)
+        image = await self._context.resolver.resolve(text, platform=platform)
         sizes = [await self._sizes.snapshot(chain) or 0 for chain in oci.chain_ids(image.diff_ids)]
         rows: list[Json] = []
         for step in image.config.get("history") or ():
@@ -230,10 +233,10 @@ class LocalImages:
             if current is None:
                 break
             row["Id"] = current.target.digest
-            tags, _ = _names(await self._room.names.find_by_digest(current.target.digest))
+            tags, _ = _names(await self._context.names.find_by_digest(current.target.digest))
             row["Tags"] = tags or None
             parent = current.labels.get(PARENT_LABEL, "")
-            parents = await self._room.names.find_by_digest(parent) if parent else []
+            parents = await self._context.names.find_by_digest(parent) if parent else []
             current = parents[0] if parents else None
         return rows
 
@@ -243,18 +246,18 @@ class LocalImages:
         """:raises WharfError: NOT_FOUND; INVALID_ARGUMENT for a name that could be taken for a digest."""
         if reference.familiar_name == "sha256":
             raise invalid("refusing to create an ambiguous tag using digest algorithm as name")
-        record = await self._room.resolver.record(text)
+        record = await self._context.resolver.record(text)
         named = replace(record, name=str(reference.tagged()), created_at_ns=0, updated_at_ns=0)
-        await self._room.names.assign(named)
-        await self._room.publish_with_labels("tag", record.target.digest, reference.tagged().familiar)
+        await self._context.names.assign(named)
+        await self._context.publish_with_labels("tag", record.target.digest, reference.tagged().familiar)
 
     async def children(self, digest: str) -> list[str]:
         """Return the ids of child images: by the parent label of build steps, or because their first layers are
         equal."""
-        records = await self._room.names.all()
+        records = await self._context.names.all()
         try:
-            of = await self._room.names.find_by_digest(digest)
-            base = (await self._room.resolver.resolve_record(of[0])).diff_ids if of else ()
+            of = await self._context.names.find_by_digest(digest)
+            base = (await self._context.resolver.resolve_record(of[0])).diff_ids if of else ()
         except WharfError as error:
             if error.kind is not Kind.NOT_FOUND:
                 raise
@@ -266,7 +269,7 @@ class LocalImages:
             if record.labels.get(PARENT_LABEL) == digest:
                 found[record.target.digest] = None
             elif base:
-                async for image in self._room.resolver.platforms(record):
+                async for image in self._context.resolver.platforms(record):
                     if len(image.diff_ids) > len(base) and image.diff_ids[: len(base)] == base:
                         found[record.target.digest] = None
                 await asyncio.sleep(0)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from api_models.filters import Filters
 from engine.api.types import Descriptor, ImageRecord, Platform
 from engine.common.errors import WharfError, conflict
-from server.images.context import Room
+from server.images.context import ImageContext
 from server.images.filters import PRUNE_FILTERS, selector
 from server.images.local import LocalImages
 from server.images.model import PARENT_LABEL, dangling_name, is_dangling, mounted, no_such_image, short_id
@@ -31,8 +31,8 @@ def _conflict(reference: str, reason: str, *, hard: bool = False) -> WharfError:
 
 
 class Removal:
-    def __init__(self, room: Room, local: LocalImages, sizes: Sizes, downloads: Downloads) -> None:
-        self._room = room
+    def __init__(self, context: ImageContext, local: LocalImages, sizes: Sizes, downloads: Downloads) -> None:
+        self._context = context
         self._local = local
         self._sizes = sizes
         self._downloads = downloads
@@ -45,8 +45,8 @@ class Removal:
 
         :raises WharfError: NOT_FOUND; CONFLICT in dockerd's words if it is in use or has other names.
         """
-        names = self._room.names
-        record = await self._room.resolver.record(text)
+        names = self._context.names
+        record = await self._context.resolver.record(text)
         digest = record.target.digest
         group = await names.find_by_digest(digest)
         parsed = parse_any(text) if not text.startswith("moby-dangling@") else DigestReference(digest)
@@ -61,7 +61,7 @@ class Removal:
             raise no_such_image(parsed)
         if len(same) != len(group):
             return [line for one in same for line in await self._untag(one)]
-        users = self._room.users()
+        users = self._context.users()
         user = next((user for user in users if user.image_id == digest or digest in mounted(user)), None)
         if user is not None:
             familiar = parsed.tagged().familiar
@@ -80,31 +80,31 @@ class Removal:
 
         :raises WharfError: NOT_FOUND for a missing image or platform; CONFLICT for one in use.
         """
-        room = self._room
-        record = await room.resolver.record(text)
+        context = self._context
+        record = await context.resolver.record(text)
         lines: Lines = []
         for platform in platforms:
-            image = await room.resolver.resolve_record(record, platform, text=text)
+            image = await context.resolver.resolve_record(record, platform, text=text)
             manifest = image.manifest_descriptor.digest
             if manifest == record.target.digest:
                 return await self._remove_image(
-                    manifest, await room.names.find_by_digest(manifest), force=force, prune=False, several=False
+                    manifest, await context.names.find_by_digest(manifest), force=force, prune=False, several=False
                 )
-            for user in room.users():
+            for user in context.users():
                 if not force and user.image_id == image.id and (user.image_manifest or {}).get("digest") == manifest:
                     reason = f"container {user.id[:12]} is using its referenced image {short_id(image.id)}"
                     raise _conflict(text, reason)
             await self._remove_labels(record.target, manifest)
-            room.resolver.forget(record.target.digest)
+            context.resolver.forget(record.target.digest)
             self._sizes.forget()
             await self._collect()
-            if not await documents.has(room.engine, manifest):
+            if not await documents.has(context.engine, manifest):
                 lines.append({"Deleted": manifest})
         return lines
 
     async def _remove_labels(self, index: Descriptor, child: str) -> None:
         """Remove the labels by which an index, or an index below it, refers to a manifest."""
-        engine = self._room.engine
+        engine = self._context.engine
         if not oci.is_index(index.media_type) or not await documents.has(engine, index.digest):
             return
         info = await engine.content.info(index.digest)
@@ -117,20 +117,20 @@ class Removal:
             await self._remove_labels(nested, child)
 
     async def _untag(self, record: ImageRecord) -> Lines:
-        await self._room.names.delete(record.name)
+        await self._context.names.delete(record.name)
         name = parse_canonical(record.name)
         familiar = name.familiar if name is not None else record.name
-        self._room.publish("untag", record.target.digest, familiar)
+        self._context.publish("untag", record.target.digest, familiar)
         return [{"Untagged": familiar}]
 
     def _check(self, digest: str, group: list[ImageRecord], *, force: bool, several: bool) -> None:
         shown = short_id(digest)
-        users = [user for user in self._room.users() if user.image_id == digest]
+        users = [user for user in self._context.users() if user.image_id == digest]
         for user in users:
             if user.state.running:
                 raise _conflict(shown, f"image is being used by running container {user.id[:12]}", hard=True)
         if not force:
-            for user in self._room.users():
+            for user in self._context.users():
                 if user.image_id == digest:
                     raise _conflict(shown, f"image is being used by stopped container {user.id[:12]}")
                 if digest in mounted(user):
@@ -148,14 +148,14 @@ class Removal:
         children = [c for c in await self._named_children(digest) if c != digest]
         if children and not force:
             # It is the parent of other images: delete only its names.
-            await self._room.names.ensure_dangling(group[0])
+            await self._context.names.ensure_dangling(group[0])
             for record in group:
                 if not is_dangling(record):
                     lines += await self._untag(record)
             return lines
         for record in group:
             if is_dangling(record):
-                await self._room.names.delete(record.name)
+                await self._context.names.delete(record.name)
             else:
                 lines += await self._untag(record)
         self._removed(digest)
@@ -165,28 +165,28 @@ class Removal:
         return lines
 
     async def _named_children(self, digest: str) -> list[str]:
-        records = await self._room.names.all()
+        records = await self._context.names.all()
         return [r.target.digest for r in records if r.labels.get(PARENT_LABEL) == digest]
 
     async def _parents(self, digest: str) -> Lines:
         """Remove intermediate images without names that only this image needed."""
         lines: Lines = []
         while digest:
-            group = await self._room.names.find_by_digest(digest)
-            used = any(user.image_id == digest or digest in mounted(user) for user in self._room.users())
+            group = await self._context.names.find_by_digest(digest)
+            used = any(user.image_id == digest or digest in mounted(user) for user in self._context.users())
             if not group or used or not all(is_dangling(r) for r in group) or await self._named_children(digest):
                 break
             for record in group:
-                await self._room.names.delete(record.name)
+                await self._context.names.delete(record.name)
             self._removed(digest)
             lines.append({"Deleted": digest})
             digest = group[0].labels.get(PARENT_LABEL, "")
         return lines
 
     def _removed(self, digest: str) -> None:
-        self._room.resolver.forget(digest)
+        self._context.resolver.forget(digest)
         self._sizes.forget()
-        self._room.publish("delete", digest, digest)
+        self._context.publish("delete", digest, digest)
 
     # prune
 
@@ -207,8 +207,8 @@ class Removal:
     async def _prune(self, filters: Filters) -> dict[str, object]:
         only_dangling = filters.flag("dangling", default=True)
         rest = Filters({key: filters.get(key) for key in filters if key != "dangling"})
-        test = await selector(self._room.resolver, rest)
-        names = await self._room.names.all()
+        test = await selector(self._context.resolver, rest)
+        names = await self._context.names.all()
         chosen: dict[str, ImageRecord] = {}
         for record in names:
             if (not only_dangling or is_dangling(record)) and await test(record):
@@ -221,13 +221,13 @@ class Removal:
                 continue
             before |= await self._sizes.below(record.target)
             digest = record.target.digest
-            left = [r for r in await self._room.names.find_by_digest(digest) if r.name != record.name]
-            await self._room.names.delete(record.name)
+            left = [r for r in await self._context.names.find_by_digest(digest) if r.name != record.name]
+            await self._context.names.delete(record.name)
             name = parse_canonical(record.name)
             untagged = digest if is_dangling(record) else name.familiar if name is not None else record.name
             deleted.append({"Untagged": untagged})
             if not is_dangling(record):
-                self._room.publish("untag", digest, untagged)
+                self._context.publish("untag", digest, untagged)
             if not left:
                 self._removed(digest)
         if chosen:
@@ -235,12 +235,12 @@ class Removal:
             await self._collect()
         reclaimed = 0
         for digest, size in before.items():
-            if not await documents.has(self._room.engine, digest):
+            if not await documents.has(self._context.engine, digest):
                 deleted.append({"Deleted": digest})
                 reclaimed += size
         if not list(rest):  # a target without documents here matches no filter
             reclaimed += await self._downloads.discard_stale()
-        self._room.bus.publish("image", "prune", "", {"reclaimed": str(reclaimed)})
+        self._context.bus.publish("image", "prune", "", {"reclaimed": str(reclaimed)})
         return {"ImagesDeleted": deleted or None, "SpaceReclaimed": reclaimed}
 
     def _unused(self, names: Sequence[ImageRecord], chosen: Mapping[str, ImageRecord]) -> dict[str, ImageRecord]:
@@ -248,7 +248,7 @@ class Removal:
         created by id or digest keeps the last of the image's names."""
         left = dict(chosen)
         used: set[str] = set()
-        for user in self._room.users():
+        for user in self._context.users():
             for digest in mounted(user):
                 left = {name: record for name, record in left.items() if record.target.digest != digest}
             left.pop(dangling_name(user.image_id), None)
@@ -274,7 +274,7 @@ class Removal:
         return left
 
     async def _collect(self) -> None:
-        async with self._room.engine.leases.acquire(sync=True):
+        async with self._context.engine.leases.acquire(sync=True):
             pass
 
 

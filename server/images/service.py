@@ -9,7 +9,7 @@ from engine.common.errors import Kind, WharfError
 from server.events.bus import EventBus
 from server.images import creation, rootfs
 from server.images.archive import loading, saving
-from server.images.context import ApplyChanges, Room
+from server.images.context import ApplyChanges, ImageContext
 from server.images.local import LocalImages
 from server.images.model import PARENT_LABEL, Image, Users
 from server.images.names import Names
@@ -53,18 +53,18 @@ class Images:
     ) -> None:
         names = Names(engine)
         unpacker = Unpacker(engine)
-        self._room = Room(engine, names, Resolver(engine, names), bus, users, unpacker, apply_changes)
+        self._context = ImageContext(engine, names, Resolver(engine, names), bus, users, unpacker, apply_changes)
         sizes = Sizes(engine, unpacker)
-        self.local = LocalImages(self._room, sizes)
-        self.transfer = Transfer(self._room, registries or Settings())
-        self.removal = Removal(self._room, self.local, sizes, self.transfer.downloads)
+        self.local = LocalImages(self._context, sizes)
+        self.transfer = Transfer(self._context, registries or Settings())
+        self.removal = Removal(self._context, self.local, sizes, self.transfer.downloads)
 
     async def start(self) -> None:
-        await self._room.names.start()
+        await self._context.names.start()
 
     async def stop(self) -> None:
-        await self._room.unpacker.stop()
-        await self._room.names.stop()
+        await self._context.unpacker.stop()
+        await self._context.names.stop()
 
     # for containers
 
@@ -73,14 +73,14 @@ class Images:
 
         :raises WharfError: NOT_FOUND "No such image: …"; INVALID_ARGUMENT for an invalid reference or platform.
         """
-        return await self._room.resolver.resolve(ref, platform=platform)
+        return await self._context.resolver.resolve(ref, platform=platform)
 
     async def rootfs(self, image: Image, key: str, *, labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
         """Create a writable root file system ``key``; the caller removes the snapshot.
 
         :raises WharfError: ALREADY_EXISTS: the key is in use; NOT_FOUND: a layer's blob is missing.
         """
-        return await rootfs.prepare(self._room.engine, image, key, labels)
+        return await rootfs.prepare(self._context.engine, image, key, labels)
 
     async def children(self, digest: str) -> list[str]:
         """Return the ids of child images."""
@@ -91,7 +91,7 @@ class Images:
 
         :raises WharfError: INVALID_ARGUMENT for an instruction that is not allowed.
         """
-        return await self._room.apply_changes(config, changes)
+        return await self._context.apply_changes(config, changes)
 
     # archives
 
@@ -99,7 +99,7 @@ class Images:
         """``docker load``: return the messages of the stream."""
         report = Report()
         wanted = oci.parse_platform(platform) if platform else None
-        return report.run(loading.load_archive(self._room, body, report, platform=wanted))
+        return report.run(loading.load_archive(self._context, body, report, platform=wanted))
 
     async def save(self, names: Sequence[str], *, platform: str | None = None) -> AsyncIterator[bytes]:
         """``docker save``: check that all content is local, then return the archive's bytes.
@@ -107,10 +107,10 @@ class Images:
         :raises WharfError: NOT_FOUND.
         """
         wanted = oci.parse_platform(platform) if platform else None
-        images = await saving.select_images(self._room, names)
+        images = await saving.select_images(self._context, names)
         for record, _ in images:
-            await self._room.resolver.resolve_record(record, wanted)
-        return saving.save(self._room, images, platform=wanted)
+            await self._context.resolver.resolve_record(record, wanted)
+        return saving.save(self._context, images, platform=wanted)
 
     def import_(
         self,
@@ -127,7 +127,7 @@ class Images:
         wanted = oci.parse_platform(platform) if platform else None
         return report.run(
             creation.import_image(
-                self._room, body, report, reference=reference, message=message, changes=changes, platform=wanted
+                self._context, body, report, reference=reference, message=message, changes=changes, platform=wanted
             )
         )
 
@@ -172,7 +172,7 @@ class Images:
     async def is_built(self, digest: str, tags: Sequence[str]) -> bool:
         """Whether the target already has these names, or any name if none are given: then :meth:`built` changes
         nothing."""
-        names = self._room.names
+        names = self._context.names
         if not tags:
             return bool(await names.find_by_digest(digest))
         found = [await names.get(str(reference.tagged())) for reference in creation.names_of(tags)]
@@ -181,19 +181,19 @@ class Images:
     async def built(self, target: Descriptor, tags: Sequence[str], *, parent: str = "") -> None:
         """Name the result of a build, whose documents are in the store under a lease; without tags it becomes a
         dangling image."""
-        self._room.resolver.forget(target.digest)
+        self._context.resolver.forget(target.digest)
         labels = {PARENT_LABEL: parent} if parent else {}
         references = creation.names_of(tags)
-        await creation.name_image(self._room, target, references, labels)
-        await self._room.publish_with_labels("create", target.digest, target.digest)
+        await creation.name_image(self._context, target, references, labels)
+        await self._context.publish_with_labels("create", target.digest, target.digest)
         for reference in references:
-            await self._room.publish_with_labels("tag", target.digest, reference.tagged().familiar)
+            await self._context.publish_with_labels("tag", target.digest, reference.tagged().familiar)
 
     def archive(self, target: Descriptor, tags: Sequence[str]) -> AsyncIterator[bytes]:
         """Save an image, which may lack a name, under these names as :meth:`save` does."""
         names = creation.names_of(tags)
         records = [(ImageRecord(str(name.tagged()), target), name.tagged()) for name in names]
-        return saving.save(self._room, records or [(ImageRecord(target.digest, target), None)], quiet=True)
+        return saving.save(self._context, records or [(ImageRecord(target.digest, target), None)], quiet=True)
 
     async def repository(self, ref: str, ask: Ask) -> Repository:
         """Return a repository for reading: an async context manager."""
@@ -233,7 +233,7 @@ class Images:
         image: Image | None = None
         if image_id:
             try:
-                image = await self._room.resolver.resolve(image_id, platform=platform)
+                image = await self._context.resolver.resolve(image_id, platform=platform)
             except WharfError as error:
                 if error.kind is not Kind.NOT_FOUND:
                     raise
@@ -241,7 +241,7 @@ class Images:
                     Kind.NOT_FOUND, f"failed to commit: the container's image {image_id} is gone"
                 ) from None
         target = await creation.commit_snapshot(
-            self._room,
+            self._context,
             key,
             image,
             config=config,
@@ -250,8 +250,8 @@ class Images:
             created_by=created_by,
             reference=reference,
         )
-        self._room.resolver.forget(target.digest)
-        await self._room.publish_with_labels("create", target.digest, target.digest)
+        self._context.resolver.forget(target.digest)
+        await self._context.publish_with_labels("create", target.digest, target.digest)
         if reference is not None:
-            await self._room.publish_with_labels("tag", target.digest, reference.tagged().familiar)
+            await self._context.publish_with_labels("tag", target.digest, reference.tagged().familiar)
         return target.digest

@@ -6,7 +6,7 @@ from typing import Any
 from engine.api.types import Descriptor, ImageRecord
 from engine.common import jsontext, limits
 from engine.common.errors import Kind, WharfError, invalid, not_found
-from server.images.context import Room
+from server.images.context import ImageContext
 from server.images.model import no_such_image
 from server.registry import documents, oci
 from server.registry.auth import ANONYMOUS, Credentials
@@ -23,10 +23,10 @@ from server.registry.responses import RegistryError, limited
 class Transfer:
     """``settings`` may be replaced while the daemon runs (SIGHUP)."""
 
-    def __init__(self, room: Room, settings: Settings) -> None:
-        self._room = room
+    def __init__(self, context: ImageContext, settings: Settings) -> None:
+        self._context = context
         self.settings = settings
-        self.downloads = Downloads(room.engine, limit=settings.downloads, attempts=settings.attempts)
+        self.downloads = Downloads(context.engine, limit=settings.downloads, attempts=settings.attempts)
 
     # pull
 
@@ -51,18 +51,20 @@ class Transfer:
     async def _pull_one(
         self, repository: Repository, reference: Reference, report: Report, platform: str | None
     ) -> None:
-        room = self._room
-        wanted = oci.parse_platform(platform) if platform else room.resolver.host
+        context = self._context
+        wanted = oci.parse_platform(platform) if platform else context.resolver.host
         name = str(reference)
-        async with room.engine.leases.acquire():
-            puller = Puller(room.engine, self.downloads, repository, report, wanted=wanted, exact=platform is not None)
+        async with context.engine.leases.acquire():
+            puller = Puller(
+                context.engine, self.downloads, repository, report, wanted=wanted, exact=platform is not None
+            )
             pulled = await puller.run(reference)
-            room.resolver.forget(pulled.target.digest)
-            changed = await room.names.assign(ImageRecord(name, pulled.target))
+            context.resolver.forget(pulled.target.digest)
+            changed = await context.names.assign(ImageRecord(name, pulled.target))
         await report.status(f"Digest: {pulled.target.digest}")
         word = "Downloaded newer image" if changed else "Image is up to date"
         await report.status(f"Status: {word} for {reference.familiar}")
-        await room.publish_with_labels("pull", reference.familiar, reference.familiar_name)
+        await context.publish_with_labels("pull", reference.familiar, reference.familiar_name)
 
     # push
 
@@ -81,7 +83,7 @@ class Transfer:
         """Return the local tags of a repository. NOT_FOUND if there are none."""
         names = sorted(
             record.name
-            for record in await self._room.names.all()
+            for record in await self._context.names.all()
             if (name := parse_canonical(record.name)) is not None and name.name == reference.name and name.tag
         )
         if not names:
@@ -91,20 +93,20 @@ class Transfer:
     async def _push_one(
         self, reference: Reference, report: Report, credentials: Credentials, platform: str | None
     ) -> None:
-        room = self._room
-        record = await room.names.get(str(reference))
+        context = self._context
+        record = await context.names.get(str(reference))
         if record is None:
             if not reference.tag:
                 raise no_such_image(reference)
             await self._tags(reference)
             raise not_found(f"tag does not exist: {reference.familiar}")
-        async with room.engine.leases.acquire():
+        async with context.engine.leases.acquire():
             target = await self._pushable(record, platform, report)
             await self.push_target(reference, target, report, credentials)
         if reference.tag:
             await report.status(f"{reference.tag}: digest: {target.digest} size: {target.size}")
         await report.aux({"Tag": reference.tag, "Digest": target.digest, "Size": target.size})
-        await room.publish_with_labels("push", reference.familiar, reference.familiar_name)
+        await context.publish_with_labels("push", reference.familiar, reference.familiar_name)
 
     async def push_target(
         self, reference: Reference, target: Descriptor, report: Report, credentials: Credentials
@@ -112,7 +114,7 @@ class Transfer:
         """Push a target under a tag, or by digest only. The caller holds its content by a lease."""
         async with Repository(self.settings, reference, credentials, push=True) as repository:
             try:
-                pusher = Pusher(self._room.engine, repository, report, limit=self.settings.uploads)
+                pusher = Pusher(self._context.engine, repository, report, limit=self.settings.uploads)
                 await pusher.run(target, reference.tag or target.digest)
             except RegistryError as error:
                 raise _push_error(error) from None
@@ -122,9 +124,9 @@ class Transfer:
         target = record.target
         if not oci.is_index(target.media_type):
             if platform:
-                await self._room.resolver.resolve_record(record, oci.parse_platform(platform), text=record.name)
+                await self._context.resolver.resolve_record(record, oci.parse_platform(platform), text=record.name)
             return target
-        resolver = self._room.resolver
+        resolver = self._context.resolver
         if platform:
             image = await resolver.resolve_record(record, oci.parse_platform(platform), text=record.name)
             return image.manifest_descriptor
@@ -150,7 +152,7 @@ class Transfer:
         return plain
 
     async def _whole(self, desc: Descriptor) -> bool:
-        engine = self._room.engine
+        engine = self._context.engine
         if not await documents.has(engine, desc.digest):
             return False
         children = oci.children(await documents.read(engine, desc), desc.media_type)

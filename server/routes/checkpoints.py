@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api_models.container import CheckpointRequest
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.model import Container
 from server.containers.run import checkpoint
 from server.containers.service import Containers
@@ -15,11 +15,11 @@ from server.http.answers import json_answer, no_content
 from server.http.routing import ApiRoute
 
 
-def _get_container(request: Request) -> tuple[Room, Container, str]:
+def _get_container(request: Request) -> tuple[ContainerContext, Container, str]:
     containers: Containers = request.app.state.services.containers
-    checkpoint.check_enabled(containers.room)
+    checkpoint.check_enabled(containers.context)
     key: str = request.path_params["name"]
-    return containers.room, containers.get(key), key
+    return containers.context, containers.get(key), key
 
 
 async def listing(request: Request) -> Response:
@@ -28,10 +28,10 @@ async def listing(request: Request) -> Response:
 
 
 async def create(request: Request) -> Response:
-    room, container, key = _get_container(request)
+    context, container, key = _get_container(request)
     wanted = await params.body(request, CheckpointRequest)
     leave = not wanted.exit
-    await checkpoint.create(room, container, key, wanted.checkpoint_id, wanted.checkpoint_dir, leave=leave)
+    await checkpoint.create(context, container, key, wanted.checkpoint_id, wanted.checkpoint_dir, leave=leave)
     return Response(status_code=201)
 
 

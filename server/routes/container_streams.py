@@ -104,14 +104,14 @@ async def attach_websocket(request: Request) -> Response | None:
 async def resize(request: Request) -> Response:
     height, width = read_size(request)
     containers = _containers(request)
-    await resize_container(containers.room, containers.get(request.path_params["name"]), height, width)
+    await resize_container(containers.context, containers.get(request.path_params["name"]), height, width)
     return Response(b"", 200)
 
 
 async def top(request: Request) -> Response:
     containers = _containers(request)
     container = containers.get(request.path_params["name"])
-    return json_answer(await top_container(containers.room, container, params.text(request, "ps_args")))
+    return json_answer(await top_container(containers.context, container, params.text(request, "ps_args")))
 
 
 async def stats(request: Request) -> Response:
@@ -129,7 +129,7 @@ async def update(request: Request) -> Response:
     wanted = await params.record(request, UpdateRequest)
     containers = _containers(request)
     container = containers.get(request.path_params["name"])
-    warnings = await update_container(containers.room, container, wanted, wanted.restart_policy)
+    warnings = await update_container(containers.context, container, wanted, wanted.restart_policy)
     return json_answer({"Warnings": list(warnings) or None})
 
 

@@ -60,7 +60,7 @@ async def create(request: Request) -> Response:
     containers = _containers(request)
     host = compat.default_network(host, endpoints)
     if not params.has(request, changes.CGROUPNS_DEFAULT):
-        host = compat.share_cgroups(host, cgroup_v2=containers.room.limits.unified)
+        host = compat.share_cgroups(host, cgroup_v2=containers.context.limits.unified)
     deprecated = ""
     if params.has(request, changes.ENDPOINT_MAC_ADDRESS):
         config, deprecated = compat.move_mac_address(config, host, endpoints)

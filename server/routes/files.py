@@ -10,7 +10,7 @@ from api_models.times import rfc3339
 from engine.common.errors import invalid
 from server.containers.archive import service
 from server.containers.archive.tree import PathStat
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.model import Container
 from server.containers.service import Containers
 from server.http import params
@@ -22,9 +22,9 @@ from server.http.streams import byte_stream
 STAT_HEADER = "X-Docker-Container-Path-Stat"
 
 
-def _get_container(request: Request) -> tuple[Room, Container]:
+def _get_container(request: Request) -> tuple[ContainerContext, Container]:
     containers: Containers = request.app.state.services.containers
-    return containers.room, containers.get(_key(request))
+    return containers.context, containers.get(_key(request))
 
 
 def _key(request: Request) -> str:
@@ -51,20 +51,20 @@ def _stat_header(found: PathStat) -> dict[str, str]:
 
 
 async def head(request: Request) -> Response:
-    room, container = _get_container(request)
-    return Response(headers=_stat_header(await service.stat_path(room, container, _key(request), _path(request))))
+    context, container = _get_container(request)
+    return Response(headers=_stat_header(await service.stat_path(context, container, _key(request), _path(request))))
 
 
 async def get(request: Request) -> Response:
-    room, container = _get_container(request)
-    found, packed = await service.get(room, container, _key(request), _path(request))
+    context, container = _get_container(request)
+    found, packed = await service.get(context, container, _key(request), _path(request))
     return byte_stream(packed, media_type="application/x-tar", headers=_stat_header(found))
 
 
 async def put(request: Request) -> Response:
-    room, container = _get_container(request)
+    context, container = _get_container(request)
     await service.put(
-        room,
+        context,
         container,
         _key(request),
         _path(request),
@@ -76,13 +76,13 @@ async def put(request: Request) -> Response:
 
 
 async def export(request: Request) -> Response:
-    room, container = _get_container(request)
-    return byte_stream(await service.export(room, container))
+    context, container = _get_container(request)
+    return byte_stream(await service.export(context, container))
 
 
 async def changes(request: Request) -> Response:
-    room, container = _get_container(request)
-    return json_answer(await service.diff(room, container) or None)
+    context, container = _get_container(request)
+    return json_answer(await service.diff(context, container) or None)
 
 
 routes: Sequence[ApiRoute] = (

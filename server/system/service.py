@@ -110,7 +110,7 @@ class System:
 
     async def info(self) -> dict[str, Any]:
         """``GET /info`` in its newest form."""
-        room = self._containers.room
+        context = self._containers.context
         states = Counter(container.state.word for container in self._containers.registry)
         running = states["running"] + states["restarting"]
         config = self.config
@@ -126,20 +126,20 @@ class System:
             "RegistryConfig": info.registries(config),
             "Swarm": info.swarm(),
             "FirewallBackend": {"Driver": "nftables"},
-            "DiscoveredDevices": await asyncio.to_thread(devicerequests.discovered, room.settings.cdi_spec_dirs),
+            "DiscoveredDevices": await asyncio.to_thread(devicerequests.discovered, context.settings.cdi_spec_dirs),
             "Containerd": {
                 "Address": self._engine.address.removeprefix("unix://"),
                 "Namespaces": {"Containers": self._engine.namespace, "Plugins": ""},
             },
-            "Warnings": [*info.open_doors(config), *self._probe.warnings, *info.limit_warnings(room.limits)] or None,
+            "Warnings": [*info.open_doors(config), *self._probe.warnings, *info.limit_warnings(context.limits)] or None,
         }
         for part in (
             info.storage(config, self._snapshotter),
-            info.limits(room.limits),
+            info.limits(context.limits),
             info.host_facts(self._facts),
             info.process(config, self._bus.listeners),
             info.configured(config),
-            await info.runtimes(room.runtimes.paths(), room.runtimes.default, self._features),
+            await info.runtimes(context.runtimes.paths(), context.runtimes.default, self._features),
             info.commits((await self._engine.version()).revision, self._probe, self._facts),
         ):
             document |= part

@@ -27,7 +27,7 @@ from server.builder.session.pb import gateway_pb2, ops_pb2, worker_pb2
 from server.builder.session.session import Session, Sessions
 from server.builder.session.tunnel import carry
 from server.builder.sources.caches import Caches, refuse_exports
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.registry import oci
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Control:
 
     def __init__(
         self,
-        room: Room,
+        container_context: ContainerContext,
         jobs: Jobs,
         sessions: Sessions,
         solve: FrontendSolve,
@@ -74,7 +74,7 @@ class Control:
         history: History,
         caches: Caches,
     ) -> None:
-        self._room, self._jobs, self._sessions = room, jobs, sessions
+        self._container_context, self._jobs, self._sessions = container_context, jobs, sessions
         self._front, self._exporters, self._workers = solve, exporters, workers
         self._usage, self._prune, self._history = usage, prune, history
         self._caches = caches
@@ -96,7 +96,7 @@ class Control:
             _check_count(request)
         except WharfError as error:
             raise with_details(error) from error
-        job = Job(request.Ref, request.Session, request, BuildLease(self._room))
+        job = Job(request.Ref, request.Session, request, BuildLease(self._container_context))
         job.lifetime.at_end(job.lease.close)
         await self._jobs.add(job)
         self._history.started(job)

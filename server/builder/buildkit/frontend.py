@@ -32,7 +32,7 @@ from server.builder.solver.solve import Solver
 from server.builder.sources.bases import Bases
 from server.builder.sources.remotes import Remote
 from server.builder.sources.sources import Sources
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.registry import oci
 
 
@@ -40,7 +40,7 @@ from server.registry import oci
 class Frontend:
     """Runs one solve of ``dockerfile.v0`` for a job."""
 
-    room: Room
+    container_context: ContainerContext
     images: Images
     builder: Builder
     job: Job
@@ -139,7 +139,7 @@ class Frontend:
         no_cache = options.get("no-cache")
         bases = Bases(
             self.images,
-            self.room.engine,
+            self.container_context.engine,
             self.job,
             self.sources,
             pull=options.get("image-resolve-mode") == "pull",
@@ -169,7 +169,7 @@ class Frontend:
         options = self.options
         epoch = options.get("build-arg:SOURCE_DATE_EPOCH", "")
         epoch_ns = int(epoch) * 10**9 if epoch.isdigit() else None
-        runner = TaskRunner(self.room, limits(options))
+        runner = TaskRunner(self.container_context, limits(options))
         base_snapshots = BaseSnapshots(bases.unpack)
         solver = Solver(self.builder, self.sources, runner, progress, epoch_ns, self.imports, base_snapshots)
         self.job.solvers.append(solver)

@@ -27,7 +27,7 @@ from server.builder.sources.caches import Caches
 from server.builder.sources.mirrors import Mirrors
 from server.builder.sources.remotes import Remote
 from server.builder.sources.sources import Sources
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.messages import Progress
 
 
@@ -36,7 +36,7 @@ class BuildKit:
 
     def __init__(
         self,
-        room: Room,
+        container_context: ContainerContext,
         images: Images,
         builder: Builder,
         contexts: Contexts,
@@ -48,15 +48,20 @@ class BuildKit:
         version: str,
         host_gateway: Callable[[], str],
     ) -> None:
-        self._room, self._images, self._builder, self._uploads = room, images, builder, contexts
+        self._container_context, self._images, self._builder, self._uploads = (
+            container_context,
+            images,
+            builder,
+            contexts,
+        )
         self._usage, self._prune = usage, prune
         self._worker_id, self._version, self._host_gateway = worker_id, version, host_gateway
         self.mirrors = Mirrors(os.path.join(root, "mirrors"), builder.cache)
         self._sessions = Sessions()
         self._history = History(Records(os.path.join(root, "history.db")))
-        self._caches = Caches(room.engine, images)
+        self._caches = Caches(container_context.engine, images)
         self._jobs = Jobs(self._history.contains, self._history.jobs)
-        self._files = Files(room.engine)
+        self._files = Files(container_context.engine)
         self._server: Server | None = None
         self._control: Control | None = None
         self._post_build: PostBuild | None = None
@@ -75,11 +80,11 @@ class BuildKit:
         """Control, created on first use."""
         if self._control is None:
             self._control = Control(
-                self._room,
+                self._container_context,
                 self._jobs,
                 self._sessions,
                 self._solve,
-                Exporters(self._room.engine, self._images, self._files, self._builder.scratch),
+                Exporters(self._container_context.engine, self._images, self._files, self._builder.scratch),
                 self._workers,
                 self._usage,
                 self._prune,
@@ -97,7 +102,7 @@ class BuildKit:
             )
             self._server = Server()
             self._server.add(control_pb2.DESCRIPTOR.services_by_name["Control"], control, dict)
-            blobs = Blobs(self._history, self._room.engine.content)
+            blobs = Blobs(self._history, self._container_context.engine.content)
             self._server.add(content_pb2.DESCRIPTOR.services_by_name["Content"], blobs, dict)
             self._server.add(gateway_pb2.DESCRIPTOR.services_by_name["LLBBridge"], gateway, _build_id)
         return self._server
@@ -132,25 +137,25 @@ class BuildKit:
             imports = await self._caches.import_caches(job, session, options)
             # A gateway call runs in a task of its own, which must enter the build's lease.
             await job.lease.enter()
-            front = Frontend(self._room, self._images, self._builder, job, sources, options, imports)
+            front = Frontend(self._container_context, self._images, self._builder, job, sources, options, imports)
             return await front.solve()
 
     async def _ask(self, job: Job, options: dict[str, str]) -> Mapping[str, bytes]:
         session = await self._sessions.get(job.session)
         await job.lease.enter()
         async with Sources(session, self.mirrors, self._uploads, options, self._builder.scratch, job) as sources:
-            return await Frontend(self._room, self._images, self._builder, job, sources, options).ask()
+            return await Frontend(self._container_context, self._images, self._builder, job, sources, options).ask()
 
     async def _fetch(self, job: Job, remote: Remote) -> SolvedTarget:
         session = await self._sessions.get(job.session)
         job.lease.begin()
         async with Sources(session, self.mirrors, self._uploads, {}, self._builder.scratch, job) as sources:
             await job.lease.enter()
-            return await Frontend(self._room, self._images, self._builder, job, sources, {}).fetch(remote)
+            return await Frontend(self._container_context, self._images, self._builder, job, sources, {}).fetch(remote)
 
     async def _resolve(self, job: Job, ref: str, platform: str) -> tuple[str, bytes]:
         image = await self._images.resolve(ref, platform=platform or None)
-        config = await self._room.engine.content.read_all(image.manifest["config"]["digest"])
+        config = await self._container_context.engine.content.read_all(image.manifest["config"]["digest"])
         return image.target.digest, config
 
 

@@ -32,7 +32,7 @@ from server.builder.runner import TaskRunner
 from server.builder.solver.builder import Builder
 from server.builder.solver.errors import StepFailed, StepRefused
 from server.builder.solver.solve import Solver
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.images.model import Image, short_id
 from server.images.rootfs import unpack_image
 from server.messages import Progress, error_message
@@ -142,7 +142,7 @@ class ClassicBuild:
 
     def __init__(
         self,
-        room: Room,
+        container_context: ContainerContext,
         images: Images,
         builder: Builder,
         instruction_times: InstructionTimes,
@@ -152,9 +152,9 @@ class ClassicBuild:
         lifetime: Lifetime,
     ) -> None:
         """``lifetime``: of the context's files."""
-        self._room, self._images, self._builder = room, images, builder
+        self._container_context, self._images, self._builder = container_context, images, builder
         self._options, self._context, self._out, self._lifetime = options, context, out, lifetime
-        self._bases = Bases(images, room.engine, options, out)
+        self._bases = Bases(images, container_context.engine, options, out)
         self._results: dict[int, Result] = {}
         self._tasks: dict[int, asyncio.Task[Result]] = {}
         self._number = self._total = 0
@@ -173,7 +173,7 @@ class ClassicBuild:
         base_snapshots = BaseSnapshots(self._bases.unpack)
         candidates = self._times.candidates = await self._candidates()
         # The output shows every step with its image, so every stage must be solved (skip_sources=False).
-        runner, epoch_ns = TaskRunner(self._room, options.limits), self._epoch_ns
+        runner, epoch_ns = TaskRunner(self._container_context, options.limits), self._epoch_ns
         solver = Solver(
             self._builder, sources, runner, self._stream, epoch_ns, candidates, base_snapshots, skip_sources=False
         )
@@ -191,7 +191,7 @@ class ClassicBuild:
         found: list[HistoryCache] = []
         for ref in self._options.cache_from:
             with contextlib.suppress(WharfError):
-                found.append(HistoryCache(self._room.engine, await self._images.resolve(ref)))
+                found.append(HistoryCache(self._container_context.engine, await self._images.resolve(ref)))
         return found
 
     async def _all(self, file: Dockerfile, solver: Solver) -> None:
@@ -358,7 +358,7 @@ class ClassicBuild:
         documents = await self._documents(target)
         if options.squash and target.last is not None:
             result = self._results[id(target.last)]
-            documents = await squash(self._room.engine, documents, result, find_base(target.last))
+            documents = await squash(self._container_context.engine, documents, result, find_base(target.last))
         if options.labels:
             await self._stream.write(f" ---> {short_id(documents.id)}\n")
         base = self._bases.found
@@ -371,7 +371,7 @@ class ClassicBuild:
             descriptor = documents.target
         if not await self._images.is_built(descriptor.digest, options.tags):
             if image is None:
-                await store(self._room.engine, documents)
+                await store(self._container_context.engine, documents)
                 await self._times.save()
             await self._images.built(descriptor, options.tags)
         if options.quiet:

@@ -20,7 +20,7 @@ from engine.common.layers.diff import changes as tree_changes
 from engine.common.system import linux
 from server.containers.archive import changes, tree
 from server.containers.archive.tree import PathStat
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.model import Container
 from server.containers.mounts.mounting import NETWORK_FILES, open_below
 from server.containers.mounts.rootfs import mounts_of
@@ -51,17 +51,17 @@ class _Root:
 
 
 @asynccontextmanager
-async def _opened(room: Room, container: Container) -> AsyncIterator[_Root]:
+async def _opened(context: ContainerContext, container: Container) -> AsyncIterator[_Root]:
     """The container's root with everything mounted in it."""
     async with AsyncExitStack() as stack:
-        remap = room.remap_of(container)
+        remap = context.remap_of(container)
         place = await stack.enter_async_context(MountThread(container.id[:12], owner=remap.root if remap else None))
         # Also where files are only read: places for the mounts are made.
         stack.enter_context(container.layer.writing())
         try:
             fd = await place.run(_root_of_process, container)
         except ProcessLookupError:
-            fd = await place.run(os.open, await _mounted(room, container, place, stack), _ROOT)
+            fd = await place.run(os.open, await _mounted(context, container, place, stack), _ROOT)
         # Before the mounts go: a descriptor would keep them.
         stack.callback(os.close, fd)
         yield _Root(place, fd)
@@ -72,17 +72,17 @@ def _root_of_process(container: Container) -> int:
         return process.open("root", _ROOT)
 
 
-async def _mounted(room: Room, container: Container, place: MountThread, stack: AsyncExitStack) -> str:
+async def _mounted(context: ContainerContext, container: Container, place: MountThread, stack: AsyncExitStack) -> str:
     """The root of a container without a process, with its volumes and binds: its path in the place."""
-    remap = room.remap_of(container)
-    rootfs = await mounts_of(room, container)
+    remap = context.remap_of(container)
+    rootfs = await mounts_of(context, container)
     root = await place.mount(remap.map_mounts(rootfs) if remap else rootfs)
     for point in sorted(container.mounts.values(), key=lambda point: point.destination.count("/")):
         source, subpath = point.source, ""
         if point.kind == "volume":
             user = f"{container.id}-files"
-            source = await room.volumes.mount(point.name, user)
-            stack.push_async_callback(room.volumes.unmount, point.name, user)
+            source = await context.volumes.mount(point.name, user)
+            stack.push_async_callback(context.volumes.unmount, point.name, user)
             subpath = (point.spec.get("VolumeOptions") or {}).get("Subpath") or ""
         if point.kind in ("bind", "volume") and source:
             await place.run(_bind, root, source, subpath, point.destination, writable=point.rw)
@@ -120,21 +120,23 @@ def _bind(root: str, source: str, subpath: str, destination: str, *, writable: b
             linux.mount(None, f"/proc/self/fd/{tree}", None, flags, None)
 
 
-async def stat_path(room: Room, container: Container, key: str, path: str) -> PathStat:
+async def stat_path(context: ContainerContext, container: Container, key: str, path: str) -> PathStat:
     """One file. Raises NOT_FOUND in dockerd's words."""
-    async with _opened(room, container) as root:
+    async with _opened(context, container) as root:
         with _missing(key):
             return await root.place.run(tree.look, root.fd, path)
 
 
-async def get(room: Room, container: Container, key: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
+async def get(
+    context: ContainerContext, container: Container, key: str, path: str
+) -> tuple[PathStat, AsyncIterator[bytes]]:
     """A file or a directory as a tar. Raises NOT_FOUND in dockerd's words before anything is streamed."""
-    remap = room.remap_of(container)
+    remap = context.remap_of(container)
     maps = remap.maps if remap is not None else None
     described: list[PathStat] = []
 
     async def pieces() -> AsyncIterator[bytes]:
-        async with _opened(room, container) as root:
+        async with _opened(context, container) as root:
 
             def pack(out: Callable[[bytes], object]) -> None:
                 def found(entry: PathStat) -> None:
@@ -146,7 +148,7 @@ async def get(room: Room, container: Container, key: str, path: str) -> tuple[Pa
             with _missing(key):
                 async for piece in root.place.produce(pack):
                     yield piece
-        room.publish(container, "archive-path")
+        context.publish(container, "archive-path")
 
     # The file is opened once: for what is told ahead of the stream, and for the stream.
     stream = pieces()
@@ -155,7 +157,7 @@ async def get(room: Room, container: Container, key: str, path: str) -> tuple[Pa
 
 
 async def put(
-    room: Room,
+    context: ContainerContext,
     container: Container,
     key: str,
     path: str,
@@ -171,7 +173,7 @@ async def put(
     Raises NOT_FOUND and INVALID_ARGUMENT in dockerd's words, PERMISSION_DENIED where nothing may be written.
     """
     loop = asyncio.get_running_loop()
-    remap = room.remap_of(container)
+    remap = context.remap_of(container)
     maps = remap.maps if remap is not None else None
     stopped = False
 
@@ -181,7 +183,7 @@ async def put(
     def read(size: int) -> bytes:
         return asyncio.run_coroutine_threadsafe(more(), loop).result()
 
-    async with _opened(room, container) as root:
+    async with _opened(context, container) as root:
         try:
             with _missing(key):
                 point = await root.place.run(tree.extraction_point, root.fd, path)
@@ -203,7 +205,7 @@ async def put(
         except asyncio.CancelledError:
             stopped = True
             raise
-    room.publish(container, "extract-to-dir")
+    context.publish(container, "extract-to-dir")
 
 
 def _check_writable(container: Container, clean: str) -> None:
@@ -230,15 +232,15 @@ def _readable(rootfs: tuple[Mount, ...]) -> tuple[Mount, ...]:
     return (Mount("overlay", "overlay", options=(f"lowerdir={':'.join(found)}", "ro")),)
 
 
-async def export(room: Room, container: Container) -> AsyncIterator[bytes]:
+async def export(context: ContainerContext, container: Container) -> AsyncIterator[bytes]:
     """The root file system as a tar, without what is mounted into it."""
     if container.state.dead or container.state.removing:
         raise WharfError(Kind.CONFLICT, f"You cannot export container {container.id} which is Dead")
-    mounts = _readable(await mounts_of(room, container))
+    mounts = _readable(await mounts_of(context, container))
 
     async def shown(place: MountThread) -> str:
         # Where ids are mapped, processes see other owners than the image has.
-        if room.remap_of(container) is None:
+        if context.remap_of(container) is None:
             with suppress(OSError):
                 with process_of(container) as process:
                     return await place.bind_process_root(process)
@@ -249,22 +251,22 @@ async def export(room: Room, container: Container) -> AsyncIterator[bytes]:
             path = await shown(place)
             async for piece in place.produce(lambda out: tree.pack_root(path, out)):
                 yield piece
-        room.publish(container, "export")
+        context.publish(container, "export")
 
     return pieces()
 
 
-async def diff(room: Room, container: Container) -> list[dict[str, Any]]:
+async def diff(context: ContainerContext, container: Container) -> list[dict[str, Any]]:
     """The changes as the API lists them."""
-    rootfs = await mounts_of(room, container)
+    rootfs = await mounts_of(context, container)
     if rootfs[0].type == "overlay":
         upper, *lowers = layers(rootfs)
         found = await asyncio.to_thread(lambda: list(changes.of_overlay(upper, lowers)))
     else:
         key = f"{container.id}-diff"
-        below = await room.engine.snapshots.view(key, (await room.engine.snapshots.stat(container.id)).parent)
+        below = await context.engine.snapshots.view(key, (await context.engine.snapshots.stat(container.id)).parent)
         try:
             found = await asyncio.to_thread(lambda: list(tree_changes(below[0].source, rootfs[0].source)))
         finally:
-            await room.engine.snapshots.remove(key)
+            await context.engine.snapshots.remove(key)
     return [{"Path": f"/{change.path}", "Kind": change.kind.value} for change in found]

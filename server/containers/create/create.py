@@ -22,7 +22,7 @@ from engine.common.files.copyup import copy_up
 from engine.common.system import private
 from engine.common.threads import run_in_thread
 from engine.common.timeline import Timeline
-from server.containers.context import GC_ROOT, ROOT_LABEL, Room
+from server.containers.context import GC_ROOT, ROOT_LABEL, ContainerContext
 from server.containers.counts import check_counts
 from server.containers.create import validate
 from server.containers.create.defaults import adapt_host_config, command, hostname
@@ -55,7 +55,9 @@ class CreateRequest:
     plain_readonly: bool = False
 
 
-async def create(room: Room, rules: validate.Rules, request: CreateRequest) -> tuple[Container, list[str]]:
+async def create(
+    context: ContainerContext, rules: validate.Rules, request: CreateRequest
+) -> tuple[Container, list[str]]:
     """Makes a container; returns it with the warnings for the client.
 
     :raises WharfError: INVALID_ARGUMENT, NOT_FOUND (image), CONFLICT (name).
@@ -64,7 +66,7 @@ async def create(room: Room, rules: validate.Rules, request: CreateRequest) -> t
     config, host = request.config, request.host_config
     validate.check_request(config, host, rules)
     check_counts(config, host, request.endpoints)
-    refuse_unsupported(config, host, room)
+    refuse_unsupported(config, host, context)
     if not host.restart_policy.name:
         host = replace(host, restart_policy=replace(host.restart_policy, name="no"))
     config = validate.check_config(config)
@@ -75,17 +77,17 @@ async def create(room: Room, rules: validate.Rules, request: CreateRequest) -> t
         host, warnings = validate.check_host_config(host, rules)
     image = None
     if config.image:
-        image = await room.images.resolve(config.image, platform=request.platform)
+        image = await context.images.resolve(config.image, platform=request.platform)
         if request.platform is None and (warning := _platform_warning(image.platform)):
             warnings.append(warning)
     timeline.mark("checks")
-    host = adapt_host_config(room, host)
+    host = adapt_host_config(context, host)
     config = merge_config(config, image.container_config if image is not None else {})
     validate.check_paths(config, host)
     host = replace(
         host,
         pids_limit=host.pids_limit if host.pids_limit is not None and host.pids_limit > 0 else None,
-        log_config=merge_log_config(host.log_config, room.settings.log_config),
+        log_config=merge_log_config(host.log_config, context.settings.log_config),
     )
     options = security.parse(host.security_opt)
 
@@ -95,8 +97,8 @@ async def create(room: Room, rules: validate.Rules, request: CreateRequest) -> t
         config, hostname=hostname(config, host, container_id), volumes=config.volumes if config.volumes else no_volumes
     )
     async with AsyncExitStack() as undo:
-        name = room.registry.reserve(request.name, container_id)
-        undo.callback(room.registry.release, name)
+        name = context.registry.reserve(request.name, container_id)
+        undo.callback(context.registry.release, name)
         container = Container(
             id=container_id,
             name=name,
@@ -106,10 +108,10 @@ async def create(room: Room, rules: validate.Rules, request: CreateRequest) -> t
             networking=request.endpoints,
             image_id=image.id if image is not None else "",
             image_manifest=_descriptor(image) if image is not None else None,
-            driver=room.engine.snapshots.snapshotter,
-            directory=f"{room.settings.root}/containers/{container_id}",
+            driver=context.engine.snapshots.snapshotter,
+            directory=f"{context.settings.root}/containers/{container_id}",
             no_new_privileges=(
-                room.settings.no_new_privileges if options.no_new_privileges is None else options.no_new_privileges
+                context.settings.no_new_privileges if options.no_new_privileges is None else options.no_new_privileges
             ),
             seccomp_profile=options.seccomp,
             apparmor_profile=options.apparmor,
@@ -117,47 +119,47 @@ async def create(room: Room, rules: validate.Rules, request: CreateRequest) -> t
         container.path, container.args = command(config)
         if host.log_config.type in ("json-file", "local"):
             container.log_path = _log_path(container)
-        await room.networks.check(container)
-        undo.push_async_callback(room.networks.remove, container)
+        await context.networks.check(container)
+        undo.push_async_callback(context.networks.remove, container)
         timeline.mark("networks")
-        undo.push_async_callback(_remove_snapshot, room, container_id)
-        labels = {GC_ROOT: str(container.created_ns), ROOT_LABEL: room.settings.root}
+        undo.push_async_callback(_remove_snapshot, context, container_id)
+        labels = {GC_ROOT: str(container.created_ns), ROOT_LABEL: context.settings.root}
         if image is not None:
-            container.rootfs = await initlayer.prepare(room, image, container_id, labels)
+            container.rootfs = await initlayer.prepare(context, image, container_id, labels)
         else:
-            container.rootfs = await room.engine.snapshots.prepare(container_id, "", labels)
+            container.rootfs = await context.engine.snapshots.prepare(container_id, "", labels)
         container.layer = LayerSize(parent=initlayer.layer_of(image) if image is not None else "", pristine=True)
         if host.storage_opt:
             await asyncio.to_thread(disklimit.set_limit, container.rootfs, host.storage_opt)
         timeline.mark("snapshot")
         if config.working_dir:
-            await make_working_directory(room, container)
+            await make_working_directory(context, container)
         undo.callback(shutil.rmtree, container.directory, ignore_errors=True)
-        undo.callback(shutil.rmtree, f"{room.settings.exec_root}/containers/{container_id}", ignore_errors=True)
+        undo.callback(shutil.rmtree, f"{context.settings.exec_root}/containers/{container_id}", ignore_errors=True)
         private.make_directory(container.directory, 0o710)
-        await mount_points.register(room, container, undo, plain_readonly=request.plain_readonly)
-        await populate(room, container)
+        await mount_points.register(context, container, undo, plain_readonly=request.plain_readonly)
+        await populate(context, container)
         timeline.mark("mounts")
         # Who finds it from now on waits until its record is safe.
         async with container.lock:
-            room.registry.add(container)
-            undo.callback(room.registry.remove, container)
+            context.registry.add(container)
+            undo.callback(context.registry.remove, container)
             try:
-                await room.save(container, new=True)
+                await context.save(container, new=True)
             except BaseException:
                 container.state.dead = True
                 raise
         left_volumes.forget(container.directory)
         timeline.mark("save")
         undo.pop_all()
-    room.publish(container, "create")
+    context.publish(container, "create")
     timeline.done()
     return container, warnings
 
 
-async def _remove_snapshot(room: Room, key: str) -> None:
+async def _remove_snapshot(context: ContainerContext, key: str) -> None:
     try:
-        await room.engine.snapshots.remove(key)
+        await context.engine.snapshots.remove(key)
     except WharfError:
         # It was never made, or the engine is gone: recover removes what has no record.
         return
@@ -190,7 +192,7 @@ def _platform_warning(platform: Platform) -> str:
     )
 
 
-async def make_working_directory(room: Room, container: Container) -> None:
+async def make_working_directory(context: ContainerContext, container: Container) -> None:
     """What the image lacks is there from now on: files can be copied to it before the first start.
 
     :raises WharfError: INTERNAL: a file is in its way.
@@ -200,8 +202,8 @@ async def make_working_directory(room: Room, container: Container) -> None:
     if found is Found.FILE:
         raise internal(f"Cannot mkdir: {path} is not a directory")
     if found is Found.NOTHING:
-        async with mounted(room, container, "working-directory") as root:
-            await asyncio.to_thread(_make_directories, room.remap_of(container), root + path)
+        async with mounted(context, container, "working-directory") as root:
+            await asyncio.to_thread(_make_directories, context.remap_of(container), root + path)
 
 
 def _make_directories(remap: Remap | None, path: str) -> None:
@@ -213,7 +215,7 @@ def _make_directories(remap: Remap | None, path: str) -> None:
 _COPIED = (Found.DIRECTORY, Found.LINK)
 
 
-async def populate(room: Room, container: Container) -> None:
+async def populate(context: ContainerContext, container: Container) -> None:
     """Copies what the image has at each volume's place into volumes that are empty.
 
     :raises WharfError: INTERNAL: reading or writing failed.
@@ -221,14 +223,14 @@ async def populate(room: Room, container: Container) -> None:
     points = [point for point in container.mounts.values() if point.kind == "volume" and point.copy_data]
     if not points:
         return
-    rootfs = await mounts_of(room, container)
+    rootfs = await mounts_of(context, container)
     points = [point for point in points if look(rootfs, point.destination) in _COPIED]
     if not points:
         return
-    async with mounted(room, container, "copy-up") as root:
+    async with mounted(context, container, "copy-up") as root:
         for point in points:
             user = f"{container.id}:copy-up"
-            path = await room.volumes.mount(point.name, user)
+            path = await context.volumes.mount(point.name, user)
             try:
                 await run_in_thread(_copy_up, root, point, path)
             except WharfError as error:
@@ -236,7 +238,7 @@ async def populate(room: Room, container: Container) -> None:
             except OSError as error:
                 raise internal(f"failed to populate volume: {error.filename}: {error.strerror}") from error
             finally:
-                await room.volumes.unmount(point.name, user)
+                await context.volumes.unmount(point.name, user)
 
 
 def _copy_up(root: str, point: MountPoint, volume: str) -> None:

@@ -6,20 +6,20 @@ from dataclasses import replace
 from api_models.container import ContainerConfig, HostConfig
 from engine.common.errors import invalid
 from server.containers import modes
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.spec.build import READONLY_PATHS, masked_paths
 
 
-def adapt_host_config(room: Room, host: HostConfig) -> HostConfig:
+def adapt_host_config(context: ContainerContext, host: HostConfig) -> HostConfig:
     """``host`` with the daemon's defaults. Names of containers in namespace modes become ids, which survive a rename.
 
     :raises WharfError: INVALID_ARGUMENT for a container that isn't there.
     """
-    settings = room.settings
-    pid_mode = _by_id(room, host.pid_mode, required=True)
-    ipc_mode = _by_id(room, host.ipc_mode or settings.default_ipc_mode, required=True)
+    settings = context.settings
+    pid_mode = _by_id(context, host.pid_mode, required=True)
+    ipc_mode = _by_id(context, host.ipc_mode or settings.default_ipc_mode, required=True)
     # On v1 a privileged container sees the host's hierarchy, or it could not manage it.
-    privileged_v1 = host.privileged and not room.limits.unified
+    privileged_v1 = host.privileged and not context.limits.unified
     security_opt = host.security_opt
     if (host.privileged or ipc_mode == "host" or pid_mode == "host") and not any(
         option.partition("=")[0] == "label" for option in security_opt or ()
@@ -37,9 +37,9 @@ def adapt_host_config(room: Room, host: HostConfig) -> HostConfig:
         ipc_mode=ipc_mode,
         pid_mode=pid_mode,
         # Here dockerd finds out at the start.
-        network_mode=_by_id(room, host.network_mode, required=False),
+        network_mode=_by_id(context, host.network_mode, required=False),
         cgroupns_mode=host.cgroupns_mode or ("host" if privileged_v1 else settings.default_cgroupns_mode),
-        runtime=host.runtime or room.runtimes.default,
+        runtime=host.runtime or context.runtimes.default,
         security_opt=security_opt,
         oom_kill_disable=bool(host.oom_kill_disable),
         masked_paths=masked,
@@ -47,9 +47,9 @@ def adapt_host_config(room: Room, host: HostConfig) -> HostConfig:
     )
 
 
-def _by_id(room: Room, mode: str, *, required: bool) -> str:
+def _by_id(context: ContainerContext, mode: str, *, required: bool) -> str:
     other = modes.joined(mode)
-    found = room.registry.find(other) if other else None
+    found = context.registry.find(other) if other else None
     if other and required and found is None:
         raise invalid(f"No such container: {other}")
     return f"container:{found.id}" if found else mode

@@ -5,10 +5,10 @@ What a test of ``compat_tests`` names with ``@refuses`` is refused here, or by t
 
 from api_models.container import ContainerConfig, HostConfig
 from engine.common.errors import invalid
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 
 
-def refuse_unsupported(config: ContainerConfig, host: HostConfig, room: Room) -> None:
+def refuse_unsupported(config: ContainerConfig, host: HostConfig, context: ContainerContext) -> None:
     """
     :raises WharfError: INVALID_ARGUMENT or NOT_IMPLEMENTED naming the field.
     """

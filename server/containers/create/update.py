@@ -7,7 +7,7 @@ from typing import Any
 from api_models.container import HostConfig
 from api_models.resources import UPDATABLE_FIELDS, Resources, RestartPolicy
 from engine.common.errors import Kind, WharfError, conflict
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.create.resources import check_resources
 from server.containers.create.validate import check_restart_policy
 from server.containers.model import Container
@@ -48,12 +48,14 @@ def merged(now: HostConfig, wanted: Resources, policy: RestartPolicy | None) -> 
     return replace(now, **changes)
 
 
-async def update(room: Room, container: Container, wanted: Resources, policy: RestartPolicy | None) -> Sequence[str]:
+async def update(
+    context: ContainerContext, container: Container, wanted: Resources, policy: RestartPolicy | None
+) -> Sequence[str]:
     """Changes record and cgroup, or neither; returns the warnings.
 
     :raises WharfError: INVALID_ARGUMENT for values that make no sense, CONFLICT for the container's state.
     """
-    wanted, warnings = check_resources(wanted, room.limits, update=True)
+    wanted, warnings = check_resources(wanted, context.limits, update=True)
     if policy is not None and policy.name:
         check_restart_policy(policy.name, policy.maximum_retry_count)
     if wanted.pids_limit is not None and wanted.pids_limit <= 0:
@@ -66,26 +68,26 @@ async def update(room: Room, container: Container, wanted: Resources, policy: Re
             before = container.host_config
             after = merged(before, wanted, policy)
             if container.state.running and not container.state.restarting:
-                await _apply(room, container, wanted)
+                await _apply(context, container, wanted)
         except WharfError as error:
             raise WharfError(error.kind, f"Cannot update container {container.id}: {error.message}") from error
         container.host_config = after
-        await room.save(container)
-    room.publish(container, "update")
+        await context.save(container)
+    context.publish(container, "update")
     return warnings
 
 
-async def _apply(room: Room, container: Container, wanted: Resources) -> None:
+async def _apply(context: ContainerContext, container: Container, wanted: Resources) -> None:
     # Only what update takes over: the runtime shall see nothing else.
     named: dict[str, Any] = {name: getattr(wanted, name) for name in UPDATABLE_FIELDS}
     if named["pids_limit"] == 0:
         named["pids_limit"] = -1
-    limits = spec_resources.build(Resources(**named), room.facts)
+    limits = spec_resources.build(Resources(**named), context.facts)
     if not limits:
         return
     try:
-        await room.engine.tasks.update(container.id, limits)
+        await context.engine.tasks.update(container.id, limits)
     except WharfError as error:
         if error.kind is not Kind.NOT_FOUND:
             raise
-        room.suspect(container)
+        context.suspect(container)

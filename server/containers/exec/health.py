@@ -13,7 +13,7 @@ import time
 from api_models.container import HealthConfig
 from api_models.times import rfc3339
 from engine.common.errors import WharfError
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.exec.model import ExecInstance, ExecRequest
 from server.containers.exec.service import Exec
 from server.containers.model import Container, Health
@@ -83,19 +83,19 @@ def judge(health: Health, config: HealthConfig, started_ns: int, *, exit_code: i
 class HealthChecks:
     """Runs the checks of all containers."""
 
-    def __init__(self, room: Room, execs: Exec) -> None:
-        self._room = room
+    def __init__(self, context: ContainerContext, execs: Exec) -> None:
+        self._context = context
         self._execs = execs
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        room.hooks.started.append(self._started)
-        room.hooks.unpaused.append(self._watch)
-        for hooks in (room.hooks.stopped, room.hooks.paused):
+        context.hooks.started.append(self._started)
+        context.hooks.unpaused.append(self._watch)
+        for hooks in (context.hooks.stopped, context.hooks.paused):
             hooks.append(self._ended)
-        room.hooks.removed.append(self._cancel)
+        context.hooks.removed.append(self._cancel)
 
     def open(self) -> None:
         """Goes on with the containers that run already."""
-        for container in self._room.registry:
+        for container in self._context.registry:
             state = container.state
             if state.running and not state.paused and not state.restarting:
                 self._watch(container)
@@ -154,14 +154,14 @@ class HealthChecks:
         if health.status == before:
             return
         container.row = None
-        self._room.publish(container, f"health_status: {health.status}")
+        self._context.publish(container, f"health_status: {health.status}")
         # Shielded: a stop cancels this task, and the store must not be left in the middle of it.
-        await asyncio.shield(self._room.spawn(self._save(container), f"save {container.id[:12]}"))
+        await asyncio.shield(self._context.spawn(self._save(container), f"save {container.id[:12]}"))
 
     async def _save(self, container: Container) -> None:
         async with container.lock:
-            if self._room.registry.by_id(container.id) is container:
-                await self._room.save_state(container)
+            if self._context.registry.by_id(container.id) is container:
+                await self._context.save_state(container)
 
     async def _probe(self, container: Container, timeout_ns: int) -> tuple[int, str]:
         """Exit code and output; -1 for a probe that could not run or took too long."""
@@ -208,7 +208,7 @@ class HealthChecks:
                 return -1, f"Health check exceeded timeout ({duration(timeout_ns)}){said}"
         except asyncio.CancelledError:
             # Stopped, paused, or the daemon ends: the probe shall not stay behind.
-            self._room.spawn(self._kill(instance), "end of a health check")
+            self._context.spawn(self._kill(instance), "end of a health check")
             raise
         except WharfError as error:
             return -1, error.message
@@ -239,9 +239,9 @@ class _Output:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):
             while data := await loop.sock_recv(self._sock, 65536):
-                room = MAX_OUTPUT - len(self._kept)
-                self._cut = self._cut or len(data) > room
-                self._kept += data[:room]
+                context = MAX_OUTPUT - len(self._kept)
+                self._cut = self._cut or len(data) > context
+                self._kept += data[:context]
 
     def text(self) -> str:
         text = self._kept.decode(errors="replace")

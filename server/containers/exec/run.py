@@ -13,7 +13,7 @@ from engine.api.types import TaskStatus
 from engine.common import timeouts
 from engine.common.errors import Kind, Reason, WharfError, conflict, internal
 from engine.shim.kernel import is_exiting
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.exec.model import ExecInstance
 from server.containers.model import Container
 from server.containers.run import exits
@@ -31,7 +31,7 @@ class Failed(Exception):
         self.code, self.error = start_failure(error)
 
 
-async def unfit(room: Room, container: Container, run: int, error: WharfError) -> WharfError | None:
+async def unfit(context: ContainerContext, container: Container, run: int, error: WharfError) -> WharfError | None:
     """Why nothing could be executed if that was for the state that the container had got into meanwhile: what is told
     when it is known before. None: it was for something else. ``run``: when the container's run began.
     """
@@ -45,7 +45,7 @@ async def unfit(room: Room, container: Container, run: int, error: WharfError) -
             if state.paused:
                 return paused
             try:
-                task = await exits.living(room, container)
+                task = await exits.living(context, container)
             except WharfError:
                 return None
             # The first process of a namespace takes all others along before anybody is told of its end.
@@ -54,13 +54,13 @@ async def unfit(room: Room, container: Container, run: int, error: WharfError) -
         return conflict(f"container {container.id} is not running")
 
 
-def options(room: Room, container: Container, instance: ExecInstance) -> dict[str, str]:
+def options(context: ContainerContext, container: Container, instance: ExecInstance) -> dict[str, str]:
     """Of a ``StdioUri``."""
-    return {"stdin": str(int(instance.request.stdin)), "stdin-once": "1", **owner(room, container)}
+    return {"stdin": str(int(instance.request.stdin)), "stdin-once": "1", **owner(context, container)}
 
 
 async def by_extension(
-    room: Room,
+    context: ContainerContext,
     container: Container,
     instance: ExecInstance,
     process: dict[str, object],
@@ -76,10 +76,10 @@ async def by_extension(
     adjustment = process.get("oomScoreAdj")
     try:
         execution = await run_exec(
-            socket_path(room, container),
+            socket_path(context, container),
             instance.key,
             orjson.dumps(process),
-            options=options(room, container, instance),
+            options=options(context, container, instance),
             terminal=instance.request.tty,
             oom_score_adj=adjustment if isinstance(adjustment, int) else None,
             client=(_wishes(instance, client, framed=framed), client.sock) if client is not None else None,
@@ -97,7 +97,7 @@ async def by_extension(
 
 
 async def by_calls(
-    room: Room,
+    context: ContainerContext,
     container: Container,
     instance: ExecInstance,
     process: dict[str, object],
@@ -109,14 +109,14 @@ async def by_calls(
 
     :raises Failed: :raises WharfError: why it does not run. The client's socket has been given back then.
     """
-    with _taken_back(room, container, instance):
-        tasks = room.engine.tasks
-        stdio = Stdio(socket_path(room, container))
+    with _taken_back(context, container, instance):
+        tasks = context.engine.tasks
+        stdio = Stdio(socket_path(context, container))
         terminal = instance.request.tty
-        uri = StdioUri(stdio.path, options(room, container, instance))
+        uri = StdioUri(stdio.path, options(context, container, instance))
         session: AttachSession | None = None
         try:
-            pipes = await room.stdio.open(container.id, instance.key, uri, terminal=terminal)
+            pipes = await context.stdio.open(container.id, instance.key, uri, terminal=terminal)
             await tasks.exec(
                 container.id,
                 instance.key,
@@ -127,7 +127,7 @@ async def by_calls(
                 terminal=terminal,
             )
         except (WharfError, OSError):
-            await room.stdio.abandoned(container.id, instance.key)
+            await context.stdio.abandoned(container.id, instance.key)
             raise
         try:
             if client is not None:
@@ -138,7 +138,7 @@ async def by_calls(
         except (WharfError, OSError) as error:
             with contextlib.suppress(WharfError):
                 await tasks.delete_exec(container.id, instance.key)
-            await room.stdio.abandoned(container.id, instance.key)
+            await context.stdio.abandoned(container.id, instance.key)
             if session is not None:
                 # The stdio gives the socket back before we write to it ourselves.
                 with contextlib.suppress(WharfError):
@@ -147,27 +147,27 @@ async def by_calls(
             if isinstance(error, OSError):
                 error = internal((error.strerror or str(error)).lower())
             raise Failed(error) from error
-        await room.stdio.started(container.id, instance.key)
+        await context.stdio.started(container.id, instance.key)
         return session
 
 
 @contextlib.contextmanager
-def _taken_back(room: Room, container: Container, instance: ExecInstance) -> Iterator[None]:
+def _taken_back(context: ContainerContext, container: Container, instance: ExecInstance) -> Iterator[None]:
     """What was begun goes if whoever started it gives up."""
     try:
         yield
     except asyncio.CancelledError:
-        room.spawn(_withdraw(room, container.id, instance.key), f"withdraw {instance.id[:12]}")
+        context.spawn(_withdraw(context, container.id, instance.key), f"withdraw {instance.id[:12]}")
         raise
 
 
-async def _withdraw(room: Room, container_id: str, key: str) -> None:
+async def _withdraw(context: ContainerContext, container_id: str, key: str) -> None:
     """Whoever started it has given up (a health check whose container stops): nobody will tell how it went."""
     with contextlib.suppress(WharfError):
-        await room.engine.tasks.kill(container_id, SIGKILL, exec_id=key)
+        await context.engine.tasks.kill(container_id, SIGKILL, exec_id=key)
     with contextlib.suppress(WharfError):
-        await room.engine.tasks.delete_exec(container_id, key)
-    await room.stdio.abandoned(container_id, key)
+        await context.engine.tasks.delete_exec(container_id, key)
+    await context.stdio.abandoned(container_id, key)
 
 
 def _wishes(instance: ExecInstance, client: Client, *, framed: bool | None) -> Wishes:

@@ -19,7 +19,7 @@ from engine.api.stdio import SessionEnd
 from engine.api.types import TaskStatus
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, conflict, internal, invalid, not_found
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.exec import run
 from server.containers.exec.model import DIRECT, ExecInstance, ExecRequest, Session
 from server.containers.model import Container
@@ -40,19 +40,19 @@ timeouts.define("exec.exit", 10.0)  # from a process's end to the engine's event
 class Exec:
     """All execs of this daemon's life. Methods that take ``id`` raise NOT_FOUND ``No such exec instance``."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, context: ContainerContext) -> None:
+        self._context = context
         self._execs: dict[str, ExecInstance] = {}
         self._followers: set[asyncio.Task[None]] = set()
         # Container id → (its start, the process of its spec): one question to the engine per run.
         self._processes: dict[str, tuple[int, Mapping[str, Any]]] = {}
-        room.hooks.exec_exited.append(self._exited)
-        room.hooks.stopped.append(self._container_stopped)
-        room.hooks.removed.append(self._container_removed)
+        context.hooks.exec_exited.append(self._exited)
+        context.hooks.stopped.append(self._container_stopped)
+        context.hooks.removed.append(self._container_removed)
 
     def get(self, id: str) -> ExecInstance:
         found = self._execs.get(id)
-        if found is None or self._room.registry.by_id(found.container_id) is None:
+        if found is None or self._context.registry.by_id(found.container_id) is None:
             raise not_found(f"No such exec instance: {id}")
         return found
 
@@ -61,7 +61,7 @@ class Exec:
         :raises WharfError: CONFLICT, too, unless its container runs.
         """
         found = self.get(id)
-        container = self._room.registry.get(found.container_id)
+        container = self._context.registry.get(found.container_id)
         _check_active(container, container.id)
         return found
 
@@ -70,7 +70,7 @@ class Exec:
 
         :raises WharfError: INVALID_ARGUMENT ``unable to find user``; CONFLICT unless the container runs.
         """
-        container = self._room.registry.get(key)
+        container = self._context.registry.get(key)
         _check_active(container, key)
         files = ProcessFiles(container)
         try:
@@ -88,7 +88,7 @@ class Exec:
         """
         if not request.cmd:
             raise invalid("No exec command specified")
-        container = self._room.registry.get(key)
+        container = self._context.registry.get(key)
         _check_active(container, key)
         instance = ExecInstance(secrets.token_hex(32), container.id, request)
         self._execs[instance.id] = instance
@@ -113,7 +113,7 @@ class Exec:
         """Its shim was killed: its client saw the end of the output, the process is killed in this moment."""
         if instance.execution is not None:
             return instance.execution.shim_lost
-        state = await self._room.engine.tasks.get(instance.container_id, instance.key)
+        state = await self._context.engine.tasks.get(instance.container_id, instance.key)
         return state.status is TaskStatus.STOPPED
 
     def check_start(self, id: str) -> ExecInstance:
@@ -125,7 +125,7 @@ class Exec:
             raise conflict(f"Error: Exec command {id} has already run")
         if instance.running:
             raise conflict(f"Error: Exec command {id} is already running")
-        container = self._room.registry.by_id(instance.container_id)
+        container = self._context.registry.by_id(instance.container_id)
         if container is not None and container.state.paused:
             raise conflict(f"Container {container.id} is paused, unpause the container before exec")
         return instance
@@ -151,7 +151,7 @@ class Exec:
             return
         client.sock.close()
         if session is not None and await session.ended() is SessionEnd.DETACHED:
-            container = self._room.registry.by_id(instance.container_id)
+            container = self._context.registry.by_id(instance.container_id)
             if container is not None:
                 self._publish(container, instance, "exec_detach")
 
@@ -169,7 +169,7 @@ class Exec:
         :raises WharfError: why it could not be started; it then counts as ended.
         """
         instance.running = True
-        container = self._room.registry.by_id(instance.container_id)
+        container = self._context.registry.by_id(instance.container_id)
         began = container.state.started_ns if container is not None else 0
         try:
             if container is None or not container.state.running:
@@ -191,7 +191,7 @@ class Exec:
             return session
         finally:
             instance.started.set()
-        unfit = await run.unfit(self._room, container, began, error) if container is not None else None
+        unfit = await run.unfit(self._context, container, began, error) if container is not None else None
         raise unfit or error
 
     async def _run(
@@ -203,9 +203,9 @@ class Exec:
         *,
         framed: bool | None,
     ) -> Session | None:
-        if self._room.engine.extensions.runs_execs:
+        if self._context.engine.extensions.runs_execs:
             instance.key = f"{DIRECT}{instance.id}"
-            execution = await run.by_extension(self._room, container, instance, process, client, framed=framed)
+            execution = await run.by_extension(self._context, container, instance, process, client, framed=framed)
             if execution is not None:
                 instance.execution, instance.pid = execution, execution.pid
                 task = asyncio.create_task(
@@ -215,14 +215,14 @@ class Exec:
                 task.add_done_callback(self._followers.discard)
                 return execution
             instance.key = instance.id
-        return await run.by_calls(self._room, container, instance, process, client, framed=framed)
+        return await run.by_calls(self._context, container, instance, process, client, framed=framed)
 
     async def _follow(self, container: Container, instance: ExecInstance, execution: Execution) -> None:
         """Waits for the end of an exec that its shim runs for us."""
         end = await execution.exit()
         if end is None:
             # The shim is gone, and its container with it: that is an event of the engine, which may be lost.
-            self._room.suspect(container)
+            self._context.suspect(container)
         else:
             self._over(container, instance, end[0])
 
@@ -244,7 +244,7 @@ class Exec:
             args=request.cmd,
             env=merge_env(env, request.env),
             files=ProcessFiles(container),
-            host=self._room.facts,
+            host=self._context.facts,
             user=user,
             group_add=tuple(container.host_config.group_add or ()),
             cwd=request.working_dir or config.working_dir or "/",
@@ -262,7 +262,7 @@ class Exec:
         started, process = self._processes.get(container.id, (0, {}))
         if started == container.state.started_ns and process:
             return process
-        record = await self._room.engine.containers.get(container.id)
+        record = await self._context.engine.containers.get(container.id)
         if record.spec is None:
             raise internal(f"container {container.id} has no spec")
         found: Any = record.spec["process"]
@@ -281,14 +281,14 @@ class Exec:
             raise internal("timeout waiting for exec session ready") from None
         if not instance.running:
             raise not_found(f"process does not exist {id}: not found")
-        await self._room.engine.tasks.resize_pty(
+        await self._context.engine.tasks.resize_pty(
             instance.container_id, exec_id=instance.key, width=width, height=height
         )
 
     async def kill(self, instance: ExecInstance, signal: int) -> None:
         """Sends a signal; a process that has ended is no error."""
         try:
-            await self._room.engine.tasks.kill(instance.container_id, signal, exec_id=instance.key)
+            await self._context.engine.tasks.kill(instance.container_id, signal, exec_id=instance.key)
         except WharfError as error:
             if error.kind is not Kind.NOT_FOUND:
                 raise
@@ -304,13 +304,13 @@ class Exec:
 
     async def resume(self) -> None:
         """At the daemon's start: execs of its last life that ended meanwhile are let go, others go on."""
-        containers = [container for container in self._room.registry if container.state.running]
+        containers = [container for container in self._context.registry if container.state.running]
         await asyncio.gather(*(self._resume(container) for container in containers))
 
     async def _resume(self, container: Container) -> None:
-        for exec_id in await self._room.stdio.resume(container.id):
+        for exec_id in await self._context.stdio.resume(container.id):
             try:
-                if (await self._room.engine.tasks.get(container.id, exec_id)).status is not TaskStatus.STOPPED:
+                if (await self._context.engine.tasks.get(container.id, exec_id)).status is not TaskStatus.STOPPED:
                     continue
             except WharfError as error:
                 if error.kind is not Kind.NOT_FOUND:
@@ -321,11 +321,11 @@ class Exec:
     async def _exited(self, container: Container, exec_id: str, status: int, _at_ns: int) -> None:
         # Also of one whose end was told with its container's: its pipes are there until somebody closes them.
         instance = self._execs.get(exec_id)
-        await self._room.stdio.ended(container.id, exec_id)
+        await self._context.stdio.ended(container.id, exec_id)
         if instance is not None:
             self._over(container, instance, status)
         try:
-            await self._room.engine.tasks.delete_exec(container.id, exec_id)
+            await self._context.engine.tasks.delete_exec(container.id, exec_id)
         except WharfError as error:
             if error.kind not in (Kind.NOT_FOUND, Kind.UNAVAILABLE):
                 log.warning("container=%s exec %s could not be deleted: %s", container.id, exec_id, error)
@@ -345,7 +345,7 @@ class Exec:
         if instance.pidfd >= 0:
             os.close(instance.pidfd)
             instance.pidfd = -1
-        container = self._room.registry.by_id(instance.container_id)
+        container = self._context.registry.by_id(instance.container_id)
         if container is not None and instance.id in container.exec_ids:
             container.exec_ids.discard(instance.id)
             asyncio.get_running_loop().call_later(KEPT, self._execs.pop, instance.id, None)
@@ -373,7 +373,7 @@ class Exec:
     def _publish(
         self, container: Container, instance: ExecInstance, action: str, extra: Mapping[str, str] | None = None
     ) -> None:
-        self._room.publish(container, action, {"execID": instance.id, **(extra or {})})
+        self._context.publish(container, action, {"execID": instance.id, **(extra or {})})
 
 
 def _check_active(container: Container, name: str) -> None:

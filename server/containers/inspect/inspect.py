@@ -9,7 +9,7 @@ from api_models.times import rfc3339
 from engine.common import timeouts
 from engine.common.errors import WharfError
 from server.containers import modes
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.inspect import sizes
 from server.containers.model import Container
 from server.containers.mounts import mounts
@@ -19,22 +19,22 @@ from server.containers.waiters import Condition
 timeouts.define("exit.seen", 5.0)  # from the end of a container's output to word of its exit
 
 
-async def inspect(room: Room, container: Container, *, size: bool = False) -> dict[str, Any]:
+async def inspect(context: ContainerContext, container: Container, *, size: bool = False) -> dict[str, Any]:
     """The answer of ``GET /containers/{id}/json`` at the newest API version."""
-    await _seen(room, container)
-    document = describe(room, container)
+    await _seen(context, container)
+    document = describe(context, container)
     if size:
-        written, whole = await sizes.of(room, container)
+        written, whole = await sizes.of(context, container)
         document = replace(document, size_rw=written, size_root_fs=whole)
     return document.wire()
 
 
-async def _seen(room: Room, container: Container) -> None:
+async def _seen(context: ContainerContext, container: Container) -> None:
     """Who saw the end of a container's output finds it stopped, although word of its exit may still be on its way."""
     state = container.state
     if not state.running or state.restarting or not state.pid or _exists(container):
         return
-    waiter = room.waiters.register(container, Condition.NEXT_EXIT)
+    waiter = context.waiters.register(container, Condition.NEXT_EXIT)
     with contextlib.suppress(WharfError):
         async with timeouts.limit("exit.seen"):
             await waiter
@@ -48,7 +48,7 @@ def _exists(container: Container) -> bool:
     return True
 
 
-def describe(room: Room, container: Container) -> ContainerInspect:
+def describe(context: ContainerContext, container: Container) -> ContainerInspect:
     """All but the sizes."""
     started = container.started_before
     networked = started and not container.config.network_disabled
@@ -71,11 +71,11 @@ def describe(room: Room, container: Container) -> ContainerInspect:
         process_label=container.process_label,
         app_armor_profile=container.apparmor_profile,
         exec_ids=tuple(sorted(container.exec_ids)) or None,
-        host_config=_host_config(room, container),
+        host_config=_host_config(context, container),
         graph_driver={"Data": None, "Name": container.driver},
         mounts=mounts.shown(container),
         config=_config(container),
-        network_settings=room.networks.settings(container),
+        network_settings=context.networks.settings(container),
         image_manifest_descriptor=container.image_manifest,
     )
 
@@ -110,11 +110,11 @@ def state(container: Container) -> dict[str, Any]:
     return document
 
 
-def _host_config(room: Room, container: Container) -> HostConfig:
+def _host_config(context: ContainerContext, container: Container) -> HostConfig:
     host = container.host_config
     own = {limit.name for limit in host.ulimits or ()}
-    extra = tuple(limit for name, limit in room.settings.default_ulimits.items() if name not in own)
-    links = room.networks.links_of(container)
+    extra = tuple(limit for name, limit in context.settings.default_ulimits.items() if name not in own)
+    links = context.networks.links_of(container)
     if links is None and host.links is None and not extra:
         return host
     return replace(

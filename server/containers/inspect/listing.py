@@ -10,7 +10,7 @@ from api_models.filters import Filters
 from api_models.times import human
 from engine.common import limits
 from engine.common.errors import Kind, WharfError, internal, invalid, not_found
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.inspect import sizes
 from server.containers.model import Container
 from server.containers.mounts import mounts
@@ -24,7 +24,7 @@ _HEALTH = ("starting", "healthy", "unhealthy", "none")
 
 
 async def listing(
-    room: Room,
+    context: ContainerContext,
     filters: Filters,
     *,
     everything: bool = False,
@@ -37,15 +37,15 @@ async def listing(
     :raises WharfError: INVALID_ARGUMENT for a bad filter, NOT_FOUND for an unknown ``before`` or ``since``.
     """
     filters.validate(ACCEPTED)
-    chosen = await _choose(room, filters, everything=everything, limit=limit)
+    chosen = await _choose(context, filters, everything=everything, limit=limit)
     answer = []
-    taken = await sizes.of_all(room, chosen) if size else {}
-    link_names = room.networks.link_names()  # not in the rows: they change with other containers
+    taken = await sizes.of_all(context, chosen) if size else {}
+    link_names = context.networks.link_names()  # not in the rows: they change with other containers
     for container in chosen:
-        row = _fresh(row_of(room, container))
+        row = _fresh(row_of(context, container))
         row["Names"] = [*row["Names"], *link_names.get(container.id, ())]
         row["State"], row["Status"] = container.state.word, status(container)
-        row["Image"] = await _image(room, container)
+        row["Image"] = await _image(context, container)
         if size:
             rw, total = taken[container.id]
             if rw:
@@ -62,12 +62,12 @@ def _fresh(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "HostConfig": dict(row["HostConfig"]), "NetworkSettings": {"Networks": networks}}
 
 
-def row_of(room: Room, container: Container) -> dict[str, Any]:
+def row_of(context: ContainerContext, container: Container) -> dict[str, Any]:
     """All that only changes when the container's record or network does."""
     if container.row is not None:
         return container.row
     config, host = container.config, container.host_config
-    settings = room.networks.settings(container)
+    settings = context.networks.settings(container)
     summary: dict[str, Any] = {"NetworkMode": host.network_mode}
     if host.annotations:
         summary["Annotations"] = dict(host.annotations)
@@ -153,13 +153,13 @@ def status(container: Container) -> str:
     return f"Exited ({state.exit_code}) {human(now - state.finished_ns)} ago"
 
 
-async def _image(room: Room, container: Container) -> str:
+async def _image(context: ContainerContext, container: Container) -> str:
     """The reference as given, or the id if the reference means another image by now."""
     reference = container.config.image
     if reference in ("", container.image_id):
         return reference
     try:
-        image = await room.images.resolve(reference)
+        image = await context.images.resolve(reference)
     except WharfError:
         return container.image_id
     return reference if image.id == container.image_id else container.image_id
@@ -177,15 +177,15 @@ class _Wanted:
     expose: set[str]
 
 
-async def _choose(room: Room, filters: Filters, *, everything: bool, limit: int) -> list[Container]:
-    wanted, everything = await _read(room, filters, everything=everything)
-    names = [container.name for container in room.registry]
+async def _choose(context: ContainerContext, filters: Filters, *, everything: bool, limit: int) -> list[Container]:
+    wanted, everything = await _read(context, filters, everything=everything)
+    names = [container.name for container in context.registry]
     await filters.search_ahead("name", (form for name in names for form in (name, f"/{name}")))
-    before = _anchor(room, filters, "before")
-    since = _anchor(room, filters, "since")
+    before = _anchor(context, filters, "before")
+    since = _anchor(context, filters, "since")
     chosen: list[Container] = []
     passed = before is None
-    for container in sorted(room.registry, key=lambda each: each.created_ns, reverse=True):
+    for container in sorted(context.registry, key=lambda each: each.created_ns, reverse=True):
         if not passed:
             passed = container is before
             continue
@@ -193,21 +193,21 @@ async def _choose(room: Room, filters: Filters, *, everything: bool, limit: int)
             break
         if not container.state.running and not everything and limit <= 0:
             continue
-        if _matches(room, container, wanted):
+        if _matches(context, container, wanted):
             chosen.append(container)
     return chosen
 
 
-def _anchor(room: Room, filters: Filters, key: str) -> Container | None:
+def _anchor(context: ContainerContext, filters: Filters, key: str) -> Container | None:
     found = None
     for value in filters.get(key):
-        found = room.registry.by_id(value) or room.registry.by_name(value)
+        found = context.registry.by_id(value) or context.registry.by_name(value)
         if found is None:
             raise not_found(f"No such container: {value}")
     return found
 
 
-async def _read(room: Room, filters: Filters, *, everything: bool) -> tuple[_Wanted, bool]:
+async def _read(context: ContainerContext, filters: Filters, *, everything: bool) -> tuple[_Wanted, bool]:
     exited: set[int] = set()
     for value in filters.get("exited"):
         if not re.fullmatch(r"[+-]?[0-9]{1,18}", value):
@@ -225,20 +225,20 @@ async def _read(room: Room, filters: Filters, *, everything: bool) -> tuple[_Wan
     if "ancestor" in filters:
         ancestors = set()
         for value in filters.get("ancestor"):
-            ancestors |= await _ancestors(room, value)
+            ancestors |= await _ancestors(context, value)
     publish, expose = _port_set("publish", filters), _port_set("expose", filters)
     return _Wanted(filters, exited, task, ancestors, publish, expose), everything
 
 
-async def _ancestors(room: Room, reference: str) -> set[str]:
+async def _ancestors(context: ContainerContext, reference: str) -> set[str]:
     """The image and those that were built on it."""
     try:
-        image = await room.images.resolve(reference)
+        image = await context.images.resolve(reference)
     except WharfError as error:
         if error.kind in (Kind.NOT_FOUND, Kind.INVALID_ARGUMENT):
             return set()
         raise
-    return {image.id, *(await room.images.children(image.id))}
+    return {image.id, *(await context.images.children(image.id))}
 
 
 def _port_set(key: str, filters: Filters) -> set[str]:
@@ -272,7 +272,7 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _matches(room: Room, container: Container, wanted: _Wanted) -> bool:
+def _matches(context: ContainerContext, container: Container, wanted: _Wanted) -> bool:
     filters, state = wanted.filters, container.state
     if not (filters.match("name", "/" + container.name) or filters.match("name", container.name)):
         return False
@@ -295,9 +295,9 @@ def _matches(room: Room, container: Container, wanted: _Wanted) -> bool:
         return False
     if wanted.ancestors is not None and container.image_id not in wanted.ancestors:
         return False
-    if "network" in filters and not _on_network(room, container, filters.get("network")):
+    if "network" in filters and not _on_network(context, container, filters.get("network")):
         return False
-    return not (wanted.publish or wanted.expose) or _has_port(room, container, wanted)
+    return not (wanted.publish or wanted.expose) or _has_port(context, container, wanted)
 
 
 def _has_volume(container: Container, values: Sequence[str]) -> bool:
@@ -308,16 +308,16 @@ def _has_volume(container: Container, values: Sequence[str]) -> bool:
     )
 
 
-def _on_network(room: Room, container: Container, values: Sequence[str]) -> bool:
-    networks = row_of(room, container)["NetworkSettings"]["Networks"]
+def _on_network(context: ContainerContext, container: Container, values: Sequence[str]) -> bool:
+    networks = row_of(context, container)["NetworkSettings"]["Networks"]
     return any(
         value in networks or any(value and endpoint["NetworkID"].startswith(value) for endpoint in networks.values())
         for value in values
     )
 
 
-def _has_port(room: Room, container: Container, wanted: _Wanted) -> bool:
-    for port in row_of(room, container)["Ports"]:
+def _has_port(context: ContainerContext, container: Container, wanted: _Wanted) -> bool:
+    for port in row_of(context, container)["Ports"]:
         if f"{port.get('PublicPort', 0)}/{port['Type']}" in wanted.publish:
             return True
         if f"{port['PrivatePort']}/{port['Type']}" in wanted.expose:

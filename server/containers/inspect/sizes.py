@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Collection
 
 from engine.common.errors import Kind, WharfError
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.model import Container
 
 #: Layers that are measured at a time: each keeps a thread of the engine and the disk busy.
@@ -19,19 +19,19 @@ _FEW = 4
 _ALIKE = ("overlayfs", "native")
 
 
-async def of(room: Room, container: Container) -> tuple[int, int]:
+async def of(context: ContainerContext, container: Container) -> tuple[int, int]:
     """``SizeRw`` and ``SizeRootFs`` in bytes; 0 where a layer is gone: the container is being removed."""
-    return (await of_all(room, (container,)))[container.id]
+    return (await of_all(context, (container,)))[container.id]
 
 
-async def of_all(room: Room, containers: Collection[Container]) -> dict[str, tuple[int, int]]:
+async def of_all(context: ContainerContext, containers: Collection[Container]) -> dict[str, tuple[int, int]]:
     """As :func:`of`, by the containers' ids."""
-    await _find_below(room, [container for container in containers if container.layer.below is None])
-    own = await _own(room, containers)
+    await _find_below(context, [container for container in containers if container.layer.below is None])
+    own = await _own(context, containers)
     return {one.id: (own[one.id], own[one.id] + (one.layer.below or 0)) for one in containers}
 
 
-async def _own(room: Room, containers: Collection[Container]) -> dict[str, int]:
+async def _own(context: ContainerContext, containers: Collection[Container]) -> dict[str, int]:
     found: dict[str, int] = {}
     alike: dict[str, list[Container]] = {}  # those that nothing was written to, by parent
     measured: list[Container] = []
@@ -39,7 +39,7 @@ async def _own(room: Room, containers: Collection[Container]) -> dict[str, int]:
         layer = container.layer
         if layer.own is not None and not container.state.running:
             found[container.id] = layer.own
-        elif layer.pristine and layer.parent is not None and room.engine.snapshots.snapshotter in _ALIKE:
+        elif layer.pristine and layer.parent is not None and context.engine.snapshots.snapshotter in _ALIKE:
             alike.setdefault(layer.parent, []).append(container)
         else:
             measured.append(container)
@@ -48,7 +48,7 @@ async def _own(room: Room, containers: Collection[Container]) -> dict[str, int]:
 
     async def measure(container: Container) -> None:
         async with gate:
-            found[container.id] = await _measure(room, container)
+            found[container.id] = await _measure(context, container)
 
     async with asyncio.TaskGroup() as group:
         for container in measured:
@@ -68,10 +68,10 @@ async def _own(room: Room, containers: Collection[Container]) -> dict[str, int]:
     return found
 
 
-async def _measure(room: Room, container: Container) -> int:
+async def _measure(context: ContainerContext, container: Container) -> int:
     layer, stamp = container.layer, container.layer.stamp
     ran = container.state.running
-    size = await _usage(room, container.id)
+    size = await _usage(context, container.id)
     if size is None:
         return 0
     if stamp is not None and stamp == layer.stamp and not ran and not container.state.running:
@@ -79,49 +79,51 @@ async def _measure(room: Room, container: Container) -> int:
     return size
 
 
-async def _usage(room: Room, key: str) -> int | None:
+async def _usage(context: ContainerContext, key: str) -> int | None:
     try:
-        return (await room.engine.snapshots.usage(key)).size
+        return (await context.engine.snapshots.usage(key)).size
     except WharfError as error:
         if error.kind is Kind.NOT_FOUND:
             return None
         raise
 
 
-async def _find_below(room: Room, containers: Collection[Container]) -> None:
+async def _find_below(context: ContainerContext, containers: Collection[Container]) -> None:
     parents: dict[str, str] = {}
     unknown = [container for container in containers if container.layer.parent is None]
     if len(unknown) > _FEW:
-        parents = {info.name: info.parent async for info in room.engine.snapshots.walk()}
+        parents = {info.name: info.parent async for info in context.engine.snapshots.walk()}
     totals: dict[str, int | None] = {"": 0}
     for container in containers:
         if container.layer.parent is None:
-            container.layer.parent = await _parent(room, container.id, parents)
+            container.layer.parent = await _parent(context, container.id, parents)
         if container.layer.parent is not None:
-            container.layer.below = await _total(room, container.layer.parent, parents, totals)
+            container.layer.below = await _total(context, container.layer.parent, parents, totals)
 
 
-async def _total(room: Room, key: str, parents: dict[str, str], totals: dict[str, int | None]) -> int | None:
+async def _total(
+    context: ContainerContext, key: str, parents: dict[str, str], totals: dict[str, int | None]
+) -> int | None:
     """What a committed snapshot and all below it take; None: one of them is gone."""
     chain: list[str] = []
     current: str | None = key
     while current is not None and current not in totals:
         chain.append(current)
-        current = await _parent(room, current, parents)
+        current = await _parent(context, current, parents)
     total = None if current is None else totals[current]
     for name in reversed(chain):
-        size = await _usage(room, name)
+        size = await _usage(context, name)
         total = None if size is None or total is None else total + size
         totals[name] = total
     return total
 
 
-async def _parent(room: Room, key: str, parents: dict[str, str]) -> str | None:
+async def _parent(context: ContainerContext, key: str, parents: dict[str, str]) -> str | None:
     """The name of a snapshot's parent; None: the snapshot is gone."""
     if key in parents:
         return parents[key]
     try:
-        parents[key] = (await room.engine.snapshots.stat(key)).parent
+        parents[key] = (await context.engine.snapshots.stat(key)).parent
     except WharfError as error:
         if error.kind is Kind.NOT_FOUND:
             return None

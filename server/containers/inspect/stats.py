@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from api_models.times import rfc3339
 from engine.common.errors import WharfError
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.inspect.stats_shape import (
     EMPTY,
     HostSample,
@@ -47,13 +47,13 @@ class _Listener:
 class Stats:
     """Statistics of running containers; of one that doesn't run an empty record, as dockerd gives."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, context: ContainerContext) -> None:
+        self._context = context
         self._listeners: set[_Listener] = set()
         self._task: asyncio.Task[None] | None = None
         self._ticks = os.sysconf("SC_CLK_TCK")
         self._memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        room.hooks.removed.append(self._removed)
+        context.hooks.removed.append(self._removed)
 
     async def once(self, container: Container, *, one_shot: bool) -> Json:
         """One record; without ``one_shot`` after a second, so that CPU percentages can be computed from it."""
@@ -115,7 +115,7 @@ class Stats:
         alive = {container.id: container for container in containers if _lives(container)}
         if not alive:
             return {}
-        metrics = await self._room.engine.tasks.metrics(list(alive))
+        metrics = await self._context.engine.tasks.metrics(list(alive))
         host = self._host()
         found = {}
         for metric in metrics:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from engine.common import timeouts
 from engine.common.errors import internal, invalid
 from engine.common.system.run import Completed, run
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.model import Container
 from server.containers.run.stop import is_restarting, not_running
 
@@ -55,7 +55,9 @@ def _fields(line: str) -> list[str]:
     return [field for field in _BLANKS.split(line) if field]
 
 
-async def top(room: Room, container: Container, arguments: str) -> dict[str, list[str] | list[list[str]]]:
+async def top(
+    context: ContainerContext, container: Container, arguments: str
+) -> dict[str, list[str] | list[list[str]]]:
     """``GET /containers/{id}/top``.
 
     :raises WharfError: INVALID_ARGUMENT for a NUL; CONFLICT unless it runs; INTERNAL with what ps says.
@@ -68,7 +70,7 @@ async def top(room: Room, container: Container, arguments: str) -> dict[str, lis
         raise not_running(container)
     if container.state.restarting:
         raise is_restarting(container)
-    pids = await room.engine.tasks.pids(container.id)
+    pids = await context.engine.tasks.pids(container.id)
     words = arguments.split(" ")
     done = await _ps([*words, "-q" + ",".join(map(str, pids))])
     if done.status != 0:
@@ -78,7 +80,7 @@ async def top(room: Room, container: Container, arguments: str) -> dict[str, lis
             complaint = done.stderr.decode(errors="replace").split("\n")[0]
             raise internal(f"ps: {complaint}" if complaint else f"ps: exit status {done.status}")
     answer = parse(done.stdout.decode(errors="replace"), frozenset(pids))
-    room.publish(container, "top")
+    context.publish(container, "top")
     return answer
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from engine.common.errors import Kind, WharfError, conflict, invalid
 from engine.common.system import inotify
 from engine.common.threads import run_to_completion
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.logs.config import log_file
 from server.containers.logs.format import Query, format_of
 from server.containers.logs.reader import End, LogReader
@@ -94,12 +94,12 @@ class _Follower:
 class Logs:
     """The log of every container whose driver can be read."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, context: ContainerContext) -> None:
+        self._context = context
         self._watch = LogWatch()
         self._followers: dict[str, set[_Follower]] = {}
-        room.hooks.drained.append(self._stopped)
-        room.hooks.removed.append(self._stopped)
+        context.hooks.drained.append(self._stopped)
+        context.hooks.removed.append(self._stopped)
 
     def open(self, container: Container, query: Query, end: End | None = None) -> AsyncIterator[bytes]:
         """The log in pieces, up to ``end``. Errors are raised now, before the first piece.

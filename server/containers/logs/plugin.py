@@ -11,7 +11,7 @@ from typing import Any
 from api_models.times import rfc3339
 from engine.common.errors import WharfError, not_found
 from engine.common.system import private
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.model import Container
 from server.logdrivers.drivers import DRIVERS
 from server.volumes.plugin import LegacyPlugins, PluginClient
@@ -26,8 +26,8 @@ def is_plugin(driver: str) -> bool:
     return driver not in DRIVERS and _plugins.address(driver) is not None
 
 
-def fifo_path(room: Room, container: Container) -> str:
-    return f"{room.settings.exec_root}/containers/{container.id}/log.fifo"
+def fifo_path(context: ContainerContext, container: Container) -> str:
+    return f"{context.settings.exec_root}/containers/{container.id}/log.fifo"
 
 
 def _client(driver: str) -> PluginClient:
@@ -37,7 +37,7 @@ def _client(driver: str) -> PluginClient:
     return PluginClient(driver, address)
 
 
-async def start_logging(room: Room, container: Container) -> None:
+async def start_logging(context: ContainerContext, container: Container) -> None:
     """Before the task is created. Does nothing for our own drivers.
 
     :raises WharfError: NOT_FOUND: the plugin has gone; INTERNAL with what it says.
@@ -49,19 +49,19 @@ async def start_logging(room: Room, container: Container) -> None:
     manifest = await client.call("Plugin.Activate")
     if "LogDriver" not in (manifest.get("Implements") or ()):
         raise not_found(f'plugin "{driver}" does not implement the requested interface')
-    path = fifo_path(room, container)
+    path = fifo_path(context, container)
     private.make_directory(os.path.dirname(path))
     with contextlib.suppress(FileExistsError):
         os.mkfifo(path, 0o700)
     await client.call("LogDriver.StartLogging", {"File": path, "Info": _info(container)})
 
 
-async def stop_logging(room: Room, container: Container) -> None:
+async def stop_logging(context: ContainerContext, container: Container) -> None:
     """After the task was deleted, or its start has failed. The shim has written the last lines by then."""
     driver = container.host_config.log_config.type
     if driver in DRIVERS:
         return
-    path = fifo_path(room, container)
+    path = fifo_path(context, container)
     try:
         await _client(driver).call("LogDriver.StopLogging", {"File": path})
     except WharfError as error:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from engine.api.types import Mount
 from engine.common.errors import Kind, WharfError
-from server.containers.context import ROOT_LABEL, Room
+from server.containers.context import ROOT_LABEL, ContainerContext
 from server.containers.model import Container
 from server.containers.mounts.snapshot import mount_at, unmount_at
 from server.images.model import Image
@@ -39,39 +39,41 @@ def layer_of(image: Image) -> str:
     return f"{image.chain_id or 'scratch'}-init"
 
 
-async def prepare(room: Room, image: Image, container_id: str, labels: Mapping[str, str]) -> tuple[Mount, ...]:
+async def prepare(
+    context: ContainerContext, image: Image, container_id: str, labels: Mapping[str, str]
+) -> tuple[Mount, ...]:
     """The container's writable root file system. Usually one call: the layer is there.
 
     :raises WharfError: NOT_FOUND: a blob of the image is missing.
     """
     name = layer_of(image)
     try:
-        return await room.engine.snapshots.prepare(container_id, name, labels)
+        return await context.engine.snapshots.prepare(container_id, name, labels)
     except WharfError as error:
         if error.kind is not Kind.NOT_FOUND:
             raise
-    await _make(room, image, name, container_id)
-    return await room.engine.snapshots.prepare(container_id, name, labels)
+    await _make(context, image, name, container_id)
+    return await context.engine.snapshots.prepare(container_id, name, labels)
 
 
-async def again(room: Room, container: Container) -> tuple[Mount, ...]:
+async def again(context: ContainerContext, container: Container) -> tuple[Mount, ...]:
     """How a container's root file system is mounted whose layers a power cut has taken: they are unpacked anew.
 
     :raises WharfError: NOT_FOUND: the image isn't here, or the container's own layer.
     """
     described = (container.image_manifest or {}).get("platform") or {}
     platform = "/".join(described[part] for part in ("os", "architecture", "variant") if described.get(part))
-    image = await room.images.resolve(container.image_id, platform=platform or None)
-    await _make(room, image, layer_of(image), container.id)
-    return await room.engine.snapshots.mounts(container.id)
+    image = await context.images.resolve(container.image_id, platform=platform or None)
+    await _make(context, image, layer_of(image), container.id)
+    return await context.engine.snapshots.mounts(container.id)
 
 
-async def _make(room: Room, image: Image, name: str, container_id: str) -> None:
-    engine = room.engine
+async def _make(context: ContainerContext, image: Image, name: str, container_id: str) -> None:
+    engine = context.engine
     key = f"{container_id}-init"
-    place = f"{room.settings.exec_root}/containers/{container_id}/init"
+    place = f"{context.settings.exec_root}/containers/{container_id}/init"
     async with engine.leases.acquire():
-        mounts = await room.images.rootfs(image, key, labels={ROOT_LABEL: room.settings.root})
+        mounts = await context.images.rootfs(image, key, labels={ROOT_LABEL: context.settings.root})
         try:
             await asyncio.to_thread(mount_at, mounts, place)
             try:

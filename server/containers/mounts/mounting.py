@@ -17,7 +17,7 @@ from engine.common.errors import Kind, WharfError, internal, invalid, not_found
 from engine.common.system import linux, mounts, private
 from engine.common.threads import run_in_thread
 from server.containers import modes
-from server.containers.context import GC_ROOT, ROOT_LABEL, Room
+from server.containers.context import GC_ROOT, ROOT_LABEL, ContainerContext
 from server.containers.model import Container
 from server.containers.mounts import mountspec
 from server.containers.mounts.snapshot import mount_at, unmount_at
@@ -31,7 +31,9 @@ log = logging.getLogger(__name__)
 NETWORK_FILES = ("/etc/resolv.conf", "/etc/hostname", "/etc/hosts")
 
 
-async def set_up(room: Room, container: Container, brief: AsyncExitStack) -> list[BindMount | TmpfsMount]:
+async def set_up(
+    context: ContainerContext, container: Container, brief: AsyncExitStack
+) -> list[BindMount | TmpfsMount]:
     """The mounts for the spec, without the network's files.
 
     :raises WharfError: a source that isn't there or can't be mounted.
@@ -47,10 +49,10 @@ async def set_up(room: Room, container: Container, brief: AsyncExitStack) -> lis
         if point.kind == "tmpfs":
             found.append(TmpfsMount(point.destination, ",".join(mountspec.tmpfs_options(point.spec))))
             continue
-        source = await _source(room, container, point, number, brief)
+        source = await _source(context, container, point, number, brief)
         found.append(_bind(point, source))
         if point.kind == "volume":
-            room.bus.publish(
+            context.bus.publish(
                 "volume",
                 "mount",
                 point.name,
@@ -66,24 +68,24 @@ async def set_up(room: Room, container: Container, brief: AsyncExitStack) -> lis
 
 
 async def _source(
-    room: Room,
+    context: ContainerContext,
     container: Container,
     point: MountPoint,
     number: int,
     brief: AsyncExitStack,
 ) -> str:
-    place = f"{room.settings.exec_root}/containers/{container.id}/mount-{number}"
+    place = f"{context.settings.exec_root}/containers/{container.id}/mount-{number}"
     if point.kind == "volume":
         try:
-            path = await room.volumes.mount(point.name, user_of(container, point))
+            path = await context.volumes.mount(point.name, user_of(container, point))
         except WharfError as error:
             raise WharfError(error.kind, f"error while mounting volume '{point.source}': {error.message}") from error
         subpath = (point.spec.get("VolumeOptions") or {}).get("Subpath") or ""
         return await _below(path, subpath, place, brief) if subpath else str(path)
     if point.kind == "image":
-        return await _image(room, container, point, number, place, brief)
+        return await _image(context, container, point, number, place, brief)
     # It may be on a file system that doesn't answer: only this start waits for that.
-    await run_in_thread(_bind_source, room, container, point)
+    await run_in_thread(_bind_source, context, container, point)
     return point.source
 
 
@@ -92,16 +94,16 @@ def user_of(container: Container, point: MountPoint) -> str:
     return f"{container.id}:{point.destination}"
 
 
-async def tear_down(room: Room, container: Container) -> None:
+async def tear_down(context: ContainerContext, container: Container) -> None:
     """Undoes ``set_up`` and ``shared_memory``, as far as they went. Failures are logged: the rest must go on."""
     for number, point in enumerate(container.mounts.values()):
         try:
             if point.kind == "volume":
-                if await room.volumes.unmount(point.name, user_of(container, point)):
+                if await context.volumes.unmount(point.name, user_of(container, point)):
                     attributes = {"container": container.id, "driver": point.driver}
-                    room.bus.publish("volume", "unmount", point.name, attributes)
+                    context.bus.publish("volume", "unmount", point.name, attributes)
             elif point.kind == "image":
-                await remove_snapshot(room, _image_key(container, number))
+                await remove_snapshot(context, _image_key(container, number))
         except (WharfError, OSError) as error:
             log.warning("container=%s mount at %s is not undone: %s", container.id, point.destination, error)
     if container.host_config.ipc_mode == "shareable":
@@ -113,27 +115,27 @@ def _image_key(container: Container, number: int) -> str:
 
 
 async def _image(
-    room: Room,
+    context: ContainerContext,
     container: Container,
     point: MountPoint,
     number: int,
     place: str,
     brief: AsyncExitStack,
 ) -> str:
-    image = await room.images.resolve(point.spec["Source"])
+    image = await context.images.resolve(point.spec["Source"])
     # A writable snapshot, mounted read-only: it takes the same way as a container's own root file system.
-    labels = {GC_ROOT: str(container.created_ns), ROOT_LABEL: room.settings.root}
-    rootfs = await room.images.rootfs(image, _image_key(container, number), labels=labels)
-    await asyncio.to_thread(mount_at, rootfs, place, read_only=True, remap=room.remap_of(container))
+    labels = {GC_ROOT: str(container.created_ns), ROOT_LABEL: context.settings.root}
+    rootfs = await context.images.rootfs(image, _image_key(container, number), labels=labels)
+    await asyncio.to_thread(mount_at, rootfs, place, read_only=True, remap=context.remap_of(container))
     brief.push_async_callback(asyncio.to_thread, unmount_at, place)
     subpath = (point.spec.get("ImageOptions") or {}).get("Subpath") or ""
     return await _below(place, subpath, place + "-sub", brief) if subpath else place
 
 
-async def remove_snapshot(room: Room, key: str) -> None:
+async def remove_snapshot(context: ContainerContext, key: str) -> None:
     """Removes a snapshot; one that isn't there is no error."""
     try:
-        await room.engine.snapshots.remove(key)
+        await context.engine.snapshots.remove(key)
     except WharfError as error:
         if error.kind is not Kind.NOT_FOUND:
             raise
@@ -193,7 +195,7 @@ def _unbind(place: str) -> None:
         os.unlink(place)
 
 
-def _bind_source(room: Room, container: Container, point: MountPoint) -> None:
+def _bind_source(context: ContainerContext, container: Container, point: MountPoint) -> None:
     """Makes a missing source directory where that is wanted.
 
     :raises WharfError: INTERNAL if it can't be made; INVALID_ARGUMENT if it must be there and isn't.
@@ -203,7 +205,7 @@ def _bind_source(room: Room, container: Container, point: MountPoint) -> None:
     if not point.create_source:
         raise mountspec.MountError("bind", f"bind source path does not exist: {point.source}")
     try:
-        _make_source(point.source, room.remap_of(container))
+        _make_source(point.source, context.remap_of(container))
     except OSError as error:
         reason = (error.strerror or "").lower()
         raise internal(
@@ -254,7 +256,7 @@ def network_files(container: ContainerPlan, paths: Mapping[str, str], remap: Rem
     ]
 
 
-async def shared_memory(room: Room, container: Container) -> str:
+async def shared_memory(context: ContainerContext, container: Container) -> str:
     """The directory for ``/dev/shm`` where it is shared with others; ``""`` for one of the container's own.
 
     :raises WharfError: the other container isn't there or doesn't share.
@@ -262,7 +264,7 @@ async def shared_memory(room: Room, container: Container) -> str:
     host = container.host_config
     other = modes.joined(host.ipc_mode)
     if other is not None:
-        donor = room.registry.partner(other, "IPC")
+        donor = context.registry.partner(other, "IPC")
         path = _shm(donor)
         if donor.host_config.ipc_mode == "host":
             return "/dev/shm"
@@ -272,7 +274,7 @@ async def shared_memory(room: Room, container: Container) -> str:
     if host.ipc_mode != "shareable" or "/dev/shm" in container.mounts or "/dev/shm" in (host.tmpfs or {}):
         return ""
     path = _shm(container)
-    await asyncio.to_thread(_mount_shm, path, host.shm_size, room.remap_of(container))
+    await asyncio.to_thread(_mount_shm, path, host.shm_size, context.remap_of(container))
     return path
 
 

@@ -9,7 +9,7 @@ from api_models.container import HostConfig
 from api_models.resources import Ulimit
 from engine.common.errors import WharfError, conflict, internal
 from server.containers import modes
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.model import Container
 from server.containers.mounts.snapshot import ContainerFiles
 from server.containers.plan import ContainerPlan
@@ -35,15 +35,15 @@ class Surroundings:
     held: ExitStack = field(default_factory=ExitStack)
 
 
-def assemble(room: Room, container: ContainerPlan, around: Surroundings) -> dict[str, Any]:
+def assemble(context: ContainerContext, container: ContainerPlan, around: Surroundings) -> dict[str, Any]:
     """The container's OCI spec. Reads a few small files; quick enough for the loop.
 
     :raises WharfError: what only shows at start, in dockerd's words and kinds.
     """
     config, host = container.config, container.host_config
-    settings = room.settings
+    settings = context.settings
     security = parse_security(host.security_opt)
-    remap = room.remap_of(container)
+    remap = context.remap_of(container)
     spec = build(
         SpecInput(
             id=container.id,
@@ -57,21 +57,21 @@ def assemble(room: Room, container: ContainerPlan, around: Surroundings) -> dict
             domainname=around.domainname,
             mounts=tuple(around.mounts),
             shm_path=around.shm_path,
-            namespaces=_namespaces(room, container, around),
+            namespaces=_namespaces(context, container, around),
             no_new_privileges=container.no_new_privileges,
             seccomp=container.seccomp_profile or settings.seccomp_profile,
             apparmor=container.apparmor_profile,
             process_label=container.process_label,
             mount_label=container.mount_label,
             writable_cgroups=bool(security.writable_cgroups),
-            ulimits=_ulimits(room, host),
+            ulimits=_ulimits(context, host),
             cgroups_path=cgroups_path(
                 container.id, host.cgroup_parent or settings.cgroup_parent, settings.cgroup_driver
             ),
             init=settings.init if host.init is None else host.init,
             id_maps=remap.maps if remap is not None else None,
         ),
-        room.facts,
+        context.facts,
     )
     if host.ipc_mode == "none":
         # No shared memory at all: the runtime's default mount for it goes, too.
@@ -80,9 +80,9 @@ def assemble(room: Room, container: ContainerPlan, around: Surroundings) -> dict
     return spec
 
 
-def _ulimits(room: Room, host: HostConfig) -> tuple[Ulimit, ...]:
+def _ulimits(context: ContainerContext, host: HostConfig) -> tuple[Ulimit, ...]:
     own = {limit.name: limit for limit in host.ulimits or ()}
-    return tuple({**room.settings.default_ulimits, **own}.values())
+    return tuple({**context.settings.default_ulimits, **own}.values())
 
 
 def _joined(other: Container, kind: str, around: Surroundings) -> str:
@@ -96,34 +96,34 @@ def _joined(other: Container, kind: str, around: Surroundings) -> str:
         raise conflict(f"failed to join {kind} namespace: container {other.id} is not running") from None
 
 
-def _namespaces(room: Room, container: ContainerPlan, around: Surroundings) -> Namespaces:
+def _namespaces(context: ContainerContext, container: ContainerPlan, around: Surroundings) -> Namespaces:
     host = container.host_config
-    remap = room.remap_of(container)
+    remap = context.remap_of(container)
     user = HOST if remap is None else remap.userns
     for mode in (host.network_mode, host.pid_mode, host.ipc_mode):
         if remap is not None and (other := modes.joined(mode)) is not None:
             # Who shares a namespace must have rights in it; a container from before the daemon's restart has the user
             # namespace of then.
-            user = _joined(room.registry.partner(other, "user"), "user", around)
+            user = _joined(context.registry.partner(other, "user"), "user", around)
     pid, ipc = PRIVATE, PRIVATE
     if host.pid_mode == "host":
         pid = HOST
     elif (other := modes.joined(host.pid_mode)) is not None:
         try:
-            pid = _joined(room.registry.partner(other, "PID"), "pid", around)
+            pid = _joined(context.registry.partner(other, "PID"), "pid", around)
         except WharfError as error:
             # The request is right; it is what the other container does that is in its way.
             raise internal(error.message) from error
     if host.ipc_mode == "host":
         ipc = HOST
     elif (other := modes.joined(host.ipc_mode)) is not None:
-        ipc = _joined(room.registry.partner(other, "IPC"), "ipc", around)
+        ipc = _joined(context.registry.partner(other, "IPC"), "ipc", around)
     return Namespaces(
         network=around.network,
         ipc=ipc,
         pid=pid,
         uts=HOST if host.uts_mode == "host" else PRIVATE,
-        cgroup=HOST if host.cgroupns_mode == "host" or not room.limits.cgroup_namespaces else PRIVATE,
+        cgroup=HOST if host.cgroupns_mode == "host" or not context.limits.cgroup_namespaces else PRIVATE,
         user=user,
         network_joined=around.network_joined,
     )

@@ -15,7 +15,7 @@ from engine.api.pb import runc_options_pb2
 from engine.api.types import AnyValue
 from engine.common.errors import WharfError, internal, invalid, not_implemented
 from server.containers import signals
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.model import Container
 from server.containers.names import ALLOWED
 from server.containers.run.stop import is_restarting, not_running
@@ -25,9 +25,9 @@ from server.containers.stdio_backend import Embedded
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 
-def check_enabled(room: Room) -> None:
+def check_enabled(context: ContainerContext) -> None:
     """:raises WharfError: NOT_IMPLEMENTED unless the daemon is an experimental one, as with dockerd."""
-    if not room.settings.experimental:
+    if not context.settings.experimental:
         raise not_implemented(
             "This experimental feature is disabled by default. "
             "Start the Docker daemon in experimental mode in order to enable it."
@@ -48,7 +48,9 @@ def _existing(container: Container, directory: str, name: str, key: str) -> str:
     return place
 
 
-async def create(room: Room, container: Container, key: str, name: str, directory: str, *, leave: bool) -> None:
+async def create(
+    context: ContainerContext, container: Container, key: str, name: str, directory: str, *, leave: bool
+) -> None:
     """Writes a checkpoint; unless ``leave`` the container ends with it. ``key``: how the client calls it.
 
     :raises WharfError: CONFLICT if it doesn't run; INTERNAL: the name, or CRIU's failure.
@@ -72,19 +74,19 @@ async def create(room: Room, container: Container, key: str, name: str, director
         raise internal(f"cannot checkpoint container {key}: {error.filename}: {reason}") from None
     async with container.lock:
         try:
-            await _write(room, container, place, leave=leave or not state.running)
+            await _write(context, container, place, leave=leave or not state.running)
         except BaseException as error:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, place, ignore_errors=True))
             if isinstance(error, WharfError):
                 raise internal(f"Cannot checkpoint container {key}: {error.message}") from error
             raise
-    room.publish(container, "checkpoint")
+    context.publish(container, "checkpoint")
 
 
-async def _write(room: Room, container: Container, place: str, *, leave: bool) -> None:
+async def _write(context: ContainerContext, container: Container, place: str, *, leave: bool) -> None:
     """Has the runtime write the images. The end is our own, of a frozen container: crun forgets a container that CRIU
     ends, and then a stock containerd cannot delete its task."""
-    tasks = room.engine.tasks
+    tasks = context.engine.tasks
     # CRIU's log goes there, too: crun does not make the directory that containerd would name.
     options = runc_options_pb2.CheckpointOptions(image_path=place, work_path=place)
     if leave:
@@ -127,30 +129,30 @@ async def remove(container: Container, name: str, directory: str, key: str) -> N
     await asyncio.to_thread(shutil.rmtree, _existing(container, directory, name, key))
 
 
-def to_restore(room: Room, container: Container, name: str, directory: str) -> str:
+def to_restore(context: ContainerContext, container: Container, name: str, directory: str) -> str:
     """The directory that a start is asked to begin from; ``""`` without a name.
 
     :raises WharfError: INVALID_ARGUMENT unless experimental; INTERNAL: there is no such checkpoint.
     """
     if not name:
         return ""
-    if not room.settings.experimental:
+    if not context.settings.experimental:
         raise invalid("checkpoint is only supported in experimental mode")
     if _NAME.fullmatch(name) is None:
         raise internal(f"checkpoint {name} does not exist for container /{container.name}")
     found = _existing(container, directory, name, f"/{container.name}")
-    program = room.runtimes.get(container.host_config.runtime).path
-    if os.path.basename(program) == "crun" and not isinstance(room.stdio, Embedded):
+    program = context.runtimes.get(container.host_config.runtime).path
+    if os.path.basename(program) == "crun" and not isinstance(context.stdio, Embedded):
         # Its shim calls the runtime with an option of runc's that crun does not have.
         raise invalid("a stock containerd cannot restore with crun: create the container with --runtime runc")
     return found
 
 
-def options(room: Room, container: Container, image: str) -> AnyValue | None:
+def options(context: ContainerContext, container: Container, image: str) -> AnyValue | None:
     """The runtime's options for a task that is restored; None: those of the container's record will do."""
     if not image:
         return None
-    _, plain = room.runtimes.engine_options(container.host_config.runtime, owner=task_owner(room, container))
+    _, plain = context.runtimes.engine_options(container.host_config.runtime, owner=task_owner(context, container))
     wanted = plain.unpack(runc_options_pb2.Options) if plain is not None else runc_options_pb2.Options()
     wanted.criu_image_path = wanted.criu_work_path = image
     return AnyValue.pack(wanted)

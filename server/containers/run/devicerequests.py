@@ -14,7 +14,7 @@ from typing import Any
 from api_models.container import HostConfig
 from api_models.resources import DeviceRequest
 from engine.common.errors import WharfError, internal, invalid
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.spec import cdi
 
 _HOOK = "nvidia-container-runtime-hook"
@@ -24,13 +24,13 @@ _NVIDIA = ("compute", "compat32", "graphics", "utility", "video", "display")
 _KNOWN = frozenset(("gpu", "nvidia", *_NVIDIA))
 
 
-async def inject(room: Room, host: HostConfig, spec: dict[str, Any]) -> None:
+async def inject(context: ContainerContext, host: HostConfig, spec: dict[str, Any]) -> None:
     """Puts the devices asked for into the spec.
 
     :raises WharfError: INVALID_ARGUMENT: no driver takes the request; INTERNAL: a device isn't there.
     """
     for request in host.device_requests or ():
-        await asyncio.to_thread(_inject, room.settings.cdi_spec_dirs, request, spec)
+        await asyncio.to_thread(_inject, context.settings.cdi_spec_dirs, request, spec)
 
 
 def _inject(directories: tuple[str, ...], request: DeviceRequest, spec: dict[str, Any]) -> None:

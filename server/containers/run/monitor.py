@@ -11,7 +11,7 @@ from engine.api.pb import event_messages_pb2 as messages
 from engine.api.types import Event, Exit, TaskStatus, to_ns
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.hooks import call
 from server.containers.model import Container
 from server.containers.run import exits
@@ -29,14 +29,14 @@ timeouts.define("engine.return", 30.0)  # one wait for an engine that is away; t
 class Monitor:
     """``start`` returns when the subscription stands: no event after that is missed."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, context: ContainerContext) -> None:
+        self._context = context
         self._task: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
 
     async def start(self) -> None:
-        room = self._room
-        room.suspect = self.suspect
+        context = self._context
+        context.suspect = self.suspect
         self._task = asyncio.create_task(self._run(), name="container monitor")
         ready = asyncio.create_task(self._ready.wait())
         try:
@@ -53,32 +53,32 @@ class Monitor:
 
     def suspect(self, container: Container) -> None:
         """The container may have ended without an event: asks the engine."""
-        self._room.spawn(self._ask(container), f"ask {container.id[:12]}")
+        self._context.spawn(self._ask(container), f"ask {container.id[:12]}")
 
     async def _ask(self, container: Container) -> None:
         try:
-            state = await self._room.engine.tasks.get(container.id)
+            state = await self._context.engine.tasks.get(container.id)
         except WharfError as error:
             if error.kind is Kind.NOT_FOUND:
-                await exits.ended(self._room, container, None)
+                await exits.ended(self._context, container, None)
             return
         if state.status is TaskStatus.STOPPED:
-            await exits.ended(self._room, container, Exit(state.pid, state.exit_status, state.exited_at_ns))
+            await exits.ended(self._context, container, Exit(state.pid, state.exit_status, state.exited_at_ns))
 
     async def _run(self) -> None:
         first = True
         while True:
             try:
-                wanted = [f'namespace=="{self._room.engine.namespace}",{each}' for each in _WANTED]
-                async with self._room.engine.events.subscribe(*wanted) as events:
+                wanted = [f'namespace=="{self._context.engine.namespace}",{each}' for each in _WANTED]
+                async with self._context.engine.events.subscribe(*wanted) as events:
                     if first:
                         first = False
                         self._ready.set()
                     else:
                         log.info("the engine is back")
-                        await reconcile(self._room)
+                        await reconcile(self._context)
                     # Until then the sweep works on a list of who runs. Events wait in the subscription.
-                    await self._room.recovered.wait()
+                    await self._context.recovered.wait()
                     async for event in events:
                         self._dispatch(event)
             except WharfError as error:
@@ -93,7 +93,7 @@ class Monitor:
     async def _return(self) -> None:
         while True:
             try:
-                await self._room.engine.connect(deadline=timeouts.seconds("engine.return"))
+                await self._context.engine.connect(deadline=timeouts.seconds("engine.return"))
             except WharfError as error:
                 log.warning("the engine is still away: %s", error)
             else:
@@ -104,26 +104,26 @@ class Monitor:
 
         Order is kept per container by its lock, which is fair.
         """
-        room, message = self._room, event.event
+        context, message = self._context, event.event
         match message:
             case messages.TaskExit():
-                container = room.registry.by_id(message.container_id)
+                container = context.registry.by_id(message.container_id)
                 if container is None:
                     return
                 end = Exit(message.pid, message.exit_status, to_ns(message.exited_at))
                 if message.id == message.container_id:
-                    room.spawn(_guarded(exits.ended(room, container, end), container), "exit")
+                    context.spawn(_guarded(exits.ended(context, container, end), container), "exit")
                 else:
-                    room.spawn(_exec_exited(room, container, message.id, end), "exec exit")
+                    context.spawn(_exec_exited(context, container, message.id, end), "exec exit")
             case messages.TaskOOM():
-                container = room.registry.by_id(message.container_id)
+                container = context.registry.by_id(message.container_id)
                 if container is not None:
-                    room.spawn(_guarded(exits.out_of_memory(room, container), container), "oom")
+                    context.spawn(_guarded(exits.out_of_memory(context, container), container), "oom")
             case messages.TaskPaused() | messages.TaskResumed():
-                container = room.registry.by_id(message.container_id)
+                container = context.registry.by_id(message.container_id)
                 if container is not None:
                     paused = isinstance(message, messages.TaskPaused)
-                    room.spawn(_guarded(_frozen(room, container, paused=paused), container), "pause")
+                    context.spawn(_guarded(_frozen(context, container, paused=paused), container), "pause")
 
 
 async def _guarded(work: "asyncio.Future[None] | object", container: Container) -> None:
@@ -133,15 +133,15 @@ async def _guarded(work: "asyncio.Future[None] | object", container: Container) 
         log.exception("container=%s event could not be handled", container.id)
 
 
-async def _exec_exited(room: Room, container: Container, exec_id: str, end: Exit) -> None:
-    for hook in room.hooks.exec_exited:
+async def _exec_exited(context: ContainerContext, container: Container, exec_id: str, end: Exit) -> None:
+    for hook in context.hooks.exec_exited:
         try:
             await hook(container, exec_id, end.status, end.exited_at_ns)
         except Exception:
             log.exception("container=%s exec %s: its end could not be handled", container.id, exec_id)
 
 
-async def _frozen(room: Room, container: Container, *, paused: bool) -> None:
+async def _frozen(context: ContainerContext, container: Container, *, paused: bool) -> None:
     """Somebody else (ctr) paused or resumed the task; our own pause has set the state already.
 
     It may have been set back since: the engine is asked before an event that comes late is believed.
@@ -150,10 +150,10 @@ async def _frozen(room: Room, container: Container, *, paused: bool) -> None:
         state = container.state
         if not state.running or state.restarting or state.paused == paused:
             return
-        task = await exits.living(room, container)
+        task = await exits.living(context, container)
         if task is None or (task.status is TaskStatus.PAUSED) != paused:
             return
         state.paused = paused
-        call(room.hooks.paused if paused else room.hooks.unpaused, container)
-        room.publish(container, "pause" if paused else "unpause")
-        await room.save_state(container)
+        call(context.hooks.paused if paused else context.hooks.unpaused, container)
+        context.publish(container, "pause" if paused else "unpause")
+        await context.save_state(container)

@@ -5,7 +5,7 @@ import logging
 import shutil
 
 from engine.common.errors import Kind, WharfError, conflict
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.hooks import call
 from server.containers.model import Container
 from server.containers.mounts import left_volumes, mounting, mounts
@@ -17,7 +17,7 @@ _ATTEMPTS = 5
 
 
 async def remove(
-    room: Room, container: Container, *, force: bool = False, volumes: bool = False, key: str = ""
+    context: ContainerContext, container: Container, *, force: bool = False, volumes: bool = False, key: str = ""
 ) -> None:
     """Removes a container; ``force`` kills it first, ``volumes`` takes its anonymous volumes along.
 
@@ -26,24 +26,24 @@ async def remove(
     state = container.state
     if state.removing:
         raise conflict(f"removal of container {key or container.id} is already in progress")
-    if room.registry.by_id(container.id) is None:
+    if context.registry.by_id(container.id) is None:
         return
     state.removing = True
     try:
         for _ in range(_ATTEMPTS):
             if state.running:
-                await _end(room, container, force=force)
+                await _end(context, container, force=force)
             async with container.lock:
                 # A start that was under way when we looked may have succeeded meanwhile.
                 if not state.running:
-                    await _remove(room, container, volumes=volumes)
+                    await _remove(context, container, volumes=volumes)
                     return
         raise conflict(f'cannot remove container "/{container.name}": it is started again and again')
     finally:
         state.removing = False
 
 
-async def _end(room: Room, container: Container, *, force: bool) -> None:
+async def _end(context: ContainerContext, container: Container, *, force: bool) -> None:
     name, word = f'"/{container.name}"', container.state.word
     if not force:
         if word == "paused":
@@ -52,39 +52,39 @@ async def _end(room: Room, container: Container, *, force: bool) -> None:
             f"cannot remove container {name}: container is {word}: stop the container before removing or force remove"
         )
     try:
-        await kill_and_wait(room, container)
+        await kill_and_wait(context, container)
     except WharfError as error:
         if error.kind is not Kind.CONFLICT:
             raise WharfError(error.kind, f"cannot remove container {name}: could not kill: {error.message}") from error
 
 
-async def _remove(room: Room, container: Container, *, volumes: bool) -> None:
+async def _remove(context: ContainerContext, container: Container, *, volumes: bool) -> None:
     container.state.dead = True
-    room.restarts_of(container).cancel()
-    await mounting.tear_down(room, container)
-    await room.networks.remove(container)
+    context.restarts_of(container).cancel()
+    await mounting.tear_down(context, container)
+    await context.networks.remove(container)
     left_volumes.forget(container.directory)
     if volumes:
         left_volumes.note(container.directory, [point.name for point in container.mounts.values() if point.anonymous])
-    await room.store.delete(container.id)
-    room.registry.remove(container)
-    room.restarts.pop(container.id, None)
-    call(room.hooks.removed, container)
-    for sentence in await mounts.release(room, container, remove_anonymous=volumes):
+    await context.store.delete(container.id)
+    context.registry.remove(container)
+    context.restarts.pop(container.id, None)
+    call(context.hooks.removed, container)
+    for sentence in await mounts.release(context, container, remove_anonymous=volumes):
         log.error("container=%s removing volumes: %s", container.id, sentence)
-    room.spawn(discard(room, container.id, container.directory), f"discard {container.id[:12]}")
-    room.waiters.removed(container)
-    room.publish(container, "destroy")
+    context.spawn(discard(context, container.id, container.directory), f"discard {container.id[:12]}")
+    context.waiters.removed(container)
+    context.publish(container, "destroy")
 
 
-async def discard(room: Room, container_id: str, directory: str) -> None:
+async def discard(context: ContainerContext, container_id: str, directory: str) -> None:
     """Removes snapshot and directories of a container that is no more."""
-    await room.settled(container_id)
+    await context.settled(container_id)
     try:
-        await mounting.remove_snapshot(room, container_id)
+        await mounting.remove_snapshot(context, container_id)
     except WharfError as error:
         log.warning("container=%s snapshot is left for the next start: %s", container_id, error)
-    runtime_directory = f"{room.settings.exec_root}/containers/{container_id}"
+    runtime_directory = f"{context.settings.exec_root}/containers/{container_id}"
     await asyncio.to_thread(_remove_trees, directory, runtime_directory)
 
 

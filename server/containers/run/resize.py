@@ -1,15 +1,15 @@
 """``docker resize``: the size of a container's terminal."""
 
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.model import Container
 from server.containers.run.stop import not_running
 
 
-async def resize(room: Room, container: Container, height: int, width: int) -> None:
+async def resize(context: ContainerContext, container: Container, height: int, width: int) -> None:
     """
     :raises WharfError: CONFLICT unless the container runs.
     """
     if not container.state.running or container.state.restarting:
         raise not_running(container)
-    await room.engine.tasks.resize_pty(container.id, width=width, height=height)
-    room.publish(container, "resize", {"height": str(height), "width": str(width)})
+    await context.engine.tasks.resize_pty(container.id, width=width, height=height)
+    context.publish(container, "resize", {"height": str(height), "width": str(width)})

@@ -6,7 +6,7 @@ import logging
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, conflict, internal, invalid, not_modified
 from server.containers import signals
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.hooks import call
 from server.containers.model import Container
 from server.containers.waiters import Condition, Waiter
@@ -37,7 +37,9 @@ def stop_timeout(container: Container) -> int:
     return DEFAULT_TIMEOUT if configured is None else configured
 
 
-async def stop(room: Room, container: Container, key: str, *, timeout: int | None = None, signal: str = "") -> None:
+async def stop(
+    context: ContainerContext, container: Container, key: str, *, timeout: int | None = None, signal: str = ""
+) -> None:
     """Stops on request. ``key``: how the client calls it.
 
     :raises WharfError: NOT_MODIFIED if it doesn't run; INTERNAL (as in dockerd) if it can't be stopped.
@@ -46,7 +48,7 @@ async def stop(room: Room, container: Container, key: str, *, timeout: int | Non
     if not container.state.running:
         raise not_modified("container is already stopped")
     try:
-        await stop_and_wait(room, container, timeout=timeout, signal=signal)
+        await stop_and_wait(context, container, timeout=timeout, signal=signal)
     except WharfError as error:
         raise internal(f"cannot stop container: {key}: {error.message}") from error
 
@@ -61,16 +63,18 @@ async def settled(container: Container) -> None:
             pass
 
 
-async def stop_and_wait(room: Room, container: Container, *, timeout: int | None = None, signal: str = "") -> None:
+async def stop_and_wait(
+    context: ContainerContext, container: Container, *, timeout: int | None = None, signal: str = ""
+) -> None:
     """Sends the stop signal, waits, kills; a ``stop`` event at the end. Goes on if the client leaves."""
     if not container.state.running:
         return
     number = signals.parse(signal) if signal else stop_signal(container)
     seconds = stop_timeout(container) if timeout is None else timeout
     grace: float | None = None if seconds < 0 else float(seconds)
-    ended = room.waiters.register(container, Condition.NOT_RUNNING)
+    ended = context.waiters.register(container, Condition.NOT_RUNNING)
     try:
-        await send(room, container, number)
+        await send(context, container, number)
     except WharfError as error:
         log.warning("container=%s stop signal %d: %s", container.id, number, error)
         grace = timeouts.seconds("container.unsignalled")
@@ -79,8 +83,8 @@ async def stop_and_wait(room: Room, container: Container, *, timeout: int | None
         # A stop without grace is a kill on request.
         level = logging.INFO if grace else logging.DEBUG
         log.log(level, "container=%s did not end within %s s of signal %d and is killed", container.id, grace, number)
-        await kill_and_wait(room, container)
-    room.publish(container, "stop")
+        await kill_and_wait(context, container)
+    context.publish(container, "stop")
 
 
 async def _ended(waiter: Waiter, seconds: float | None) -> bool:
@@ -90,7 +94,7 @@ async def _ended(waiter: Waiter, seconds: float | None) -> bool:
     return bool(done)
 
 
-async def kill(room: Room, container: Container, signal: str = "") -> None:
+async def kill(context: ContainerContext, container: Container, signal: str = "") -> None:
     """``docker kill``: SIGKILL waits for the end, any other signal is only sent.
 
     :raises WharfError: CONFLICT if it doesn't run; INVALID_ARGUMENT for a bad signal.
@@ -98,9 +102,9 @@ async def kill(room: Room, container: Container, signal: str = "") -> None:
     number = parse_kill_signal(signal)
     await settled(container)
     if number == signals.SIGKILL:
-        await kill_and_wait(room, container)
+        await kill_and_wait(context, container)
     else:
-        await send(room, container, number)
+        await send(context, container, number)
 
 
 def parse_kill_signal(signal: str) -> int:
@@ -113,16 +117,16 @@ def parse_kill_signal(signal: str) -> int:
     return number
 
 
-async def kill_and_wait(room: Room, container: Container) -> None:
+async def kill_and_wait(context: ContainerContext, container: Container) -> None:
     """SIGKILL, and the wait for the exit.
 
     :raises WharfError: CONFLICT if it doesn't run; INTERNAL if it survives.
     """
     if not container.state.running:
         raise not_running(container)
-    ended = room.waiters.register(container, Condition.NOT_RUNNING)
+    ended = context.waiters.register(container, Condition.NOT_RUNNING)
     try:
-        await send(room, container, signals.SIGKILL)
+        await send(context, container, signals.SIGKILL)
     except WharfError as error:
         if error.kind is not Kind.CONFLICT:
             ended.cancel()
@@ -131,7 +135,7 @@ async def kill_and_wait(room: Room, container: Container) -> None:
         raise internal("tried to kill container, but did not receive an exit event")
 
 
-async def send(room: Room, container: Container, number: int) -> None:
+async def send(context: ContainerContext, container: Container, number: int) -> None:
     """Sends a signal and notes that somebody meant to stop the container.
 
     :raises WharfError: CONFLICT if it doesn't run.
@@ -143,35 +147,35 @@ async def send(room: Room, container: Container, number: int) -> None:
         configured = container.config.stop_signal
         last = not configured or number == signals.SIGKILL or number == signals.parse(configured)
         if last:
-            room.restarts_of(container).cancel()
-        if not room.shutting_down and not container.manually_stopped:
+            context.restarts_of(container).cancel()
+        if not context.shutting_down and not container.manually_stopped:
             container.manually_stopped = True
-            await room.save_state(container)
+            await context.save_state(container)
         if state.restarting:
             # There is no process: to cancel the restart is enough.
             return
         try:
-            await room.engine.tasks.kill(container.id, number)
+            await context.engine.tasks.kill(container.id, number)
             if last and state.paused:
-                await _thaw(room, container)
+                await _thaw(context, container)
         except WharfError as error:
             if error.kind is not Kind.NOT_FOUND:
                 raise WharfError(error.kind, f"Cannot kill container {container.id}: {error.message}") from error
             # It has ended; the exit event is on its way, and the monitor asks if it isn't.
-            room.suspect(container)
-        room.publish(container, "kill", {"signal": str(number)})
+            context.suspect(container)
+        context.publish(container, "kill", {"signal": str(number)})
 
 
-async def _thaw(room: Room, container: Container) -> None:
+async def _thaw(context: ContainerContext, container: Container) -> None:
     """A frozen process takes its signal when it thaws. One that has ended, or that an earlier signal has thawed, of
     which the news is still on its way, needs it no more."""
     try:
-        await room.engine.tasks.resume(container.id)
+        await context.engine.tasks.resume(container.id)
     except WharfError as error:
         log.info("container=%s is signalled, but not resumed: %s", container.id, error)
 
 
-async def pause(room: Room, container: Container, *, committing: bool = False) -> None:
+async def pause(context: ContainerContext, container: Container, *, committing: bool = False) -> None:
     """``committing``: remembered first, so that no death of the daemon leaves the container paused.
 
     :raises WharfError: CONFLICT if it doesn't run, is paused, or waits for its restart.
@@ -186,25 +190,25 @@ async def pause(room: Room, container: Container, *, committing: bool = False) -
             raise is_restarting(container)
         state.committing = committing
         if committing:
-            await room.save_state(container)
+            await context.save_state(container)
         try:
-            await room.engine.tasks.pause(container.id)
+            await context.engine.tasks.pause(container.id)
         except WharfError as error:
             raise internal(f"cannot pause container {container.id}: {error.message}") from error
         state.paused = True
-        call(room.hooks.paused, container)
-        room.publish(container, "pause")
-        await room.save_state(container)
+        call(context.hooks.paused, container)
+        context.publish(container, "pause")
+        await context.save_state(container)
 
 
-async def pause_to_commit(room: Room, container: Container) -> bool:
+async def pause_to_commit(context: ContainerContext, container: Container) -> bool:
     """Pauses a container that runs; False if it ended by itself in that moment, so that nothing writes any more.
 
     :raises WharfError: as ``pause``.
     """
-    ended = room.waiters.register(container, Condition.NOT_RUNNING)
+    ended = context.waiters.register(container, Condition.NOT_RUNNING)
     try:
-        await pause(room, container, committing=True)
+        await pause(context, container, committing=True)
     except WharfError:
         if not await _ended(ended, timeouts.seconds("container.unsignalled")):
             raise
@@ -214,7 +218,7 @@ async def pause_to_commit(room: Room, container: Container) -> bool:
     return True
 
 
-async def unpause(room: Room, container: Container) -> None:
+async def unpause(context: ContainerContext, container: Container) -> None:
     """:raises WharfError: INTERNAL (as in dockerd) if it isn't paused."""
     async with container.lock:
         state = container.state
@@ -223,10 +227,10 @@ async def unpause(room: Room, container: Container) -> None:
         if not state.running:
             raise not_running(container)
         try:
-            await room.engine.tasks.resume(container.id)
+            await context.engine.tasks.resume(container.id)
         except WharfError as error:
             raise internal(f"Cannot unpause container {container.id}: {error.message}") from error
         state.paused = state.committing = False
-        call(room.hooks.unpaused, container)
-        room.publish(container, "unpause")
-        await room.save_state(container)
+        call(context.hooks.unpaused, container)
+        context.publish(container, "unpause")
+        await context.save_state(container)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from engine.api.stdio import Attach as Wishes
 from engine.api.stdio import AttachSession, LogMark, SessionEnd, Stdio
 from engine.common.errors import WharfError, conflict
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.logs.config import log_file
 from server.containers.logs.follow import Logs
 from server.containers.logs.format import Query, header
@@ -97,13 +97,13 @@ def _log_now(container: Container) -> Iterator[End]:
 class Attachments:
     """Attaches clients to containers."""
 
-    def __init__(self, room: Room, logs: Logs) -> None:
-        self._room = room
+    def __init__(self, context: ContainerContext, logs: Logs) -> None:
+        self._context = context
         self._logs = logs
         self._pending: dict[str, set[_Pending]] = {}
         self._hangups: select.epoll | None = None
         self._waiting: dict[int, _Pending] = {}
-        for hooks in (room.hooks.start_failed, room.hooks.removed):
+        for hooks in (context.hooks.start_failed, context.hooks.removed):
             hooks.append(self._never)
 
     def check(self, container: Container, key: str, wanted: Wanted) -> None:
@@ -132,7 +132,7 @@ class Attachments:
             return
         client.sock.close()
         if await session.ended() is SessionEnd.DETACHED:
-            self._room.publish(container, "detach")
+            self._context.publish(container, "detach")
 
     async def _with_one(
         self, container: Container, wanted: Wanted, client: Client, *, framed: bool
@@ -147,7 +147,7 @@ class Attachments:
             # The head is out: dockerd, too, has only its log left to tell.
             log.info("container=%s attach: %s", container.id, error)
             return None
-        self._room.publish(container, "attach")
+        self._context.publish(container, "attach")
         if not wanted.stream:
             return None
         wishes = self._wishes(container, wanted, client, framed=framed)
@@ -166,7 +166,7 @@ class Attachments:
         wishes = replace(self._wishes(container, wanted, client, framed=framed), hold_output=True, head=b"")
         try:
             if _streaming(container):
-                self._room.publish(container, "attach")
+                self._context.publish(container, "attach")
                 session = await self._join(container, wishes, client)
                 await client.send_head()
                 if session is None:
@@ -179,7 +179,7 @@ class Attachments:
                 with self._registered(container, wishes, client) as pending, _log_now(container) as end:
                     await client.send_head()
                     await self._replay(container, wanted, client, end, framed=framed)
-                    self._room.publish(container, "attach")
+                    self._context.publish(container, "attach")
                     session = await pending.session
         except (OSError, WharfError) as error:
             log.info("container=%s attach: %s", container.id, error)
@@ -224,7 +224,7 @@ class Attachments:
     async def _join(self, container: Container, wishes: Wishes, client: Client) -> AttachSession | None:
         """Of a container that runs; None: it has just ended."""
         try:
-            return await Stdio(socket_path(self._room, container)).open(wishes, client.sock)
+            return await Stdio(socket_path(self._context, container)).open(wishes, client.sock)
         except WharfError as error:
             log.info("container=%s attach: %s", container.id, error)
             return None
@@ -232,7 +232,7 @@ class Attachments:
     @contextlib.contextmanager
     def _registered(self, container: Container, wishes: Wishes, client: Client) -> Iterator[_Pending]:
         """A client that the next start hands over."""
-        pending = _Pending(Stdio(socket_path(self._room, container)), wishes, client)
+        pending = _Pending(Stdio(socket_path(self._context, container)), wishes, client)
         waiting = self._pending.setdefault(container.id, set())
         waiting.add(pending)
         container.before_start.append(pending.hand_over)

@@ -8,7 +8,7 @@ import orjson
 from engine.api.stdio import StdioUri
 from engine.common.errors import internal
 from engine.common.system import private
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.logs.config import log_file
 from server.containers.logs.fields import log_attributes, render_tag
 from server.containers.logs.plugin import fifo_path
@@ -26,40 +26,40 @@ DEFAULT_SIZE = 20 << 20
 DEFAULT_FILES = 5
 
 
-def socket_path(room: Room, container: Container) -> str:
+def socket_path(context: ContainerContext, container: Container) -> str:
     """Where the container's stdio is served while it has a task."""
-    return f"{room.settings.exec_root}/containers/{container.id}/stdio.sock"
+    return f"{context.settings.exec_root}/containers/{container.id}/stdio.sock"
 
 
-def stdio_uri(room: Room, container: Container) -> StdioUri:
+def stdio_uri(context: ContainerContext, container: Container) -> StdioUri:
     """The URI; makes the directories it names.
 
     :raises WharfError: INTERNAL for a log option whose value makes no sense: dockerd, too, finds out at start.
     """
-    path = socket_path(room, container)
+    path = socket_path(context, container)
     private.make_directory(os.path.dirname(path))
     options = {
         "stdin": "1" if container.config.open_stdin else "0",
         "stdin-once": "1" if container.config.stdin_once else "0",
-        **_log_options(room, container),
-        **owner(room, container),
+        **_log_options(context, container),
+        **owner(context, container),
     }
     return StdioUri(path, options)
 
 
-def task_owner(room: Room, container: ContainerPlan) -> tuple[int, int] | None:
+def task_owner(context: ContainerContext, container: ContainerPlan) -> tuple[int, int] | None:
     """Whose the pipes are to be that a stock containerd makes; None: root's, or they are made by our own shim."""
-    remap = room.remap_of(container)
-    return remap.root if remap is not None and not isinstance(room.stdio, Embedded) else None
+    remap = context.remap_of(container)
+    return remap.root if remap is not None and not isinstance(context.stdio, Embedded) else None
 
 
-def owner(room: Room, container: ContainerPlan) -> dict[str, str]:
+def owner(context: ContainerContext, container: ContainerPlan) -> dict[str, str]:
     """Whose the pipes are that our own shim makes, where it is not root."""
-    remap = room.remap_of(container)
+    remap = context.remap_of(container)
     return {"owner": "{}:{}".format(*remap.root)} if remap is not None else {}
 
 
-def _log_options(room: Room, container: Container) -> dict[str, str]:
+def _log_options(context: ContainerContext, container: Container) -> dict[str, str]:
     config = container.host_config.log_config
     options = config.config or {}
     if config.type == "none":
@@ -67,7 +67,7 @@ def _log_options(room: Room, container: Container) -> dict[str, str]:
     found = {"driver": config.type, "path": log_file(container)}
     try:
         if config.type not in FILES:
-            found |= remote_options(container, fifo_path(room, container))
+            found |= remote_options(container, fifo_path(context, container))
             options = {key.removeprefix("cache-"): value for key, value in options.items() if key.startswith("cache-")}
         if found["path"]:
             private.make_directory(os.path.dirname(found["path"]))

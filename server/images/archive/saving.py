@@ -12,7 +12,7 @@ from engine.common.layers import header as tar
 from engine.common.layers.header import Header
 from engine.common.layers.tarwrite import encode
 from engine.common.system import heap
-from server.images.context import Room
+from server.images.context import ImageContext
 from server.images.model import no_such_image
 from server.registry import documents, oci
 from server.registry.reference import Reference, parse, parse_canonical
@@ -20,7 +20,7 @@ from server.registry.reference import Reference, parse, parse_canonical
 _BLOCK = 512
 
 
-async def select_images(room: Room, texts: Sequence[str]) -> list[tuple[ImageRecord, Reference | None]]:
+async def select_images(context: ImageContext, texts: Sequence[str]) -> list[tuple[ImageRecord, Reference | None]]:
     """Return the images to save, each with its name (``None``: by id). A repository without a tag means all its tags.
 
     :raises WharfError: NOT_FOUND "No such image: …".
@@ -28,7 +28,7 @@ async def select_images(room: Room, texts: Sequence[str]) -> list[tuple[ImageRec
     found: list[tuple[ImageRecord, Reference | None]] = []
     for text in texts:
         try:
-            record: ImageRecord | None = await room.resolver.record(text)
+            record: ImageRecord | None = await context.resolver.record(text)
         except WharfError as error:
             record, missing = None, error
         try:
@@ -43,7 +43,7 @@ async def select_images(room: Room, texts: Sequence[str]) -> list[tuple[ImageRec
         if not by_id and reference is not None and reference.name_only:
             tags = [
                 (one, name)
-                for one in sorted(await room.names.all(), key=lambda r: r.name)
+                for one in sorted(await context.names.all(), key=lambda r: r.name)
                 if (name := parse_canonical(one.name)) is not None and name.name == reference.name and name.tag
             ]
             if not tags:
@@ -57,7 +57,7 @@ async def select_images(room: Room, texts: Sequence[str]) -> list[tuple[ImageRec
 
 
 async def save(
-    room: Room,
+    context: ImageContext,
     images: Sequence[tuple[ImageRecord, Reference | None]],
     *,
     platform: Platform | None = None,
@@ -67,16 +67,16 @@ async def save(
 
     :raises WharfError: NOT_FOUND when an image lacks the platform.
     """
-    async with room.engine.leases.acquire() as lease:
+    async with context.engine.leases.acquire() as lease:
         blobs: dict[str, Descriptor] = {}
         entries: list[dict[str, Any]] = []
         legacy: dict[str, dict[str, Any]] = {}
         for record, name in images:
-            image = await room.resolver.resolve_record(record, platform, exact=platform is not None)
+            image = await context.resolver.resolve_record(record, platform, exact=platform is not None)
             target = record.target
             if platform is not None:
                 target = replace(image.manifest_descriptor, annotations={})
-            await _collect(room, target, blobs)
+            await _collect(context, target, blobs)
             entries.append(_entry(target, name))
             row = legacy.setdefault(
                 image.manifest_descriptor.digest,
@@ -89,7 +89,7 @@ async def save(
             if name is not None and name.tag and name.familiar not in row["RepoTags"]:
                 row["RepoTags"].append(name.familiar)
         for digest in blobs:
-            await room.engine.leases.add_resource(lease.id, digest, "content")
+            await context.engine.leases.add_resource(lease.id, digest, "content")
         rows = [{**row, "RepoTags": row["RepoTags"] or None} for row in legacy.values()]
         index = {"schemaVersion": 2, "mediaType": oci.OCI_INDEX, "manifests": entries}
         yield _directories(blobs)
@@ -97,7 +97,7 @@ async def save(
             size = blobs[digest].size
             yield encode(Header(_path(digest), mode=0o444, size=size))
             with heap.Transfer():
-                async for piece in room.engine.content.read(digest):
+                async for piece in context.engine.content.read(digest):
                     yield piece
             if size % _BLOCK:
                 yield bytes(-size % _BLOCK)
@@ -106,7 +106,7 @@ async def save(
         yield _file("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
         yield bytes(2 * _BLOCK)
     for record, _ in () if quiet else images:
-        await room.publish_with_labels("save", record.target.digest, record.target.digest)
+        await context.publish_with_labels("save", record.target.digest, record.target.digest)
 
 
 def _path(digest: str) -> str:
@@ -123,14 +123,14 @@ def _entry(target: Descriptor, name: Reference | None) -> dict[str, Any]:
     return oci.to_json(replace(target, annotations=annotations))
 
 
-async def _collect(room: Room, desc: Descriptor, blobs: dict[str, Descriptor]) -> None:
+async def _collect(context: ImageContext, desc: Descriptor, blobs: dict[str, Descriptor]) -> None:
     """Collect the local blobs of a target; parts for other platforms may be missing."""
-    if desc.digest in blobs or not await documents.has(room.engine, desc.digest):
+    if desc.digest in blobs or not await documents.has(context.engine, desc.digest):
         return
     blobs[desc.digest] = desc
     if oci.is_index(desc.media_type) or oci.is_manifest(desc.media_type):
-        for child in oci.children(await documents.read(room.engine, desc), desc.media_type):
-            await _collect(room, child, blobs)
+        for child in oci.children(await documents.read(context.engine, desc), desc.media_type):
+            await _collect(context, child, blobs)
 
 
 def _directories(blobs: dict[str, Descriptor]) -> bytes:

@@ -26,7 +26,7 @@ class Reconciler:
     """Watches the host's links and rules from :meth:`start` until :meth:`close`."""
 
     def __init__(self, context: NetworkContext) -> None:
-        self._room = context
+        self._context = context
         self._watch: Watch | None = None
         self._task: asyncio.Task[None] | None = None
         self._damaged: set[str] = set()  # ids of networks
@@ -41,7 +41,7 @@ class Reconciler:
 
         :raises OSError: the kernel lacks nftables.
         """
-        context = self._room
+        context = self._context
         self._watch = Watch(self._changed, context.firewall.table if context.firewall.enabled else "")
 
     async def close(self) -> None:
@@ -58,11 +58,11 @@ class Reconciler:
         self._rules |= changes.rules
         self._deletions |= changes.deletions
         if (self._damaged or self._rules) and (self._task is None or self._task.done()):
-            self._task = self._room.spawn(self._run(), "restore networks")
+            self._task = self._context.spawn(self._run(), "restore networks")
 
     def _concerned(self, changes: Changes) -> Collection[Network]:
         """The networks that a change may have damaged; the engine's own changes don't count."""
-        networks = [network for network in self._room if network.driver == BRIDGE and network.ready]
+        networks = [network for network in self._context if network.driver == BRIDGE and network.ready]
         if changes.lost:
             return networks
         by_name = {network.bridge: network for network in networks}
@@ -95,7 +95,7 @@ class Reconciler:
             damaged, self._damaged = self._damaged, set()
             deletions, self._deletions = self._deletions, set()
             self._rules = False
-            networks = [network for id in damaged if (network := self._room.networks.get(id)) is not None]
+            networks = [network for id in damaged if (network := self._context.networks.get(id)) is not None]
             if await self.check(networks, deletions) or self._failures:
                 self._last = loop.time()
                 self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
@@ -105,7 +105,7 @@ class Reconciler:
 
         :param deletions: see ``Firewall.check``.
         """
-        context = self._room
+        context = self._context
         restored = False
         self._failures = {key: text for key, text in self._failures.items() if not key or key in context.networks}
         present = await context.run_in_thread(bridge_repair.host_links, context) if networks else {}

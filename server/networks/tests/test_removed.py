@@ -9,7 +9,7 @@ import pytest
 from api_models.network import EndpointSettings
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.model import Container
 from server.containers.registry import Registry
 from server.containers.rename import rename
@@ -34,18 +34,18 @@ def refused(work: Any) -> WharfError:
 
 
 def test_it_gets_no_other_name(gone: Container) -> None:
-    room = cast(Room, cast(Any, SimpleNamespace(registry=Registry())))
-    assert refused(rename(room, gone, "other")).kind is Kind.CONFLICT
-    assert room.registry.by_name("other") is None
-    room.registry.reserve("other", "f" * 64)  # it is free
+    context = cast(ContainerContext, cast(Any, SimpleNamespace(registry=Registry())))
+    assert refused(rename(context, gone, "other")).kind is Kind.CONFLICT
+    assert context.registry.by_name("other") is None
+    context.registry.reserve("other", "f" * 64)  # it is free
 
 
 def test_it_is_on_no_network_any_more(gone: Container) -> None:
-    room = cast(Networks, cast(Any, SimpleNamespace(sandboxes={})))
+    context = cast(Networks, cast(Any, SimpleNamespace(sandboxes={})))
     network = cast(Network, cast(Any, SimpleNamespace(name="net", id="n", driver="bridge")))
-    for work in (connect.disconnect(room, network, gone), connect.remove_settings(room, "net", gone)):
+    for work in (connect.disconnect(context, network, gone), connect.remove_settings(context, "net", gone)):
         assert refused(work).kind is Kind.CONFLICT
-    assert refused(connect.connect(room, network, gone, EndpointSettings())).kind is Kind.CONFLICT
+    assert refused(connect.connect(context, network, gone, EndpointSettings())).kind is Kind.CONFLICT
 
 
 def test_its_record_is_not_written(gone: Container) -> None:
@@ -55,28 +55,28 @@ def test_its_record_is_not_written(gone: Container) -> None:
         assert frees
         written.append(container)
 
-    room = cast(Room, cast(Any, SimpleNamespace(store=SimpleNamespace(put=put))))
-    asyncio.run(Room.save(room, gone))
+    context = cast(ContainerContext, cast(Any, SimpleNamespace(store=SimpleNamespace(put=put))))
+    asyncio.run(ContainerContext.save(context, gone))
     assert written == []
     gone.state.dead = False
-    asyncio.run(Room.save(room, gone))
+    asyncio.run(ContainerContext.save(context, gone))
     assert written == [gone]
 
 
 def test_a_network_that_was_removed_meanwhile_takes_nobody() -> None:
-    room = cast(Networks, cast(Any, SimpleNamespace(networks={}, last={})))
+    context = cast(Networks, cast(Any, SimpleNamespace(networks={}, last={})))
     network = cast(Network, cast(Any, SimpleNamespace(name="net", id="n")))
     with pytest.raises(WharfError, match="network net not found") as caught:
-        endpoints.create(room, make(), network, EndpointSettings())
+        endpoints.create(context, make(), network, EndpointSettings())
     assert caught.value.kind is Kind.NOT_FOUND
 
 
 @pytest.mark.parametrize(("ending", "used"), [({}, True), ({"c": object()}, False)])
 def test_a_network_is_used_from_the_first_step_of_a_start(ending: dict[str, object], used: bool) -> None:
     """It has an endpoint before the container has its namespace; one that has ended is only still being taken off."""
-    room = cast(Networks, cast(Any, SimpleNamespace(sandboxes={}, ending=ending)))
+    context = cast(Networks, cast(Any, SimpleNamespace(sandboxes={}, ending=ending)))
     network = cast(Network, cast(Any, SimpleNamespace(endpoints={"c": object()})))
-    assert query.used(room, network) is used
+    assert query.used(context, network) is used
 
 
 def test_a_record_that_a_full_disk_refused_is_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,12 +90,12 @@ def test_a_record_that_a_full_disk_refused_is_written_later(monkeypatch: pytest.
 
     async def scenario() -> None:
         needed = ("engine", "bus", "images", "networks", "volumes", "settings", "runtimes", "limits", "facts")
-        room = Room(**cast(Any, {**dict.fromkeys(needed), "store": SimpleNamespace(put=put)}))
+        context = ContainerContext(**cast(Any, {**dict.fromkeys(needed), "store": SimpleNamespace(put=put)}))
         container = make()
         async with container.lock:
-            await room.save_state(container)
-            await room.save_state(container)
-        await asyncio.gather(*room.tasks)
+            await context.save_state(container)
+            await context.save_state(container)
+        await asyncio.gather(*context.tasks)
         assert len(attempts) == 4
 
     asyncio.run(scenario())

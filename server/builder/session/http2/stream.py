@@ -234,13 +234,13 @@ class Stream:
     async def _push(self, data: bytes) -> None:
         connection, size, at = self._connection, len(data), 0
         while at < size:
-            room = min(self.window, connection.window, connection.frame_size)
+            container_context = min(self.window, connection.window, connection.frame_size)
             if self.sent or (self.ended and self.made):
                 raise self._error or WharfError(Kind.CANCELLED, "the call has ended")
-            if room <= 0 or connection.blocked:
+            if container_context <= 0 or connection.blocked:
                 await connection.change()
                 continue
-            piece = data[at : at + room]
+            piece = data[at : at + container_context]
             at += len(piece)
             self.window -= len(piece)
             connection.window -= len(piece)

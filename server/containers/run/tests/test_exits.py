@@ -10,7 +10,7 @@ import pytest
 
 from engine.api.types import Exit, ProcessState, TaskStatus
 from engine.common.errors import Kind, WharfError
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.hooks import Hooks
 from server.containers.model import Container
 from server.containers.restarts import Restarts
@@ -35,14 +35,14 @@ class Stopped(Exception):
     """The end is taken for true."""
 
 
-def room_with(status: TaskStatus | None) -> Room:
+def room_with(status: TaskStatus | None) -> ContainerContext:
     async def ended(_: str) -> None:
         raise Stopped
 
-    room = SimpleNamespace(
+    context = SimpleNamespace(
         engine=SimpleNamespace(tasks=Tasks(status)), hooks=Hooks(), stdio=SimpleNamespace(ended=ended)
     )
-    return cast(Room, cast(Any, room))
+    return cast(ContainerContext, cast(Any, context))
 
 
 @pytest.mark.parametrize("status", exits.ALIVE)
@@ -92,7 +92,7 @@ def test_the_task_stays_until_its_end_is_on_record(monkeypatch: pytest.MonkeyPat
 
     async def scenario() -> None:
         cleaning: list[asyncio.Task[Any]] = []
-        room = SimpleNamespace(
+        context = SimpleNamespace(
             hooks=Hooks(),
             stdio=SimpleNamespace(ended=nothing),
             clean=lambda _, work: cleaning.append(asyncio.create_task(work)),
@@ -106,7 +106,7 @@ def test_the_task_stays_until_its_end_is_on_record(monkeypatch: pytest.MonkeyPat
         container = make()
         container.state.running, container.state.pid = True, 2
         with pytest.raises(WharfError) if full else contextlib.nullcontext():
-            await exits.ended(cast(Room, cast(Any, room)), container, Exit(2, 7, 1))
+            await exits.ended(cast(ContainerContext, cast(Any, context)), container, Exit(2, 7, 1))
         await asyncio.gather(*cleaning)
         assert done == ["save 7", "delete"]
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from engine.api.types import TaskStatus
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.hooks import Hooks
 from server.containers.model import Container
 from server.containers.run import monitor
@@ -24,7 +24,7 @@ def test_the_engine_has_the_last_word(status: TaskStatus | None, paused: bool) -
     async def save(_: Container) -> None:
         return None
 
-    room = SimpleNamespace(
+    context = SimpleNamespace(
         engine=SimpleNamespace(tasks=Tasks(status)),
         hooks=Hooks(),
         publish=lambda _container, action: told.append(action),
@@ -34,7 +34,7 @@ def test_the_engine_has_the_last_word(status: TaskStatus | None, paused: bool) -
     async def scenario() -> None:
         container = make()
         container.state.running, container.state.pid, container.state.paused = True, 2, not paused
-        await monitor._frozen(cast(Room, cast(Any, room)), container, paused=paused)
+        await monitor._frozen(cast(ContainerContext, cast(Any, context)), container, paused=paused)
         so = status is (TaskStatus.PAUSED if paused else TaskStatus.RUNNING)
         assert container.state.paused is (paused if so else not paused)
         assert told == ((["pause"] if paused else ["unpause"]) if so else [])
@@ -59,15 +59,15 @@ def test_events_wait_until_the_daemon_has_recovered(monkeypatch: pytest.MonkeyPa
 
     async def scenario() -> None:
         engine = SimpleNamespace(namespace="x", events=SimpleNamespace(subscribe=lambda *_: Events()))
-        room = SimpleNamespace(engine=engine, recovered=asyncio.Event())
-        watch = monitor.Monitor(cast(Room, cast(Any, room)))
+        context = SimpleNamespace(engine=engine, recovered=asyncio.Event())
+        watch = monitor.Monitor(cast(ContainerContext, cast(Any, context)))
         monkeypatch.setattr(watch, "_dispatch", seen.append)
         await watch.start()
         try:
             for _ in range(100):
                 await asyncio.sleep(0)
             assert seen == []
-            room.recovered.set()
+            context.recovered.set()
             for _ in range(100):
                 await asyncio.sleep(0)
             assert seen == ["an exit"]

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from engine.common.errors import Kind, WharfError, internal
-from server.containers.context import Room
+from server.containers.context import ContainerContext
 from server.containers.hooks import Hooks
 from server.containers.model import Container
 from server.containers.restarts import Restarts
@@ -19,12 +19,12 @@ from server.containers.run.tests.test_life import make
 from server.containers.waiters import Waiters
 
 
-def room_for(container: Container) -> Room:
+def room_for(container: Container) -> ContainerContext:
     async def nothing(*_: object) -> None:
         return
 
     restarts = {container.id: Restarts()}
-    room = SimpleNamespace(
+    context = SimpleNamespace(
         hooks=Hooks(),
         restarts=restarts,
         restarts_of=lambda _: restarts[container.id],
@@ -35,7 +35,7 @@ def room_for(container: Container) -> Room:
         save_state=nothing,
         waiters=Waiters(),
     )
-    return cast(Room, cast(Any, room))
+    return cast(ContainerContext, cast(Any, context))
 
 
 def restarting() -> Container:
@@ -53,7 +53,7 @@ def scripted(*outcomes: Exception | None) -> tuple[Starting, list[Container]]:
     """A start that fails with each error in turn, and the containers as they were at each try."""
     left, seen = list(outcomes), list[Container]()
 
-    async def begin(_room: Room, container: Container, *_: object, **__: object) -> None:
+    async def begin(_context: ContainerContext, container: Container, *_: object, **__: object) -> None:
         seen.append(Container.from_doc(container.to_doc()))
         if (error := left.pop(0)) is not None:
             raise error
@@ -69,9 +69,9 @@ def test_a_fault_of_the_engine_is_tried_again(monkeypatch: pytest.MonkeyPatch) -
 
     async def scenario() -> None:
         container = restarting()
-        room = room_for(container)
-        room.recovered.set()
-        await exits._restart(room, container, 0.0)
+        context = room_for(container)
+        context.recovered.set()
+        await exits._restart(context, container, 0.0)
         assert (container.state.running, container.state.restarting, container.restart_count) == (True, False, 3)
 
     asyncio.run(scenario())
@@ -86,9 +86,9 @@ def test_what_the_runtime_refuses_is_not(monkeypatch: pytest.MonkeyPatch) -> Non
     async def scenario() -> None:
         container = restarting()
         container.state.started_ns = 1
-        room = room_for(container)
-        room.recovered.set()
-        await exits._restart(room, container, 0.0)
+        context = room_for(container)
+        context.recovered.set()
+        await exits._restart(context, container, 0.0)
         state = container.state
         assert (state.word, state.exit_code, state.error) == ("exited", 7, "no such device")
 
@@ -103,13 +103,13 @@ def test_a_stop_ends_the_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         container = restarting()
         container.state.started_ns = 1
-        room = room_for(container)
-        room.recovered.set()
-        trying = asyncio.create_task(exits._restart(room, container, 0.0))
+        context = room_for(container)
+        context.recovered.set()
+        trying = asyncio.create_task(exits._restart(context, container, 0.0))
         for _ in range(100):
             await asyncio.sleep(0)
         assert len(seen) == 1
-        room.restarts_of(container).cancel()
+        context.restarts_of(container).cancel()
         await trying
         assert (container.state.word, container.state.exit_code) == ("exited", 7)
 
@@ -122,12 +122,12 @@ def test_none_begins_before_the_daemon_has_recovered(monkeypatch: pytest.MonkeyP
 
     async def scenario() -> None:
         container = restarting()
-        room = room_for(container)
-        trying = asyncio.create_task(exits._restart(room, container, 0.0))
+        context = room_for(container)
+        trying = asyncio.create_task(exits._restart(context, container, 0.0))
         for _ in range(100):
             await asyncio.sleep(0)
         assert not seen
-        room.recovered.set()
+        context.recovered.set()
         await trying
 
     asyncio.run(scenario())
