@@ -229,7 +229,10 @@ class Snapshots:
         return await self._db.scan(read)
 
     async def usage(self, namespace: str, name: str, key: str) -> Usage:
-        """The space that it uses beyond its parents; for a committed one measured once, as it can't change."""
+        """The space that it uses beyond its parents; for a committed one measured once, as it can't change.
+
+        :raises WharfError: NOT_FOUND, also for a snapshot that is removed meanwhile.
+        """
         snapshotter = self._snapshotter(name)
 
         def read(connection: sqlite3.Connection) -> tuple[_Row, list[int], tuple[int | None, int | None]]:
@@ -240,7 +243,11 @@ class Snapshots:
         row, parents, (size, inodes) = self._db.read(read)
         if size is not None and inodes is not None:
             return Usage(size, inodes)
-        usage = await asyncio.to_thread(snapshotter.usage, row.number, parents)
+        try:
+            usage = await asyncio.to_thread(snapshotter.usage, row.number, parents)
+        except FileNotFoundError:
+            self._db.read(lambda connection: _get(connection, namespace, name, key))  # NOT_FOUND if removed meanwhile
+            raise
         if row.info.kind is SnapshotKind.COMMITTED:
             await self._db.write(
                 lambda connection: connection.execute(
