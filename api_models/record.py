@@ -8,8 +8,8 @@ empty (``api_models.base.OMIT``), version marks (``api_models.versions``) and it
 * :func:`body_of` returns the pydantic model that decodes the object from JSON. A body exists only while a request is
   decoded: ``api_models.versions.accept`` applies the client's version to it, :func:`freeze` converts it to the record,
   and services get the record;
-* :func:`wire` encodes the object for answers and stored documents, with null, empty and absent as in Go; *
-``server.containers.spec.simple`` writes the fields that the OCI spec has unchanged.
+* :func:`wire` encodes the object for answers and stored documents, with null, empty and absent as in Go;
+* ``server.containers.spec.simple`` writes the fields that the OCI spec has unchanged.
 
 Arrays are tuples, objects are ``Mapping``. ``dataclasses.replace`` makes a changed copy.
 """
