@@ -43,6 +43,7 @@ def test_a_kill_that_is_counted_after_the_notice(tmp_path: Path, delay: float) -
         cgroup.count(1)
     loop.call_later(delay + 0.6, loop.stop)
     loop.run()
+    assert seen == ["oom"]
     watch.check()
     assert seen == ["oom"]
     watch.close()
