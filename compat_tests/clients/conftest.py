@@ -8,7 +8,7 @@ import pytest
 
 from compat_tests.support.engines import Engine
 from compat_tests.support.registry import Registry, registry
-from compat_tests.support.transfers import tags
+from compat_tests.support.transfers import new_images_removed
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,7 @@ def remove_new_images(request: pytest.FixtureRequest) -> Iterator[None]:
     for name in ("engine", "own_engine"):
         if name in request.fixturenames:
             engine: Engine = request.getfixturevalue(name)
-            before = tags(engine)
-            yield
-            for tag in tags(engine) - before:
-                engine.api.delete(f"/images/{tag}", force=1)
+            with new_images_removed(engine):
+                yield
             return
     yield

@@ -9,7 +9,7 @@ import http.client
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +26,20 @@ CERTS = Path("/etc/docker/certs.d")
 
 def tags(engine: Engine) -> set[str]:
     return {tag for image in engine.api.get("/images/json").json() for tag in image["RepoTags"] or [image["Id"]]}
+
+
+def image_ids(engine: Engine) -> set[str]:
+    """Return the ids of all images, intermediate and untagged ones included."""
+    return {str(image["Id"]) for image in engine.api.get("/images/json", all=1).json()}
+
+
+@contextlib.contextmanager
+def new_images_removed(engine: Engine, listed: Callable[[Engine], set[str]] = tags) -> Iterator[None]:
+    """Remove the images that the block adds. ``listed``: what counts as one, by ``tags`` or by ``image_ids``."""
+    before = listed(engine)
+    yield
+    for image in listed(engine) - before:
+        engine.api.delete(f"/images/{image}", force=1)
 
 
 def fresh(count: int = 2, size: int = 100) -> list[bytes]:

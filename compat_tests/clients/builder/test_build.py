@@ -26,6 +26,7 @@ from compat_tests.clients.builder.record import GOLDEN, classic_facts
 from compat_tests.clients.webserver import serving
 from compat_tests.support.engines import Engine
 from compat_tests.support.traces import until
+from compat_tests.support.transfers import new_images_removed
 
 pytestmark = pytest.mark.root
 
@@ -39,10 +40,8 @@ def remove_new_images(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     engine: Engine = request.getfixturevalue("engine")
-    before = image_ids(engine)
-    yield
-    for image in image_ids(engine) - before:
-        engine.api.delete(f"/images/{image}", force=1)
+    with new_images_removed(engine):
+        yield
 
 
 @functools.cache
@@ -50,10 +49,6 @@ def golden() -> dict[str, Any]:
     """Debian's dockerd's results of the corpus; `--engine dockerd` verifies that they are current."""
     answers: dict[str, Any] = json.loads(GOLDEN.read_text())
     return answers
-
-
-def image_ids(engine: Engine) -> set[str]:
-    return {str(image["Id"]) for image in engine.api.get("/images/json").json()}
 
 
 @pytest.mark.core

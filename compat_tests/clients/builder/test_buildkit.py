@@ -24,6 +24,7 @@ from compat_tests.clients.builder.corpus_buildkit import BUILDKIT, BUILDKIT_BAD
 from compat_tests.clients.builder.record import BUILDKIT_GOLDEN
 from compat_tests.support.engines import Completed, Engine
 from compat_tests.support.traces import until
+from compat_tests.support.transfers import image_ids, new_images_removed
 
 pytestmark = [
     pytest.mark.root,
@@ -34,15 +35,8 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def remove_new_images(request: pytest.FixtureRequest) -> Iterator[None]:
     """Remove the images that a test built."""
-    engine: Engine = request.getfixturevalue("engine")
-    before = _images(engine)
-    yield
-    for image in _images(engine) - before:
-        engine.api.delete(f"/images/{image}", force=1)
-
-
-def _images(engine: Engine) -> set[str]:
-    return {str(image["Id"]) for image in engine.api.get("/images/json", all=1).json()}
+    with new_images_removed(request.getfixturevalue("engine"), image_ids):
+        yield
 
 
 def context(path: Path, files: Mapping[str, str]) -> Path:

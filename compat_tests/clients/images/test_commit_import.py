@@ -20,6 +20,7 @@ import zstandard
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import Node, busybox_layer, docker_archive, layer
 from compat_tests.support.serving import LoopbackServer, QuietHandler
+from compat_tests.support.transfers import image_ids, new_images_removed
 
 pytestmark = pytest.mark.root
 
@@ -28,13 +29,8 @@ RUN = ("run", "--rm", "--network", "none")
 
 @pytest.fixture(autouse=True)
 def remove_new_images(engine: Engine) -> Iterator[None]:
-    def ids() -> set[str]:
-        return {str(image["Id"]) for image in engine.api.get("/images/json", all=1).json()}
-
-    before = ids()
-    yield
-    for id in ids() - before:
-        engine.api.delete(f"/images/{id}", force=1)
+    with new_images_removed(engine, image_ids):
+        yield
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from compat_tests.support.disk import entries
 from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.images import docker_archive
 from compat_tests.support.registry import PASSWORD, USER, Registry, registry
-from compat_tests.support.transfers import fresh, tags, trusted
+from compat_tests.support.transfers import fresh, new_images_removed, trusted
 
 pytestmark = pytest.mark.root
 
@@ -37,10 +37,8 @@ def token() -> Iterator[Registry]:
 
 @pytest.fixture(autouse=True)
 def remove_new_images(engine: Engine) -> Iterator[None]:
-    before = tags(engine)
-    yield
-    for tag in tags(engine) - before:
-        engine.api.delete(f"/images/{tag}", force=1)
+    with new_images_removed(engine):
+        yield
 
 
 def header(document: Mapping[str, object]) -> dict[str, str]:

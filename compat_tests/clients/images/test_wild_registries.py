@@ -20,7 +20,7 @@ from compat_tests.support.images import busybox_layer, oci_archive
 from compat_tests.support.proxy import Proxy
 from compat_tests.support.registry import Registry, registry
 from compat_tests.support.traces import until
-from compat_tests.support.transfers import blobs_in, digest, fresh, gated, ingested, tags, trusted
+from compat_tests.support.transfers import blobs_in, digest, fresh, gated, ingested, new_images_removed, trusted
 
 pytestmark = pytest.mark.root
 
@@ -67,10 +67,8 @@ def wild(proxy: Proxy) -> Iterator[Wharf]:
 
 @pytest.fixture(autouse=True)
 def remove_new_images(wild: Wharf) -> Iterator[None]:
-    before = tags(wild)
-    yield
-    for tag in tags(wild) - before:
-        wild.api.delete(f"/images/{tag}", force=1)
+    with new_images_removed(wild):
+        yield
 
 
 def there_and_back(engine: Wharf, name: str) -> None:
