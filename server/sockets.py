@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.shim.protocol import BACKLOG
+from engine.common.sockets import BACKLOG
 from server.config import Config, ConfigError
 from server.config.hosts import Host, parse_host
 

@@ -18,7 +18,7 @@ from engine.common.errors import Kind, WharfError
 from engine.common.files import mount_thread
 from engine.runtime.probe import Probe
 from engine.runtime.probe import probe as probe_runtimes
-from engine.shim.oci import RUNC
+from engine.shim.runtime.oci import RUNC
 from engine.shim.zygote import Handle
 from server.builder.changes import apply_changes
 from server.builder.facade import BuilderFacade

@@ -41,7 +41,8 @@ from engine.api.types import Plugin
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, internal
 from engine.common.system import fds
-from engine.shim import kernel, protocol
+from engine.shim import protocol
+from engine.shim.kernel import processes
 
 PLUGIN_TYPE = "wharf.extensions.v1"
 BLOB_DESCRIPTORS = "blob-descriptors"
@@ -213,7 +214,7 @@ class Execution:
     def shim_lost(self) -> bool:
         """The shim has ended or is ending, and the process with it. A client that sees its socket closed may ask
         before this connection is closed."""
-        return self._lost or kernel.is_exiting(self._connection.peer)
+        return self._lost or processes.is_exiting(self._connection.peer)
 
     async def ended(self) -> SessionEnd:
         """Waits for the end of the client's session, while another task awaits ``exit``."""

@@ -31,7 +31,7 @@ class Kind(Enum):
 
 class Reason(Enum):
     """The exact reason of an error, for callers that need more than a kind. The values are the reasons of
-    ``google.rpc.ErrorInfo`` over gRPC, and the words of the shims (``engine.shim.refusals``)."""
+    ``google.rpc.ErrorInfo`` over gRPC, and the words of the shims (``engine.shim.runtime.refusals``)."""
 
     # A process is not started, in runc's terms.
     CONTAINER_PAUSED = "CONTAINER_PAUSED"

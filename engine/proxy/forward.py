@@ -13,8 +13,8 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from engine.common.sockets import BACKLOG
 from engine.proxy.reactor import ERROR, HANGUP, READ, WRITE, Reactor, Timer
-from engine.shim.protocol import BACKLOG
 
 _CHUNK = 1 << 16
 _HIGH_WATER = 1 << 18

@@ -10,11 +10,11 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from engine.common.sockets import BACKLOG
 from engine.common.system.linux import CLONE_NEWNET, in_namespace
 from engine.proxy import dnsmessage
 from engine.proxy.dnsmessage import Query
 from engine.proxy.reactor import READ, WRITE, Reactor, Timer
-from engine.shim.protocol import BACKLOG
 
 LISTEN = "127.0.0.11"
 _TRY = 3.0  # seconds per server

@@ -11,7 +11,7 @@ from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
 from engine.common.system import cgroups
 from engine.common.system.run import DEFAULT_ENV, run_sync
-from engine.shim.oci import CRUN, RUNC
+from engine.shim.runtime.oci import CRUN, RUNC
 
 
 @dataclass(frozen=True, slots=True)

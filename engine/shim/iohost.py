@@ -26,13 +26,13 @@ import socket
 import time
 from collections.abc import Callable
 
-from engine.shim.control import Peer, Server
+from engine.shim.container.process import DRAIN
 from engine.shim.logs.driver import Pending
 from engine.shim.logs.opening import open_log
 from engine.shim.loop import Loop
-from engine.shim.process import DRAIN
 from engine.shim.protocol import Json, ProtocolError, RequestError, mapping, text
-from engine.shim.runner import run_child
+from engine.shim.runtime.runner import run_child
+from engine.shim.server import Peer, Server
 from engine.shim.stdio.attach import StdioServer
 from engine.shim.stdio.session import Linger, Session
 from engine.shim.stdio.streams import Streams

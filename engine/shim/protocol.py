@@ -6,9 +6,13 @@ frame's first bytes (SCM_RIGHTS). Two sockets use it:
 * ``shim.sock`` in the bundle, supervisor ↔ shim. Requests are ``{"id": n, "op": "start", …}``, replies
   ``{"id": n, "ok": {…}}`` or ``{"id": n, "error": {"kind": …, "message": …, "reason": …}}``,
   notices ``{"event": "exit", …}``.
-* ``stdio.sock``, daemon ↔ shim (or I/O host). One request per connection: ``{"op": "attach", …}`` with the
-  client's own socket as a descriptor; replies ``{"handed": true}``, then ``{"ended": "eof"}``. Or, to a shim,
-  ``{"op": "run", …}`` with a process and its client (``engine.shim.execs``).
+* ``stdio.sock``, daemon ↔ shim (or I/O host). One request per connection:
+
+  * ``{"op": "attach", …}`` with the client's own socket as a descriptor → ``{"handed": true}``, then
+    ``{"ended": "eof"}``. With ``"held": true`` the first answer also has the end of the log, and the output is kept
+    back until ``{"op": "go"}``.
+  * ``{"op": "drained", …}`` → ``{"drained": true}`` when all output of the process was delivered.
+  * to a shim: ``{"op": "run", …}`` with a process and its client (``engine.shim.container.execs``).
 
 ``kind`` and ``reason``, which may be absent, are values of ``engine.common.errors``; this package imports nothing but
 the standard library.
@@ -26,6 +30,9 @@ HEADER = struct.Struct("!II")
 MAX_JSON = 16 << 20
 MAX_TAIL = 16 << 20
 MAX_FDS = 16
+#: As many as ``net.core.somaxconn`` allows: a full queue refuses clients with EAGAIN. The daemons' sockets have the
+#: same, from ``engine.common.sockets``, which shims can't import.
+BACKLOG = 65_535
 
 Json = dict[str, object]
 
@@ -174,10 +181,6 @@ def _through_directory(path: str) -> tuple[int, str]:
     # sun_path has 107 bytes: name the directory by its descriptor, as the path may be longer.
     directory = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_CLOEXEC)
     return directory, f"/proc/self/fd/{directory}/{os.path.basename(path)}"
-
-
-#: For every listening socket: the kernel limits it to net.core.somaxconn. A full queue refuses clients with EAGAIN.
-BACKLOG = 65_535
 
 
 def listen(path: str, *, backlog: int = BACKLOG) -> socket.socket:

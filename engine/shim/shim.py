@@ -12,19 +12,20 @@ import socket
 import time
 from collections.abc import Callable
 
-from engine.shim import kernel, record
-from engine.shim.cgroup_cleanup import remove_cgroups
-from engine.shim.control import Peer, Server
-from engine.shim.controls import Controls
-from engine.shim.execs import Execs
-from engine.shim.launcher import launch
+from engine.shim.container import record
+from engine.shim.container.controls import Controls
+from engine.shim.container.execs import Execs
+from engine.shim.container.launcher import launch
+from engine.shim.container.process import CREATED, RUNNING, STOPPED, Process
+from engine.shim.container.removal import Removal
+from engine.shim.kernel import devices
+from engine.shim.kernel.oom import OomWatch
 from engine.shim.logs.driver import Pending
 from engine.shim.loop import Loop
-from engine.shim.oci import Runtime
-from engine.shim.oom import OomWatch
-from engine.shim.process import CREATED, RUNNING, STOPPED, Process
 from engine.shim.protocol import Json, ProtocolError, RequestError, mapping, text
-from engine.shim.runner import Runner, run_child
+from engine.shim.runtime.oci import Runtime
+from engine.shim.runtime.runner import Runner, run_child
+from engine.shim.server import Peer, Server
 from engine.shim.stdio.attach import AttachRequest, StdioServer
 from engine.shim.stdio.session import Linger, Session
 from engine.shim.stdio.streams import Streams
@@ -47,9 +48,7 @@ class Shim:
         )
         self._oom: OomWatch | None = None
         self._starting = False
-        self._removed = False
-        self._remove_error: RequestError | None = None
-        self._when_removed: list[Callable[[], None]] = []
+        self._removal = Removal(self.loop, self._runner, bundle)
         self._pending_exit: Process | None = None
         self._stdio: StdioServer | None = None
         self._creating = False
@@ -152,7 +151,7 @@ class Shim:
                 self._create_failed(process)
                 peer.refuse(message, error)
             else:
-                kernel.return_null(process.pid)
+                devices.return_null(process.pid)
                 self._restored = bool(image)
                 self._controls.container_created(process.pid)
                 self._oom = OomWatch(self.loop, self._controls.cgroups, self._out_of_memory)
@@ -174,7 +173,7 @@ class Shim:
         process.status = STOPPED
         process.exit_status = 255
         process.exited_at_ns = time.time_ns()
-        self._remove(create_failed=True)
+        self._removal.start(self._id, create_failed=True)
 
     def _out_of_memory(self) -> None:
         self._oom_seen = True
@@ -284,7 +283,7 @@ class Shim:
                     "at_ns": process.exited_at_ns,
                 }
             )
-            self._remove()
+            self._removal.start(self._id)
         else:
             self._execs.finished(process)
             self._release_exit()
@@ -293,28 +292,6 @@ class Shim:
         pending, self._pending_exit = self._pending_exit, None
         if pending is not None:
             self._finished(pending)
-
-    def _remove(self, *, create_failed: bool = False) -> None:
-        """Deletes the container in the runtime, with its cgroup, right after the exit: Delete must not wait for it."""
-
-        def done(error: RequestError | None) -> None:
-            if create_failed:
-                # crun leaves the cgroup of a container that it could not create.
-                remove_cgroups(self.loop, self._bundle, lambda: removed(error))
-            else:
-                removed(error)
-
-        def removed(error: RequestError | None) -> None:
-            self._removed = True
-            self._remove_error = error
-            waiting, self._when_removed = self._when_removed, []
-            for callback in waiting:
-                callback()
-
-        try:
-            self._runner.call("delete", lambda log: self._runner.runtime.delete(self._id, force=True, log=log), done)
-        except RequestError as error:
-            done(error)
 
     def _delete(self, peer: Peer, message: Json) -> None:
         identity = text(message, "exec_id")
@@ -343,10 +320,10 @@ class Shim:
             self._when_settled.append(settled)
             self._settled()
 
-        if self._removed:
+        if self._removal.done:
             removed()
             return
-        self._when_removed.append(removed)
+        self._removal.when_done(removed)
         self._restored = False
         if process.exited:
             self._release_exit()

@@ -15,9 +15,10 @@ import sys
 import threading
 from typing import NamedTuple
 
-from engine.shim import kernel, protocol
+from engine.shim import protocol
 from engine.shim.immortal import immortalize
 from engine.shim.iohost import IoHost
+from engine.shim.kernel import cgroups, devices, processes
 from engine.shim.protocol import ProtocolError, text
 from engine.shim.shim import Shim
 
@@ -110,15 +111,15 @@ def _prepare(sock: socket.socket, nofile: int) -> None:
     keep = sock.fileno()
     os.closerange(3, keep)
     os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 65536 else 65536)
-    null = kernel.sealed_null()  # inherited by shims, and reopened for containers
+    null = devices.sealed_null()  # inherited by shims, and reopened for containers
     os.dup2(null, 0)
     os.dup2(null, 1)
     if null > 2:
         os.close(null)
     os.chdir("/")
     os.umask(0o022)
-    kernel.set_name("wharf-zygote")
-    kernel.leave_service_cgroup()
+    processes.set_name("wharf-zygote")
+    cgroups.leave_service()
 
 
 def _forget_threads() -> None:
@@ -166,11 +167,11 @@ def _child(zygote: socket.socket, data: bytes, fds: list[int]) -> None:
         os.dup2(0, 2)
         control = socket.socket(fileno=fds.pop())
         if text(message, "what") == "shim":
-            kernel.set_name("wharf-shim")
-            kernel.become_subreaper()
+            processes.set_name("wharf-shim")
+            processes.become_subreaper()
             Shim(bundle, control).loop.run()
         elif text(message, "what") == "iohost":
-            kernel.set_name("wharf-iohost")
+            processes.set_name("wharf-iohost")
             IoHost(bundle, control).loop.run()
         else:
             raise ProtocolError("the zygote starts only shims and I/O hosts")

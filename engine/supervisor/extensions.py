@@ -1,7 +1,7 @@
 """The supervisor's side of ``engine.api.extensions``: the declaration, and the socket that passes descriptors of blobs.
 
 The other two extensions are parts of what they extend: ``apply-ingest`` of ``engine.supervisor.diff``, ``run-exec`` of
-``engine.shim.execs``.
+``engine.shim.container.execs``.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ from engine.api.extensions import APPLY_INGEST, BLOB_DESCRIPTORS, DESCRIPTORS, P
 from engine.api.pb import introspection_pb2 as pb
 from engine.common import timeouts
 from engine.common.errors import WharfError
+from engine.common.sockets import BACKLOG
 from engine.common.system import fds, idle, private
-from engine.shim.protocol import BACKLOG
 from engine.supervisor.content import Content
 from engine.supervisor.diff import Differ
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, internal
-from engine.shim import deadlines, protocol, zygote
+from engine.shim import protocol, zygote
 from engine.shim.protocol import Json, ProtocolError
+from engine.shim.runtime import deadlines
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from socket import AF_UNIX, SO_KEEPALIVE, SOL_SOCKET, socket
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from engine.shim.protocol import BACKLOG
+from engine.common.sockets import BACKLOG
 from server.http.cycle import CommonHeaders
 from server.http.protocol import Application, EngineProtocol
 from server.http.tls import TlsConnection

@@ -16,11 +16,11 @@ from typing import Any
 
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
+from engine.common.sockets import BACKLOG
 from engine.common.system import daemon
 from engine.proxy.forward import Listen
 from engine.proxy.proxy import VERSION
 from engine.proxy.resolver import Upstream
-from engine.shim.protocol import BACKLOG
 
 log = logging.getLogger(__name__)
 

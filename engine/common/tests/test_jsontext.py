@@ -16,7 +16,7 @@ OWN_DATA = {
     "server/networks/proxy_client.py",
     "engine/proxy/proxy.py",
     "server/containers/spec/seccomp.py",
-    "engine/shim/cgroup_cleanup.py",
+    "engine/shim/container/removal.py",
     "engine/shim/logs/opening.py",
     "engine/shim/protocol.py",
     "engine/shim/logs/remote/driver.py",
@@ -33,7 +33,7 @@ OWN_DATA = {
 # Modules that decode the output of the host's programs.
 HOST = {
     "server/networks/nftables/firewalld.py",
-    "engine/shim/refusals.py",
+    "engine/shim/runtime/refusals.py",
     "server/system/features.py",
 }
 

@@ -4,9 +4,9 @@ import os
 import socket
 from collections.abc import Callable
 
-from engine.shim.control import Peer, Server
 from engine.shim.loop import Loop
 from engine.shim.protocol import Json, ProtocolError, RequestError, integer, mapping, text
+from engine.shim.server import Peer, Server
 from engine.shim.stdio.session import Session, SessionOptions
 from engine.shim.stdio.streams import Streams
 
@@ -45,7 +45,7 @@ class AttachRequest:
         def ended(reason: str) -> None:
             peer.send({"ended": reason})
             if last:
-                peer.finish()
+                peer.close()
 
         try:
             self.session = Session(loop, client, self.options, ended)
@@ -66,7 +66,6 @@ class StdioServer:
     process: it gets the daemon's connection, its request, the process's specification, and its client."""
 
     def __init__(self, loop: Loop, path: str, find: Callable[[str], Streams], run: Run | None = None) -> None:
-        self.path = path
         self._loop = loop
         self._find = find
         self._run = run
@@ -74,11 +73,6 @@ class StdioServer:
         # connection.
         self._held: dict[Peer, Session] = {}
         self._server = Server(loop, path, self._request, on_gone=self._release)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a peer still waits for an answer."""
-        return bool(self._server.peers)
 
     def stop_listening(self) -> None:
         self._server.stop_listening()
@@ -133,6 +127,6 @@ class StdioServer:
 
         def drained() -> None:
             peer.send({"drained": True})
-            peer.finish()
+            peer.close()
 
         streams.when_drained(drained)

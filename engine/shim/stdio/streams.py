@@ -205,11 +205,6 @@ class Streams:
     def reading(self) -> bool:
         return bool(self._sources)
 
-    def finish_unless_reading(self) -> None:
-        """Finishes a process without outputs."""
-        if not self._sources:
-            self._finish()
-
     def _finish(self) -> None:
         if self.finished:
             return

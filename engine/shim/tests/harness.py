@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from engine.shim import protocol, zygote
-from engine.shim.oci import Runtime
 from engine.shim.protocol import Json
+from engine.shim.runtime.oci import Runtime
 
 #: Seconds; long enough for a loaded machine.
 PATIENCE = 60.0

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.shim.kernel.oom import OomWatch
 from engine.shim.loop import Loop
-from engine.shim.oom import OomWatch
 
 
 class Cgroup:

@@ -3,8 +3,8 @@
 import pytest
 
 from engine.common.errors import Reason
-from engine.shim import refusals
-from engine.shim.oci import CRUN, RUNC, Runtime
+from engine.shim.runtime import refusals
+from engine.shim.runtime.oci import CRUN, RUNC, Runtime
 
 CRUN_AT = Runtime(CRUN, "/usr/bin/crun", "/run")
 RUNC_AT = Runtime(RUNC, "/usr/bin/runc", "/run")

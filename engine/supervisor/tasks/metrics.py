@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 from engine.api import filters
 from engine.common.system.cgroups import host_cgroups
 from engine.runtime.cgroup_metrics import measure
-from engine.shim.process import RUNNING
+from engine.shim.container.process import RUNNING
 from engine.supervisor.tasks.model import Task
 
 

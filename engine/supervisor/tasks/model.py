@@ -8,7 +8,7 @@ from engine.api.pb import task_pb2
 from engine.api.types import to_timestamp
 from engine.common.errors import WharfError, not_found
 from engine.shim import protocol
-from engine.shim.process import CREATED, RUNNING, STOPPED
+from engine.shim.container.process import CREATED, RUNNING, STOPPED
 from engine.shim.protocol import Json
 from engine.supervisor.shims import ShimClient
 from engine.supervisor.tasks.bundle import Bundle
@@ -54,7 +54,7 @@ class Process:
         self._waiter: asyncio.Future[None] | None = None
 
     def update(self, state: Mapping[str, object]) -> None:
-        """Copies the state that a shim reported (``engine.shim.process.Process.to_json``)."""
+        """Copies the state that a shim reported (``engine.shim.container.process.Process.to_json``)."""
         self.pid = protocol.integer(state, "pid")
         status = protocol.text(state, "status", CREATED)
         if status == STOPPED:

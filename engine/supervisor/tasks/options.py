@@ -13,7 +13,7 @@ from engine.common.errors import WharfError, invalid, not_found, not_implemented
 from engine.common.system import private
 from engine.common.system.run import DEFAULT_ENV
 from engine.runtime.probe import dialect_of, probe
-from engine.shim.oci import Runtime
+from engine.shim.runtime.oci import Runtime
 
 RUNC_V2 = "io.containerd.runc.v2"
 _RUNTIMES = frozenset((RUNC_V2, "io.containerd.runc.v1", "io.containerd.runtime.v1.linux"))
@@ -93,7 +93,7 @@ def _find(name: str) -> str:
 
 
 def shim_stdio(stdin: str, stdout: str, stderr: str, *, terminal: bool) -> dict[str, object]:
-    """The three URIs of a request in the shim's form; see ``engine.shim.process.Process``.
+    """The three URIs of a request in the shim's form; see ``engine.shim.container.process.Process``.
 
     :raises WharfError: NOT_IMPLEMENTED for an unsupported scheme, INVALID_ARGUMENT for a malformed URI.
     """

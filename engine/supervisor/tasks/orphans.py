@@ -15,9 +15,10 @@ from engine.common import timeouts
 from engine.common.errors import WharfError
 from engine.common.system import cgroups
 from engine.common.system.run import run
-from engine.shim import kernel
-from engine.shim.oci import Runtime
-from engine.shim.process import STOPPED
+from engine.shim.container.process import STOPPED
+from engine.shim.kernel.cgroups import pids as pids_below
+from engine.shim.kernel.processes import alive
+from engine.shim.runtime.oci import Runtime
 from engine.supervisor.tasks.bundle import Bundle
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ async def clean_up(id: str, bundle: Bundle, runtime: Runtime) -> None:
         if isinstance(init, dict):
             pid, started = int(init.get("pid", 0)), int(str(state.get("init_started", 0)))
             if pid and started:
-                await asyncio.to_thread(_kill, pid, lambda: kernel.alive(pid, started))
+                await asyncio.to_thread(_kill, pid, lambda: alive(pid, started))
         await delete(id, runtime)
     except (WharfError, OSError, ValueError) as error:
         log.error("container=%s can't clean up after its shim: %s", id, error)
@@ -119,9 +120,9 @@ def _clear_cgroups(bundle: Bundle) -> None:
     for directory in set(cgroups.container_directories(cgroups.host_cgroups(), path).values()):
         with contextlib.suppress(OSError):
             if os.path.isdir(directory):
-                for pid in kernel.cgroup_pids(directory):
+                for pid in pids_below(directory):
                     # Waits for its exit: a cgroup with a process can't be removed.
-                    _kill(pid, lambda pid=pid, place=directory: pid in kernel.cgroup_pids(place))  # type: ignore[misc]
+                    _kill(pid, lambda pid=pid, place=directory: pid in pids_below(place))  # type: ignore[misc]
             cgroups.remove_tree(directory)
 
 

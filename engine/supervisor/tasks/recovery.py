@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from engine.common.errors import WharfError
 from engine.runtime.probe import probe
 from engine.shim import protocol
-from engine.shim.oci import Runtime
 from engine.shim.protocol import Json, ProtocolError
+from engine.shim.runtime.oci import Runtime
 from engine.supervisor.shims import OnEvent, ShimClient
 from engine.supervisor.tasks import creation, orphans
 from engine.supervisor.tasks.bundle import Bundle, bundles

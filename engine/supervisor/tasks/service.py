@@ -14,7 +14,7 @@ from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, not_found
 from engine.runtime.probe import probe
 from engine.shim import protocol
-from engine.shim.process import CREATED, RUNNING, STOPPED
+from engine.shim.container.process import CREATED, RUNNING, STOPPED
 from engine.shim.protocol import Json
 from engine.supervisor.events import EventBus
 from engine.supervisor.names import check_identifier

@@ -12,7 +12,7 @@ from engine.api.stdio import AttachSession, Stdio, StdioUri
 from engine.api.types import TaskStatus
 from engine.common import timeouts
 from engine.common.errors import Kind, Reason, WharfError, conflict, internal
-from engine.shim.kernel import is_exiting
+from engine.shim.kernel.processes import is_exiting
 from server.containers.context import ContainerContext
 from server.containers.exec.model import ExecInstance
 from server.containers.model import Container

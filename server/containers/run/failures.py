@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from engine.common.errors import Kind, Reason, WharfError, causes, internal, invalid, reason_of
-from engine.shim import refusals
+from engine.shim.runtime import refusals
 
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127

@@ -1,4 +1,4 @@
-"""The three system calls of the shim that Python's ``os`` lacks; their numbers are the same on every architecture.
+"""The system calls of the shim that Python's ``os`` lacks; their numbers are the same on every architecture.
 
 ``engine.common.system.linux`` has these and many more, for the daemons: the shim imports the standard library and its
 own package only, as what the zygote loads is memory of each shim.
@@ -14,6 +14,7 @@ MOUNT_ATTR_RDONLY = 0x1
 OPEN_TREE_CLONE = 0x1
 RESOLVE_NO_SYMLINKS = 0x4
 RESOLVE_IN_ROOT = 0x10
+PR_SET_CHILD_SUBREAPER = 36
 
 _SYS_OPEN_TREE = 428
 _SYS_OPENAT2 = 437
@@ -23,6 +24,7 @@ _ATTEMPTS = 32
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
 
 
 class _OpenHow(ctypes.Structure):
@@ -43,6 +45,11 @@ def _check(result: int, path: str) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), path)
     return result
+
+
+def prctl(option: int, value: int) -> None:
+    """prctl(2) for the calling process."""
+    _check(_libc.prctl(option, value, 0, 0, 0), f"prctl {option}")
 
 
 def open_tree(dirfd: int, path: str, flags: int) -> int:

@@ -8,14 +8,14 @@ import os
 import time
 from collections.abc import Callable
 
-from engine.shim import kernel
-from engine.shim.control import Peer
-from engine.shim.launcher import launch
+from engine.shim.container.launcher import launch
+from engine.shim.container.process import CREATED, RUNNING, STOPPED, Process
+from engine.shim.kernel import processes
 from engine.shim.loop import Loop
-from engine.shim.oci import Runtime
-from engine.shim.process import CREATED, RUNNING, STOPPED, Process
 from engine.shim.protocol import Json, RequestError, mapping, text
-from engine.shim.runner import Done, Runner
+from engine.shim.runtime.oci import Runtime
+from engine.shim.runtime.runner import Done, Runner
+from engine.shim.server import Peer
 from engine.shim.stdio.attach import AttachRequest
 
 
@@ -123,7 +123,7 @@ class Execs:
             self._on_settled()
 
         # crun applies oom_score_adj only to a container's first process.
-        with kernel.oom_score_adj(process.oom_score_adj):
+        with processes.oom_score_adj(process.oom_score_adj):
             launch(self._loop, self._runner, "exec", process, make, pid_file, ended)
 
     def finished(self, process: Process) -> None:
@@ -137,4 +137,4 @@ class Execs:
         )
         if line is not None:
             line.send({"exit": end})
-            line.finish()
+            line.close()

@@ -8,7 +8,7 @@ sentences, and the engine decides by the reason that is read from a sentence her
 import json
 import re
 
-from engine.shim.oci import CRUN, Runtime
+from engine.shim.runtime.oci import CRUN, Runtime
 
 PAUSED = "CONTAINER_PAUSED"
 NOT_EXECUTABLE = "PERMISSION_DENIED"

@@ -4,11 +4,11 @@ import json
 import os
 from collections.abc import Callable, Mapping
 
-from engine.shim import kernel
-from engine.shim.control import Peer
-from engine.shim.process import STOPPED, Process
+from engine.shim.container.process import STOPPED, Process
+from engine.shim.kernel import cgroups
 from engine.shim.protocol import Json, RequestError, integer, mapping, text
-from engine.shim.runner import Runner
+from engine.shim.runtime.runner import Runner
+from engine.shim.server import Peer
 
 
 class Controls:
@@ -34,7 +34,7 @@ class Controls:
 
     def container_created(self, pid: int) -> None:
         """The container was created. Look up its cgroups now: its init may move itself into a sub-cgroup later."""
-        self.cgroups = kernel.own_cgroups(pid)
+        self.cgroups = cgroups.own_directories(pid)
 
     def _running_init(self) -> Process:
         process = self._find("")
@@ -120,6 +120,6 @@ class Controls:
         pids = {process.pid, *execs}
         for directory in self.cgroups.values():
             # Each hierarchy has all processes.
-            pids.update(kernel.cgroup_pids(directory))
+            pids.update(cgroups.pids(directory))
             break
         peer.reply(message, pids=[[pid, execs.get(pid, "")] for pid in sorted(pids)])

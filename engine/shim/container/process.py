@@ -7,12 +7,13 @@ import struct
 import termios
 from collections.abc import Callable
 
-from engine.shim import kernel, protocol
+from engine.shim import protocol
+from engine.shim.kernel import devices
 from engine.shim.logs.driver import NoLog
 from engine.shim.logs.opening import RunChild, open_log
 from engine.shim.loop import READ, Loop
 from engine.shim.protocol import Json, RequestError, text
-from engine.shim.refusals import LOG_DRIVER
+from engine.shim.runtime.refusals import LOG_DRIVER
 from engine.shim.stdio.fifo import FifoInput
 from engine.shim.stdio.sink import FifoSink, FileSink
 from engine.shim.stdio.streams import Streams
@@ -21,7 +22,9 @@ CREATED = "created"
 RUNNING = "running"
 STOPPED = "stopped"
 
-# Seconds that descendants may hold the pipes of an exited process open before reading stops, as in dockerd.
+#: Seconds from a runtime's connection to the console's socket to its message: it sends name and descriptor at once.
+_CONSOLE_MESSAGE = 10.0
+#: Seconds that descendants may hold the pipes of an exited process open before reading stops, as in dockerd.
 DRAIN = 2.0
 
 
@@ -44,8 +47,7 @@ class Console:
         except BlockingIOError:
             return
         with peer:
-            # The runtime sends name and descriptor right after it has connected.
-            peer.settimeout(10)
+            peer.settimeout(_CONSOLE_MESSAGE)
             _data, fds = protocol.receive_with_fds(peer)
         self.close()
         for extra in fds[1:]:
@@ -196,7 +198,7 @@ class Process:
         # While this process has the slave open, a process that closes its terminal ends neither output nor input: it or
         # another process may open the terminal again (systemd does so with its console).
         with contextlib.suppress(OSError):
-            self._slave = kernel.open_terminal(fd)
+            self._slave = devices.open_terminal(fd)
         if self._size is not None:
             self.resize(*self._size)
         self.streams.input.connect(os.dup(fd), terminal=True)

@@ -1,11 +1,11 @@
-"""The shim's changes to a container's mount namespace."""
+"""The owner of a container's null device."""
 
 import os
 import subprocess
 
 import pytest
 
-from engine.shim import kernel
+from engine.shim.kernel import devices
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a device")]
 
@@ -28,9 +28,9 @@ def test_the_null_device_is_returned_to_root(make: str, owner: tuple[int, int]) 
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "made\n"
-        kernel.return_null(process.pid)
+        devices.return_null(process.pid)
         found = os.stat(f"/proc/{process.pid}/root/dev/null")
         assert (found.st_uid, found.st_gid) == owner
     finally:
         process.communicate("\n", timeout=60)
-    kernel.return_null(process.pid)  # a process that has exited is no error
+    devices.return_null(process.pid)  # a process that has exited is no error

@@ -4,8 +4,8 @@ import json
 import os
 from collections.abc import Mapping
 
-from engine.shim import kernel
-from engine.shim.process import Process
+from engine.shim.container.process import Process
+from engine.shim.kernel import processes
 
 
 def save(path: str, state: Mapping[str, object], init: Process) -> None:
@@ -14,7 +14,7 @@ def save(path: str, state: Mapping[str, object], init: Process) -> None:
     :raises OSError: it can't be written.
     """
     try:
-        started = kernel.start_time(init.pid) if not init.exited else 0
+        started = processes.start_time(init.pid) if not init.exited else 0
     except ProcessLookupError:
         started = 0
     with open(path + ".tmp", "w") as file:

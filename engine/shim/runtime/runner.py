@@ -4,10 +4,11 @@ import contextlib
 import os
 from collections.abc import Callable
 
-from engine.shim import deadlines, kernel, refusals
+from engine.shim.kernel import processes
 from engine.shim.loop import Loop, Timer
-from engine.shim.oci import Runtime
 from engine.shim.protocol import RequestError
+from engine.shim.runtime import deadlines, refusals
+from engine.shim.runtime.oci import Runtime
 
 Done = Callable[[RequestError | None], None]
 Stdio = tuple[int, int, int]
@@ -67,7 +68,7 @@ class Runner:
         def expire() -> None:
             nonlocal late
             late = True
-            kernel.kill_runtime(pid, argv)
+            processes.kill_runtime(pid, argv)
 
         null = self.null
         try:
@@ -82,7 +83,7 @@ class Runner:
         """Kills running calls of these verbs, as at their deadline; each ends with an error."""
         for pid, (verb, argv) in list(self._running.items()):
             if verb in verbs:
-                kernel.kill_runtime(pid, argv)
+                processes.kill_runtime(pid, argv)
 
 
 def _read_log(path: str) -> str:

@@ -3,10 +3,10 @@
 import os
 from collections.abc import Callable
 
+from engine.shim.container.process import Process
 from engine.shim.loop import Loop
-from engine.shim.process import Process
 from engine.shim.protocol import RequestError
-from engine.shim.runner import Done, Runner
+from engine.shim.runtime.runner import Done, Runner
 
 
 def launch(

@@ -1,4 +1,4 @@
-"""The shim's sockets: ``shim.sock`` for supervisors, ``stdio.sock`` for clients."""
+"""The unix sockets of shims and I/O hosts, and the connections to them (``engine.shim.protocol``)."""
 
 import os
 import socket
@@ -11,8 +11,8 @@ from engine.shim.protocol import Json, ProtocolError, RequestError
 
 Request = Callable[["Peer", Json, bytes, list[int]], None]
 
-# Disconnect a peer that doesn't read its answers: it can ask for the state when it reconnects.
-_BACKLOG = 4 << 20
+# Bytes after which a peer that doesn't read its answers is disconnected: it can ask for the state when it reconnects.
+_MAX_UNSENT = 4 << 20
 
 
 class Peer:
@@ -51,10 +51,6 @@ class Peer:
 
     def refuse(self, request: Mapping[str, object], error: RequestError) -> None:
         self.send({"id": request.get("id"), "error": error.to_json()})
-
-    def finish(self) -> None:
-        """Closes after the queue was sent (a few bytes: the socket accepts them at once or never)."""
-        self.close()
 
     def _ready(self, events: int) -> None:
         if events & WRITE:
@@ -106,7 +102,7 @@ class Peer:
         except OSError:
             self.close()
             return
-        if sum(map(len, self._out)) > _BACKLOG:
+        if sum(map(len, self._out)) > _MAX_UNSENT:
             self.close()
             return
         self._loop.modify(self._fd, READ | (WRITE if self._out else 0))
@@ -117,6 +113,7 @@ class Peer:
             self._passed = -1
 
     def close(self) -> None:
+        """Closes at once. A few bytes that were just sent still arrive: the socket accepts them at once or never."""
         if not self.open:
             return
         self.open = False
@@ -145,7 +142,7 @@ class Server:
         self._loop = loop
         self._path = path
         self._on_request = on_request
-        self._on_alone = on_last_gone
+        self._on_last_gone = on_last_gone
         self.peers: set[Peer] = set()
         self._listener = protocol.listen(path)
         self._identity = os.stat(path).st_ino
@@ -168,8 +165,8 @@ class Server:
         self.peers.discard(peer)
         if self._on_gone is not None:
             self._on_gone(peer)
-        if not self.peers and self._on_alone is not None:
-            self._on_alone()
+        if not self.peers and self._on_last_gone is not None:
+            self._on_last_gone()
 
     def broadcast(self, message: Mapping[str, object]) -> None:
         for peer in tuple(self.peers):

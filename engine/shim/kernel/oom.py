@@ -16,7 +16,7 @@ class OomWatch:
     """Calls ``on_oom`` when a process of the cgroup was killed, or waits for memory because the killer is disabled.
     Does nothing without a memory cgroup.
 
-    ``cgroups``: the container's own directories, see ``kernel.own_cgroups``.
+    ``cgroups``: the container's own directories, see ``cgroups.own_directories``.
     """
 
     def __init__(self, loop: Loop, cgroups: Mapping[str, str], on_oom: Callable[[], None]) -> None:

@@ -1,0 +1,3 @@
+"""What the shim asks of the kernel beyond ``os``: ``syscalls``, ``devices``, ``processes``, ``cgroups`` and the OOM
+killer's events (``oom``).
+"""
