@@ -14,7 +14,7 @@ NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
 TTL = 600  # seconds; the value of dockerd's server
 _HEADER = struct.Struct(">HHHHHH")
 _QR, _AA, _TC, _RD, _RA = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080
-_LIMIT = 512
+_LIMIT = 512  # bytes of an answer over UDP to a client without EDNS
 
 
 class Malformed(ValueError):
@@ -86,6 +86,7 @@ def addresses(query: Query, found: Iterable[str], *, stream: bool = False) -> by
 
 
 def pointers(query: Query, names: Iterable[str], *, stream: bool = False) -> bytes:
+    """An answer with PTR records."""
     return _answer(query, [_record(query, _encode_name(name)) for name in names], stream=stream)
 
 
@@ -104,6 +105,7 @@ def _answer(query: Query, records: list[bytes], *, stream: bool) -> bytes:
 
 
 def failure(query: Query, code: int) -> bytes:
+    """An answer without records and with a response code."""
     flags = _QR | _RA | (query.flags & _RD) | code
     return _HEADER.pack(query.number, flags, 1, 0, 0, 0) + query.question
 
@@ -115,11 +117,12 @@ def truncated(query: Query) -> bytes:
 
 
 def code(answer: bytes) -> int:
-    """The response code of an answer."""
+    """The response code of an answer; FORMERR for a truncated one."""
     return answer[3] & 0xF if len(answer) >= 4 else FORMERR
 
 
 def same_id(answer: bytes, query: bytes) -> bool:
+    """Whether ``answer`` is a response with the number of ``query``."""
     return len(answer) >= _HEADER.size and answer[:2] == query[:2] and bool(answer[2] & 0x80)
 
 

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 from engine.common.sockets import BACKLOG
 from engine.proxy.reactor import ERROR, HANGUP, READ, WRITE, Reactor, Timer
 
-_CHUNK = 1 << 16
-_HIGH_WATER = 1 << 18
-_UDP_IDLE = 90.0
+_CHUNK = 1 << 16  # bytes of one read, and of the largest datagram
+_HIGH_WATER = 1 << 18  # bytes that wait for one side of a TCP connection before the other is no longer read
+_UDP_IDLE = 90.0  # seconds until a UDP client without traffic is forgotten, as in docker-proxy
 _UDP_CLIENTS = 4096  # per port: forged senders must not use up the descriptors
-_CONNECT = 30.0
-_SCTP = 132
+_CONNECT = 30.0  # seconds for the connection to the container
+_SCTP = 132  # IPPROTO_SCTP
 _PKTINFO = 8  # IP_PKTINFO, missing in Python's socket before 3.14
 
 
@@ -147,6 +147,8 @@ class _BoundPort:
 
 
 class _TcpListener(_BoundPort):
+    """Accepts clients and connects each to the container."""
+
     __slots__ = ("_target",)
 
     def __init__(self, reactor: Reactor, sock: socket.socket, target: tuple[str, int]) -> None:
@@ -304,7 +306,7 @@ class _UdpListener(_BoundPort):
             except OSError:
                 return
             client = _UdpClient(self._reactor, self._sock, upstream, address, _source(ancillary))
-            client.gone = lambda: self._clients.pop(key, None)
+            client.on_close = lambda: self._clients.pop(key, None)
             self._clients[key] = client
         client.send(data)
 
@@ -315,6 +317,7 @@ class _UdpListener(_BoundPort):
 
 
 def _source(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
+    """The ancillary data with which an answer leaves from the address that the client's datagram was sent to."""
     found = []
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_IP and kind == _PKTINFO:
@@ -327,7 +330,10 @@ def _source(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, byt
 
 
 class _UdpClient:
-    __slots__ = ("_address", "_back", "_busy", "_reactor", "_source", "_timer", "_upstream", "gone")
+    """One client of a port: the datagrams from the container to ``upstream`` are sent to ``address`` through ``back``,
+    with ``source`` as the ancillary data that chooses the source address."""
+
+    __slots__ = ("_address", "_back", "_busy", "_reactor", "_source", "_timer", "_upstream", "on_close")
 
     def __init__(
         self,
@@ -339,7 +345,7 @@ class _UdpClient:
     ) -> None:
         self._reactor, self._back, self._upstream = reactor, back, upstream
         self._address, self._source = address, source
-        self.gone: Callable[[], object] = lambda: None
+        self.on_close: Callable[[], object] = lambda: None
         self._busy = False
         self._timer = reactor.later(_UDP_IDLE, self._idle)
         reactor.watch(upstream, READ, self._answer)
@@ -367,4 +373,4 @@ class _UdpClient:
         if self._upstream.fileno() >= 0:
             self._reactor.forget(self._upstream)
             self._upstream.close()
-        self.gone()
+        self.on_close()

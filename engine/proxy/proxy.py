@@ -17,7 +17,8 @@ from typing import Any
 
 from engine.proxy.forward import InUse, Listen, Publications
 from engine.proxy.reactor import READ, WRITE, Reactor
-from engine.proxy.resolver import Resolver, Upstream
+from engine.proxy.resolver import Resolver
+from engine.proxy.upstreams import Upstream
 
 #: Incremented whenever the requests change: wharfd replaces a proxy of another version.
 VERSION = 2

@@ -20,7 +20,7 @@ from engine.common.sockets import BACKLOG
 from engine.common.system import daemon
 from engine.proxy.forward import Listen
 from engine.proxy.proxy import VERSION
-from engine.proxy.resolver import Upstream
+from engine.proxy.upstreams import Upstream
 
 log = logging.getLogger(__name__)
 

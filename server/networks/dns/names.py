@@ -3,7 +3,8 @@
 import asyncio
 from contextlib import AsyncExitStack
 
-from engine.proxy.resolver import LISTEN, Upstream
+from engine.proxy.resolver import LISTEN
+from engine.proxy.upstreams import Upstream
 from server.containers.plan import ContainerPlan
 from server.networks import endpoints
 from server.networks.context import NetworkContext
