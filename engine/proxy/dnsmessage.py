@@ -8,12 +8,13 @@ import struct
 from collections.abc import Iterable
 from typing import NamedTuple
 
-A, PTR, AAAA, ANY, OPT = 1, 12, 28, 255, 41
+A, PTR, AAAA = 1, 12, 28
 IN = 1
-NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, REFUSED = 0, 1, 2, 3, 5
 TTL = 600  # seconds; the value of dockerd's server
 _HEADER = struct.Struct(">HHHHHH")
-_QR, _AA, _TC, _RD, _RA = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080
+_QR, _TC, _RD, _RA = 0x8000, 0x0200, 0x0100, 0x0080
+_OPT = b"\0\0\x29"  # the start of an OPT record: the root's name, type 41 (RFC 6891)
 _LIMIT = 512  # bytes of an answer over UDP to a client without EDNS
 
 
@@ -49,7 +50,7 @@ def parse(data: bytes) -> Query:
     kind, klass = struct.unpack_from(">HH", data, offset)
     end = offset + 4
     size = _LIMIT
-    if additional and not answers and not authorities and data[end : end + 3] == b"\0\0\x29":
+    if additional and not answers and not authorities and data[end : end + 3] == _OPT:
         size = max(_LIMIT, struct.unpack_from(">H", data, end + 3)[0]) if len(data) >= end + 5 else _LIMIT
     return Query(number, flags, name, kind, klass, data[_HEADER.size : end], size)
 
@@ -107,12 +108,6 @@ def _answer(query: Query, records: list[bytes], *, stream: bool) -> bytes:
 def failure(query: Query, code: int) -> bytes:
     """An answer without records and with a response code."""
     flags = _QR | _RA | (query.flags & _RD) | code
-    return _HEADER.pack(query.number, flags, 1, 0, 0, 0) + query.question
-
-
-def truncated(query: Query) -> bytes:
-    """An empty answer with the TC flag, so that the client repeats the question over TCP."""
-    flags = _QR | _RA | _TC | (query.flags & _RD)
     return _HEADER.pack(query.number, flags, 1, 0, 0, 0) + query.question
 
 

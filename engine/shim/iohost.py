@@ -105,7 +105,7 @@ class Pipes:
 
     @property
     def input_closed(self) -> bool:
-        """Whether the process's input has ended and containerd must be told."""
+        """Whether the process's input has ended, which Tasks.CloseIO must report to containerd."""
         return bool(self.paths["stdin"]) and not self.streams.input.open
 
     def release(self) -> None:

@@ -17,30 +17,38 @@ _AHEAD = 6  # queued steps
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A written layer blob: its digest and size, and the digest and size of the plain tar."""
+    """A written layer blob: its digest and size, and the digest of the plain tar."""
 
     digest: str
     size: int
     diff_id: str
-    plain_size: int
 
 
 class _Steps:
-    """The threads of one blob: one hashes the plain bytes, some compress, one hashes the blob and passes it on."""
+    """The threads of one blob: one hashes the plain bytes, some compress, one writes and hashes the blob."""
 
     def __init__(self) -> None:
         self._hashing = ThreadPoolExecutor(1, thread_name_prefix="layer-hash")
         self._compressing = ThreadPoolExecutor(_COMPRESSING, thread_name_prefix="layer-pack")
-        self._giving = ThreadPoolExecutor(1, thread_name_prefix="layer-out")
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="layer-out")
         self._pending: deque[tuple[Future[None], Future[None]]] = deque()
 
     def add(
-        self, piece: bytes, hash: Callable[[bytes], None], pack: Callable[[bytes], bytes], give: Callable[[bytes], None]
+        self,
+        piece: bytes,
+        *,
+        hash: Callable[[bytes], None],
+        pack: Callable[[bytes], bytes],
+        write: Callable[[bytes], None],
     ) -> None:
+        """Starts the steps of one piece; waits if ``_AHEAD`` pieces are under way.
+
+        :raises Exception: the first error of an earlier piece.
+        """
         hashed = self._hashing.submit(hash, piece)
         packed = self._compressing.submit(pack, piece)
-        given = self._giving.submit(lambda: give(packed.result()))
-        self._pending.append((hashed, given))
+        written = self._writing.submit(lambda: write(packed.result()))
+        self._pending.append((hashed, written))
         if len(self._pending) > _AHEAD:
             self._wait()
 
@@ -52,7 +60,7 @@ class _Steps:
         """Waits for all steps; raises the first error of a step."""
         while self._pending:
             self._wait()
-        for pool in (self._hashing, self._compressing, self._giving):
+        for pool in (self._hashing, self._compressing, self._writing):
             pool.shutdown(wait=False)
 
 
@@ -75,14 +83,12 @@ class LayerWriter:
         self._plain = hashlib.sha256()
         self._blob = hashlib.sha256()
         self._size = 0
-        self._plain_size = 0
         self._parts: list[bytes | memoryview] = []
         self._held = 0
         self._steps: _Steps | None = None
         self.tar = TarWriter(self._take)
 
     def _take(self, data: bytes) -> None:
-        self._plain_size += len(data)
         if self._held == 0 and len(data) == _PIECE:
             self._add(data)
             return
@@ -104,17 +110,17 @@ class LayerWriter:
     def _add(self, piece: bytes) -> None:
         if self._steps is None:
             self._steps = _Steps()
-        self._steps.add(piece, self._plain.update, self._pack, self._give)
+        self._steps.add(piece, hash=self._plain.update, pack=self._pack, write=self._write)
 
     def _pack(self, piece: bytes) -> bytes:
         return gzip_member(piece) if self._encoder is None else piece
 
-    def _give(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> None:
         if self._encoder is not None:
             data = self._encoder.compress(data)
-        self._pass(data)
+        self._put(data)
 
-    def _pass(self, data: bytes) -> None:
+    def _put(self, data: bytes) -> None:
         if data:
             if self._hashed is None and not self._plain_is_blob:
                 self._blob.update(data)
@@ -127,16 +133,16 @@ class LayerWriter:
             last = self._gathered()
             if self._steps is None:  # a small layer: threads would cost more time than they save
                 self._plain.update(last)
-                self._give(self._pack(last))
+                self._write(self._pack(last))
             else:
                 self._add(last)
         if self._steps is not None:
             self._steps.finish()
         if self._encoder is not None:
-            self._pass(self._encoder.flush())
+            self._put(self._encoder.flush())
         plain = f"sha256:{self._plain.hexdigest()}"
         if self._hashed is not None:
             blob = self._hashed()
         else:
             blob = plain if self._plain_is_blob else f"sha256:{self._blob.hexdigest()}"
-        return Written(blob, self._size, plain, self._plain_size)
+        return Written(blob, self._size, plain)

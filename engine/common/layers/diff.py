@@ -105,16 +105,16 @@ def write_changes(
             return layer.finish()
         with _opened(left) as left_fd:
             # Paths already written. A layer's reader expects the parents of a changed file before it.
-            told: set[str] = set()
+            written: set[str] = set()
             for change, changed, parents in _compare(left_fd, right_fd):
                 for parent in parents:
-                    if parent.path not in told:
-                        told.add(parent.path)
+                    if parent.path not in written:
+                        written.add(parent.path)
                         packer.add(parent, parent.path)
                 if change.kind is ChangeKind.DELETED:
                     layer.tar.add(_whiteout(change.path))
-                elif changed is not None and changed.path not in told:
-                    told.add(changed.path)
+                elif changed is not None and changed.path not in written:
+                    written.add(changed.path)
                     packer.add(changed, changed.path)
     return layer.finish()
 

@@ -88,7 +88,7 @@ class Extractor:
             entry = None
             self._finish()
         except OSError as error:
-            raise _told(error, entry) from None
+            raise _error_of(error, entry) from None
         except (ValueError, OverflowError):  # a number out of range, a NUL in an attribute's name
             raise invalid(f"archive/tar: invalid tar header ({entry.name if entry else ''!r})") from None
         return count
@@ -351,7 +351,8 @@ def _write_sparse(fd: int, entry: Header, reader: TarReader) -> None:
     os.ftruncate(fd, entry.size)
 
 
-def _told(error: OSError, entry: Header | None) -> WharfError:
+def _error_of(error: OSError, entry: Header | None) -> WharfError:
+    """The error for the entry at which the kernel refused: of the disk, of the archive, or an internal one."""
     name = entry.name if entry is not None else str(error.filename or "")
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     bad = error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.ENOENT)

@@ -33,7 +33,6 @@ class Header:
     devmajor: int = 0
     devminor: int = 0
     xattrs: dict[str, bytes] = field(default_factory=dict)
-    atime_ns: int | None = None
     stored: int = 0  # bytes of data in the archive; differs from size for a sparse file
     sparse: tuple[tuple[int, int], ...] | None = None  # (offset, length) of the data; None: not sparse
 

@@ -2,7 +2,7 @@
 
 from engine.common.errors import WharfError
 from engine.common.layers import header as tar
-from engine.common.layers.tarread import checked, number, pax_records
+from engine.common.layers.tarread import check_sum, number, pax_records
 
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
@@ -63,7 +63,7 @@ class TarEnd:
                 self._skip, self._more = self._more - 1, 0
             return True
         try:
-            checked(block)
+            check_sum(block)
             size = number(block[124:136])
         except WharfError:
             return False

@@ -23,7 +23,7 @@ _ZEROS = bytes(_BLOCK)
 _INT64 = 1 << 63
 
 
-def _bad() -> WharfError:
+def _invalid_header() -> WharfError:
     return invalid("archive/tar: invalid tar header")
 
 
@@ -46,16 +46,17 @@ def number(raw: bytes) -> int:
     try:
         return int(digits.split(b"\0", 1)[0], 8)
     except ValueError:
-        raise _bad() from None
+        raise _invalid_header() from None
 
 
-def checked(block: bytes) -> None:
+def check_sum(block: bytes) -> None:
+    """:raises WharfError: INVALID_ARGUMENT: the header's checksum is wrong."""
     wanted = number(block[148:156])
     if sum(block) - sum(block[148:156]) + 256 == wanted:
         return
     signed = sum(b - 256 if b > 127 else b for b in block[:148] + block[156:]) + 256
     if signed != wanted:  # some old archivers sum signed chars
-        raise _bad()
+        raise _invalid_header()
 
 
 def pax_records(data: bytes) -> dict[str, bytes]:
@@ -68,17 +69,17 @@ def pax_records(data: bytes) -> dict[str, bytes]:
         if space < 0:
             if not data[at:].strip(b"\0"):
                 break
-            raise _bad()
+            raise _invalid_header()
         try:
             length = int(data[at:space])
         except ValueError:
-            raise _bad() from None
+            raise _invalid_header() from None
         end = at + length
         if length < 5 or end > len(data) or end <= space + 1 or data[end - 1] != 0x0A:
-            raise _bad()
+            raise _invalid_header()
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if not equals or not key:
-            raise _bad()
+            raise _invalid_header()
         name = os.fsdecode(key)
         if name in ("GNU.sparse.offset", "GNU.sparse.numbytes"):  # format 0.0 repeats these for each fragment
             sparse.append(value)
@@ -94,7 +95,7 @@ def _pax_int(value: bytes) -> int:
     try:
         return int(value)
     except ValueError:
-        raise _bad() from None
+        raise _invalid_header() from None
 
 
 def _pax_time(value: bytes) -> int:
@@ -105,7 +106,7 @@ def _pax_time(value: bytes) -> int:
         seconds = int(whole or b"0")
         nanos = int((fraction[:9] + b"000000000")[:9]) if fraction else 0
     except ValueError:
-        raise _bad() from None
+        raise _invalid_header() from None
     return seconds * 1_000_000_000 + (-nanos if negative else nanos)
 
 
@@ -141,13 +142,13 @@ class TarReader:
                 if second and len(second) < _BLOCK:
                     raise truncated()
                 if second and second != _ZEROS:
-                    raise _bad()
+                    raise _invalid_header()
                 return
-            checked(block)
+            check_sum(block)
             kind = block[156:157]
             size = number(block[124:136])
             if size < 0:
-                raise _bad()
+                raise _invalid_header()
             if kind == b"x" or kind == b"g":
                 data = self._meta(size)
                 if kind == b"x":
@@ -205,12 +206,12 @@ class TarReader:
         if block[297]:
             entry.gname = _text(block[297:329])
         if records:
-            self._apply(entry, records)
+            self._apply_pax(entry, records)
             size = entry.size
         if not entry.name:
-            raise _bad()
+            raise _invalid_header()
         if size < 0 or size >= _INT64:
-            raise _bad()
+            raise _invalid_header()
         if kind == b"S":
             self._old_sparse(entry, block)
         elif entry.type != tar.REGULAR and kind in b"123456":
@@ -222,7 +223,7 @@ class TarReader:
             self._pax_sparse(entry, records)
         return entry
 
-    def _apply(self, entry: Header, records: dict[str, bytes]) -> None:
+    def _apply_pax(self, entry: Header, records: dict[str, bytes]) -> None:
         for key, value in records.items():
             if key == "path":
                 entry.name = _text(value)
@@ -236,8 +237,6 @@ class TarReader:
                 entry.gid = _pax_int(value)
             elif key == "mtime":
                 entry.mtime_ns = _pax_time(value)
-            elif key == "atime":
-                entry.atime_ns = _pax_time(value)
             elif key == "uname":
                 entry.uname = os.fsdecode(value)
             elif key == "gname":
@@ -295,7 +294,7 @@ class TarReader:
             if wanted is not None and lines >= wanted:
                 return [_pax_int(n) for n in b"".join(blocks).split(b"\n", wanted)[1:wanted]]
             if self._left < _BLOCK or len(blocks) > _SPARSE_LIMIT:
-                raise _bad()
+                raise _invalid_header()
             block = self.stream.take(_BLOCK)
             if len(block) < _BLOCK:
                 raise truncated()
@@ -305,15 +304,15 @@ class TarReader:
 
     def _set_sparse(self, entry: Header, numbers: list[int], real: int, stored: int) -> None:
         if len(numbers) % 2 or len(numbers) > 2 * _SPARSE_LIMIT or not 0 <= real < _INT64:
-            raise _bad()
+            raise _invalid_header()
         fragments = tuple(zip(numbers[::2], numbers[1::2], strict=True))
         end = 0
         for offset, length in fragments:
             if length < 0 or offset < end or offset + length > real:
-                raise _bad()
+                raise _invalid_header()
             end = offset + length
         if sum(length for _, length in fragments) != stored:
-            raise _bad()
+            raise _invalid_header()
         entry.sparse = fragments
         entry.size = real
         entry.stored = stored

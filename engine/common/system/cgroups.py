@@ -6,9 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from engine.common.system import linux, mounts
-
-ROOT = "/sys/fs/cgroup"
+from engine.common.system import mounts
 
 #: Controllers that a v1 hierarchy may have (``name=`` hierarchies have none).
 _V1_CONTROLLERS = frozenset(
@@ -211,11 +209,3 @@ def remove_tree(directory: str) -> bool:
             return False
         raise
     return True
-
-
-def is_unified_root(path: str = ROOT) -> bool:
-    """Docker's own test for "cgroup v2": the file system at the usual mount point is cgroup2."""
-    try:
-        return linux.filesystem_type(path) == linux.CGROUP2_SUPER_MAGIC
-    except OSError:
-        return False

@@ -9,21 +9,11 @@ from types import TracebackType
 from engine.common.system import linux
 from engine.common.system.fds import ready
 
-ACCESS = 0x1
+# The events that this project watches, <linux/inotify.h>.
 MODIFY = 0x2
-ATTRIB = 0x4
-CLOSE_WRITE = 0x8
-OPEN = 0x20
-MOVED_FROM = 0x40
 MOVED_TO = 0x80
 CREATE = 0x100
-DELETE = 0x200
-DELETE_SELF = 0x400
-MOVE_SELF = 0x800
 Q_OVERFLOW = 0x4000
-IGNORED = 0x8000
-ONLYDIR = 0x1000000
-MASK_ADD = 0x20000000
 
 _HEADER = struct.Struct("iIII")
 _NONBLOCK = os.O_NONBLOCK

@@ -19,39 +19,29 @@ MS_SYNCHRONOUS = 0x10
 MS_REMOUNT = 0x20
 MS_MANDLOCK = 0x40
 MS_DIRSYNC = 0x80
-MS_NOSYMFOLLOW = 0x100
 MS_NOATIME = 0x400
 MS_NODIRATIME = 0x800
 MS_BIND = 0x1000
-MS_MOVE = 0x2000
 MS_REC = 0x4000
-MS_SILENT = 0x8000
 MS_UNBINDABLE = 0x20000
 MS_PRIVATE = 0x40000
 MS_SLAVE = 0x80000
 MS_SHARED = 0x100000
 MS_RELATIME = 0x200000
 MS_STRICTATIME = 0x1000000
-MS_LAZYTIME = 0x2000000
 
 # umount2(2)
-MNT_FORCE = 0x1
 MNT_DETACH = 0x2
-MNT_EXPIRE = 0x4
 UMOUNT_NOFOLLOW = 0x8
 
 # namespaces: unshare(2), setns(2)
-CLONE_NEWTIME = 0x80
 CLONE_NEWNS = 0x20000
 CLONE_NEWCGROUP = 0x2000000
 CLONE_NEWUTS = 0x4000000
 CLONE_NEWIPC = 0x8000000
-CLONE_NEWUSER = 0x10000000
-CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
 # openat2(2)
-RESOLVE_NO_XDEV = 0x1
 RESOLVE_NO_MAGICLINKS = 0x2
 RESOLVE_NO_SYMLINKS = 0x4
 RESOLVE_BENEATH = 0x8
@@ -61,7 +51,6 @@ RESOLVE_IN_ROOT = 0x10
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
-AT_SYMLINK_NOFOLLOW = 0x100
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
@@ -82,21 +71,12 @@ FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6
 
-# renameat2(2)
-RENAME_NOREPLACE = 0x1
-RENAME_EXCHANGE = 0x2
-RENAME_WHITEOUT = 0x4
-
 # prctl(2)
-PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_CAPBSET_READ = 23
-PR_SET_CHILD_SUBREAPER = 36
 
 # statfs(2), f_type
 TMPFS_MAGIC = 0x01021994
-CGROUP2_SUPER_MAGIC = 0x63677270
-OVERLAYFS_SUPER_MAGIC = 0x794C7630
 
 # System calls added since 5.0 have the same numbers on every architecture.
 _SYS_OPEN_TREE = 428
@@ -106,6 +86,8 @@ _SYS_FSCONFIG = 431
 _SYS_FSMOUNT = 432
 _SYS_OPENAT2 = 437
 _SYS_MOUNT_SETATTR = 442
+#: openat2(2) asks for another try when a rename raced with ``..`` (EAGAIN) or a signal came (EINTR).
+_ATTEMPTS = 32
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _c_ulong, _c_int, _c_char_p, _c_uint = ctypes.c_ulong, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint
@@ -113,10 +95,7 @@ _libc.mount.argtypes = (_c_char_p, _c_char_p, _c_char_p, _c_ulong, _c_char_p)
 _libc.umount2.argtypes = (_c_char_p, _c_int)
 _libc.setns.argtypes = (_c_int, _c_int)
 _libc.unshare.argtypes = (_c_int,)
-_libc.pivot_root.argtypes = (_c_char_p, _c_char_p)
 _libc.prctl.argtypes = (_c_int, _c_ulong, _c_ulong, _c_ulong, _c_ulong)
-_libc.renameat2.argtypes = (_c_int, _c_char_p, _c_int, _c_char_p, _c_uint)
-_libc.sethostname.argtypes = (_c_char_p, ctypes.c_size_t)
 _libc.inotify_init1.argtypes = (_c_int,)
 _libc.inotify_add_watch.argtypes = (_c_int, _c_char_p, ctypes.c_uint32)
 _libc.inotify_rm_watch.argtypes = (_c_int, _c_int)
@@ -196,7 +175,7 @@ def in_namespace(path: str, nstype: int) -> Iterator[None]:
     If returning fails, the process is aborted: the thread must not continue in the wrong namespace.
     """
     kind = {CLONE_NEWNET: "net", CLONE_NEWUTS: "uts", CLONE_NEWIPC: "ipc", CLONE_NEWCGROUP: "cgroup"}[nstype]
-    home = os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+    own = os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         target = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -207,30 +186,16 @@ def in_namespace(path: str, nstype: int) -> Iterator[None]:
             yield
         finally:
             try:
-                setns(home, nstype)
+                setns(own, nstype)
             except OSError:
                 os.abort()
     finally:
-        os.close(home)
-
-
-def pivot_root(new_root: str, put_old: str) -> None:
-    """pivot_root(2); both may be ``.`` as its man page describes."""
-    _check(_libc.pivot_root(_encode(new_root), _encode(put_old)), new_root)
+        os.close(own)
 
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
+    """prctl(2). Returns what the operation returns."""
     return _check(_libc.prctl(option, arg2, arg3, arg4, arg5))
-
-
-def prctl_set_child_subreaper(*, on: bool = True) -> None:
-    """Orphaned descendants of this process become its children instead of init's."""
-    prctl(PR_SET_CHILD_SUBREAPER, int(on))
-
-
-def prctl_set_pdeathsig(signal: int) -> None:
-    """The signal that this process gets when the *thread* that forked it ends. Kept over execve of plain files."""
-    prctl(PR_SET_PDEATHSIG, signal)
 
 
 def prctl_set_name(name: str) -> None:
@@ -244,19 +209,14 @@ def capability_in_bounding_set(number: int) -> bool:
     return prctl(PR_CAPBSET_READ, number) == 1
 
 
-def sethostname(name: str) -> None:
-    data = os.fsencode(name)
-    _check(_libc.sethostname(data, len(data)))
-
-
 def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
     """openat2(2): opens ``path`` below ``dirfd``; ``resolve`` confines the resolution.
 
-    Returns a close-on-exec fd. EXDEV/ELOOP: the path left its bounds. EAGAIN (a rename raced with ``..``) is retried
-    here, as the man page recommends.
+    Returns a close-on-exec fd. EXDEV/ELOOP: the path left its bounds. EAGAIN (a rename raced with ``..``) and
+    EINTR are retried here, as the man page recommends.
     """
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
-    for attempt in range(32):
+    for attempt in range(_ATTEMPTS):
         result = _libc.syscall(
             ctypes.c_long(_SYS_OPENAT2),
             _c_int(dirfd),
@@ -264,7 +224,8 @@ def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) 
             ctypes.byref(how),
             ctypes.c_size_t(ctypes.sizeof(how)),
         )
-        if result != -1 or ctypes.get_errno() not in (11, 4) or attempt == 31:
+        again = result == -1 and ctypes.get_errno() in (errno.EAGAIN, errno.EINTR)
+        if not again or attempt == _ATTEMPTS - 1:
             break
     return _check(result, path)
 
@@ -338,10 +299,6 @@ def fsmount(fd: int, attributes: int) -> int:
     """fsmount(2): an fd of the detached mount, for ``move_mount``. ``attributes``: ``MOUNT_ATTR_…``."""
     result = _libc.syscall(ctypes.c_long(_SYS_FSMOUNT), _c_int(fd), _c_uint(FSMOUNT_CLOEXEC), _c_uint(attributes))
     return _check(result)
-
-
-def renameat2(old: str, new: str, flags: int, *, old_dirfd: int = AT_FDCWD, new_dirfd: int = AT_FDCWD) -> None:
-    _check(_libc.renameat2(old_dirfd, _encode(old), new_dirfd, _encode(new), flags), old)
 
 
 def filesystem_type(path: str) -> int:

@@ -99,7 +99,6 @@ def test_both_diffs_reproduce_the_tree(
         out.seek(0)
         applied = apply(out.read, Target(str(copy), Whiteouts.APPLY))
         assert applied.diff_id == written.diff_id
-        assert applied.size == written.plain_size
         assert snapshot(copy) == snapshot(merged)
         assert (copy / "new/file").stat().st_ino == (copy / "new/second").stat().st_ino
 
