@@ -74,6 +74,7 @@ class Model(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _as_go_reads(cls, data: Any) -> Any:
+        """Gives the keys their declared case and drops those with ``null``."""
         if data is None:
             return {}  # an element of a list
         if not isinstance(data, dict):
@@ -86,7 +87,7 @@ class Model(BaseModel):
         }
 
     def wire(self) -> dict[str, Any]:
-        """Return the object as the API writes it (a new dict of JSON values)."""
+        """Returns the object as the API writes it (a new dict of JSON values)."""
         return wire(self)
 
 
@@ -133,7 +134,7 @@ def _value(value: Any) -> Any:
 
 
 def wire(model: Model) -> dict[str, Any]:
-    """Encode ``model`` as a dict of JSON values, by the rules at the top of this module."""
+    """Encodes ``model`` as a dict of JSON values, by the rules at the top of this module."""
     document: dict[str, Any] = {}
     for attribute, alias, omit, pointer in _plan(type(model)):
         value = getattr(model, attribute)

@@ -166,7 +166,7 @@ class CreateRequest(ContainerConfig):
     ] = None
 
     def config(self) -> ContainerConfig:
-        """Return only the ContainerConfig."""
+        """Returns only the ContainerConfig."""
         return ContainerConfig(**{field.name: getattr(self, field.name) for field in fields(ContainerConfig)})
 
 

@@ -18,7 +18,7 @@ _BASIC = {str: "string", bool: "bool", int: "int64", float: "float64"}
 
 
 def parse_json(body: bytes) -> Any:
-    """Parse ``body``.
+    """Parses ``body``.
 
     :raises WharfError: INVALID_ARGUMENT in dockerd's words.
     """
@@ -29,7 +29,7 @@ def parse_json(body: bytes) -> Any:
 
 
 def decode(model: type[M], body: bytes, *, root: str = "") -> M:
-    """Decode ``body`` to ``model``. ``root``: the Go name of the outermost struct, if it isn't the model's.
+    """Decodes ``body`` to ``model``. ``root``: the Go name of the outermost struct, if it isn't the model's.
 
     :raises WharfError: INVALID_ARGUMENT: no JSON, a value of the wrong type, or more than ``limits.JSON_VALUES``.
     """
@@ -44,7 +44,7 @@ def decode(model: type[M], body: bytes, *, root: str = "") -> M:
 
 
 def mismatch(model: type[Model], error: ValidationError, *, root: str = "") -> str:
-    """Return Go's sentence about the first wrong value of a validation error."""
+    """Returns Go's sentence about the first wrong value of a validation error."""
     first = error.errors(include_url=False, include_context=False)[0]
     struct_name = root or _short(model)
     annotation: Any = model
@@ -76,7 +76,7 @@ def _short(model: type[Model]) -> str:
 
 
 def _field(model: type[Model], name: str) -> tuple[str, list[str]]:
-    """Return the attribute of a JSON name, and its path in Go, where an embedded struct is a step too."""
+    """Returns the attribute of a JSON name, and its path in Go, where an embedded struct is a step too."""
     for attribute, info in model.model_fields.items():
         if name in (attribute, info.alias):
             owner = next(base for base in model.__mro__ if attribute in inspect.get_annotations(base))
@@ -86,7 +86,7 @@ def _field(model: type[Model], name: str) -> tuple[str, list[str]]:
 
 
 def _unwrapped(annotation: Any) -> Any:
-    """Strip ``Annotated`` and ``| None`` from an annotation."""
+    """Strips ``Annotated`` and ``| None`` from an annotation."""
     while True:
         origin = get_origin(annotation)
         if origin is Annotated:
@@ -117,7 +117,7 @@ def _go_type(annotation: Any, metadata: tuple[Any, ...]) -> str:
 
 
 def _kind(value: Any, wanted: str) -> str:
-    """Return the JSON kind of a value, as Go's errors name it."""
+    """Returns the JSON kind of a value, as Go's errors name it."""
     match value:
         case bool():
             return "bool"

@@ -32,7 +32,7 @@ class Filters:
 
     @classmethod
     def parse(cls, text: str) -> "Filters":
-        """Parse ``{"key":{"value":true}}`` or the old form ``{"key":["value"]}``; "" is no filter.
+        """Parses ``{"key":{"value":true}}`` or the old form ``{"key":["value"]}``; "" is no filter.
 
         :raises WharfError: INVALID_ARGUMENT "invalid filter", or more values than ``limits.FILTER_VALUES``.
         """
@@ -73,7 +73,7 @@ class Filters:
         return f"Filters({self._fields!r})"
 
     def get(self, key: str) -> tuple[str, ...]:
-        """Return the values of ``key``; empty if it is missing."""
+        """Returns the values of ``key``; empty if it is missing."""
         return self._fields.get(key, ())
 
     def validate(self, accepted: Collection[str]) -> None:
@@ -81,12 +81,6 @@ class Filters:
         for key in self._fields:
             if key not in accepted:
                 raise _bad(key)
-
-    def only(self, key: str, allowed: Collection[str]) -> None:
-        """:raises WharfError: INVALID_ARGUMENT: ``key`` has a value outside ``allowed``."""
-        for value in self.get(key):
-            if value not in allowed:
-                raise _bad(key, (value,))
 
     def exact(self, key: str, value: str) -> bool:
         """Whether ``value`` is one of the key's values, or the key has none."""
@@ -114,7 +108,7 @@ class Filters:
         )
 
     async def search_ahead(self, key: str, values: Iterable[str]) -> None:
-        """Compute the results of :meth:`match` for ``values``, in a thread if there are expressions or many texts.
+        """Computes the results of :meth:`match` for ``values``, in a thread if there are expressions or many texts.
 
         :raises WharfError: INVALID_ARGUMENT: the expressions together exceed ``limits.REGEX_BYTES``.
         """
@@ -124,7 +118,7 @@ class Filters:
             self._found.update({(key, text): fits for text, fits in zip(texts, found, strict=True)})
 
     def _expressions(self, key: str) -> list[regex.Regex]:
-        """Compile the values of a key that are more than plain text; an invalid expression matches nothing."""
+        """Compiles the values of a key that are more than plain text; an invalid expression matches nothing."""
         if key not in self._regexes:
             expressions = [text for text in self.get(key) if not _plain(text)]
             if sum(map(len, expressions)) > limits.REGEX_BYTES:
@@ -151,7 +145,7 @@ class Filters:
         return "label!" not in self._fields or not self.labels("label!", labels)
 
     def flag(self, key: str, *, default: bool) -> bool:
-        """Return the boolean value of a key: 1, true, 0 or false.
+        """Returns the boolean value of a key: 1, true, 0 or false.
 
         :raises WharfError: INVALID_ARGUMENT: another value, or several.
         """

@@ -83,7 +83,7 @@ class _Scanner:
                 return
 
     def close(self, open_brackets: list[int]) -> bool:
-        """Close brackets that end after a value. Return whether another value follows."""
+        """Closes brackets that end after a value. Returns whether another value follows."""
         while open_brackets:
             self.skip()
             char = self.peek()
@@ -164,7 +164,7 @@ class _Scanner:
 
 
 def explain(text: bytes) -> str:
-    """Return dockerd's sentence for a body that isn't one JSON value. Takes up to 2 µs per byte of nested values."""
+    """Returns dockerd's sentence for a body that isn't one JSON value. Takes up to 2 µs per byte of nested values."""
     scanner = _Scanner(text)
     scanner.skip()
     if scanner.at >= len(text):

@@ -70,14 +70,14 @@ class Record:
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Self:
-        """Parse a JSON object with Docker's names: a stored document, or an image's configuration.
+        """Parses a JSON object with Docker's names: a stored document, or an image's configuration.
 
         :raises ValueError: a field has the wrong type.
         """
         return freeze(cls, body_of(cls).model_validate(document))
 
     def wire(self) -> dict[str, Any]:
-        """Return the object as the API writes it (a new dict of JSON values)."""
+        """Returns the object as the API writes it (a new dict of JSON values)."""
         return wire(self)
 
 
@@ -143,12 +143,12 @@ def _make(record: type[Record]) -> _Derived:
 
 
 def body_of(record: type[Record]) -> type[Model]:
-    """Return the pydantic model with the fields, names and marks of ``record``, and of the records inside it."""
+    """Returns the pydantic model with the fields, names and marks of ``record``, and of the records inside it."""
     return _derive(record).body
 
 
 def _default(field: Field[Any]) -> Any:
-    """Convert a default for the body, whose lists and dicts are mutable."""
+    """Converts a default for the body, whose lists and dicts are mutable."""
     if field.default is MISSING:
         raise TypeError(f"the field {field.name} of a record has no default")
     if isinstance(field.default, Record):
@@ -159,7 +159,7 @@ def _default(field: Field[Any]) -> Any:
 
 
 def _body_type(annotation: Any) -> Any:
-    """Return the annotation of a body's field: lists for tuples, dicts for mappings, bodies for records."""
+    """Returns the annotation of a body's field: lists for tuples, dicts for mappings, bodies for records."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return Annotated[(_body_type(arguments[0]), *arguments[1:])]
@@ -175,7 +175,7 @@ def _body_type(annotation: Any) -> Any:
 
 
 def freeze(record: type[R], body: Model) -> R:
-    """Convert ``body``, a ``body_of(record)``, to a record. ``body`` must not be changed afterwards."""
+    """Converts ``body``, a ``body_of(record)``, to a record. ``body`` must not be changed afterwards."""
     return record(
         **{
             name: value if convert is None or value is None else convert(value)
@@ -210,7 +210,7 @@ _SCALARS = frozenset((str, int, bool, float, type(None)))
 
 
 def wire(record: Record) -> dict[str, Any]:
-    """Encode ``record`` as a dict of JSON values, by the rules in ``api_models.base``."""
+    """Encodes ``record`` as a dict of JSON values, by the rules in ``api_models.base``."""
     document: dict[str, Any] = {}
     for attribute, name, omit, pointer, json in _derive(type(record)).layout:
         value = getattr(record, attribute)
@@ -232,7 +232,7 @@ def _value(value: Any) -> Any:
 
 
 def inner_models(annotation: Any) -> tuple[type[Model], ...]:
-    """Return the models in an annotation, at any depth; for a record its body."""
+    """Returns the models in an annotation, at any depth; for a record its body."""
     if isinstance(annotation, type) and get_origin(annotation) is None:
         if issubclass(annotation, Record):
             return (body_of(annotation),)

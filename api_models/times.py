@@ -6,7 +6,7 @@ _SECOND = 1_000_000_000
 
 
 def rfc3339(ns: int) -> str:
-    """Format nanoseconds since the epoch in UTC; 0 is Go's zero time."""
+    """Formats nanoseconds since the epoch in UTC; 0 is Go's zero time."""
     if ns == 0:
         return "0001-01-01T00:00:00Z"
     seconds, nanos = divmod(ns, _SECOND)
@@ -15,7 +15,7 @@ def rfc3339(ns: int) -> str:
 
 
 def human(ns: int) -> str:
-    """Format a duration as ``docker ps`` does; clients parse it."""
+    """Formats a duration as ``docker ps`` does; clients parse it."""
     seconds = ns // _SECOND
     if seconds < 1:
         return "Less than a second"

@@ -12,7 +12,7 @@ _UNITS = {"h": 3600 * 10**9, "m": 60 * 10**9, "s": 10**9, "ms": 10**6, "us": 100
 
 
 def until_ns(filters: Filters, *, several: bool = False) -> int:
-    """Return the ``until`` filter as nanoseconds since the epoch; 0 without it. Of ``several``, the earliest counts.
+    """Returns the ``until`` filter as nanoseconds since the epoch; 0 without it. Of ``several``, the earliest counts.
 
     A duration counts back from now; other forms are seconds since the epoch, or a date and time.
 

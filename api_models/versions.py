@@ -4,8 +4,8 @@ A difference between versions is declared at its field, as a mark in ``Annotated
 
 * marks of requests (:func:`accept` applies them): :class:`Since`, :class:`Gone`, :class:`Implied`, :class:`Needs`,
   :class:`Checked`;
-* marks of answers (:func:`shape` applies them): :class:`Shown`, :class:`Hidden`, :class:`Instead`,
-  :class:`Filled`, :class:`Default`, :class:`Emptied`, :class:`Adapted`.
+* marks of answers (:func:`shape` applies them): :class:`Shown`, :class:`Instead`, :class:`Filled`,
+  :class:`Default`, :class:`Emptied`, :class:`Adapted`.
 
 Marks of query parameters are in the table of the routes: :class:`Since`, :class:`Fixed`. Other differences are in
 ``api_models.changes``. No handler and no service compares versions.
@@ -33,7 +33,7 @@ class RequestMark:
     """A rule for a field of a request, depending on the version."""
 
     def apply(self, parent: Model, attribute: str, version: Version) -> None:
-        """Change ``parent`` as dockerd does, or raise INVALID_ARGUMENT."""
+        """Changes ``parent`` as dockerd does, or raises INVALID_ARGUMENT."""
         raise NotImplementedError
 
 
@@ -41,7 +41,7 @@ class QueryMark:
     """A rule for a query parameter, depending on the version."""
 
     def values(self, given: list[str], version: Version) -> list[str]:
-        """Return the parameter's values as dockerd interprets them for ``version``."""
+        """Returns the parameter's values as dockerd interprets them for ``version``."""
         raise NotImplementedError
 
 
@@ -138,17 +138,6 @@ class Shown(AnswerMark):
             document.pop(key, None)
 
 
-class Hidden(AnswerMark):
-    """From ``version`` on, the field is omitted."""
-
-    def __init__(self, version: Version) -> None:
-        self.version = version
-
-    def apply(self, document: dict[str, Any], key: str, version: Version) -> None:
-        if version >= self.version:
-            document.pop(key, None)
-
-
 class Instead(AnswerMark):
     """Clients below ``below`` get ``value``; a callable computes it from the document."""
 
@@ -239,7 +228,7 @@ def _node(cls: type[Model]) -> _Node:
 
 
 def accept(model: Model, version: Version) -> None:
-    """Change a request to what dockerd makes of it for a client of ``version`` (in place).
+    """Changes a request to what dockerd makes of it for a client of ``version`` (in place).
 
     :raises WharfError: INVALID_ARGUMENT: the version does not support a part of the request.
     """
@@ -268,7 +257,7 @@ def _accept_value(value: Any, version: Version) -> None:
 
 
 def shape(schema: type[Model] | type[Record], document: dict[str, Any], version: Version) -> dict[str, Any]:
-    """Change a full answer to what a client of ``version`` expects (in place); return it.
+    """Changes a full answer to what a client of ``version`` expects (in place) and returns it.
 
     ``document`` holds JSON values under Docker's names; fields that ``schema`` does not declare stay unchanged.
     """
