@@ -32,8 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="wharf-supervisor", description="Keeps images, snapshots and running containers behind containerd's API."
     )
-    parser.add_argument("--root", default="/var/lib/wharf/containerd", help="what is kept (default %(default)s)")
-    parser.add_argument("--state", default="/run/wharf/containerd", help="what a boot ends (default %(default)s)")
+    parser.add_argument("--root", default="/var/lib/wharf/containerd", help="persistent data (default %(default)s)")
+    parser.add_argument(
+        "--state", default="/run/wharf/containerd", help="data valid until the next boot (default %(default)s)"
+    )
     parser.add_argument("--address", default="", help="the socket (default: containerd.sock in the state folder)")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     parser.add_argument("--nofile", type=int, default=0, help="soft limit of descriptors for containers")

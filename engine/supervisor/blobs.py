@@ -23,6 +23,8 @@ _STEP = 256 << 10  # small enough to stay in the processor's cache between read 
 
 
 class BlobFiles:
+    """``root``: the supervisor's root directory."""
+
     def __init__(self, root: str) -> None:
         self._root = os.path.join(root, "io.containerd.content.v1.content")
         private.restrict_directory(self._root)
@@ -298,4 +300,4 @@ class Follower:
 
 
 def _ended() -> WharfError:
-    return WharfError(Kind.UNAVAILABLE, "the blob's bytes came no further: unavailable")
+    return WharfError(Kind.UNAVAILABLE, "the write of the blob was ended or restarted: unavailable")

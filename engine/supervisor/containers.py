@@ -14,7 +14,7 @@ from engine.api.types import to_timestamp
 from engine.common.errors import Kind, WharfError, invalid, not_found
 from engine.supervisor import namespaces
 from engine.supervisor.events import EventBus
-from engine.supervisor.names import Unknown, check_identifier, check_labels, masked_labels
+from engine.supervisor.names import UnknownField, check_identifier, check_labels, masked_labels
 from engine.supervisor.store import labels as json_labels
 from engine.supervisor.store.database import Database
 
@@ -152,7 +152,7 @@ def _drop_empty_labels(record: pb.Container) -> None:
 
 
 def _apply_mask(record: pb.Container, new: pb.Container, paths: Sequence[str]) -> None:
-    unknown = Unknown("container", record.id)
+    unknown = UnknownField("container", record.id)
     label_paths = []
     for path in paths:
         if path == "labels" or path.startswith("labels."):

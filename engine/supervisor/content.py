@@ -28,7 +28,7 @@ from engine.supervisor.blobs import BlobFiles, Follower, IngestFile
 from engine.supervisor.call import Call
 from engine.supervisor.events import EventBus
 from engine.supervisor.ingest import Ingest, Record
-from engine.supervisor.names import Unknown, check_digest, check_labels, masked_labels
+from engine.supervisor.names import UnknownField, check_digest, check_labels, masked_labels
 from engine.supervisor.store import labels as json_labels
 from engine.supervisor.store.database import Database
 
@@ -45,6 +45,8 @@ _COLUMNS = "digest, size, created, updated, labels"
 
 
 class Content:
+    """The content store of all namespaces. A namespace has one open write per ref."""
+
     def __init__(self, database: Database, files: BlobFiles, bus: EventBus) -> None:
         self._db = database
         self._files = files
@@ -72,7 +74,7 @@ class Content:
 
         def write(connection: sqlite3.Connection) -> ContentInfo:
             old = _get(connection, namespace, digest)
-            new = masked_labels(old.labels, labels, mask, Unknown("content info", digest))
+            new = masked_labels(old.labels, labels, mask, UnknownField("content info", digest))
             now = time.time_ns()
             connection.execute(
                 "UPDATE content SET labels = ?, updated = ? WHERE namespace = ? AND digest = ?",
@@ -272,6 +274,7 @@ class Content:
         await asyncio.to_thread(self._sync_pool.shutdown)
 
     def closed(self, ingest: "Ingest") -> None:
+        """Called by an ingest that has closed: its ref is free."""
         self._ingests.pop((ingest.call.namespace, ingest.ref), None)
         self._unlock((ingest.call.namespace, ingest.ref))
 

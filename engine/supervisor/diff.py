@@ -58,6 +58,9 @@ _WORKERS = 2
 
 
 class Differ:
+    """Runs at most ``_WORKERS`` extractions and comparisons at a time, and ``_ARRIVING_MAX`` extractions of layers that
+    are still written."""
+
     def __init__(self, content: Content, files: BlobFiles) -> None:
         self._content = content
         self._files = files
@@ -231,14 +234,14 @@ class Differ:
         owner of the snapshot must find it unchanging."""
         stop = threading.Event()
 
-        def leave() -> None:
+        def cancel() -> None:
             stop.set()
             if wake is not None:
                 wake()
 
         with heap.Transfer():
             future = asyncio.get_running_loop().run_in_executor(pool or self._workers, work, stop.is_set)
-            return await run_to_completion(future, leave)
+            return await run_to_completion(future, cancel)
 
     async def close(self) -> None:
         for pool in (self._followers, self._workers):
@@ -246,7 +249,7 @@ class Differ:
 
 
 class _AlreadyThere(Exception):
-    pass
+    """The content store has the layer already."""
 
 
 async def _commit(ingest: Ingest, written: Written, labels: Mapping[str, str]) -> None:

@@ -31,6 +31,8 @@ _TOPIC = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 
 
 class EventBus:
+    """Distributes events to the subscribers of all namespaces."""
+
     def __init__(self) -> None:
         self._subscribers: set[_Subscriber] = set()
         self._kept: list[pb.Envelope] = []

@@ -45,12 +45,13 @@ _REFERENCE = re.compile(
 #: Seconds between a deletion and the following collection, unless the client waits for it.
 _DELAY = 3.0
 
-_CONTENT, _SNAPSHOT, _SNAPSHOT_FLAT, _INGEST, _LEASE = range(5)
+#: The kinds of nodes. The labels of a flat node are not followed (``containerd.io/gc.flat`` of its lease).
+_CONTENT, _CONTENT_FLAT, _SNAPSHOT, _SNAPSHOT_FLAT, _INGEST = range(5)
 
 #: Seconds until a failed collection is retried, as on a full disk.
 _RETRY = 10.0
 
-#: Kind, namespace, and the digest, ref, id, or snapshotter and key.
+#: Kind, namespace, and the digest, the ref, or snapshotter and key.
 Node = tuple[int, str, str, str]
 
 
@@ -167,7 +168,7 @@ class Collector:
                 leases.remove_from_leases(connection, namespace, f"{leases.SNAPSHOTS}{name}", key)
                 swept.snapshots.append((namespace, name, key, number))
         for namespace, digest in graph.contents():
-            if (_CONTENT, namespace, digest, "") not in marked:
+            if (_CONTENT, namespace, digest, "") not in marked and (_CONTENT_FLAT, namespace, digest, "") not in marked:
                 connection.execute("DELETE FROM content WHERE namespace = ? AND digest = ?", (namespace, digest))
                 leases.remove_from_leases(connection, namespace, leases.CONTENT, digest)
         for namespace, ref, folder in graph.ingests():
@@ -251,19 +252,13 @@ class _Graph:
             if is_flat is None:
                 continue
             if type == leases.CONTENT:
-                if is_flat:
-                    self._flat_content(namespace, id)
-                else:
-                    self._roots.append((_CONTENT, namespace, id, ""))
+                self._roots.append((_CONTENT_FLAT if is_flat else _CONTENT, namespace, id, ""))
             elif type == leases.INGESTS:
                 self._roots.append((_INGEST, namespace, id, ""))
             else:
                 kind = _SNAPSHOT_FLAT if is_flat else _SNAPSHOT
                 self._roots.append((kind, namespace, type.removeprefix(leases.SNAPSHOTS), id))
         return next_expiry
-
-    def _flat_content(self, namespace: str, digest: str) -> None:
-        self._roots.append((_CONTENT, namespace, digest, "flat"))
 
     def mark(self) -> set[Node]:
         """All nodes reachable from a root."""
@@ -275,7 +270,7 @@ class _Graph:
                 continue
             marked.add(node)
             kind, namespace, first, second = node
-            if kind == _CONTENT and not second:
+            if kind == _CONTENT:
                 pending.extend(_references(namespace, self._content.get((namespace, first), "")))
             elif kind == _INGEST:
                 expected = self._ingest.get((namespace, first), ("", ""))[1]
@@ -287,10 +282,7 @@ class _Graph:
                     pending.append((kind, namespace, first, parent))
                 if kind == _SNAPSHOT:
                     pending.extend(_references(namespace, labels))
-        return {
-            (kind, ns, first, "") if kind == _CONTENT else (kind, ns, first, second)
-            for kind, ns, first, second in marked
-        }
+        return marked
 
     def snapshots(self) -> Iterator[tuple[str, str, str, int]]:
         for (namespace, name, key), (number, _, _) in self._snapshot.items():

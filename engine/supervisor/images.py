@@ -13,7 +13,7 @@ from engine.api.types import Descriptor, ImageRecord
 from engine.common.errors import Kind, WharfError, invalid, not_found
 from engine.supervisor import namespaces
 from engine.supervisor.events import EventBus
-from engine.supervisor.names import Unknown, check_digest, check_labels, masked_labels
+from engine.supervisor.names import UnknownField, check_digest, check_labels, masked_labels
 from engine.supervisor.store import labels as json_labels
 from engine.supervisor.store.database import Database
 
@@ -138,7 +138,7 @@ def _masked(old: ImageRecord, new: ImageRecord, mask: Sequence[str]) -> ImageRec
             label_paths.append(path)
     labels = old.labels
     if label_paths:
-        labels = masked_labels(old.labels, new.labels, label_paths, Unknown("image", old.name))
+        labels = masked_labels(old.labels, new.labels, label_paths, UnknownField("image", old.name))
     return replace(old, target=target, labels=labels)
 
 

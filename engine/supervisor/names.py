@@ -41,7 +41,7 @@ def check_labels(labels: Mapping[str, str], what: str = "") -> None:
 
 
 def masked_labels(
-    old: Mapping[str, str], new: Mapping[str, str], mask: Sequence[str], unknown: "Unknown"
+    old: Mapping[str, str], new: Mapping[str, str], mask: Sequence[str], unknown: "UnknownField"
 ) -> dict[str, str]:
     """The labels after an update with a field mask (empty: all are replaced). An empty value removes a label.
 
@@ -59,8 +59,9 @@ def masked_labels(
     return {name: value for name, value in labels.items() if value != ""}
 
 
-class Unknown:
-    """``cannot update "size" field on content info "sha256:…"``."""
+class UnknownField:
+    """Makes the error for a path of a field mask that the object doesn't have: ``cannot update "size" field on content
+    info "sha256:…"``."""
 
     def __init__(self, what: str, name: str) -> None:
         self._what = what

@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 from engine.api.pb import event_messages_pb2 as events_pb
 from engine.common.errors import Kind, WharfError, not_found
 from engine.supervisor.events import EventBus
-from engine.supervisor.names import Unknown, check_identifier, check_labels, masked_labels
+from engine.supervisor.names import UnknownField, check_identifier, check_labels, masked_labels
 from engine.supervisor.store import labels as json_labels
 from engine.supervisor.store.database import Database
 
@@ -66,7 +66,7 @@ class Namespaces:
         check_labels(labels)
 
         def write(connection: sqlite3.Connection) -> dict[str, str]:
-            new = masked_labels(_labels(connection, name), labels, mask, Unknown("namespace", name))
+            new = masked_labels(_labels(connection, name), labels, mask, UnknownField("namespace", name))
             connection.execute("UPDATE namespace SET labels = ? WHERE name = ?", (json_labels.dump(new), name))
             return new
 

@@ -150,7 +150,7 @@ class ShimClient(asyncio.Protocol):
         waiting, self._waiting = self._waiting, {}
         for future, _then in waiting.values():
             if not future.done():
-                future.set_exception(WharfError(Kind.UNAVAILABLE, "the container's shim is gone"))
+                future.set_exception(WharfError(Kind.UNAVAILABLE, "the container's shim has exited"))
         if not self._closed:
             self._closed = True
             self._on_lost()
@@ -166,7 +166,7 @@ class ShimClient(asyncio.Protocol):
         UNAVAILABLE: the shim has exited; else the error that it answered.
         """
         if self._transport is None or self._closed:
-            raise WharfError(Kind.UNAVAILABLE, "the container's shim is gone")
+            raise WharfError(Kind.UNAVAILABLE, "the container's shim has exited")
         self._number += 1
         number = self._number
         future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()

@@ -4,7 +4,6 @@ A new service is created in ``Supervisor.open``, and its servicer in ``_handlers
 the start or end are entered on the exit stack, in the order of their dependencies.
 """
 
-import logging
 import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -59,8 +58,6 @@ from engine.supervisor.snapshots.overlay import OverlaySnapshotter
 from engine.supervisor.snapshots.service import Snapshots
 from engine.supervisor.store.database import Database
 from engine.supervisor.tasks.service import Tasks
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from engine.supervisor.containers import Containers
 from engine.supervisor.tasks.creation import TaskSpec
 from engine.supervisor.tasks.metrics import sample
 from engine.supervisor.tasks.model import Process, Stdio
-from engine.supervisor.tasks.options import checkpoint_call, json_object, restored_from, runtime_call
+from engine.supervisor.tasks.options import checkpoint_options, json_object, restored_from, runtime_options
 from engine.supervisor.tasks.service import Tasks
 
 
@@ -32,7 +32,7 @@ class TasksServicer:
             raise not_implemented("checkpoints are restored from a criu_image_path only")
         given = request.options if request.HasField("options") else record.runtime.options
         options = AnyValue.from_message(given)
-        runtime = runtime_call(record.runtime.name, options, root=self._tasks.runtime_root, namespace=call.namespace)
+        runtime = runtime_options(record.runtime.name, options, root=self._tasks.runtime_root, namespace=call.namespace)
         task = await self._tasks.create(
             TaskSpec(
                 call.namespace,
@@ -41,7 +41,7 @@ class TasksServicer:
                 runtime,
                 tuple(Mount.from_message(mount) for mount in request.rootfs),
                 Stdio(request.stdin, request.stdout, request.stderr, request.terminal),
-                image=restored_from(options),
+                checkpoint=restored_from(options),
             )
         )
         return pb.CreateTaskResponse(container_id=task.id, pid=task.init.pid)
@@ -108,7 +108,7 @@ class TasksServicer:
         return reply
 
     async def checkpoint(self, request: pb.CheckpointTaskRequest, call: Call) -> pb.CheckpointTaskResponse:
-        image, options = checkpoint_call(AnyValue.from_message(request.options))
+        image, options = checkpoint_options(AnyValue.from_message(request.options))
         await self._tasks.checkpoint(call.namespace, request.container_id, image, options)
         return pb.CheckpointTaskResponse()
 

@@ -17,7 +17,7 @@ from engine.common.errors import Kind, WharfError, invalid, not_found
 from engine.supervisor import leases, namespaces
 from engine.supervisor.call import Call
 from engine.supervisor.events import EventBus
-from engine.supervisor.names import Unknown, check_labels, masked_labels
+from engine.supervisor.names import UnknownField, check_labels, masked_labels
 from engine.supervisor.snapshots.base import Snapshotter
 from engine.supervisor.snapshots.layer_sync import LayerSync
 from engine.supervisor.store import labels as json_labels
@@ -206,7 +206,7 @@ class Snapshots:
 
         def write(connection: sqlite3.Connection) -> SnapshotInfo:
             row = _get(connection, namespace, name, key)
-            new = masked_labels(row.info.labels, labels, mask, Unknown("snapshot", key))
+            new = masked_labels(row.info.labels, labels, mask, UnknownField("snapshot", key))
             now = time.time_ns()
             connection.execute(
                 "UPDATE snapshot SET labels = ?, updated = ? WHERE number = ?", (json_labels.dump(new), now, row.number)

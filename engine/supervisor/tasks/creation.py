@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from engine.api.types import Mount
-from engine.common import timeouts
 from engine.common.errors import Kind, Reason, WharfError
 from engine.common.timeline import Timeline
 from engine.shim import protocol
@@ -17,7 +16,7 @@ from engine.supervisor.shims import OnEvent, ShimClient, Zygote
 from engine.supervisor.tasks import orphans
 from engine.supervisor.tasks.bundle import bundle_of
 from engine.supervisor.tasks.model import Process, Stdio, Task
-from engine.supervisor.tasks.options import Call, prefixed, shim_stdio
+from engine.supervisor.tasks.options import RuntimeOptions, prefixed, shim_stdio
 from engine.supervisor.tasks.rootfs import mount_rootfs
 
 log = logging.getLogger(__name__)
@@ -25,17 +24,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """The specification of a task. ``config`` is the OCI spec; ``checkpoint`` the digest of one to restore, or
-    empty."""
+    """The specification of a task. ``config`` is the OCI spec, ``checkpoint`` the directory of a checkpoint to restore
+    (empty: the task is created)."""
 
     namespace: str
     id: str
     config: bytes
-    call: Call
+    options: RuntimeOptions
     rootfs: Sequence[Mount]
     stdio: Stdio
     checkpoint: str = ""
-    image: str = ""
 
 
 class TaskCreator:
@@ -64,9 +62,9 @@ class TaskCreator:
         given = shim_stdio(spec.stdio.stdin, spec.stdio.stdout, spec.stdio.stderr, terminal=spec.stdio.terminal)
         given["given"] = spec.stdio.to_json()
         bundle = bundle_of(self._state, spec.namespace, spec.id)
-        task = Task(spec.namespace, spec.id, bundle, spec.call, Process("", spec.stdio))
+        task = Task(spec.namespace, spec.id, bundle, spec.options, Process("", spec.stdio))
         try:
-            bundle.make(spec.config, {"runtime": spec.call.runtime.to_json(), "stdio": spec.stdio.to_json()})
+            bundle.make(spec.config, {"runtime": spec.options.runtime.to_json(), "stdio": spec.stdio.to_json()})
         except FileExistsError:
             raise WharfError(Kind.ALREADY_EXISTS, f"task {spec.id}: already exists") from None
         except OSError as error:
@@ -96,11 +94,11 @@ class TaskCreator:
                 deadline="shim.create",
                 then=then,
                 container=spec.id,
-                runtime=spec.call.runtime.to_json(),
+                runtime=spec.options.runtime.to_json(),
                 stdio=given,
-                no_pivot=spec.call.no_pivot,
-                no_new_keyring=spec.call.no_new_keyring,
-                **({"checkpoint": spec.image} if spec.image else {}),
+                no_pivot=spec.options.no_pivot,
+                no_new_keyring=spec.options.no_new_keyring,
+                **({"checkpoint": spec.checkpoint} if spec.checkpoint else {}),
             )
         except BaseException as error:
             if sock is not None:
@@ -131,11 +129,8 @@ async def discard(task: Task) -> None:
             orphans.kill_shim(task.shim_pid, task.bundle)
         shim.close()
     if not gone:
-        await orphans.clean_up(task.id, task.bundle, task.call.runtime)
+        await orphans.clean_up(task.id, task.bundle, task.options.runtime)
     try:
         await asyncio.to_thread(task.bundle.remove)
     except OSError as error:
         log.error("container=%s %s can't be removed: %s", task.id, os.path.basename(task.bundle.path), error)
-
-
-timeouts.define("task.settle", 100.0)  # an operation that an earlier supervisor started with a shim has completed

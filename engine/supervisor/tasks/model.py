@@ -12,7 +12,7 @@ from engine.shim.container.process import CREATED, RUNNING, STOPPED
 from engine.shim.protocol import Json
 from engine.supervisor.shims import ShimClient
 from engine.supervisor.tasks.bundle import Bundle
-from engine.supervisor.tasks.options import Call
+from engine.supervisor.tasks.options import RuntimeOptions
 
 _STATUS = {CREATED: task_pb2.CREATED, RUNNING: task_pb2.RUNNING, STOPPED: task_pb2.STOPPED}
 
@@ -90,7 +90,7 @@ class Task:
     namespace: str
     id: str
     bundle: Bundle
-    call: Call
+    options: RuntimeOptions
     init: Process
     shim: ShimClient | None = None
     shim_pid: int = 0

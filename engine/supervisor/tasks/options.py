@@ -20,7 +20,7 @@ _RUNTIMES = frozenset((RUNC_V2, "io.containerd.runc.v1", "io.containerd.runtime.
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class RuntimeOptions:
     """The runtime and its flags for one container."""
 
     runtime: Runtime
@@ -28,7 +28,7 @@ class Call:
     no_new_keyring: bool = False
 
 
-def runtime_call(name: str, options: AnyValue | None, *, root: str, namespace: str) -> Call:
+def runtime_options(name: str, options: AnyValue | None, *, root: str, namespace: str) -> RuntimeOptions:
     """``name`` and ``options`` are the container record's (``containerd.runc.v1.Options`` or None).
 
     :raises WharfError: INVALID_ARGUMENT for another runtime, NOT_FOUND if the program doesn't exist.
@@ -38,21 +38,22 @@ def runtime_call(name: str, options: AnyValue | None, *, root: str, namespace: s
             f"failed to start shim: failed to resolve runtime path: invalid runtime name {name},"
             f' this engine runs "{RUNC_V2}"'
         )
-    wanted = options_pb.Options()
+    requested = options_pb.Options()
     if options is not None and options.value:
-        wanted = options.unpack(options_pb.Options)
+        requested = options.unpack(options_pb.Options)
     for field in ("shim_cgroup", "io_uid", "io_gid"):
-        if getattr(wanted, field):
+        if getattr(requested, field):
             raise not_implemented(f"runtime option {field} is not supported")
-    if wanted.binary_name:
-        path = _find(wanted.binary_name)
+    if requested.binary_name:
+        path = _find(requested.binary_name)
         dialect = dialect_of(path)
     else:
         binary = probe().require()
         path, dialect = binary.path, binary.dialect
-    directory = os.path.join(wanted.root or os.path.join(root, dialect), namespace)
+    directory = os.path.join(requested.root or os.path.join(root, dialect), namespace)
     private.make_directory(directory)
-    return Call(Runtime(dialect, path, directory, wanted.systemd_cgroup), wanted.no_pivot_root, wanted.no_new_keyring)
+    runtime = Runtime(dialect, path, directory, requested.systemd_cgroup)
+    return RuntimeOptions(runtime, requested.no_pivot_root, requested.no_new_keyring)
 
 
 #: The runtimes' flags for fields of ``CheckpointOptions``.
@@ -65,24 +66,24 @@ _CHECKPOINT_FLAGS = {
 
 
 def restored_from(options: AnyValue | None) -> str:
-    """The directory of the checkpoint that the task is restored from, or ``""``."""
+    """The directory of the checkpoint that the task is restored from; "" if it is created."""
     return options.unpack(options_pb.Options).criu_image_path if options is not None and options.value else ""
 
 
-def checkpoint_call(options: AnyValue | None) -> tuple[str, list[str]]:
+def checkpoint_options(options: AnyValue | None) -> tuple[str, list[str]]:
     """The directory of a checkpoint, and the runtime's options for it.
 
     :raises WharfError: NOT_IMPLEMENTED for a checkpoint into the content store.
     """
-    wanted = options_pb.CheckpointOptions()
+    requested = options_pb.CheckpointOptions()
     if options is not None and options.value:
-        wanted = options.unpack(options_pb.CheckpointOptions)
-    if not wanted.image_path:
+        requested = options.unpack(options_pb.CheckpointOptions)
+    if not requested.image_path:
         raise not_implemented("checkpoints are written to an image_path only")
-    flags = [flag for name, flag in _CHECKPOINT_FLAGS.items() if getattr(wanted, name)]
-    if wanted.cgroups_mode:
-        flags += ["--manage-cgroups-mode", wanted.cgroups_mode]
-    return wanted.image_path, flags if wanted.exit else [*flags, "--leave-running"]
+    flags = [flag for name, flag in _CHECKPOINT_FLAGS.items() if getattr(requested, name)]
+    if requested.cgroups_mode:
+        flags += ["--manage-cgroups-mode", requested.cgroups_mode]
+    return requested.image_path, flags if requested.exit else [*flags, "--leave-running"]
 
 
 def _find(name: str) -> str:

@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 
+from engine.common import timeouts
 from engine.common.errors import WharfError
 from engine.runtime.probe import probe
 from engine.shim import protocol
@@ -20,9 +21,11 @@ from engine.supervisor.shims import OnEvent, ShimClient
 from engine.supervisor.tasks import creation, orphans
 from engine.supervisor.tasks.bundle import Bundle, bundles
 from engine.supervisor.tasks.model import Process, Stdio, Task
-from engine.supervisor.tasks.options import Call
+from engine.supervisor.tasks.options import RuntimeOptions
 
 log = logging.getLogger(__name__)
+
+timeouts.define("task.settle", 100.0)  # an operation that an earlier supervisor started with a shim has completed
 
 
 class Recovery:
@@ -44,12 +47,12 @@ class Recovery:
         self._bundles = list(bundles(state))
 
     def start(self) -> "Iterator[tuple[tuple[str, str], asyncio.Task[Task | None]]]":
-        """Starts with every existing bundle; a task's result is None if the bundle had no container."""
+        """Starts the recovery of every bundle. The result of one is None if the bundle had no container."""
         for namespace, id, bundle in self._bundles:
-            work = asyncio.create_task(self._one(namespace, id, bundle), name=f"find {id}")
+            work = asyncio.create_task(self._recover(namespace, id, bundle), name=f"find {id}")
             yield (namespace, id), work
 
-    async def _one(self, namespace: str, id: str, bundle: Bundle) -> Task | None:
+    async def _recover(self, namespace: str, id: str, bundle: Bundle) -> Task | None:
         try:
             task = _read(namespace, id, bundle)
         except (OSError, ValueError, KeyError, ProtocolError) as error:
@@ -64,7 +67,7 @@ class Recovery:
                 task.shim.close()
                 task.shim = None
             orphans.kill_shim(task.shim_pid, bundle)
-            await orphans.clean_up(id, bundle, task.call.runtime)
+            await orphans.clean_up(id, bundle, task.options.runtime)
             state = bundle.shim_state()
             if state.get("init"):
                 await asyncio.to_thread(orphans.record_exit, bundle)
@@ -95,7 +98,7 @@ class Recovery:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         kept = {(namespace, id) for namespace, id, _ in self._bundles}
-        for runtime, namespace, id in await asyncio.to_thread(lambda: list(_remembered(self._runtime_root))):
+        for runtime, namespace, id in await asyncio.to_thread(lambda: list(_runtime_containers(self._runtime_root))):
             if (namespace, id) not in kept:
                 log.warning("container=%s deleting it, as only the runtime knows it", id)
                 try:
@@ -105,9 +108,10 @@ class Recovery:
 
 
 def _read(namespace: str, id: str, bundle: Bundle) -> Task:
-    made = bundle.task()
-    runtime = Runtime.from_json(protocol.mapping(made, "runtime"))
-    task = Task(namespace, id, bundle, Call(runtime), Process("", Stdio.from_json(protocol.mapping(made, "stdio"))))
+    request = bundle.task()
+    runtime = Runtime.from_json(protocol.mapping(request, "runtime"))
+    stdio = Stdio.from_json(protocol.mapping(request, "stdio"))
+    task = Task(namespace, id, bundle, RuntimeOptions(runtime), Process("", stdio))
     task.shim_pid = protocol.integer(bundle.shim_state(), "shim_pid")
     return task
 
@@ -120,7 +124,7 @@ def _remove(bundle: Bundle) -> None:
 
 
 def _shims_in(directory: str, known: set[str]) -> Iterator[int]:
-    """Processes with a shim's command line that work below ``directory``, but not in a known bundle."""
+    """Processes with a shim's name whose working directory is below ``directory``, but not a known bundle."""
     root = os.path.realpath(directory) + os.sep
     for name in os.listdir("/proc"):
         if not name.isdigit():
@@ -135,7 +139,7 @@ def _shims_in(directory: str, known: set[str]) -> Iterator[int]:
                 yield int(name)
 
 
-def _remembered(root: str) -> Iterator[tuple[Runtime, str, str]]:
+def _runtime_containers(root: str) -> Iterator[tuple[Runtime, str, str]]:
     """(runtime, namespace, id) of all containers in the runtimes' own state below ``root``."""
     for dialect, binary in probe().usable.items():
         place = os.path.join(root, dialect)

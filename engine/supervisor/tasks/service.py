@@ -117,7 +117,7 @@ class Tasks:
 
         def created(task: Task) -> None:
             self._tasks[key] = task
-            self._events.created(task, spec.rootfs, spec.checkpoint)
+            self._events.created(task, spec.rootfs)
 
         creation = asyncio.create_task(self._creator.make(spec, created), name=f"create {spec.id}")
         self._track_creation(key, creation)
@@ -152,17 +152,18 @@ class Tasks:
         await asyncio.wait([task.deleting])
         raise not_found(f"no running task found: task {id} not found: not found")
 
-    async def _delete(self, task: Task, away: Coroutine[None, None, None]) -> None:
+    async def _delete(self, task: Task, removal: Coroutine[None, None, None]) -> None:
+        """Awaits ``removal``, then removes the task from the list and publishes its deletion."""
         try:
-            await away
+            await removal
         except BaseException:
             task.deleting = None
             raise
         if self._tasks.get(task.key) is task:
             del self._tasks[task.key]
-        gone = not_found(f"task {task.id}: not found")
+        deleted = not_found(f"task {task.id}: not found")
         for process in (task.init, *task.execs.values()):
-            process.set_deleted(gone)
+            process.set_deleted(deleted)
         self._events.deleted(task)
 
     async def _remove(self, task: Task) -> None:
@@ -174,7 +175,7 @@ class Tasks:
                 if error.kind is not Kind.UNAVAILABLE:
                     raise
                 # The shim was killed meanwhile.
-                await orphans.clean_up(task.id, task.bundle, task.call.runtime)
+                await orphans.clean_up(task.id, task.bundle, task.options.runtime)
             else:
                 if task.init.status != STOPPED:
                     task.init.set_exited(protocol.integer(answer, "status"), protocol.integer(answer, "at_ns"))
@@ -331,7 +332,7 @@ class Tasks:
         work.add_done_callback(self._cleanups.discard)
 
     async def _clean_up(self, task: Task) -> None:
-        await orphans.clean_up(task.id, task.bundle, task.call.runtime)
+        await orphans.clean_up(task.id, task.bundle, task.options.runtime)
         end = await asyncio.to_thread(orphans.record_exit, task.bundle)
         for process in (*task.execs.values(), task.init):
             if process.status != STOPPED:

@@ -17,14 +17,13 @@ class TaskEvents:
     def _publish(self, task: Task, verb: str, message: Message, *, keep: bool = False) -> None:
         self._bus.publish(task.namespace, f"/tasks/{verb}", message, keep=keep)
 
-    def created(self, task: Task, rootfs: Sequence[Mount], checkpoint: str) -> None:
+    def created(self, task: Task, rootfs: Sequence[Mount]) -> None:
         stdio = task.init.stdio
         message = pb.TaskCreate(
             container_id=task.id,
             bundle=task.bundle.path,
             rootfs=[mount.to_message() for mount in rootfs],
             io=pb.TaskIO(stdin=stdio.stdin, stdout=stdio.stdout, stderr=stdio.stderr, terminal=stdio.terminal),
-            checkpoint=checkpoint,
             pid=task.init.pid,
         )
         self._publish(task, "create", message)

@@ -64,7 +64,7 @@ def test_a_follower_is_notified_of_the_end(tmp_path: Path, ends: Callable[[Inges
     follower = file.follow()
     assert follower.read(100) == b"first"
     ends(file)
-    with pytest.raises(WharfError, match="came no further"):
+    with pytest.raises(WharfError, match="was ended or restarted"):
         follower.read(100)
     follower.close()
     file.close()
