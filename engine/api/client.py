@@ -2,19 +2,19 @@
 
 from google.protobuf.empty_pb2 import Empty
 
-from engine.api.containers import Containers
-from engine.api.content import Content
-from engine.api.diff import Diff
-from engine.api.events import Events
 from engine.api.extensions import NONE, PLUGIN_TYPE, Extensions
-from engine.api.images import Images
-from engine.api.introspection import Introspection
-from engine.api.leases import Leases
-from engine.api.namespaces import Namespaces
 from engine.api.pb import health_pb2, version_pb2
 from engine.api.rpc import Connection
-from engine.api.snapshots import Snapshots
-from engine.api.tasks import Tasks
+from engine.api.services.containers import Containers
+from engine.api.services.content import Content
+from engine.api.services.diff import Diff
+from engine.api.services.events import Events
+from engine.api.services.images import Images
+from engine.api.services.introspection import Introspection
+from engine.api.services.leases import Leases
+from engine.api.services.namespaces import Namespaces
+from engine.api.services.snapshots import Snapshots
+from engine.api.services.tasks import Tasks
 from engine.api.types import Version
 from engine.common.errors import Kind, WharfError
 

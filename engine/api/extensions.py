@@ -23,7 +23,7 @@ request, a JSON object (``engine.common.system.fds``) with ``namespace`` and one
 An answer without a descriptor means that there is none. Content.Write stays the gRPC call that it is: it locks the ref,
 a WRITE without data reports the size of the file, and the supervisor hashes the file itself before the commit.
 
-``apply-ingest``: the annotation ``ARRIVING`` of a layer that is given to Diff.Apply names the ref of the ingest that is
+``apply-ingest``: the annotation ``ARRIVING`` of a layer for Diff.Apply names the ref of the ingest that is
 being written. The supervisor unpacks the bytes as they come and answers UNAVAILABLE when the write ends early.
 
 ``run-exec``: a request ``run`` on the container's stdio socket has the shim start an exec, attach the client and report
@@ -86,7 +86,7 @@ class Extensions:
 NONE = Extensions()
 
 
-# Blobs.
+# Blobs
 
 
 def _request(path: str, request: Mapping[str, object]) -> tuple[dict[str, object], int]:
@@ -168,7 +168,7 @@ async def watch_extraction(path: str, namespace: str, digest: str, on_progress: 
             before = offset
 
 
-# Execs.
+# Execs
 
 
 class Execution:
@@ -181,7 +181,8 @@ class Execution:
         self._ending: asyncio.Future[SessionEnd] = asyncio.get_running_loop().create_future()
 
     async def wait_started(self) -> None:
-        """
+        """Returns when the process runs.
+
         :raises WharfError: why the process could not be started. The shim has closed its copy of the client's socket.
         """
         while not self.pid:

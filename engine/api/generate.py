@@ -17,7 +17,7 @@ _VERSION_CHECK = re.compile(
     r"^from google\.protobuf import runtime_version[^\n]*\n|^_runtime_version\.Validate.*?^\)\n",
     re.DOTALL | re.MULTILINE,
 )
-"""The version check would bind the code to the compiler's release; the builder that the code calls is much older."""
+"""The check would refuse protobuf's runtimes that are older than the compiler; the generated code works with them."""
 
 PACKAGES = ("engine/api", "server/builder/session")
 """The folders that hold ``protos/``; the generated code is written to ``pb/`` beside it."""

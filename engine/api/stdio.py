@@ -199,8 +199,8 @@ class StdioConnection:
 
 @dataclass(frozen=True, slots=True)
 class LogMark:
-    """The end of a log: ``size`` bytes of the file behind ``fd`` (the line owns it until it is closed), and for each
-    stream the ``rest``, an unfinished line."""
+    """The end of a log: ``size`` bytes of the file behind ``fd``, which the connection owns until it is closed, and for
+    each stream the ``rest``, an unfinished line."""
 
     fd: int
     size: int
@@ -215,63 +215,62 @@ class LogMark:
 
 
 class AttachSession:
-    """A client whose socket was passed on. Await ``ended`` (or call ``abandon``) to free the line."""
+    """A client whose socket was passed on. Await ``ended`` (or call ``abandon``) to free the connection."""
 
-    def __init__(self, line: StdioConnection, mark: "LogMark | None" = None) -> None:
-        self._line = line
-        self.handed = True
+    def __init__(self, connection: StdioConnection, mark: "LogMark | None" = None) -> None:
+        self._connection = connection
         #: Of a ``hold_output`` session: the end of the log when the session joined. None: there is no log file.
         self.mark = mark
 
     def forget_mark(self) -> None:
         """Closes the mark's file."""
         self.mark = None
-        self._line.close_fds()
+        self._connection.close_fds()
 
     async def release_output(self) -> None:
         """Releases the output of a ``hold_output`` session. Does nothing if the shim has exited."""
         with contextlib.suppress(WharfError):
-            await self._line.send({"op": "go"})
+            await self._connection.send({"op": "go"})
 
     async def ended(self) -> SessionEnd:
-        """Waits without a limit for the session's end. A shim that exits counts as GONE. Cancelling the wait frees the
-        line; the session continues unobserved."""
+        """Waits without a limit for the session's end. A shim that exits counts as GONE. Cancelling the wait closes the
+        connection; the session continues unobserved."""
         try:
-            message = await self._line.receive()
+            message = await self._connection.receive()
         finally:
-            self._line.close()
+            self._connection.close()
         return SessionEnd.GONE if message is None else SessionEnd.from_message(message)
 
     def abandon(self) -> None:
         """Stops waiting for the end; the client stays attached."""
-        self._line.close()
+        self._connection.close()
 
 
 class Stdio:
-    """The stdio of one container: a path, no connection held."""
+    """The stdio of one container, by the path of its socket: each call opens a connection of its own."""
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     async def open(self, attach: Attach, client: socket.socket) -> AttachSession:
-        """Hands ``client`` over (a copy: the caller may close its own at once). When this returns, the session
+        """Passes a copy of ``client`` to the shim: the caller may close its own at once. When this returns, the session
         gets all output that is read from now on; to lose nothing, open after Create (or Exec) and before Start.
 
-        NOT_FOUND: no such process. UNAVAILABLE: nobody serves the container's stdio (any more).
+        NOT_FOUND: no such process. UNAVAILABLE: no process serves the container's stdio, or it has exited.
         """
-        line = StdioConnection(self.path)
+        connection = StdioConnection(self.path)
         request = {"op": "attach", "exec_id": attach.exec_id, **attach.to_json()}
         try:
             async with timeouts.limit("stdio.handover"):
-                await line.open()
-                await line.send(request, attach.head + attach.early, [client.fileno()])
-                answer = await line.receive()
+                await connection.open()
+                await connection.send(request, attach.head + attach.early, [client.fileno()])
+                answer = await connection.receive()
             if answer is None:
                 raise WharfError(Kind.UNAVAILABLE, "stdio of the container: closed")
         except BaseException:
-            line.close()
+            connection.close()
             raise
-        return AttachSession(line, LogMark.parse(answer.get("log"), line.fds))
+        return AttachSession(connection, LogMark.parse(answer.get("log"), connection.fds))
 
     async def attach(self, client: socket.socket, attach: Attach) -> SessionEnd:
         """``open`` and ``ended`` in one."""
@@ -284,14 +283,14 @@ class Stdio:
         DEADLINE_EXCEEDED: a client doesn't read. A process that is forgotten, or a shim that has exited, has nothing to
         deliver.
         """
-        line = StdioConnection(self.path)
+        connection = StdioConnection(self.path)
         try:
             async with timeouts.limit("stdio.drain"):
-                await line.open()
-                await line.send({"op": "drained", "exec_id": exec_id})
-                await line.receive()
+                await connection.open()
+                await connection.send({"op": "drained", "exec_id": exec_id})
+                await connection.receive()
         except WharfError as error:
             if error.kind not in {Kind.NOT_FOUND, Kind.UNAVAILABLE}:
                 raise
         finally:
-            line.close()
+            connection.close()

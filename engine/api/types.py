@@ -9,6 +9,7 @@ from enum import Enum
 from typing import TypeVar
 
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -257,6 +258,11 @@ class ServerInfo:
     uuid: str
     pid: int
     pidns: int
+
+
+def label_mask(labels: Mapping[str, str | None]) -> FieldMask:
+    """The field mask of these labels only. containerd removes a label whose value is empty."""
+    return FieldMask(paths=[f"labels.{name}" for name in labels])
 
 
 def to_ns(stamp: Timestamp) -> int:

@@ -12,7 +12,7 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 
 from engine.api import filters
-from engine.api.events import decode
+from engine.api.event_types import decode
 from engine.api.pb import events_pb2 as pb
 from engine.api.types import AnyValue, to_timestamp
 from engine.common.errors import Kind, WharfError, invalid

@@ -115,7 +115,7 @@ async def _import_layer(context: ImageContext, body: AsyncIterator[bytes]) -> tu
                     if applying is None and engine.extensions.applies_ingests:
                         layer = Descriptor(oci.OCI_LAYER + _SUFFIX[kind], "", 0)
                         applying = asyncio.create_task(engine.diff.apply(layer, mounts, arriving=ref))
-                digest = await writer.found()
+                digest = await writer.current_digest()
                 await writer.commit(size=size, digest=digest)
         layer = Descriptor(oci.OCI_LAYER + _SUFFIX[kind], digest, size)
         applied = await _wait_applied(applying) if applying is not None else None
@@ -154,7 +154,7 @@ async def _undo(engine: Engine, ref: str, key: str, applying: "asyncio.Task[Desc
         await asyncio.wait((applying,))
         if not applying.cancelled():
             applying.exception()  # retrieve it: the import's own error is reported
-    await engine.content.throw_away(ref)
+    await engine.content.discard_ingest(ref)
     with suppress(WharfError):
         await engine.snapshots.remove(key)
 

@@ -97,13 +97,13 @@ class Downloads:
                 continue
             try:
                 async with content.writer(ingest.ref):  # a ref has only one writer
-                    await content.throw_away(ingest.ref)
+                    await content.discard_ingest(ingest.ref)
             except WharfError as error:
                 if error.kind is Kind.UNAVAILABLE:
                     continue
                 if error.kind is not Kind.RESOURCE_EXHAUSTED:
                     raise
-                await content.throw_away(ingest.ref)  # the disk is too full to open a writer
+                await content.discard_ingest(ingest.ref)  # the disk is too full to open a writer
             freed += ingest.offset
         return freed
 
@@ -161,7 +161,7 @@ class Downloads:
                     again = error.again if isinstance(error, RegistryError) else error.kind is Kind.UNAVAILABLE
                     if last or not again:
                         if not again:
-                            await self._engine.content.throw_away(ref)
+                            await self._engine.content.discard_ingest(ref)
                         raise
                     self._notify(desc.digest, "Retrying", 0)
                     await pause(attempt, error)
@@ -201,7 +201,7 @@ class Downloads:
             except WharfError as error:
                 if error.kind is not Kind.FAILED_PRECONDITION:
                     raise
-                await self._engine.content.throw_away(ref)
+                await self._engine.content.discard_ingest(ref)
                 # The data of an earlier attempt may be invalid, or a mirror's: retry once from the start.
                 raise RegistryError(
                     Kind.INVALID_ARGUMENT,

@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 
 from engine.api.client import Engine
-from engine.api.events import Subscription
 from engine.api.pb import cgroups_v1_pb2, cgroups_v2_pb2, event_messages_pb2
+from engine.api.services.events import Subscription
 from engine.api.types import Event, TaskStatus
 from engine.common.errors import Kind, WharfError
 from engine.shim.tests import harness

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from engine.api.client import Engine
-from engine.api.content import Content
+from engine.api.services.content import Content
 from engine.api.types import Descriptor
 from engine.common.errors import internal, invalid, not_implemented
 from engine.common.layers.pack import pack_tree, walk

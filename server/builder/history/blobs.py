@@ -2,8 +2,8 @@
 
 from collections.abc import AsyncIterator
 
-from engine.api.content import Content
 from engine.api.pb import content_pb2
+from engine.api.services.content import Content
 from engine.common.errors import Kind, WharfError, not_found
 from server.builder.history.history import History
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.api.client import Engine
-from engine.api.content import Content
+from engine.api.services.content import Content
 from engine.api.types import Descriptor
 from engine.common import jsontext
 from engine.common.errors import WharfError, invalid, not_implemented

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.message import Message
 
 from engine.api.client import Engine
-from engine.api.content import Content
+from engine.api.services.content import Content
 from engine.api.types import Descriptor, Platform
 from engine.common import limits, timeouts
 from engine.common.errors import WharfError, internal, invalid, not_found

@@ -176,10 +176,10 @@ async def _ingest(engine: Engine, archive: AsyncTar, size: int, digest: str, nam
                 await writer.write(piece)
                 written += len(piece)
             # Ask before the commit: if the store has the blob already, the commit does not return its digest.
-            found = digest or await writer.found()
+            found = digest or await writer.current_digest()
             await writer.commit(size=size, digest=found)
     except BaseException as error:  # the client may have disconnected too: abort the write
-        await asyncio.shield(engine.content.throw_away(ref))
+        await asyncio.shield(engine.content.discard_ingest(ref))
         refusal = isinstance(error, WharfError) and error.kind in (Kind.FAILED_PRECONDITION, Kind.INVALID_ARGUMENT)
         if not refusal or written < size:
             raise

@@ -55,10 +55,10 @@ async def repack(engine: Engine, blob: Blob) -> Blob:
             async for piece in _compress_gzip(engine.content.read(blob.digest), None):
                 await writer.write(piece)
                 size += len(piece)
-            digest = await writer.found()
+            digest = await writer.current_digest()
             await writer.commit(size=size, digest=digest)
     except BaseException:
-        await asyncio.shield(engine.content.throw_away(ref))
+        await asyncio.shield(engine.content.discard_ingest(ref))
         raise
     return Blob(digest, size, Compression.GZIP)
 

@@ -7,7 +7,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
 from engine.api import filters
-from engine.api.events import decode
+from engine.api.event_types import decode
 from engine.api.pb import events_pb2 as pb
 from engine.api.tests.fake.state import Call, field_of, now
 from engine.api.types import AnyValue

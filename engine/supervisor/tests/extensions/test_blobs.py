@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from engine.api.client import Engine
-from engine.api.content import Writer
 from engine.api.rpc import current_lease
+from engine.api.services.content import Writer
 from engine.common.errors import Kind, WharfError
 from engine.common.system import fds
 from engine.supervisor.tests import processes
@@ -32,7 +32,7 @@ def test_a_blob_comes_and_goes(way: Way) -> None:
             await writer.write(data[2 * MIB : 2 * MIB + 5])
             await writer.write(data[2 * MIB + 5 :])
             assert writer.offset == len(data)
-            assert await writer.found() == digest_of(data)
+            assert await writer.current_digest() == digest_of(data)
             assert await writer.commit(size=len(data), digest=digest_of(data)) == digest_of(data)
         assert b"".join([piece async for piece in engine.content.read(digest_of(data))]) == data
         assert (
@@ -67,7 +67,7 @@ def test_a_write_is_resumed_and_restarted(way: Way) -> None:
             assert writer.offset == 0
             await writer.write(data)
             await writer.truncate()
-            assert await writer.found() == digest_of(b"")
+            assert await writer.current_digest() == digest_of(b"")
             await writer.write(data)
             await writer.commit(size=len(data), digest=digest_of(data))
 
@@ -97,7 +97,7 @@ def test_a_file_that_is_longer_than_reported(own: processes.Server) -> None:
     async def body(engine: Engine) -> None:
         async with engine.content.writer("r") as writer:
             await writer.write(data)
-            await writer.found()
+            await writer.current_digest()
             with extended.ingest(engine, "r").open("ab") as file:
                 file.write(b"x")
             with pytest.raises(WharfError) as caught:
@@ -118,12 +118,12 @@ def test_a_write_that_fails_leaves_nothing_behind(own: processes.Server, monkeyp
     async def body(engine: Engine) -> None:
         async with engine.content.writer("r") as writer:
             await writer.write(data[:MIB])
-            await writer.found()
+            await writer.current_digest()
             with monkeypatch.context() as patch:
                 patch.setattr(fds, "pwrite_all", full)
                 await writer.write(data[MIB:])
                 with pytest.raises(WharfError) as caught:
-                    await writer.found()
+                    await writer.current_digest()
             assert caught.value.kind is Kind.RESOURCE_EXHAUSTED
             assert caught.value.message == "write r: no space left on device"
         assert extended.ingest(engine, "r").stat().st_size == 0
@@ -164,7 +164,7 @@ def test_a_killed_supervisor_keeps_acknowledged_writes(extended: bool) -> None:
         async def write_rest(writer: Writer) -> None:
             """The plain write fails at once, that through a descriptor when the server is asked."""
             await writer.write(half[MIB:])
-            await writer.found()
+            await writer.current_digest()
 
         async def write(engine: Engine) -> None:
             await engine.leases.create("kept")
@@ -173,7 +173,7 @@ def test_a_killed_supervisor_keeps_acknowledged_writes(extended: bool) -> None:
                 await writer.commit(size=len(data), digest=digest_of(data))
             async with engine.content.writer("half") as writer:
                 await writer.write(half[:MIB])
-                await writer.found()
+                await writer.current_digest()
                 server.kill()
                 with pytest.raises(WharfError):
                     await write_rest(writer)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from engine.api.client import Engine
-from engine.api.content import Writer
 from engine.api.extensions import watch_extraction
+from engine.api.services.content import Writer
 from engine.api.types import Descriptor
 from engine.common.errors import Kind, WharfError
 from engine.shim.tests.harness import until

@@ -9,7 +9,7 @@ from typing import Self
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
-from engine.api.pb import event_messages_pb2, images_pb2
+from engine.api.event_types import decode
 from engine.api.pb import events_pb2 as pb
 from engine.api.rpc import Connection
 from engine.api.types import AnyValue, Event, to_ns, to_timestamp
@@ -20,23 +20,6 @@ _MARK = "/wharf/subscribed"
 
 #: Seconds between two marker events until the subscription is active; usually the first one arrives.
 _MARK_AGAIN = 0.1
-
-
-def _registry() -> dict[str, type[Message]]:
-    classes: list[type[Message]] = [
-        getattr(event_messages_pb2, name) for name in event_messages_pb2.DESCRIPTOR.message_types_by_name
-    ]
-    classes += [images_pb2.ImageCreate, images_pb2.ImageUpdate, images_pb2.ImageDelete]
-    return {kind.DESCRIPTOR.full_name: kind for kind in classes}
-
-
-_CLASSES = _registry()
-
-
-def decode(value: AnyValue | None) -> Message | AnyValue | None:
-    """The decoded event, or the value itself when its type is not one of our event types."""
-    kind = _CLASSES.get(value.type_url.rpartition("/")[2]) if value else None
-    return value.unpack(kind) if value and kind else value
 
 
 def _event(message: pb.Envelope) -> Event:

@@ -4,10 +4,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from google.protobuf.empty_pb2 import Empty
 
-from engine.api.content import label_mask
 from engine.api.pb import snapshots_pb2 as pb
 from engine.api.rpc import Connection
-from engine.api.types import Mount, SnapshotInfo, SnapshotKind, Usage, to_ns
+from engine.api.types import Mount, SnapshotInfo, SnapshotKind, Usage, label_mask, to_ns
 
 _SERVICE = "/containerd.services.snapshots.v1.Snapshots"
 

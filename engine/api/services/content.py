@@ -8,14 +8,13 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 from google.protobuf.empty_pb2 import Empty
-from google.protobuf.field_mask_pb2 import FieldMask
 
 from engine.api import lean
-from engine.api.appender import LARGE, Appender
 from engine.api.extensions import NONE, open_blob, read_blob
 from engine.api.pb import content_pb2 as pb
 from engine.api.rpc import Caller, Duplex
-from engine.api.types import ContentInfo, IngestStatus, to_ns
+from engine.api.services.appender import LARGE, Appender
+from engine.api.types import ContentInfo, IngestStatus, label_mask, to_ns
 from engine.common import limits, timeouts
 from engine.common.errors import Kind, WharfError
 
@@ -46,11 +45,6 @@ def _status(message: pb.Status) -> IngestStatus:
     )
 
 
-def label_mask(labels: Mapping[str, str | None]) -> FieldMask:
-    """The field mask of these labels only. containerd removes a label whose value is empty."""
-    return FieldMask(paths=[f"labels.{name}" for name in labels])
-
-
 class Writer:
     """An open ingest. The server has ``offset`` bytes already: continue there, or call ``truncate`` to start again.
 
@@ -67,8 +61,8 @@ class Writer:
         self.exists = False
         self.digest = ""
         self._appender: Appender | None = None
-        self._plain = False  # the server gives no descriptor of this ingest
-        self._again = False  # the server must discard its bytes before the next write
+        self._plain = False  # the server passes no descriptor of this ingest
+        self._restart = False  # the server must discard its bytes before the next write
 
     async def begin(self, ref: str, expected: str, total: int) -> None:
         self.ref, self.expected, self.total = ref, expected, total
@@ -98,34 +92,34 @@ class Writer:
                 # One message at a time: a second one in flight would hide why the server ended the call.
                 answer = await self._call.exchange(lean.write_request(self.offset, view[start : start + _CHUNK]))
                 self.offset = answer.offset
-            self._again = False
+            self._restart = False
         elif view:
-            await self._begin_again()
+            await self._restart_if_needed()
             with self._disk():
                 await self._appender.write(view)
             self.offset += len(view)
 
-    async def tell(self, offset: int) -> None:
-        """Tells the server that the ingest's file has bytes up to ``offset``."""
+    async def report(self, offset: int) -> None:
+        """Reports to the server that the ingest's file has bytes up to ``offset``."""
         await self._call.exchange(lean.write_request(offset, b""))
 
     async def truncate(self) -> None:
         """Starts again at 0: the server discards its bytes with the next write or the commit."""
         if not self.exists and self.offset:
-            self.offset, self._again = 0, True
+            self.offset, self._restart = 0, True
 
     async def _flush(self) -> None:
-        await self._begin_again()
+        await self._restart_if_needed()
         if self._appender is not None:
             with self._disk():
                 await self._appender.flush()
 
-    async def _begin_again(self) -> None:
-        if self._again:
+    async def _restart_if_needed(self) -> None:
+        if self._restart:
             if self._appender is not None:
                 await self._appender.restart()
-            await self.tell(0)
-            self._again = False
+            await self.report(0)
+            self._restart = False
 
     @contextmanager
     def _disk(self) -> Iterator[None]:
@@ -133,12 +127,12 @@ class Writer:
             yield
         except OSError as error:
             # The disk is full. The bytes so far are useless and other writers may need the space, so discard them.
-            self.offset, self._again = 0, True
+            self.offset, self._restart = 0, True
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             kind = Kind.RESOURCE_EXHAUSTED if full else Kind.INTERNAL
             raise WharfError(kind, f"write {self.ref}: {os.strerror(error.errno or 0).lower()}") from None
 
-    async def found(self) -> str:
+    async def current_digest(self) -> str:
         """Returns the digest of the bytes written so far."""
         if self.exists:
             return self.digest
@@ -175,7 +169,7 @@ class Writer:
         async with timeouts.limit("engine.call"):
             if self._appender is not None:
                 with suppress(WharfError):
-                    await self._begin_again()
+                    await self._restart_if_needed()
                 await self._appender.close()
             await self._call.finish()
 
@@ -189,6 +183,8 @@ class Writer:
 
 
 class Content:
+    """The content service."""
+
     def __init__(self, connection: Caller) -> None:
         self._rpc = connection
         #: Set by ``Engine.connect``.
@@ -240,7 +236,7 @@ class Content:
         if not (path := self.extensions.descriptors):
             return None
         fd = await open_blob(path, self._rpc.namespace, ref=writer.ref)
-        return Appender(fd, writer.offset, writer.tell) if fd >= 0 else None
+        return Appender(fd, writer.offset, writer.report) if fd >= 0 else None
 
     def open_write(self) -> Duplex[pb.WriteContentRequest, pb.WriteContentResponse]:
         return self._rpc.duplex(f"{_SERVICE}/Write", pb.WriteContentRequest, pb.WriteContentResponse)
@@ -270,7 +266,7 @@ class Content:
         try:
             await self._write_blob(ref, data, digest, labels)
         except BaseException:
-            await asyncio.shield(self.throw_away(ref))
+            await asyncio.shield(self.discard_ingest(ref))
             raise
 
     async def _write_blob(self, ref: str, data: bytes, digest: str, labels: Mapping[str, str] | None) -> None:
@@ -318,7 +314,7 @@ class Content:
         """Discards an ingest; raises NOT_FOUND when there is none."""
         await self._rpc.call(f"{_SERVICE}/Abort", pb.AbortRequest(ref=ref), Empty)
 
-    async def throw_away(self, ref: str) -> None:
+    async def discard_ingest(self, ref: str) -> None:
         """Discards an ingest that failed and will not be resumed; does nothing if there is none."""
         with suppress(WharfError):
             await self.abort(ref)

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from google.protobuf.empty_pb2 import Empty
 
-from engine.api.content import label_mask
 from engine.api.pb import namespaces_pb2 as pb
 from engine.api.rpc import Connection
+from engine.api.types import label_mask
 
 _SERVICE = "/containerd.services.namespaces.v1.Namespaces"
 

@@ -32,16 +32,16 @@ def _lease(message: pb.Lease) -> Lease:
 class Leases:
     def __init__(self, connection: Connection) -> None:
         self._rpc = connection
-        self._giving: set[asyncio.Future[None]] = set()
+        self._releases: set[asyncio.Future[None]] = set()
 
     async def create(
         self, id: str | None = None, *, labels: Mapping[str, str] | None = None, ttl: timedelta | None = None
     ) -> Lease:
         """Creates a lease; without ``id`` one is generated. After ``ttl`` the lease protects nothing and is deleted."""
-        words = dict(labels or {})
+        all_labels = dict(labels or {})
         if ttl is not None:
-            words[_EXPIRE] = (datetime.now(UTC) + ttl).strftime("%Y-%m-%dT%H:%M:%SZ")
-        request = pb.CreateRequest(id=id or f"{time.time_ns():x}-{secrets.token_hex(8)}", labels=words)
+            all_labels[_EXPIRE] = (datetime.now(UTC) + ttl).strftime("%Y-%m-%dT%H:%M:%SZ")
+        request = pb.CreateRequest(id=id or f"{time.time_ns():x}-{secrets.token_hex(8)}", labels=all_labels)
         return _lease((await self._rpc.call(f"{_SERVICE}/Create", request, pb.CreateResponse)).lease)
 
     async def delete(self, id: str, *, sync: bool = False) -> None:
@@ -91,11 +91,11 @@ class Leases:
         calls :meth:`delete_stale`.
         """
         # Clients may cancel at any moment, also while a lease is created or deleted: both run to completion.
-        making = asyncio.ensure_future(self.create_temporary(ttl=ttl))
+        creation = asyncio.ensure_future(self.create_temporary(ttl=ttl))
         try:
-            lease = await asyncio.shield(making)
+            lease = await asyncio.shield(creation)
         except asyncio.CancelledError:
-            making.add_done_callback(self._unwanted)
+            creation.add_done_callback(self._release_when_created)
             raise
         token = current_lease.set(lease.id)
         try:
@@ -104,22 +104,24 @@ class Leases:
             # The event loop closes an abandoned generator in another context.
             with contextlib.suppress(ValueError):
                 current_lease.reset(token)
-            await asyncio.shield(self._give_back(lease.id, sync=sync))
+            await asyncio.shield(self._release(lease.id, sync=sync))
 
-    async def _give_back(self, id: str, *, sync: bool) -> None:
+    async def _release(self, id: str, *, sync: bool) -> None:
+        """Deletes the lease, which may have expired."""
         try:
             await self.delete(id, sync=sync)
         except WharfError as error:
             if error.kind is not Kind.NOT_FOUND:
                 raise
 
-    def _unwanted(self, making: "asyncio.Future[Lease]") -> None:
-        if not making.cancelled() and making.exception() is None:
-            giving = asyncio.ensure_future(self._give_back(making.result().id, sync=False))
-            self._giving.add(giving)
-            giving.add_done_callback(self._given)
+    def _release_when_created(self, creation: "asyncio.Future[Lease]") -> None:
+        """Deletes the lease of a caller that was cancelled while the lease was created."""
+        if not creation.cancelled() and creation.exception() is None:
+            release = asyncio.ensure_future(self._release(creation.result().id, sync=False))
+            self._releases.add(release)
+            release.add_done_callback(self._released)
 
-    def _given(self, giving: "asyncio.Future[None]") -> None:
-        self._giving.discard(giving)
-        if not giving.cancelled():
-            giving.exception()  # the lease then expires
+    def _released(self, release: "asyncio.Future[None]") -> None:
+        self._releases.discard(release)
+        if not release.cancelled():
+            release.exception()  # the lease then expires
