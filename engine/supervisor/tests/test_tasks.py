@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -16,15 +16,13 @@ from engine.api.types import Event, TaskStatus
 from engine.common.errors import Kind, WharfError
 from engine.shim.tests import harness
 from engine.supervisor.tests import processes
+from engine.supervisor.tests.calls import Body, Run, fails
 from engine.supervisor.tests.containers import Box, box
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
 ]
-
-Body = Callable[[Engine], Coroutine[None, None, None]]
-Run = Callable[[Body], None]
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +59,6 @@ async def made(
         yield one
     finally:
         await one.end()
-
-
-async def fails(kind: Kind, work: Coroutine[None, None, object]) -> WharfError:
-    with pytest.raises(WharfError) as caught:
-        await work
-    assert caught.value.kind is kind, caught.value
-    return caught.value
 
 
 async def until(events: Subscription, topic: str) -> list[Event]:
