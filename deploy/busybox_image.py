@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
 """Writes a docker-archive of `busybox:latest`, made from the static busybox of the OS, to standard output.
 
-There need not be an internet connection: Debian's package busybox-static is the whole userland. The same
-binary always gives the same bytes (fixed order, owners and times), so the image id is stable. The applets are
-hard links of one file, as in the image of that name on the Docker Hub, which keeps the layer at the size of
-the binary and gives archive readers hard links to deal with. Only the standard library is used: this runs
-before anything is installed.
+It needs no internet connection: Debian's package busybox-static has the whole userland. The same binary always
+gives the same bytes (fixed order, owners and times), so the image id is stable. The applets are hard links to one
+file, as in Docker Hub's image of that name, so the layer has the size of the binary. It uses only the standard
+library, because it runs before anything is installed.
 """
 
 import argparse
@@ -86,7 +85,7 @@ FILES = {
 
 
 def entry(name: str, mode: int, *, kind: bytes = tarfile.REGTYPE, size: int = 0, link: str = "") -> tarfile.TarInfo:
-    """A tar header that says nothing about the machine it was made on: root's, at the epoch."""
+    """A tar header that doesn't depend on this machine: the owner is root, the time the epoch."""
     info = tarfile.TarInfo(name)
     info.mode, info.type, info.size, info.linkname = mode, kind, size, link
     info.uid = info.gid = 0
@@ -103,7 +102,7 @@ def layer(busybox: bytes, applets: list[str]) -> bytes:
         archive.addfile(entry("bin/busybox", 0o755, size=len(busybox)), io.BytesIO(busybox))
         for applet in applets:
             archive.addfile(entry(f"bin/{applet}", 0o755, kind=tarfile.LNKTYPE, link="bin/busybox"))
-        # Scripts say `#!/usr/bin/env`; this is the only other place where a program is looked for by path.
+        # For scripts with `#!/usr/bin/env`.
         archive.addfile(entry("usr/bin/env", 0o777, kind=tarfile.SYMTYPE, link="../../bin/env"))
         for name, (mode, text) in FILES.items():
             data = text.encode()
@@ -112,7 +111,7 @@ def layer(busybox: bytes, applets: list[str]) -> bytes:
 
 
 def write(out: BinaryIO, busybox: bytes, applets: list[str], *, created: str, tag: str) -> None:
-    """The docker-archive: image config, layer and manifest.json, as `docker save` lays them out."""
+    """Writes the docker-archive: image config, layer and manifest.json, in the layout of `docker save`."""
     data = layer(busybox, applets)
     diff_id = hashlib.sha256(data).hexdigest()
     architecture, variant = ARCHITECTURES.get(platform.machine(), (platform.machine(), ""))
@@ -153,7 +152,7 @@ def main() -> int:
     with open(options.busybox, "rb") as file:
         busybox = file.read()
         changed = int(os.fstat(file.fileno()).st_mtime)
-    # The binary's own date is the honest answer to "when was this made", and the same on every run.
+    # The binary's own time, which is the same in every run.
     seconds = int(os.environ.get("SOURCE_DATE_EPOCH", changed))
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
     write(sys.stdout.buffer, busybox, applets, created=created, tag=options.tag)

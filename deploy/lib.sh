@@ -1,4 +1,4 @@
-# Shared by quickstart.sh and test.sh: sourced, never run. Shell functions only; nothing happens on sourcing.
+# Functions of quickstart.sh and test.sh, which source this file. Sourcing it changes nothing.
 # shellcheck shell=bash
 
 say() { printf '\n== %s\n' "$*"; }
@@ -9,8 +9,8 @@ need_root() {
   [ "$(id -u)" = 0 ] || die "this needs root: sudo $0 $*"
 }
 
-# An environment to work in, whatever the caller's is (env -i; sudo -E; su without a dash): a PATH that finds the
-# system's tools, a home, and for pip the certificates that this host trusts rather than those that pip brings along.
+# Sets what the caller's environment may lack (env -i; sudo -E; su without a dash): a PATH with the system's tools, a
+# home, and for pip the certificates that this host trusts instead of those of pip's own package.
 system_environment() {
   export PATH="${PATH:-/usr/bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
   export HOME="${HOME:-/root}"
@@ -20,12 +20,12 @@ system_environment() {
 
 # --- packages -------------------------------------------------------------------------------------------------
 
-# While this script installs packages no service may start: an installed Docker is neither started nor restarted.
+# While a script installs packages, this policy refuses to start services: an installed Docker is not (re)started.
 POLICY=/usr/sbin/policy-rc.d
 POLICY_MARK="# laid by Wharf's scripts while they install packages; may be removed"
 
 services_hold() {
-  if [ -e "$POLICY" ] && grep -qF "$POLICY_MARK" "$POLICY"; then rm -f "$POLICY"; fi # of a run that was killed
+  if [ -e "$POLICY" ] && grep -qF "$POLICY_MARK" "$POLICY"; then rm -f "$POLICY"; fi # left by a killed run
   [ -e "$POLICY" ] && mv "$POLICY" "$POLICY.wharf-kept"
   printf '#!/bin/sh\n%s\nexit 101\n' "$POLICY_MARK" >"$POLICY"
   chmod 755 "$POLICY"
@@ -43,9 +43,9 @@ apt() {
     -o APT::Sandbox::User=root "${@:2}" </dev/null
 }
 
-# install_missing WANT...: each WANT is `package`, `package?command` or `package?/path`. Where the command or path is
-# there already, from whichever vendor, nothing is installed: Debian's docker-cli would push out docker-ce-cli.
-# Sets INSTALLED to what was installed.
+# install_missing WANT...: each WANT is `package`, `package?command` or `package?/path`. If the command or path exists,
+# from any vendor, the package is not installed: Debian's docker-cli would replace docker-ce-cli.
+# Sets INSTALLED to the installed packages.
 INSTALLED=()
 install_missing() {
   local want package there missing=()
@@ -62,7 +62,7 @@ install_missing() {
     missing+=("$package")
   done
   [ ${#missing[@]} -gt 0 ] || return 0
-  command -v apt-get >/dev/null || die "missing: ${missing[*]} (and there is no apt-get to install them with)"
+  command -v apt-get >/dev/null || die "missing: ${missing[*]} (apt-get, which could install them, is missing too)"
   note "installing ${missing[*]}"
   services_hold
   local status=0
@@ -78,8 +78,8 @@ install_missing() {
   INSTALLED=("${missing[@]}")
 }
 
-# unpack_packages DIR PACKAGE...: the files of packages below DIR, without installing them and all that they want.
-# Without them the tests that read them are skipped.
+# unpack_packages DIR PACKAGE...: unpacks the packages' files below DIR, without installing them and their dependencies.
+# If they can't be downloaded, the tests that read them are skipped.
 unpack_packages() {
   local dir=$1 archive down
   shift
@@ -92,12 +92,12 @@ unpack_packages() {
     for archive in "$down"/*.deb; do dpkg-deb -x "$archive" "$dir"; done
     echo "$*" >"$dir/.packages"
   else
-    note "they could not be had: $(tail -n 1 "$APT_LOG")"
+    note "they could not be downloaded: $(tail -n 1 "$APT_LOG")"
   fi
   rm -rf "$down"
 }
 
-# What a package's installation has enabled for the next boot, and nobody asked for. Only for packages just installed.
+# Disables the services that the packages just installed have enabled for the next boot.
 services_disable_new() {
   local package unit
   command -v systemctl >/dev/null || return 0
@@ -119,7 +119,7 @@ find_python() {
   local candidate
   for candidate in ${WHARF_PYTHON:+"$WHARF_PYTHON"} python3 /usr/bin/python3; do
     if command -v "$candidate" >/dev/null && python_good "$candidate"; then
-      # the real binary: a shim of a version manager (pyenv, asdf) may not work for other users or in a service
+      # The real binary: the wrapper of a version manager (pyenv, asdf) may not work for other users or in a service.
       "$candidate" -c 'import os, sys; print(os.path.realpath(sys.executable))'
       return 0
     fi
@@ -134,13 +134,13 @@ choose_python() {
   }
 }
 
-# make_venv DIR EXTRAS: a virtual environment with the dependencies at the versions of constraints.txt. Kept while the
-# interpreter, pyproject.toml and constraints.txt stay the same; made aside and moved in, so a killed run leaves none half-made.
+# make_venv DIR EXTRAS: a virtual environment with the dependencies at the versions of constraints.txt. It is made again
+# when the interpreter, pyproject.toml or constraints.txt has changed. The stamp is written last, so a killed run has none.
 make_venv() {
   local dir=$1 extras=$2 stamp
   stamp=$({ "$PYTHON" -VV; echo "$PYTHON $extras"; cat "$ROOT/pyproject.toml" "$ROOT/deploy/constraints.txt"; } | sha256sum | cut -c1-32)
   if [ "$(cat "$dir/.wharf-stamp" 2>/dev/null)" = "$stamp" ] && "$dir/bin/python" -c '' 2>/dev/null; then return 0; fi
-  note "making a virtual environment with $("$PYTHON" -V) in $dir"
+  note "creating a virtual environment with $("$PYTHON" -V) in $dir"
   rm -rf "$dir"
   mkdir -p "$(dirname "$dir")"
   timeout -k 10 120 "$PYTHON" -m venv "$dir"
@@ -170,15 +170,15 @@ PY
 
 # --- the host's cgroups ---------------------------------------------------------------------------------------
 
-# crun refuses to work on a hybrid layout while the unified hierarchy holds controllers, and containerd refuses to read
-# a cgroup while a v1 hierarchy is mounted nowhere. Controllers that are free and hierarchies without a mount are mounted
-# as v1, as Debian's cgroupfs-mount does. What was mounted is noted in the file $1, for cgroups_restore.
+# cgroups_complete FILE: mounts unused controllers and unmounted hierarchies as v1, as Debian's cgroupfs-mount does: crun
+# refuses a hybrid layout in which the unified hierarchy has controllers, and containerd can't read a cgroup while a v1
+# hierarchy isn't mounted. Writes the mount points to FILE, for cgroups_restore.
 cgroups_complete() {
   local notes=$1 unified=/sys/fs/cgroup/unified controller controllers
   [ "$(stat -f -c %T /sys/fs/cgroup 2>/dev/null)" = tmpfs ] || return 0
   [ -e "$unified/cgroup.controllers" ] || return 0
   controllers=$(cgroups_unmounted)
-  # one in use below the unified hierarchy cannot be moved, and is none of our business
+  # A controller that cgroups of the unified hierarchy use can't be moved.
   [ -n "$(cat "$unified/cgroup.subtree_control")" ] || controllers+=" $(cat "$unified/cgroup.controllers")"
   for controller in $controllers; do
     local dir=/sys/fs/cgroup/$controller made=no
@@ -192,7 +192,7 @@ cgroups_complete() {
   done
 }
 
-# The controllers of v1 hierarchies that exist and are mounted nowhere: somebody unmounted them while cgroups were left.
+# Prints the controllers of v1 hierarchies that exist without a mount: they were unmounted while cgroups were left.
 cgroups_unmounted() {
   local controllers
   sed -n 's/^[1-9][0-9]*:\([a-z_,]*\):.*/\1/p' /proc/self/cgroup | while read -r controllers; do
@@ -201,14 +201,15 @@ cgroups_unmounted() {
   done
 }
 
-# Cgroups that are left below a mount of ours are ours too: with them the hierarchy would outlive its mount.
+# cgroups_restore FILE: unmounts what cgroups_complete has mounted. Removes the cgroups below first: with them, the
+# hierarchy would exist longer than its mount.
 cgroups_restore() {
   local notes=$1 dir
   [ -e "$notes" ] || return 0
   while read -r dir; do
     mountpoint -q "$dir" || continue
     find "$dir" -mindepth 1 -depth -type d -exec rmdir {} + 2>/dev/null || true
-    # a removed one counts until the kernel has freed it
+    # The kernel counts a removed cgroup until it has freed it.
     for _ in $(seq 50); do
       [ "$(sed -n "s/^${dir##*/}\t[0-9]*\t\([0-9]*\)\t.*/\1/p" /proc/cgroups)" != 1 ] || break
       sleep 0.1
@@ -221,7 +222,7 @@ cgroups_restore() {
 
 # --- the network of the host ----------------------------------------------------------------------------------
 
-# What an engine switches on for good.
+# Prints the settings that an engine switches on and leaves on.
 forwarding() {
   cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding 2>/dev/null | tr '\n' ' '
 }
@@ -233,14 +234,14 @@ forwarding_restore() {
   [ -z "$v6" ] || echo "$v6" >/proc/sys/net/ipv6/conf/all/forwarding 2>/dev/null || true
 }
 
-# The links that engines of the tests make. Those of containers carry their engine's bridge as an alias: others of that
-# kind are another engine's.
+# Prints the links that the tests' engines create. A container's link has its engine's bridge as its alias, which
+# distinguishes it from those of other engines.
 own_links() {
   ip -o link 2>/dev/null | sed -n -e 's/^[0-9]*: \(\(wt\|wharf\)[^:@]*\).*/\1/p' \
     -e 's/^[0-9]*: \(veth[^:@]*\).*alias wharf:wt.*/\1/p' | sort
 }
 
-# links_gone BEFORE: whether there are no more of them than before, given the minute that the kernel may take.
+# links_gone BEFORE: whether no link was added to those of BEFORE. The kernel may take a minute to remove one.
 links_gone() {
   local left
   for _ in $(seq 60); do
@@ -254,7 +255,8 @@ links_gone() {
 
 # --- processes ------------------------------------------------------------------------------------------------
 
-# marked NAME=VALUE: the pids of the processes whose environment carries this; every process of an engine inherits it.
+# marked NAME=VALUE: prints the pids of the processes with this in their environment, which all processes of an engine
+# inherit.
 marked() {
   local file pid
   for file in /proc/[0-9]*/environ; do
@@ -266,7 +268,7 @@ marked() {
   return 0
 }
 
-# end_marked NAME=VALUE SECONDS: asks them to end, waits, then ends them.
+# end_marked NAME=VALUE SECONDS: sends SIGTERM to these processes, and SIGKILL after SECONDS.
 end_marked() {
   local mark=$1 pids
   pids=$(marked "$mark")
@@ -285,7 +287,7 @@ end_marked() {
   done
 }
 
-# unmount_under DIR: everything mounted below (and at) DIR, the deepest first.
+# unmount_under DIR: unmounts everything at and below DIR, the deepest mount first.
 unmount_under() {
   local point
   awk '{print $5}' /proc/self/mountinfo | { grep -E "^$1(/|$)" || true; } | sort -r | while read -r point; do

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# sudo ./deploy/quickstart.sh          installs what is missing, starts the engine, runs a first container
-# sudo ./deploy/quickstart.sh --stop   stops it: containers, engine, bridge and rules; images and volumes stay
+# sudo ./deploy/quickstart.sh          installs missing packages, starts the engine, runs a first container
+# sudo ./deploy/quickstart.sh --stop   stops containers and engine, removes bridge and rules; keeps images and volumes
 #
-# Running it again does no harm: it brings the installed engine up to date with this folder and leaves containers alone.
+# When it is run again, it updates the installed engine to the sources of this folder. Containers continue to run.
 set -euo pipefail
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=deploy/lib.sh
@@ -31,7 +31,7 @@ daemon_stop() {
   fi
   local pid
   pid=$(cat "$EXEC/wharfd.pid" 2>/dev/null) || return 0
-  # only if this pid is one of ours still
+  # Another process may have the pid by now.
   marked "$MARK" | grep -qx "$pid" || return 0
   kill -TERM "$pid" 2>/dev/null || return 0
   local until=$((SECONDS + 60))
@@ -61,7 +61,7 @@ stop() {
     if command -v ip >/dev/null && ip link show "$bridge" >/dev/null 2>&1; then ip link del "$bridge"; fi
   done
   if [ -x "$HOME_DIR/bin/python" ]; then rules_remove; fi
-  # the cgroups of the shims and of the containers; busy, and so kept, while another Wharf has some there
+  # The cgroups of shims and containers. rmdir fails, and they remain, while another Wharf uses them.
   rmdir /sys/fs/cgroup/{wharf-shims,wharf} /sys/fs/cgroup/*/{wharf-shims,wharf} 2>/dev/null || true
   cgroups_restore "$NOTES/cgroups-mounted"
   rm -rf "$EXEC"
@@ -85,7 +85,7 @@ start() {
   say "The engine"
   cgroups_complete "$NOTES/cgroups-mounted"
   if [ "$changed" = yes ] && answers; then
-    note "restarting it with the new version; containers go on"
+    note "restarting it with the new version; containers continue"
     daemon_stop
   fi
   if answers; then
@@ -120,7 +120,7 @@ Wharf runs. Type next:
 TEXT
 }
 
-# Installs this folder's sources when they differ from what is installed; prints yes if it did.
+# Installs this folder's sources if they differ from the installed ones; prints yes if it has, else no.
 install_wharf() {
   local sum copy
   sum=$(cd "$ROOT" && find pyproject.toml server engine api_models -type f -not -name '*.pyc' -print0 | sort -z |
@@ -129,7 +129,7 @@ install_wharf() {
     echo no
     return
   fi
-  # from a copy: a build leaves files in its folder, and this one belongs to somebody
+  # From a copy: a build writes files into its folder.
   copy=$(mktemp -d)
   cp -r "$ROOT"/{pyproject.toml,README.md,LICENSE,NOTICE,server,engine,api_models} "$copy"
   local status=0
@@ -148,7 +148,7 @@ launch() {
   mkdir -p "$EXEC"
   chmod 711 "$EXEC"
   if under_systemd; then
-    # A unit that vanishes with the next boot; deploy/systemd has the ones to keep.
+    # A unit that exists until the next boot; those for permanent use are in deploy/systemd.
     sed -e "s#^ExecStart=.*#ExecStart=${command[*]}#" -e '/^Requires=wharf.socket/d' -e '/^\[Install\]/,$d' \
       -e "s#^\[Service\]#[Service]\nEnvironment=$MARK\nStandardOutput=append:$LOG\nStandardError=append:$LOG#" \
       "$ROOT/deploy/systemd/wharf.service" >"/run/systemd/system/$UNIT"
@@ -160,7 +160,7 @@ launch() {
   fi
 }
 
-# The engine's firewall rules, by its own hand: its table, and what it had to add to other firewalls' chains.
+# Removes the engine's firewall rules with its own code: its table, and its rules in the chains of other firewalls.
 rules_remove() {
   timeout 60 "$HOME_DIR/bin/python" -c '
 import sys
