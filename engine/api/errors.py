@@ -93,7 +93,7 @@ def from_rpc_error(error: AioRpcError) -> WharfError:
     """The error for a failed call."""
     message = error.details() or ""
     if error.code() in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE) and message.startswith(_LOST):
-        return WharfError(Kind.UNAVAILABLE, "containerd went away in the middle of a call")
+        return WharfError(Kind.UNAVAILABLE, "the connection to containerd was lost during a call")
     found = from_status(error.code(), message)
     found.reason = _reason(error)
     return found

@@ -24,7 +24,7 @@ An answer without a descriptor means that there is none. Content.Write stays the
 a WRITE without data reports the size of the file, and the supervisor hashes the file itself before the commit.
 
 ``apply-ingest``: the annotation ``ARRIVING`` of a layer for Diff.Apply names the ref of the ingest that is
-being written. The supervisor unpacks the bytes as they come and answers UNAVAILABLE when the write ends early.
+being written. The supervisor unpacks the bytes as they arrive and answers UNAVAILABLE when the write ends early.
 
 ``run-exec``: a request ``run`` on the container's stdio socket has the shim start an exec, attach the client and report
 the end; the shim forgets the exec then. Shims of an earlier version answer NOT_IMPLEMENTED.

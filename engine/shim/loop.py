@@ -197,8 +197,8 @@ class Loop:
             if self._timers:
                 self._run_due()
             if self._soon:
-                soon, self._soon = self._soon, []
-                for call in soon:
+                calls, self._soon = self._soon, []
+                for call in calls:
                     self._guard(call)
             if self.after_round is not None:
                 self.after_round()

@@ -222,12 +222,12 @@ def unmount_under(path: str) -> int:
     Detaches (``MNT_DETACH``): a busy mount leaves the tree at once and ends with its last user. Mounts that vanish
     meanwhile are no error.
     """
-    gone = 0
+    count = 0
     for info in reversed(mounts_under(path)):
         try:
             linux.umount(info.mountpoint, linux.MNT_DETACH | linux.UMOUNT_NOFOLLOW)
-            gone += 1
+            count += 1
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOENT):
                 raise
-    return gone
+    return count

@@ -69,7 +69,7 @@ def pids(directory: str) -> list[int]:
 def kill_and_remove(path: str) -> bool:
     """Kills the processes in a container's cgroups at ``path`` in all hierarchies, and removes the cgroups. Returns
     whether all are removed (a killed process stays in its cgroup until it has exited)."""
-    gone = True
+    removed = True
     for point in {point for point, _root in _mounts().values()}:
         for pid in pids(point + path):
             with contextlib.suppress(ProcessLookupError):
@@ -77,8 +77,8 @@ def kill_and_remove(path: str) -> bool:
         for place, _directories, _files in os.walk(point + path, topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(place)
-        gone = gone and not os.path.isdir(point + path)
-    return gone
+        removed = removed and not os.path.isdir(point + path)
+    return removed
 
 
 def leave_service() -> None:

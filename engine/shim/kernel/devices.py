@@ -13,8 +13,8 @@ _NULL_DEVICE = os.makedev(1, 3)  # Documentation/admin-guide/devices.txt
 
 def sealed_null() -> int:
     """A descriptor of ``/dev/null`` on a read-only mount of its own: it reads and writes as usual, but its user can't
-    change the owner and mode of the host's device. (crun makes an exec's user the owner of its streams.) Linux before
-    5.12 and hosts that allow no mounts give the plain device."""
+    change the owner and mode of the host's device. (crun makes an exec's user the owner of its streams.) The
+    plain device on Linux before 5.12 and on hosts that allow no mounts."""
     try:
         tree = syscalls.open_tree(syscalls.AT_FDCWD, os.devnull, syscalls.OPEN_TREE_CLONE)
         try:

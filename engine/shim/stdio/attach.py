@@ -1,4 +1,4 @@
-"""``stdio.sock``: the daemon passes clients' sockets to it and is notified of the end of their sessions."""
+"""``stdio.sock``: the daemon passes clients' sockets through it and is notified of the end of their sessions."""
 
 import os
 import socket

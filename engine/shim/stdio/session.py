@@ -134,7 +134,7 @@ class Session(Sink):
             return
         if self._early and not self._blocked():
             early, self._early = self._early, b""
-            self._take(early)
+            self._pass_on(early)
         if self.closed or self._blocked() or self._input_ended:
             return
         if self._hung_up:
@@ -157,14 +157,14 @@ class Session(Sink):
             self.end(GONE)
             return False
         if data:
-            self._take(data)
+            self._pass_on(data)
             return True
         self._input_ended = True
         self._set_reading(on=False)
         self._input_eof()
         return False
 
-    def _take(self, data: bytes) -> None:
+    def _pass_on(self, data: bytes) -> None:
         if not self._options.stdin or self.streams is None:
             return
         data, detached = self._detach.filter(data)
@@ -186,7 +186,7 @@ class Session(Sink):
             self.end(GONE)
 
     def _end_input(self) -> None:
-        # The client left, maybe right after its last input: the container still gets that input, then its end.
+        # The client has closed, maybe right after its last input: the container still gets that input, then its end.
         streams = self.streams
         if streams is None or not self._options.stdin or not streams.stdin_once or streams.terminal:
             return
@@ -203,13 +203,12 @@ class Session(Sink):
         """Ends the session once; later calls do nothing."""
         if self.closed:
             return
-        untouched = reason == UNSTARTED
         if reason == GONE:
             self._end_input()
         lingering = reason in {EOF, DETACHED} and not self._hung_up
         self.drop()
         self.loop.remove(self.fd)
-        if untouched:
+        if reason == UNSTARTED:
             self._client.close()
         elif lingering:
             self._linger()
@@ -224,7 +223,7 @@ class Session(Sink):
         Linger(self.loop, self._client)
 
     def return_socket(self) -> None:
-        """The process never started: gives the client's socket back unchanged."""
+        """The process never started: returns the client's socket unchanged."""
         self.end(UNSTARTED)
 
 

@@ -4,8 +4,8 @@ The rule for consumers that don't read, which is also the engine's promise:
 
 * Output is never lost and never accumulated in memory. A consumer that is ``HIGH`` bytes behind stops the
   reading of the container's pipe, so that the container waits, as in dockerd.
-* A client that accepted nothing for ``STUCK`` seconds no longer stops the others: its output goes to an
-  unlinked file beside the log and follows when it reads again. Log and other clients continue.
+* A client that accepted nothing for ``STUCK`` seconds no longer stops the others: its output is written to an
+  unlinked file beside the log, and sent when it reads again. Log and other clients continue.
 * That file has at most ``SPILL`` bytes; beyond them the container waits for this client after all.
 * FIFOs (``ctr``, stock containerd's clients) are never spilled: containerd's contract is to wait.
 """

@@ -220,7 +220,7 @@ class Streams:
         self._check_drained()
 
     def abandon(self) -> None:
-        """The process never started: clients get their sockets back unchanged."""
+        """The process never started: returns the clients' sockets unchanged."""
         for session in self.sessions:
             session.return_socket()
         self.process_ended()

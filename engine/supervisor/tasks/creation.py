@@ -119,16 +119,16 @@ class TaskCreator:
 async def discard(task: Task) -> None:
     """Removes a task in any state. Never raises."""
     shim, task.shim = task.shim, None
-    gone = False
+    deleted = False
     if shim is not None:
         try:
             await shim.call("delete", deadline="task.delete")
-            gone = True
+            deleted = True
         except WharfError as error:
             log.warning("container=%s its shim can't delete it: %s", task.id, error.message)
             orphans.kill_shim(task.shim_pid, task.bundle)
         shim.close()
-    if not gone:
+    if not deleted:
         await orphans.clean_up(task.id, task.bundle, task.options.runtime)
     try:
         await asyncio.to_thread(task.bundle.remove)
