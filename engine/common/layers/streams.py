@@ -43,7 +43,7 @@ class Pieces:
         self._buffer, self._at = b"", 0
         return False
 
-    def take(self, size: int) -> bytes:
+    def read(self, size: int) -> bytes:
         """Returns exactly ``size`` bytes, fewer only at the end of the stream."""
         end = self._at + size
         if end <= len(self._buffer):
@@ -113,7 +113,7 @@ class FileStream:
             self._there = self._end(at)
         return self._there - at
 
-    def take(self, size: int) -> bytes:
+    def read(self, size: int) -> bytes:
         """Returns exactly ``size`` bytes, fewer only at the end of the stream."""
         begin = self._at - self._start
         data = self._window[begin : begin + size] if begin >= 0 else b""
@@ -131,7 +131,7 @@ class FileStream:
         """Passes ``size`` bytes to ``write`` (None: skips them). INVALID_ARGUMENT if the stream ends before."""
         while size:
             if write is not None:
-                data = self.take(min(size, _WINDOW))
+                data = self.read(min(size, _WINDOW))
                 if not data:
                     raise truncated()
                 write(memoryview(data))

@@ -130,15 +130,15 @@ class TarReader:
             if self._left or self._padding:
                 stream.copy(self._left, None)
                 padding, self._left, self._padding = self._padding, 0, 0
-                if len(stream.take(padding)) < padding:
+                if len(stream.read(padding)) < padding:
                     return  # no padding after the last file: the docker CLI writes such contexts for `-f -`
-            block = stream.take(_BLOCK)
+            block = stream.read(_BLOCK)
             if len(block) < _BLOCK:
                 if block or records or long_name is not None or long_link is not None:
                     raise truncated()
                 return  # accept a missing end-of-archive mark, as all readers do
             if block == _ZEROS:
-                second = stream.take(_BLOCK)
+                second = stream.read(_BLOCK)
                 if second and len(second) < _BLOCK:
                     raise truncated()
                 if second and second != _ZEROS:
@@ -168,9 +168,9 @@ class TarReader:
     def _meta(self, size: int) -> bytes:
         if size > _META_LIMIT:
             raise invalid("archive/tar: header field too long")
-        data = self.stream.take(size)
+        data = self.stream.read(size)
         padding = -size % _BLOCK
-        if len(data) < size or len(self.stream.take(padding)) < padding:
+        if len(data) < size or len(self.stream.read(padding)) < padding:
             raise truncated()
         return data
 
@@ -253,7 +253,7 @@ class TarReader:
         more = block[482]
         real = number(block[483:495])
         while more:
-            extension = self.stream.take(_BLOCK)
+            extension = self.stream.read(_BLOCK)
             if len(extension) < _BLOCK:
                 raise truncated()
             fields += [extension[i * 12 : i * 12 + 12] for i in range(42)]
@@ -295,7 +295,7 @@ class TarReader:
                 return [_pax_int(n) for n in b"".join(blocks).split(b"\n", wanted)[1:wanted]]
             if self._left < _BLOCK or len(blocks) > _SPARSE_LIMIT:
                 raise _invalid_header()
-            block = self.stream.take(_BLOCK)
+            block = self.stream.read(_BLOCK)
             if len(block) < _BLOCK:
                 raise truncated()
             self._left -= _BLOCK
@@ -333,7 +333,7 @@ class TarReader:
         """Returns up to ``size`` bytes of the entry's data, b"" at its end. "unexpected EOF" if the stream ends
         before."""
         wanted = min(size, self._left)
-        data = self.stream.take(wanted)
+        data = self.stream.read(wanted)
         if len(data) < wanted:
             raise truncated()
         self._left -= wanted

@@ -57,7 +57,8 @@ class Spill:
             self._written += done
             view = view[done:]
 
-    def take(self) -> bytes:
+    def read(self) -> bytes:
+        """Returns the next bytes, b"" at the end of the file."""
         data = os.pread(self._fd, min(_CHUNK, len(self)), self._read)
         self._read += len(data)
         return data
@@ -212,7 +213,7 @@ class Sink:
     def _refill(self) -> bool:
         if self._spill is None:
             return False
-        data = self._spill.take()
+        data = self._spill.read()
         if not len(self._spill):
             self._spill.close()
             self._spill = None

@@ -115,11 +115,11 @@ class Refused(Exception):
 class Client:
     """An attached client: our end of a socket pair, and the connection that reports the end."""
 
-    def __init__(self, sock: socket.socket, line: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, connection: socket.socket) -> None:
         self.sock = sock
-        self.line = line
+        self.connection = connection
         sock.settimeout(PATIENCE)
-        line.settimeout(PATIENCE)
+        connection.settimeout(PATIENCE)
 
     def read_all(self) -> bytes:
         data = bytearray()
@@ -144,13 +144,13 @@ class Client:
         return bytes(data)
 
     def ended(self) -> str:
-        received = protocol.receive_blocking(self.line)
-        assert received is not None, "the shim left without a word"
+        received = protocol.receive_blocking(self.connection)
+        assert received is not None, "the shim closed the connection"
         return str(received[0]["ended"])
 
     def close(self) -> None:
         self.sock.close()
-        self.line.close()
+        self.connection.close()
 
 
 class Forked:
@@ -179,7 +179,7 @@ class Forked:
         while not self._frames:
             data = self._control.recv(65536)
             if not data:
-                raise EOFError("the shim left")
+                raise EOFError("the shim closed the connection")
             self._frames.extend(message for message, _tail in self._decoder.feed(data))
         return self._frames.pop(0)
 
@@ -234,7 +234,7 @@ class Forked:
         early: bytes = b"",
     ) -> Client:
         ours, theirs = socket.socketpair()
-        line = protocol.connect(str(self.stdio_path))
+        connection = protocol.connect(str(self.stdio_path))
         request = {
             "op": "attach",
             "exec_id": exec_id,
@@ -246,18 +246,18 @@ class Forked:
             "head": len(head),
         }
         data = protocol.encode(request, head + early)
-        sent = protocol.send_with_fds(line, data, [theirs.fileno()])
-        line.sendall(data[sent:])
+        sent = protocol.send_with_fds(connection, data, [theirs.fileno()])
+        connection.sendall(data[sent:])
         theirs.close()
-        line.settimeout(PATIENCE)
-        received = protocol.receive_blocking(line)
+        connection.settimeout(PATIENCE)
+        received = protocol.receive_blocking(connection)
         assert received is not None
         if "error" in received[0]:
             ours.close()
-            line.close()
+            connection.close()
             raise Refused(protocol.mapping(received[0], "error"))
         assert received[0] == {"handed": True}
-        return Client(ours, line)
+        return Client(ours, connection)
 
 
 class Container(Forked):

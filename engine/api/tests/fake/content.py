@@ -69,12 +69,12 @@ class Content:
         return Write(self, call)
 
     def add(self, call: Call, data: bytes, labels: Mapping[str, str]) -> str:
-        """Makes a blob; the lease of the call holds it.
+        """Makes a blob; adds it to the lease of the call.
 
         :raises WharfError: ALREADY_EXISTS.
         """
         digest = digest_of(data)
-        call.hold("content", digest)
+        call.add_to_lease("content", digest)
         if digest in call.space.blobs:
             raise WharfError(Kind.ALREADY_EXISTS, f"content {digest}: already exists")
         info = pb.Info(digest=digest, size=len(data), created_at=now(), updated_at=now(), labels=labels)
@@ -104,7 +104,7 @@ class Write:
         self._call = call
         self._ref = ""
 
-    def take(self, request: pb.WriteContentRequest) -> pb.WriteContentResponse:
+    def handle(self, request: pb.WriteContentRequest) -> pb.WriteContentResponse:
         ingest = self._open(request) if not self._ref else self._call.space.ingests[self._ref]
         if request.action != pb.STAT:
             if request.data or request.action == pb.WRITE:
@@ -120,7 +120,7 @@ class Write:
         return self._answer(request.action, ingest)
 
     def close(self) -> None:
-        """The ref is free for another writer."""
+        """Unlocks the ref for another writer."""
         ref, self._ref = self._ref, ""
         if ref in self._call.space.ingests:
             self._call.space.ingests[ref].locked = False
@@ -130,7 +130,7 @@ class Write:
         if not request.ref:
             raise invalid("first message must have a reference")
         if request.expected in space.blobs:
-            self._call.hold("content", request.expected)
+            self._call.add_to_lease("content", request.expected)
             raise WharfError(Kind.ALREADY_EXISTS, f"content {request.expected}: already exists")
         ingest = space.ingests.get(request.ref)
         if ingest is not None and ingest.locked:
@@ -138,7 +138,7 @@ class Write:
         if ingest is None:
             status = pb.Status(ref=request.ref, total=request.total, expected=request.expected, started_at=now())
             ingest = space.ingests[request.ref] = Ingest(status)
-        self._call.hold("ingests", request.ref)
+        self._call.add_to_lease("ingests", request.ref)
         self._ref, ingest.locked = request.ref, True
         return ingest
 

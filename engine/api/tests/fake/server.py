@@ -27,7 +27,7 @@ R = TypeVar("R", bound=Message)
 
 
 class FakeServer:
-    """``directory``: where the snapshots' directories are made. ``tasks`` is there for tests that end a process."""
+    """``directory`` gets the snapshots' directories. ``tasks`` is public for tests that end a process."""
 
     def __init__(self, directory: Path) -> None:
         self.spaces: dict[str, Namespace] = {}
@@ -128,7 +128,7 @@ class _Writing:
         await asyncio.sleep(0)
         if not isinstance(request, bytes):
             request = request.SerializeToString()
-        return self._write.take(content_pb2.WriteContentRequest.FromString(request))
+        return self._write.handle(content_pb2.WriteContentRequest.FromString(request))
 
     async def read(self) -> content_pb2.WriteContentResponse:
         raise AssertionError("each answer is read with its request")

@@ -63,7 +63,7 @@ class Snapshots:
             raise WharfError(Kind.FAILED_PRECONDITION, f"snapshot {request.key} is not active")
         if (request.snapshotter, request.name) in call.space.snapshots:
             raise WharfError(Kind.ALREADY_EXISTS, f"snapshot {request.name}: already exists")
-        call.hold(f"snapshots/{request.snapshotter}", request.name)
+        call.add_to_lease(f"snapshots/{request.snapshotter}", request.name)
         del call.space.snapshots[request.snapshotter, request.key]
         snapshot.info.MergeFrom(pb.Info(name=request.name, kind=pb.COMMITTED, updated_at=now()))
         snapshot.info.ClearField("labels")
@@ -122,7 +122,7 @@ class Snapshots:
     ) -> None:
         if (snapshotter, key) in call.space.snapshots:
             raise WharfError(Kind.ALREADY_EXISTS, f"snapshot {key}: already exists")
-        call.hold(f"snapshots/{snapshotter}", key)
+        call.add_to_lease(f"snapshots/{snapshotter}", key)
         self._number += 1
         folder = self._root / str(self._number)
         folder.mkdir(parents=True)

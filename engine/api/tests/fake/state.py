@@ -74,7 +74,7 @@ class Call:
     lease: str
     space: Namespace
 
-    def hold(self, type: str, id: str) -> None:
+    def add_to_lease(self, type: str, id: str) -> None:
         """Adds a resource to the lease of the call, if it has one.
 
         :raises WharfError: NOT_FOUND: there is no such lease.
