@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from engine.api.extensions import ARRIVING
+from engine.api.labels import UNCOMPRESSED
 from engine.api.types import Descriptor, Mount
 from engine.common.errors import Kind, WharfError, invalid, not_implemented
 from engine.common.files.mount_thread import MountThread
@@ -46,7 +47,6 @@ _WRITTEN = {
         Compression.GZIP,
     ),
 }
-_UNCOMPRESSED = "containerd.io/uncompressed"
 
 _MAGIC = 8  # bytes that identify a compression
 
@@ -98,7 +98,7 @@ class Differ:
             return await self._apply_arriving(key, follower, layer.media_type, target)
         info = self._content.info(namespace, layer.digest)
         # Stored when the layer was written or unpacked before.
-        known = info.labels.get(_UNCOMPRESSED, "")
+        known = info.labels.get(UNCOMPRESSED, "")
 
         def work(cancelled: Callable[[], bool]) -> extract.Applied:
             fd = self._files.open(layer.digest)
@@ -194,7 +194,7 @@ class Differ:
                 written = await self._write(ingest, left, right, compression)
             except OSError as error:
                 raise client_error(error, ingest.ref) from None
-            words = {**labels, _UNCOMPRESSED: written.diff_id}
+            words = {**labels, UNCOMPRESSED: written.diff_id}
             with contextlib.suppress(_AlreadyThere):
                 await _commit(ingest, written, words)
             return Descriptor(kind, written.digest, written.size)

@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from engine.api.labels import GC_EXPIRE, GC_FLAT, GC_REF, GC_ROOT
 from engine.api.pb import event_messages_pb2 as events_pb
 from engine.supervisor import leases
 from engine.supervisor.blobs import BlobFiles
@@ -35,9 +36,6 @@ from engine.supervisor.store.database import Database
 
 log = logging.getLogger(__name__)
 
-_ROOT = "containerd.io/gc.root"
-_EXPIRE = "containerd.io/gc.expire"
-_FLAT = "containerd.io/gc.flat"
 _REFERENCE = re.compile(
     r"containerd\.io/gc\.ref\.(?:(?P<content>content)(?:[./].*)?|snapshot\.(?P<name>[^/]+)(?:/.*)?)"
 )
@@ -68,7 +66,7 @@ class Swept:
 
 def expiry_ns(labels: Mapping[str, str]) -> int:
     """The expiry of a lease; 0 if it has none or the label is malformed (containerd then keeps the lease)."""
-    value = labels.get(_EXPIRE)
+    value = labels.get(GC_EXPIRE)
     if value is None:
         return 0
     try:
@@ -219,13 +217,13 @@ class _Graph:
             self._roots.extend(_references(namespace, labels))
         for namespace, digest, labels in self._sql("SELECT namespace, digest, labels FROM content"):
             self._content[namespace, digest] = labels
-            if _ROOT in labels and _ROOT in json_labels.load(labels):
+            if GC_ROOT in labels and GC_ROOT in json_labels.load(labels):
                 self._roots.append((_CONTENT, namespace, digest, ""))
         for namespace, name, key, number, parent, labels in self._sql(
             "SELECT namespace, snapshotter, key, number, parent, labels FROM snapshot"
         ):
             self._snapshot[namespace, name, key] = (number, parent, labels)
-            if _ROOT in labels and _ROOT in json_labels.load(labels):
+            if GC_ROOT in labels and GC_ROOT in json_labels.load(labels):
                 self._roots.append((_SNAPSHOT, namespace, name, key))
         for namespace, ref, folder, expected, expires in self._sql(
             "SELECT namespace, ref, folder, expected, expires FROM ingest"
@@ -246,7 +244,7 @@ class _Graph:
                 continue
             if expires:
                 next_expiry = min(next_expiry or expires, expires)
-            flat[namespace, id] = _FLAT in labels
+            flat[namespace, id] = GC_FLAT in labels
         for namespace, lease, type, id in self._sql("SELECT namespace, lease, type, id FROM lease_resource"):
             is_flat = flat.get((namespace, lease))
             if is_flat is None:
@@ -298,7 +296,7 @@ class _Graph:
 
 def _references(namespace: str, labels: str) -> list[Node]:
     """The resources that labels reference."""
-    if "containerd.io/gc.ref." not in labels:
+    if GC_REF not in labels:
         return []
     found: list[Node] = []
     for name, value in json_labels.load(labels).items():

@@ -12,13 +12,13 @@ from datetime import UTC, datetime, timedelta
 
 from google.protobuf.empty_pb2 import Empty
 
+from engine.api.labels import GC_EXPIRE
 from engine.api.pb import leases_pb2 as pb
 from engine.api.rpc import Connection, current_lease
 from engine.api.types import Lease, LeaseResource, to_ns
 from engine.common.errors import Kind, WharfError
 
 _SERVICE = "/containerd.services.leases.v1.Leases"
-_EXPIRE = "containerd.io/gc.expire"
 # The label of a lease that protects an operation of a client.
 _OPERATION = "wharf.operation"
 #: The expiry that containerd's own client uses; longer than a pull over the slowest line.
@@ -40,7 +40,7 @@ class Leases:
         """Creates a lease; without ``id`` one is generated. After ``ttl`` the lease protects nothing and is deleted."""
         all_labels = dict(labels or {})
         if ttl is not None:
-            all_labels[_EXPIRE] = (datetime.now(UTC) + ttl).strftime("%Y-%m-%dT%H:%M:%SZ")
+            all_labels[GC_EXPIRE] = (datetime.now(UTC) + ttl).strftime("%Y-%m-%dT%H:%M:%SZ")
         request = pb.CreateRequest(id=id or f"{time.time_ns():x}-{secrets.token_hex(8)}", labels=all_labels)
         return _lease((await self._rpc.call(f"{_SERVICE}/Create", request, pb.CreateResponse)).lease)
 

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterator, Mapping
 
+from engine.api.labels import GC_ROOT
 from engine.api.tests.fake.snapshots import Snapshots
 from engine.api.tests.fake.state import Namespace
 
-_ROOT = "containerd.io/gc.root"
 _REFERENCE = re.compile(r"containerd\.io/gc\.ref\.(?:(content)(?:[./].*)?|snapshot\.([^/]+)(?:/.*)?)")
 
 #: ("content", digest) or ("snapshots/<snapshotter>", key).
@@ -38,10 +38,10 @@ def _roots(space: Namespace) -> Iterator[Node]:
     for container in space.containers.values():
         yield f"snapshots/{container.snapshotter}", container.snapshot_key
     for digest, blob in space.blobs.items():
-        if _ROOT in blob.info.labels:
+        if GC_ROOT in blob.info.labels:
             yield "content", digest
     for (name, key), snapshot in space.snapshots.items():
-        if _ROOT in snapshot.info.labels:
+        if GC_ROOT in snapshot.info.labels:
             yield f"snapshots/{name}", key
 
 
