@@ -64,11 +64,11 @@ def mismatch(model: type[Model], error: ValidationError, *, root: str = "") -> s
         if step == "[key]" or not arguments:
             break
         annotation, metadata = arguments[-1], ()
-    wanted = _go_type(annotation, metadata)
-    value = _kind(first["input"], wanted)
+    go_type = _go_type(annotation, metadata)
+    value = _kind(first["input"], go_type)
     if not path:
-        return f"json: cannot unmarshal {value} into Go value of type {wanted}"
-    return f"json: cannot unmarshal {value} into Go struct field {struct_name}.{'.'.join(path)} of type {wanted}"
+        return f"json: cannot unmarshal {value} into Go value of type {go_type}"
+    return f"json: cannot unmarshal {value} into Go struct field {struct_name}.{'.'.join(path)} of type {go_type}"
 
 
 def _short(model: type[Model]) -> str:
@@ -116,14 +116,14 @@ def _go_type(annotation: Any, metadata: tuple[Any, ...]) -> str:
     return _BASIC.get(annotation, "struct {}")
 
 
-def _kind(value: Any, wanted: str) -> str:
+def _kind(value: Any, go_type: str) -> str:
     """Returns the JSON kind of a value, as Go's errors name it."""
     match value:
         case bool():
             return "bool"
         case int() | float():
             # Go quotes a number that is out of range.
-            return f"number {value}" if wanted in _NUMBERS else "number"
+            return f"number {value}" if go_type in _NUMBERS else "number"
         case str():
             return "string"
         case list():

@@ -132,14 +132,14 @@ class Filters:
 
     def labels(self, key: str, labels: Mapping[str, str] | None) -> bool:
         """Whether each of the key's values, ``name`` or ``name=value``, is in ``labels``."""
-        for wanted in self.get(key):
-            name, given, value = wanted.partition("=")
-            if labels is None or name not in labels or (given and labels[name] != value):
+        for expected in self.get(key):
+            name, equals, value = expected.partition("=")
+            if labels is None or name not in labels or (equals and labels[name] != value):
                 return False
         return True
 
     def labelled(self, labels: Mapping[str, str] | None) -> bool:
-        """Apply the filters ``label`` and ``label!`` of lists and prunes."""
+        """Applies the filters ``label`` and ``label!`` of lists and prunes."""
         if not self.labels("label", labels):
             return False
         return "label!" not in self._fields or not self.labels("label!", labels)

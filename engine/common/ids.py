@@ -40,15 +40,15 @@ class IdMaps:
         return _container(self.uids, uid), _container(self.gids, gid)
 
 
-def _host(mappings: Sequence[IdMapping], wanted: int) -> int | None:
+def _host(mappings: Sequence[IdMapping], id: int) -> int | None:
     for item in mappings:
-        if item.container_id <= wanted < item.container_id + item.size:
-            return item.host_id + wanted - item.container_id
+        if item.container_id <= id < item.container_id + item.size:
+            return item.host_id + id - item.container_id
     return None
 
 
-def _container(mappings: Sequence[IdMapping], wanted: int) -> int:
+def _container(mappings: Sequence[IdMapping], id: int) -> int:
     for item in mappings:
-        if item.host_id <= wanted < item.host_id + item.size:
-            return item.container_id + wanted - item.host_id
+        if item.host_id <= id < item.host_id + item.size:
+            return item.container_id + id - item.host_id
     return OVERFLOW

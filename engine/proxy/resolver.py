@@ -175,8 +175,8 @@ class Resolver:
         aliased = [(key, target) for key in view.zones if (target := view.links.get(key, {}).get(name))]
         # An alias precedes a name, and hides it on its own network only.
         hidden = {key for key, _ in aliased}
-        for key, wanted in (*aliased, *((key, name) for key in view.zones if key not in hidden)):
-            if (found := self._named(key, wanted)) is not None:
+        for key, looked_up in (*aliased, *((key, name) for key in view.zones if key not in hidden)):
+            if (found := self._named(key, looked_up)) is not None:
                 return found
         return None
 

@@ -77,8 +77,8 @@ class Pipes:
         )
         try:
             for name in ("stdin", "stdout", "stderr"):
-                wanted = options.get("stdin") == "1" if name == "stdin" else not (terminal and name == "stderr")
-                if wanted:
+                used = options.get("stdin") == "1" if name == "stdin" else not (terminal and name == "stderr")
+                if used:
                     self._make(os.path.join(directory, name), name)
         except OSError:
             self.remove()

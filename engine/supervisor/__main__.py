@@ -39,13 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--address", default="", help="the socket (default: containerd.sock in the state folder)")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     parser.add_argument("--nofile", type=int, default=0, help="soft limit of descriptors for containers")
-    given = parser.parse_args(arguments)
-    if given.nofile:
+    options = parser.parse_args(arguments)
+    if options.nofile:
         # The parent process may have raised its own limit.
-        resource.setrlimit(resource.RLIMIT_NOFILE, (given.nofile, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    state = os.path.abspath(given.state)
-    address = given.address.removeprefix("unix://") or os.path.join(state, "containerd.sock")
-    return serve(root=os.path.abspath(given.root), state=state, address=address, log_level=given.log_level)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (options.nofile, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    state = os.path.abspath(options.state)
+    address = options.address.removeprefix("unix://") or os.path.join(state, "containerd.sock")
+    return serve(root=os.path.abspath(options.root), state=state, address=address, log_level=options.log_level)
 
 
 if __name__ == "__main__":

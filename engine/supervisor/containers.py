@@ -31,8 +31,8 @@ class Containers:
         """Raises NOT_FOUND when there is no such record."""
         return self._db.read(lambda connection: _get(connection, namespace, id))
 
-    def list(self, namespace: str, wanted: Sequence[str]) -> list[pb.Container]:
-        match = filters.compile_all(wanted)
+    def list(self, namespace: str, expressions: Sequence[str]) -> list[pb.Container]:
+        match = filters.compile_all(expressions)
 
         def read(connection: sqlite3.Connection) -> list[pb.Container]:
             rows = connection.execute("SELECT record FROM container WHERE namespace = ? ORDER BY id", (namespace,))

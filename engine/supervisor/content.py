@@ -59,8 +59,8 @@ class Content:
         """Raises NOT_FOUND when this namespace doesn't have the blob."""
         return self._db.read(lambda connection: _get(connection, namespace, check_digest(digest)))
 
-    async def list(self, namespace: str, wanted: Sequence[str]) -> list[ContentInfo]:
-        match = filters.compile_all(wanted)
+    async def list(self, namespace: str, expressions: Sequence[str]) -> list[ContentInfo]:
+        match = filters.compile_all(expressions)
 
         def read(connection: sqlite3.Connection) -> list[ContentInfo]:
             rows = connection.execute(f"SELECT {_COLUMNS} FROM content WHERE namespace = ?", (namespace,))
@@ -148,8 +148,8 @@ class Content:
             raise not_found(f"could not get status for ref {ref!r}: not found")
         return found[0]
 
-    def statuses(self, namespace: str, wanted: Sequence[str]) -> "builtins.list[IngestStatus]":
-        match = filters.compile_all(wanted)
+    def statuses(self, namespace: str, expressions: Sequence[str]) -> "builtins.list[IngestStatus]":
+        match = filters.compile_all(expressions)
         return [
             status
             for status in self._statuses(namespace)

@@ -67,9 +67,9 @@ class EventBus:
             raise invalid("timestamp must be set on forwarded event")
         self._send(envelope)
 
-    def subscribe(self, wanted: Sequence[str]) -> "_Subscriber":
+    def subscribe(self, expressions: Sequence[str]) -> "_Subscriber":
         """Events from this call on that match any of the filters; the caller closes the subscriber."""
-        subscriber = _Subscriber(self._subscribers, filters.compile_all(wanted))
+        subscriber = _Subscriber(self._subscribers, filters.compile_all(expressions))
         self._subscribers.add(subscriber)
         if time.monotonic() > self._kept_until:
             self._kept.clear()

@@ -29,8 +29,8 @@ class Images:
         """Raises NOT_FOUND when there is no such name."""
         return self._db.read(lambda connection: _get(connection, namespace, name))
 
-    def list(self, namespace: str, wanted: Sequence[str]) -> list[ImageRecord]:
-        match = filters.compile_all(wanted)
+    def list(self, namespace: str, expressions: Sequence[str]) -> list[ImageRecord]:
+        match = filters.compile_all(expressions)
 
         def read(connection: sqlite3.Connection) -> list[ImageRecord]:
             rows = connection.execute(f"SELECT {_COLUMNS} FROM image WHERE namespace = ? ORDER BY name", (namespace,))

@@ -49,8 +49,8 @@ class Introspection:
     def server(self) -> ServerInfo:
         return ServerInfo(uuid=self._uuid, pid=os.getpid(), pidns=os.stat("/proc/self/ns/pid").st_ino)
 
-    def plugins(self, wanted: Sequence[str]) -> list[pb.Plugin]:
-        match = filters.compile_all(wanted)
+    def plugins(self, expressions: Sequence[str]) -> list[pb.Plugin]:
+        match = filters.compile_all(expressions)
         return [plugin for plugin in self._plugins if match(_fields(plugin))]
 
 

@@ -68,8 +68,8 @@ class Leases:
 
         await self._db.write(write, frees=True)
 
-    def list(self, namespace: str, wanted: Sequence[str]) -> "builtins.list[Lease]":
-        match = filters.compile_all(wanted)
+    def list(self, namespace: str, expressions: Sequence[str]) -> "builtins.list[Lease]":
+        match = filters.compile_all(expressions)
 
         def read(connection: sqlite3.Connection) -> list[Lease]:
             rows = connection.execute("SELECT id, created, labels FROM lease WHERE namespace = ?", (namespace,))

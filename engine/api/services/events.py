@@ -43,8 +43,8 @@ class Subscription:
     def __init__(self, events: "Events", filters: Sequence[str]) -> None:
         self._events = events
         self._mark = f"{_MARK}/{secrets.token_hex(8)}"
-        wanted = [*filters, f'topic=="{self._mark}"'] if filters else []
-        self._stream = events.stream(wanted)
+        expressions = [*filters, f'topic=="{self._mark}"'] if filters else []
+        self._stream = events.stream(expressions)
         self._early: list[Event] = []
 
     async def __aenter__(self) -> Self:

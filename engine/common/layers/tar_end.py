@@ -2,7 +2,7 @@
 
 from engine.common.errors import WharfError
 from engine.common.layers import header as tar
-from engine.common.layers.tarread import check_sum, number, pax_records
+from engine.common.layers.tarread import number, pax_records, verify_checksum
 
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
@@ -41,9 +41,9 @@ class TarEnd:
                 continue
             if self._pax is not None and not self._records():
                 break
-            wanted = _BLOCK - len(self._block)
-            self._block += view[at : at + wanted]
-            at += wanted
+            missing = _BLOCK - len(self._block)
+            self._block += view[at : at + missing]
+            at += missing
             if at > len(view):
                 break
             block, self._block = self._block, b""
@@ -63,7 +63,7 @@ class TarEnd:
                 self._skip, self._more = self._more - 1, 0
             return True
         try:
-            check_sum(block)
+            verify_checksum(block)
             size = number(block[124:136])
         except WharfError:
             return False

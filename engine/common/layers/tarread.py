@@ -49,13 +49,13 @@ def number(raw: bytes) -> int:
         raise _invalid_header() from None
 
 
-def check_sum(block: bytes) -> None:
+def verify_checksum(block: bytes) -> None:
     """:raises WharfError: INVALID_ARGUMENT: the header's checksum is wrong."""
-    wanted = number(block[148:156])
-    if sum(block) - sum(block[148:156]) + 256 == wanted:
+    stored = number(block[148:156])
+    if sum(block) - sum(block[148:156]) + 256 == stored:
         return
     signed = sum(b - 256 if b > 127 else b for b in block[:148] + block[156:]) + 256
-    if signed != wanted:  # some old archivers sum signed chars
+    if signed != stored:  # some old archivers sum signed chars
         raise _invalid_header()
 
 
@@ -144,7 +144,7 @@ class TarReader:
                 if second and second != _ZEROS:
                     raise _invalid_header()
                 return
-            check_sum(block)
+            verify_checksum(block)
             kind = block[156:157]
             size = number(block[124:136])
             if size < 0:
@@ -285,14 +285,14 @@ class TarReader:
         """Format 1.0: the map precedes the data, as decimal lines padded to a block."""
         blocks: list[bytes] = []
         lines = 0
-        wanted: int | None = None
+        map_lines: int | None = None
         while True:
-            if wanted is None and lines:
-                wanted = 1 + 2 * _pax_int(b"".join(blocks).split(b"\n", 1)[0])
-                if not 0 < wanted <= 2 * _SPARSE_LIMIT + 1:
+            if map_lines is None and lines:
+                map_lines = 1 + 2 * _pax_int(b"".join(blocks).split(b"\n", 1)[0])
+                if not 0 < map_lines <= 2 * _SPARSE_LIMIT + 1:
                     raise invalid("archive/tar: sparse file too fragmented")
-            if wanted is not None and lines >= wanted:
-                return [_pax_int(n) for n in b"".join(blocks).split(b"\n", wanted)[1:wanted]]
+            if map_lines is not None and lines >= map_lines:
+                return [_pax_int(n) for n in b"".join(blocks).split(b"\n", map_lines)[1:map_lines]]
             if self._left < _BLOCK or len(blocks) > _SPARSE_LIMIT:
                 raise _invalid_header()
             block = self.stream.read(_BLOCK)
@@ -332,9 +332,9 @@ class TarReader:
     def read(self, size: int) -> bytes:
         """Returns up to ``size`` bytes of the entry's data, b"" at its end. "unexpected EOF" if the stream ends
         before."""
-        wanted = min(size, self._left)
-        data = self.stream.read(wanted)
-        if len(data) < wanted:
+        size = min(size, self._left)
+        data = self.stream.read(size)
+        if len(data) < size:
             raise truncated()
-        self._left -= wanted
+        self._left -= size
         return data

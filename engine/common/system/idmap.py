@@ -67,8 +67,8 @@ def _inside(argv: Sequence[str]) -> Iterator[int]:
         assert process.stderr
         try:
             if not process.stdout.readline():
-                said = process.stderr.read().decode(errors="replace").strip()
-                raise OSError(1, said or "the namespace could not be created", argv[0])
+                message = process.stderr.read().decode(errors="replace").strip()
+                raise OSError(1, message or "the namespace could not be created", argv[0])
             yield process.pid
         finally:
             process.stdin.close()

@@ -71,8 +71,8 @@ def limit(directories: Sequence[str], size: int) -> None:
             fds.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))  # noqa: PERF401 - closed if one fails
         number = _unused(fds[0])
         blocks = size // _BLOCK
-        wanted = (1, _PROJECT_FLAG, _SOFT | _HARD, number, blocks, blocks, 0, 0, 0, 0, bytes(56))
-        _call(fds[0], _SET_LIMITS, number, _DISK_QUOTA.pack(*wanted))
+        quota = (1, _PROJECT_FLAG, _SOFT | _HARD, number, blocks, blocks, 0, 0, 0, 0, bytes(56))
+        _call(fds[0], _SET_LIMITS, number, _DISK_QUOTA.pack(*quota))
         for fd in fds:
             flags, extent, extents, _, copied, rest = _FSXATTR.unpack(fcntl.ioctl(fd, _FSGETXATTR, bytes(28)))
             fcntl.ioctl(fd, _FSSETXATTR, _FSXATTR.pack(flags | _PROJECT_INHERIT, extent, extents, number, copied, rest))

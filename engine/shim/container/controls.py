@@ -97,8 +97,8 @@ class Controls:
 
     def _checkpoint(self, peer: Peer, message: Json) -> None:
         self._running_init()
-        image, wanted = text(message, "image"), message.get("options")
-        options = [str(word) for word in wanted] if isinstance(wanted, list) else []
+        image, requested = text(message, "image"), message.get("options")
+        options = [str(word) for word in requested] if isinstance(requested, list) else []
         self._simple(
             peer,
             message,

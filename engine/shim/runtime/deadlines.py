@@ -19,9 +19,9 @@ DEFAULTS = {
 
 
 def _overridden(text: str) -> dict[str, float]:
-    given = dict(item.strip().split("=", 1) for item in text.split(",") if "=" in item)
-    factor = float(given.get("*", 1))
-    return {name: float(given.get(name, seconds * factor)) for name, seconds in DEFAULTS.items()}
+    overrides = dict(item.strip().split("=", 1) for item in text.split(",") if "=" in item)
+    factor = float(overrides.get("*", 1))
+    return {name: float(overrides.get(name, seconds * factor)) for name, seconds in DEFAULTS.items()}
 
 
 #: Seconds that apply. A checkpoint has no deadline: CRIU that is killed in the middle harms the container.

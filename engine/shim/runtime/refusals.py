@@ -80,18 +80,18 @@ def _crun_sentence(message: str) -> str | None:
     return None
 
 
-_SHIM_SAID = re.compile(r"OCI runtime (?P<verb>create|start|exec) failed: (?P<said>.*): unknown", re.DOTALL)
+_SHIM_SENTENCE = re.compile(r"OCI runtime (?P<verb>create|start|exec) failed: (?P<runtime>.*): unknown", re.DOTALL)
 
 
 def in_runcs_words(message: str) -> str:
     """Turns crun's words in a stock containerd's sentence into runc's, as :func:`explain` does."""
-    found = _SHIM_SAID.search(message)
-    sentence = _crun_sentence(found["said"]) if found and "exec: " not in found["said"] else None
+    found = _SHIM_SENTENCE.search(message)
+    sentence = _crun_sentence(found["runtime"]) if found and "exec: " not in found["runtime"] else None
     if found is None or sentence is None:
         return message
     prefix = "exec failed" if found["verb"] == "exec" else f"crun {found['verb']} failed"
-    said = f"{prefix}: unable to start container process: {sentence}"
-    return message[: found.start("said")] + said + message[found.end("said") :]
+    words = f"{prefix}: unable to start container process: {sentence}"
+    return message[: found.start("runtime")] + words + message[found.end("runtime") :]
 
 
 def explain(runtime: Runtime, verb: str, message: str) -> str:

@@ -23,8 +23,8 @@ def handler(
 
     :raises TypeError: the servicer has a method that the service lacks.
     """
-    wanted = {serving.snake_case(method.name) for method in service.methods}
-    strays = {name for name in dir(type(servicer)) if not name.startswith("_") and name != "decoders"} - wanted
+    methods = {serving.snake_case(method.name) for method in service.methods}
+    strays = {name for name in dir(type(servicer)) if not name.startswith("_") and name != "decoders"} - methods
     if strays:
         raise TypeError(f"{type(servicer).__name__}: {service.full_name} has no {', '.join(sorted(strays))}")
     return serving.handler(service, servicer, _required if namespaced else _optional)

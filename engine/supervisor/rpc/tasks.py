@@ -30,8 +30,7 @@ class TasksServicer:
             raise not_implemented("a task's runtime_path is not supported")
         if request.HasField("checkpoint"):
             raise not_implemented("checkpoints are restored from a criu_image_path only")
-        given = request.options if request.HasField("options") else record.runtime.options
-        options = AnyValue.from_message(given)
+        options = AnyValue.from_message(request.options if request.HasField("options") else record.runtime.options)
         runtime = runtime_options(record.runtime.name, options, root=self._tasks.runtime_root, namespace=call.namespace)
         task = await self._tasks.create(
             TaskSpec(

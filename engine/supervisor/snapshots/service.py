@@ -215,9 +215,9 @@ class Snapshots:
 
         return await self._db.write(write)
 
-    async def list(self, namespace: str, name: str, wanted: Sequence[str]) -> list[SnapshotInfo]:
+    async def list(self, namespace: str, name: str, expressions: Sequence[str]) -> list[SnapshotInfo]:
         self._snapshotter(name)
-        match = filters.compile_all(wanted)
+        match = filters.compile_all(expressions)
 
         def read(connection: sqlite3.Connection) -> list[SnapshotInfo]:
             rows = connection.execute(

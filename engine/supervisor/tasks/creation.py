@@ -59,8 +59,8 @@ class TaskCreator:
         :raises WharfError: containerd's error.
         """
         timeline = Timeline(f"task {spec.id[:12]}")
-        given = shim_stdio(spec.stdio.stdin, spec.stdio.stdout, spec.stdio.stderr, terminal=spec.stdio.terminal)
-        given["given"] = spec.stdio.to_json()
+        shim_side = shim_stdio(spec.stdio.stdin, spec.stdio.stdout, spec.stdio.stderr, terminal=spec.stdio.terminal)
+        shim_side["given"] = spec.stdio.to_json()
         bundle = bundle_of(self._state, spec.namespace, spec.id)
         task = Task(spec.namespace, spec.id, bundle, spec.options, Process("", spec.stdio))
         try:
@@ -95,7 +95,7 @@ class TaskCreator:
                 then=then,
                 container=spec.id,
                 runtime=spec.options.runtime.to_json(),
-                stdio=given,
+                stdio=shim_side,
                 no_pivot=spec.options.no_pivot,
                 no_new_keyring=spec.options.no_new_keyring,
                 **({"checkpoint": spec.checkpoint} if spec.checkpoint else {}),

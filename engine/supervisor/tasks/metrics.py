@@ -11,10 +11,10 @@ from engine.shim.container.process import RUNNING
 from engine.supervisor.tasks.model import Task
 
 
-def sample(tasks: Sequence[Task], wanted: Sequence[str]) -> list[tuple[str, Message]]:
+def sample(tasks: Sequence[Task], expressions: Sequence[str]) -> list[tuple[str, Message]]:
     """(id, ``io.containerd.cgroups.v1.Metrics`` or v2's) of the running tasks that match the filters (``id==…``).
     Blocks. INVALID_ARGUMENT for a malformed filter."""
-    match = filters.compile_all(wanted)
+    match = filters.compile_all(expressions)
     unified = host_cgroups().v2
     found: list[tuple[str, Message]] = []
     for task in tasks:

@@ -206,13 +206,16 @@ class Tasks:
         task = await self.get(namespace, id)
         check_identifier(exec_id)
         process = Process(exec_id, stdio)
-        given = shim_stdio(stdio.stdin, stdio.stdout, stdio.stderr, terminal=stdio.terminal)
+        shim_side = shim_stdio(stdio.stdin, stdio.stdout, stdio.stderr, terminal=stdio.terminal)
+        shim_side["given"] = stdio.to_json()
 
         def then(_answer: Json) -> None:
             task.execs[exec_id] = process
             self._events.exec_added(task, process)
 
-        await self._call(task, "exec", then=then, exec_id=exec_id, spec=spec, stdio={**given, "given": stdio.to_json()})
+        await self._call(
+            task, "exec", then=then, exec_id=exec_id, spec=spec, stdio={**shim_side, "given": stdio.to_json()}
+        )
 
     async def delete_exec(self, namespace: str, id: str, exec_id: str) -> Process:
         task = await self.get(namespace, id)

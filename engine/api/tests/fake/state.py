@@ -97,25 +97,25 @@ def field_of(message: object, path: Sequence[str]) -> str | None:
     return str(value) if value else None
 
 
-def matching(messages: Iterable[M], wanted: Sequence[str]) -> list[M]:
+def matching(messages: Iterable[M], expressions: Sequence[str]) -> list[M]:
     """The messages that any of the filters matches."""
-    match = filters.compile_all(wanted)
+    match = filters.compile_all(expressions)
     return [message for message in messages if match(partial(field_of, message))]
 
 
-def masked(stored: Message, given: Message, paths: Iterable[str]) -> None:
-    """Copies the named fields (``labels``, ``labels.<name>``, ``target``) of ``given`` into ``stored``. An entry of a
+def masked(stored: Message, update: Message, paths: Iterable[str]) -> None:
+    """Copies the named fields (``labels``, ``labels.<name>``, ``target``) of ``update`` into ``stored``. An entry of a
     map with an empty value is removed."""
     for path in paths:
         name, _, key = path.partition(".")
         if key:
             entries = getattr(stored, name)
-            if value := getattr(given, name).get(key, ""):
+            if value := getattr(update, name).get(key, ""):
                 entries[key] = value
             else:
                 entries.pop(key, None)
-        elif given.DESCRIPTOR.fields_by_name[name].message_type is None:
-            setattr(stored, name, getattr(given, name))
+        elif update.DESCRIPTOR.fields_by_name[name].message_type is None:
+            setattr(stored, name, getattr(update, name))
         else:
             stored.ClearField(name)
-            getattr(stored, name).MergeFrom(getattr(given, name))
+            getattr(stored, name).MergeFrom(getattr(update, name))
