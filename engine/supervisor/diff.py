@@ -21,6 +21,7 @@ from engine.common.layers import diff as layer_diff
 from engine.common.layers import extract
 from engine.common.layers.blob import Written
 from engine.common.layers.compression import Compression, detect, of_media_type
+from engine.common.layers.target import Target, Whiteouts, overlay_target
 from engine.common.system import heap
 from engine.common.threads import run_to_completion
 from engine.supervisor.blobs import BlobFiles, Follower
@@ -88,7 +89,7 @@ class Differ:
         finally:
             self._extracted.pop(key, None)
 
-    async def _apply(self, namespace: str, layer: Descriptor, target: extract.Target, *, sync: bool) -> Descriptor:
+    async def _apply(self, namespace: str, layer: Descriptor, target: Target, *, sync: bool) -> Descriptor:
         key = (namespace, layer.digest)
         ref = layer.annotations.get(ARRIVING, "")
         if ref:
@@ -147,7 +148,7 @@ class Differ:
         return counted
 
     async def _apply_arriving(
-        self, key: tuple[str, str], follower: Follower, media_type: str, target: extract.Target
+        self, key: tuple[str, str], follower: Follower, media_type: str, target: Target
     ) -> Descriptor:
         def work(cancelled: Callable[[], bool]) -> extract.Applied:
             try:
@@ -261,18 +262,18 @@ async def _commit(ingest: Ingest, written: Written, labels: Mapping[str, str]) -
         raise
 
 
-def _target(mounts: Sequence[Mount]) -> extract.Target:
+def _target(mounts: Sequence[Mount]) -> Target:
     """The directory to which writes through the mounts would go."""
     if len(mounts) != 1:
         raise invalid(f"a layer is applied to one mount, not to {len(mounts)}")
     mount = mounts[0]
     if mount.type == "overlay":
-        target = extract.overlay_target(mount.options)
+        target = overlay_target(mount.options)
         if target is not None:
             return target
     elif mount.type in ("bind", "rbind") or {"bind", "rbind"} & set(mount.options):
         if "ro" not in mount.options:
-            return extract.Target(mount.source, extract.Whiteouts.APPLY)
+            return Target(mount.source, Whiteouts.APPLY)
     else:
         raise not_implemented(f"applying a layer to a mount of type {mount.type}: not implemented")
     raise invalid("a layer can't be applied to a read-only mount")
@@ -283,13 +284,13 @@ def _upper_of(left: Sequence[Mount], right: Sequence[Mount]) -> str | None:
     ``left``."""
     if len(right) != 1 or right[0].type != "overlay" or len(left) != 1:
         return None
-    target = extract.overlay_target(right[0].options)
+    target = overlay_target(right[0].options)
     if target is None:
         return None
     below = left[0]
     if below.type == "bind" and target.lowers == (below.source,):
         return target.root
-    if below.type == "overlay" and extract.overlay_target(below.options) is None:
+    if below.type == "overlay" and overlay_target(below.options) is None:
         lowers = next((option[9:] for option in below.options if option.startswith("lowerdir=")), "")
         if tuple(lowers.split(":")) == target.lowers:
             return target.root

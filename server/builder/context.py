@@ -20,7 +20,8 @@ from typing import TypeVar
 from engine.common.errors import Kind, Reason, WharfError, invalid
 from engine.common.files.paths import open_inside
 from engine.common.layers.compression import Compression, detect
-from engine.common.layers.extract import Options, Target, apply
+from engine.common.layers.extract import apply
+from engine.common.layers.target import Options, Target
 from engine.common.system.run import run
 from engine.common.threads import run_in_thread, run_to_completion
 from engine.common.urls import parse_url

@@ -3,11 +3,12 @@
 import errno
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from engine.common.errors import Kind, WharfError, invalid
 from engine.common.layers import header as tar
 from engine.common.layers.header import Header
+from engine.common.layers.target import Options, Whiteouts
 from engine.common.layers.target_paths import TargetPaths, is_whiteout, set_opaque
 from engine.common.layers.tarread import TarReader
 from engine.common.system.fds import pwrite_all
@@ -44,33 +45,18 @@ def _clean(name: str, *, clamp: bool = False) -> str:
 class Extractor:
     """Extracts one archive into the thread's root."""
 
-    def __init__(
-        self,
-        *,
-        mark: bool,
-        delete: bool,
-        lowers: Sequence[int],
-        owner: tuple[int, int] | None,
-        map_owner: Callable[[int, int], tuple[int, int]] | None,
-        into: str,
-        no_overwrite_kind: bool,
-        follow_dir_links: bool,
-        map_name: Callable[[str], str | None] | None,
-        clamp: bool,
-    ) -> None:
-        self._mark = mark
-        self._delete = delete
-        self._owner = owner
-        self._map_owner = map_owner
-        self._base = into.strip("/")
-        self._paths = TargetPaths(mark=mark, lowers=lowers, base=self._base, no_overwrite_kind=no_overwrite_kind)
-        self._no_overwrite_kind = no_overwrite_kind
-        self._follow_dir_links = follow_dir_links
-        self._map_name = map_name
-        self._clamp = clamp
+    def __init__(self, whiteouts: Whiteouts, lowers: Sequence[int], options: Options) -> None:
+        """``lowers``: descriptors of the layers below an overlay's upper directory, the nearest first."""
+        self._mark = whiteouts is Whiteouts.OVERLAY
+        self._delete = whiteouts is Whiteouts.APPLY
+        self._options = options
+        self._base = options.into.strip("/")
+        self._paths = TargetPaths(
+            mark=self._mark, lowers=lowers, base=self._base, no_overwrite_kind=options.no_overwrite_kind
+        )
         # A directory's set-group-id bit or default ACL changes the owner and mode of files created in it; until one
         # occurs, owner 0:0 and the mode given at creation are exact. A target that is not a fresh layer may have both.
-        self._restate = not mark
+        self._restate = not self._mark
         # directories: set at the end, since creating files in them changes their times
         self._times: dict[str, tuple[int, int]] = {}
         self._made: set[str] = set()  # plain mode: paths that this archive created; its whiteouts don't remove them
@@ -94,21 +80,22 @@ class Extractor:
         return count
 
     def _one(self, entry: Header, reader: TarReader) -> None:
-        if self._map_name is not None:
-            mapped = self._map_name(entry.name)
+        options = self._options
+        if options.map_name is not None:
+            mapped = options.map_name(entry.name)
             if mapped is None:
                 return
             entry.name = mapped
-        name = _clean(entry.name, clamp=self._clamp)
+        name = _clean(entry.name, clamp=options.clamp)
         if _WHITEOUT in name and (self._mark or self._delete):
             base = name[name.rfind("/") + 1 :]
             if base.startswith(_WHITEOUT):
                 self._whiteout(name[: -len(base)].rstrip("/"), base)
                 return
-        if self._owner is not None:
-            entry.uid, entry.gid = self._owner
-        if self._map_owner is not None:
-            entry.uid, entry.gid = self._map_owner(entry.uid, entry.gid)
+        if options.owner is not None:
+            entry.uid, entry.gid = options.owner
+        if options.map_owner is not None:
+            entry.uid, entry.gid = options.map_owner(entry.uid, entry.gid)
         kind = entry.type
         if kind == tar.REGULAR:
             self._regular(name, entry, reader)
@@ -120,7 +107,7 @@ class Extractor:
         if kind == tar.SYMLINK:
             self._paths.make(name, lambda path: os.symlink(entry.linkname, path))
         elif kind == tar.HARDLINK:
-            self._hardlink(name, _clean(entry.linkname, clamp=self._clamp))
+            self._hardlink(name, _clean(entry.linkname, clamp=options.clamp))
             return
         elif kind in (tar.CHAR, tar.BLOCK, tar.FIFO):
             self._node(name, entry)
@@ -204,9 +191,9 @@ class Extractor:
                     else:
                         self._restated_mode(name, mode)
                     return
-                if self._follow_dir_links and stat.S_ISLNK(found.st_mode) and os.path.isdir(name):
+                if self._options.follow_dir_links and stat.S_ISLNK(found.st_mode) and os.path.isdir(name):
                     return
-                if self._no_overwrite_kind:
+                if self._options.no_overwrite_kind:
                     raise invalid(f"cannot overwrite non-directory {name!r} with directory") from None
                 was_white = self._mark and is_whiteout(found)
                 os.unlink(name)

@@ -11,14 +11,14 @@ import hashlib
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum
 
 from engine.common.errors import Kind, WharfError, internal
 from engine.common.layers.compression import Compression, Read, decompressed, of_media_type
 from engine.common.layers.entries import Extractor
 from engine.common.layers.streams import FileStream
+from engine.common.layers.target import Options, Target
 from engine.common.layers.tarread import TarReader
 from engine.common.system import linux
 
@@ -27,40 +27,6 @@ _CLONE_FS = 0x200
 _QUEUE = 8
 #: Bytes of a file between two calls of ``cancelled``.
 _ASKED = 16 << 20
-
-
-class Whiteouts(Enum):
-    """What happens to ``.wh.`` entries."""
-
-    OVERLAY = "overlay"  # they become overlayfs's marks: device 0/0 and the opaque attribute
-    APPLY = "apply"  # the named files are deleted: the target is a plain copy of the parent
-    KEEP = "keep"  # they are ordinary names: the archive is not a layer
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The directory that an archive is extracted to.
-
-    ``root`` is its path; with OVERLAY it is an upper directory and ``lowers`` are the layers below it, the nearest
-    first (directories that the archive doesn't contain get their attributes from there).
-    """
-
-    root: str
-    whiteouts: Whiteouts = Whiteouts.KEEP
-    lowers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How an archive that is not a layer is extracted."""
-
-    owner: tuple[int, int] | None = None  # the uid and gid of every file
-    map_owner: Callable[[int, int], tuple[int, int]] | None = None  # maps the archive's uid and gid to those on disk
-    into: str = "/"  # the directory inside the root that names are relative to (links in it are followed)
-    no_overwrite_kind: bool = False  # a file must not replace a directory, nor a directory a file (``docker cp``)
-    follow_dir_links: bool = False  # a directory entry whose name is a link to a directory keeps the link
-    map_name: Callable[[str], str | None] | None = None  # renames an entry, or skips it (None)
-    clamp: bool = False  # `../x` is `x` in the root, as in a chroot; otherwise it is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +53,6 @@ class Cancelled(WharfError):
 
     def __init__(self) -> None:
         super().__init__(Kind.CANCELLED, "context canceled")
-
-
-def overlay_target(options: Sequence[str]) -> Target | None:
-    """The target of an overlay mount's options; None if they have no upper directory (a view)."""
-    upper = ""
-    lowers: tuple[str, ...] = ()
-    for option in options:
-        key, _, value = option.partition("=")
-        if key == "upperdir":
-            upper = value
-        elif key == "lowerdir":
-            lowers = tuple(value.split(":"))
-    return Target(upper, Whiteouts.OVERLAY, lowers) if upper else None
 
 
 def apply(
@@ -203,20 +156,8 @@ def _run(job: _Job, target: Target, options: Options) -> None:
         os.chroot(target.root)
         os.chdir("/")
         os.umask(0)
-        extractor = Extractor(
-            mark=target.whiteouts is Whiteouts.OVERLAY,
-            delete=target.whiteouts is Whiteouts.APPLY,
-            lowers=lowers,
-            owner=options.owner,
-            map_owner=options.map_owner,
-            into=options.into,
-            no_overwrite_kind=options.no_overwrite_kind,
-            follow_dir_links=options.follow_dir_links,
-            map_name=options.map_name,
-            clamp=options.clamp,
-        )
         reader = TarReader(job.plain or _pieces(job))
-        job.entries = extractor.run(reader)
+        job.entries = Extractor(target.whiteouts, lowers, options).run(reader)
         reader.stream.drain()
     except WharfError as error:
         job.error = error

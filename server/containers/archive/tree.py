@@ -16,8 +16,9 @@ from engine.common.errors import WharfError, internal, invalid, not_found
 from engine.common.files import paths
 from engine.common.files.gomode import to_go
 from engine.common.ids import IdMaps
-from engine.common.layers.extract import Options, Target, apply
+from engine.common.layers.extract import apply
 from engine.common.layers.pack import Node, Packer, walk
+from engine.common.layers.target import Options, Target
 from engine.common.layers.tarwrite import TarWriter
 from engine.common.system import linux
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from engine.common.layers.compression import Compression, detect
-from engine.common.layers.extract import Options, Target, apply, apply_file
+from engine.common.layers.extract import apply, apply_file
+from engine.common.layers.target import Options, Target
 
 Build = Callable[[tarfile.TarFile], None]
 

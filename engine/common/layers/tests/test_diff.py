@@ -14,9 +14,10 @@ from engine.common.layers import header as tar
 from engine.common.layers.blob import Written
 from engine.common.layers.compression import Compression
 from engine.common.layers.diff import ChangeKind, changes, write_changes, write_upper
-from engine.common.layers.extract import Target, Whiteouts, apply
+from engine.common.layers.extract import apply
 from engine.common.layers.header import Header
 from engine.common.layers.pack import pack_tree
+from engine.common.layers.target import Target, Whiteouts
 from engine.common.layers.tarwrite import TarWriter
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="overlay mounts need root")]

@@ -12,8 +12,9 @@ import pytest
 
 from engine.common.errors import Kind, WharfError
 from engine.common.layers.compression import Compression, compressor
-from engine.common.layers.extract import Options, Target, apply, apply_file
+from engine.common.layers.extract import apply, apply_file
 from engine.common.layers.header import Header
+from engine.common.layers.target import Options, Target
 from engine.common.layers.tarwrite import TarWriter
 from engine.common.layers.tests.archives import Extract, archive, entry, files
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine.common.errors import Kind, WharfError
-from engine.common.layers.extract import Target
 from engine.common.layers.header import Header
+from engine.common.layers.target import Target
 from engine.common.layers.tarwrite import encode
 from engine.common.layers.tests.archives import Build, Extract, archive, entry, files
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.common.errors import WharfError
-from engine.common.layers.extract import Target, Whiteouts
+from engine.common.layers.target import Target, Whiteouts
 from engine.common.layers.tests.archives import Extract, archive, entry, files
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="chroot and mknod need root")]

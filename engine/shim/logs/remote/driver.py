@@ -86,8 +86,7 @@ def open_remote(driver: str, options: Mapping[str, str], cache: LogDriver, loop:
 
     Blocks until the server answers, as dockerd's start does.
 
-    :raises ValueError: malformed options.
-    :raises OSError: the server can't be reached.
+    :raises ValueError: malformed options, or dockerd's sentence about a server that can't be reached.
     """
     parsed = json.loads(options.get("remote") or "{}")
     if not isinstance(parsed, dict):
