@@ -13,7 +13,7 @@ import pytest
 
 from compat_tests.support import daemons, engines, patience
 from compat_tests.support.engines import Dockerd, Engine
-from compat_tests.support.traces import links, until
+from compat_tests.support.host.traces import links, until
 
 PREDEFINED = {"bridge", "host", "none"}
 FORWARDING = [Path("/proc/sys/net/ipv4/ip_forward"), Path("/proc/sys/net/ipv6/conf/all/forwarding")]

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from compat_tests.support.traces import PREFIX
+from compat_tests.support.host.traces import PREFIX
 
 _SIZE = 40 << 30  # bytes, sparse
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from compat_tests.bench.measure import Row, at_most
 from compat_tests.support.engines import Engine
-from compat_tests.support.traces import processes, until
+from compat_tests.support.host.traces import processes, until
 
 HEALTH = ("--health-cmd", "true", "--health-interval", "5s")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from compat_tests.bench.measure import Row, at_most, clock, in_turn, within
 from compat_tests.support import images
 from compat_tests.support.engines import Dockerd, Engine
-from compat_tests.support.registry import Registry, registry
+from compat_tests.support.servers.registry import Registry, registry
 
 MB = 1_000_000
 AIM = at_most(0.6)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from compat_tests.bench.measure import Row, at_most, within
 from compat_tests.support.engines import Engine
-from compat_tests.support.traces import processes, until
+from compat_tests.support.host.traces import processes, until
 
 CONTAINERS = 20
 

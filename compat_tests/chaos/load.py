@@ -11,7 +11,7 @@ from compat_tests.chaos.journal import Journal, Operation, Unexpected
 from compat_tests.support.api import dial
 from compat_tests.support.engines import Wharf
 from compat_tests.support.images import busybox_layer, docker_archive, layer
-from compat_tests.support.registry import Registry
+from compat_tests.support.servers.registry import Registry
 
 LABEL = "chaos-load"
 TIMEOUT = 120.0  # seconds for one command; a later answer is a failure

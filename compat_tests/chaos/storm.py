@@ -14,8 +14,8 @@ from compat_tests.chaos.load import Load
 from compat_tests.chaos.residents import Residents
 from compat_tests.endurance.crash import footprint
 from compat_tests.support.engines import Wharf
-from compat_tests.support.registry import registry
-from compat_tests.support.traces import until
+from compat_tests.support.host.traces import until
+from compat_tests.support.servers.registry import registry
 
 #: Log lines of daemons that no kill explains.
 BAD = re.compile(

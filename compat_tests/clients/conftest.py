@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.registry import Registry, registry
+from compat_tests.support.servers.registry import Registry, registry
 from compat_tests.support.transfers import new_images_removed
 
 

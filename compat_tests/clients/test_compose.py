@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from compat_tests.support.engines import Completed, Engine
-from compat_tests.support.ports import free_ports
-from compat_tests.support.traces import until
+from compat_tests.support.host.ports import free_ports
+from compat_tests.support.host.traces import until
 
 pytestmark = pytest.mark.root
 

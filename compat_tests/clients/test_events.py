@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from compat_tests.support.engines import Dockerd, Engine
+from compat_tests.support.host.traces import until
 from compat_tests.support.images import layer
-from compat_tests.support.traces import until
 
 pytestmark = pytest.mark.root
 

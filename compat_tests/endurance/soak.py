@@ -24,7 +24,7 @@ from typing import Any
 from compat_tests.support import engines
 from compat_tests.support.api import dial
 from compat_tests.support.engines import Engine
-from compat_tests.support.traces import cgroups_named, links, mounts_under, processes, until
+from compat_tests.support.host.traces import cgroups_named, links, mounts_under, processes, until
 
 CLIENTS = 4
 SHOWN = f"{'lives':>7} {'process':<16} {'n':>3} {'RSS MiB':>8} {'fds':>5} {'threads':>7} {'zombies':>7}"

@@ -19,7 +19,7 @@ from pathlib import Path
 from compat_tests.support import disk, engines
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import busybox_layer, docker_archive, layer
-from compat_tests.support.registry import Registry, registry
+from compat_tests.support.servers.registry import Registry, registry
 from compat_tests.support.transfers import fresh
 
 RUN = ("run", "--rm", "--network", "none")

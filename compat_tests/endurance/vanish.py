@@ -25,10 +25,10 @@ from pathlib import Path
 
 from compat_tests.support import disk, engines
 from compat_tests.support.engines import Wharf
-from compat_tests.support.gate import Cut, Gate, Hold, Reply, Seen
+from compat_tests.support.host.traces import until
 from compat_tests.support.images import busybox_layer, docker_archive, layer
-from compat_tests.support.registry import Registry, registry
-from compat_tests.support.traces import until
+from compat_tests.support.servers.registry import Registry, registry
+from compat_tests.support.servers.registry_proxy import Cut, Gate, Hold, Reply, Seen
 from compat_tests.support.transfers import OCI, manifest, put, put_blob
 
 #: Seconds within which the engine must answer under this load.

@@ -11,7 +11,7 @@ import pytest
 
 from compat_tests.endurance.crash import NAME, OPERATIONS, Sweep, one, sweeping
 from compat_tests.support.engines import Engine
-from compat_tests.support.traces import start_time, until
+from compat_tests.support.host.traces import start_time, until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 

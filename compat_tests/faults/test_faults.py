@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from compat_tests.support.engines import Engine
+from compat_tests.support.host.traces import until
 from compat_tests.support.streams import container, frames, hijack, joined
-from compat_tests.support.traces import until
 
 pytestmark = pytest.mark.root
 

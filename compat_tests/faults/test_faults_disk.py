@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from compat_tests.support.engines import Engine
+from compat_tests.support.host.traces import until
 from compat_tests.support.streams import container, hijack, joined
-from compat_tests.support.traces import until
 
 pytestmark = pytest.mark.root
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.traces import until
+from compat_tests.support.host.traces import until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.traces import Process, until
+from compat_tests.support.host.traces import Process, until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 

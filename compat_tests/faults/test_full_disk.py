@@ -14,7 +14,7 @@ import pytest
 
 from compat_tests.support import engines
 from compat_tests.support.engines import Wharf
-from compat_tests.support.traces import until
+from compat_tests.support.host.traces import until
 
 pytestmark = pytest.mark.root
 

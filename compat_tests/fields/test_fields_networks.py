@@ -12,7 +12,7 @@ import pytest
 from compat_tests.fields.matrix import honours
 from compat_tests.support.containers import output, running
 from compat_tests.support.engines import Dockerd, Engine
-from compat_tests.support.traces import until
+from compat_tests.support.host.traces import until
 
 pytestmark = pytest.mark.root
 

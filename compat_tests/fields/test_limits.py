@@ -26,8 +26,8 @@ from compat_tests.support.containers import (
     spec_of,
 )
 from compat_tests.support.engines import Engine
-from compat_tests.support.resources import systemd_cgroups
-from compat_tests.support.traces import cgroups_named, until
+from compat_tests.support.host.resources import systemd_cgroups
+from compat_tests.support.host.traces import cgroups_named, until
 
 pytestmark = pytest.mark.root
 

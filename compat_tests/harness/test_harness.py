@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.support import images, resources
-from compat_tests.support.traces import CGROUPS, MARK, PREFIX, Footprint, links, mounts_under, processes
+from compat_tests.support import images
+from compat_tests.support.host import resources
+from compat_tests.support.host.traces import CGROUPS, MARK, PREFIX, Footprint, links, mounts_under, processes
 
 pytestmark = pytest.mark.root
 

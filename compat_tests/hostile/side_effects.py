@@ -14,8 +14,8 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from compat_tests.support.engines import Engine
+from compat_tests.support.host.traces import processes
 from compat_tests.support.patience import FACTOR
-from compat_tests.support.traces import processes
 
 MIB = 1 << 20
 PING = 10.0 * FACTOR  # seconds that a ping may take: a blocked event loop takes longer than any of these

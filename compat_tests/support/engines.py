@@ -17,12 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from compat_tests.support import resources
 from compat_tests.support.api import Api
 from compat_tests.support.daemons import START, STOP, Daemon, forget
 from compat_tests.support.daemons import Completed as Completed
+from compat_tests.support.host import resources
+from compat_tests.support.host.traces import Process, until
 from compat_tests.support.images import busybox_archive
-from compat_tests.support.traces import Process, until
 
 if TYPE_CHECKING:
     import docker

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 from compat_tests.support.api import Answer
 from compat_tests.support.engines import Engine, Wharf
-from compat_tests.support.gate import Gate, Rule
 from compat_tests.support.images import config, descriptor, layer, oci_archive
-from compat_tests.support.registry import Registry
+from compat_tests.support.servers.registry import Registry
+from compat_tests.support.servers.registry_proxy import Gate, Rule
 
 OCI = "application/vnd.oci.image"
 CERTS = Path("/etc/docker/certs.d")

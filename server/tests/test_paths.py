@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.support.exchanging import exchanging
+from compat_tests.support.host.exchanging import exchanging
 from engine.common.errors import Kind, WharfError
 from engine.common.files import paths
 from engine.common.files.copyup import copy_up

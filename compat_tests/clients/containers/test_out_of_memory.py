@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from compat_tests.support.engines import Engine
+from compat_tests.support.host.traces import until
 from compat_tests.support.streams import container
-from compat_tests.support.traces import until
 
 pytestmark = [pytest.mark.root, pytest.mark.core]
 

@@ -18,7 +18,7 @@ import pytest
 from compat_tests.fields.matrix import honours
 from compat_tests.support import images
 from compat_tests.support.engines import Engine
-from compat_tests.support.traces import cgroups_named, start_time, until
+from compat_tests.support.host.traces import cgroups_named, start_time, until
 
 pytestmark = pytest.mark.root
 

@@ -8,7 +8,7 @@ import pytest
 
 from compat_tests.fields.matrix import honours
 from compat_tests.support.engines import Engine
-from compat_tests.support.traces import until
+from compat_tests.support.host.traces import until
 
 pytestmark = [pytest.mark.root, pytest.mark.core]
 

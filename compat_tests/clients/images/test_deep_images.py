@@ -12,8 +12,8 @@ import pytest
 
 from compat_tests.clients.builder.builds import Case, by_buildx, classic
 from compat_tests.support.engines import Engine, wharf
+from compat_tests.support.host.subids import USER, subordinate_ids
 from compat_tests.support.images import busybox_layer, docker_archive, layer
-from compat_tests.support.subids import USER, subordinate_ids
 
 pytestmark = pytest.mark.root
 

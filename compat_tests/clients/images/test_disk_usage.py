@@ -18,10 +18,10 @@ from compat_tests.support import engines
 from compat_tests.support.accounts import on_disk, reported_sizes
 from compat_tests.support.disk import as_it_is, back_to, files
 from compat_tests.support.engines import Engine
-from compat_tests.support.gate import Hold
+from compat_tests.support.host.traces import until
 from compat_tests.support.images import busybox_layer, config, descriptor, docker_archive, layer, oci_archive
-from compat_tests.support.registry import Registry
-from compat_tests.support.traces import until
+from compat_tests.support.servers.registry import Registry
+from compat_tests.support.servers.registry_proxy import Hold
 from compat_tests.support.transfers import OCI, fresh, gated, ingested
 
 pytestmark = pytest.mark.root

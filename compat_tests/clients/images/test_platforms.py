@@ -15,9 +15,9 @@ import pytest
 
 from compat_tests.support.api import Api
 from compat_tests.support.engines import Engine
+from compat_tests.support.host.traces import until
 from compat_tests.support.images import busybox_layer, config, descriptor, layer
-from compat_tests.support.registry import Registry
-from compat_tests.support.traces import until
+from compat_tests.support.servers.registry import Registry
 from compat_tests.support.transfers import OCI, ask, content, digest, stream
 
 pytestmark = pytest.mark.root

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.traces import ip_json, nft, until
+from compat_tests.support.host.traces import ip_json, nft, until
 
 pytestmark = pytest.mark.root
 

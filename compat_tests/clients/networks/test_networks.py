@@ -13,7 +13,7 @@ import docker.types
 import pytest
 
 from compat_tests.clients.networks.stage import Stage
-from compat_tests.support.traces import links, until
+from compat_tests.support.host.traces import links, until
 
 pytestmark = pytest.mark.root
 

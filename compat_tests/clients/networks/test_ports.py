@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from compat_tests.support.engines import Completed, Engine
-from compat_tests.support.ports import free_ports, udp_ask, udp_echo
-from compat_tests.support.traces import nft, until
+from compat_tests.support.host.ports import free_ports, udp_ask, udp_echo
+from compat_tests.support.host.traces import nft, until
 
 pytestmark = pytest.mark.root
 

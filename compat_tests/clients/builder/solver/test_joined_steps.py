@@ -1,0 +1,207 @@
+"""Builds that join the same running step: each shows the step's output from the beginning, and its own lines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from compat_tests.clients.builder.buildkit.test_buildx import _pids, context, remove_new_images
+from compat_tests.clients.builder.builds import Case, classic
+from compat_tests.support.engines import Engine
+from compat_tests.support.host.traces import until
+
+__all__ = ["remove_new_images"]
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(not os.path.exists("/usr/libexec/docker/cli-plugins/docker-buildx"), reason="needs buildx"),
+]
+
+UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class Step:
+    """A step that prints a random id, waits until :meth:`end`, prints again and fails."""
+
+    def __init__(self) -> None:
+        self.marker = str(10**8 + uuid.uuid4().int % 10**8)
+        self.line = f"RUN cat /proc/sys/kernel/random/uuid; sleep {self.marker}; echo at the e''nd; exit 7"
+
+    def end(self) -> None:
+        for pid in _pids("sleep", self.marker):
+            os.kill(pid, signal.SIGKILL)
+
+
+class Client:
+    """A build by the CLI, with its output so far."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process, self.text = process, ""
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as shown:
+            for line in shown:
+                self.text += line.decode()
+
+    def shows(self, text: str) -> bool:
+        return until(lambda: text in self.text, seconds=60)
+
+    @property
+    def id(self) -> str:
+        """Return the random id, which is shown while the step runs."""
+        assert until(lambda: UUID.search(self.text) is not None, seconds=60), self.text
+        found = UUID.search(self.text)
+        assert found is not None
+        return found[0]
+
+    def whole(self) -> str:
+        """Return the complete output after the build's end."""
+        self.process.wait(60)
+        self._reader.join()
+        return self.text
+
+    def kill(self) -> None:
+        for pid in [*_pids("docker-buildx", str(self.process.args[-1])), self.process.pid]:  # type: ignore[index]
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def step() -> Iterator[Step]:
+    made = Step()
+    yield made
+    made.end()
+
+
+def start(engine: Engine, *args: str, cwd: Path | None = None) -> Client:
+    return Client(engine.popen(*args, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, cwd=cwd))
+
+
+def test_a_build_that_joins_a_running_step(engine: Engine, tmp_path: Path, step: Step) -> None:
+    one = context(tmp_path / "one", {"Dockerfile": f"FROM busybox\n{step.line}\n"})
+    two = context(tmp_path / "two", {"Dockerfile": f"FROM busybox\n# a comment\n\n{step.line}\n"})
+    first = start(engine, "buildx", "build", "--progress=plain", str(one))
+    try:
+        id = first.id
+        second = start(engine, "buildx", "build", "--progress=plain", str(two))
+        assert second.id == id, "the step ran twice"
+    finally:
+        step.end()
+    for client, line in ((first, 2), (second, 4)):
+        shown = client.whole()
+        assert client.process.returncode == 1
+        # Once as output, once in the excerpt.
+        assert shown.count(id) == shown.count("at the end") == 2, shown
+        assert f"Dockerfile:{line}\n" in shown
+        assert f"{line:4} | >>> RUN cat" in shown
+        assert shown.count("ERROR: process") == 1
+    times = [re.findall(r"^#\d+ (\d+\.\d+) at the end$", client.text, re.MULTILINE) for client in (first, second)]
+    assert times[0] == times[1], "the times of the second are not those of the step"
+
+
+def test_the_first_client_leaves(engine: Engine, tmp_path: Path, step: Step) -> None:
+    one = context(tmp_path / "one", {"Dockerfile": f"FROM busybox\n{step.line}\n"})
+    two = context(tmp_path / "two", {"Dockerfile": f"FROM busybox\n{step.line}\n"})
+    first = start(engine, "buildx", "build", "--progress=plain", str(one))
+    try:
+        id = first.id
+        second = start(engine, "buildx", "build", "--progress=plain", str(two))
+        assert second.id == id
+        first.kill()
+        first.whole()
+    finally:
+        step.end()
+    assert "at the end" in second.whole()
+
+
+def test_the_files_of_the_first_client_stay_as_they_are(engine: Engine, tmp_path: Path, step: Step) -> None:
+    """A joined step uses the context of the build that started it, which may end before the step."""
+    line = f"RUN --mount=type=bind,target=/c cat /proc/sys/kernel/random/uuid; sleep {step.marker}; cat /c/f; exit 7"
+    files = {"Dockerfile": f"FROM busybox\n{line}\n", "f": "old content\n"}
+    one, two = context(tmp_path / "one", files), context(tmp_path / "two", files)
+    other = context(tmp_path / "three", {"Dockerfile": "FROM scratch\nCOPY f /\n"}) / "Dockerfile"
+    first = start(engine, "buildx", "build", "--progress=plain", str(one))
+    try:
+        id = first.id
+        second = start(engine, "buildx", "build", "--progress=plain", str(two))
+        assert second.id == id, "the step ran twice"
+        first.kill()
+        first.whole()
+        (one / "f").write_text("new content\n")
+        third = start(engine, "buildx", "build", "--progress=plain", "--file", str(other), str(one))
+        shown = third.whole()
+        assert third.process.returncode == 0, shown
+    finally:
+        step.end()
+    shown = second.whole()
+    assert "old content" in shown, shown
+    assert "new content" not in shown
+
+
+def test_targets_of_one_bake(engine: Engine, tmp_path: Path, step: Step) -> None:
+    stages = f"FROM busybox AS base\n{step.line}\nFROM base AS one\nENV A=1\nFROM base AS two\nENV A=2\n"
+    targets = 'target "one" {\n target = "one"\n}\ntarget "two" {\n target = "two"\n}\n'
+    context(
+        tmp_path,
+        {"Dockerfile": stages, "docker-bake.hcl": f'group "default" {{ targets = ["one", "two"] }}\n{targets}'},
+    )
+    client = start(engine, "buildx", "bake", "--progress=plain", cwd=tmp_path)
+    try:
+        assert until(lambda: len(UUID.findall(client.text)) == 2, seconds=60), client.text
+    finally:
+        step.end()
+    shown = client.whole()
+    assert len(set(UUID.findall(shown))) == 1
+    assert re.search(
+        r" > \[.*base 2/2\] RUN[^\n]*:\n\d+\.\d+ [0-9a-f-]{36}\n(.* Killed\n)?\d+\.\d+ at the end\n", shown
+    ), shown
+
+
+def test_a_classic_build_joins(engine: Engine, tmp_path: Path, step: Step) -> None:
+    root = context(tmp_path, {"Dockerfile": f"FROM busybox\n{step.line}\n"})
+    first = start(engine, "buildx", "build", "--progress=plain", str(root))
+    try:
+        id = first.id
+        second = Client(
+            subprocess.Popen(
+                ["docker", "build", str(root)],
+                env=engine.environment(DOCKER_BUILDKIT="0"),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        )
+        assert second.id == id
+    finally:
+        step.end()
+    first.whole()
+    shown = second.whole()
+    assert re.search(
+        rf" ---> Running in [0-9a-f]{{12}}\n{id}\n(.*\n)?.*at the end\nThe command .* non-zero code: 7\n", shown
+    ), shown
+
+
+def test_long_output_is_clipped_as_buildkit_does(engine: Engine, tmp_path: Path) -> None:
+    word = f"{0:055}6789"
+    line = f"RUN yes {word} | head -c 3000000; echo; echo the e''nd; echo err''or >&2; exit 3"
+    root = context(tmp_path, {"Dockerfile": f"FROM busybox\n{line}\n"})
+    shown = start(engine, "buildx", "build", "--progress=plain", str(root)).whole()
+    assert "[output clipped, log limit 200KiB/s reached]" in shown
+    assert " the end\n" in shown
+    assert " error\n" in shown
+    # The limit of one second, or of several on a slow machine, and the tail of 256 KiB.
+    assert shown.count("6789\n") < 45_000
+    case = Case(f"FROM busybox\n{line}\n")
+    assert classic(engine, case).text.count("6789\n") == 50_000

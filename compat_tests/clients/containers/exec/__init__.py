@@ -1,0 +1,1 @@
+"""`docker exec`: the process, its streams, and refusals."""

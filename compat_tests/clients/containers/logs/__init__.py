@@ -1,0 +1,1 @@
+"""`docker logs`, rotation, and the log drivers."""

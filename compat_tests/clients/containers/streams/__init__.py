@@ -1,0 +1,1 @@
+"""Attach and terminals: streams of a container's first process, also under load."""

@@ -1,0 +1,1 @@
+"""The daemon itself: sockets, TLS, configuration, memory, `userns-remap`, an engine in a container, `docker info`."""

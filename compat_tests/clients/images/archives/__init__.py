@@ -1,0 +1,1 @@
+"""Archives: load, save, import and commit."""

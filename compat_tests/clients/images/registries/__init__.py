@@ -1,0 +1,1 @@
+"""Pulls and pushes: registries, mirrors, authentication, progress, interruptions."""

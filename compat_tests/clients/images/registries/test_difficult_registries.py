@@ -1,0 +1,218 @@
+"""Difficult registries: behind proxies, without TLS, with client certificates, stalled, or with redirect loops."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gzip
+import ipaddress
+import json
+import os
+import signal
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from compat_tests.support import engines
+from compat_tests.support.engines import Wharf
+from compat_tests.support.host.traces import until
+from compat_tests.support.images import busybox_layer, oci_archive
+from compat_tests.support.servers.http_proxy import Proxy
+from compat_tests.support.servers.registry import Registry, registry
+from compat_tests.support.servers.registry_proxy import Hold, Reply, Rule, Seen
+from compat_tests.support.transfers import blobs_in, digest, fresh, gated, ingested, new_images_removed, trusted
+
+pytestmark = pytest.mark.root
+
+PLAIN, SECURE = "plain.wharf.test:5000", "secure.wharf.test"
+MIB = 1 << 20
+
+
+def configure(engine: Wharf, keys: Mapping[str, object]) -> None:
+    """Change settings that the daemon reloads."""
+    wanted: list[str] = [PLAIN]
+    if isinstance(given := keys.get("insecure-registries"), list):
+        wanted = given
+    document = {**keys, "insecure-registries": wanted}
+    (engine.resources.root / "daemon.json").write_text(json.dumps(document))
+    os.kill(engine.daemon.pid, signal.SIGHUP)
+
+    def known() -> bool:
+        found = engine.api.get("/info").json()["RegistryConfig"]
+        return {*found["IndexConfigs"], *found["InsecureRegistryCIDRs"]} >= {*wanted}
+
+    assert until(known)
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[Proxy]:
+    with Proxy({}) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def wild(proxy: Proxy) -> Iterator[Wharf]:
+    """An engine with the proxy in its environment and short timeouts."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        patch.setenv("HTTP_PROXY", f"http://{proxy.address}")
+        patch.setenv("HTTPS_PROXY", proxy.address)
+        patch.delenv("no_proxy", raising=False)
+        patch.setenv("NO_PROXY", "10.128.0.0/9")  # contains the bridges of the tests' engines
+        patch.setenv("WHARF_TIMEOUTS", "registry.answer=5")
+        engine = stack.enter_context(engines.wharf("wild", "--max-download-attempts", "2"))
+        engine.load_busybox()
+        configure(engine, {})
+        yield engine
+
+
+@pytest.fixture(autouse=True)
+def remove_new_images(wild: Wharf) -> Iterator[None]:
+    with new_images_removed(wild):
+        yield
+
+
+def there_and_back(engine: Wharf, name: str) -> None:
+    """Push and pull an image that no registry has."""
+    engine.docker("load", "-q", input=oci_archive("wild:1", fresh(1, 3 * MIB)))
+    engine.docker("tag", "wild:1", name)
+    assert "digest: sha256:" in engine.docker("push", name).stdout
+    engine.docker("rmi", name, "wild:1")
+    assert until(lambda: len(blobs_in(engine)) == 3)  # those of busybox
+    assert "Downloaded newer image" in engine.docker("pull", name).stdout
+    engine.docker("rmi", name)
+
+
+def test_through_a_proxy_of_the_environment(wild: Wharf, proxy: Proxy, plain: Registry) -> None:
+    with registry(tls=True, host=SECURE) as secure:
+        assert secure.ca is not None
+        port = secure.address.rpartition(":")[2]
+        proxy.hosts = {PLAIN: plain.address, secure.address: f"127.0.0.1:{port}"}
+        proxy.asked.clear()
+        there_and_back(wild, f"{PLAIN}/proxied:1")
+        with trusted(secure.address, {"ca.crt": secure.ca.read_bytes()}):
+            there_and_back(wild, secure.name("proxied:1"))
+        assert ("plain", PLAIN) in proxy.hosts_asked()
+        assert ("CONNECT", secure.address) in proxy.hosts_asked()
+        proxy.asked.clear()
+        wild.docker("pull", "-q", plain.name("proxied:1"))  # loopback is never proxied
+        assert not proxy.asked
+        # A host that the proxy can't reach is unreachable.
+        done = wild.docker("pull", "gone.wharf.test:5000/x", check=False)
+        assert done.status == 1
+        assert ("CONNECT", "gone.wharf.test:5000") in proxy.hosts_asked()
+
+
+def test_through_a_proxy_of_the_configuration(wild: Wharf, proxy: Proxy, plain: Registry) -> None:
+    config = wild.resources.root / "daemon.json"
+    with Proxy({PLAIN: plain.address}) as other:
+        url = f"http://ali:hidden@{other.address}"
+        proxies = {"http-proxy": url, "https-proxy": url, "no-proxy": "skipped.wharf.test,.direct.test"}
+        config.write_text(json.dumps({"proxies": proxies, "insecure-registries": [PLAIN]}))
+        try:
+            wild.restart()
+            proxy.asked.clear()
+            there_and_back(wild, f"{PLAIN}/configured:1")
+            assert ("plain", PLAIN) in other.hosts_asked()
+            assert not proxy.asked  # the file overrides the environment
+            expected = "Basic " + base64.b64encode(b"ali:hidden").decode()
+            assert {one.authorization for one in other.asked} == {expected}
+            other.asked.clear()
+            for host in ("skipped.wharf.test:5000", "a.direct.test"):
+                said = wild.docker("pull", f"{host}/x", check=False).stderr
+                assert f"dial tcp: lookup {host.partition(':')[0]}: no such host" in said
+            assert not other.asked
+            info = wild.api.get("/info").json()
+            assert info["HttpProxy"] == f"http://xxxxx:xxxxx@{other.address}"
+            assert info["NoProxy"] == proxies["no-proxy"]
+            assert "hidden" not in wild.docker("info").output
+            assert b"hidden" not in wild.daemon.log.read_bytes()
+        finally:
+            config.write_text("{}")
+            wild.restart()
+            configure(wild, {})
+
+
+def test_without_tls_beyond_loopback(wild: Wharf) -> None:
+    """A registry on the address of the engine's bridge, which is not a loopback address."""
+    address = wild.resources.bip.partition("/")[0]
+    network = str(ipaddress.ip_network(wild.resources.bip, strict=False))
+    with registry(listen=address, host=address) as found:
+        name = found.name("far:1")
+        wild.docker("tag", "busybox", name)
+        for given in (found.address, network):
+            configure(wild, {})
+            refused = wild.docker("push", name, check=False)
+            assert refused.status == 1
+            assert "server gave HTTP response to HTTPS client" in refused.output
+            configure(wild, {"insecure-registries": [given]})
+            wild.docker("push", "-q", name)
+            wild.docker("pull", "-q", name)
+        configure(wild, {})
+
+
+def test_certificates_of_clients(wild: Wharf) -> None:
+    with registry(tls=True, clients=True) as found:
+        assert found.ca is not None
+        assert found.client is not None
+        name = found.name("inside:1")
+        wild.docker("tag", "busybox", name)
+        files = {"ca.crt": found.ca.read_bytes()}
+        with trusted(found.address, files) as folder:
+            assert "certificate" in wild.docker("push", name, check=False).stderr
+            (folder / "client.cert").write_bytes(found.client[0].read_bytes())
+            missing = wild.docker("push", name, check=False).stderr
+            assert "missing key client.key for client certificate client.cert" in missing
+            (folder / "client.key").write_bytes(found.client[1].read_bytes())
+            wild.docker("push", "-q", name)
+            wild.docker("pull", "-q", name)
+            (folder / "client.cert").unlink()
+            assert (
+                "missing client certificate client.cert for key client.key"
+                in wild.docker("pull", name, check=False).stderr
+            )
+
+
+def test_registry_failures(wild: Wharf, plain: Registry) -> None:
+    """A clear error, the store unchanged, and the next pull works."""
+    layers = [busybox_layer(), *fresh(1, 2 * MIB)]
+    blob = digest(gzip.compress(layers[1], mtime=0))
+    with gated(plain, "bad", layers, lambda seen: None) as (gate, _):
+        name = f"{gate.address}/bad:1"
+        before = blobs_in(wild)
+        dead = 'Bearer realm="http://127.0.0.1:1/token",service="s"'
+
+        def blobs(reply: Reply) -> Rule:
+            return lambda seen: reply if seen.method == "GET" and blob in seen.path else None
+
+        def manifests(reply: Reply) -> Rule:
+            return lambda seen: reply if "/manifests/" in seen.path else None
+
+        def loops(seen: Seen) -> Reply | None:
+            return Reply(307, b"", {"Location": seen.path}) if blob in seen.path else None
+
+        cases: list[tuple[Rule, str]] = [
+            (loops, "stopped after 10 redirects"),
+            (blobs(Reply(307, b"", {"Location": "ftp://elsewhere/blob"})), "a redirect without a location"),
+            (manifests(Reply(401, b"", {"WWW-Authenticate": dead})), "127.0.0.1:1"),
+            (manifests(Reply(503, b"<html>down</html>")), "503 Service Unavailable"),
+            (manifests(Reply(429, b"", {"Retry-After": "1"})), "429 Too Many Requests"),
+            (blobs(Reply(500)), "500 Internal Server Error"),
+            (blobs(Reply(200, b"")), "unexpected EOF"),
+        ]
+        for rule, sentence in cases:
+            gate.rule = rule
+            done = wild.docker("pull", name, check=False)
+            assert done.status == 1, sentence
+            assert sentence in done.stderr, (sentence, done.stderr)
+            assert wild.api.get(f"/images/{name}/json").status == 404
+        # blobs of earlier tests may be collected meanwhile
+        assert until(lambda: blobs_in(wild) <= before), blobs_in(wild) - before
+        # A stalled registry is given up after its deadline, and the next attempt resumes.
+        hold = Hold(MIB)
+        gate.rule = lambda seen: hold if seen.method == "GET" and blob in seen.path and not seen.offset else None
+        gate.seen.clear()
+        wild.docker("pull", "-q", name)
+        assert [seen.offset for seen in gate.asked("GET", blob)] == [0, MIB]
+        hold.go.set()
+        # Other layers, whose downloads were cancelled, resumed too: no partial data is left.
+        assert ingested(wild) == 0

@@ -1,0 +1,1 @@
+"""Costly Dockerfiles, and concurrent builds on the same cache mounts."""

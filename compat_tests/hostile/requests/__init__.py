@@ -1,0 +1,1 @@
+"""Invalid, extreme and costly requests: an answer to each, no 5xx, bounded memory."""
