@@ -13,7 +13,9 @@ import pytest
 
 from compat_tests.support import daemons, engines, patience
 from compat_tests.support.engines import Dockerd, Engine
-from compat_tests.support.host.traces import links, until
+from compat_tests.support.host.traces import links
+from compat_tests.support.polling import until
+from compat_tests.support.transfers import new_images_removed
 
 PREDEFINED = {"bridge", "host", "none"}
 FORWARDING = [Path("/proc/sys/net/ipv4/ip_forward"), Path("/proc/sys/net/ipv6/conf/all/forwarding")]
@@ -138,6 +140,16 @@ def oracle() -> Iterator[Dockerd]:
     with engines.dockerd("oracle") as engine:
         engine.load_busybox()
         yield engine
+
+
+@pytest.fixture
+def remove_new_images(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Remove the images that a test adds to its engine."""
+    with contextlib.ExitStack() as stack:
+        for name in ("engine", "own_engine"):
+            if name in request.fixturenames:
+                stack.enter_context(new_images_removed(request.getfixturevalue(name)))
+        yield
 
 
 @pytest.fixture(autouse=True)

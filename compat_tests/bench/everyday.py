@@ -11,7 +11,8 @@ from pathlib import Path
 
 from compat_tests.bench.measure import Row, at_most
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import processes, until
+from compat_tests.support.host.processes import marked_processes
+from compat_tests.support.polling import until
 
 HEALTH = ("--health-cmd", "true", "--health-interval", "5s")
 
@@ -47,7 +48,7 @@ def health(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 def used(engine: Engine) -> float:
     """Return the processor seconds of the engine's processes and of their waited-for children."""
     ticks = 0
-    for process in processes(engine.resources.footprint.mark):
+    for process in marked_processes(engine.resources.footprint.mark):
         try:
             fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:

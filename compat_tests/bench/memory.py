@@ -8,7 +8,8 @@ from pathlib import Path
 
 from compat_tests.bench.measure import Row, at_most, within
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import processes, until
+from compat_tests.support.host.processes import marked_processes
+from compat_tests.support.polling import until
 
 CONTAINERS = 20
 
@@ -58,7 +59,7 @@ def settled(engine: Engine) -> float:
 def memory(engine: Engine) -> float:
     """MiB: the PSS of every process of the engine, without the containers' own processes."""
     total = 0
-    for process in processes(engine.resources.footprint.mark):
+    for process in marked_processes(engine.resources.footprint.mark):
         try:
             text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
         except OSError:

@@ -12,7 +12,7 @@ from compat_tests.bench.images import Subject, laid_out, registry_of, remove
 from compat_tests.bench.measure import Row, within
 from compat_tests.bench.memory import memory, settled
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import sampled
+from compat_tests.support.polling import sampled
 
 MIB = 1 << 20
 VERBS = ("load", "save", "pull", "`docker cp` in", "`docker cp` out")

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from compat_tests.chaos.journal import Fault, Journal
 from compat_tests.support.engines import Wharf
-from compat_tests.support.host.traces import Process, listeners, start_time, until
+from compat_tests.support.host.processes import Process, listeners, start_time
+from compat_tests.support.polling import until
 
 SUPERVISOR, SHIM, ZYGOTE = "wharf-supervis", "wharf-shim", "wharf-zygote"
 PAUSE = (0.5, 5.0)  # seconds between a recovery and the next fault

@@ -12,7 +12,7 @@ from typing import Any
 from compat_tests.chaos.journal import Journal, Unexpected
 from compat_tests.chaos.load import reachable
 from compat_tests.support.engines import Wharf
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 
 NETWORK = "chaos-net"
 COUNT = "echo start; i=0; while :; do echo $i; i=$((i+1)); sleep 0.1; done"

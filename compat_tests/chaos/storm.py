@@ -14,7 +14,7 @@ from compat_tests.chaos.load import Load
 from compat_tests.chaos.residents import Residents
 from compat_tests.endurance.crash import footprint
 from compat_tests.support.engines import Wharf
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 from compat_tests.support.servers.registry import registry
 
 #: Log lines of daemons that no kill explains.

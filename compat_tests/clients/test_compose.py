@@ -12,9 +12,7 @@ import pytest
 
 from compat_tests.support.engines import Completed, Engine
 from compat_tests.support.host.ports import free_ports
-from compat_tests.support.host.traces import until
-
-pytestmark = pytest.mark.root
+from compat_tests.support.polling import until
 
 DOCKERFILE = """\
 FROM busybox

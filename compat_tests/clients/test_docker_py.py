@@ -19,10 +19,10 @@ from docker.types import IPAMConfig, IPAMPool, Mount, Ulimit
 
 from compat_tests.support import images
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 
 # docker-py leaves its stream sockets to the garbage collector; ignore its warnings here.
-pytestmark = [pytest.mark.root, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture

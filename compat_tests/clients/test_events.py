@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from compat_tests.support.engines import Dockerd, Engine
-from compat_tests.support.host.traces import until
 from compat_tests.support.images import layer
-
-pytestmark = pytest.mark.root
+from compat_tests.support.polling import until
 
 Event = dict[str, Any]
 

@@ -18,8 +18,6 @@ from compat_tests.fields.matrix import honours
 from compat_tests.support.api import Api
 from compat_tests.support.engines import Dockerd, Engine
 
-pytestmark = pytest.mark.root
-
 #: The versions of Debian's dockerd, and the newest.
 VERSIONS = ("1.24", "1.41", "1.44", "1.45")
 NEWEST = "1.51"

@@ -13,8 +13,6 @@ import pytest
 from compat_tests.support import images
 from compat_tests.support.engines import Dockerd, Engine
 
-pytestmark = pytest.mark.root
-
 TEXT = "<a>&b\u2028\u2029é"
 JSON = {"Content-Type": "application/json"}
 TAR = {"Content-Type": "application/x-tar"}

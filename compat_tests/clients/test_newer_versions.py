@@ -12,8 +12,6 @@ import pytest
 from compat_tests.support.api import Api
 from compat_tests.support.engines import Engine
 
-pytestmark = pytest.mark.root
-
 VERSIONS = [f"1.{minor}" for minor in range(45, 52)]
 DESCRIPTOR = ("digest", "mediaType", "size")
 OF_CONTAINERS = (

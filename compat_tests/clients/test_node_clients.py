@@ -15,8 +15,6 @@ import pytest
 
 from compat_tests.support.engines import Engine
 
-pytestmark = pytest.mark.root
-
 # Kept between runs: the packages themselves are not tested.
 FOLDER = Path("/var/cache/wharf/node-clients")
 WANTED = "dockerode@3"

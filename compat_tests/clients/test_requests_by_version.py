@@ -10,8 +10,6 @@ from compat_tests.clients.test_inspect_list import VERSIONS, differences, expect
 from compat_tests.support.api import Api
 from compat_tests.support.engines import Dockerd, Engine
 
-pytestmark = pytest.mark.root
-
 HOSTS: dict[str, dict[str, Any] | None] = {
     "absent": None,
     "empty": {

@@ -13,11 +13,9 @@ import pytest
 
 from compat_tests.fields.matrix import honours
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
 from compat_tests.support.images import busybox_layer, docker_archive, layer
+from compat_tests.support.polling import until
 from compat_tests.support.servers.plugins import VolumePlugin
-
-pytestmark = pytest.mark.root
 
 RUN = ("run", "--rm", "--network", "none")
 

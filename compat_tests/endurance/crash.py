@@ -23,7 +23,8 @@ from typing import Any
 from compat_tests.endurance.dying import DIE, DIED, PASSED, STEPS, locked
 from compat_tests.support import engines
 from compat_tests.support.engines import Engine, Wharf
-from compat_tests.support.host.traces import cgroups_named, links, mounts_under, nft, until
+from compat_tests.support.host.traces import cgroups_named, links, mounts_under, nft
+from compat_tests.support.polling import until
 
 NAME = "crash"
 NETWORK = "crash-net"

@@ -24,7 +24,9 @@ from typing import Any
 from compat_tests.support import engines
 from compat_tests.support.api import dial
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import cgroups_named, links, mounts_under, processes, until
+from compat_tests.support.host.processes import marked_processes, open_descriptors, resident_memory, status_value
+from compat_tests.support.host.traces import cgroups_named, links, mounts_under
+from compat_tests.support.polling import until
 
 CLIENTS = 4
 SHOWN = f"{'lives':>7} {'process':<16} {'n':>3} {'RSS MiB':>8} {'fds':>5} {'threads':>7} {'zombies':>7}"
@@ -167,21 +169,24 @@ def left(client: Any, engine: Engine) -> None:
 def settle(engine: Engine) -> None:
     """Remove the build cache, and wait until no shim of a container is left."""
     engine.api.post("/build/prune", all=1)
-    until(lambda: not any("shim" in process.comm for process in processes(engine.resources.footprint.mark)), seconds=60)
+    until(
+        lambda: not any("shim" in process.comm for process in marked_processes(engine.resources.footprint.mark)),
+        seconds=60,
+    )
 
 
 def look(engine: Engine, lives: int) -> list[str]:
     """Return one line for the processes of each name, and one for their resources on the host."""
     kinds: dict[str, list[int]] = {}
-    for process in processes(engine.resources.footprint.mark):
+    for process in marked_processes(engine.resources.footprint.mark):
         kinds.setdefault(process.comm, []).append(process.pid)
     lines = []
     for comm, pids in sorted(kinds.items()):
-        resident = sum(_status(pid, "VmRSS:") for pid in pids) / 1024
-        threads = sum(_status(pid, "Threads:") for pid in pids)
-        descriptors = sum(descriptors(pid) for pid in pids)
+        memory = sum(resident_memory(pid) for pid in pids) / (1 << 20)
+        threads = sum(status_value(pid, "Threads:") for pid in pids)
+        descriptors = sum(open_descriptors(pid) for pid in pids)
         zombies = sum(_zombies(pid) for pid in pids)
-        numbers = f"{len(pids):>3} {resident:>8.1f} {descriptors:>5} {threads:>7} {zombies:>7}"
+        numbers = f"{len(pids):>3} {memory:>8.1f} {descriptors:>5} {threads:>7} {zombies:>7}"
         lines.append(f"{lives:>7} {comm:<16} {numbers}")
     resources = engine.resources
     held = f"{len(mounts_under(resources.root))} mounts, {len(links())} links of the host, "
@@ -189,33 +194,11 @@ def look(engine: Engine, lives: int) -> list[str]:
     return [*lines, f"{lives:>7} {held}{len(cgroups_named(resources.cgroup))} cgroups, {files} files in the data root"]
 
 
-def _status(pid: int, key: str) -> int:
-    """Return a number of ``/proc/<pid>/status``; 0 for an exited process."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith(key)), 0)
-
-
-def resident(pid: int) -> int:
-    """Return the resident memory in bytes."""
-    return _status(pid, "VmRSS:") * 1024
-
-
-def descriptors(pid: int) -> int:
-    """Return the number of open descriptors."""
-    try:
-        return len(os.listdir(f"/proc/{pid}/fd"))
-    except OSError:
-        return 0
-
-
 def _zombies(parent: int) -> int:
     """Return the number of zombies among a process's children."""
     found = 0
     for entry in os.listdir("/proc"):
-        if entry.isdigit() and _status(int(entry), "PPid:") == parent:
+        if entry.isdigit() and status_value(int(entry), "PPid:") == parent:
             with suppress(OSError):
                 found += Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     return found

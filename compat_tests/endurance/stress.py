@@ -28,9 +28,9 @@ RUN = ("run", "--rm", "--network", "none")
 class Stress:
     """The workers, each of which repeats one step; ``rounds`` counts the repetitions of each."""
 
-    def __init__(self, engine: Engine, plain: Registry) -> None:
+    def __init__(self, engine: Engine, plain_registry: Registry) -> None:
         self._engine = engine
-        self._registry = plain
+        self._registry = plain_registry
         self.rounds: dict[str, int] = {}
         self.failures: list[str] = []
         shared = fresh(1, 300_000)
@@ -38,7 +38,7 @@ class Stress:
             docker_archive(f"shared:{n}", [busybox_layer(), *shared, *fresh(1, 100_000)]) for n in range(3)
         ]
         for number, archive in enumerate(self._archives):
-            plain.copy_archive(archive, f"shared:{number}")
+            plain_registry.copy_archive(archive, f"shared:{number}")
         for name in ("held", "used"):
             archive = docker_archive(f"{name}:1", [busybox_layer(), *shared, layer({name: name})])
             engine.docker("load", "-q", input=archive)
@@ -127,9 +127,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--engine", choices=("wharf", "containerd"), default="wharf")
     given = parser.parse_args()
-    with engines.on_backend(given.engine, "stress") as engine, registry() as plain:
+    with engines.on_backend(given.engine, "stress") as engine, registry() as plain_registry:
         before = disk.as_it_is(engine)
-        stress = Stress(engine, plain)
+        stress = Stress(engine, plain_registry)
         stress.run(seconds=given.seconds)
         print("rounds:", ", ".join(f"{name} {count}" for name, count in sorted(stress.rounds.items())))
         stress.finish()

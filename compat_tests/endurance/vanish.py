@@ -25,8 +25,9 @@ from pathlib import Path
 
 from compat_tests.support import disk, engines
 from compat_tests.support.engines import Wharf
-from compat_tests.support.host.traces import until
+from compat_tests.support.host.processes import open_descriptors
 from compat_tests.support.images import busybox_layer, docker_archive, layer
+from compat_tests.support.polling import until
 from compat_tests.support.servers.registry import Registry, registry
 from compat_tests.support.servers.registry_proxy import Cut, Gate, Hold, Reply, Seen
 from compat_tests.support.transfers import OCI, manifest, put, put_blob
@@ -50,9 +51,9 @@ BUILDING = [["build", name] for name in ("mounts", "contexts", "scratch")]
 class Vanish:
     """One engine, one registry behind a proxy, and operations that are interrupted."""
 
-    def __init__(self, engine: Wharf, plain: Registry, seed: int) -> None:
+    def __init__(self, engine: Wharf, plain_registry: Registry, seed: int) -> None:
         self.engine = engine
-        self.registry = plain
+        self.registry = plain_registry
         self.random = random.Random(seed)
         self.slowest = 0.0
         self.only: list[str] = []
@@ -60,7 +61,7 @@ class Vanish:
         self._holds: list[Hold] = []
         self._serial = 0
         self._wild = False
-        self.gate = Gate(plain.address, self._rule)
+        self.gate = Gate(plain_registry.address, self._rule)
         self._base = self._fresh("base", [busybox_layer()])
         self._archive = docker_archive("vanish/loaded:1", [busybox_layer(), *self._layers()])
         self._kept = docker_archive("vanish/kept:1", [busybox_layer(), *self._layers()])
@@ -235,7 +236,7 @@ class Vanish:
     def descriptors(self) -> dict[str, int]:
         found = {}
         for process in (self.engine.daemon.pid, *(p.pid for p in self.engine.find("wharf-supervisor"))):
-            found[Path(f"/proc/{process}/comm").read_text().strip()] = len(os.listdir(f"/proc/{process}/fd"))
+            found[Path(f"/proc/{process}/comm").read_text().strip()] = open_descriptors(process)
         return found
 
     def ctr(self, *args: str) -> list[str]:
@@ -286,8 +287,8 @@ def main() -> int:
     parser.add_argument("--only", default="", help="names of operations, joined by commas: classic,buildkit")
     given = parser.parse_args()
     print("seed", given.seed, flush=True)
-    with engines.on_backend(given.engine, "vanish") as engine, registry() as plain:
-        vanish = Vanish(engine, plain, given.seed)
+    with engines.on_backend(given.engine, "vanish") as engine, registry() as plain_registry:
+        vanish = Vanish(engine, plain_registry, given.seed)
         vanish.only = [name for name in given.only.split(",") if name]
         with vanish.gate:
             vanish.engine.docker("pull", "-q", f"{vanish.gate.address}/{vanish._fresh('warm')}")

@@ -12,7 +12,6 @@ from compat_tests.support import engines
 SECONDS = 12.0
 
 
-@pytest.mark.root
 @pytest.mark.slow
 def test_a_short_storm() -> None:
     with engines.wharf("chaos") as engine:

@@ -11,9 +11,10 @@ import pytest
 
 from compat_tests.endurance.crash import NAME, OPERATIONS, Sweep, one, sweeping
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import start_time, until
+from compat_tests.support.host.processes import start_time
+from compat_tests.support.polling import until
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 SUPERVISOR = "wharf-supervis"
 BY_NAME = {operation.name: operation for operation in OPERATIONS}

@@ -14,10 +14,8 @@ from typing import Any
 import pytest
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 from compat_tests.support.streams import container, frames, hijack, joined
-
-pytestmark = pytest.mark.root
 
 SUPERVISOR = "wharf-supervis"
 SHIM = "wharf-shim"

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.host.filesystems import tmpfs
+from compat_tests.support.polling import until
 from compat_tests.support.streams import container, hijack, joined
-
-pytestmark = pytest.mark.root
 
 LINES = 20_000
 WRITE = f"i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); done; echo full; read x; echo $x"
-
-
-@contextmanager
-def small_disk(path: Path, size: str) -> Iterator[None]:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=711", "tmpfs", str(path)], check=True, timeout=60)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("driver", ["json-file", "local"])
@@ -36,7 +23,7 @@ def test_a_full_disk_loses_lines_and_nothing_else(engine: Engine, driver: str) -
     config = {"Cmd": ["sh", "-c", WRITE], "OpenStdin": True, "HostConfig": {"LogConfig": log, "NetworkMode": "none"}}
     with container(engine, start=False, **config) as identity:
         directory = engine.resources.root / "data/containers" / identity
-        with small_disk(directory, "256k"):
+        with tmpfs(directory, "256k"):
             with hijack(engine, f"/containers/{identity}/attach?stream=1&stdin=1&stdout=1") as stream:
                 assert engine.api.post(f"/containers/{identity}/start").status == 204
                 seen = stream.until(b"full\n")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 POLICIES = ("always", "on-failure", "unless-stopped")
 RUN = 0.4  # seconds that each container runs

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import Process, until
+from compat_tests.support.host.processes import Process
+from compat_tests.support.polling import until
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 SUPERVISOR = "wharf-supervis"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -14,9 +13,8 @@ import pytest
 
 from compat_tests.support import engines
 from compat_tests.support.engines import Wharf
-from compat_tests.support.host.traces import until
-
-pytestmark = pytest.mark.root
+from compat_tests.support.host.filesystems import free_space
+from compat_tests.support.polling import until
 
 BLOCK = 4096
 # It uses every block that becomes free.
@@ -44,11 +42,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Wharf, Pat
         yield engine, mounted
 
 
-def free(folder: Path) -> int:
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
-
-
 def status(engine: Wharf, name: str) -> str:
     return engine.docker("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", name).stdout.strip()
 
@@ -68,7 +61,7 @@ def test_removals_work_on_a_full_disk(small: tuple[Wharf, Path]) -> None:
     engine.docker("volume", "create", "before")
     engine.docker("tag", "busybox", "other:1")
     run("filler", "busybox", "sh", "-c", FILL)
-    assert until(lambda: free(mounted) < BLOCK)
+    assert until(lambda: free_space(mounted) < BLOCK)
 
     # Changes of metadata only.
     engine.docker("network", "create", "--internal", "meanwhile")
@@ -97,7 +90,7 @@ def test_removals_work_on_a_full_disk(small: tuple[Wharf, Path]) -> None:
 
     (volume / "go").unlink()  # early: the delay of restarts doubles
     engine.docker("rm", "-f", "filler")
-    assert until(lambda: free(mounted) > 20 << 20)
+    assert until(lambda: free_space(mounted) > 20 << 20)
     assert until(lambda: status(engine, "again") == "running 0")
     engine.docker("run", "--rm", "--network", "none", "busybox", "true")
     engine.docker("rm", "-f", "renamed", "ends", "again")

@@ -14,11 +14,8 @@ import pytest
 from compat_tests.fields.matrix import OPERATIONAL, honours, proofs, refuses, shows
 from compat_tests.support.containers import MIB, create, create_and_remove, output, pid_of, running, spec_of
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
 from compat_tests.support.images import ROOT
-
-pytestmark = pytest.mark.root
-
+from compat_tests.support.polling import until
 
 # ---- the matrix itself -----------------------------------------------------------------------------------
 

@@ -11,8 +11,6 @@ from compat_tests.fields.matrix import honours
 from compat_tests.support.containers import output, running
 from compat_tests.support.engines import Engine
 
-pytestmark = pytest.mark.root
-
 FIRST, SECOND = "fields-a", "fields-b"
 
 

@@ -12,9 +12,7 @@ import pytest
 from compat_tests.fields.matrix import honours
 from compat_tests.support.containers import output, running
 from compat_tests.support.engines import Dockerd, Engine
-from compat_tests.support.host.traces import until
-
-pytestmark = pytest.mark.root
+from compat_tests.support.polling import until
 
 
 def network_settings(engine: Engine, identity: str) -> dict[str, Any]:

@@ -18,8 +18,6 @@ from compat_tests.support import engines
 from compat_tests.support.engines import Engine
 from compat_tests.support.streams import container
 
-pytestmark = pytest.mark.root
-
 HOOK = """#!/bin/sh
 {{ echo "$@"; cat; }} >{notes}/called.new
 mv {notes}/called.new {notes}/called

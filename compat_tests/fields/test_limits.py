@@ -27,9 +27,8 @@ from compat_tests.support.containers import (
 )
 from compat_tests.support.engines import Engine
 from compat_tests.support.host.resources import systemd_cgroups
-from compat_tests.support.host.traces import cgroups_named, until
-
-pytestmark = pytest.mark.root
+from compat_tests.support.host.traces import cgroups_named
+from compat_tests.support.polling import until
 
 PERIOD, RUNTIME = 500_000, 500  # microseconds; the kernel's own period is a second
 V1_LIMITS = {

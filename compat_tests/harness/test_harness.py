@@ -10,13 +10,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-import pytest
-
 from compat_tests.support import images
 from compat_tests.support.host import resources
-from compat_tests.support.host.traces import CGROUPS, MARK, PREFIX, Footprint, links, mounts_under, processes
-
-pytestmark = pytest.mark.root
+from compat_tests.support.host.processes import MARK, marked_processes
+from compat_tests.support.host.traces import CGROUPS, PREFIX, Footprint, links, mounts_under
 
 
 def ended_pid() -> int:
@@ -37,7 +34,7 @@ def test_leftovers_of_a_killed_run_are_swept() -> None:
         subprocess.run(["mount", "-t", "tmpfs", "test", str(root / "a mount")], check=True, timeout=60)
         subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], check=True, timeout=60)
         hierarchy.joinpath(group, "inner").mkdir(parents=True)
-        assert any(p.pid == child.pid for p in processes(root.name))
+        assert any(p.pid == child.pid for p in marked_processes(root.name))
 
         swept = "\n".join(line for line in resources.sweep() if line.startswith(root.name))
 

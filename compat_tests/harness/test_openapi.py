@@ -6,20 +6,14 @@ answers that the version is too new, and no request is executed.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from compat_tests.support.engines import Engine
+from compat_tests.support.openapi import DESCRIPTION
 
-pytestmark = pytest.mark.root
-
-# from Debian's package golang-github-docker-docker-dev
-REFERENCES = Path(os.environ.get("WHARF_REFERENCES", "/usr/share/gocode/src"))
-DESCRIPTION = REFERENCES / "github.com/docker/docker/api/swagger.yaml"
 REFUSED = ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs")
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import re
 import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlencode
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import processes
+from compat_tests.support.host.processes import daemon_pids, private_memory
 from compat_tests.support.patience import FACTOR
 
 MIB = 1 << 20
@@ -43,8 +41,8 @@ class SideEffects:
 def monitored(engine: Engine, *, added: int = ADDED) -> Iterator[SideEffects]:
     """Ping and sample memory during the block; fail if a ping was too slow or the memory too high."""
     seen, over = SideEffects(), threading.Event()
-    pids = [each.pid for each in processes(engine.resources.footprint.mark) if each.comm != "wharf-shim"]
-    seen.first = seen.peak = _held(pids)
+    pids = daemon_pids(engine.resources.footprint.mark)
+    seen.first = seen.peak = private_memory(pids)
 
     def ping() -> None:
         while not over.is_set():
@@ -63,7 +61,7 @@ def monitored(engine: Engine, *, added: int = ADDED) -> Iterator[SideEffects]:
 
     def watch() -> None:
         while not over.wait(0.02):
-            seen.peak = max(seen.peak, _held(pids))
+            seen.peak = max(seen.peak, private_memory(pids))
             if seen.peak > KILL * MIB:
                 engine.kill("wharfd")
                 return
@@ -118,12 +116,3 @@ def send(
         timer.cancel()
         connection.close()
     return status, bytes(got)
-
-
-def _held(pids: list[int]) -> int:
-    """Return the private memory of these processes, in bytes."""
-    text = ""
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            text += Path(f"/proc/{pid}/status").read_text()
-    return sum(int(kib) * 1024 for kib in re.findall(r"^Rss(?:Anon|Shmem):\s+(\d+) kB$", text, re.MULTILINE))

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compat_tests.support.api import Api
-from compat_tests.support.host.traces import MARK, until
+from compat_tests.support.host.processes import MARK
 from compat_tests.support.images import ROOT
+from compat_tests.support.polling import until
 
 # The running daemons, for the report of a failed test.
 LIVE: list[Daemon] = []

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from compat_tests.support.engines import Engine, Wharf
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 from compat_tests.support.transfers import content
 
 

@@ -21,8 +21,9 @@ from compat_tests.support.api import Api
 from compat_tests.support.daemons import START, STOP, Daemon, forget
 from compat_tests.support.daemons import Completed as Completed
 from compat_tests.support.host import resources
-from compat_tests.support.host.traces import Process, until
+from compat_tests.support.host.processes import Process
 from compat_tests.support.images import busybox_archive
+from compat_tests.support.polling import until
 
 if TYPE_CHECKING:
     import docker

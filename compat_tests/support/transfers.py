@@ -9,7 +9,7 @@ import http.client
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +25,7 @@ CERTS = Path("/etc/docker/certs.d")
 
 
 def tags(engine: Engine) -> set[str]:
+    """Return the tags of all images, and the ids of those without one."""
     return {tag for image in engine.api.get("/images/json").json() for tag in image["RepoTags"] or [image["Id"]]}
 
 
@@ -34,12 +35,13 @@ def image_ids(engine: Engine) -> set[str]:
 
 
 @contextlib.contextmanager
-def new_images_removed(engine: Engine, listed: Callable[[Engine], set[str]] = tags) -> Iterator[None]:
-    """Remove the images that the block adds. ``listed``: what counts as one, by ``tags`` or by ``image_ids``."""
-    before = listed(engine)
+def new_images_removed(engine: Engine) -> Iterator[None]:
+    """Remove the tags that the block adds, then the images, intermediate ones included."""
+    before = tags(engine) | image_ids(engine)
     yield
-    for image in listed(engine) - before:
-        engine.api.delete(f"/images/{image}", force=1)
+    added = (tags(engine) | image_ids(engine)) - before
+    for name in sorted(added, key=lambda name: name.startswith("sha256:")):
+        engine.api.delete(f"/images/{name}", force=1)
 
 
 def fresh(count: int = 2, size: int = 100) -> list[bytes]:

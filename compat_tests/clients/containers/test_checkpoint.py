@@ -12,9 +12,7 @@ import pytest
 
 from compat_tests.support import engines
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
-
-pytestmark = pytest.mark.root
+from compat_tests.support.polling import until
 
 COUNT = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.1; done"
 

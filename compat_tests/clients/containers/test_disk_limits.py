@@ -13,8 +13,6 @@ from compat_tests.fields.matrix import honours
 from compat_tests.support import engines
 from compat_tests.support.engines import Engine, Wharf
 
-pytestmark = pytest.mark.root
-
 
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wharf]:

@@ -16,8 +16,6 @@ import pytest
 from compat_tests.support.api import Answer
 from compat_tests.support.engines import Dockerd, Engine
 
-pytestmark = pytest.mark.root
-
 
 @pytest.fixture(params=["running", "stopped"])
 def box(request: pytest.FixtureRequest, engine: Engine, tmp_path: Path) -> Iterator[str]:

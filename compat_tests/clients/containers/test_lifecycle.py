@@ -13,9 +13,7 @@ import pytest
 
 from compat_tests.fields.matrix import honours
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
-
-pytestmark = pytest.mark.root
+from compat_tests.support.polling import until
 
 TRAP = "trap 'echo term; exit 5' TERM; echo ready; while :; do sleep 0.1; done"
 

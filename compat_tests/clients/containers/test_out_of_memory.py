@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 from compat_tests.support.streams import container
 
-pytestmark = [pytest.mark.root, pytest.mark.core]
+pytestmark = pytest.mark.core
 
 LIMIT = 16 << 20
 # In a child process, which the first process survives. Allocations of user memory wait; file systems get an error.

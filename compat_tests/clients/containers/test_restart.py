@@ -18,9 +18,9 @@ import pytest
 from compat_tests.fields.matrix import honours
 from compat_tests.support import images
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import cgroups_named, start_time, until
-
-pytestmark = pytest.mark.root
+from compat_tests.support.host.processes import start_time
+from compat_tests.support.host.traces import cgroups_named
+from compat_tests.support.polling import until
 
 
 def create(engine: Engine, script: str, policy: str = "no", retries: int = 0, **host: Any) -> str:

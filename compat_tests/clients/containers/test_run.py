@@ -8,9 +8,9 @@ import pytest
 
 from compat_tests.fields.matrix import honours
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 
-pytestmark = [pytest.mark.root, pytest.mark.core]
+pytestmark = pytest.mark.core
 
 RUN = ("run", "--rm", "--network", "none")
 

@@ -13,10 +13,8 @@ import pytest
 
 from compat_tests.fields.matrix import honours
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 from compat_tests.support.streams import container
-
-pytestmark = pytest.mark.root
 
 MIB = 1 << 20
 V2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()

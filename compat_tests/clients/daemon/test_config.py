@@ -11,8 +11,6 @@ import pytest
 
 from compat_tests.support.images import ROOT
 
-pytestmark = pytest.mark.root
-
 
 @pytest.mark.parametrize(
     ("flags", "file", "words"),

@@ -21,10 +21,9 @@ from compat_tests.support import engines
 from compat_tests.support.api import Api, TcpApi
 from compat_tests.support.engines import Wharf
 from compat_tests.support.host.ports import free_ports
-from compat_tests.support.host.traces import links, mounts_under, nft, until
+from compat_tests.support.host.traces import links, mounts_under, nft
 from compat_tests.support.images import ROOT
-
-pytestmark = pytest.mark.root
+from compat_tests.support.polling import until
 
 VERSIONS = [f"1.{minor}" for minor in range(24, 52)]
 HEAD = b"Host: d\r\n"

@@ -6,15 +6,13 @@ import contextlib
 import gzip
 import os
 import socket
-from pathlib import Path
 
 import pytest
 
 from compat_tests.support import images
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
-
-pytestmark = pytest.mark.root
+from compat_tests.support.host.processes import open_descriptors, private_memory
+from compat_tests.support.polling import until
 
 HEAD = b"Host: d\r\n"
 
@@ -28,14 +26,6 @@ def exchange(engine: Engine, sent: bytes, *, end: bool = False) -> bytes:
                 sock.shutdown(socket.SHUT_WR)
         return sock.recv(65536)
     return b""
-
-
-def memory(engine: Engine) -> int:
-    """Return the daemon's private memory in bytes."""
-    for line in Path(f"/proc/{engine.daemon.pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("no RssAnon")
 
 
 def test_invalid_http_is_answered_and_closed(engine: Engine) -> None:
@@ -60,7 +50,7 @@ def test_invalid_http_is_answered_and_closed(engine: Engine) -> None:
 
 
 def test_endless_heads_and_bodies_are_cut_off(engine: Engine) -> None:
-    before = memory(engine)
+    before = private_memory([engine.daemon.pid])
     for start, piece, status in (
         (b"GET /_ping HTTP/1.1\r\n" + HEAD, b"X-Long: " + b"x" * 60000 + b"\r\n", b"431"),
         (b"GET /", b"x" * 65536, b"431"),
@@ -87,7 +77,7 @@ def test_endless_heads_and_bodies_are_cut_off(engine: Engine) -> None:
             with contextlib.suppress(OSError):
                 assert sock.recv(1000).split()[1:2] in ([status], []), start[:40]
     assert engine.api.get("/_ping").status == 200
-    assert memory(engine) - before < 32 * 1024 * 1024
+    assert private_memory([engine.daemon.pid]) - before < 32 * 1024 * 1024
 
 
 @pytest.mark.parametrize(
@@ -118,8 +108,7 @@ def test_uploads_that_stall_keep_no_thread_from_others(engine: Engine, path: str
 
 
 def test_idle_and_slow_clients_do_not_block_others(engine: Engine) -> None:
-    descriptors = Path(f"/proc/{engine.daemon.pid}/fd")
-    before = len(os.listdir(descriptors))
+    before = open_descriptors(engine.daemon.pid)
     with contextlib.ExitStack() as stack:
         for number in range(1500):
             sock: list[socket.socket] = []
@@ -137,6 +126,6 @@ def test_idle_and_slow_clients_do_not_block_others(engine: Engine) -> None:
             elif number % 3 == 1:
                 sock[0].sendall(b"POST /containers/create HTTP/1.1\r\n" + HEAD + b"Content-Length: 100\r\n\r\n{")
         assert engine.api.get("/_ping").status == 200
-        assert len(os.listdir(descriptors)) > 1500
-    assert until(lambda: len(os.listdir(descriptors)) < before + 100)
+        assert open_descriptors(engine.daemon.pid) > 1500
+    assert until(lambda: open_descriptors(engine.daemon.pid) < before + 100)
     assert engine.api.get("/info").status == 200

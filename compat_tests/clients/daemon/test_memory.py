@@ -4,47 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import processes, sampled
+from compat_tests.support.host.processes import daemon_pids, private_memory
 from compat_tests.support.images import docker_archive, layer
+from compat_tests.support.polling import sampled
 from compat_tests.support.servers.registry import Registry
-
-pytestmark = pytest.mark.root
 
 MIB = 1 << 20
 ADDED = 60  # MiB that an operation may add
 LAYERS, SIZE = 2, 80  # MiB: several times as much is transferred
 
 
-def used(pids: Sequence[int]) -> int:
-    """Return private memory in bytes, without mapped files, whose residency varies."""
-    text = ""
-    for pid in pids:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # an exited helper
-            text += Path(f"/proc/{pid}/status").read_text()
-    return sum(int(kib) * 1024 for kib in re.findall(r"^Rss(?:Anon|Shmem):\s+(\d+) kB$", text, re.MULTILINE))
-
-
 @contextlib.contextmanager
 def within(engine: Engine, what: str) -> Iterator[None]:
     """Fail if the memory of the engine's daemons exceeded the limit above its start value at any time."""
-    pids = [each.pid for each in processes(engine.resources.footprint.mark) if each.comm != "wharf-shim"]
-    with sampled(lambda: used(pids), pause=0.02) as samples:
+    pids = daemon_pids(engine.resources.footprint.mark)
+    with sampled(lambda: private_memory(pids), pause=0.02) as samples:
         yield
     idle, peak = samples[0], max(samples)
     assert peak - idle <= ADDED * MIB, f"{what}: {(peak - idle) / MIB:.0f} MiB more than the {idle / MIB:.0f} of before"
 
 
-def test_large_images_and_files_pass_through(own_engine: Engine, plain: Registry, tmp_path: Path) -> None:
+def test_large_images_and_files_pass_through(own_engine: Engine, plain_registry: Registry, tmp_path: Path) -> None:
     engine, name = own_engine, f"large-{uuid.uuid4().hex[:8]}:1"
-    remote = plain.name(name)
+    remote = plain_registry.name(name)
     layers = [layer({f"file{number}": os.urandom(MIB) * SIZE}) for number in range(LAYERS)]
     archive = tmp_path / "image.tar"
     archive.write_bytes(docker_archive(name, layers))

@@ -14,10 +14,8 @@ from pathlib import Path
 import pytest
 
 from compat_tests.support.engines import Completed, Engine
-from compat_tests.support.host.traces import until
 from compat_tests.support.images import ROOT, Node, busybox_archive, docker_archive, layer
-
-pytestmark = pytest.mark.root
+from compat_tests.support.polling import until
 
 IMAGE = "nested:1"
 LINKS = ("bin", "sbin", "lib", "lib64", "lib32")

@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 
 from compat_tests.support.engines import Dockerd, Engine
-from compat_tests.support.host.traces import until
-
-pytestmark = pytest.mark.root
+from compat_tests.support.polling import until
 
 # Intended differences: dockerd here does not use the containerd image store, Wharf always does; registries for foreign
 # layers no longer exist; a newer dockerd does not send the last three.

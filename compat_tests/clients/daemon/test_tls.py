@@ -14,9 +14,7 @@ from compat_tests.support.api import TcpApi
 from compat_tests.support.engines import Wharf
 from compat_tests.support.host import resources
 from compat_tests.support.host.ports import free_ports
-from compat_tests.support.host.traces import until
-
-pytestmark = pytest.mark.root
+from compat_tests.support.polling import until
 
 ACTIVATE = """
 import os, socket, sys

@@ -16,8 +16,6 @@ from compat_tests.support import engines
 from compat_tests.support.engines import Wharf
 from compat_tests.support.host.subids import COUNT, FIRST, USER, subordinate_ids
 
-pytestmark = pytest.mark.root
-
 DOCKERFILE = """FROM busybox
 RUN cat /proc/self/uid_map && echo made > /made && chown 3:4 /made
 COPY --chown=5:6 f /copied

@@ -15,8 +15,6 @@ from compat_tests.support.engines import Engine, wharf
 from compat_tests.support.host.subids import USER, subordinate_ids
 from compat_tests.support.images import busybox_layer, docker_archive, layer
 
-pytestmark = pytest.mark.root
-
 STEPS = 60  # here a page holds about 40 layer paths
 CASE = Case("\n".join(["FROM busybox", *(f"COPY f /f{n}" for n in range(STEPS)), "RUN ls / | grep -c f"]), {"f": "x"})
 LAYERS = 120

@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 import tarfile
 from pathlib import Path
 
@@ -18,21 +17,22 @@ from compat_tests.support import engines
 from compat_tests.support.accounts import on_disk, reported_sizes
 from compat_tests.support.disk import as_it_is, back_to, files
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.host.filesystems import free_space, tmpfs
 from compat_tests.support.images import busybox_layer, config, descriptor, docker_archive, layer, oci_archive
+from compat_tests.support.polling import until
 from compat_tests.support.servers.registry import Registry
-from compat_tests.support.servers.registry_proxy import Hold
+from compat_tests.support.servers.registry_proxy import Hold, Seen
 from compat_tests.support.transfers import OCI, fresh, gated, ingested
-
-pytestmark = pytest.mark.root
 
 
 @pytest.mark.core
-def test_everything_is_given_back(own_engine: Engine, plain: Registry) -> None:
+def test_everything_is_given_back(own_engine: Engine, plain_registry: Registry) -> None:
     engine = own_engine
     before = as_it_is(engine)
-    plain.copy_archive(oci_archive("x:1", [busybox_layer(), *fresh(2, 200_000)]), "app:1", format="oci-archive")
-    name = plain.name("app:1")
+    plain_registry.copy_archive(
+        oci_archive("x:1", [busybox_layer(), *fresh(2, 200_000)]), "app:1", format="oci-archive"
+    )
+    name = plain_registry.name("app:1")
     engine.docker("pull", "-q", name)
     engine.docker("load", "-q", input=docker_archive("loaded:1", [busybox_layer(), *fresh(2, 200_000)]))
     engine.docker(
@@ -44,13 +44,13 @@ def test_everything_is_given_back(own_engine: Engine, plain: Registry) -> None:
     ).stdout.strip()
     engine.docker("start", "-a", id)
     engine.docker("commit", id, "committed:1")
-    engine.docker("tag", "committed:1", plain.name("committed:1"))
-    engine.docker("push", "-q", plain.name("committed:1"))
-    engine.docker("pull", plain.name("none:1"), check=False)
+    engine.docker("tag", "committed:1", plain_registry.name("committed:1"))
+    engine.docker("push", "-q", plain_registry.name("committed:1"))
+    engine.docker("pull", plain_registry.name("none:1"), check=False)
     engine.docker("load", input=docker_archive("cut:1", fresh(1, 3_000_000))[:2_000_000], check=False)
     assert len(files(engine)) > len(before)
     engine.docker("rm", "-v", id)
-    engine.docker("rmi", name, "loaded:1", "imported:1", "committed:1", plain.name("committed:1"))
+    engine.docker("rmi", name, "loaded:1", "imported:1", "committed:1", plain_registry.name("committed:1"))
     engine.docker("image", "prune", "-f")
     back_to(engine, before)
     assert [image["RepoTags"] for image in engine.api.get("/images/json", all=1).json()] == [["busybox:latest"]]
@@ -62,7 +62,7 @@ def balanced(engine: Engine) -> bool:
 
 
 @pytest.mark.core
-def test_df_accounts_for_every_byte(own_engine: Engine, plain: Registry, tmp_path: Path) -> None:
+def test_df_accounts_for_every_byte(own_engine: Engine, plain_registry: Registry, tmp_path: Path) -> None:
     """``system df`` accounts for everything in the data root, except for the engine's own data."""
     engine = own_engine
     layers = [busybox_layer(), *fresh(2, 300_000)]
@@ -95,10 +95,11 @@ def test_df_accounts_for_every_byte(own_engine: Engine, plain: Registry, tmp_pat
     check("what only the cache has")
     data = fresh(1, 4 << 20)
     hold = Hold(2 << 20)
-    with gated(plain, "df", data, lambda seen: hold if "/blobs/" in seen.path and seen.method == "GET" else None) as (
-        gate,
-        _,
-    ):
+
+    def rule(request: Seen) -> Hold | None:
+        return hold if "/blobs/" in request.path and request.method == "GET" else None
+
+    with gated(plain_registry, "df", data, rule) as (gate, _):
         with engine.popen("pull", f"{gate.address}/df:1") as client:
             assert hold.reached.wait(60)
             assert until(lambda: ingested(engine) >= 1 << 20, seconds=60)
@@ -174,10 +175,10 @@ def test_remembered_sizes_are_those_of_the_disk(own_engine: Engine, tmp_path: Pa
     back_to(engine, before)
 
 
-def test_many_at_once(own_engine: Engine, plain: Registry) -> None:
+def test_many_at_once(own_engine: Engine, plain_registry: Registry) -> None:
     """A few seconds of ``python -m compat_tests.endurance.stress``."""
     before = as_it_is(own_engine)
-    stress = Stress(own_engine, plain)
+    stress = Stress(own_engine, plain_registry)
     stress.run(rounds=3)
     stress.finish()
     back_to(own_engine, before)
@@ -206,41 +207,37 @@ def bomb(name: str) -> bytes:
     return layer({"oci-layout": '{"imageLayoutVersion":"1.0.0"}', **blobs, "index.json": json.dumps(index)})
 
 
-def test_a_full_disk(plain: Registry, tmp_path: Path) -> None:
+def test_a_full_disk(plain_registry: Registry, tmp_path: Path) -> None:
     """The error is reported, partial data is removed, and smaller images still work."""
     root = tmp_path / "small"
     root.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=42m", "wharf-test", str(root)], check=True, timeout=60)
-    try:
-        with engines.wharf("full", "--data-root", str(root / "data")) as engine:
-            engine.load_busybox()
-            large = fresh(1, 22_000_000)
-            plain.copy_archive(oci_archive("x:1", large), "large:1", format="oci-archive")
-            free = os.statvfs(root).f_bavail
-            for args, given in (
-                (("pull", plain.name("large:1")), b""),
-                (("load",), docker_archive("large:1", large)),
-                (("import", "-", "large:1"), large[0]),
-            ):
-                done = engine.docker(*args, input=given, check=False)
-                assert done.status == 1, args
-                assert "no space left on device" in done.output, args
-                assert until(lambda: os.statvfs(root).f_bavail > free * 0.7, seconds=60), args
-            engine.docker(
-                *RUN[:1], "--name", "large", *RUN[2:], "busybox", "sh", "-c", "head -c 12000000 /dev/urandom > /x"
-            )
-            done = engine.docker("commit", "large", "large:1", check=False)
-            assert done.status == 1
-            assert "no space left on device" in done.output
-            assert engine.api.get("/images/large:1/json").status == 404
-            engine.docker("rm", "large")
-            assert until(lambda: os.statvfs(root).f_bavail > free * 0.7, seconds=60)
-            before = files(engine)
-            done = engine.docker("load", input=bomb("bomb:1"), check=False)
-            assert done.status == 1
-            assert "no space left on device" in done.output
-            back_to(engine, before)
-            assert engine.docker(*RUN, "busybox", "echo", "still").stdout == "still\n"
-            engine.docker("load", "-q", input=docker_archive("small:1", fresh(1)))
-    finally:
-        subprocess.run(["umount", str(root)], check=True, timeout=60)
+    with tmpfs(root, "42m"), engines.wharf("full", "--data-root", str(root / "data")) as engine:
+        engine.load_busybox()
+        large = fresh(1, 22_000_000)
+        plain_registry.copy_archive(oci_archive("x:1", large), "large:1", format="oci-archive")
+        free = free_space(root)
+        for args, input in (
+            (("pull", plain_registry.name("large:1")), b""),
+            (("load",), docker_archive("large:1", large)),
+            (("import", "-", "large:1"), large[0]),
+        ):
+            done = engine.docker(*args, input=input, check=False)
+            assert done.status == 1, args
+            assert "no space left on device" in done.output, args
+            assert until(lambda: free_space(root) > free * 0.7, seconds=60), args
+        engine.docker(
+            *RUN[:1], "--name", "large", *RUN[2:], "busybox", "sh", "-c", "head -c 12000000 /dev/urandom > /x"
+        )
+        done = engine.docker("commit", "large", "large:1", check=False)
+        assert done.status == 1
+        assert "no space left on device" in done.output
+        assert engine.api.get("/images/large:1/json").status == 404
+        engine.docker("rm", "large")
+        assert until(lambda: free_space(root) > free * 0.7, seconds=60)
+        before = files(engine)
+        done = engine.docker("load", input=bomb("bomb:1"), check=False)
+        assert done.status == 1
+        assert "no space left on device" in done.output
+        back_to(engine, before)
+        assert engine.docker(*RUN, "busybox", "echo", "still").stdout == "still\n"
+        engine.docker("load", "-q", input=docker_archive("small:1", fresh(1)))

@@ -15,8 +15,6 @@ from compat_tests.support import engines
 from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.images import busybox_layer, docker_archive, layer, oci_archive
 
-pytestmark = pytest.mark.root
-
 NAMES = ("sized-oci:1", "sized-archive:1", "busybox:latest")
 
 

@@ -18,8 +18,6 @@ import pytest
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import ENV, busybox_layer, docker_archive, layer, oci_archive
 
-pytestmark = pytest.mark.root
-
 
 @pytest.fixture(autouse=True)
 def remove_new_images(engine: Engine) -> Iterator[None]:

@@ -11,16 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from compat_tests.support.api import Api
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
 from compat_tests.support.images import busybox_layer, config, descriptor, layer
+from compat_tests.support.polling import until
 from compat_tests.support.servers.registry import Registry
 from compat_tests.support.transfers import OCI, ask, content, digest, stream
-
-pytestmark = pytest.mark.root
 
 AMD64, ARM64 = '{"os":"linux","architecture":"amd64"}', '{"os":"linux","architecture":"arm64"}'
 
@@ -126,16 +122,16 @@ def test_one_platform_is_saved_and_loaded(engine: Engine) -> None:
     assert "requested platform (windows/amd64) not found" in refused.lines()[-1]["error"]
 
 
-def test_one_platform_is_pushed(engine: Engine, plain: Registry) -> None:
+def test_one_platform_is_pushed(engine: Engine, plain_registry: Registry) -> None:
     with loaded(engine) as made:
-        remote = plain.name(f"{made.name.partition(':')[0]}:1")
+        remote = plain_registry.name(f"{made.name.partition(':')[0]}:1")
         engine.docker("tag", made.name, remote)
         try:
             messages = stream(engine, "POST", f"/images/{remote.rpartition(':')[0]}/push", tag="1", platform=ARM64)
         finally:
             engine.docker("rmi", remote)
         assert messages[-1]["aux"]["Digest"] == made.manifests[1]
-        answer = ask(plain, "GET", f"/v2/{made.name.partition(':')[0]}/manifests/1")
+        answer = ask(plain_registry, "GET", f"/v2/{made.name.partition(':')[0]}/manifests/1")
         assert answer.headers["docker-content-digest"] == made.manifests[1]
 
 

@@ -6,7 +6,7 @@ import ipaddress
 from typing import Any
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 
 
 class Stage:

@@ -16,7 +16,7 @@ from docker.types import IPAMConfig, IPAMPool
 from compat_tests.support.engines import Dockerd, Engine
 
 # docker-py leaves its stream sockets to the garbage collector.
-pytestmark = [pytest.mark.root, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 # Options of a bridge: dockerd's, unknown ones, and invalid values.
 BRIDGE = "com.docker.network.bridge."

@@ -10,8 +10,6 @@ import pytest
 
 from compat_tests.clients.networks.stage import SERVE, Stage, fetch
 
-pytestmark = pytest.mark.root
-
 
 def test_connect_and_disconnect_while_it_runs(stage: Stage) -> None:
     docker = stage.engine.docker

@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import ip_json, nft, until
-
-pytestmark = pytest.mark.root
+from compat_tests.support.host.traces import ip_json, nft
+from compat_tests.support.polling import until
 
 SERVE = "while true; do echo served | nc -l -p 80; done"
 

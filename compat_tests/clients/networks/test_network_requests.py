@@ -11,8 +11,6 @@ import pytest
 
 from compat_tests.support.engines import Engine
 
-pytestmark = pytest.mark.root
-
 V4, V6 = "com.docker.network.enable_ipv4", "com.docker.network.enable_ipv6"
 
 

@@ -13,9 +13,8 @@ import docker.types
 import pytest
 
 from compat_tests.clients.networks.stage import Stage
-from compat_tests.support.host.traces import links, until
-
-pytestmark = pytest.mark.root
+from compat_tests.support.host.traces import links
+from compat_tests.support.polling import until
 
 
 def test_a_network_from_create_to_rm(stage: Stage) -> None:

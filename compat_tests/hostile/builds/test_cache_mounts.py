@@ -10,13 +10,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from compat_tests.clients.builder.buildkit.test_buildx import remove_new_images
-from compat_tests.clients.builder.buildkit.test_post_build import Posted, context, post
+from compat_tests.clients.builder.posted import Posted, context, post
 from compat_tests.support.engines import Engine
 
-__all__ = ["remove_new_images"]
-
-pytestmark = pytest.mark.root
+pytestmark = pytest.mark.usefixtures("remove_new_images")
 
 BUILDS = 6
 

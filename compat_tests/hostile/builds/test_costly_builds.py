@@ -10,8 +10,6 @@ from compat_tests.hostile.side_effects import monitored, send
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import layer
 
-pytestmark = pytest.mark.root
-
 TAR = {"Content-Type": "application/x-tar"}
 SECONDS = 2.0  # then the client disconnects; an unbounded build blocks the event loop at once
 

@@ -17,7 +17,8 @@ from urllib.parse import quote
 
 from compat_tests.support import engines
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import nft, until
+from compat_tests.support.host.traces import nft
+from compat_tests.support.polling import until
 
 SERVE = "for p in {ports}; do while true; do echo served-$p | nc -l -p $p; done & done; wait"
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from compat_tests.support import engines
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 from compat_tests.support.streams import container, frames, hijack
 
 #: Seconds for an answer during a flood; generous, for a loaded machine.

@@ -19,8 +19,9 @@ from compat_tests.hostile.side_effects import monitored
 from compat_tests.support import engines
 from compat_tests.support.containers import running
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import processes, until
+from compat_tests.support.host.processes import marked_processes
 from compat_tests.support.images import layer
+from compat_tests.support.polling import until
 
 EACH = 8  # MiB that one such client may cost
 TAR = {"Content-Type": "application/x-tar"}
@@ -57,7 +58,7 @@ KINDS = {**BODIES, **ANSWERS}
 def _costs(engine: Engine) -> tuple[int, int]:
     """Return the threads and open descriptors of the engine's processes, without the shims'."""
     threads = descriptors = 0
-    for process in processes(engine.resources.footprint.mark):
+    for process in marked_processes(engine.resources.footprint.mark):
         if process.comm != "wharf-shim":
             with contextlib.suppress(OSError):
                 threads += len(os.listdir(f"/proc/{process.pid}/task"))

@@ -15,9 +15,8 @@ import pytest
 
 from compat_tests.support.containers import running
 from compat_tests.support.engines import Engine, wharf
-from compat_tests.support.host.traces import processes
-
-pytestmark = pytest.mark.root
+from compat_tests.support.host.processes import marked_processes, open_descriptors
+from compat_tests.support.polling import until
 
 CLIENTS = 1000
 SOMAXCONN = int(Path("/proc/sys/net/core/somaxconn").read_text())
@@ -27,7 +26,7 @@ DEADLINE = 60.0
 @contextlib.contextmanager
 def stopped(engine: Engine) -> Iterator[None]:
     """Stop the engine's processes, so that none accepts connections."""
-    pids = [process.pid for process in processes(engine.resources.footprint.mark)]
+    pids = [process.pid for process in marked_processes(engine.resources.footprint.mark)]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -157,14 +156,10 @@ def test_a_client_that_never_ends_its_head(impatient: Engine, begin: bytes, tric
 
 
 def test_many_slow_clients_do_not_block_others(impatient: Engine) -> None:
-    files = Path(f"/proc/{impatient.daemon.pid}/fd")
-    before = len(list(files.iterdir()))
+    before = open_descriptors(impatient.daemon.pid)
     with contextlib.ExitStack() as stack:
         for number in range(200):
             sock = stack.enter_context(impatient.api.raw())
             sock.sendall(b"GET /_ping HTTP/1.1\r\n"[: number % 20])
         assert impatient.api.get("/_ping").status == 200
-        end = time.monotonic() + DEADLINE
-        while len(list(files.iterdir())) > before + 5 and time.monotonic() < end:
-            time.sleep(0.1)
-        assert len(list(files.iterdir())) <= before + 5
+        assert until(lambda: open_descriptors(impatient.daemon.pid) <= before + 5, seconds=DEADLINE)

@@ -9,8 +9,6 @@ from compat_tests.clients.builder.control import control
 from compat_tests.hostile.side_effects import monitored
 from compat_tests.support.engines import Engine
 
-pytestmark = pytest.mark.root
-
 MANY = range(400_000)
 
 

@@ -1,11 +1,7 @@
 """A short run of ``python -m compat_tests.hostile.connections.crowds``."""
 
-import pytest
-
 from compat_tests.hostile.connections import crowds
 from compat_tests.support.engines import Engine
-
-pytestmark = pytest.mark.root
 
 
 def test_every_subscriber_gets_every_event(engine: Engine) -> None:

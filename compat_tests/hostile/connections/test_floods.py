@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from compat_tests.hostile.connections import floods
 from compat_tests.support.engines import Engine
-
-pytestmark = pytest.mark.root
 
 
 def test_many_execs_at_once(engine: Engine) -> None:

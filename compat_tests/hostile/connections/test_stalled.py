@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from compat_tests.hostile.connections.stalled import ANSWERS, BODIES, stall
 from compat_tests.support.engines import Engine
-
-pytestmark = pytest.mark.root
 
 COUNT = 20
 

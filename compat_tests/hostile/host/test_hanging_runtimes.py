@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from compat_tests.support.engines import Engine, wharf
-from compat_tests.support.host.traces import cgroups_named, until
+from compat_tests.support.host.traces import cgroups_named
 from compat_tests.support.patience import FACTOR
-
-pytestmark = pytest.mark.root
+from compat_tests.support.polling import until
 
 DEADLINE = 4 + FACTOR
 # An argument that identifies the process on this host.

@@ -15,8 +15,6 @@ from compat_tests.support import engines
 from compat_tests.support.engines import Engine, Wharf
 from compat_tests.support.host.subids import FIRST, USER, subordinate_ids
 
-pytestmark = pytest.mark.root
-
 UID = 54_321
 DOCKERFILE = """FROM busybox
 ARG PASSWORD

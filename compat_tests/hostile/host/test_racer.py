@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from compat_tests.hostile.host.racer import race
 from compat_tests.support import engines
 from compat_tests.support.engines import Engine
 from compat_tests.support.host.subids import USER, subordinate_ids
-
-pytestmark = pytest.mark.root
 
 
 def test_nothing_of_the_host_is_reached(engine: Engine) -> None:

@@ -31,8 +31,8 @@ from compat_tests.hostile.side_effects import MIB, SideEffects, monitored, send
 from compat_tests.support import engines
 from compat_tests.support.disk import files
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
 from compat_tests.support.images import config, descriptor, layer
+from compat_tests.support.polling import until
 from compat_tests.support.servers.registry import Registry, registry
 
 ADDED = 400  # MiB of memory that a bomb may add; xz alone may take 65

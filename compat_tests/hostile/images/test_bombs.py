@@ -10,8 +10,6 @@ from compat_tests.hostile.images.bombs import PACK, WAYS, bomb, explode
 from compat_tests.support.engines import Engine
 from compat_tests.support.servers.registry import Registry, registry
 
-pytestmark = pytest.mark.root
-
 SIZE = 32 << 20
 
 

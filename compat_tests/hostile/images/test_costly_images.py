@@ -11,8 +11,6 @@ from compat_tests.hostile.side_effects import monitored, send
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import busybox_layer, config, docker_archive, layer
 
-pytestmark = pytest.mark.root
-
 TAR = {"Content-Type": "application/x-tar"}
 NUMBERS = range(1, 100_001)
 CONFIGS: dict[str, dict[str, object]] = {

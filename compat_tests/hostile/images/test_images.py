@@ -6,8 +6,6 @@ import pytest
 
 from compat_tests.support.engines import Engine
 
-pytestmark = pytest.mark.root
-
 
 @pytest.mark.parametrize(
     ("script", "user", "sentence"),

@@ -11,11 +11,9 @@ import pytest
 
 from compat_tests.hostile.images.inconsistent import INDEX, MANIFEST, OCI, Corruption, InconsistentRegistry, ValidImage
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
 from compat_tests.support.images import layer
+from compat_tests.support.polling import until
 from compat_tests.support.transfers import blobs_in, digest, tags
-
-pytestmark = pytest.mark.root
 
 
 def in_layer(number: int = 0, **fields: object) -> Corruption:

@@ -19,13 +19,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from compat_tests.endurance.soak import descriptors, resident
-from compat_tests.harness.test_openapi import DESCRIPTION
 from compat_tests.hostile.requests import malformed
 from compat_tests.hostile.requests.swagger import Description, Generator, Request
 from compat_tests.support import engines
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.host.processes import open_descriptors, resident_memory
+from compat_tests.support.openapi import DESCRIPTION
+from compat_tests.support.polling import until
 
 #: Seconds within which the head of an answer must arrive.
 DEADLINE = 60.0
@@ -237,7 +237,7 @@ def _held(engine: Engine) -> _Held:
     prepare(engine)
     pid = engine.daemon.pid
     stacks = engine.daemon.stacks()
-    return _Held(resident(pid), descriptors(pid), stacks.count("\nTask "))
+    return _Held(resident_memory(pid), open_descriptors(pid), stacks.count("\nTask "))
 
 
 def _grown(engine: Engine, before: _Held) -> list[str]:

@@ -11,8 +11,6 @@ from compat_tests.hostile.side_effects import monitored, send
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import layer
 
-pytestmark = pytest.mark.root
-
 JSON = {"Content-Type": "application/json"}
 LISTS: dict[str, tuple[str, object]] = {
     "expression": ("/containers/json", {"name": ["(a+)+$", "(b|b)*c"]}),

@@ -6,12 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from compat_tests.harness.test_openapi import DESCRIPTION
 from compat_tests.hostile.requests import fuzz
 from compat_tests.support import engines
 from compat_tests.support.engines import Engine
-
-pytestmark = pytest.mark.root
+from compat_tests.support.openapi import DESCRIPTION
 
 SEED = 11
 SECONDS = 20.0

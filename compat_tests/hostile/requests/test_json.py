@@ -14,8 +14,6 @@ from compat_tests.support.api import Answer
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import layer
 
-pytestmark = pytest.mark.root
-
 JSON = {"Content-Type": "application/json"}
 # Spellings of a value that are all read as "a" and U+FFFD.
 SPELLINGS = [rb"a\ud800", rb"a\uDFFF", b"a\xff"]

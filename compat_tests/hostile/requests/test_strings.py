@@ -11,8 +11,6 @@ import pytest
 from compat_tests.support.engines import Engine
 from compat_tests.support.host.traces import CGROUPS
 
-pytestmark = pytest.mark.root
-
 NUL = "a\0b"
 HUGE = 9_223_372_036_854_775_807
 

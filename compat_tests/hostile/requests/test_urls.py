@@ -7,8 +7,6 @@ import pytest
 from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.images import layer
 
-pytestmark = pytest.mark.root
-
 URLS = ["http://[a-z", "http://[::1", "http://a:b/", "http://%zz/", "http://\x7fa/"]
 
 

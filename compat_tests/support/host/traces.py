@@ -12,90 +12,15 @@ import json
 import os
 import signal
 import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from compat_tests.support.patience import FACTOR
+from compat_tests.support.host.processes import Process, listeners, marked_processes
+from compat_tests.support.polling import until
 
 PREFIX = "wharf-test-"
-MARK = "WHARF_TEST_ENGINE"
 CGROUPS = Path("/sys/fs/cgroup")
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """A live process that carries an engine's mark."""
-
-    pid: int
-    comm: str
-    argv: tuple[str, ...]
-    started: int  # clock ticks since boot; with the pid, it identifies a process
-
-    def signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            handle = os.pidfd_open(self.pid)
-            try:
-                if start_time(self.pid) == self.started:
-                    signal.pidfd_send_signal(handle, number)
-            finally:
-                os.close(handle)
-
-
-def start_time(pid: int) -> int | None:
-    """Return the start time in clock ticks, or ``None`` if there is no such process (or only a zombie)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
-def processes(mark: str) -> list[Process]:
-    """Return the live processes whose environment has the mark; children of an engine inherit it."""
-    wanted = f"{MARK}={mark}".encode()
-    found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        try:
-            pid, folder = int(entry), Path("/proc", entry)
-            if wanted not in (folder / "environ").read_bytes().split(b"\0"):
-                continue
-            started = start_time(pid)
-            if started is not None:
-                comm = (folder / "comm").read_text().strip()
-                argv = tuple((folder / "cmdline").read_bytes().decode(errors="replace").split("\0"))
-                found.append(Process(pid, comm, argv, started))
-        except OSError:
-            continue  # it exited meanwhile
-    return found
-
-
-def listeners(path: Path) -> list[Process]:
-    """Return the processes that listen on this unix socket, or on one below this directory: finds processes without an
-    engine's mark, such as the proxy, which has an environment of its own. The name outlives the socket's file."""
-    wanted = set()
-    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
-        fields = line.split(maxsplit=7)
-        if fields[3] == "00010000" and len(fields) > 7:  # a listening socket
-            name = fields[7]
-            if name == str(path) or name.startswith(f"{path}/"):
-                wanted.add(f"socket:[{fields[6]}]")
-    found = []
-    for entry in os.listdir("/proc") if wanted else ():
-        if not entry.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            pid, folder = int(entry), Path("/proc", entry)
-            held = {os.readlink(folder / "fd" / name) for name in os.listdir(folder / "fd")}
-            started = start_time(pid)
-            if held & wanted and started is not None:
-                argv = tuple((folder / "cmdline").read_bytes().decode(errors="replace").split("\0"))
-                found.append(Process(pid, (folder / "comm").read_text().strip(), argv, started))
-    return found
 
 
 def mounts_under(root: Path) -> list[str]:
@@ -157,41 +82,6 @@ def cgroups_named(name: str) -> list[Path]:
     return found
 
 
-def until(true: Callable[[], bool], *, seconds: float = 60) -> bool:
-    """Poll until the condition is true or the time is up; return the last result."""
-    deadline = time.monotonic() + seconds * FACTOR
-    pause = 0.01
-    while not true():
-        if time.monotonic() > deadline:
-            return false_or(true)
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.25)
-    return True
-
-
-@contextlib.contextmanager
-def sampled(look: Callable[[], float], *, pause: float) -> Iterator[list[float]]:
-    """Poll a value in a thread during the block; yields the list of samples."""
-    samples, over = [look()], threading.Event()
-
-    def watch() -> None:
-        while not over.wait(pause):
-            samples.append(look())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield samples
-    finally:
-        over.set()
-        watcher.join()
-
-
-def false_or(true: Callable[[], bool]) -> bool:
-    """Poll once more after the deadline: a loaded machine may have slept through it."""
-    return bool(true())
-
-
 @dataclass(frozen=True, slots=True)
 class Footprint:
     """Where the traces of one engine would be."""
@@ -203,7 +93,7 @@ class Footprint:
 
     def processes(self) -> list[Process]:
         """Return the processes with the mark, and those that listen on a socket below the root."""
-        return list(dict.fromkeys([*processes(self.mark), *listeners(self.root)]))
+        return list(dict.fromkeys([*marked_processes(self.mark), *listeners(self.root)]))
 
     def left(self) -> list[str]:
         """Return one line for each leftover."""

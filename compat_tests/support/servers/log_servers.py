@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 from compat_tests.support.servers.plugins import Plugin
 
 

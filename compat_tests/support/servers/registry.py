@@ -24,7 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 from compat_tests.support.servers.loopback import LoopbackServer, QuietHandler
 
 USER, PASSWORD = "ali", "open sesame"

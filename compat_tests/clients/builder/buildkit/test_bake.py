@@ -14,18 +14,12 @@ from typing import Any
 
 import pytest
 
-from compat_tests.clients.builder.buildkit.test_buildx import build, context, remove_new_images
-from compat_tests.clients.builder.buildkit.test_sources import needs_git, shown
+from compat_tests.clients.builder.buildx import build, needs_buildx, needs_git, run_output, write_context
 from compat_tests.support.engines import Engine
 from compat_tests.support.servers.registry import registry
 from compat_tests.support.servers.web import repository, serving
 
-__all__ = ["remove_new_images"]
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(not os.path.exists("/usr/libexec/docker/cli-plugins/docker-buildx"), reason="needs buildx"),
-]
+pytestmark = needs_buildx
 needs_compose = pytest.mark.skipif(
     not os.path.exists("/usr/libexec/docker/cli-plugins/docker-compose"), reason="needs compose"
 )
@@ -77,7 +71,7 @@ def bake(engine: Engine, folder: Path | None, *args: str, **env: str) -> str:
 
 def test_a_bake_file(engine: Engine, tmp_path: Path) -> None:
     """Variables, functions, a matrix, inheritance, targets as contexts, and overrides on the command line."""
-    root = context(tmp_path, {"docker-bake.hcl": BAKE, "Dockerfile": BAKED, "shared/f": "shared\n"})
+    root = write_context(tmp_path, {"docker-bake.hcl": BAKE, "Dockerfile": BAKED, "shared/f": "shared\n"})
     printed: dict[str, Any] = json.loads(bake(engine, root, "--print", WHO="you"))["target"]
     assert set(printed) == {"each-one", "each-two", "whole"}
     assert printed["each-two"]["args"] == {"ITEM": "two", "WHO": "YOU!"}
@@ -113,18 +107,18 @@ def test_remote_definitions(engine: Engine, tmp_path: Path) -> None:
     inline = 'target "default" {\n dockerfile-inline = "FROM busybox\\nRUN echo inline > /f\\n"\n tags = ["far:3"]\n}\n'
     (tmp_path / "file.hcl").write_text(inline)
     (tmp_path / "Far $ file").write_text("FROM busybox\nCOPY f /f\n")
-    near = context(tmp_path / "near", {"f": "near\n"})
+    near = write_context(tmp_path / "near", {"f": "near\n"})
     with serving(tmp_path) as url:
         assert '"far:1"' in bake(engine, near, f"{url}/far.git", "--print")
         bake(engine, near, f"{url}/far.git")
-        assert shown(engine, "far:1", "cat", "/f") == "far\n"
+        assert run_output(engine, "far:1", "cat", "/f") == "far\n"
         bake(engine, near, f"{url}/far.git#main:sub")
         assert engine.docker("image", "inspect", "-f", "{{.Config.Labels.from}}", "far:2").stdout == "sub\n"
         bake(engine, near, f"{url}/file.hcl")
-        assert shown(engine, "far:3", "cat", "/f") == "inline\n"
+        assert run_output(engine, "far:3", "cat", "/f") == "inline\n"
         for _ in range(2):  # the second time from the cache
             build(engine, "-f", f"{url}/Far%20%24%20file", "-t", "far:4", str(near))
-        assert shown(engine, "far:4", "cat", "/f") == "near\n"
+        assert run_output(engine, "far:4", "cat", "/f") == "near\n"
         missing = build(engine, "-f", f"{url}/none", str(near), check=False)
         assert missing.status != 0
         assert "status 404" in missing.stderr
@@ -189,22 +183,22 @@ def test_build_options_of_compose(engine: Engine, tmp_path: Path) -> None:
     with registry() as store, agent(tmp_path) as socket:
         text = COMPOSE.replace("REGISTRY", store.address)
         files = {"compose.yaml": text.replace("NO_CACHE", "false"), "Dockerfile": COMPOSED, "other/f": "other\n"}
-        root = context(tmp_path / "c", {**files, "token": "secret token"})
+        root = write_context(tmp_path / "c", {**files, "token": "secret token"})
         words = ("compose", "-p", "composed-builds", "build")
         env = {"SSH_AUTH_SOCK": socket}
         engine.docker(*words, cwd=root, env=env, timeout=110)
         names = ("/other", "/size", "/agent", "/who")
-        assert shown(engine, "composed:web", "cat", *names).split() == ["other", "12", "yes", "composed"]
-        assert shown(engine, "composed:inline", "cat", "/f") == "inline\n"
-        assert re.match(r"10\.1\.2\.3\s+made\.up\n", shown(engine, "composed:web", "cat", "/hosts"))
+        assert run_output(engine, "composed:web", "cat", *names).split() == ["other", "12", "yes", "composed"]
+        assert run_output(engine, "composed:inline", "cat", "/f") == "inline\n"
+        assert re.match(r"10\.1\.2\.3\s+made\.up\n", run_output(engine, "composed:web", "cat", "/hosts"))
         labels = json.loads(engine.docker("image", "inspect", "-f", "{{json .Config.Labels}}", "composed:also").stdout)
         assert labels["made.by"] == "compose"
-        first = shown(engine, "composed:web", "cat", "/uuid")
+        first = run_output(engine, "composed:web", "cat", "/uuid")
         # from the cache in the registry, without local images
         engine.docker("rmi", "-f", "composed:web", "composed:also")
         engine.docker("builder", "prune", "-af")
         engine.docker(*words, "web", cwd=root, env=env, timeout=110)
-        assert shown(engine, "composed:web", "cat", "/uuid") == first
+        assert run_output(engine, "composed:web", "cat", "/uuid") == first
         engine.docker(*words, "--build-arg", "WHO=given", "--no-cache", "web", cwd=root, env=env, timeout=110)
-        assert shown(engine, "composed:web", "cat", "/who") == "given\n"
-        assert shown(engine, "composed:web", "cat", "/uuid") != first
+        assert run_output(engine, "composed:web", "cat", "/who") == "given\n"
+        assert run_output(engine, "composed:web", "cat", "/uuid") != first

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,36 +18,15 @@ import pytest
 
 from compat_tests.clients.builder import builds
 from compat_tests.clients.builder.builds import Case
+from compat_tests.clients.builder.buildx import build, needs_buildx, write_context
 from compat_tests.clients.builder.corpus import CASES, MORE
 from compat_tests.clients.builder.corpus_buildkit import BUILDKIT, BUILDKIT_BAD
 from compat_tests.clients.builder.record import BUILDKIT_GOLDEN
-from compat_tests.support.engines import Completed, Engine
-from compat_tests.support.host.traces import until
-from compat_tests.support.transfers import image_ids, new_images_removed
+from compat_tests.support.engines import Engine
+from compat_tests.support.host.processes import pids_of
+from compat_tests.support.polling import until
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(not os.path.exists("/usr/libexec/docker/cli-plugins/docker-buildx"), reason="needs buildx"),
-]
-
-
-@pytest.fixture(autouse=True)
-def remove_new_images(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Remove the images that a test built."""
-    with new_images_removed(request.getfixturevalue("engine"), image_ids):
-        yield
-
-
-def context(path: Path, files: Mapping[str, str]) -> Path:
-    for name, text in files.items():
-        target = path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
-    return path
-
-
-def build(engine: Engine, *args: str, check: bool = True, input: bytes | None = None) -> Completed:
-    return engine.docker("buildx", "build", "--progress=plain", *args, check=check, input=input, timeout=110)
+pytestmark = needs_buildx
 
 
 @pytest.mark.core
@@ -56,7 +34,7 @@ def test_a_build_and_its_cache(engine: Engine, tmp_path: Path) -> None:
     files = {
         "Dockerfile": 'FROM busybox\nENV A=b\nRUN echo hel\'\'lo; echo oops >&2\nCOPY f /x/\nCMD ["cat", "/x/f"]\n'
     }
-    root = context(tmp_path, {**files, "f": "data\n", "unused": "u"})
+    root = write_context(tmp_path, {**files, "f": "data\n", "unused": "u"})
     # `docker build` itself, as users type it
     done = engine.docker("build", "--progress=plain", "-t", "bk:1", "-t", "bk:2", str(root), timeout=110)
     assert "[2/3] RUN echo hel''lo" in done.stderr
@@ -78,7 +56,7 @@ def test_a_build_and_its_cache(engine: Engine, tmp_path: Path) -> None:
 
 @pytest.mark.core
 def test_a_failing_step_is_shown_with_its_lines(engine: Engine, tmp_path: Path) -> None:
-    root = context(tmp_path, {"Dockerfile": "FROM busybox\nRUN true\nRUN echo before && exit 7\nRUN true\n"})
+    root = write_context(tmp_path, {"Dockerfile": "FROM busybox\nRUN true\nRUN echo before && exit 7\nRUN true\n"})
     done = build(engine, str(root), check=False)
     assert done.status != 0
     assert 'process "/bin/sh -c echo before && exit 7" did not complete successfully: exit code: 7' in done.stderr
@@ -98,7 +76,7 @@ def test_a_failing_step_is_shown_with_its_lines(engine: Engine, tmp_path: Path) 
     ],
 )
 def test_refusals(engine: Engine, tmp_path: Path, dockerfile: str, sentence: str) -> None:
-    done = build(engine, str(context(tmp_path, {"Dockerfile": dockerfile})), check=False)
+    done = build(engine, str(write_context(tmp_path, {"Dockerfile": dockerfile})), check=False)
     assert done.status != 0
     assert sentence in done.stderr
 
@@ -135,7 +113,7 @@ def test_refused_in_buildkits_words(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_unsupported_options_are_named(engine: Engine, tmp_path: Path) -> None:
-    root = str(context(tmp_path, {"Dockerfile": "FROM busybox\nRUN true\n"}))
+    root = str(write_context(tmp_path, {"Dockerfile": "FROM busybox\nRUN true\n"}))
     for option, name in (
         ("--sbom=true", "sbom"),
         ("--provenance=mode=max", "mode=max"),
@@ -151,7 +129,7 @@ def test_unsupported_options_are_named(engine: Engine, tmp_path: Path) -> None:
 
 @pytest.mark.core
 def test_stages_targets_arguments_and_named_contexts(engine: Engine, tmp_path: Path) -> None:
-    root = context(
+    root = write_context(
         tmp_path / "main",
         {
             "Dockerfile": (
@@ -161,7 +139,7 @@ def test_stages_targets_arguments_and_named_contexts(engine: Engine, tmp_path: P
             ),
         },
     )
-    other = context(tmp_path / "other", {"o": "other\n"})
+    other = write_context(tmp_path / "other", {"o": "other\n"})
     named = f"--build-context=other={other}"
     dest = tmp_path / "dest"
     build(engine, "--build-arg", "V=given", named, "--target", "out", "--output", str(dest), str(root))
@@ -175,7 +153,7 @@ def test_stages_targets_arguments_and_named_contexts(engine: Engine, tmp_path: P
 
 def test_outputs(engine: Engine, tmp_path: Path) -> None:
     dockerfile = "FROM busybox AS x\nRUN mkdir /o && echo 1 > /o/f && ln -s f /o/l\nFROM scratch\nCOPY --from=x /o /\n"
-    root = context(tmp_path / "c", {"Dockerfile": dockerfile})
+    root = write_context(tmp_path / "c", {"Dockerfile": dockerfile})
     tar = tmp_path / "o.tar"
     build(engine, f"--output=type=tar,dest={tar}", str(root))
     with tarfile.open(tar) as archive:
@@ -197,7 +175,7 @@ def test_outputs(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_contexts_from_stdin_and_ignored_files(engine: Engine, tmp_path: Path) -> None:
-    root = context(
+    root = write_context(
         tmp_path / "c",
         {"Dockerfile": "FROM busybox\nCOPY . /c\nRUN ls /c > /list\n", ".dockerignore": "secret\n*.o\n!keep.o\n",
          "secret": "s", "a.o": "", "keep.o": "", "b": ""},
@@ -220,7 +198,7 @@ def test_contexts_from_stdin_and_ignored_files(engine: Engine, tmp_path: Path) -
 @pytest.mark.core
 def test_secrets_and_caches(engine: Engine, tmp_path: Path) -> None:
     secret = f"s3cret-{os.getpid()}-{time.time_ns()}"
-    root = context(
+    root = write_context(
         tmp_path,
         {
             "Dockerfile": (
@@ -248,7 +226,7 @@ def test_secrets_and_caches(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_the_builder_is_listed_and_pruned(engine: Engine, tmp_path: Path) -> None:
-    root = context(tmp_path, {"Dockerfile": "FROM busybox\nRUN head -c 100000 /dev/urandom > /r\n"})
+    root = write_context(tmp_path, {"Dockerfile": "FROM busybox\nRUN head -c 100000 /dev/urandom > /r\n"})
     build(engine, str(root))
     listed = engine.docker("buildx", "ls").stdout
     assert "default" in listed
@@ -263,7 +241,7 @@ def test_the_builder_is_listed_and_pruned(engine: Engine, tmp_path: Path) -> Non
 
 
 def test_bake(engine: Engine, tmp_path: Path) -> None:
-    context(
+    write_context(
         tmp_path,
         {
             "docker-bake.hcl": (
@@ -283,7 +261,7 @@ def test_bake(engine: Engine, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/usr/libexec/docker/cli-plugins/docker-compose"), reason="needs compose")
 def test_compose_builds(engine: Engine, tmp_path: Path) -> None:
-    context(
+    write_context(
         tmp_path,
         {
             "compose.yaml": (
@@ -302,13 +280,13 @@ def test_compose_builds(engine: Engine, tmp_path: Path) -> None:
 
 def test_a_client_that_vanishes_ends_its_build(engine: Engine, tmp_path: Path) -> None:
     marker = f"97{os.getpid()}"
-    root = context(tmp_path, {"Dockerfile": f"FROM busybox\nRUN sleep {marker}\n"})
+    root = write_context(tmp_path, {"Dockerfile": f"FROM busybox\nRUN sleep {marker}\n"})
     with engine.popen("buildx", "build", "--progress=plain", str(root)) as client:
         assert until(lambda: _running(marker), seconds=60)
         client.send_signal(signal.SIGKILL)
         client.wait()
         # buildx is a child of the docker CLI: it exits with its parent's socket, or is killed here.
-        for pid in _pids("docker-buildx", str(root)):
+        for pid in pids_of("docker-buildx", str(root)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     assert until(lambda: not _running(marker), seconds=60)
@@ -316,24 +294,13 @@ def test_a_client_that_vanishes_ends_its_build(engine: Engine, tmp_path: Path) -
 
 
 def _running(marker: str) -> bool:
-    return bool(_pids("sleep", marker))
-
-
-def _pids(program: str, word: str) -> list[int]:
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                argv = Path(f"/proc/{name}/cmdline").read_bytes().decode(errors="replace").split("\0")
-            except OSError:
-                continue
-            if argv[0].endswith(program) and word in argv:
-                found.append(int(name))
-    return found
+    return bool(pids_of("sleep", marker))
 
 
 def test_the_same_build_twice_gives_the_same_digest(engine: Engine, tmp_path: Path) -> None:
-    root = context(tmp_path, {"Dockerfile": "FROM busybox\nARG SOURCE_DATE_EPOCH\nCOPY f /f\nLABEL a=b\n", "f": "x"})
+    root = write_context(
+        tmp_path, {"Dockerfile": "FROM busybox\nARG SOURCE_DATE_EPOCH\nCOPY f /f\nLABEL a=b\n", "f": "x"}
+    )
     ids = []
     for number in range(2):
         os.utime(root / "f", (1_700_000_000 + number, 1_700_000_000 + number))

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
-from compat_tests.clients.builder.buildkit.test_buildx import build, context, remove_new_images
+from compat_tests.clients.builder.buildx import build, needs_buildx, write_context
 from compat_tests.support.engines import Engine
 from compat_tests.support.servers.web import serving
 
-__all__ = ["remove_new_images"]
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(not os.path.exists("/usr/libexec/docker/cli-plugins/docker-buildx"), reason="needs buildx"),
-]
+pytestmark = needs_buildx
 
 
 def read(folder: Path) -> dict[str, str]:
@@ -26,7 +20,7 @@ def read(folder: Path) -> dict[str, str]:
 
 @pytest.mark.core
 def test_a_step_runs_again_when_its_mount_changed_and_only_then(engine: Engine, tmp_path: Path) -> None:
-    root = context(
+    root = write_context(
         tmp_path / "c",
         {
             "Dockerfile": "FROM busybox AS made\nCOPY seen other /\nRUN mkdir /o && cp /seen /o/seen\n"
@@ -61,8 +55,8 @@ def test_a_step_runs_again_when_its_mount_changed_and_only_then(engine: Engine, 
 
 
 def test_named_contexts_stand_for_stages(engine: Engine, tmp_path: Path) -> None:
-    named = context(tmp_path / "n", {".dockerignore": "secret\n", "f": "given\n", "secret": "s\n", "big": "b\n"})
-    root = context(
+    named = write_context(tmp_path / "n", {".dockerignore": "secret\n", "f": "given\n", "secret": "s\n", "big": "b\n"})
+    root = write_context(
         tmp_path / "c",
         {
             "Dockerfile": "FROM busybox AS base\nRUN exit 1\n"
@@ -83,7 +77,7 @@ def test_named_contexts_stand_for_stages(engine: Engine, tmp_path: Path) -> None
 
 
 def test_several_platforms_read_one_context(engine: Engine, tmp_path: Path) -> None:
-    root = context(
+    root = write_context(
         tmp_path / "c",
         {
             "Dockerfile": "FROM scratch AS os-linux\nCOPY f-$TARGETARCH f\n"
@@ -109,7 +103,7 @@ def test_several_platforms_read_one_context(engine: Engine, tmp_path: Path) -> N
 
 
 def test_where_copies_go(engine: Engine, tmp_path: Path) -> None:
-    root = context(tmp_path / "c", {"a.txt": "a\n", "b.txt": "b\n", "d/x": "x\n"})
+    root = write_context(tmp_path / "c", {"a.txt": "a\n", "b.txt": "b\n", "d/x": "x\n"})
     (root / "d").chmod(0o2700)
     (root / "Dockerfile").write_text(
         "FROM busybox AS from\nRUN mkdir -p /d/sub && chown 5:6 /d /d/sub && chmod 750 /d /d/sub\n"

@@ -12,11 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.clients.builder.buildkit.test_buildx import context, remove_new_images
-from compat_tests.clients.builder.buildkit.test_sources import shown
+from compat_tests.clients.builder.buildx import needs_buildx, run_output, write_context
 from compat_tests.support.engines import Engine
-
-__all__ = ["remove_new_images"]
 
 PROGRAMS = ["apt-get", "cat", "dpkg", "dpkg-deb", "dpkg-query", "dpkg-split", "diff", "gzip", "rm", "sh", "tar", "xz"]
 PROGRAMS += ["ldconfig", "start-stop-daemon"]
@@ -33,9 +30,8 @@ def found(name: str) -> str:
 
 missing = [name for name in [*PROGRAMS, "ldd"] if not found(name)]
 pytestmark = [
-    pytest.mark.root,
     pytest.mark.skipif(bool(missing) or not os.path.exists(METHODS[1]), reason="needs apt, dpkg and ldd"),
-    pytest.mark.skipif(not os.path.exists("/usr/libexec/docker/cli-plugins/docker-buildx"), reason="needs buildx"),
+    needs_buildx,
 ]
 
 
@@ -88,7 +84,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         files |= {"DEBIAN/postinst": f"#!/bin/sh\nset -e\necho {name} >> /configured\n"}
         if name == "below":
             del files["etc/some.d/x"]
-        tree = context(tmp_path_factory.mktemp(name), files)
+        tree = write_context(tmp_path_factory.mktemp(name), files)
         (tree / "DEBIAN/postinst").chmod(0o755)
         built = repository / f"{name}.deb"
         argv = ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(built)]
@@ -116,14 +112,14 @@ CMD ["cat", "/usr/share/some/above", "/usr/share/some/below", "/configured", "/e
 @pytest.mark.parametrize("kit", ["BuildKit", "classic"])
 def test_packages_are_installed(engine: Engine, packages: Path, tmp_path: Path, kit: str) -> None:
     mounts = "--mount=type=cache,target=/var/cache/apt,sharing=locked" if kit == "BuildKit" else ""
-    context(tmp_path, {"Dockerfile": DOCKERFILE.replace("MOUNTS ", f"{mounts} " if mounts else "")})
+    write_context(tmp_path, {"Dockerfile": DOCKERFILE.replace("MOUNTS ", f"{mounts} " if mounts else "")})
     shutil.copytree(packages, tmp_path / "repository")
     engine.docker("import", "-", "debian-like:1", input=root_file_system())
     environ = {"DOCKER_BUILDKIT": "1" if kit == "BuildKit" else "0"}
     engine.docker("build", "-t", "project:1", str(tmp_path), env=environ, timeout=110)
-    assert shown(engine, "project:1") == "above\nbelow\nbelow\nabove\nabove\n"
-    listed = shown(engine, "project:1", "dpkg-query", "-W", "-f", "${Package} ${Status}\n").splitlines()
+    assert run_output(engine, "project:1") == "above\nbelow\nbelow\nabove\nabove\n"
+    listed = run_output(engine, "project:1", "dpkg-query", "-W", "-f", "${Package} ${Status}\n").splitlines()
     assert sorted(listed) == ["above install ok installed", "below install ok installed"]
-    status = shown(engine, "project:1", "cat", "/removed")
+    status = run_output(engine, "project:1", "cat", "/removed")
     assert "Package: below\nStatus: install ok installed" in status
     assert "Package: above" not in status

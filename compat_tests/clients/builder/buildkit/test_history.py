@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,19 @@ from typing import Any
 import grpc
 import pytest
 
-from compat_tests.clients.builder.buildkit.test_buildx import build, context
-from compat_tests.clients.builder.buildkit.test_sources import needs_git
+from compat_tests.clients.builder.buildx import build, needs_buildx, needs_git, write_context
 from compat_tests.clients.builder.control import Control, control
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 from compat_tests.support.protos import Package
 from compat_tests.support.servers.web import repository, serving
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(not os.path.exists("/usr/libexec/docker/cli-plugins/docker-buildx"), reason="needs buildx"),
-]
+pytestmark = needs_buildx
 
 
 def test_builds_are_remembered_with_their_logs(own_engine: Engine, tmp_path: Path) -> None:
     files = {"Dockerfile": "FROM busybox\nRUN echo from-the-s''tep\n", "Bad": "FROM busybox\nRUN echo al''as; exit 5\n"}
-    root = str(context(tmp_path, files))
+    root = str(write_context(tmp_path, files))
     build(own_engine, "-t", "remembered:1", "--build-arg", "WHO=me", root)
     assert build(own_engine, "-f", str(tmp_path / "Bad"), root, check=False).status != 0
     with control(own_engine) as client:

@@ -16,16 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.clients.builder.buildkit.test_buildx import build, remove_new_images
-from compat_tests.clients.builder.buildkit.test_results import layout
+from compat_tests.clients.builder.buildx import build, needs_buildx, read_oci_archive
 from compat_tests.support.engines import Engine
 
-__all__ = ["remove_new_images"]
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(not os.path.exists("/usr/libexec/docker/cli-plugins/docker-buildx"), reason="needs buildx"),
-]
+pytestmark = needs_buildx
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 OURS = "wharf-test-"
@@ -116,7 +110,7 @@ def test_two_platforms_in_one_index(engine: Engine, foreign: Foreign, root: str,
     shown = build(engine, "--platform", platforms, f"--output=type=oci,dest={out}", root).stderr
     for platform in platforms.split(","):
         assert f"[{platform} stage-2 1/1] RUN echo" in shown
-    blobs = layout(out)
+    blobs = read_oci_archive(out)
     index = blobs[blobs[""]["manifests"][0]["digest"]]
     assert index["mediaType"] == "application/vnd.oci.image.index.v1+json"
     found = {}

@@ -2,88 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import socket
 import threading
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
 from compat_tests.clients.builder import sessions
-from compat_tests.clients.builder.buildkit.test_buildx import _pids, remove_new_images
-from compat_tests.clients.builder.builds import Case
-from compat_tests.clients.builder.control import pb
+from compat_tests.clients.builder.posted import DOCKERFILE, Posted, context, post
 from compat_tests.clients.builder.sessions import Client
-from compat_tests.support.api import Answer
 from compat_tests.support.engines import Dockerd, Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.host.processes import pids_of
+from compat_tests.support.polling import until
 from compat_tests.support.servers.web import repository, serving
 
-__all__ = ["remove_new_images"]
-
-pytestmark = pytest.mark.root
-
-DOCKERFILE = (
-    "FROM busybox AS base\nARG A=1\nLABEL own=$A\nCOPY f /f\n"
-    "RUN --mount=type=cache,target=/c echo ran $A; cat /f\nFROM base\nENV LAST=1\n"
-)
 FAILS = "FROM busybox\nRUN echo out''put; exit 4\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Posted:
-    """The answer of such a build."""
-
-    answer: Answer
-
-    @property
-    def messages(self) -> list[dict[str, Any]]:
-        return self.answer.lines()
-
-    @property
-    def statuses(self) -> list[Any]:
-        found = [item["aux"] for item in self.messages if item.get("id") == "moby.buildkit.trace"]
-        return [pb.StatusResponse.FromString(base64.b64decode(data)) for data in found]
-
-    @property
-    def steps(self) -> dict[str, Any]:
-        """Return the vertexes by name, in their final state."""
-        return {vertex.name: vertex for status in self.statuses for vertex in status.vertexes}
-
-    @property
-    def output(self) -> str:
-        return b"".join(log.msg for status in self.statuses for log in status.logs).decode()
-
-    @property
-    def image(self) -> str:
-        assert self.messages[-1]["id"] == "moby.image.id", self.messages[-1]
-        return str(self.messages[-1]["aux"]["ID"])
-
-    @property
-    def error(self) -> str:
-        if self.answer.status != 200:
-            return self.answer.message
-        last = self.messages[-1]
-        assert last.get("errorDetail", {}).get("message") == last.get("error")
-        return str(last.get("error", ""))
-
-
-def post(engine: Engine, body: bytes, **query: object) -> Posted:
-    headers = {"Content-Type": "application/x-tar"}
-    return Posted(
-        engine.api.request("POST", "/build", query={"version": 2, **query}, body=body, headers=headers, timeout=110)
-    )
-
-
-def context(dockerfile: str = DOCKERFILE, name: str = "Dockerfile") -> bytes:
-    files = {"f": "data\n"} if name == "Dockerfile" else {"f": "data\n", name: dockerfile}
-    return Case(dockerfile if name == "Dockerfile" else "", files).context()
 
 
 def test_a_build(engine: Engine) -> None:
@@ -202,16 +139,16 @@ def test_cancel_and_disconnect(engine: Engine, version: int) -> None:
     answers: list[Posted] = []
     builds = threading.Thread(target=lambda: answers.append(post(engine, body, version=version, buildid=marker)))
     builds.start()
-    assert until(lambda: bool(_pids("sleep", marker)))
+    assert until(lambda: bool(pids_of("sleep", marker)))
     assert engine.api.request("POST", "/build/cancel", query={"id": marker}).status == 200
     builds.join()
     assert answers[0].error == "context canceled"
-    assert until(lambda: not _pids("sleep", marker))
+    assert until(lambda: not pids_of("sleep", marker))
 
     sock = engine.api.raw()
     query = urlencode({"version": version})
     sock.sendall(f"POST /build?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
-    assert until(lambda: bool(_pids("sleep", marker)))
+    assert until(lambda: bool(pids_of("sleep", marker)))
     sock.shutdown(socket.SHUT_RDWR)
     sock.close()
-    assert until(lambda: not _pids("sleep", marker))
+    assert until(lambda: not pids_of("sleep", marker))

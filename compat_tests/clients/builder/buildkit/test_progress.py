@@ -11,16 +11,11 @@ from pathlib import Path
 import pytest
 
 from compat_tests.clients.builder import builds
-from compat_tests.clients.builder.buildkit.test_buildx import context, remove_new_images
+from compat_tests.clients.builder.buildx import needs_buildx, write_context
 from compat_tests.support.engines import Engine
 from compat_tests.support.streams import DEADLINE, Terminal
 
-__all__ = ["remove_new_images"]
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(not os.path.exists("/usr/libexec/docker/cli-plugins/docker-buildx"), reason="needs buildx"),
-]
+pytestmark = needs_buildx
 
 STEPS = (
     "FROM busybox AS a\nRUN sleep 1; echo fir''st\nFROM busybox\nCOPY --from=a /etc/passwd /p\nCOPY f /f\n"
@@ -42,7 +37,7 @@ Dockerfile:6
 def root(tmp_path: Path) -> str:
     """A context with a ``Dockerfile`` whose last step fails, and a ``Good`` one."""
     files = {"Dockerfile": STEPS.format("exit 7"), "Good": STEPS.format("true"), "f": "f"}
-    return str(context(tmp_path / "c", files))
+    return str(write_context(tmp_path / "c", files))
 
 
 def on_terminal(engine: Engine, *args: str) -> tuple[int, str]:

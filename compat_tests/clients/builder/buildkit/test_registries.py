@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.clients.builder.buildkit.test_buildx import build
 from compat_tests.clients.builder.builds import Built, Case
+from compat_tests.clients.builder.buildx import build
 from compat_tests.support.disk import entries
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import busybox_layer, docker_archive
 from compat_tests.support.servers.registry import PASSWORD, USER, Registry, registry
 from compat_tests.support.transfers import fresh
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("remove_new_images")]
+pytestmark = pytest.mark.usefixtures("remove_new_images")
 
 #: Logs and databases are read completely, of blobs and layers only files that may be documents.
 LARGE = 8 << 20

@@ -8,49 +8,18 @@ import json
 import os
 import socket
 import subprocess
-import tarfile
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from compat_tests.clients.builder.buildkit.test_buildx import build, context, remove_new_images
+from compat_tests.clients.builder.buildx import build, needs_buildx, read_oci_archive, write_context
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
-from compat_tests.support.servers.registry import Registry, registry
+from compat_tests.support.polling import until
+from compat_tests.support.servers.registry import Registry
 from compat_tests.support.servers.web import serving
 
-__all__ = ["remove_new_images"]
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(not os.path.exists("/usr/libexec/docker/cli-plugins/docker-buildx"), reason="needs buildx"),
-]
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[Registry]:
-    with registry() as found:
-        yield found
-
-
-def layout(path: Path) -> dict[str, Any]:
-    """Return an OCI archive's blobs by digest, JSON parsed, and its index under ``""``."""
-    found: dict[str, Any] = {}
-    with tarfile.open(path) as archive:
-        for member in archive:
-            file = archive.extractfile(member) if member.isreg() else None
-            if file is None:
-                continue
-            data = file.read()
-            try:
-                parsed: Any = json.loads(data)
-            except ValueError:
-                parsed = data
-            found["" if member.name == "index.json" else f"sha256:{member.name.rsplit('/', 1)[-1]}"] = parsed
-    return found
+pytestmark = needs_buildx
 
 
 STAGES = (
@@ -60,9 +29,9 @@ STAGES = (
 
 
 @pytest.mark.parametrize("kind", ["inline", "registry", "local"])
-def test_a_cache_travels(engine: Engine, store: Registry, tmp_path: Path, kind: str) -> None:
-    root = str(context(tmp_path / "c", {"Dockerfile": STAGES, "f": kind}))
-    ref = store.name(f"cache-{kind}")
+def test_a_cache_travels(engine: Engine, plain_registry: Registry, tmp_path: Path, kind: str) -> None:
+    root = str(write_context(tmp_path / "c", {"Dockerfile": STAGES, "f": kind}))
+    ref = plain_registry.name(f"cache-{kind}")
     to, from_, more = {
         "inline": ("type=inline", f"type=registry,ref={ref}", ["-t", ref, "--push"]),
         "registry": (f"type=registry,ref={ref},mode=max", f"type=registry,ref={ref}", ["-t", ref]),
@@ -79,16 +48,16 @@ def test_a_cache_travels(engine: Engine, store: Registry, tmp_path: Path, kind: 
     assert engine.docker(*show, ref, "cat", "/b").stdout == before
     if kind != "inline":
         assert again.stderr.count("CACHED") == 5
-    missing = build(engine, "--cache-from", f"type=registry,ref={store.name('none')}", root)
+    missing = build(engine, "--cache-from", f"type=registry,ref={plain_registry.name('none')}", root)
     assert "importing cache manifest from" in missing.stderr
 
 
 def test_provenance_and_annotations(engine: Engine, tmp_path: Path) -> None:
-    root = str(context(tmp_path / "c", {"Dockerfile": "FROM busybox\nRUN true\nCOPY f /f\n", "f": "x"}))
+    root = str(write_context(tmp_path / "c", {"Dockerfile": "FROM busybox\nRUN true\nCOPY f /f\n", "f": "x"}))
     out = tmp_path / "o.tar"
     annotations = ["--annotation", "a=manifest", "--annotation", "index:b=index"]
     build(engine, "--provenance=mode=min", *annotations, f"--output=type=oci,dest={out}", root)
-    blobs = layout(out)
+    blobs = read_oci_archive(out)
     index = blobs[blobs[""]["manifests"][0]["digest"]]
     assert index["annotations"] == {"b": "index"}
     image, attested = index["manifests"]
@@ -105,7 +74,7 @@ def test_provenance_and_annotations(engine: Engine, tmp_path: Path) -> None:
     # no provenance unless requested: equal steps give equal images
     plain = tmp_path / "plain.tar"
     build(engine, f"--output=type=oci,dest={plain}", root)
-    blobs = layout(plain)
+    blobs = read_oci_archive(plain)
     assert "layers" in blobs[blobs[""]["manifests"][0]["digest"]]
     refused = build(engine, "--annotation", "index:b=c", f"--output=type=oci,dest={plain}", root, check=False)
     assert "index annotations not supported for single platform export" in refused.stderr
@@ -115,7 +84,7 @@ def test_provenance_and_annotations(engine: Engine, tmp_path: Path) -> None:
 def test_the_same_build_gives_the_same_bytes(engine: Engine, tmp_path: Path, kind: str) -> None:
     """With one epoch, steps that run at different times, and touched files of the client, give equal images."""
     dockerfile = "FROM busybox\nCOPY f d/ /c/\nRUN mkdir /d && echo 1 > /d/f && ln -s f /d/l && ln /d/f /d/h\n"
-    root = context(tmp_path / "c", {"Dockerfile": dockerfile, "f": "x", "d/g": "y", "d/old": "z"})
+    root = write_context(tmp_path / "c", {"Dockerfile": dockerfile, "f": "x", "d/g": "y", "d/old": "z"})
     os.utime(root / "d/old", (1000, 1000))
     found: list[object] = []
     for number in range(2):
@@ -151,13 +120,13 @@ def test_provenance_tells_no_secrets(engine: Engine, tmp_path: Path) -> None:
     with serving(tmp_path / "web") as web:
         address = web.removeprefix("http://")
         url = f"http://user:hidden@{address}/file"
-        root = str(context(tmp_path / "c", {"Dockerfile": f"FROM busybox\nARG A\nADD {url} /f\n"}))
+        root = str(write_context(tmp_path / "c", {"Dockerfile": f"FROM busybox\nARG A\nADD {url} /f\n"}))
         out = tmp_path / "o.tar"
         words = ["--build-arg", "A=hidden", "--label", "l=hidden", "--build-context", f"unused={url}"]
         environ = {"BUILDX_GIT_INFO": "0"}
         words += ["--provenance=mode=min", f"--output=type=oci,dest={out}", root]
         engine.docker("buildx", "build", "--progress=plain", *words, env=environ, timeout=110)
-    blobs = layout(out)
+    blobs = read_oci_archive(out)
     index = blobs[blobs[""]["manifests"][0]["digest"]]
     statement = blobs[blobs[index["manifests"][1]["digest"]]["layers"][0]["digest"]]
     predicate = statement["predicate"]
@@ -172,19 +141,19 @@ def test_provenance_tells_no_secrets(engine: Engine, tmp_path: Path) -> None:
 
 def test_times_and_compression(engine: Engine, tmp_path: Path) -> None:
     dockerfile = "FROM busybox\nRUN touch /made && mkdir /d && echo 1 > /d/f\nCOPY f /f\n"
-    root = str(context(tmp_path / "c", {"Dockerfile": dockerfile, "f": "x"}))
+    root = str(write_context(tmp_path / "c", {"Dockerfile": dockerfile, "f": "x"}))
     out = tmp_path / "zstd.tar"
     build(engine, f"--output=type=oci,dest={out},compression=zstd,force-compression=true", root)
-    blobs = layout(out)
+    blobs = read_oci_archive(out)
     layers = blobs[blobs[""]["manifests"][0]["digest"]]["layers"]
     assert {layer["mediaType"] for layer in layers} == {"application/vnd.oci.image.layer.v1.tar+zstd"}
     loaded = engine.docker("load", "-i", str(out)).stdout.split()[-1]
     assert engine.docker("run", "--rm", "--network", "none", loaded, "cat", "/d/f").stdout == "1\n"
 
 
-def test_pushed_with_metadata(engine: Engine, store: Registry, tmp_path: Path) -> None:
-    root = str(context(tmp_path / "c", {"Dockerfile": "FROM busybox\nCOPY f /f\n", "f": "pushed"}))
-    meta, name = tmp_path / "meta.json", store.name("pushed:1")
+def test_pushed_with_metadata(engine: Engine, plain_registry: Registry, tmp_path: Path) -> None:
+    root = str(write_context(tmp_path / "c", {"Dockerfile": "FROM busybox\nCOPY f /f\n", "f": "pushed"}))
+    meta, name = tmp_path / "meta.json", plain_registry.name("pushed:1")
     build(engine, "-t", name, "--push", f"--metadata-file={meta}", root)
     told = json.loads(meta.read_text())
     assert told["image.name"] == name
@@ -194,7 +163,7 @@ def test_pushed_with_metadata(engine: Engine, store: Registry, tmp_path: Path) -
 
 
 def test_progress_is_json(engine: Engine, tmp_path: Path) -> None:
-    root = str(context(tmp_path, {"Dockerfile": "FROM busybox\nRUN echo spoken\n"}))
+    root = str(write_context(tmp_path, {"Dockerfile": "FROM busybox\nRUN echo spoken\n"}))
     done = engine.docker("buildx", "build", "--progress=rawjson", "--no-cache", root, timeout=110)
     decoder, at, messages = json.JSONDecoder(), 0, []
     text = done.stderr.strip()
@@ -214,7 +183,9 @@ def test_progress_is_json(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_parallel_builds_share_their_steps(engine: Engine, tmp_path: Path) -> None:
-    root = str(context(tmp_path, {"Dockerfile": "FROM busybox\nRUN head -c 40 /dev/urandom | od > /r; sleep 1\n"}))
+    root = str(
+        write_context(tmp_path, {"Dockerfile": "FROM busybox\nRUN head -c 40 /dev/urandom | od > /r; sleep 1\n"})
+    )
     argv = ("buildx", "build", "-q", root)
     clients = [engine.popen(*argv) for _ in range(3)]
     ids = {client.communicate(timeout=110)[0] for client in clients}
@@ -229,7 +200,7 @@ def test_cancelled_build_leaves_nothing(engine: Engine, tmp_path: Path) -> None:
         f"RUN --mount=type=bind,target=/c,rw --mount=type=secret,id=k --mount=type=tmpfs,target=/t sleep {marker}\n"
         "COPY --from=a /etc/passwd /p\n"
     )
-    root = context(tmp_path, {"Dockerfile": dockerfile, "k": "hidden"})
+    root = write_context(tmp_path, {"Dockerfile": dockerfile, "k": "hidden"})
     below = str(engine.resources.root)
 
     def mounts() -> set[str]:

@@ -12,8 +12,6 @@ from compat_tests.clients.builder.control import control, pb
 from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.protos import Package
 
-pytestmark = pytest.mark.root
-
 ops = Package("pb")
 NO_BYTES: dict[str, Any] = {"def": [b""]}  # "def" is a keyword of Python
 

@@ -5,30 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from compat_tests.clients.builder.buildkit.test_buildx import build, context, remove_new_images
 from compat_tests.clients.builder.builds import Case, classic
+from compat_tests.clients.builder.buildx import build, needs_buildx, needs_git, run_output, write_context
 from compat_tests.support.engines import Engine
 from compat_tests.support.servers.web import repository, serving
 
-__all__ = ["remove_new_images"]
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(not os.path.exists("/usr/libexec/docker/cli-plugins/docker-buildx"), reason="needs buildx"),
-]
-
-needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-
-
-def shown(engine: Engine, image: str, *command: str) -> str:
-    return engine.docker("run", "--rm", "--network", "none", image, *command).stdout
+pytestmark = needs_buildx
 
 
 @needs_git
@@ -41,15 +27,15 @@ def test_repositories_as_contexts(engine: Engine, tmp_path: Path) -> None:
         for remote, text in ((f"{url}/one.git", "top\n"), (f"{url}/one.git#main:sub", "below\n")):
             built = classic(engine, Case(""), body=b"", remote=remote, t="src:git")
             assert built.error == ""
-            assert shown(engine, "src:git", "cat", "/f") == text
+            assert run_output(engine, "src:git", "cat", "/f") == text
             build(engine, "-t", "src:bk", remote)
-            assert shown(engine, "src:bk", "cat", "/f") == text
+            assert run_output(engine, "src:bk", "cat", "/f") == text
         # several at once, beside a main context that is a repository
         named = [f"--build-context={name}={url}/{name}.git" for name in ("two", "three")]
         both = "FROM busybox\nCOPY f /f\nCOPY --from=two g /two\nCOPY --from=three g /three\n"
         repository(tmp_path, "main", {"Dockerfile": both, "f": "main\n"})
         build(engine, *named, "-t", "src:named", f"{url}/main.git")
-        assert shown(engine, "src:named", "cat", "/f", "/two", "/three") == "main\ntwo\nthree\n"
+        assert run_output(engine, "src:named", "cat", "/f", "/two", "/three") == "main\ntwo\nthree\n"
         missing = classic(engine, Case(""), body=b"", remote=f"{url}/none.git")
         assert "error fetching" in missing.error
 
@@ -67,7 +53,7 @@ def test_add_of_repositories_and_urls(engine: Engine, tmp_path: Path) -> None:
             f"ADD --checksum={digest} --chown=3:4 --chmod=640 {url}/file /got\nADD {url}/file /dir/\n"
         )
         build(engine, "-t", "src:add", "-", input=good.encode())
-        listing = shown(
+        listing = run_output(
             engine, "src:add", "sh", "-c", "ls -A /plain /kept /sub /dir; stat -c '%u:%g %a' /got; cat /got"
         )
         assert listing == ("/dir:\nfile\n\n/kept:\n.git\nin\n\n/plain:\nin\n\n/sub:\nf\n3:4 640\ndata\n")
@@ -92,9 +78,9 @@ def test_a_layout_of_the_client_as_a_base(engine: Engine, tmp_path: Path) -> Non
         "FROM base\nRUN cat /laid > /copy\nCOPY --from=base /laid /again\n"
         "RUN --mount=type=bind,from=base,target=/m cat /m/laid > /mounted\n"
     )
-    root = context(tmp_path / "c", {"Dockerfile": dockerfile})
+    root = write_context(tmp_path / "c", {"Dockerfile": dockerfile})
     build(engine, f"--build-context=base=oci-layout://{layout}", "-t", "src:layout", str(root))
-    words = shown(engine, "src:layout", "sh", "-c", "cat /copy /again /mounted; echo $FROM_LAYOUT")
+    words = run_output(engine, "src:layout", "sh", "-c", "cat /copy /again /mounted; echo $FROM_LAYOUT")
     assert words == "laid\nlaid\nlaid\n1\n"
     # a blob that does not match its digest
     for blob in (layout / "blobs/sha256").iterdir():
@@ -113,12 +99,12 @@ def test_caches_of_steps(engine: Engine) -> None:
         "&& stat -c %u:%g /c/f > /owner\n"
     )
     assert build(engine, "-t", "src:cache", "--build-arg", "N=1", "-", input=dockerfile.encode()).status == 0
-    assert shown(engine, "src:cache", "cat", "/seen", "/owner") == "seed\n1\n5:6\n"
+    assert run_output(engine, "src:cache", "cat", "/seen", "/owner") == "seed\n1\n5:6\n"
     build(engine, "-t", "src:cache", "--build-arg", "N=2", "-", input=dockerfile.encode())
-    assert shown(engine, "src:cache", "cat", "/seen") == "seed\n1\n2\n"
+    assert run_output(engine, "src:cache", "cat", "/seen") == "seed\n1\n2\n"
     engine.docker("buildx", "prune", "-af", "--filter", "type=exec.cachemount")
     build(engine, "-t", "src:cache", "--build-arg", "N=3", "-", input=dockerfile.encode())
-    assert shown(engine, "src:cache", "cat", "/seen") == "seed\n3\n"
+    assert run_output(engine, "src:cache", "cat", "/seen") == "seed\n3\n"
 
 
 def test_entitlements(engine: Engine) -> None:
@@ -129,7 +115,7 @@ def test_entitlements(engine: Engine) -> None:
     assert build(engine, "--allow", "security.insecure", "-", input=insecure).status == 0
     assert "network.host is not allowed" in build(engine, "-", input=host, check=False).stderr
     build(engine, "--allow", "network.host", "-t", "src:host", "-", input=host)
-    assert f" {engine.resources.bridge}:" in shown(engine, "src:host", "cat", "/links")
+    assert f" {engine.resources.bridge}:" in run_output(engine, "src:host", "cat", "/links")
 
 
 def test_limits_of_classic_steps(engine: Engine) -> None:
@@ -163,7 +149,7 @@ QUESTIONS = (
 
 
 def test_questions_about_a_dockerfile(engine: Engine, tmp_path: Path) -> None:
-    root = str(context(tmp_path, {"Dockerfile": QUESTIONS}))
+    root = str(write_context(tmp_path, {"Dockerfile": QUESTIONS}))
 
     def ask(question: str) -> str:
         done = engine.docker(
@@ -201,7 +187,7 @@ def test_some_stages_without_cache(engine: Engine, tmp_path: Path) -> None:
         "FROM base AS some\nRUN cat /proc/sys/kernel/random/uuid > /some\n"
         "FROM base\nCOPY --from=some /some /\nRUN cat /proc/sys/kernel/random/uuid > /last\n"
     )
-    root = str(context(tmp_path, {"Dockerfile": dockerfile}))
+    root = str(write_context(tmp_path, {"Dockerfile": dockerfile}))
 
     def made(*args: str) -> list[str]:
         done = build(engine, "--load", "-t", "filtered:1", *args, root)
@@ -227,7 +213,7 @@ def test_copies_with_parents_and_without_some_files(engine: Engine, tmp_path: Pa
         "COPY --parents ./a/./c/three.txt /pivot/\n"
         "COPY --exclude=*.md --exclude=**/deep a /excluded/\n"
     )
-    root = context(tmp_path / "c", {"Dockerfile": dockerfile, **files})
+    root = write_context(tmp_path / "c", {"Dockerfile": dockerfile, **files})
     out = tmp_path / "out"
     build(engine, f"--output=type=local,dest={out}", str(root))
     found = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())

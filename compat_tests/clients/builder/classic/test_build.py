@@ -11,7 +11,7 @@ import json
 import lzma
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,24 +24,10 @@ from compat_tests.clients.builder.builds import Built, Case, classic
 from compat_tests.clients.builder.corpus import BAD, CASES, MORE, MORE_BAD
 from compat_tests.clients.builder.record import GOLDEN, classic_facts
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 from compat_tests.support.servers.web import serving
-from compat_tests.support.transfers import new_images_removed
-
-pytestmark = pytest.mark.root
 
 HELLO = Case('FROM busybox\nENV A=b\nRUN echo hello; echo oops >&2\nCOPY f /x/\nCMD ["cat", "/x/f"]\n', {"f": "data\n"})
-
-
-@pytest.fixture(autouse=True)
-def remove_new_images(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Remove the images that a test built."""
-    if "engine" not in request.fixturenames:
-        yield
-        return
-    engine: Engine = request.getfixturevalue("engine")
-    with new_images_removed(engine):
-        yield
 
 
 @functools.cache

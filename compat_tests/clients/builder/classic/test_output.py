@@ -12,13 +12,8 @@ from datetime import datetime
 
 import pytest
 
-from compat_tests.clients.builder.buildkit.test_buildx import remove_new_images
 from compat_tests.clients.builder.builds import Case, classic
 from compat_tests.support.engines import Dockerd, Engine
-
-__all__ = ["remove_new_images"]
-
-pytestmark = pytest.mark.root
 
 BASE = Case("FROM busybox\nONBUILD RUN echo tri''gger\nONBUILD ENV B=1\nONBUILD COPY f /f\n")
 CASES = (

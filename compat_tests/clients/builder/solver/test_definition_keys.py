@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from compat_tests.clients.builder.buildkit.test_buildx import build, context, remove_new_images
+from compat_tests.clients.builder.buildx import build, needs_buildx, write_context
 from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.servers.registry import Registry, registry
 
-__all__ = ["remove_new_images"]
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(not os.path.exists("/usr/libexec/docker/cli-plugins/docker-buildx"), reason="needs buildx"),
-]
+pytestmark = needs_buildx
 
 STAGES = """FROM busybox AS one
 COPY one /in
@@ -39,16 +32,10 @@ FILES = {"Dockerfile": STAGES, "one": "1\n", "two": "2\n"}
 STEPS = 9
 
 
-@pytest.fixture(scope="module")
-def store() -> Iterator[Registry]:
-    with registry() as found:
-        yield found
-
-
 @pytest.fixture
 def root(engine: Engine, tmp_path: Path) -> str:
     engine.docker("builder", "prune", "-af")
-    return str(context(tmp_path / "context", FILES))
+    return str(write_context(tmp_path / "context", FILES))
 
 
 def made(engine: Engine, *args: str) -> tuple[dict[str, str], set[str]]:
@@ -88,9 +75,9 @@ def test_a_stage_that_was_pruned_is_not_missed(engine: Engine, root: str) -> Non
 @pytest.mark.core
 @pytest.mark.parametrize("kind", ["inline", "local"])
 def test_a_cache_of_the_last_layers_is_enough(
-    engine: Engine, store: Registry, tmp_path: Path, root: str, kind: str
+    engine: Engine, plain_registry: Registry, tmp_path: Path, root: str, kind: str
 ) -> None:
-    ref = store.name(f"defined-{engine.kind}-{kind}")
+    ref = plain_registry.name(f"defined-{engine.kind}-{kind}")
     to, from_, more = {
         "inline": ("type=inline", f"type=registry,ref={ref}", ["-t", ref, "--push"]),
         "local": (f"type=local,dest={tmp_path / 'l'},mode=min", f"type=local,src={tmp_path / 'l'}", []),
@@ -140,7 +127,7 @@ def test_a_stage_without_cache_is_run_anew_and_counts_from_then_on(engine: Engin
 
 
 def test_wishes_of_an_export_are_kept_or_refused_by_name(engine: Engine, tmp_path: Path) -> None:
-    root = str(context(tmp_path / "c", {"Dockerfile": "FROM busybox\nENV A=1\n"}))
+    root = str(write_context(tmp_path / "c", {"Dockerfile": "FROM busybox\nENV A=1\n"}))
     for wish in ("image-manifest=false", "oci-mediatypes=false", "compression=zstd", "force-compression"):
         to = f"--cache-to=type=local,dest={tmp_path / 'l'},{wish if '=' in wish else wish + '=true'}"
         assert f"with {wish}" in build(engine, to, root, check=False).stderr
@@ -151,7 +138,7 @@ def test_wishes_of_an_export_are_kept_or_refused_by_name(engine: Engine, tmp_pat
 
 def test_nothing_is_not_the_context(engine: Engine, tmp_path: Path) -> None:
     text = 'FROM busybox\nRUN --mount=type=bind,from=scratch,target=/m test -z "$(ls -A /m)"\n'
-    root = context(tmp_path / "c", {"Dockerfile": text, "a": "a"})
+    root = write_context(tmp_path / "c", {"Dockerfile": text, "a": "a"})
     build(engine, str(root))
     (root / "Dockerfile").write_text("FROM busybox\nCOPY --from=scratch /a /a\n")
     assert build(engine, str(root), check=False).status != 0
@@ -188,10 +175,10 @@ RUN --mount=type=bind,source=tree/sub,target=/m,rw cat /m/y
 
 @pytest.mark.parametrize("way", ["from dockerd, inline", "to dockerd, inline", "to dockerd, registry"])
 def test_caches_are_shared_with_buildkit(
-    engine: Engine, oracle: Dockerd, store: Registry, tmp_path: Path, way: str
+    engine: Engine, oracle: Dockerd, plain_registry: Registry, tmp_path: Path, way: str
 ) -> None:
     files = {"Dockerfile": SHARED, ".dockerignore": "b2", "a": "a", "b": "", "tree/x": "x\n", "tree/sub/y": "y"}
-    root = context(tmp_path / "c", {**files, "b2": "left out"})
+    root = write_context(tmp_path / "c", {**files, "b2": "left out"})
     (root / "link").symlink_to("tree")
     (root / "tree" / "sub" / "up").symlink_to("../x")
     (root / "tree" / "x").chmod(0o4711)
@@ -199,7 +186,7 @@ def test_caches_are_shared_with_buildkit(
     args = ["--secret", f"id=s,src={tmp_path / 's'}", "--build-arg", f"SALT={uuid.uuid4()}", str(root)]
     name = f"shared-{uuid.uuid4()}"
     with registry(netns=oracle.netns) as theirs:
-        ours: tuple[Engine, Registry] = (engine, store)
+        ours: tuple[Engine, Registry] = (engine, plain_registry)
         other: tuple[Engine, Registry] = (oracle, theirs)
         (maker, source), (user, target) = (other, ours) if way.startswith("from") else (ours, other)
         ref = source.name(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +9,10 @@ from pathlib import Path
 import pytest
 
 from compat_tests.clients.builder.builds import Case, by_buildx, classic, tree
-from compat_tests.faults.test_faults_disk import small_disk
 from compat_tests.support import engines
 from compat_tests.support.engines import Completed, Engine
-from compat_tests.support.host.traces import until
-
-pytestmark = pytest.mark.root
+from compat_tests.support.host.filesystems import free_space, tmpfs
+from compat_tests.support.polling import until
 
 MIB = 1 << 20
 BEFORE = "FROM busybox\nRUN head -c 1000 /dev/urandom > /before\n"
@@ -31,14 +28,9 @@ FAILS = {
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Path]]:
     """An engine whose disk has 64 MiB, of which 18 are reserved for its databases."""
     path = tmp_path_factory.mktemp("small")
-    with small_disk(path, "64m"), engines.wharf("small", "--experimental", "--data-root", str(path / "data")) as engine:
+    with tmpfs(path, "64m"), engines.wharf("small", "--experimental", "--data-root", str(path / "data")) as engine:
         engine.load_busybox()
         yield engine, path
-
-
-def free(path: Path) -> int:
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize
 
 
 @pytest.mark.parametrize("how", sorted(FAILS))
@@ -57,11 +49,11 @@ def test_full_in_the_middle(small: tuple[Engine, Path], tmp_path: Path, door: st
         return (done.stderr if done.status else ""), done.stderr
 
     assert build(BEFORE)[0] == ""
-    left = free(disk)
+    left = free_space(disk)
     error, _ = build(BEFORE + step)
     assert (dockerd_says if door == "classic" else buildkit_says) in error.lower()
     # databases grow a little; the step's files and the partial layer are removed
-    assert until(lambda: free(disk) >= left - 8 * MIB, seconds=60)
+    assert until(lambda: free_space(disk) >= left - 8 * MIB, seconds=60)
     assert until(lambda: not list(disk.glob("data/containerd/*content*/ingest/*")), seconds=60)
     # the cache still works
     error, shown = build(BEFORE + "RUN echo fits > /small\n")
@@ -97,16 +89,16 @@ def test_full_while_results_are_written(small: tuple[Engine, Path], tmp_path: Pa
     assert build("-t", "full:before").status == 0
     dest = tmp_path / "dest"
     dest.mkdir()
-    with small_disk(dest, "64m" if whose == "engine" else "4m"):
+    with tmpfs(dest, "64m" if whose == "engine" else "4m"):
         for exporter in EXPORTERS[whose]:
             output = exporter.format(dest)
             if whose == "engine":
                 output += ",compression=zstd,force-compression=true"
-            left = free(disk)
+            left = free_space(disk)
             done = build("-o", output)
             assert done.status == 1, output
             assert "no space left on device" in done.stderr, (output, done.stderr)
-            assert until(lambda left=left: free(disk) >= left - MIB, seconds=60), (output, left, free(disk))  # type: ignore[misc]
+            assert until(lambda left=left: free_space(disk) >= left - MIB, seconds=60), (output, left, free_space(disk))  # type: ignore[misc]
             for path in dest.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert until(lambda: not list(disk.glob("data/containerd/*content*/ingest/*")), seconds=60)

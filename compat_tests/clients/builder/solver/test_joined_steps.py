@@ -14,17 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.clients.builder.buildkit.test_buildx import _pids, context, remove_new_images
 from compat_tests.clients.builder.builds import Case, classic
+from compat_tests.clients.builder.buildx import needs_buildx, write_context
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.host.processes import pids_of
+from compat_tests.support.polling import until
 
-__all__ = ["remove_new_images"]
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(not os.path.exists("/usr/libexec/docker/cli-plugins/docker-buildx"), reason="needs buildx"),
-]
+pytestmark = needs_buildx
 
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -37,7 +33,7 @@ class Step:
         self.line = f"RUN cat /proc/sys/kernel/random/uuid; sleep {self.marker}; echo at the e''nd; exit 7"
 
     def end(self) -> None:
-        for pid in _pids("sleep", self.marker):
+        for pid in pids_of("sleep", self.marker):
             os.kill(pid, signal.SIGKILL)
 
 
@@ -73,7 +69,7 @@ class Client:
         return self.text
 
     def kill(self) -> None:
-        for pid in [*_pids("docker-buildx", str(self.process.args[-1])), self.process.pid]:  # type: ignore[index]
+        for pid in [*pids_of("docker-buildx", str(self.process.args[-1])), self.process.pid]:  # type: ignore[index]
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -90,8 +86,8 @@ def start(engine: Engine, *args: str, cwd: Path | None = None) -> Client:
 
 
 def test_a_build_that_joins_a_running_step(engine: Engine, tmp_path: Path, step: Step) -> None:
-    one = context(tmp_path / "one", {"Dockerfile": f"FROM busybox\n{step.line}\n"})
-    two = context(tmp_path / "two", {"Dockerfile": f"FROM busybox\n# a comment\n\n{step.line}\n"})
+    one = write_context(tmp_path / "one", {"Dockerfile": f"FROM busybox\n{step.line}\n"})
+    two = write_context(tmp_path / "two", {"Dockerfile": f"FROM busybox\n# a comment\n\n{step.line}\n"})
     first = start(engine, "buildx", "build", "--progress=plain", str(one))
     try:
         id = first.id
@@ -112,8 +108,8 @@ def test_a_build_that_joins_a_running_step(engine: Engine, tmp_path: Path, step:
 
 
 def test_the_first_client_leaves(engine: Engine, tmp_path: Path, step: Step) -> None:
-    one = context(tmp_path / "one", {"Dockerfile": f"FROM busybox\n{step.line}\n"})
-    two = context(tmp_path / "two", {"Dockerfile": f"FROM busybox\n{step.line}\n"})
+    one = write_context(tmp_path / "one", {"Dockerfile": f"FROM busybox\n{step.line}\n"})
+    two = write_context(tmp_path / "two", {"Dockerfile": f"FROM busybox\n{step.line}\n"})
     first = start(engine, "buildx", "build", "--progress=plain", str(one))
     try:
         id = first.id
@@ -130,8 +126,8 @@ def test_the_files_of_the_first_client_stay_as_they_are(engine: Engine, tmp_path
     """A joined step uses the context of the build that started it, which may end before the step."""
     line = f"RUN --mount=type=bind,target=/c cat /proc/sys/kernel/random/uuid; sleep {step.marker}; cat /c/f; exit 7"
     files = {"Dockerfile": f"FROM busybox\n{line}\n", "f": "old content\n"}
-    one, two = context(tmp_path / "one", files), context(tmp_path / "two", files)
-    other = context(tmp_path / "three", {"Dockerfile": "FROM scratch\nCOPY f /\n"}) / "Dockerfile"
+    one, two = write_context(tmp_path / "one", files), write_context(tmp_path / "two", files)
+    other = write_context(tmp_path / "three", {"Dockerfile": "FROM scratch\nCOPY f /\n"}) / "Dockerfile"
     first = start(engine, "buildx", "build", "--progress=plain", str(one))
     try:
         id = first.id
@@ -153,7 +149,7 @@ def test_the_files_of_the_first_client_stay_as_they_are(engine: Engine, tmp_path
 def test_targets_of_one_bake(engine: Engine, tmp_path: Path, step: Step) -> None:
     stages = f"FROM busybox AS base\n{step.line}\nFROM base AS one\nENV A=1\nFROM base AS two\nENV A=2\n"
     targets = 'target "one" {\n target = "one"\n}\ntarget "two" {\n target = "two"\n}\n'
-    context(
+    write_context(
         tmp_path,
         {"Dockerfile": stages, "docker-bake.hcl": f'group "default" {{ targets = ["one", "two"] }}\n{targets}'},
     )
@@ -170,7 +166,7 @@ def test_targets_of_one_bake(engine: Engine, tmp_path: Path, step: Step) -> None
 
 
 def test_a_classic_build_joins(engine: Engine, tmp_path: Path, step: Step) -> None:
-    root = context(tmp_path, {"Dockerfile": f"FROM busybox\n{step.line}\n"})
+    root = write_context(tmp_path, {"Dockerfile": f"FROM busybox\n{step.line}\n"})
     first = start(engine, "buildx", "build", "--progress=plain", str(root))
     try:
         id = first.id
@@ -196,7 +192,7 @@ def test_a_classic_build_joins(engine: Engine, tmp_path: Path, step: Step) -> No
 def test_long_output_is_clipped_as_buildkit_does(engine: Engine, tmp_path: Path) -> None:
     word = f"{0:055}6789"
     line = f"RUN yes {word} | head -c 3000000; echo; echo the e''nd; echo err''or >&2; exit 3"
-    root = context(tmp_path, {"Dockerfile": f"FROM busybox\n{line}\n"})
+    root = write_context(tmp_path, {"Dockerfile": f"FROM busybox\n{line}\n"})
     shown = start(engine, "buildx", "build", "--progress=plain", str(root)).whole()
     assert "[output clipped, log limit 200KiB/s reached]" in shown
     assert " the end\n" in shown

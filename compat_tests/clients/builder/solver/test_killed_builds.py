@@ -18,15 +18,13 @@ import grpc
 import pytest
 
 from compat_tests.clients.builder import sessions
+from compat_tests.clients.builder.buildx import needs_buildx
 from compat_tests.clients.builder.sessions import Client
 from compat_tests.support.engines import Wharf
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 from compat_tests.support.servers.registry import registry
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(not os.path.exists("/usr/libexec/docker/cli-plugins/docker-buildx"), reason="needs buildx"),
-]
+pytestmark = needs_buildx
 
 DOCKERFILE = """FROM busybox AS a
 RUN head -c 1000000 /dev/urandom > /a; sleep 0.1

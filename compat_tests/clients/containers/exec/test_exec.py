@@ -11,10 +11,8 @@ import pytest
 
 from compat_tests.clients.containers.exec.execs import create, inspect
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 from compat_tests.support.streams import close_stream, container, hijack, joined
-
-pytestmark = pytest.mark.root
 
 
 @pytest.mark.core

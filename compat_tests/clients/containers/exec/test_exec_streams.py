@@ -6,10 +6,8 @@ import pytest
 
 from compat_tests.clients.containers.exec.execs import create, inspect
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 from compat_tests.support.streams import Terminal, container, hijack, joined
-
-pytestmark = pytest.mark.root
 
 
 @pytest.mark.core

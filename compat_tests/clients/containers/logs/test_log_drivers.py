@@ -16,11 +16,9 @@ from typing import Any
 import pytest
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 from compat_tests.support.servers.log_servers import Collector, Fluentd, LogPlugin, gelf_messages, unpack
 from compat_tests.support.streams import close_stream, container, joined, raw_socket
-
-pytestmark = pytest.mark.root
 
 TWO = ["sh", "-c", "echo out; echo; echo err >&2"]
 

@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 from compat_tests.support.streams import container, frames, hijack
-
-pytestmark = pytest.mark.root
 
 # Exceeds the socket buffers: a client that doesn't read is not sent the whole log.
 COUNT = 8000

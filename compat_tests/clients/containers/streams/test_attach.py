@@ -16,10 +16,8 @@ import pytest
 from docker.types import LogConfig
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 from compat_tests.support.streams import Stream, Terminal, close_stream, container, frames, hijack, joined, raw_socket
-
-pytestmark = pytest.mark.root
 
 INPUT = {"OpenStdin": True, "StdinOnce": True}
 ALL = "stream=1&stdin=1&stdout=1&stderr=1"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import os
-import re
 import signal
 import socket
 import struct
@@ -19,10 +18,9 @@ import pytest
 from compat_tests.support import engines
 from compat_tests.support.engines import Wharf
 from compat_tests.support.host.ports import free_ports
-from compat_tests.support.host.traces import until
+from compat_tests.support.host.processes import open_descriptors, status_value
+from compat_tests.support.polling import until
 from compat_tests.support.streams import container, hijack, joined
-
-pytestmark = pytest.mark.root
 
 MIB = 1 << 20
 NO_LOG = {"LogConfig": {"Type": "none", "Config": {}}}
@@ -61,23 +59,14 @@ def _listening(folder: Path, authority: Any, address: str) -> list[str]:
     return flags
 
 
-def highest(pid: int) -> int:
+def peak_memory(pid: int) -> int:
     """Return the peak memory of a process, in bytes."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None
-    return int(found[1]) << 10
+    return status_value(pid, "VmHWM:") << 10
 
 
 def shim_of(engine: Wharf, box: str) -> int:
     """Return the parent of the container's first process."""
-    pid = engine.api.get(f"/containers/{box}/json").json()["State"]["Pid"]
-    found = re.search(r"PPid:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None
-    return int(found[1])
-
-
-def descriptors(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    return status_value(engine.api.get(f"/containers/{box}/json").json()["State"]["Pid"], "PPid:")
 
 
 def started(engine: Wharf, identity: str) -> dict[str, Any]:
@@ -111,7 +100,7 @@ def test_run_and_exec_over_tls(secure: Secure) -> None:
 
 def test_streams_use_bounded_memory(secure: Secure) -> None:
     engine, size = secure.engine, 192 * MIB
-    before = highest(engine.daemon.pid)
+    before = peak_memory(engine.daemon.pid)
     command = ["sh", "-c", f"read go; exec dd if=/dev/zero bs=1M count={size // MIB}"]
     with container(engine, Cmd=command, OpenStdin=True, HostConfig=NO_LOG) as box:
         shim = shim_of(engine, box)
@@ -122,16 +111,16 @@ def test_streams_use_bounded_memory(secure: Secure) -> None:
                 got += len(data)
                 if got < size // 2:
                     continue
-                peak = peak or highest(shim)
+                peak = peak or peak_memory(shim)
             assert got >= size
         assert peak < 64 * MIB
-    assert highest(engine.daemon.pid) < before + 32 * MIB
+    assert peak_memory(engine.daemon.pid) < before + 32 * MIB
 
 
 def test_slow_reader_uses_no_memory_and_loses_nothing(secure: Secure) -> None:
     engine, size = secure.engine, 48 * MIB
     with container(engine, Cmd=["sleep", "600"], HostConfig=NO_LOG) as box:
-        before = highest(engine.daemon.pid)
+        before = peak_memory(engine.daemon.pid)
         shim = shim_of(engine, box)
         body = {"AttachStdout": True, "Cmd": ["dd", "if=/dev/zero", "bs=1M", f"count={size // MIB}"]}
         identity = engine.api.post(f"/containers/{box}/exec", body).json()["Id"]
@@ -139,9 +128,9 @@ def test_slow_reader_uses_no_memory_and_loses_nothing(secure: Secure) -> None:
             # Without a reader it still exits: the unread output is in a file.
             pid = started(engine, identity)["Pid"]
             assert until(lambda: not Path(f"/proc/{pid}").exists(), seconds=90)
-            assert highest(shim) < 64 * MIB
+            assert peak_memory(shim) < 64 * MIB
             assert sum(map(len, joined(stream.read()).values())) == size
-        assert highest(engine.daemon.pid) < before + 32 * MIB
+        assert peak_memory(engine.daemon.pid) < before + 32 * MIB
         assert engine.api.get(f"/exec/{identity}/json").json()["ExitCode"] == 0
 
 
@@ -150,8 +139,8 @@ def test_clients_that_vanish(secure: Secure) -> None:
     with container(engine, Cmd=["cat"], OpenStdin=True) as box:
         shim = shim_of(engine, box)
         assert engine.docker("exec", box, "true").status == 0
-        before = descriptors(shim)
-        daemon = descriptors(engine.daemon.pid)
+        before = open_descriptors(shim)
+        daemon = open_descriptors(engine.daemon.pid)
         for number in range(12):
             body = {"AttachStdin": True, "AttachStdout": True, "Cmd": ["cat"], "Tty": bool(number % 2)}
             identity = engine.api.post(f"/containers/{box}/exec", body).json()["Id"]
@@ -173,8 +162,8 @@ def test_clients_that_vanish(secure: Secure) -> None:
         # Without a terminal they exit at the end of their input.
         assert until(lambda: len(engine.api.get(f"/containers/{box}/top").json()["Processes"]) == 1)
         # Some descriptors are opened once, on first use.
-        assert until(lambda: descriptors(shim) <= before + 4), descriptors(shim)
-        assert until(lambda: descriptors(engine.daemon.pid) <= daemon + 4), descriptors(engine.daemon.pid)
+        assert until(lambda: open_descriptors(shim) <= before + 4), open_descriptors(shim)
+        assert until(lambda: open_descriptors(engine.daemon.pid) <= daemon + 4), open_descriptors(engine.daemon.pid)
         assert engine.docker("exec", box, "echo", "well").stdout == "well\n"
 
 

@@ -22,7 +22,6 @@ TAG = "wharf-test/systemd:1"
 BOOT = 20.0 * FACTOR
 
 pytestmark = [
-    pytest.mark.root,
     pytest.mark.core,
     pytest.mark.skipif(not SYSTEMD.exists() or shutil.which("ldd") is None, reason="needs systemd's files and ldd"),
 ]

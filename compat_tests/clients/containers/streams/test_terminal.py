@@ -7,10 +7,10 @@ import time
 import pytest
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
+from compat_tests.support.polling import until
 from compat_tests.support.streams import Terminal, container, hijack
 
-pytestmark = [pytest.mark.root, pytest.mark.core]
+pytestmark = pytest.mark.core
 
 CLOSE = "exec </dev/null >/dev/null 2>&1"
 

@@ -20,17 +20,10 @@ import zstandard
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import Node, busybox_layer, docker_archive, layer
 from compat_tests.support.servers.loopback import LoopbackServer, QuietHandler
-from compat_tests.support.transfers import image_ids, new_images_removed
 
-pytestmark = pytest.mark.root
+pytestmark = pytest.mark.usefixtures("remove_new_images")
 
 RUN = ("run", "--rm", "--network", "none")
-
-
-@pytest.fixture(autouse=True)
-def remove_new_images(engine: Engine) -> Iterator[None]:
-    with new_images_removed(engine, image_ids):
-        yield
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.images import Node, busybox_layer, config, docker_archive, layer, oci_archive
 from compat_tests.support.transfers import fresh
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("remove_new_images")]
+pytestmark = pytest.mark.usefixtures("remove_new_images")
 
 
 @pytest.mark.core

@@ -10,11 +10,11 @@ import pytest
 
 from compat_tests.clients.images.archives.parsed import files
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
 from compat_tests.support.images import Node, config, descriptor, docker_archive, layer, oci_archive
+from compat_tests.support.polling import until
 from compat_tests.support.transfers import blobs_in, digest, fresh
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("remove_new_images")]
+pytestmark = pytest.mark.usefixtures("remove_new_images")
 
 
 @pytest.mark.core

@@ -13,7 +13,7 @@ from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.images import Node, busybox_layer, layer
 from compat_tests.support.transfers import digest, fresh
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("remove_new_images")]
+pytestmark = pytest.mark.usefixtures("remove_new_images")
 
 
 def v1_archive(layers: list[bytes], tags: dict[str, dict[str, int]], **last: object) -> tuple[bytes, list[str]]:

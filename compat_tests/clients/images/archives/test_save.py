@@ -12,11 +12,11 @@ import pytest
 
 from compat_tests.clients.images.archives.parsed import files, save
 from compat_tests.support.engines import Dockerd, Engine, Wharf
-from compat_tests.support.host.traces import until
 from compat_tests.support.images import busybox_layer, docker_archive, oci_archive
+from compat_tests.support.polling import until
 from compat_tests.support.transfers import digest, fresh
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("remove_new_images")]
+pytestmark = pytest.mark.usefixtures("remove_new_images")
 
 
 def test_what_is_saved(engine: Engine, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from compat_tests.support.disk import entries
 from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.images import docker_archive
 from compat_tests.support.servers.registry import PASSWORD, USER, Registry, registry
-from compat_tests.support.transfers import fresh, new_images_removed, trusted
+from compat_tests.support.transfers import fresh, trusted
 
-pytestmark = pytest.mark.root
+pytestmark = pytest.mark.usefixtures("remove_new_images")
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +33,6 @@ def token() -> Iterator[Registry]:
     with registry(auth="token") as found:
         found.copy_archive(docker_archive("x:1", fresh()), "team/app:1")
         yield found
-
-
-@pytest.fixture(autouse=True)
-def remove_new_images(engine: Engine) -> Iterator[None]:
-    with new_images_removed(engine):
-        yield
 
 
 def header(document: Mapping[str, object]) -> dict[str, str]:

@@ -15,14 +15,12 @@ import pytest
 
 from compat_tests.support import engines
 from compat_tests.support.engines import Wharf
-from compat_tests.support.host.traces import until
 from compat_tests.support.images import busybox_layer, oci_archive
+from compat_tests.support.polling import until
 from compat_tests.support.servers.http_proxy import Proxy
 from compat_tests.support.servers.registry import Registry, registry
 from compat_tests.support.servers.registry_proxy import Hold, Reply, Rule, Seen
 from compat_tests.support.transfers import blobs_in, digest, fresh, gated, ingested, new_images_removed, trusted
-
-pytestmark = pytest.mark.root
 
 PLAIN, SECURE = "plain.wharf.test:5000", "secure.wharf.test"
 MIB = 1 << 20
@@ -67,6 +65,7 @@ def wild(proxy: Proxy) -> Iterator[Wharf]:
 
 @pytest.fixture(autouse=True)
 def remove_new_images(wild: Wharf) -> Iterator[None]:
+    """Remove the images that a test adds to the engine of this module."""
     with new_images_removed(wild):
         yield
 
@@ -82,11 +81,11 @@ def there_and_back(engine: Wharf, name: str) -> None:
     engine.docker("rmi", name)
 
 
-def test_through_a_proxy_of_the_environment(wild: Wharf, proxy: Proxy, plain: Registry) -> None:
+def test_through_a_proxy_of_the_environment(wild: Wharf, proxy: Proxy, plain_registry: Registry) -> None:
     with registry(tls=True, host=SECURE) as secure:
         assert secure.ca is not None
         port = secure.address.rpartition(":")[2]
-        proxy.hosts = {PLAIN: plain.address, secure.address: f"127.0.0.1:{port}"}
+        proxy.hosts = {PLAIN: plain_registry.address, secure.address: f"127.0.0.1:{port}"}
         proxy.asked.clear()
         there_and_back(wild, f"{PLAIN}/proxied:1")
         with trusted(secure.address, {"ca.crt": secure.ca.read_bytes()}):
@@ -94,7 +93,7 @@ def test_through_a_proxy_of_the_environment(wild: Wharf, proxy: Proxy, plain: Re
         assert ("plain", PLAIN) in proxy.hosts_asked()
         assert ("CONNECT", secure.address) in proxy.hosts_asked()
         proxy.asked.clear()
-        wild.docker("pull", "-q", plain.name("proxied:1"))  # loopback is never proxied
+        wild.docker("pull", "-q", plain_registry.name("proxied:1"))  # loopback is never proxied
         assert not proxy.asked
         # A host that the proxy can't reach is unreachable.
         done = wild.docker("pull", "gone.wharf.test:5000/x", check=False)
@@ -102,9 +101,9 @@ def test_through_a_proxy_of_the_environment(wild: Wharf, proxy: Proxy, plain: Re
         assert ("CONNECT", "gone.wharf.test:5000") in proxy.hosts_asked()
 
 
-def test_through_a_proxy_of_the_configuration(wild: Wharf, proxy: Proxy, plain: Registry) -> None:
+def test_through_a_proxy_of_the_configuration(wild: Wharf, proxy: Proxy, plain_registry: Registry) -> None:
     config = wild.resources.root / "daemon.json"
-    with Proxy({PLAIN: plain.address}) as other:
+    with Proxy({PLAIN: plain_registry.address}) as other:
         url = f"http://ali:hidden@{other.address}"
         proxies = {"http-proxy": url, "https-proxy": url, "no-proxy": "skipped.wharf.test,.direct.test"}
         config.write_text(json.dumps({"proxies": proxies, "insecure-registries": [PLAIN]}))
@@ -172,11 +171,11 @@ def test_certificates_of_clients(wild: Wharf) -> None:
             )
 
 
-def test_registry_failures(wild: Wharf, plain: Registry) -> None:
+def test_registry_failures(wild: Wharf, plain_registry: Registry) -> None:
     """A clear error, the store unchanged, and the next pull works."""
     layers = [busybox_layer(), *fresh(1, 2 * MIB)]
     blob = digest(gzip.compress(layers[1], mtime=0))
-    with gated(plain, "bad", layers, lambda seen: None) as (gate, _):
+    with gated(plain_registry, "bad", layers, lambda seen: None) as (gate, _):
         name = f"{gate.address}/bad:1"
         before = blobs_in(wild)
         dead = 'Bearer realm="http://127.0.0.1:1/token",service="s"'

@@ -11,14 +11,14 @@ import pytest
 
 from compat_tests.support import engines
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
 from compat_tests.support.images import busybox_layer, docker_archive, oci_archive
+from compat_tests.support.polling import until
 from compat_tests.support.servers.registry import Registry
 from compat_tests.support.servers.registry_proxy import Hold, Reply, Seen
 from compat_tests.support.transfers import blobs_in, fresh, gated, ingested
 
 MIB = 1 << 20
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("remove_new_images")]
+pytestmark = pytest.mark.usefixtures("remove_new_images")
 
 
 @contextlib.contextmanager
@@ -90,7 +90,7 @@ def test_interrupted_save(engine: Engine) -> None:
     assert until(lambda: not own & blobs_in(engine), seconds=60)
 
 
-def test_a_stop_waits_for_no_registry(plain: Registry) -> None:
+def test_a_stop_waits_for_no_registry(plain_registry: Registry) -> None:
     """A registry that stalls, and one that accepts no connection."""
     hold = Hold(MIB)
 
@@ -105,7 +105,7 @@ def test_a_stop_waits_for_no_registry(plain: Registry) -> None:
             ("held", held),
             ("deaf", lambda seen: away if seen.method == "GET" and "/blobs/" in seen.path else None),
         ):
-            gate, _ = stack.enter_context(gated(plain, f"stopped/{repository}", fresh(1, 2 * MIB), rule))
+            gate, _ = stack.enter_context(gated(plain_registry, f"stopped/{repository}", fresh(1, 2 * MIB), rule))
             client = stack.enter_context(engine.popen("pull", f"{gate.address}/stopped/{repository}:1"))
             stack.callback(client.kill)
             assert until(lambda gate=gate: bool(gate.asked("GET", "/blobs/")), seconds=60)  # type: ignore[misc]

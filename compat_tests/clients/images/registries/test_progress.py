@@ -7,14 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
-
 from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.images import oci_archive
 from compat_tests.support.servers.registry import registry
 from compat_tests.support.transfers import fresh, stream
-
-pytestmark = pytest.mark.root
 
 MIB = 1 << 20
 

@@ -28,19 +28,19 @@ from compat_tests.support.transfers import (
     tags,
 )
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("remove_new_images")]
+pytestmark = pytest.mark.usefixtures("remove_new_images")
 
 DOCKER = "application/vnd.docker"
 LIFE = ["Pulling fs layer", "Verifying Checksum", "Download complete", "Extracting", "Pull complete"]
 
 
 @pytest.mark.core
-def test_pull_by_tag_digest_and_everything(engine: Engine, plain: Registry) -> None:
+def test_pull_by_tag_digest_and_everything(engine: Engine, plain_registry: Registry) -> None:
     layers = [busybox_layer(), *fresh()]
     archive = oci_archive("app:1", layers)
     for tag in ("app:1", "app:2", "app:latest"):
-        plain.copy_archive(archive, tag, format="oci-archive")
-    name = plain.name("app")
+        plain_registry.copy_archive(archive, tag, format="oci-archive")
+    name = plain_registry.name("app")
     messages = stream(engine, "POST", "/images/create", fromImage=name, tag="1")
     packed = [gzip.compress(data, mtime=0) for data in layers]
     assert messages[0] == {"status": "Pulling from app", "id": "1"}
@@ -60,7 +60,7 @@ def test_pull_by_tag_digest_and_everything(engine: Engine, plain: Registry) -> N
     ]
     assert engine.docker("pull", "-q", f"{name}@{id}").stdout.strip() == f"{name}@{id}"
     # Existing blobs are still requested: the other repository lacks them.
-    elsewhere = engine.docker("pull", f"{plain.name('elsewhere')}@{id}", check=False)
+    elsewhere = engine.docker("pull", f"{plain_registry.name('elsewhere')}@{id}", check=False)
     assert elsewhere.status == 1
     assert "not found" in elsewhere.stderr
     assert "Using default tag: latest" in engine.docker("pull", name).stdout
@@ -76,14 +76,14 @@ def test_pull_by_tag_digest_and_everything(engine: Engine, plain: Registry) -> N
     assert json.loads(witness.stdout)["Digest"] == id
 
 
-def test_what_is_not_there(engine: Engine, plain: Registry) -> None:
-    plain.copy_archive(docker_archive("known:1", fresh()), "known:1")
-    name = plain.name("known")
+def test_what_is_not_there(engine: Engine, plain_registry: Registry) -> None:
+    plain_registry.copy_archive(docker_archive("known:1", fresh()), "known:1")
+    name = plain_registry.name("known")
     done = engine.docker("pull", f"{name}:none", check=False)
     assert done.status == 1
     assert f"manifest for {name}:none not found: manifest unknown: manifest unknown" in done.stderr
     with pytest.raises(docker.errors.NotFound):
-        engine.client.images.pull(plain.name("never"), tag="1")
+        engine.client.images.pull(plain_registry.name("never"), tag="1")
     zeros = "sha256:" + "0" * 64
     assert "manifest unknown" in engine.docker("pull", f"{name}@{zeros}", check=False).stderr
     done = engine.docker("pull", "127.0.0.1:1/app:1", check=False)
@@ -96,7 +96,7 @@ def test_what_is_not_there(engine: Engine, plain: Registry) -> None:
     assert "does not provide the specified platform (linux/s390x)" in done.output
 
 
-def test_indexes_and_platforms(engine: Engine, plain: Registry) -> None:
+def test_indexes_and_platforms(engine: Engine, plain_registry: Registry) -> None:
     entries = []
     for architecture in ("amd64", "arm64"):
         layers = fresh(1)
@@ -106,13 +106,13 @@ def test_indexes_and_platforms(engine: Engine, plain: Registry) -> None:
         document = json.loads(data) | {"config": descriptor(blob, f"{OCI}.config.v1+json")}
         data = json.dumps(document).encode()
         for part in (blob, packed[0]):
-            put_blob(plain, "many", part)
-        put(plain, "many", data, f"{OCI}.manifest.v1+json")
+            put_blob(plain_registry, "many", part)
+        put(plain_registry, "many", data, f"{OCI}.manifest.v1+json")
         platform = {"architecture": architecture, "os": "linux"}
         entries.append(descriptor(data, f"{OCI}.manifest.v1+json", platform=platform))
     index = json.dumps({"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": entries}).encode()
-    put(plain, "many", index, f"{OCI}.index.v1+json", tag="1")
-    name = plain.name("many:1")
+    put(plain_registry, "many", index, f"{OCI}.index.v1+json", tag="1")
+    name = plain_registry.name("many:1")
     assert f"Digest: {digest(index)}" in engine.docker("pull", "--platform", "linux/amd64", name).stdout
     document = engine.api.get(f"/images/{name}/json", manifests=1).json()
     assert document["Id"] == digest(index)
@@ -127,12 +127,12 @@ def test_indexes_and_platforms(engine: Engine, plain: Registry) -> None:
     done = engine.docker("pull", "--platform", "linux/riscv64", name, check=False)
     assert "no matching manifest for linux/riscv64 in the manifest list entries" in done.output
     # All blobs are local: the index is pushed unchanged.
-    engine.docker("tag", name, plain.name("again:1"))
-    assert f"digest: {digest(index)}" in engine.docker("push", plain.name("again:1")).stdout
+    engine.docker("tag", name, plain_registry.name("again:1"))
+    assert f"digest: {digest(index)}" in engine.docker("push", plain_registry.name("again:1")).stdout
 
 
 @pytest.mark.core
-def test_every_kind_of_layer(engine: Engine, plain: Registry) -> None:
+def test_every_kind_of_layer(engine: Engine, plain_registry: Registry) -> None:
     layers = fresh(4)
     packed = [
         gzip.compress(layers[0], mtime=0),
@@ -143,20 +143,21 @@ def test_every_kind_of_layer(engine: Engine, plain: Registry) -> None:
     kinds = [f"{OCI}.layer.v1.tar+{kind}".rstrip("+") for kind in ("gzip", "zstd", "", "gzip")]
     data, blob = manifest([busybox_layer(), *layers], [busybox_layer(), *packed], [f"{OCI}.layer.v1.tar", *kinds])
     for part in (blob, busybox_layer(), *packed):
-        put_blob(plain, "kinds", part)
-    put(plain, "kinds", data, f"{OCI}.manifest.v1+json", tag="1")
-    engine.docker("pull", plain.name("kinds:1"))
-    shown = engine.docker("run", "--rm", "--network", "none", plain.name("kinds:1"), "sha256sum", "/file2", "/file3")
+        put_blob(plain_registry, "kinds", part)
+    put(plain_registry, "kinds", data, f"{OCI}.manifest.v1+json", tag="1")
+    engine.docker("pull", plain_registry.name("kinds:1"))
+    name = plain_registry.name("kinds:1")
+    shown = engine.docker("run", "--rm", "--network", "none", name, "sha256sum", "/file2", "/file3")
     for number in (2, 3):
         assert hashlib.sha256(layers[number][512:612]).hexdigest() in shown.stdout
     # The same image in Docker's own format.
-    plain.copy_archive(docker_archive("schema2:1", [busybox_layer(), *fresh()]), "schema2:1")
-    engine.docker("pull", plain.name("schema2:1"))
-    found = engine.api.get(f"/images/{plain.name('schema2:1')}/json").json()
+    plain_registry.copy_archive(docker_archive("schema2:1", [busybox_layer(), *fresh()]), "schema2:1")
+    engine.docker("pull", plain_registry.name("schema2:1"))
+    found = engine.api.get(f"/images/{plain_registry.name('schema2:1')}/json").json()
     assert found["Descriptor"]["mediaType"] == f"{DOCKER}.distribution.manifest.v2+json"
 
 
-def test_layers_that_lie_elsewhere(engine: Engine, plain: Registry) -> None:
+def test_layers_that_lie_elsewhere(engine: Engine, plain_registry: Registry) -> None:
     layers = fresh()
     packed = [gzip.compress(data, mtime=0) for data in layers]
     asked: list[str] = []
@@ -176,11 +177,11 @@ def test_layers_that_lie_elsewhere(engine: Engine, plain: Registry) -> None:
         document["layers"][0]["urls"] = [f"http://{server.address}/foreign"]
         data = json.dumps(document).encode()
         for part in (blob, packed[1]):
-            put_blob(plain, "foreign", part)
-        put(plain, "foreign", data, f"{OCI}.manifest.v1+json", tag="1")
-        engine.docker("pull", plain.name("foreign:1"))
+            put_blob(plain_registry, "foreign", part)
+        put(plain_registry, "foreign", data, f"{OCI}.manifest.v1+json", tag="1")
+        engine.docker("pull", plain_registry.name("foreign:1"))
     assert asked == ["/foreign"]
     # Blobs of foreign layers are not pushed.
-    engine.docker("tag", plain.name("foreign:1"), plain.name("foreign:2"))
-    engine.docker("push", plain.name("foreign:2"))
-    assert not plain.blob(digest(packed[0])).exists()
+    engine.docker("tag", plain_registry.name("foreign:1"), plain_registry.name("foreign:2"))
+    engine.docker("push", plain_registry.name("foreign:2"))
+    assert not plain_registry.blob(digest(packed[0])).exists()

@@ -10,8 +10,8 @@ import signal
 import pytest
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
 from compat_tests.support.images import oci_archive
+from compat_tests.support.polling import until
 from compat_tests.support.servers.registry import Registry
 from compat_tests.support.servers.registry_proxy import Cut, Hold, Reply, Rule, Seen
 from compat_tests.support.transfers import (
@@ -25,13 +25,13 @@ from compat_tests.support.transfers import (
     stream,
 )
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("remove_new_images")]
+pytestmark = pytest.mark.usefixtures("remove_new_images")
 
 MIB = 1 << 20
 
 
 @pytest.mark.core
-def test_a_pull_that_breaks_off_goes_on_from_there(engine: Engine, plain: Registry) -> None:
+def test_a_pull_that_breaks_off_goes_on_from_there(engine: Engine, plain_registry: Registry) -> None:
     """Two failures in one pull: later attempts request only the rest."""
     data = fresh(1, 3 * MIB)
     cuts = iter([MIB, 2 * MIB])
@@ -42,7 +42,7 @@ def test_a_pull_that_breaks_off_goes_on_from_there(engine: Engine, plain: Regist
         return None
 
     wanted = [digest(gzip.compress(data[0], mtime=0))]
-    with gated(plain, "broken", data, rule) as (gate, _):
+    with gated(plain_registry, "broken", data, rule) as (gate, _):
         messages = stream(engine, "POST", "/images/create", fromImage=f"{gate.address}/broken", tag="1")
         offsets = [seen.offset for seen in gate.asked("GET", wanted[0])]
     assert "Downloaded newer image" in messages[-1]["status"]
@@ -50,7 +50,7 @@ def test_a_pull_that_breaks_off_goes_on_from_there(engine: Engine, plain: Regist
     assert offsets == [0, MIB, 2 * MIB]
 
 
-def test_a_pull_goes_on_after_the_daemon_was_killed(own_engine: Engine, plain: Registry) -> None:
+def test_a_pull_goes_on_after_the_daemon_was_killed(own_engine: Engine, plain_registry: Registry) -> None:
     engine = own_engine
     data = fresh(1, 4 * MIB)
     wanted = digest(gzip.compress(data[0], mtime=0))
@@ -59,7 +59,7 @@ def test_a_pull_goes_on_after_the_daemon_was_killed(own_engine: Engine, plain: R
     def rule(seen: Seen) -> Hold | None:
         return hold if seen.method == "GET" and wanted in seen.path and not hold.reached.is_set() else None
 
-    with gated(plain, "killed", data, rule) as (gate, _):
+    with gated(plain_registry, "killed", data, rule) as (gate, _):
         url = f"/images/create?fromImage={gate.address}/killed&tag=1"
         with contextlib.closing(engine.api.raw()) as sock:
             sock.sendall(f"POST {url} HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n".encode())
@@ -73,14 +73,14 @@ def test_a_pull_goes_on_after_the_daemon_was_killed(own_engine: Engine, plain: R
     assert offsets[1] >= MIB
 
 
-def test_the_same_pull_twice_at_once_downloads_once(engine: Engine, plain: Registry) -> None:
+def test_the_same_pull_twice_at_once_downloads_once(engine: Engine, plain_registry: Registry) -> None:
     layers = fresh(2, MIB)
     hold = Hold()
 
     def rule(seen: Seen) -> Hold | None:
         return hold if seen.method == "GET" and "/blobs/" in seen.path else None
 
-    with gated(plain, "twice", layers, rule) as (gate, wanted):
+    with gated(plain_registry, "twice", layers, rule) as (gate, wanted):
         name = f"{gate.address}/twice:1"
         with engine.popen("pull", name) as first:
             assert hold.reached.wait(60)
@@ -99,14 +99,14 @@ def test_the_same_pull_twice_at_once_downloads_once(engine: Engine, plain: Regis
     assert all(b"Digest: sha256:" in output for output in outputs)
 
 
-def test_a_pull_ends_with_its_client(engine: Engine, plain: Registry) -> None:
+def test_a_pull_ends_with_its_client(engine: Engine, plain_registry: Registry) -> None:
     layers = fresh(1, 2 * MIB)
     hold = Hold(MIB)
 
     def rule(seen: Seen) -> Hold | None:
         return hold if seen.method == "GET" and "/blobs/" in seen.path and not hold.reached.is_set() else None
 
-    with gated(plain, "left", layers, rule) as (gate, _):
+    with gated(plain_registry, "left", layers, rule) as (gate, _):
         name = f"{gate.address}/left:1"
         with engine.popen("pull", name) as client:
             assert hold.reached.wait(60)
@@ -117,7 +117,7 @@ def test_a_pull_ends_with_its_client(engine: Engine, plain: Registry) -> None:
         assert engine.api.get(f"/images/{name}/json").status == 200
 
 
-def test_a_registry_that_is_busy_or_lies(engine: Engine, plain: Registry) -> None:
+def test_a_registry_that_is_busy_or_lies(engine: Engine, plain_registry: Registry) -> None:
     layers = fresh(1)
     answers: list[Reply] = [
         Reply(429, b"", {"Retry-After": "0"}),
@@ -128,7 +128,7 @@ def test_a_registry_that_is_busy_or_lies(engine: Engine, plain: Registry) -> Non
         return answers.pop() if answers and wanted in seen.path else None
 
     wanted = digest(gzip.compress(layers[0], mtime=0))
-    with gated(plain, "busy", layers, rule) as (gate, _):
+    with gated(plain_registry, "busy", layers, rule) as (gate, _):
         name = f"{gate.address}/busy:1"
         engine.docker("pull", "-q", name)
         assert len(gate.asked("GET", wanted)) == 3
@@ -144,17 +144,17 @@ def test_a_registry_that_is_busy_or_lies(engine: Engine, plain: Registry) -> Non
 
         html = Reply(200, b"<html>log in</html>", {"Content-Type": "text/html"})
         assert "<html>" in refused(lambda seen: html if "/manifests/" in seen.path else None)
-        document = ask(plain, "GET", "/v2/busy/manifests/1").json()
+        document = ask(plain_registry, "GET", "/v2/busy/manifests/1").json()
         document["layers"][0]["size"] -= 10
         data = json.dumps(document).encode()
         lie = Reply(200, data, {"Content-Type": document["mediaType"], "Docker-Content-Digest": digest(data)})
         fresh_layers = fresh(1)
-        plain.copy_archive(oci_archive("x:1", fresh_layers), "busy:1", format="oci-archive")
-        assert engine.docker("pull", "-q", plain.name("busy:1"))  # a correct answer in between
-        engine.docker("rmi", plain.name("busy:1"))
+        plain_registry.copy_archive(oci_archive("x:1", fresh_layers), "busy:1", format="oci-archive")
+        assert engine.docker("pull", "-q", plain_registry.name("busy:1"))  # a correct answer in between
+        engine.docker("rmi", plain_registry.name("busy:1"))
         new = digest(gzip.compress(fresh_layers[0], mtime=0))
         other = gzip.compress(fresh(1)[0], mtime=0)
-        size = ask(plain, "GET", "/v2/busy/manifests/1").json()["layers"][0]["size"]
+        size = ask(plain_registry, "GET", "/v2/busy/manifests/1").json()["layers"][0]["size"]
         other = (other + bytes(size))[:size]
         wrong = Reply(200, other)
         until(lambda: new[7:] not in blobs_in(engine), seconds=30)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.host.traces import until
 from compat_tests.support.images import docker_archive
+from compat_tests.support.polling import until
 from compat_tests.support.servers.registry import PASSWORD, USER, registry
 from compat_tests.support.servers.registry_proxy import Gate, Reply, Rule
 from compat_tests.support.transfers import (
@@ -21,7 +21,7 @@ from compat_tests.support.transfers import (
     trusted,
 )
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("remove_new_images")]
+pytestmark = pytest.mark.usefixtures("remove_new_images")
 
 MIB = 1 << 20
 
