@@ -77,10 +77,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed:
         before = item.stash.get(_WRITTEN, {})
         for daemon in daemons.LIVE:
-            if said := daemon.tail(8000, since=before.get(daemon.log, 0)):
-                report.sections.append((f"{daemon.log.name} of {daemon.log.parent.name}", said))
-            if doing := daemon.stacks():
-                report.sections.append((f"what {daemon.log.parent.name} does", doing))
+            if output := daemon.tail(8000, since=before.get(daemon.log, 0)):
+                report.sections.append((f"{daemon.log.name} of {daemon.log.parent.name}", output))
+            if stacks := daemon.stacks():
+                report.sections.append((f"stacks of {daemon.log.parent.name}", stacks))
     return report
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.support.engines import Completed, Engine
+from compat_tests.support.daemons import Completed
+from compat_tests.support.engines import Engine
 from compat_tests.support.host.ports import free_ports
 from compat_tests.support.polling import until
 

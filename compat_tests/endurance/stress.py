@@ -20,7 +20,7 @@ from compat_tests.support import disk, engines
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import busybox_layer, docker_archive, layer
 from compat_tests.support.servers.registry import Registry, registry
-from compat_tests.support.transfers import fresh
+from compat_tests.support.transfers import unique_layers
 
 RUN = ("run", "--rm", "--network", "none")
 
@@ -33,9 +33,9 @@ class Stress:
         self._registry = plain_registry
         self.rounds: dict[str, int] = {}
         self.failures: list[str] = []
-        shared = fresh(1, 300_000)
+        shared = unique_layers(1, 300_000)
         self._archives = [
-            docker_archive(f"shared:{n}", [busybox_layer(), *shared, *fresh(1, 100_000)]) for n in range(3)
+            docker_archive(f"shared:{n}", [busybox_layer(), *shared, *unique_layers(1, 100_000)]) for n in range(3)
         ]
         for number, archive in enumerate(self._archives):
             plain_registry.copy_archive(archive, f"shared:{number}")
@@ -70,7 +70,7 @@ class Stress:
         """Check what must have stayed, and remove it."""
         engine = self._engine
         assert not self.failures, self.failures
-        disk.blobs_are_whole(engine)
+        disk.check_blob_digests(engine)
         assert engine.docker(*RUN, "held:1", "cat", "/held").stdout == "held"
         assert engine.docker("exec", self.used, "cat", "/used").stdout == "used"
         dangling = engine.api.get("/images/json", filters=json.dumps({"dangling": ["true"]})).json()
@@ -128,12 +128,12 @@ def main() -> int:
     parser.add_argument("--engine", choices=("wharf", "containerd"), default="wharf")
     given = parser.parse_args()
     with engines.on_backend(given.engine, "stress") as engine, registry() as plain_registry:
-        before = disk.as_it_is(engine)
+        before = disk.baseline_files(engine)
         stress = Stress(engine, plain_registry)
         stress.run(seconds=given.seconds)
         print("rounds:", ", ".join(f"{name} {count}" for name, count in sorted(stress.rounds.items())))
         stress.finish()
-        disk.back_to(engine, before)
+        disk.wait_for_files(engine, before)
     print("nothing was lost, nothing is left")
     return 0
 

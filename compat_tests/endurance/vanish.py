@@ -29,8 +29,8 @@ from compat_tests.support.host.processes import open_descriptors
 from compat_tests.support.images import busybox_layer, docker_archive, layer
 from compat_tests.support.polling import until
 from compat_tests.support.servers.registry import Registry, registry
-from compat_tests.support.servers.registry_proxy import Cut, Gate, Hold, Reply, Seen
-from compat_tests.support.transfers import OCI, manifest, put, put_blob
+from compat_tests.support.servers.registry_proxy import Cut, Delay, RecordedRequest, RegistryProxy, Reply
+from compat_tests.support.transfers import OCI, manifest, put_blob, put_manifest
 
 #: Seconds within which the engine must answer under this load.
 ANSWER = 10.0
@@ -58,10 +58,10 @@ class Vanish:
         self.slowest = 0.0
         self.only: list[str] = []
         self.counts: Counter[str] = Counter()
-        self._holds: list[Hold] = []
+        self._delays: list[Delay] = []
         self._serial = 0
         self._wild = False
-        self.gate = Gate(plain_registry.address, self._rule)
+        self.proxy = RegistryProxy(plain_registry.address, self._rule)
         self._base = self._fresh("base", [busybox_layer()])
         self._archive = docker_archive("vanish/loaded:1", [busybox_layer(), *self._layers()])
         self._kept = docker_archive("vanish/kept:1", [busybox_layer(), *self._layers()])
@@ -73,7 +73,7 @@ class Vanish:
 
     # faults of the registry
 
-    def _rule(self, seen: Seen) -> Cut | Hold | Reply | None:
+    def _rule(self, request: RecordedRequest) -> Cut | Delay | Reply | None:
         if not self._wild:
             return None
         mood = self.random.random()
@@ -81,18 +81,18 @@ class Vanish:
         if mood < 0.12:
             return Cut(size)
         if mood < 0.3:
-            hold = Hold(size)
-            self._holds.append(hold)
-            return hold
+            delay = Delay(size)
+            self._delays.append(delay)
+            return delay
         if mood < 0.36:
             return self.random.choice(REFUSALS)
         return None
 
     def _let_go(self) -> None:
         self._wild = False
-        holds, self._holds = self._holds, []
-        for hold in holds:
-            hold.go.set()
+        delays, self._delays = self._delays, []
+        for delay in delays:
+            delay.resume.set()
 
     def _layers(self) -> list[bytes]:
         return [layer({f"file{n}": os.urandom(size)}) for n, size in enumerate((100_000, 1_500_000, 6_000_000))]
@@ -104,7 +104,7 @@ class Vanish:
         for part in (blob, *layers):
             put_blob(self.registry, repository, part)
         self._serial += 1
-        put(self.registry, repository, data, f"{OCI}.manifest.v1+json", tag=str(self._serial))
+        put_manifest(self.registry, repository, data, f"{OCI}.manifest.v1+json", tag=str(self._serial))
         return f"{repository}:{self._serial}"
 
     # interrupted operations
@@ -166,16 +166,16 @@ class Vanish:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def _pull(self) -> None:
-        self._left("pull", f"{self.gate.address}/{self._fresh('pulled')}")
+        self._left("pull", f"{self.proxy.address}/{self._fresh('pulled')}")
 
     def _raw_pull(self) -> None:
         repository, _, tag = self._fresh("pulled").partition(":")
-        url = f"/images/create?fromImage={self.gate.address}/{repository}&tag={tag}"
+        url = f"/images/create?fromImage={self.proxy.address}/{repository}&tag={tag}"
         self._raw(f"POST {url} HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n".encode())
 
     def _push(self) -> None:
         self._serial += 1
-        name = f"{self.gate.address}/pushed{self._serial}:1"
+        name = f"{self.proxy.address}/pushed{self._serial}:1"
         self.engine.docker("tag", "vanish/kept:1", name)
         self._left("push", name)
 
@@ -207,13 +207,13 @@ class Vanish:
         self._build("1")
 
     def _build(self, kit: str) -> None:
-        text = f"FROM {self.gate.address}/{self._fresh('built', [busybox_layer(), *self._layers()])}\nRUN echo > /x\n"
+        text = f"FROM {self.proxy.address}/{self._fresh('built', [busybox_layer(), *self._layers()])}\nRUN echo > /x\n"
         with tempfile.TemporaryDirectory(prefix="wharf-vanish-") as folder:
             Path(folder, "Dockerfile").write_text(text)
             self._left("build", "-t", "vanish/built:1", folder, env={"DOCKER_BUILDKIT": kit})
 
     def _questions(self) -> None:
-        name = f"{self.gate.address}/{self._base}"
+        name = f"{self.proxy.address}/{self._base}"
         self._raw(f"GET /distribution/{name}/json HTTP/1.1\r\nHost: d\r\n\r\n".encode())
 
     # checks
@@ -267,14 +267,14 @@ def over(before: dict[str, int], now: dict[str, int], slack: int = 0) -> dict[st
 def quiet(vanish: Vanish, tasks: Counter[str]) -> dict[str, int]:
     """Wait until the engine is idle; fail with the tasks and resources that remain."""
     vanish._let_go()
-    seen: dict[str, int] = {}
+    added: dict[str, int] = {}
 
     def ended() -> bool:
-        nonlocal seen
-        seen = over(tasks, vanish.tasks())
-        return not seen
+        nonlocal added
+        added = over(tasks, vanish.tasks())
+        return not added
 
-    assert until(ended, seconds=60), (seen, vanish.engine.daemon.stacks())
+    assert until(ended, seconds=60), (added, vanish.engine.daemon.stacks())
     assert until(lambda: not vanish.half_made(), seconds=60), vanish.half_made()
     return vanish.descriptors()
 
@@ -290,8 +290,8 @@ def main() -> int:
     with engines.on_backend(given.engine, "vanish") as engine, registry() as plain_registry:
         vanish = Vanish(engine, plain_registry, given.seed)
         vanish.only = [name for name in given.only.split(",") if name]
-        with vanish.gate:
-            vanish.engine.docker("pull", "-q", f"{vanish.gate.address}/{vanish._fresh('warm')}")
+        with vanish.proxy:
+            vanish.engine.docker("pull", "-q", f"{vanish.proxy.address}/{vanish._fresh('warm')}")
             for each in vanish.operations:  # run each once, to create one-time files
                 each()
             assert until(lambda: not vanish.half_made(), seconds=60), vanish.half_made()
@@ -303,10 +303,10 @@ def main() -> int:
                 vanish.counts[name] += 1
                 if number % 20 == 0:
                     now = quiet(vanish, tasks)
-                    vanish.engine.docker("pull", "-q", f"{vanish.gate.address}/{vanish._fresh('works')}")
+                    vanish.engine.docker("pull", "-q", f"{vanish.proxy.address}/{vanish._fresh('works')}")
                     print(number, f"slowest answer {vanish.slowest:.2f} s", over(fds, now), flush=True)
             print(dict(vanish.counts))
-            disk.blobs_are_whole(engine)
+            disk.check_blob_digests(engine)
     return 0
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from compat_tests.support.containers import container
 from compat_tests.support.engines import Engine
 from compat_tests.support.polling import until
-from compat_tests.support.streams import container, frames, hijack, joined
+from compat_tests.support.streams import demultiplex, frames, hijack
 
 SUPERVISOR = "wharf-supervis"
 SHIM = "wharf-shim"
@@ -100,7 +101,7 @@ def test_exit_while_both_daemons_are_dead(own_engine: Engine) -> None:
             engine.kill("wharfd")
             engine.kill(SUPERVISOR)
             stream.write(b"last words\n")
-            assert joined(stream.read()) == {1: b"last words\n"}
+            assert demultiplex(stream.read()) == {1: b"last words\n"}
         engine.start()
         assert until(lambda: state(engine, identity)["Status"] == "exited")
         assert state(engine, identity)["ExitCode"] == 9
@@ -116,7 +117,7 @@ def test_exec_continues_without_the_supervisor(own_engine: Engine) -> None:
             assert frames(stream.until(b"one\n")) == [(1, b"one\n")]
             engine.kill(SUPERVISOR)
             stream.write(b"two\n")
-            assert joined(stream.read()) == {1: b"two\n"}
+            assert demultiplex(stream.read()) == {1: b"two\n"}
 
         def ended() -> bool:
             found = engine.api.get(f"/exec/{name}/json").json()

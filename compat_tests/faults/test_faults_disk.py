@@ -6,10 +6,11 @@ import subprocess
 
 import pytest
 
+from compat_tests.support.containers import container
 from compat_tests.support.engines import Engine
 from compat_tests.support.host.filesystems import tmpfs
 from compat_tests.support.polling import until
-from compat_tests.support.streams import container, hijack, joined
+from compat_tests.support.streams import demultiplex, hijack
 
 LINES = 20_000
 WRITE = f"i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); done; echo full; read x; echo $x"
@@ -27,7 +28,7 @@ def test_a_full_disk_loses_lines_and_nothing_else(engine: Engine, driver: str) -
             with hijack(engine, f"/containers/{identity}/attach?stream=1&stdin=1&stdout=1") as stream:
                 assert engine.api.post(f"/containers/{identity}/start").status == 204
                 seen = stream.until(b"full\n")
-                assert joined(seen)[1].count(b"\n") == LINES + 1
+                assert demultiplex(seen)[1].count(b"\n") == LINES + 1
                 kept = engine.docker("logs", identity).stdout.splitlines()
                 # The lines that fit are in order, each record complete.
                 numbers = [int(line.removeprefix("line ")) for line in kept if line != "full"]

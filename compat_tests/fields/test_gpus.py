@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from compat_tests.support import engines
+from compat_tests.support.containers import container
 from compat_tests.support.engines import Engine
-from compat_tests.support.streams import container
 
 HOOK = """#!/bin/sh
 {{ echo "$@"; cat; }} >{notes}/called.new

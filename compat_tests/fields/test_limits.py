@@ -19,11 +19,11 @@ from compat_tests.support.containers import (
     cgroup_of,
     create,
     create_and_remove,
-    fails,
     output,
     pid_of,
     running,
     spec_of,
+    start_error,
 )
 from compat_tests.support.engines import Engine
 from compat_tests.support.host.resources import systemd_cgroups
@@ -192,9 +192,9 @@ def test_devices_of_cdi(engine: Engine, tmp_path: Path) -> None:
         script = "echo $THINGS $ONE; cat /thing/file; echo; ls /dev | grep thing"
         script += "; head -c 2 /dev/thing1 | wc -c"
         # dockerd watches the directory and may see the files with a delay.
-        assert until(lambda: fails(engine, asking("cdi", "example.com/thing=two")) == "")
+        assert until(lambda: start_error(engine, asking("cdi", "example.com/thing=two")) == "")
         assert output(engine, both, script) == ["yes first", "mounted", "thing1", "thing2", "2"]
-        assert fails(engine, asking("cdi", "example.com/thing=none")) == (
+        assert start_error(engine, asking("cdi", "example.com/thing=none")) == (
             "CDI device injection failed: unresolvable CDI devices example.com/thing=none"
         )
         if engine.kind != "dockerd":
@@ -206,7 +206,7 @@ def test_devices_of_cdi(engine: Engine, tmp_path: Path) -> None:
     finally:
         for name in files:
             (engine.cdi / name).unlink()
-    assert "could not select device driver" in fails(engine, asking("odd"))
+    assert "could not select device driver" in start_error(engine, asking("odd"))
 
 
 @honours("HostConfig.CgroupParent")
@@ -270,7 +270,7 @@ def test_a_weight_of_one_block_device(engine: Engine) -> None:
         assert not made["HostConfig"]["BlkioWeightDevice"]
     else:
         # Not every device's scheduler supports weights, but the file is looked up.
-        assert "no such file or directory" in fails(engine, {"HostConfig": {"BlkioWeightDevice": [weight]}})
+        assert "no such file or directory" in start_error(engine, {"HostConfig": {"BlkioWeightDevice": [weight]}})
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from compat_tests.support.disk import entries, roots
+from compat_tests.support.disk import data_roots, entries
 from compat_tests.support.engines import Engine
 
 #: Data of objects, by the path below the root; whether its size counts blocks (as containerd does for snapshots and
 #: BuildKit for its cache) or bytes (blobs, logs, volumes).
-OWNED = {
+OBJECT_FILES = {
     "blobs": (r"io\.containerd\.content\.v1\.content/(blobs/[^/]+/|ingest/[^/]+/data$)", False),
     "snapshots": (r"io\.containerd\.snapshotter\.v1\.overlayfs/snapshots/\d+/fs(/|$)", True),
     "containers": (r"^containers/[^/]+/", False),
@@ -21,11 +21,11 @@ OWNED = {
     "build cache": (r"^build/(mounts|mirrors)/[^/]+/", True),
 }
 #: Data of the engine itself, and why no answer includes it.
-OF_THE_ENGINE = {
-    "databases grow and shrink as SQLite and bbolt like": r"\.db(-wal|-shm)?$",
-    "the lock of each daemon that has the root": r"(^|/)(wharfd\.lock|lock|uuid)$",
-    "room that is kept back for the databases of a full disk": r"^(.*metadata/)?reserve$",
-    "when a write of stock containerd began, and its name": r"/ingest/[^/]+/(ref|startedat|updatedat|total)$",
+ENGINE_FILES = {
+    "the size of databases depends on SQLite and bbolt": r"\.db(-wal|-shm)?$",
+    "the lock of each daemon that uses the root": r"(^|/)(wharfd\.lock|lock|uuid)$",
+    "space reserved for the databases of a full disk": r"^(.*metadata/)?reserve$",
+    "the start time and name of a write of stock containerd": r"/ingest/[^/]+/(ref|startedat|updatedat|total)$",
 }
 
 
@@ -34,7 +34,7 @@ class Account:
     """Bytes by owner, and files without an owner."""
 
     owned: Counter[str] = field(default_factory=Counter)
-    strays: list[str] = field(default_factory=list)
+    unowned: list[str] = field(default_factory=list)
 
     @property
     def total(self) -> int:
@@ -45,16 +45,16 @@ def on_disk(engine: Engine) -> Account:
     """Attribute every file of the data root."""
     account = Account()
     seen: set[tuple[int, int]] = set()
-    for root in roots(engine):
+    for root in data_roots(engine):
         for path, found in entries(root):
             below, folder = path.removeprefix(f"{root}/"), stat.S_ISDIR(found.st_mode)
-            owner = next((name for name, (pattern, _) in OWNED.items() if re.search(pattern, below)), "")
-            blocks = bool(owner) and OWNED[owner][1]
+            owner = next((name for name, (pattern, _) in OBJECT_FILES.items() if re.search(pattern, below)), "")
+            blocks = bool(owner) and OBJECT_FILES[owner][1]
             if owner and not (folder and not blocks) and (found.st_dev, found.st_ino) not in seen:
                 seen.add((found.st_dev, found.st_ino))  # a file may have several names
                 account.owned[owner] += found.st_blocks * 512 if blocks else found.st_size
-            elif not owner and not folder and not any(re.search(each, below) for each in OF_THE_ENGINE.values()):
-                account.strays.append(path)
+            elif not owner and not folder and not any(re.search(each, below) for each in ENGINE_FILES.values()):
+                account.unowned.append(path)
     return account
 
 

@@ -1,4 +1,4 @@
-"""Containers for tests of single fields: created from a request's body, examined from inside and from the host."""
+"""Containers created from a request's body, examined from inside and from the host."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ MIB = 1 << 20
 
 
 def create(engine: Engine, body: dict[str, Any], **query: str) -> tuple[str, list[str]]:
+    """Create a container, without network unless the body has one; return its id and the warnings."""
     host = {"NetworkMode": "none", **body.get("HostConfig", {})}
     answer = engine.api.post("/containers/create", {"Image": "busybox", **body, "HostConfig": host}, **query)
     assert answer.status == 201, answer.body
@@ -22,13 +23,28 @@ def create(engine: Engine, body: dict[str, Any], **query: str) -> tuple[str, lis
 
 
 @contextmanager
-def running(engine: Engine, body: dict[str, Any], **query: str) -> Iterator[str]:
-    """Run a container that sleeps, unless the body has a command."""
-    identity, _ = create(engine, {"Cmd": ["sleep", "600"], **body}, **query)
-    try:
-        answer = engine.api.post(f"/containers/{identity}/start")
-        assert answer.status == 204, answer.body
+def container(engine: Engine, *, start: bool = True, **body: Any) -> Iterator[str]:
+    """Create a container and start it by default; remove it at the end."""
+    identity, _ = create(engine, body)
+    with _removed(engine, identity, start=start):
         yield identity
+
+
+@contextmanager
+def running(engine: Engine, body: dict[str, Any], **query: str) -> Iterator[str]:
+    """Run a container that sleeps, unless the body has a command; remove it at the end."""
+    identity, _ = create(engine, {"Cmd": ["sleep", "600"], **body}, **query)
+    with _removed(engine, identity, start=True):
+        yield identity
+
+
+@contextmanager
+def _removed(engine: Engine, identity: str, *, start: bool) -> Iterator[None]:
+    try:
+        if start:
+            answer = engine.api.post(f"/containers/{identity}/start")
+            assert answer.status == 204, answer.body
+        yield
     finally:
         engine.api.delete(f"/containers/{identity}", force=1, v=1)
 
@@ -41,14 +57,15 @@ def output(engine: Engine, body: dict[str, Any], script: str) -> list[str]:
 
 
 def pid_of(engine: Engine, identity: str) -> int:
+    """Return the pid of the container's first process on the host."""
     return int(engine.api.get(f"/containers/{identity}/json").json()["State"]["Pid"])
 
 
 def spec_of(engine: Engine, identity: str) -> dict[str, Any]:
     """Return the OCI specification of a container on our own supervisor: the runtime's input."""
     (path,) = engine.resources.root.glob(f"run/containerd/tasks/*/{identity}/config.json")
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    spec: dict[str, Any] = json.loads(path.read_text())
+    return spec
 
 
 def cgroup_of(engine: Engine, identity: str, controller: str) -> Path:
@@ -63,6 +80,7 @@ def cgroup_of(engine: Engine, identity: str, controller: str) -> Path:
 
 
 def create_and_remove(engine: Engine, body: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return what inspect answers for a container that isn't started, and the warnings of its create."""
     identity, warnings = create(engine, body)
     try:
         return engine.api.get(f"/containers/{identity}/json").json(), warnings
@@ -70,7 +88,7 @@ def create_and_remove(engine: Engine, body: dict[str, Any]) -> tuple[dict[str, A
         engine.api.delete(f"/containers/{identity}", v=1)
 
 
-def fails(engine: Engine, body: dict[str, Any]) -> str:
+def start_error(engine: Engine, body: dict[str, Any]) -> str:
     """Return the error of such a container's start; "" if it starts."""
     identity, _ = create(engine, {"Cmd": ["true"], **body})
     try:

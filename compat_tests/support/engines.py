@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from compat_tests.support.api import Api
-from compat_tests.support.daemons import START, STOP, Daemon, forget
-from compat_tests.support.daemons import Completed as Completed
+from compat_tests.support.daemons import START, STOP, Completed, Daemon, forget
 from compat_tests.support.host import resources
 from compat_tests.support.host.processes import Process
 from compat_tests.support.images import busybox_archive
@@ -69,9 +68,9 @@ class Engine(ABC):
 
         Temporary files count as traces of the engine, because the CLI and buildx leave some behind.
         """
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("DOCKER_", "BUILDX_", "COMPOSE_"))}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DOCKER_", "BUILDX_", "COMPOSE_"))}
         own = {"DOCKER_HOST": self.host, "DOCKER_CONFIG": str(self._config), "TMPDIR": str(self._config)}
-        return {**kept, **own, **self.env, **more}
+        return {**inherited, **own, **self.env, **more}
 
     def run(
         self,
@@ -220,20 +219,20 @@ class Wharf(Engine):
     def daemon(self) -> Daemon:
         return self._daemon
 
-    # What stays by design when wharfd stops, so that containers continue: the processes below it, bridge and rules.
-    STAYS = ("process", "rule")
+    # These stay by design when wharfd stops, so that containers continue: the processes below it, bridge and rules.
+    EXPECTED = ("process", "rule")
 
     def shut_down(self) -> list[str]:
         self.daemon.stop()
 
-        def odd() -> list[str]:
+        def unexpected() -> list[str]:
             shims = [f"shim {p.pid}" for p in self.find("wharf-shim")]
             ours = (f"link {self.resources.bridge}", f"/{self.resources.cgroup}", f"/{self.resources.cgroup}.slice")
             left = [line for line in self.resources.footprint.left() if not line.endswith(ours)]
-            return shims + [line for line in left if not line.startswith(self.STAYS)]
+            return shims + [line for line in left if not line.startswith(self.EXPECTED)]
 
-        until(lambda: not odd(), seconds=60)
-        return odd()
+        until(lambda: not unexpected(), seconds=60)
+        return unexpected()
 
 
 class Containerd:

@@ -53,8 +53,8 @@ def layer(nodes: Mapping[str, Node | bytes | str]) -> bytes:
     """Return a layer tar of these entries, in this order, with times at the epoch."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for name, given in nodes.items():
-            node = Node(given.encode() if isinstance(given, str) else given) if not isinstance(given, Node) else given
+        for name, entry in nodes.items():
+            node = entry if isinstance(entry, Node) else Node(entry.encode() if isinstance(entry, str) else entry)
             info = tarfile.TarInfo(name)
             info.type, info.linkname = node.kind, node.link
             info.mode, info.uid, info.gid = node.mode, node.uid, node.gid

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pty
@@ -12,7 +11,6 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -45,14 +43,14 @@ class Stream:
             parts.append(more)
         return b"".join(parts)
 
-    def until(self, wanted: bytes) -> bytes:
-        """Read until ``wanted`` appears; return everything up to and including it."""
-        while wanted not in self._rest:
+    def until(self, expected: bytes) -> bytes:
+        """Read until ``expected`` appears; return everything up to and including it."""
+        while expected not in self._rest:
             more = self.sock.recv(65536)
-            assert more, f"the stream ended without {wanted!r}: {self._rest!r}"
+            assert more, f"the stream ended without {expected!r}: {self._rest!r}"
             self._rest += more
-        found, _, self._rest = self._rest.partition(wanted)
-        return found + wanted
+        found, _, self._rest = self._rest.partition(expected)
+        return found + expected
 
     def write(self, data: bytes) -> None:
         self.sock.sendall(data)
@@ -106,15 +104,15 @@ def frames(data: bytes) -> list[tuple[int, bytes]]:
     """Parse the stdcopy frames of a stream; AssertionError if the stream is truncated."""
     found, at = [], 0
     while at < len(data):
-        assert at + 8 <= len(data), f"a cut frame at {at} of {len(data)}"
+        assert at + 8 <= len(data), f"a truncated frame at {at} of {len(data)}"
         kind, size = struct.unpack_from(">BxxxL", data, at)
-        assert at + 8 + size <= len(data), f"a cut frame at {at} of {len(data)}"
+        assert at + 8 + size <= len(data), f"a truncated frame at {at} of {len(data)}"
         found.append((kind, data[at + 8 : at + 8 + size]))
         at += 8 + size
     return found
 
 
-def joined(data: bytes) -> dict[int, bytes]:
+def demultiplex(data: bytes) -> dict[int, bytes]:
     """Return the bytes of each stream: 1 stdout, 2 stderr."""
     found: dict[int, list[bytes]] = {}
     for kind, part in frames(data):
@@ -122,35 +120,19 @@ def joined(data: bytes) -> dict[int, bytes]:
     return {kind: b"".join(parts) for kind, parts in found.items()}
 
 
-def raw_socket(found: Any) -> socket.socket:
+def raw_socket(result: Any) -> socket.socket:
     """Return the socket of docker-py's result for ``socket=True``."""
-    sock: socket.socket = getattr(found, "_sock", found)
+    sock: socket.socket = getattr(result, "_sock", result)
     return sock
 
 
-def close_stream(found: Any) -> None:
-    """Close it completely: the wrapper, its response, and the connection below."""
-    response, sock = getattr(found, "_response", None), raw_socket(found)
+def close_stream(result: Any) -> None:
+    """Close docker-py's result completely: the wrapper, its response, and the connection below."""
+    response, sock = getattr(result, "_response", None), raw_socket(result)
     if response is not None:
         response.close()
-    found.close()
+    result.close()
     sock.close()
-
-
-@contextlib.contextmanager
-def container(engine: Engine, *, start: bool = True, **config: Any) -> Iterator[str]:
-    """Create a container without network; remove it at the end."""
-    host = {"NetworkMode": "none", **config.pop("HostConfig", {})}
-    answer = engine.api.post("/containers/create", {"Image": "busybox", **config, "HostConfig": host})
-    assert answer.status == 201, answer.body
-    identity = str(answer.json()["Id"])
-    try:
-        if start:
-            started = engine.api.post(f"/containers/{identity}/start")
-            assert started.status == 204, started.body
-        yield identity
-    finally:
-        engine.api.delete(f"/containers/{identity}", force=1, v=1)
 
 
 class Terminal:
@@ -167,10 +149,10 @@ class Terminal:
             env=engine.environment(TERM="xterm"),
             start_new_session=True,
             # Its controlling terminal: otherwise the CLI gets no SIGWINCH.
-            preexec_fn=_take_terminal,
+            preexec_fn=_set_controlling_terminal,
         )
         os.close(slave)
-        self._seen = b""
+        self._displayed = b""
 
     def resize(self, rows: int, columns: int, fd: int | None = None) -> None:
         import fcntl
@@ -181,13 +163,13 @@ class Terminal:
     def enter(self, data: bytes) -> None:
         os.write(self.master, data)
 
-    def until(self, wanted: bytes) -> bytes:
-        """Read until ``wanted`` was displayed."""
+    def until(self, expected: bytes) -> bytes:
+        """Read until ``expected`` was displayed."""
         end = time.monotonic() + DEADLINE * FACTOR
-        while wanted not in self._seen:
+        while expected not in self._displayed:
             ready, _, _ = select.select([self.master], [], [], 1)
             if not ready:
-                assert time.monotonic() < end, f"no {wanted!r} in {self._seen!r}"
+                assert time.monotonic() < end, f"no {expected!r} in {self._displayed!r}"
                 # The CLI watches for resizes only after it has sent the initial size: repeat the signal.
                 self.process.send_signal(signal.SIGWINCH)
                 continue
@@ -195,10 +177,10 @@ class Terminal:
                 data = os.read(self.master, 65536)
             except OSError:
                 data = b""
-            assert data, f"the terminal closed without {wanted!r}: {self._seen!r}"
-            self._seen += data
-        found, _, self._seen = self._seen.partition(wanted)
-        return found + wanted
+            assert data, f"the terminal closed without {expected!r}: {self._displayed!r}"
+            self._displayed += data
+        found, _, self._displayed = self._displayed.partition(expected)
+        return found + expected
 
     def wait(self) -> int:
         """Drain the output until the program exits; return its status."""
@@ -223,7 +205,7 @@ class Terminal:
         os.close(self.master)
 
 
-def _take_terminal() -> None:
+def _set_controlling_terminal() -> None:
     import fcntl
     import termios
 

@@ -1,4 +1,4 @@
-"""Shared helpers of the registry tests: images of any form, progress streams, the content store's files."""
+"""Transfers of images: layers and manifests of any form, requests to registries, progress messages."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from compat_tests.support.api import Answer
-from compat_tests.support.engines import Engine, Wharf
+from compat_tests.support.engines import Engine
 from compat_tests.support.images import config, descriptor, layer, oci_archive
 from compat_tests.support.servers.registry import Registry
-from compat_tests.support.servers.registry_proxy import Gate, Rule
+from compat_tests.support.servers.registry_proxy import RegistryProxy, Rule
 
 OCI = "application/vnd.oci.image"
 CERTS = Path("/etc/docker/certs.d")
@@ -44,32 +44,37 @@ def new_images_removed(engine: Engine) -> Iterator[None]:
         engine.api.delete(f"/images/{name}", force=1)
 
 
-def fresh(count: int = 2, size: int = 100) -> list[bytes]:
+def unique_layers(count: int = 2, size: int = 100) -> list[bytes]:
     """Return layers that are unique to this test."""
     return [layer({f"file{number}": os.urandom(size)}) for number in range(count)]
 
 
 def digest(data: bytes) -> str:
+    """Return the digest of a blob."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def short(data: bytes) -> str:
+def short_digest(data: bytes) -> str:
+    """Return the id of a layer in progress messages."""
     return hashlib.sha256(data).hexdigest()[:12]
 
 
-def put(found: Registry, repository: str, data: bytes, media_type: str, *, tag: str = "") -> None:
-    """Put a manifest or an index by the registry's API."""
-    ask(found, "PUT", f"/v2/{repository}/manifests/{tag or digest(data)}", data, media_type)
+def put_manifest(registry: Registry, repository: str, data: bytes, media_type: str, *, tag: str = "") -> None:
+    """Put a manifest or an index by the registry's API, under its tag or its digest."""
+    request_registry(registry, "PUT", f"/v2/{repository}/manifests/{tag or digest(data)}", data, media_type)
 
 
-def put_blob(found: Registry, repository: str, data: bytes) -> None:
-    location = ask(found, "POST", f"/v2/{repository}/blobs/uploads/").headers["location"]
-    query = urlsplit(location)
-    ask(found, "PUT", f"{query.path}?{query.query}&digest={digest(data)}", data, "application/octet-stream")
+def put_blob(registry: Registry, repository: str, data: bytes) -> None:
+    """Upload a blob by the registry's API."""
+    location = request_registry(registry, "POST", f"/v2/{repository}/blobs/uploads/").headers["location"]
+    url = urlsplit(location)
+    path = f"{url.path}?{url.query}&digest={digest(data)}"
+    request_registry(registry, "PUT", path, data, "application/octet-stream")
 
 
-def ask(found: Registry, method: str, path: str, data: bytes = b"", media_type: str = "") -> Answer:
-    connection = http.client.HTTPConnection(found.address, timeout=60)
+def request_registry(registry: Registry, method: str, path: str, data: bytes = b"", media_type: str = "") -> Answer:
+    """Send a request to a registry without authentication; AssertionError if its status is an error or a redirect."""
+    connection = http.client.HTTPConnection(registry.address, timeout=60)
     try:
         connection.request(method, path, data, {"Accept": f"{OCI}.manifest.v1+json", "Content-Type": media_type})
         response = connection.getresponse()
@@ -92,7 +97,7 @@ def manifest(layers: list[bytes], packed: list[bytes], kinds: list[str], **field
     return json.dumps(document).encode(), blob
 
 
-def stream(engine: Engine, method: str, path: str, **query: object) -> list[Any]:
+def progress_messages(engine: Engine, method: str, path: str, **query: object) -> list[Any]:
     """Return the messages of an operation's progress stream."""
     headers = {"X-Registry-Auth": "e30="}
     answer = engine.api.request(method, path, query=query, headers=headers)
@@ -100,49 +105,30 @@ def stream(engine: Engine, method: str, path: str, **query: object) -> list[Any]
     return answer.lines()
 
 
-def states(messages: list[Any], id: str) -> list[str]:
+def layer_statuses(messages: list[Any], id: str) -> list[str]:
     """Return the statuses of one layer; their progress depends on time."""
-    found: list[str] = []
+    statuses: list[str] = []
     for message in messages:
-        if message.get("id") == id and message["status"] not in ("Downloading", "Pushing", *found[-1:]):
-            found.append(message["status"])
-    return found
+        if message.get("id") == id and message["status"] not in ("Downloading", "Pushing", *statuses[-1:]):
+            statuses.append(message["status"])
+    return statuses
 
 
 @contextlib.contextmanager
-def gated(found: Registry, repository: str, layers: list[bytes], rule: Rule) -> Iterator[tuple[Gate, list[str]]]:
+def proxied(
+    registry: Registry, repository: str, layers: list[bytes], rule: Rule
+) -> Iterator[tuple[RegistryProxy, list[str]]]:
     """Put an image into the registry behind a proxy; yield the proxy and the layers' digests."""
-    found.copy_archive(oci_archive("x:1", layers), f"{repository}:1", format="oci-archive")
-    with Gate(found.address, rule) as gate:
-        yield gate, [digest(gzip.compress(data, mtime=0)) for data in layers]
-
-
-def content(engine: Engine) -> Path:
-    """Return the content store's directory."""
-    root = engine.resources.root / "data"
-    if isinstance(engine, Wharf) and engine.containerd is not None:
-        root = engine.containerd.resources.root
-    return next(root.rglob("io.containerd.content.v1.content"))
-
-
-def blobs_in(engine: Engine) -> set[str]:
-    return {path.name for path in content(engine).glob("blobs/sha256/*")}
-
-
-def ingested(engine: Engine) -> int:
-    """Return the bytes of partial writes, except of one that was just committed."""
-    size = 0
-    for folder in os.listdir(content(engine) / "ingest"):
-        with contextlib.suppress(FileNotFoundError):
-            size += os.stat(content(engine) / "ingest" / folder / "data").st_size
-    return size
+    registry.copy_archive(oci_archive("x:1", layers), f"{repository}:1", format="oci-archive")
+    with RegistryProxy(registry.address, rule) as proxy:
+        yield proxy, [digest(gzip.compress(data, mtime=0)) for data in layers]
 
 
 @contextlib.contextmanager
-def trusted(address: str, files: Mapping[str, bytes]) -> Iterator[Path]:
+def certificate_directory(address: str, files: Mapping[str, bytes]) -> Iterator[Path]:
     """Create a registry's certificate directory on this host; at the end remove it, and empty parent directories."""
     folder = CERTS / address
-    made = [path for path in (CERTS, *CERTS.parents) if not path.exists()]
+    created = [path for path in (CERTS, *CERTS.parents) if not path.exists()]
     folder.mkdir(parents=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)
@@ -151,5 +137,5 @@ def trusted(address: str, files: Mapping[str, bytes]) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder)
         with contextlib.suppress(OSError):
-            for path in made:
+            for path in created:
                 path.rmdir()

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from compat_tests.support.api import Answer
-from compat_tests.support.engines import Completed, Engine
+from compat_tests.support.daemons import Completed
+from compat_tests.support.engines import Engine
 from compat_tests.support.images import Node, layer
 
 Files = Mapping[str, Node | bytes | str]

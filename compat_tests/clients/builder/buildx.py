@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from compat_tests.support.engines import Completed, Engine
+from compat_tests.support.daemons import Completed
+from compat_tests.support.engines import Engine
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 needs_buildx = pytest.mark.skipif(

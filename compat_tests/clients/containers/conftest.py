@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from compat_tests.support.containers import container
 from compat_tests.support.engines import Engine
-from compat_tests.support.streams import container
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from compat_tests.support.containers import container
 from compat_tests.support.engines import Engine
 from compat_tests.support.polling import until
-from compat_tests.support.streams import container
 
 pytestmark = pytest.mark.core
 

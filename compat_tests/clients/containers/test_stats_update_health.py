@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from compat_tests.fields.matrix import honours
+from compat_tests.support.containers import container
 from compat_tests.support.engines import Engine
 from compat_tests.support.polling import until
-from compat_tests.support.streams import container
 
 MIB = 1 << 20
 V2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.support.engines import Completed, Engine
+from compat_tests.support.daemons import Completed
+from compat_tests.support.engines import Engine
 from compat_tests.support.images import ROOT, Node, busybox_archive, docker_archive, layer
 from compat_tests.support.polling import until
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.support import engines
 from compat_tests.support.api import TcpApi
+from compat_tests.support.daemons import Completed
 from compat_tests.support.engines import Wharf
 from compat_tests.support.host import resources
 from compat_tests.support.host.ports import free_ports
@@ -61,7 +61,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wharf]:
     assert not left, left
 
 
-def secure(engine: Wharf, *args: str, input: str = "", check: bool = True) -> engines.Completed:
+def secure(engine: Wharf, *args: str, input: str = "", check: bool = True) -> Completed:
     words = ("--tlsverify", "-H", f"tcp://127.0.0.1:{engine.env['PORT']}")
     environ = {"DOCKER_CERT_PATH": engine.env["CERTIFICATES"], "DOCKER_HOST": ""}
     return engine.run("docker", *words, *args, input=input, env=environ, check=check)

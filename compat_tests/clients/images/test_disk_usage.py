@@ -15,28 +15,28 @@ import zstandard
 from compat_tests.endurance.stress import RUN, Stress
 from compat_tests.support import engines
 from compat_tests.support.accounts import on_disk, reported_sizes
-from compat_tests.support.disk import as_it_is, back_to, files
+from compat_tests.support.disk import baseline_files, files, ingest_size, wait_for_files
 from compat_tests.support.engines import Engine
 from compat_tests.support.host.filesystems import free_space, tmpfs
 from compat_tests.support.images import busybox_layer, config, descriptor, docker_archive, layer, oci_archive
 from compat_tests.support.polling import until
 from compat_tests.support.servers.registry import Registry
-from compat_tests.support.servers.registry_proxy import Hold, Seen
-from compat_tests.support.transfers import OCI, fresh, gated, ingested
+from compat_tests.support.servers.registry_proxy import Delay, RecordedRequest
+from compat_tests.support.transfers import OCI, proxied, unique_layers
 
 
 @pytest.mark.core
 def test_everything_is_given_back(own_engine: Engine, plain_registry: Registry) -> None:
     engine = own_engine
-    before = as_it_is(engine)
+    before = baseline_files(engine)
     plain_registry.copy_archive(
-        oci_archive("x:1", [busybox_layer(), *fresh(2, 200_000)]), "app:1", format="oci-archive"
+        oci_archive("x:1", [busybox_layer(), *unique_layers(2, 200_000)]), "app:1", format="oci-archive"
     )
     name = plain_registry.name("app:1")
     engine.docker("pull", "-q", name)
-    engine.docker("load", "-q", input=docker_archive("loaded:1", [busybox_layer(), *fresh(2, 200_000)]))
+    engine.docker("load", "-q", input=docker_archive("loaded:1", [busybox_layer(), *unique_layers(2, 200_000)]))
     engine.docker(
-        "load", "-q", input=docker_archive("loaded:1", [busybox_layer(), *fresh(1)])
+        "load", "-q", input=docker_archive("loaded:1", [busybox_layer(), *unique_layers(1)])
     )  # leaves a dangling image
     engine.docker("import", "-", "imported:1", input=layer({"x": os.urandom(200_000)}))
     id = engine.docker(
@@ -47,25 +47,25 @@ def test_everything_is_given_back(own_engine: Engine, plain_registry: Registry) 
     engine.docker("tag", "committed:1", plain_registry.name("committed:1"))
     engine.docker("push", "-q", plain_registry.name("committed:1"))
     engine.docker("pull", plain_registry.name("none:1"), check=False)
-    engine.docker("load", input=docker_archive("cut:1", fresh(1, 3_000_000))[:2_000_000], check=False)
+    engine.docker("load", input=docker_archive("cut:1", unique_layers(1, 3_000_000))[:2_000_000], check=False)
     assert len(files(engine)) > len(before)
     engine.docker("rm", "-v", id)
     engine.docker("rmi", name, "loaded:1", "imported:1", "committed:1", plain_registry.name("committed:1"))
     engine.docker("image", "prune", "-f")
-    back_to(engine, before)
+    wait_for_files(engine, before)
     assert [image["RepoTags"] for image in engine.api.get("/images/json", all=1).json()] == [["busybox:latest"]]
 
 
 def balanced(engine: Engine) -> bool:
     account = on_disk(engine)
-    return not account.strays and account.total == sum(reported_sizes(engine).values())
+    return not account.unowned and account.total == sum(reported_sizes(engine).values())
 
 
 @pytest.mark.core
 def test_df_accounts_for_every_byte(own_engine: Engine, plain_registry: Registry, tmp_path: Path) -> None:
     """``system df`` accounts for everything in the data root, except for the engine's own data."""
     engine = own_engine
-    layers = [busybox_layer(), *fresh(2, 300_000)]
+    layers = [busybox_layer(), *unique_layers(2, 300_000)]
 
     def check(what: str) -> None:
         assert until(lambda: balanced(engine), seconds=60), (what, on_disk(engine), reported_sizes(engine))
@@ -78,7 +78,7 @@ def test_df_accounts_for_every_byte(own_engine: Engine, plain_registry: Registry
     one, two = rows["df/one:1"], rows["df/two:1"]
     assert one["SharedSize"] == two["SharedSize"] > 600_000
     assert "df/one" in engine.docker("system", "df", "-v").stdout
-    engine.docker("load", "-q", input=docker_archive("df/two:1", fresh(1, 100_000)))  # leaves a dangling image
+    engine.docker("load", "-q", input=docker_archive("df/two:1", unique_layers(1, 100_000)))  # leaves a dangling image
     check("a dangling one")
     script = "head -c 100000 /dev/urandom > /v/x; ln /v/x /v/y; head -c 70000 /dev/urandom > /w; ln /w /u; seq 3000"
     engine.docker("run", "--network", "none", "--name", "df-c", "-v", "df-v:/v", "df/one:1", "sh", "-c", script)
@@ -93,25 +93,25 @@ def test_df_accounts_for_every_byte(own_engine: Engine, plain_registry: Registry
     check("an index with an attestation, and a build's cache")
     engine.docker("rmi", "df/built:1")
     check("what only the cache has")
-    data = fresh(1, 4 << 20)
-    hold = Hold(2 << 20)
+    data = unique_layers(1, 4 << 20)
+    delay = Delay(2 << 20)
 
-    def rule(request: Seen) -> Hold | None:
-        return hold if "/blobs/" in request.path and request.method == "GET" else None
+    def rule(request: RecordedRequest) -> Delay | None:
+        return delay if "/blobs/" in request.path and request.method == "GET" else None
 
-    with gated(plain_registry, "df", data, rule) as (gate, _):
-        with engine.popen("pull", f"{gate.address}/df:1") as client:
-            assert hold.reached.wait(60)
-            assert until(lambda: ingested(engine) >= 1 << 20, seconds=60)
+    with proxied(plain_registry, "df", data, rule) as (proxy, _):
+        with engine.popen("pull", f"{proxy.address}/df:1") as client:
+            assert delay.reached.wait(60)
+            assert until(lambda: ingest_size(engine) >= 1 << 20, seconds=60)
             client.kill()
         check("a pull that was left")
-        left = ingested(engine)
+        left = ingest_size(engine)
         assert left >= 1 << 20 or engine.kind == "containerd"  # its lease also removes that
         assert engine.api.post("/images/prune").json()["SpaceReclaimed"] >= left
-        assert ingested(engine) == 0
-        hold.go.set()
-        engine.docker("pull", "-q", f"{gate.address}/df:1")
-        engine.docker("rmi", f"{gate.address}/df:1")
+        assert ingest_size(engine) == 0
+        delay.resume.set()
+        engine.docker("pull", "-q", f"{proxy.address}/df:1")
+        engine.docker("rmi", f"{proxy.address}/df:1")
     engine.docker("rm", "df-c")
     engine.docker("volume", "rm", "df-v")
     engine.docker("image", "prune", "-f")
@@ -129,10 +129,10 @@ def test_df_accounts_for_every_byte(own_engine: Engine, plain_registry: Registry
 def test_remembered_sizes_are_those_of_the_disk(own_engine: Engine, tmp_path: Path) -> None:
     """Sizes of containers are cached; every writer to a layer is noticed, and a new daemon measures the same."""
     engine = own_engine
-    before = as_it_is(engine)
+    before = baseline_files(engine)
     (tmp_path / "f").write_bytes(os.urandom(1 << 20))
 
-    def seen() -> dict[str, tuple[int, int]]:
+    def sizes() -> dict[str, tuple[int, int]]:
         rows = engine.api.get("/containers/json", all=1, size=1).json()
         return {row["Names"][0]: (row.get("SizeRw", 0), row["SizeRootFs"]) for row in rows}
 
@@ -146,17 +146,17 @@ def test_remembered_sizes_are_those_of_the_disk(own_engine: Engine, tmp_path: Pa
         ("workdir", ("-w", "/some/where", "busybox")),
     ):
         engine.docker("create", "--network", "none", "--name", name, *command)
-    fresh_sizes = seen()
+    fresh_sizes = sizes()
     assert fresh_sizes["/plain"] == fresh_sizes["/ran"]
-    assert seen() == fresh_sizes
+    assert sizes() == fresh_sizes
     empty = fresh_sizes["/plain"][0]
     engine.docker("cp", str(tmp_path / "f"), "copied:/f")
     engine.docker("start", "-a", "ran")
     engine.docker("start", "runs")
     assert engine.docker("start", "failed", check=False).status
-    assert until(lambda: seen()["/runs"][0] >= empty + (1 << 20))
+    assert until(lambda: sizes()["/runs"][0] >= empty + (1 << 20))
     engine.docker("exec", "runs", "cp", "/x", "/y")
-    now = seen()
+    now = sizes()
     assert now["/plain"] == fresh_sizes["/plain"]
     for name, size in (("/copied", 1 << 20), ("/ran", 1 << 20), ("/runs", 2 << 20)):
         assert size <= now[name][0] - empty < size + 100_000, name
@@ -164,24 +164,24 @@ def test_remembered_sizes_are_those_of_the_disk(own_engine: Engine, tmp_path: Pa
     engine.docker("cp", str(tmp_path / "f"), "ran:/again")
     engine.docker("stop", "-t", "0", "runs")
     engine.docker("commit", "ran", "sized:1")
-    now = seen()
+    now = sizes()
     assert now["/ran"][0] - empty >= 2 << 20
     told_by_df = {row["Names"][0]: row["SizeRootFs"] for row in engine.api.get("/system/df").json()["Containers"]}
     assert told_by_df == {name: total for name, (_, total) in now.items()}
     engine.restart()
-    assert seen() == now
+    assert sizes() == now
     engine.remove_all()
     engine.docker("rmi", "sized:1")
-    back_to(engine, before)
+    wait_for_files(engine, before)
 
 
 def test_many_at_once(own_engine: Engine, plain_registry: Registry) -> None:
     """A few seconds of ``python -m compat_tests.endurance.stress``."""
-    before = as_it_is(own_engine)
+    before = baseline_files(own_engine)
     stress = Stress(own_engine, plain_registry)
     stress.run(rounds=3)
     stress.finish()
-    back_to(own_engine, before)
+    wait_for_files(own_engine, before)
 
 
 def bomb(name: str) -> bytes:
@@ -213,7 +213,7 @@ def test_a_full_disk(plain_registry: Registry, tmp_path: Path) -> None:
     root.mkdir()
     with tmpfs(root, "42m"), engines.wharf("full", "--data-root", str(root / "data")) as engine:
         engine.load_busybox()
-        large = fresh(1, 22_000_000)
+        large = unique_layers(1, 22_000_000)
         plain_registry.copy_archive(oci_archive("x:1", large), "large:1", format="oci-archive")
         free = free_space(root)
         for args, input in (
@@ -238,6 +238,6 @@ def test_a_full_disk(plain_registry: Registry, tmp_path: Path) -> None:
         done = engine.docker("load", input=bomb("bomb:1"), check=False)
         assert done.status == 1
         assert "no space left on device" in done.output
-        back_to(engine, before)
+        wait_for_files(engine, before)
         assert engine.docker(*RUN, "busybox", "echo", "still").stdout == "still\n"
-        engine.docker("load", "-q", input=docker_archive("small:1", fresh(1)))
+        engine.docker("load", "-q", input=docker_archive("small:1", unique_layers(1)))

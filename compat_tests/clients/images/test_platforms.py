@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compat_tests.support.api import Api
+from compat_tests.support.disk import content_store
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import busybox_layer, config, descriptor, layer
 from compat_tests.support.polling import until
 from compat_tests.support.servers.registry import Registry
-from compat_tests.support.transfers import OCI, ask, content, digest, stream
+from compat_tests.support.transfers import OCI, digest, progress_messages, request_registry
 
 AMD64, ARM64 = '{"os":"linux","architecture":"amd64"}', '{"os":"linux","architecture":"arm64"}'
 
@@ -127,17 +128,19 @@ def test_one_platform_is_pushed(engine: Engine, plain_registry: Registry) -> Non
         remote = plain_registry.name(f"{made.name.partition(':')[0]}:1")
         engine.docker("tag", made.name, remote)
         try:
-            messages = stream(engine, "POST", f"/images/{remote.rpartition(':')[0]}/push", tag="1", platform=ARM64)
+            messages = progress_messages(
+                engine, "POST", f"/images/{remote.rpartition(':')[0]}/push", tag="1", platform=ARM64
+            )
         finally:
             engine.docker("rmi", remote)
         assert messages[-1]["aux"]["Digest"] == made.manifests[1]
-        answer = ask(plain_registry, "GET", f"/v2/{made.name.partition(':')[0]}/manifests/1")
+        answer = request_registry(plain_registry, "GET", f"/v2/{made.name.partition(':')[0]}/manifests/1")
         assert answer.headers["docker-content-digest"] == made.manifests[1]
 
 
 def test_one_platform_is_removed(engine: Engine) -> None:
     def blob(name: str) -> bool:
-        return (content(engine) / "blobs" / name.replace(":", "/")).exists()
+        return (content_store(engine) / "blobs" / name.replace(":", "/")).exists()
 
     with loaded(engine) as made:
         path = f"/images/{made.name}"

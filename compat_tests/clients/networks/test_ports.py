@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from compat_tests.support.engines import Completed, Engine
+from compat_tests.support.daemons import Completed
+from compat_tests.support.engines import Engine
 from compat_tests.support.host.ports import free_ports, udp_ask, udp_echo
 from compat_tests.support.host.processes import resident_memory
 from compat_tests.support.host.traces import nft

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from compat_tests.support import engines
+from compat_tests.support.containers import container
 from compat_tests.support.engines import Engine
 from compat_tests.support.polling import until
-from compat_tests.support.streams import container, frames, hijack
+from compat_tests.support.streams import frames, hijack
 
 #: Seconds for an answer during a flood; generous, for a loaded machine.
 ANSWER = 60.0

@@ -20,7 +20,7 @@ from compat_tests.support.host.traces import CGROUPS, PREFIX, Footprint, ip_json
 
 _serial = itertools.count(1)
 # Address ranges that this process has claimed: each by an abstract socket name that only one process can bind.
-_given: dict[int, socket.socket] = {}
+_claims: dict[int, socket.socket] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _claim(index: int) -> bool:
     except OSError:
         name.close()
         return False
-    _given[index] = name
+    _claims[index] = name
     return True
 
 

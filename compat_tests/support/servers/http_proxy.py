@@ -14,7 +14,7 @@ from compat_tests.support.servers.loopback import DEADLINE, LoopbackServer
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ProxyRequest:
     """A request to the proxy: ``CONNECT host:port``, or a method and a full URL."""
 
     method: str
@@ -26,12 +26,12 @@ class Asked:
         return self.target if self.method == "CONNECT" else urlsplit(self.target).netloc
 
 
-class Proxy(LoopbackServer):
-    """``hosts``: the address for each host:port; others are refused with 502."""
+class HttpProxy(LoopbackServer):
+    """A proxy on loopback. ``hosts``: the address for each host:port; others are refused with 502."""
 
     def __init__(self, hosts: Mapping[str, str]) -> None:
         self.hosts = dict(hosts)
-        self.asked: list[Asked] = []
+        self.requests: list[ProxyRequest] = []
         proxy = self
 
         class Handler(socketserver.BaseRequestHandler):
@@ -44,9 +44,12 @@ class Proxy(LoopbackServer):
 
         super().__init__(Handler, speaks=Server)
 
-    def hosts_asked(self) -> set[tuple[str, str]]:
+    def requested_hosts(self) -> set[tuple[str, str]]:
         """Return (method, host) of all requests: CONNECT, or "plain" for every other method."""
-        return {(one.method if one.method == "CONNECT" else "plain", one.host) for one in list(self.asked)}
+        return {
+            (request.method if request.method == "CONNECT" else "plain", request.host)
+            for request in list(self.requests)
+        }
 
     def _serve(self, client: socket.socket) -> None:
         client.settimeout(DEADLINE)
@@ -60,18 +63,18 @@ class Proxy(LoopbackServer):
         first, *lines = head.decode("latin-1").split("\r\n")
         method, target, _ = first.split(" ", 2)
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        asked = Asked(method, target, headers.get("proxy-authorization", ""))
-        self.asked.append(asked)
-        if asked.host not in self.hosts:
+        request = ProxyRequest(method, target, headers.get("proxy-authorization", ""))
+        self.requests.append(request)
+        if request.host not in self.hosts:
             client.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             return
-        host, _, port = self.hosts[asked.host].rpartition(":")
-        with socket.create_connection((host, int(port)), timeout=DEADLINE) as there:
+        host, _, port = self.hosts[request.host].rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=DEADLINE) as upstream:
             if method == "CONNECT":
                 client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             else:  # servers accept the absolute form; later requests of the connection go to the same host
-                there.sendall(received)
-            _relay(client, there)
+                upstream.sendall(received)
+            _relay(client, upstream)
 
 
 def _relay(one: socket.socket, other: socket.socket) -> None:

@@ -34,7 +34,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 class Collector:
-    """A server on loopback or a unix socket. ``paused``: it accepts and reads nothing until ``go``."""
+    """A server on loopback or a unix socket. ``paused``: it accepts and reads nothing until ``resume``."""
 
     def __init__(
         self, kind: str, *, path: Path | None = None, tls: ssl.SSLContext | None = None, paused: bool = False
@@ -47,11 +47,10 @@ class Collector:
         self._lock = threading.Lock()
         self._data: list[bytes] = []
         self._connections: list[socket.socket] = []
-        self._go = threading.Event()
+        self._resumed = threading.Event()
         self._closing = False
-        self.replies = b""
         if not paused:
-            self._go.set()
+            self._resumed.set()
         if kind == "datagrams":
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         else:
@@ -59,8 +58,8 @@ class Collector:
         self._thread = threading.Thread(target=self._receive if kind == "datagrams" else self._accept, daemon=True)
         self._thread.start()
 
-    def go(self) -> None:
-        self._go.set()
+    def resume(self) -> None:
+        self._resumed.set()
 
     @property
     def parts(self) -> list[bytes]:
@@ -82,14 +81,14 @@ class Collector:
             self._data.append(data)
 
     def _receive(self) -> None:
-        self._go.wait()
+        self._resumed.wait()
         with contextlib.suppress(OSError):
             while not self._closing:
                 if data := self.sock.recv(1 << 16):
                     self._keep(data)
 
     def _accept(self) -> None:
-        self._go.wait()
+        self._resumed.wait()
         readers = []
         while not self._closing:
             try:
@@ -126,7 +125,7 @@ class Collector:
 
     def close(self) -> None:
         self._closing = True
-        self._go.set()
+        self._resumed.set()
         with contextlib.suppress(OSError):
             # Wakes a thread blocked in accept or recv.
             self.sock.shutdown(socket.SHUT_RDWR)
@@ -247,7 +246,7 @@ class LogPlugin(Plugin):
                 return {"Err": "not in this mood"}
             # Open before the answer: data in a FIFO without a reader is lost when its writer closes.
             fifo = os.open(body["File"], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            self.go(self._read, fifo)
+            self.run_in_thread(self._read, fifo)
         return {"Err": ""}
 
     def _read(self, fd: int) -> None:
@@ -257,10 +256,10 @@ class LogPlugin(Plugin):
         os.set_blocking(fd, True)
         with open(fd, "rb") as fifo:
             while len(head := fifo.read(4)) == 4:
-                self._take(fifo.read(int.from_bytes(head, "big")))
+                self._decode(fifo.read(int.from_bytes(head, "big")))
 
-    def _take(self, message: bytes) -> None:
-        at, stream, line, whole = 0, b"", b"", True
+    def _decode(self, message: bytes) -> None:
+        at, stream, line, complete = 0, b"", b"", True
         while at < len(message):
             key, at = _varint(message, at)
             if key & 7 == 2:
@@ -269,5 +268,5 @@ class LogPlugin(Plugin):
                 stream, line = (value, line) if key >> 3 == 1 else (stream, value) if key >> 3 == 3 else (stream, line)
             else:
                 number, at = _varint(message, at)
-                whole = whole and not (key >> 3 == 4 and number)
-        self.lines.append((stream.decode(), line, whole))
+                complete = complete and not (key >> 3 == 4 and number)
+        self.lines.append((stream.decode(), line, complete))

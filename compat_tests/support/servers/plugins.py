@@ -16,7 +16,7 @@ from compat_tests.support.engines import Engine
 
 
 class Plugin:
-    """A plugin in the test's process. ``calls``: (method, body), appended after the answer."""
+    """A plugin in the test's process. ``calls``: (method, body) of each call, appended after its answer."""
 
     def __init__(self, engine: Engine, name: str) -> None:
         self.name = name
@@ -28,11 +28,11 @@ class Plugin:
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._sock.bind(str(self.path))
         self._sock.listen()
-        self.go(self._serve)
+        self.run_in_thread(self._serve)
 
-    def go(self, work: Any, *args: object) -> None:
-        """Run work in a thread that is joined at the end."""
-        self.threads.append(threading.Thread(target=work, args=args, daemon=True))
+    def run_in_thread(self, function: Any, *args: object) -> None:
+        """Run a function in a thread that is joined at the end."""
+        self.threads.append(threading.Thread(target=function, args=args, daemon=True))
         self.threads[-1].start()
 
     def answer(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -82,28 +82,28 @@ class VolumePlugin(Plugin):
     def answer(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
         if method == "Plugin.Activate":
             return {"Implements": ["VolumeDriver"]}
-        word, name = method.removeprefix("VolumeDriver."), body.get("Name", "")
-        place = self.directory / name
-        if word == "Capabilities":
+        call, name = method.removeprefix("VolumeDriver."), body.get("Name", "")
+        path = self.directory / name
+        if call == "Capabilities":
             return {"Capabilities": {"Scope": "global"}, "Err": ""}
-        if word == "Create":
-            place.mkdir()
-        elif word == "List":
-            return {"Volumes": [self._shown(each) for each in sorted(os.listdir(self.directory))], "Err": ""}
-        elif not place.is_dir():
+        if call == "Create":
+            path.mkdir()
+        elif call == "List":
+            return {"Volumes": [self._describe(each) for each in sorted(os.listdir(self.directory))], "Err": ""}
+        elif not path.is_dir():
             return {"Err": f"{name} is none of mine"}
-        elif word == "Get":
-            return {"Volume": {**self._shown(name), "Status": {"kept": "in a directory"}}, "Err": ""}
-        elif word == "Remove":
-            shutil.rmtree(place)
-        elif word == "Mount":
+        elif call == "Get":
+            return {"Volume": {**self._describe(name), "Status": {"kept": "in a directory"}}, "Err": ""}
+        elif call == "Remove":
+            shutil.rmtree(path)
+        elif call == "Mount":
             self.mounted.setdefault(name, set()).add(body["ID"])
-            return {"Mountpoint": str(place), "Err": ""}
-        elif word == "Unmount":
+            return {"Mountpoint": str(path), "Err": ""}
+        elif call == "Unmount":
             self.mounted[name].remove(body["ID"])
-        elif word == "Path":
-            return {"Mountpoint": str(place), "Err": ""}
+        elif call == "Path":
+            return {"Mountpoint": str(path), "Err": ""}
         return {"Err": ""}
 
-    def _shown(self, name: str) -> dict[str, Any]:
+    def _describe(self, name: str) -> dict[str, Any]:
         return {"Name": name, "Mountpoint": str(self.directory / name), "CreatedAt": "2024-05-06T07:08:09Z"}

@@ -41,7 +41,7 @@ class Registry:
     address: str  # host:port, the first part of image names
     root: Path
     ca: Path | None = None  # the CA to trust, if it uses TLS
-    client: tuple[Path, Path] | None = None  # client certificate and key, if it requires one
+    client_certificate: tuple[Path, Path] | None = None  # client certificate and key, if it requires one
     tokens: TokenServer | None = None
     log: Path = field(default=Path("/dev/null"))
     netns: Path | None = None  # the network namespace of its loopback
@@ -90,19 +90,19 @@ def registry(
     listen: str = "127.0.0.1",
     netns: Path | None = None,
     delete: bool = True,
-    clients: bool = False,
+    client_certificates: bool = False,
 ) -> Iterator[Registry]:
-    """Run a registry. With `netns` it listens on the loopback of that network namespace; with `clients` it requires a
-    client certificate."""
+    """Run a registry. With `netns` it listens on the loopback of that network namespace; with
+    `client_certificates` it requires one."""
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="wharf-registry-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        found = Registry("", folder / "data", log=folder / "log", netns=netns)
+        server = Registry("", folder / "data", log=folder / "log", netns=netns)
         http: dict[str, object] = {"addr": f"{listen}:0", "secret": "of the tests"}
         config: dict[str, object] = {
             "version": 0.1,
             "log": {"accesslog": {"disabled": False}},
-            "storage": {"filesystem": {"rootdirectory": str(found.root)}, "delete": {"enabled": delete}},
+            "storage": {"filesystem": {"rootdirectory": str(server.root)}, "delete": {"enabled": delete}},
             "http": http,
             # allows layers with external URLs
             "validation": {"manifests": {"urls": {"allow": ["^http://127[.]0[.]0[.]1"]}}},
@@ -110,29 +110,29 @@ def registry(
         if tls:
             authority = trustme.CA()
             certificate = authority.issue_cert("127.0.0.1", "localhost", host)
-            found.ca = folder / "ca.crt"
-            authority.cert_pem.write_to_path(found.ca)
+            server.ca = folder / "ca.crt"
+            authority.cert_pem.write_to_path(server.ca)
             certificate.cert_chain_pems[0].write_to_path(folder / "server.crt")
             certificate.private_key_pem.write_to_path(folder / "server.key")
             settings: dict[str, object] = {
                 "certificate": str(folder / "server.crt"),
                 "key": str(folder / "server.key"),
             }
-            if clients:
-                known = authority.issue_cert("client@tests")
-                found.client = folder / "client.crt", folder / "client.key"
-                known.cert_chain_pems[0].write_to_path(found.client[0])
-                known.private_key_pem.write_to_path(found.client[1])
-                settings["clientcas"] = [str(found.ca)]
+            if client_certificates:
+                issued = authority.issue_cert("client@tests")
+                server.client_certificate = folder / "client.crt", folder / "client.key"
+                issued.cert_chain_pems[0].write_to_path(server.client_certificate[0])
+                issued.private_key_pem.write_to_path(server.client_certificate[1])
+                settings["clientcas"] = [str(server.ca)]
             http["tls"] = settings
         if auth == "basic":
             (folder / "htpasswd").write_text(HTPASSWD)
             config["auth"] = {"htpasswd": {"realm": SERVICE, "path": str(folder / "htpasswd")}}
         elif auth == "token":
-            found.tokens = stack.enter_context(TokenServer(folder))
+            server.tokens = stack.enter_context(TokenServer(folder))
             config["auth"] = {
                 "token": {
-                    "realm": found.tokens.url,
+                    "realm": server.tokens.url,
                     "service": SERVICE,
                     "issuer": TokenServer.ISSUER,
                     "rootcertbundle": str(folder / "issuer.crt"),
@@ -141,20 +141,20 @@ def registry(
         # JSON is valid YAML
         (folder / "config.yml").write_text(json.dumps(config))
         argv = ["docker-registry", "serve", str(folder / "config.yml")]
-        log = stack.enter_context(found.log.open("wb"))
+        log = stack.enter_context(server.log.open("wb"))
         process = subprocess.Popen(
             [*(["nsenter", f"--net={netns}"] if netns else []), *argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
         stack.callback(_end, process)
 
         def port() -> str:
-            match = re.search(r"listening on \S*?:(\d+)", found.log.read_text())
+            match = re.search(r"listening on \S*?:(\d+)", server.log.read_text())
             return match[1] if match else ""
 
         until(lambda: bool(port()) or process.poll() is not None, seconds=60)
-        assert port(), found.log.read_text()
-        found.address = f"{host}:{port()}"
-        yield found
+        assert port(), server.log.read_text()
+        server.address = f"{host}:{port()}"
+        yield server
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -176,7 +176,7 @@ class TokenServer(LoopbackServer):
         builder = builder.not_valid_after(now + datetime.timedelta(days=1))
         self.certificate = builder.sign(self.key, hashes.SHA256())
         (folder / "issuer.crt").write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
-        self.seen: list[dict[str, list[str]]] = []  # the query of each request, in order
+        self.queries: list[dict[str, list[str]]] = []  # the query of each request, in order
         self.lifetime = 300
         self.public = True
         server = self
@@ -192,7 +192,7 @@ class TokenServer(LoopbackServer):
                 self._answer(form, USER if known or form.get("refresh_token") == ["identity"] else "refused")
 
             def _answer(self, query: dict[str, list[str]], user: str) -> None:
-                server.seen.append(query)
+                server.queries.append(query)
                 status = 401 if user == "refused" else 200
                 body = b'{"details":"incorrect username or password"}'
                 if status == 200:

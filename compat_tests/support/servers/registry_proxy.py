@@ -1,4 +1,4 @@
-"""A proxy in front of a registry: records every request, and cuts, delays or answers those that a test selects."""
+"""A proxy in front of a registry: records each request, and cuts, delays or answers those that a test selects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from compat_tests.support.servers.loopback import DEADLINE, LoopbackServer, Quie
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class RecordedRequest:
+    """A request that the proxy received."""
+
     method: str
     path: str
     headers: Mapping[str, str]  # names in lower case
@@ -27,17 +29,17 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Breaks the connection after this many bytes of the body (of an upload: of the request's body)."""
+    """Break the connection after this many bytes of the body (of an upload: of the request's body)."""
 
     after: int
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
-    """Sends this many bytes of the answer's body, then waits for ``go``."""
+class Delay:
+    """Send this many bytes of the answer's body, then waits for ``resume``."""
 
     after: int = 0
-    go: threading.Event = field(default_factory=threading.Event)
+    resume: threading.Event = field(default_factory=threading.Event)
     reached: threading.Event = field(default_factory=threading.Event)
 
 
@@ -50,27 +52,30 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Rule = Callable[[Seen], Cut | Hold | Reply | None]
+Rule = Callable[[RecordedRequest], Cut | Delay | Reply | None]
 
 
-class Gate(LoopbackServer):
-    """``address`` replaces the registry's address in names. ``rule`` may be changed at any time."""
+class RegistryProxy(LoopbackServer):
+    """A proxy whose ``address`` replaces the registry's in names.
 
-    def __init__(self, registry: str, rule: Rule = lambda seen: None) -> None:
+    ``rule`` selects what to do with a request, ``None`` to forward it; a test may change it at any time.
+    """
+
+    def __init__(self, registry: str, rule: Rule = lambda request: None) -> None:
         self.registry = registry
         self.rule = rule
-        self.seen: list[Seen] = []
-        self.left: list[Seen] = []  # requests whose client disconnected while they were delayed
-        gate = self
+        self.requests: list[RecordedRequest] = []
+        self.disconnected: list[RecordedRequest] = []  # requests whose client disconnected while they were delayed
+        proxy = self
 
         class Handler(QuietHandler):
             protocol_version = "HTTP/1.1"
 
             def _serve(self) -> None:
-                seen = Seen(self.command, self.path, {k.lower(): v for k, v in self.headers.items()})
-                gate.seen.append(seen)
+                request = RecordedRequest(self.command, self.path, {k.lower(): v for k, v in self.headers.items()})
+                proxy.requests.append(request)
                 with contextlib.suppress(ConnectionError, TimeoutError, http.client.HTTPException):
-                    if gate._serve(self, seen):
+                    if proxy._serve(self, request):
                         return
                 self.close_connection = True
 
@@ -78,30 +83,28 @@ class Gate(LoopbackServer):
 
         super().__init__(Handler)
 
-    def asked(self, method: str, part: str) -> list[Seen]:
+    def requests_for(self, method: str, part: str) -> list[RecordedRequest]:
         """Return the requests so far whose path contains this text."""
-        return [seen for seen in list(self.seen) if seen.method == method and part in seen.path]
+        return [request for request in list(self.requests) if request.method == method and part in request.path]
 
-    # one request
-
-    def _serve(self, handler: http.server.BaseHTTPRequestHandler, seen: Seen) -> bool:
+    def _serve(self, handler: http.server.BaseHTTPRequestHandler, request: RecordedRequest) -> bool:
         """Serve a request; return ``False`` if the connection can't be used again."""
-        action = self.rule(seen)
-        length = int(seen.headers.get("content-length", "0"))
+        action = self.rule(request)
+        length = int(request.headers.get("content-length", "0"))
         if isinstance(action, Reply):
             handler.rfile.read(length)
             handler.send_response(action.status)
             for name, value in {"Content-Length": str(len(action.body)), **action.headers}.items():
                 handler.send_header(name, value)
             handler.end_headers()
-            if seen.method != "HEAD":
+            if request.method != "HEAD":
                 handler.wfile.write(action.body)
             return True
         host, port = self.registry.split(":")
         upstream = http.client.HTTPConnection(host, int(port), timeout=DEADLINE)
         try:
-            upstream.putrequest(seen.method, seen.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in seen.headers.items():
+            upstream.putrequest(request.method, request.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in request.headers.items():
                 upstream.putheader(name, value)
             upstream.endheaders()
             for piece in _pieces(handler.rfile.read, length):
@@ -109,23 +112,23 @@ class Gate(LoopbackServer):
                     upstream.send(piece[: action.after])
                     return False
                 upstream.send(piece)
-            return self._answer(handler, seen, upstream.getresponse(), action)
+            return self._answer(handler, request, upstream.getresponse(), action)
         finally:
             upstream.close()
 
     def _answer(
         self,
         handler: http.server.BaseHTTPRequestHandler,
-        seen: Seen,
+        request: RecordedRequest,
         answer: http.client.HTTPResponse,
-        action: Cut | Hold | None,
+        action: Cut | Delay | None,
     ) -> bool:
         handler.send_response(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in ("date", "connection", "transfer-encoding"):
                 handler.send_header(name, value)
         handler.end_headers()
-        if seen.method == "HEAD":
+        if request.method == "HEAD":
             return True
         sent = 0
         stop = action.after if action is not None else None
@@ -136,38 +139,38 @@ class Gate(LoopbackServer):
                 assert action is not None
                 handler.wfile.flush()
                 action.reached.set()
-                if not self._held(handler, action):
-                    self.left.append(seen)
+                if not self._wait(handler, action):
+                    self.disconnected.append(request)
                     return False
                 stop = None
             handler.wfile.write(data)
             sent += len(data)
         return True
 
-    def _held(self, handler: http.server.BaseHTTPRequestHandler, action: Hold) -> bool:
-        """Wait for ``go``; return ``False`` if the client disconnects first."""
+    def _wait(self, handler: http.server.BaseHTTPRequestHandler, action: Delay) -> bool:
+        """Wait for ``resume``; return ``False`` if the client disconnects first."""
         handler.connection.settimeout(0.05)
-        gone = False
+        disconnected = False
 
         def over() -> bool:
-            nonlocal gone
+            nonlocal disconnected
             try:
-                gone = not handler.connection.recv(1)
+                disconnected = not handler.connection.recv(1)
             except TimeoutError:
                 pass
             except ConnectionError:  # it closed with unread data, so its kernel reset the connection
-                gone = True
-            return gone or action.go.is_set()
+                disconnected = True
+            return disconnected or action.resume.is_set()
 
         until(over, seconds=2 * DEADLINE)
         handler.connection.settimeout(None)
-        return not gone
+        return not disconnected
 
 
 def _pieces(read: Callable[[int], bytes], length: int) -> Iterator[bytes]:
     while length > 0:
         piece = read(min(length, 65536))
         if not piece:
-            raise ConnectionError("the client went away")
+            raise ConnectionError("the client disconnected")
         length -= len(piece)
         yield piece

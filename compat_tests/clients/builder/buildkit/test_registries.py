@@ -18,7 +18,7 @@ from compat_tests.support.disk import entries
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import busybox_layer, docker_archive
 from compat_tests.support.servers.registry import PASSWORD, USER, Registry, registry
-from compat_tests.support.transfers import fresh
+from compat_tests.support.transfers import unique_layers
 
 pytestmark = pytest.mark.usefixtures("remove_new_images")
 
@@ -33,7 +33,7 @@ def private(request: pytest.FixtureRequest) -> Iterator[Registry]:
         if found.tokens is not None:
             found.tokens.public = False
         for name in ("classic", "cli", "py", "buildkit"):
-            found.copy_archive(docker_archive("x:1", [busybox_layer(), *fresh(1)]), f"team/{name}:1")
+            found.copy_archive(docker_archive("x:1", [busybox_layer(), *unique_layers(1)]), f"team/{name}:1")
         yield found
 
 

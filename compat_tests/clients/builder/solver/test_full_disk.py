@@ -10,7 +10,8 @@ import pytest
 
 from compat_tests.clients.builder.builds import Case, by_buildx, classic, tree
 from compat_tests.support import engines
-from compat_tests.support.engines import Completed, Engine
+from compat_tests.support.daemons import Completed
+from compat_tests.support.engines import Engine
 from compat_tests.support.host.filesystems import free_space, tmpfs
 from compat_tests.support.polling import until
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from compat_tests.clients.containers.exec.execs import create, inspect
+from compat_tests.support.containers import container
 from compat_tests.support.engines import Engine
 from compat_tests.support.polling import until
-from compat_tests.support.streams import close_stream, container, hijack, joined
+from compat_tests.support.streams import close_stream, demultiplex, hijack
 
 
 @pytest.mark.core
@@ -67,7 +68,7 @@ def test_the_exit_code_is_there_when_the_stream_ends(engine: Engine, box: str) -
     for code in range(12):
         identity = create(engine, box, "sh", "-c", f"echo x; exit {code}")
         with hijack(engine, f"/exec/{identity}/start", {}) as stream:
-            assert joined(stream.read()) == {1: b"x\n"}
+            assert demultiplex(stream.read()) == {1: b"x\n"}
         now = inspect(engine, identity)
         assert (now["Running"], now["ExitCode"]) == (False, code)
 
@@ -158,5 +159,5 @@ def test_the_end_of_the_container_ends_its_execs(engine: Engine) -> None:
         with hijack(engine, f"/exec/{identity}/start", {}) as stream:
             assert until(lambda: inspect(engine, identity)["Pid"] > 0, seconds=60)
             assert engine.api.post(f"/containers/{box}/kill").status == 204
-            assert joined(stream.read()) == {}
+            assert demultiplex(stream.read()) == {}
         assert until(lambda: inspect(engine, identity)["ExitCode"] == 137, seconds=60)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from compat_tests.clients.containers.exec.execs import create, inspect
+from compat_tests.support.containers import container
 from compat_tests.support.engines import Engine
 from compat_tests.support.polling import until
-from compat_tests.support.streams import container, hijack, joined
+from compat_tests.support.streams import demultiplex, hijack
 
 
 @pytest.mark.core
@@ -34,7 +35,7 @@ def test_a_process_that_cannot_start(
     identity = create(engine, box, *cmd, **config)
     with hijack(engine, f"/exec/{identity}/start", {}) as stream:
         assert stream.status == 101
-        ((kind, text),) = joined(stream.read()).items()
+        ((kind, text),) = demultiplex(stream.read()).items()
     assert kind == 1
     assert words in text.decode()
     assert text.endswith(b"\r\n")
@@ -69,7 +70,7 @@ def test_refusals(engine: Engine, box: str) -> None:
     again = f"Error: Exec command {identity} has already run"
     assert said(post(f"/exec/{identity}/start", {"Detach": True})) == (409, again)
     with hijack(engine, f"/exec/{identity}/start", {}) as stream:
-        assert joined(stream.read()) == {1: f"{again}\r\n".encode()}
+        assert demultiplex(stream.read()) == {1: f"{again}\r\n".encode()}
     assert post(f"/exec/{identity}/resize", h=1, w=1).status == 404
 
 

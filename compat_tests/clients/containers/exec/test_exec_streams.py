@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from compat_tests.clients.containers.exec.execs import create, inspect
+from compat_tests.support.containers import container
 from compat_tests.support.engines import Engine
 from compat_tests.support.polling import until
-from compat_tests.support.streams import Terminal, container, hijack, joined
+from compat_tests.support.streams import Terminal, demultiplex, hijack
 
 
 @pytest.mark.core
@@ -66,7 +67,7 @@ def test_bytes_behind_the_request_are_input(engine: Engine, box: str) -> None:
     with hijack(engine, f"/exec/{identity}/start", {}, early=b"early ") as stream:
         stream.write(b"late")
         stream.end_input()
-        assert joined(stream.read()) == {1: b"early late"}
+        assert demultiplex(stream.read()) == {1: b"early late"}
     assert inspect(engine, identity)["ExitCode"] == 0
 
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
+from compat_tests.support.containers import container
 from compat_tests.support.engines import Engine
 from compat_tests.support.polling import until
 from compat_tests.support.servers.log_servers import Collector, Fluentd, LogPlugin, gelf_messages, unpack
-from compat_tests.support.streams import close_stream, container, joined, raw_socket
+from compat_tests.support.streams import close_stream, demultiplex, raw_socket
 
 TWO = ["sh", "-c", "echo out; echo; echo err >&2"]
 
@@ -35,7 +36,7 @@ def finish(engine: Engine, box: str) -> int:
 def logs(engine: Engine, box: str, **query: Any) -> dict[int, bytes]:
     answer = engine.api.get(f"/containers/{box}/logs", **{"stdout": 1, "stderr": 1, **query})
     assert answer.status == 200, answer.body
-    return joined(answer.body)
+    return demultiplex(answer.body)
 
 
 @pytest.fixture(autouse=True)
@@ -241,7 +242,7 @@ def test_a_slow_server_makes_the_container_wait(engine: Engine) -> None:
     with Collector("stream", paused=True) as server:
         wanted = settings("fluentd", fluentd_address=f"127.0.0.1:{server.port}", cache_disabled="true")
         with container(engine, Cmd=["seq", str(count)], **wanted) as box:
-            server.go()
+            server.resume()
             assert finish(engine, box) == 0
             assert until(lambda: server.data.count(b"\xa3log") == count), server.data.count(b"\xa3log")
             numbers = re.findall(rb"\xa3log[\xa0-\xbf](\d+)", server.data)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from compat_tests.support.containers import container
 from compat_tests.support.engines import Engine
 from compat_tests.support.polling import until
-from compat_tests.support.streams import container, frames, hijack
+from compat_tests.support.streams import frames, hijack
 
 # Exceeds the socket buffers: a client that doesn't read is not sent the whole log.
 COUNT = 8000

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from compat_tests.support.containers import container
 from compat_tests.support.engines import Engine
 from compat_tests.support.polling import until
-from compat_tests.support.streams import container, frames
+from compat_tests.support.streams import frames
 
 STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z ")
 

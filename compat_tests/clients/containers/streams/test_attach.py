@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from docker.types import LogConfig
 
+from compat_tests.support.containers import container
 from compat_tests.support.engines import Engine
 from compat_tests.support.polling import until
-from compat_tests.support.streams import Stream, Terminal, close_stream, container, frames, hijack, joined, raw_socket
+from compat_tests.support.streams import Stream, Terminal, close_stream, demultiplex, frames, hijack, raw_socket
 
 INPUT = {"OpenStdin": True, "StdinOnce": True}
 ALL = "stream=1&stdin=1&stdout=1&stderr=1"
@@ -36,7 +37,7 @@ def test_attached_before_start_nothing_is_missed(engine: Engine) -> None:
             with hijack(engine, f"/containers/{box}/attach?stream=1&stdout=1&stderr=1") as stream:
                 assert (stream.status, stream.headers["Content-Type"]) == (101, MULTIPLEXED)
                 assert engine.api.post(f"/containers/{box}/start").status == 204
-                found = joined(stream.read())
+                found = demultiplex(stream.read())
             assert found[1].split() == [str(number).encode() for number in range(200)]
             assert found[2] == b"err\n"
 
@@ -52,7 +53,7 @@ def test_input_before_and_after_start_and_its_end(engine: Engine) -> None:
             assert engine.api.post(f"/containers/{box}/start").status == 204
             stream.write(b"after")
             stream.end_input()
-            assert joined(stream.read()) == {1: early + b"before, after"}
+            assert demultiplex(stream.read()) == {1: early + b"before, after"}
         assert exit_code(engine, box) == 0
 
 
@@ -161,7 +162,7 @@ def test_disconnect_before_start(engine: Engine) -> None:
         hijack(engine, path).close()
         with hijack(engine, path) as stream:
             assert engine.api.post(f"/containers/{box}/start").status == 204
-            assert joined(stream.read()) == {1: b"hi\n"}
+            assert demultiplex(stream.read()) == {1: b"hi\n"}
 
 
 def test_failed_start_disconnects_the_client(engine: Engine) -> None:
@@ -178,7 +179,7 @@ def test_a_slow_client_loses_nothing(engine: Engine) -> None:
         with hijack(engine, f"/containers/{box}/attach?stream=1&stdout=1") as stream:
             assert engine.api.post(f"/containers/{box}/start").status == 204
             stream.until(b"1\n")
-            found = joined(b"\x01\0\0\0\0\0\0\0" + _realigned(stream))
+            found = demultiplex(b"\x01\0\0\0\0\0\0\0" + _realigned(stream))
         assert found[1].split()[-1] == str(count).encode()
         assert found[1].count(b"\n") >= count - 1
 
@@ -278,7 +279,7 @@ def test_docker_py_attach_socket(engine: Engine) -> None:
         while more := sock.recv(4096):
             data += more
         close_stream(found)
-        assert joined(data) == {1: b"x\n"}
+        assert demultiplex(data) == {1: b"x\n"}
         assert exit_code(engine, box) == 0
 
 

@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 
 from compat_tests.support import engines
+from compat_tests.support.containers import container
 from compat_tests.support.engines import Wharf
 from compat_tests.support.host.ports import free_ports
 from compat_tests.support.host.processes import open_descriptors, status_value
 from compat_tests.support.polling import until
-from compat_tests.support.streams import container, hijack, joined
+from compat_tests.support.streams import demultiplex, hijack
 
 MIB = 1 << 20
 NO_LOG = {"LogConfig": {"Type": "none", "Config": {}}}
@@ -129,7 +130,7 @@ def test_slow_reader_uses_no_memory_and_loses_nothing(secure: Secure) -> None:
             pid = started(engine, identity)["Pid"]
             assert until(lambda: not Path(f"/proc/{pid}").exists(), seconds=90)
             assert peak_memory(shim) < 64 * MIB
-            assert sum(map(len, joined(stream.read()).values())) == size
+            assert sum(map(len, demultiplex(stream.read()).values())) == size
         assert peak_memory(engine.daemon.pid) < before + 32 * MIB
         assert engine.api.get(f"/exec/{identity}/json").json()["ExitCode"] == 0
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from compat_tests.support.containers import container
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import docker_archive
 from compat_tests.support.patience import FACTOR
-from compat_tests.support.streams import container
 
 SYSTEMD = Path("/usr/lib/systemd/systemd")
 EXECUTOR = Path("/usr/lib/systemd/systemd-executor")

@@ -6,9 +6,10 @@ import time
 
 import pytest
 
+from compat_tests.support.containers import container
 from compat_tests.support.engines import Engine
 from compat_tests.support.polling import until
-from compat_tests.support.streams import Terminal, container, hijack
+from compat_tests.support.streams import Terminal, hijack
 
 pytestmark = pytest.mark.core
 

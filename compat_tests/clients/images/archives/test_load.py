@@ -18,7 +18,7 @@ import zstandard
 from compat_tests.clients.images.archives.parsed import files, save
 from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.images import Node, busybox_layer, config, docker_archive, layer, oci_archive
-from compat_tests.support.transfers import fresh
+from compat_tests.support.transfers import unique_layers
 
 pytestmark = pytest.mark.usefixtures("remove_new_images")
 
@@ -34,20 +34,20 @@ def test_formats_and_compressions(engine: Engine) -> None:
     }
     for number, (name, pack) in enumerate(packers.items()):
         make = (docker_archive, oci_archive)[number % 2]
-        shown = engine.docker("load", input=pack(make(f"packed-{name}:1", fresh()))).stdout
+        shown = engine.docker("load", input=pack(make(f"packed-{name}:1", unique_layers()))).stdout
         assert f"Loaded image: packed-{name}:1" in shown
-    layers = [busybox_layer(), *fresh()]
+    layers = [busybox_layer(), *unique_layers()]
     engine.docker("load", "-q", input=oci_archive("runs:1", layers))
     assert engine.docker("run", "--rm", "--network", "none", "runs:1", "ls", "/").stdout.count("file") == 2
     # The same archive again, and another archive with its name.
     assert engine.docker("load", input=oci_archive("runs:1", layers)).stdout == "Loaded image: runs:1\n"
     old = engine.api.get("/images/runs:1/json").json()["Id"]
-    shown = engine.docker("load", input=oci_archive("runs:1", [busybox_layer(), *fresh()])).stdout
+    shown = engine.docker("load", input=oci_archive("runs:1", [busybox_layer(), *unique_layers()])).stdout
     assert shown.splitlines() == [
         f"The image runs:1 already exists, renaming the old one with ID {old} to empty string",
         "Loaded image: runs:1",
     ]
-    [image] = engine.client.images.load(docker_archive("bypy:1", fresh()))
+    [image] = engine.client.images.load(docker_archive("bypy:1", unique_layers()))
     assert image.tags == ["bypy:1"]
 
 
@@ -79,7 +79,7 @@ def test_packed_layers_in_an_archive(engine: Engine, oracle: Dockerd, pack: Call
 
 def test_annotations_of_an_archives_index(engine: Engine) -> None:
     """As dockerd 28.5 with containerd's store: inspect and list show all names, a saved archive the current ones."""
-    before = files(oci_archive("annotated:1", fresh(1)))
+    before = files(oci_archive("annotated:1", unique_layers(1)))
     index = json.loads(before["index.json"])
     annotations = index["manifests"][0]["annotations"]
     annotations["my.own"] = "value"
@@ -98,7 +98,7 @@ def test_annotations_of_an_archives_index(engine: Engine) -> None:
 
 def test_an_archive_as_old_dockers_wrote_it(engine: Engine) -> None:
     """A directory per layer, links to shared layers, several images, one without a name."""
-    shared, own = busybox_layer(), fresh(1)[0]
+    shared, own = busybox_layer(), unique_layers(1)[0]
     one, two = config([shared]), config([shared, own])
     name, other = hashlib.sha256(one).hexdigest(), hashlib.sha256(two).hexdigest()
     manifest = [
@@ -133,7 +133,7 @@ def test_who_reads_the_head_finds_the_image(engine: Engine) -> None:
     for number in range(3):
         connection = engine.api.connection()
         try:
-            connection.request("POST", "/images/load?quiet=1", body=docker_archive(f"head:{number}", fresh()))
+            connection.request("POST", "/images/load?quiet=1", body=docker_archive(f"head:{number}", unique_layers()))
             assert connection.getresponse().status == 200
             assert engine.api.get(f"/images/head:{number}/json").status == 200
         finally:

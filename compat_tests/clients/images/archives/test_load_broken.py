@@ -9,10 +9,11 @@ import os
 import pytest
 
 from compat_tests.clients.images.archives.parsed import files
+from compat_tests.support.disk import blobs_in
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import Node, config, descriptor, docker_archive, layer, oci_archive
 from compat_tests.support.polling import until
-from compat_tests.support.transfers import blobs_in, digest, fresh
+from compat_tests.support.transfers import digest, unique_layers
 
 pytestmark = pytest.mark.usefixtures("remove_new_images")
 
@@ -28,7 +29,7 @@ def test_an_archive_of_something_else_is_not_kept(engine: Engine) -> None:
     assert "unrecognized image format" in done.stderr
     assert blobs_in(engine) <= before
     # Also with files that do not belong to the image.
-    engine.docker("load", "-q", input=layer({**nodes, **unpacked(docker_archive("beside:1", fresh()))}))
+    engine.docker("load", "-q", input=layer({**nodes, **unpacked(docker_archive("beside:1", unique_layers()))}))
     assert len(blobs_in(engine) - before) == 4  # layers, config, manifest
 
 
@@ -54,7 +55,7 @@ def test_documents_of_an_archive_are_limited(engine: Engine) -> None:
 
 def broken_archives() -> dict[str, tuple[bytes, str]]:
     """Archives with their error, and a part of its sentence."""
-    layers = fresh(2, 300)
+    layers = unique_layers(2, 300)
     whole = docker_archive("broken:1", layers)
     packed_whole = gzip.compress(whole)
     lies = oci_archive("broken:1", layers)
@@ -98,4 +99,4 @@ def test_broken_archives(engine: Engine) -> None:
         assert engine.api.get("/images/broken:1/json").status == 404, name
     # Nothing of them stays, and the next load works.
     assert until(lambda: not blobs_in(engine) - before, seconds=60), blobs_in(engine) - before
-    assert "Loaded image: fine:1" in engine.docker("load", input=docker_archive("fine:1", fresh())).stdout
+    assert "Loaded image: fine:1" in engine.docker("load", input=docker_archive("fine:1", unique_layers())).stdout

@@ -11,7 +11,7 @@ import pytest
 
 from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.images import Node, busybox_layer, layer
-from compat_tests.support.transfers import digest, fresh
+from compat_tests.support.transfers import digest, unique_layers
 
 pytestmark = pytest.mark.usefixtures("remove_new_images")
 
@@ -44,7 +44,7 @@ def v1_archive(layers: list[bytes], tags: dict[str, dict[str, int]], **last: obj
 @pytest.mark.core
 def test_an_archive_without_a_manifest(engine: Engine) -> None:
     """An archive of Docker before 1.10: only `repositories`, and directories that name their parents."""
-    layers = [busybox_layer(), *fresh()]
+    layers = [busybox_layer(), *unique_layers()]
     archive, _ = v1_archive(layers, {"ancient": {"1": 2, "base": 1}, "lab:5000/ancient": {"1": 2}})
     shown = engine.docker("load", input=archive).stdout.splitlines()
     assert sorted(shown) == sorted(
@@ -79,7 +79,7 @@ def test_an_archive_without_a_manifest(engine: Engine) -> None:
 
 
 def test_dockerd_makes_the_same_of_an_archive_without_a_manifest(engine: Engine, oracle: Dockerd) -> None:
-    layers = [busybox_layer(), *fresh()]
+    layers = [busybox_layer(), *unique_layers()]
     archive, _ = v1_archive(layers, {"ancient": {"1": 2}}, author="ali", comment="c", throwaway=True)
     found = []
     for each in (engine, oracle):

@@ -14,17 +14,17 @@ from compat_tests.clients.images.archives.parsed import files, save
 from compat_tests.support.engines import Dockerd, Engine, Wharf
 from compat_tests.support.images import busybox_layer, docker_archive, oci_archive
 from compat_tests.support.polling import until
-from compat_tests.support.transfers import digest, fresh
+from compat_tests.support.transfers import digest, unique_layers
 
 pytestmark = pytest.mark.usefixtures("remove_new_images")
 
 
 def test_what_is_saved(engine: Engine, tmp_path: Path) -> None:
-    layers = [busybox_layer(), *fresh()]
+    layers = [busybox_layer(), *unique_layers()]
     engine.docker("load", "-q", input=oci_archive("saved:1", layers))
     engine.docker("tag", "saved:1", "saved:2")
     id = engine.api.get("/images/saved:1/json").json()["Id"]
-    engine.docker("load", "-q", input=docker_archive("other/saved:1", fresh()))
+    engine.docker("load", "-q", input=docker_archive("other/saved:1", unique_layers()))
     whole = save(engine, "saved:1")
     assert whole == save(engine, "saved:1")  # byte by byte
     content = files(whole)
@@ -63,7 +63,7 @@ def test_what_is_saved(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_others_take_what_is_saved(engine: Engine, tmp_path: Path) -> None:
-    layers = [busybox_layer(), *fresh()]
+    layers = [busybox_layer(), *unique_layers()]
     engine.docker("load", "-q", input=oci_archive("witness:1", layers, Labels={"a": "b"}))
     id = engine.api.get("/images/witness:1/json").json()["Id"]
     target = tmp_path / "witness.tar"
@@ -87,7 +87,7 @@ def test_others_take_what_is_saved(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_dockerd_takes_what_is_saved(engine: Engine, oracle: Dockerd, tmp_path: Path) -> None:
-    layers = [busybox_layer(), *fresh()]
+    layers = [busybox_layer(), *unique_layers()]
     engine.docker("load", "-q", input=docker_archive("there:1", layers, Cmd=["ls", "/"]))
     there = save(engine, "there:1")
     assert "Loaded image: there:1" in oracle.docker("load", input=there).stdout
@@ -105,7 +105,7 @@ def test_dockerd_takes_what_is_saved(engine: Engine, oracle: Dockerd, tmp_path: 
 
 def test_ctr_takes_what_is_saved(engine: Engine, tmp_path: Path) -> None:
     """containerd's own tool on our supervisor's socket, in a namespace of its own."""
-    engine.docker("load", "-q", input=oci_archive("forctr:1", [busybox_layer(), *fresh()]))
+    engine.docker("load", "-q", input=oci_archive("forctr:1", [busybox_layer(), *unique_layers()]))
     id = engine.api.get("/images/forctr:1/json").json()["Id"]
     target = tmp_path / "ctr.tar"
     engine.docker("save", "-o", str(target), "forctr:1")

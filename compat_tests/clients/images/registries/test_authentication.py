@@ -16,7 +16,7 @@ from compat_tests.support.disk import entries
 from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.images import docker_archive
 from compat_tests.support.servers.registry import PASSWORD, USER, Registry, registry
-from compat_tests.support.transfers import fresh, trusted
+from compat_tests.support.transfers import certificate_directory, unique_layers
 
 pytestmark = pytest.mark.usefixtures("remove_new_images")
 
@@ -24,14 +24,14 @@ pytestmark = pytest.mark.usefixtures("remove_new_images")
 @pytest.fixture(scope="module")
 def basic() -> Iterator[Registry]:
     with registry(auth="basic") as found:
-        found.copy_archive(docker_archive("x:1", fresh()), "private:1")
+        found.copy_archive(docker_archive("x:1", unique_layers()), "private:1")
         yield found
 
 
 @pytest.fixture(scope="module")
 def token() -> Iterator[Registry]:
     with registry(auth="token") as found:
-        found.copy_archive(docker_archive("x:1", fresh()), "team/app:1")
+        found.copy_archive(docker_archive("x:1", unique_layers()), "team/app:1")
         yield found
 
 
@@ -96,18 +96,18 @@ def test_credentials_in_every_form(engine: Engine, basic: Registry) -> None:
 def test_tokens(engine: Engine, token: Registry) -> None:
     assert token.tokens is not None
     name, mine = token.name("team/app:1"), token.name("team/mine:1")
-    token.tokens.seen.clear()
+    token.tokens.queries.clear()
     engine.docker("pull", "-q", name)  # anonymous pulls are allowed
-    assert {scope for query in token.tokens.seen for scope in query["scope"]} == {"repository:team/app:pull"}
+    assert {scope for query in token.tokens.queries for scope in query["scope"]} == {"repository:team/app:pull"}
     engine.docker("tag", name, mine)
     assert engine.docker("push", mine, check=False).status == 1
     bad = engine.docker("login", "-u", USER, "--password-stdin", token.address, input="wrong", check=False)
     assert bad.status == 1
     assert "incorrect username or password" in bad.stderr
     engine.docker("login", "-u", USER, "--password-stdin", token.address, input=PASSWORD)
-    token.tokens.seen.clear()
+    token.tokens.queries.clear()
     engine.docker("push", mine)
-    asked = {scope for query in token.tokens.seen for scope in query["scope"]}
+    asked = {scope for query in token.tokens.queries for scope in query["scope"]}
     assert any("repository:team/mine:pull,push" in scope for scope in asked)
     # A token is requested for each other repository that may have the blobs.
     assert any("repository:team/app:pull" in scope for scope in asked)
@@ -164,10 +164,10 @@ def test_certificates(engine: Engine) -> None:
         name = found.name("secure:1")
         engine.docker("tag", "busybox", name)
         engine.docker("push", name)  # on loopback, certificates are not verified
-        with trusted(found.address, {"ca.crt": trustme.CA().cert_pem.bytes()}):
+        with certificate_directory(found.address, {"ca.crt": trustme.CA().cert_pem.bytes()}):
             done = engine.docker("pull", name, check=False)
             assert done.status == 1
             assert "tls: failed to verify certificate" in done.stderr
-        with trusted(found.address, {"ca.crt": found.ca.read_bytes()}):
+        with certificate_directory(found.address, {"ca.crt": found.ca.read_bytes()}):
             assert "Image is up to date" in engine.docker("pull", name).stdout
         engine.docker("logout", found.address)

@@ -14,13 +14,14 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from compat_tests.support import engines
+from compat_tests.support.disk import blobs_in, ingest_size
 from compat_tests.support.engines import Wharf
 from compat_tests.support.images import busybox_layer, oci_archive
 from compat_tests.support.polling import until
-from compat_tests.support.servers.http_proxy import Proxy
+from compat_tests.support.servers.http_proxy import HttpProxy
 from compat_tests.support.servers.registry import Registry, registry
-from compat_tests.support.servers.registry_proxy import Hold, Reply, Rule, Seen
-from compat_tests.support.transfers import blobs_in, digest, fresh, gated, ingested, new_images_removed, trusted
+from compat_tests.support.servers.registry_proxy import Delay, RecordedRequest, Reply, Rule
+from compat_tests.support.transfers import certificate_directory, digest, new_images_removed, proxied, unique_layers
 
 PLAIN, SECURE = "plain.wharf.test:5000", "secure.wharf.test"
 MIB = 1 << 20
@@ -43,13 +44,13 @@ def configure(engine: Wharf, keys: Mapping[str, object]) -> None:
 
 
 @pytest.fixture(scope="module")
-def proxy() -> Iterator[Proxy]:
-    with Proxy({}) as found:
+def proxy() -> Iterator[HttpProxy]:
+    with HttpProxy({}) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def wild(proxy: Proxy) -> Iterator[Wharf]:
+def wild(proxy: HttpProxy) -> Iterator[Wharf]:
     """An engine with the proxy in its environment and short timeouts."""
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         patch.setenv("HTTP_PROXY", f"http://{proxy.address}")
@@ -72,7 +73,7 @@ def remove_new_images(wild: Wharf) -> Iterator[None]:
 
 def there_and_back(engine: Wharf, name: str) -> None:
     """Push and pull an image that no registry has."""
-    engine.docker("load", "-q", input=oci_archive("wild:1", fresh(1, 3 * MIB)))
+    engine.docker("load", "-q", input=oci_archive("wild:1", unique_layers(1, 3 * MIB)))
     engine.docker("tag", "wild:1", name)
     assert "digest: sha256:" in engine.docker("push", name).stdout
     engine.docker("rmi", name, "wild:1")
@@ -81,45 +82,45 @@ def there_and_back(engine: Wharf, name: str) -> None:
     engine.docker("rmi", name)
 
 
-def test_through_a_proxy_of_the_environment(wild: Wharf, proxy: Proxy, plain_registry: Registry) -> None:
+def test_through_a_proxy_of_the_environment(wild: Wharf, proxy: HttpProxy, plain_registry: Registry) -> None:
     with registry(tls=True, host=SECURE) as secure:
         assert secure.ca is not None
         port = secure.address.rpartition(":")[2]
         proxy.hosts = {PLAIN: plain_registry.address, secure.address: f"127.0.0.1:{port}"}
-        proxy.asked.clear()
+        proxy.requests.clear()
         there_and_back(wild, f"{PLAIN}/proxied:1")
-        with trusted(secure.address, {"ca.crt": secure.ca.read_bytes()}):
+        with certificate_directory(secure.address, {"ca.crt": secure.ca.read_bytes()}):
             there_and_back(wild, secure.name("proxied:1"))
-        assert ("plain", PLAIN) in proxy.hosts_asked()
-        assert ("CONNECT", secure.address) in proxy.hosts_asked()
-        proxy.asked.clear()
+        assert ("plain", PLAIN) in proxy.requested_hosts()
+        assert ("CONNECT", secure.address) in proxy.requested_hosts()
+        proxy.requests.clear()
         wild.docker("pull", "-q", plain_registry.name("proxied:1"))  # loopback is never proxied
-        assert not proxy.asked
+        assert not proxy.requests
         # A host that the proxy can't reach is unreachable.
         done = wild.docker("pull", "gone.wharf.test:5000/x", check=False)
         assert done.status == 1
-        assert ("CONNECT", "gone.wharf.test:5000") in proxy.hosts_asked()
+        assert ("CONNECT", "gone.wharf.test:5000") in proxy.requested_hosts()
 
 
-def test_through_a_proxy_of_the_configuration(wild: Wharf, proxy: Proxy, plain_registry: Registry) -> None:
+def test_through_a_proxy_of_the_configuration(wild: Wharf, proxy: HttpProxy, plain_registry: Registry) -> None:
     config = wild.resources.root / "daemon.json"
-    with Proxy({PLAIN: plain_registry.address}) as other:
+    with HttpProxy({PLAIN: plain_registry.address}) as other:
         url = f"http://ali:hidden@{other.address}"
         proxies = {"http-proxy": url, "https-proxy": url, "no-proxy": "skipped.wharf.test,.direct.test"}
         config.write_text(json.dumps({"proxies": proxies, "insecure-registries": [PLAIN]}))
         try:
             wild.restart()
-            proxy.asked.clear()
+            proxy.requests.clear()
             there_and_back(wild, f"{PLAIN}/configured:1")
-            assert ("plain", PLAIN) in other.hosts_asked()
-            assert not proxy.asked  # the file overrides the environment
+            assert ("plain", PLAIN) in other.requested_hosts()
+            assert not proxy.requests  # the file overrides the environment
             expected = "Basic " + base64.b64encode(b"ali:hidden").decode()
-            assert {one.authorization for one in other.asked} == {expected}
-            other.asked.clear()
+            assert {request.authorization for request in other.requests} == {expected}
+            other.requests.clear()
             for host in ("skipped.wharf.test:5000", "a.direct.test"):
                 said = wild.docker("pull", f"{host}/x", check=False).stderr
                 assert f"dial tcp: lookup {host.partition(':')[0]}: no such host" in said
-            assert not other.asked
+            assert not other.requests
             info = wild.api.get("/info").json()
             assert info["HttpProxy"] == f"http://xxxxx:xxxxx@{other.address}"
             assert info["NoProxy"] == proxies["no-proxy"]
@@ -150,18 +151,18 @@ def test_without_tls_beyond_loopback(wild: Wharf) -> None:
 
 
 def test_certificates_of_clients(wild: Wharf) -> None:
-    with registry(tls=True, clients=True) as found:
+    with registry(tls=True, client_certificates=True) as found:
         assert found.ca is not None
-        assert found.client is not None
+        assert found.client_certificate is not None
         name = found.name("inside:1")
         wild.docker("tag", "busybox", name)
         files = {"ca.crt": found.ca.read_bytes()}
-        with trusted(found.address, files) as folder:
+        with certificate_directory(found.address, files) as folder:
             assert "certificate" in wild.docker("push", name, check=False).stderr
-            (folder / "client.cert").write_bytes(found.client[0].read_bytes())
+            (folder / "client.cert").write_bytes(found.client_certificate[0].read_bytes())
             missing = wild.docker("push", name, check=False).stderr
             assert "missing key client.key for client certificate client.cert" in missing
-            (folder / "client.key").write_bytes(found.client[1].read_bytes())
+            (folder / "client.key").write_bytes(found.client_certificate[1].read_bytes())
             wild.docker("push", "-q", name)
             wild.docker("pull", "-q", name)
             (folder / "client.cert").unlink()
@@ -173,21 +174,21 @@ def test_certificates_of_clients(wild: Wharf) -> None:
 
 def test_registry_failures(wild: Wharf, plain_registry: Registry) -> None:
     """A clear error, the store unchanged, and the next pull works."""
-    layers = [busybox_layer(), *fresh(1, 2 * MIB)]
+    layers = [busybox_layer(), *unique_layers(1, 2 * MIB)]
     blob = digest(gzip.compress(layers[1], mtime=0))
-    with gated(plain_registry, "bad", layers, lambda seen: None) as (gate, _):
-        name = f"{gate.address}/bad:1"
+    with proxied(plain_registry, "bad", layers, lambda request: None) as (registry_proxy, _):
+        name = f"{registry_proxy.address}/bad:1"
         before = blobs_in(wild)
         dead = 'Bearer realm="http://127.0.0.1:1/token",service="s"'
 
         def blobs(reply: Reply) -> Rule:
-            return lambda seen: reply if seen.method == "GET" and blob in seen.path else None
+            return lambda request: reply if request.method == "GET" and blob in request.path else None
 
         def manifests(reply: Reply) -> Rule:
-            return lambda seen: reply if "/manifests/" in seen.path else None
+            return lambda request: reply if "/manifests/" in request.path else None
 
-        def loops(seen: Seen) -> Reply | None:
-            return Reply(307, b"", {"Location": seen.path}) if blob in seen.path else None
+        def loops(request: RecordedRequest) -> Reply | None:
+            return Reply(307, b"", {"Location": request.path}) if blob in request.path else None
 
         cases: list[tuple[Rule, str]] = [
             (loops, "stopped after 10 redirects"),
@@ -199,7 +200,7 @@ def test_registry_failures(wild: Wharf, plain_registry: Registry) -> None:
             (blobs(Reply(200, b"")), "unexpected EOF"),
         ]
         for rule, sentence in cases:
-            gate.rule = rule
+            registry_proxy.rule = rule
             done = wild.docker("pull", name, check=False)
             assert done.status == 1, sentence
             assert sentence in done.stderr, (sentence, done.stderr)
@@ -207,11 +208,15 @@ def test_registry_failures(wild: Wharf, plain_registry: Registry) -> None:
         # blobs of earlier tests may be collected meanwhile
         assert until(lambda: blobs_in(wild) <= before), blobs_in(wild) - before
         # A stalled registry is given up after its deadline, and the next attempt resumes.
-        hold = Hold(MIB)
-        gate.rule = lambda seen: hold if seen.method == "GET" and blob in seen.path and not seen.offset else None
-        gate.seen.clear()
+        delay = Delay(MIB)
+
+        def first(request: RecordedRequest) -> Delay | None:
+            return delay if request.method == "GET" and blob in request.path and not request.offset else None
+
+        registry_proxy.rule = first
+        registry_proxy.requests.clear()
         wild.docker("pull", "-q", name)
-        assert [seen.offset for seen in gate.asked("GET", blob)] == [0, MIB]
-        hold.go.set()
+        assert [request.offset for request in registry_proxy.requests_for("GET", blob)] == [0, MIB]
+        delay.resume.set()
         # Other layers, whose downloads were cancelled, resumed too: no partial data is left.
-        assert ingested(wild) == 0
+        assert ingest_size(wild) == 0

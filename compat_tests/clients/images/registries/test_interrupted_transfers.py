@@ -10,12 +10,13 @@ from collections.abc import Iterator
 import pytest
 
 from compat_tests.support import engines
+from compat_tests.support.disk import blobs_in, ingest_size
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import busybox_layer, docker_archive, oci_archive
 from compat_tests.support.polling import until
 from compat_tests.support.servers.registry import Registry
-from compat_tests.support.servers.registry_proxy import Hold, Reply, Seen
-from compat_tests.support.transfers import blobs_in, fresh, gated, ingested
+from compat_tests.support.servers.registry_proxy import Delay, RecordedRequest, Reply
+from compat_tests.support.transfers import proxied, unique_layers
 
 MIB = 1 << 20
 pytestmark = pytest.mark.usefixtures("remove_new_images")
@@ -48,29 +49,29 @@ def sending(engine: Engine, path: str, body: bytes, upto: int) -> Iterator[socke
 @pytest.mark.core
 @pytest.mark.parametrize("archived", [oci_archive, docker_archive])
 def test_stalled_and_interrupted_load(engine: Engine, archived: type[object]) -> None:
-    archive = archived("left:1", [busybox_layer(), *fresh(1, 4 * MIB)])  # type: ignore[call-arg]
+    archive = archived("left:1", [busybox_layer(), *unique_layers(1, 4 * MIB)])  # type: ignore[call-arg]
     assert isinstance(archive, bytes)
-    blobs, begun = blobs_in(engine), ingested(engine)
+    blobs, begun = blobs_in(engine), ingest_size(engine)
     upto = len(archive) // 4 * 3
     with sending(engine, "/images/load?quiet=1", archive, upto) as sock:
-        assert until(lambda: ingested(engine) > begun, seconds=60)
+        assert until(lambda: ingest_size(engine) > begun, seconds=60)
         # Another client with the same image does not wait for the stalled one.
         assert "Loaded image: left:1" in engine.docker("load", input=archive).stdout
         engine.docker("rmi", "left:1")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    assert until(lambda: ingested(engine) <= begun, seconds=60)
+    assert until(lambda: ingest_size(engine) <= begun, seconds=60)
     assert until(lambda: not blobs_in(engine) - blobs, seconds=60), blobs_in(engine) - blobs
     assert "Loaded image: left:1" in engine.docker("load", input=archive).stdout
 
 
 @pytest.mark.core
 def test_interrupted_import(engine: Engine) -> None:
-    begun, before = ingested(engine), blobs_in(engine)
-    data = fresh(1, 8 * MIB)[0]
+    begun, before = ingest_size(engine), blobs_in(engine)
+    data = unique_layers(1, 8 * MIB)[0]
     path = "/images/create?fromSrc=-&repo=left&tag=imported"
     with sending(engine, path, data, len(data) // 4 * 3):
-        assert until(lambda: ingested(engine) > begun, seconds=60)
-    assert until(lambda: ingested(engine) <= begun, seconds=60)
+        assert until(lambda: ingest_size(engine) > begun, seconds=60)
+    assert until(lambda: ingest_size(engine) <= begun, seconds=60)
     assert not blobs_in(engine) - before
     assert engine.api.get("/images/left:imported/json").status == 404
     assert engine.docker("import", "-", "left:imported", input=data).stdout.startswith("sha256:")
@@ -79,7 +80,7 @@ def test_interrupted_import(engine: Engine) -> None:
 def test_interrupted_save(engine: Engine) -> None:
     """The lease of a save ends when its reader disconnects."""
     before = blobs_in(engine)
-    engine.docker("load", "-q", input=docker_archive("left:saved", [busybox_layer(), *fresh(1, 8 * MIB)]))
+    engine.docker("load", "-q", input=docker_archive("left:saved", [busybox_layer(), *unique_layers(1, 8 * MIB)]))
     own = blobs_in(engine) - before
     assert len(own) >= 3
     with contextlib.closing(engine.api.raw()) as sock:
@@ -92,10 +93,10 @@ def test_interrupted_save(engine: Engine) -> None:
 
 def test_a_stop_waits_for_no_registry(plain_registry: Registry) -> None:
     """A registry that stalls, and one that accepts no connection."""
-    hold = Hold(MIB)
+    delay = Delay(MIB)
 
-    def held(seen: Seen) -> Hold | None:
-        return hold if seen.method == "GET" and "/blobs/" in seen.path else None
+    def held(request: RecordedRequest) -> Delay | None:
+        return delay if request.method == "GET" and "/blobs/" in request.path else None
 
     with pytest.MonkeyPatch.context() as patch, deaf() as elsewhere, contextlib.ExitStack() as stack:
         patch.setenv("WHARF_TIMEOUTS", "registry.connect=3600,registry.answer=3600")
@@ -103,12 +104,14 @@ def test_a_stop_waits_for_no_registry(plain_registry: Registry) -> None:
         away = Reply(307, b"", {"Location": f"http://{elsewhere}/blob"})
         for repository, rule in (
             ("held", held),
-            ("deaf", lambda seen: away if seen.method == "GET" and "/blobs/" in seen.path else None),
+            ("deaf", lambda request: away if request.method == "GET" and "/blobs/" in request.path else None),
         ):
-            gate, _ = stack.enter_context(gated(plain_registry, f"stopped/{repository}", fresh(1, 2 * MIB), rule))
-            client = stack.enter_context(engine.popen("pull", f"{gate.address}/stopped/{repository}:1"))
+            proxy, _ = stack.enter_context(
+                proxied(plain_registry, f"stopped/{repository}", unique_layers(1, 2 * MIB), rule)
+            )
+            client = stack.enter_context(engine.popen("pull", f"{proxy.address}/stopped/{repository}:1"))
             stack.callback(client.kill)
-            assert until(lambda gate=gate: bool(gate.asked("GET", "/blobs/")), seconds=60)  # type: ignore[misc]
-        assert hold.reached.wait(60)
+            assert until(lambda proxy=proxy: bool(proxy.requests_for("GET", "/blobs/")), seconds=60)  # type: ignore[misc]
+        assert delay.reached.wait(60)
         assert engine.daemon.stop() == 0  # fails after a minute
-        hold.go.set()
+        delay.resume.set()

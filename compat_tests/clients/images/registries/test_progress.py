@@ -10,7 +10,7 @@ from typing import Any
 from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.images import oci_archive
 from compat_tests.support.servers.registry import registry
-from compat_tests.support.transfers import fresh, stream
+from compat_tests.support.transfers import progress_messages, unique_layers
 
 MIB = 1 << 20
 
@@ -64,7 +64,7 @@ def session(engine: Engine, archive: bytes) -> list[Told]:
         hidden = {name: "name", here.address: "here", there.address: "there"}
 
         def note(method: str, path: str, **query: object) -> None:
-            found.append(Told.of(stream(engine, method, path, **query), hidden))
+            found.append(Told.of(progress_messages(engine, method, path, **query), hidden))
 
         try:
             note("POST", "/images/create", fromImage=near, tag="1")
@@ -82,7 +82,7 @@ def session(engine: Engine, archive: bytes) -> list[Told]:
 
 def test_beside_dockerd(engine: Engine, oracle: Dockerd) -> None:
     # Large enough for progress bars in both directions, even on a loaded machine.
-    archive = oci_archive("x:1", fresh(3, 9 * MIB))
+    archive = oci_archive("x:1", unique_layers(3, 9 * MIB))
     for ours, theirs in zip(session(engine, archive), session(oracle, archive), strict=True):
         assert ours.whole == theirs.whole
         assert ours.bars >= theirs.bars

@@ -18,14 +18,14 @@ from compat_tests.support.servers.registry import Registry
 from compat_tests.support.transfers import (
     OCI,
     digest,
-    fresh,
+    layer_statuses,
     manifest,
-    put,
+    progress_messages,
     put_blob,
-    short,
-    states,
-    stream,
+    put_manifest,
+    short_digest,
     tags,
+    unique_layers,
 )
 
 pytestmark = pytest.mark.usefixtures("remove_new_images")
@@ -36,16 +36,16 @@ LIFE = ["Pulling fs layer", "Verifying Checksum", "Download complete", "Extracti
 
 @pytest.mark.core
 def test_pull_by_tag_digest_and_everything(engine: Engine, plain_registry: Registry) -> None:
-    layers = [busybox_layer(), *fresh()]
+    layers = [busybox_layer(), *unique_layers()]
     archive = oci_archive("app:1", layers)
     for tag in ("app:1", "app:2", "app:latest"):
         plain_registry.copy_archive(archive, tag, format="oci-archive")
     name = plain_registry.name("app")
-    messages = stream(engine, "POST", "/images/create", fromImage=name, tag="1")
+    messages = progress_messages(engine, "POST", "/images/create", fromImage=name, tag="1")
     packed = [gzip.compress(data, mtime=0) for data in layers]
     assert messages[0] == {"status": "Pulling from app", "id": "1"}
     for data in packed[1:]:
-        assert states(messages, short(data)) == LIFE
+        assert layer_statuses(messages, short_digest(data)) == LIFE
     id = engine.api.get(f"/images/{name}:1/json").json()["Id"]
     assert messages[-2:] == [
         {"status": f"Digest: {id}"},
@@ -77,7 +77,7 @@ def test_pull_by_tag_digest_and_everything(engine: Engine, plain_registry: Regis
 
 
 def test_what_is_not_there(engine: Engine, plain_registry: Registry) -> None:
-    plain_registry.copy_archive(docker_archive("known:1", fresh()), "known:1")
+    plain_registry.copy_archive(docker_archive("known:1", unique_layers()), "known:1")
     name = plain_registry.name("known")
     done = engine.docker("pull", f"{name}:none", check=False)
     assert done.status == 1
@@ -99,7 +99,7 @@ def test_what_is_not_there(engine: Engine, plain_registry: Registry) -> None:
 def test_indexes_and_platforms(engine: Engine, plain_registry: Registry) -> None:
     entries = []
     for architecture in ("amd64", "arm64"):
-        layers = fresh(1)
+        layers = unique_layers(1)
         packed = [gzip.compress(layers[0], mtime=0)]
         data, blob = manifest(layers, packed, [f"{OCI}.layer.v1.tar+gzip"], Cmd=[architecture])
         blob = blob.replace(b'"architecture": "amd64"', f'"architecture": "{architecture}"'.encode())
@@ -107,11 +107,11 @@ def test_indexes_and_platforms(engine: Engine, plain_registry: Registry) -> None
         data = json.dumps(document).encode()
         for part in (blob, packed[0]):
             put_blob(plain_registry, "many", part)
-        put(plain_registry, "many", data, f"{OCI}.manifest.v1+json")
+        put_manifest(plain_registry, "many", data, f"{OCI}.manifest.v1+json")
         platform = {"architecture": architecture, "os": "linux"}
         entries.append(descriptor(data, f"{OCI}.manifest.v1+json", platform=platform))
     index = json.dumps({"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": entries}).encode()
-    put(plain_registry, "many", index, f"{OCI}.index.v1+json", tag="1")
+    put_manifest(plain_registry, "many", index, f"{OCI}.index.v1+json", tag="1")
     name = plain_registry.name("many:1")
     assert f"Digest: {digest(index)}" in engine.docker("pull", "--platform", "linux/amd64", name).stdout
     document = engine.api.get(f"/images/{name}/json", manifests=1).json()
@@ -133,7 +133,7 @@ def test_indexes_and_platforms(engine: Engine, plain_registry: Registry) -> None
 
 @pytest.mark.core
 def test_every_kind_of_layer(engine: Engine, plain_registry: Registry) -> None:
-    layers = fresh(4)
+    layers = unique_layers(4)
     packed = [
         gzip.compress(layers[0], mtime=0),
         zstandard.ZstdCompressor().compress(layers[1]),
@@ -144,21 +144,21 @@ def test_every_kind_of_layer(engine: Engine, plain_registry: Registry) -> None:
     data, blob = manifest([busybox_layer(), *layers], [busybox_layer(), *packed], [f"{OCI}.layer.v1.tar", *kinds])
     for part in (blob, busybox_layer(), *packed):
         put_blob(plain_registry, "kinds", part)
-    put(plain_registry, "kinds", data, f"{OCI}.manifest.v1+json", tag="1")
+    put_manifest(plain_registry, "kinds", data, f"{OCI}.manifest.v1+json", tag="1")
     engine.docker("pull", plain_registry.name("kinds:1"))
     name = plain_registry.name("kinds:1")
     shown = engine.docker("run", "--rm", "--network", "none", name, "sha256sum", "/file2", "/file3")
     for number in (2, 3):
         assert hashlib.sha256(layers[number][512:612]).hexdigest() in shown.stdout
     # The same image in Docker's own format.
-    plain_registry.copy_archive(docker_archive("schema2:1", [busybox_layer(), *fresh()]), "schema2:1")
+    plain_registry.copy_archive(docker_archive("schema2:1", [busybox_layer(), *unique_layers()]), "schema2:1")
     engine.docker("pull", plain_registry.name("schema2:1"))
     found = engine.api.get(f"/images/{plain_registry.name('schema2:1')}/json").json()
     assert found["Descriptor"]["mediaType"] == f"{DOCKER}.distribution.manifest.v2+json"
 
 
 def test_layers_that_lie_elsewhere(engine: Engine, plain_registry: Registry) -> None:
-    layers = fresh()
+    layers = unique_layers()
     packed = [gzip.compress(data, mtime=0) for data in layers]
     asked: list[str] = []
 
@@ -178,7 +178,7 @@ def test_layers_that_lie_elsewhere(engine: Engine, plain_registry: Registry) -> 
         data = json.dumps(document).encode()
         for part in (blob, packed[1]):
             put_blob(plain_registry, "foreign", part)
-        put(plain_registry, "foreign", data, f"{OCI}.manifest.v1+json", tag="1")
+        put_manifest(plain_registry, "foreign", data, f"{OCI}.manifest.v1+json", tag="1")
         engine.docker("pull", plain_registry.name("foreign:1"))
     assert asked == ["/foreign"]
     # Blobs of foreign layers are not pushed.

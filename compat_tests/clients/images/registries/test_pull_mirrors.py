@@ -10,16 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from compat_tests.support.disk import blobs_in
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import docker_archive
 from compat_tests.support.polling import until
 from compat_tests.support.servers.registry import PASSWORD, USER, registry
-from compat_tests.support.servers.registry_proxy import Gate, Reply, Rule
-from compat_tests.support.transfers import (
-    blobs_in,
-    fresh,
-    trusted,
-)
+from compat_tests.support.servers.registry_proxy import RegistryProxy, Reply, Rule
+from compat_tests.support.transfers import certificate_directory, unique_layers
 
 pytestmark = pytest.mark.usefixtures("remove_new_images")
 
@@ -48,68 +45,68 @@ def hub_mirror(engine: Engine, address: str) -> Iterator[None]:
 def test_mirrors_of_docker_hub(own_engine: Engine) -> None:
     """As in dockerd, the flag applies to Docker Hub only: a mirror that ignores `ns` would serve its content under
     other registries' names, and accept every login."""
-    with registry() as mirror, registry(auth="basic") as origin, Gate(mirror.address) as gate:
+    with registry() as mirror, registry(auth="basic") as origin, RegistryProxy(mirror.address) as proxy:
         for name in ("library/mirrored:1", "only/there:1"):
-            mirror.copy_archive(docker_archive("x:1", fresh()), name)
-        with hub_mirror(own_engine, gate.address):
+            mirror.copy_archive(docker_archive("x:1", unique_layers()), name)
+        with hub_mirror(own_engine, proxy.address):
             found = own_engine.api.get("/info").json()["RegistryConfig"]
-            assert found["Mirrors"] == found["IndexConfigs"]["docker.io"]["Mirrors"] == [f"http://{gate.address}/"]
+            assert found["Mirrors"] == found["IndexConfigs"]["docker.io"]["Mirrors"] == [f"http://{proxy.address}/"]
             assert "Downloaded newer image for mirrored:1" in own_engine.docker("pull", "mirrored:1").stdout
-            gate.seen.clear()
+            proxy.requests.clear()
             assert own_engine.docker("pull", origin.name("only/there:1"), check=False).status == 1
             for server in (origin.address, "127.0.0.1:1"):
                 login = {"username": USER, "password": "wrong", "serveraddress": server}
                 assert own_engine.api.post("/auth", login).status != 200
-            assert gate.seen == []
+            assert proxy.requests == []
             own_engine.docker("rmi", "mirrored:1")
             # Both front ends of builds pull in the same way.
             for buildkit in ("0", "1"):
                 name = origin.name("only/there:1")
                 for base, status in (("mirrored:1", 0), (name, 1)):
-                    gate.seen.clear()
+                    proxy.requests.clear()
                     file = f"FROM {base}\nLABEL a={buildkit}\n"
                     env = {"DOCKER_BUILDKIT": buildkit}
                     done = own_engine.docker("build", "-q", "-t", "made:1", "-", input=file, env=env, check=False)
                     assert done.status == status, done.output
-                    assert bool(gate.seen) == (status == 0)
+                    assert bool(proxy.requests) == (status == 0)
                 own_engine.docker("rmi", "made:1", "mirrored:1", check=False)
 
 
 def test_mirrors_by_the_name_of_the_registry(own_engine: Engine) -> None:
     """`certs.d/<host>/hosts.toml`: requests have `ns` and no credentials; the content is verified."""
-    with registry() as mirror, registry(auth="basic") as origin, Gate(mirror.address) as gate:
-        archive = docker_archive("x:1", fresh(1, 3 * MIB))
+    with registry() as mirror, registry(auth="basic") as origin, RegistryProxy(mirror.address) as proxy:
+        archive = docker_archive("x:1", unique_layers(1, 3 * MIB))
         mirror.copy_archive(archive, "app:1")
         origin.copy_archive(archive, "app:1")
         name = origin.name("app:1")
-        text = f'[host."http://{gate.address}"]\n'
+        text = f'[host."http://{proxy.address}"]\n'
         own_engine.docker("login", "-u", USER, "--password-stdin", origin.address, input=PASSWORD)
-        with trusted(origin.address, {"hosts.toml": text.encode()}):
+        with certificate_directory(origin.address, {"hosts.toml": text.encode()}):
             id = own_engine.docker("pull", name).stdout.partition("Digest: ")[2].split()[0]
-            assert gate.asked("GET", "/blobs/")
-            assert all(f"ns={origin.address}".replace(":", "%3A") in seen.path for seen in gate.seen)
-            assert not any("authorization" in seen.headers for seen in gate.seen)
+            assert proxy.requests_for("GET", "/blobs/")
+            assert all(f"ns={origin.address}".replace(":", "%3A") in request.path for request in proxy.requests)
+            assert not any("authorization" in request.headers for request in proxy.requests)
             # A mirror with wrong content: the pull by digest falls back to the registry.
             lies: list[Rule] = [
-                lambda seen: Reply(200, b"x" * 100) if "/blobs/" in seen.path else None,
-                lambda seen: Reply(200, b"x" * (4 * MIB)) if "/blobs/" in seen.path else None,
-                lambda seen: Reply(200, b'{"schemaVersion": 2}') if "/manifests/" in seen.path else None,
-                lambda seen: Reply(503) if "/blobs/" in seen.path else None,
+                lambda request: Reply(200, b"x" * 100) if "/blobs/" in request.path else None,
+                lambda request: Reply(200, b"x" * (4 * MIB)) if "/blobs/" in request.path else None,
+                lambda request: Reply(200, b'{"schemaVersion": 2}') if "/manifests/" in request.path else None,
+                lambda request: Reply(503) if "/blobs/" in request.path else None,
             ]
             for lie in lies:
                 own_engine.docker("rmi", name, f"{origin.name('app')}@{id}", check=False)
                 assert until(lambda: id[7:] not in blobs_in(own_engine), seconds=60)
-                gate.seen.clear()
-                gate.rule = lie
+                proxy.requests.clear()
+                proxy.rule = lie
                 own_engine.docker("pull", f"{origin.name('app')}@{id}")
-                assert gate.seen
-            gate.seen.clear()
+                assert proxy.requests
+            proxy.requests.clear()
             own_engine.docker("tag", "busybox", origin.name("mine:1"))
             own_engine.docker("push", "-q", origin.name("mine:1"))
-            assert gate.seen == []
+            assert proxy.requests == []
             own_engine.docker("rmi", origin.name("mine:1"))
         own_engine.docker("logout", origin.address)
-        with trusted(origin.address, {"hosts.toml": b"[host"}):
+        with certificate_directory(origin.address, {"hosts.toml": b"[host"}):
             done = own_engine.docker("pull", name, check=False)
             assert done.status == 1
             assert "hosts.toml" in done.stderr

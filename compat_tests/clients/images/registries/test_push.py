@@ -14,8 +14,8 @@ from compat_tests.support.engines import Engine
 from compat_tests.support.images import busybox_layer, oci_archive
 from compat_tests.support.polling import until
 from compat_tests.support.servers.registry import Registry
-from compat_tests.support.servers.registry_proxy import Cut, Gate, Reply, Seen
-from compat_tests.support.transfers import OCI, digest, fresh, short, states, stream
+from compat_tests.support.servers.registry_proxy import Cut, RecordedRequest, RegistryProxy, Reply
+from compat_tests.support.transfers import OCI, digest, layer_statuses, progress_messages, short_digest, unique_layers
 
 pytestmark = pytest.mark.usefixtures("remove_new_images")
 
@@ -25,7 +25,7 @@ MIB = 1 << 20
 
 @pytest.mark.core
 def test_push(engine: Engine, plain_registry: Registry) -> None:
-    layers = [busybox_layer(), *fresh()]
+    layers = [busybox_layer(), *unique_layers()]
     engine.docker("load", "-q", input=oci_archive("pushed:1", layers))
     first = f"one-{engine.kind}/app"  # blobs that another engine has pushed would not be pushed again
     second = f"two-{engine.kind}/app"
@@ -33,10 +33,10 @@ def test_push(engine: Engine, plain_registry: Registry) -> None:
     engine.docker("tag", "pushed:1", one)
     id = engine.api.get("/images/pushed:1/json").json()["Id"]
     size = engine.api.get("/images/pushed:1/json").json()["Descriptor"]["size"]
-    messages = stream(engine, "POST", f"/images/{plain_registry.name(first)}/push", tag="1")
+    messages = progress_messages(engine, "POST", f"/images/{plain_registry.name(first)}/push", tag="1")
     assert messages[0] == {"status": f"The push refers to repository [{plain_registry.name(first)}]"}
     for data in layers:
-        assert states(messages, short(gzip.compress(data, mtime=0))) == ["Preparing", "Pushed"]
+        assert layer_statuses(messages, short_digest(gzip.compress(data, mtime=0))) == ["Preparing", "Pushed"]
     assert messages[-2] == {"status": f"1: digest: {id} size: {size}"}
     assert messages[-1] == {"progressDetail": {}, "aux": {"Tag": "1", "Digest": id, "Size": size}}
     assert engine.docker("push", one).stdout.count("Layer already exists") == 3
@@ -66,7 +66,7 @@ def test_push(engine: Engine, plain_registry: Registry) -> None:
 def test_every_repository_that_may_have_a_blob_is_tried(engine: Engine, plain_registry: Registry) -> None:
     """The repository of the last push is gone: the registry starts an upload, and the blob is mounted from another
     one."""
-    engine.docker("load", "-q", input=oci_archive("mounted:1", fresh()))
+    engine.docker("load", "-q", input=oci_archive("mounted:1", unique_layers()))
     names = [f"mount-{name}/app" for name in ("one", "two", "three", "four", "five", "new")]
     for name in names:
         engine.docker("tag", "mounted:1", f"{plain_registry.name(name)}:1")
@@ -81,25 +81,25 @@ def test_every_repository_that_may_have_a_blob_is_tried(engine: Engine, plain_re
 
 
 def test_interrupted_push_resumes(engine: Engine, plain_registry: Registry) -> None:
-    layers = fresh(1, 3 * MIB)
+    layers = unique_layers(1, 3 * MIB)
     engine.docker("load", "-q", input=oci_archive("broken:1", layers))
     cuts = iter([MIB])
 
-    def rule(seen: Seen) -> Cut | None:
-        large = seen.method == "PATCH" and int(seen.headers.get("content-length", "0")) > MIB
+    def rule(request: RecordedRequest) -> Cut | None:
+        large = request.method == "PATCH" and int(request.headers.get("content-length", "0")) > MIB
         return Cut(after) if large and (after := next(cuts, 0)) else None
 
-    with Gate(plain_registry.address, rule) as gate:
-        name = f"{gate.address}/halfway:1"
+    with RegistryProxy(plain_registry.address, rule) as proxy:
+        name = f"{proxy.address}/halfway:1"
         engine.docker("tag", "broken:1", name)
         engine.docker("push", name)
-        assert len(gate.asked("PATCH", "/uploads/")) >= 2
+        assert len(proxy.requests_for("PATCH", "/uploads/")) >= 2
     blob = gzip.compress(layers[0], mtime=0)
     assert plain_registry.blob(digest(blob)).read_bytes() == blob
 
 
 def test_questions_to_a_registry(engine: Engine, plain_registry: Registry, tmp_path: Path) -> None:
-    layers = fresh()
+    layers = unique_layers()
     plain_registry.copy_archive(oci_archive("asked:1", layers), "asked:1", format="oci-archive")
     name = plain_registry.name("asked:1")
     answer = engine.api.get(f"/distribution/{name}/json").json()
@@ -116,10 +116,12 @@ def test_questions_to_a_registry(engine: Engine, plain_registry: Registry, tmp_p
     assert "Unexpected status code 404" in done.stderr
     found = {"name": "a/b", "description": "x", "star_count": 3, "is_official": False, "is_automated": False}
     index = Reply(200, json.dumps({"results": [found]}).encode(), {"Content-Type": "application/json"})
-    with Gate(plain_registry.address, lambda seen: index if "/v1/search" in seen.path else None) as gate:
-        assert "a/b" in engine.docker("search", "--limit", "5", f"{gate.address}/b").stdout
-        assert gate.seen[-1].path.partition("?")[2] in ("q=b&n=5", "n=5&q=b")
-        assert "a/b" not in engine.docker("search", "--filter", "stars=4", f"{gate.address}/b").stdout
+    with RegistryProxy(
+        plain_registry.address, lambda request: index if "/v1/search" in request.path else None
+    ) as proxy:
+        assert "a/b" in engine.docker("search", "--limit", "5", f"{proxy.address}/b").stdout
+        assert proxy.requests[-1].path.partition("?")[2] in ("q=b&n=5", "n=5&q=b")
+        assert "a/b" not in engine.docker("search", "--filter", "stars=4", f"{proxy.address}/b").stdout
 
 
 def test_lists_of_manifests(engine: Engine, plain_registry: Registry) -> None:
@@ -127,7 +129,7 @@ def test_lists_of_manifests(engine: Engine, plain_registry: Registry) -> None:
     image."""
     names = [plain_registry.name(f"parts:{architecture}") for architecture in ("amd64", "arm64")]
     for name in names:
-        engine.docker("load", "-q", input=oci_archive("part:1", [busybox_layer(), *fresh(1)]))
+        engine.docker("load", "-q", input=oci_archive("part:1", [busybox_layer(), *unique_layers(1)]))
         engine.docker("tag", "part:1", name)
         engine.docker("push", "-q", name)
     whole, made = plain_registry.name("whole:1"), plain_registry.name("made:1")
