@@ -21,19 +21,19 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=4, help="how many at once (4)")
     parser.add_argument("--network-faults", action="store_true", help="delete bridge and table, too")
     parser.add_argument("--log", help="where the daemon's log goes if anything is wrong")
-    given = parser.parse_args()
-    print(f"seed {given.seed}", flush=True)
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}", flush=True)
     with engines.wharf("chaos") as engine:
         engine.load_busybox()
         report = storm(
             engine,
-            seconds=given.minutes * 60,
-            seed=given.seed,
-            clients=given.clients,
-            networks=given.network_faults,
+            seconds=arguments.minutes * 60,
+            seed=arguments.seed,
+            clients=arguments.clients,
+            networks=arguments.network_faults,
         )
-        if report.failures and given.log:
-            engine.daemon.log.rename(given.log)
+        if report.failures and arguments.log:
+            engine.daemon.log.rename(arguments.log)
     print("\n".join(report.figures))
     for line in report.failures:
         print(f"FAILED {line}")

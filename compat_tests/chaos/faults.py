@@ -38,8 +38,8 @@ class Faults:
         if networks:
             self._kinds += [("bridge deleted", self._bridge), ("table deleted", self._table)]
 
-    def run(self, over: threading.Event) -> None:
-        while not over.wait(self._random.uniform(*PAUSE)):
+    def run(self, stop: threading.Event) -> None:
+        while not stop.wait(self._random.uniform(*PAUSE)):
             kind, break_it = self._random.choice(self._kinds)
             try:
                 break_it()

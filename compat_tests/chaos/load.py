@@ -17,10 +17,10 @@ LABEL = "chaos-load"
 TIMEOUT = 120.0  # seconds for one command; a later answer is a failure
 
 
-def expect(found: object, wanted: object, what: str) -> None:
+def expect(found: object, expected: object, what: str) -> None:
     """:raises Unexpected: a wrong answer, as opposed to a late or missing one."""
-    if found != wanted:
-        raise Unexpected(f"{what}: {found!r} instead of {wanted!r}")
+    if found != expected:
+        raise Unexpected(f"{what}: {found!r} instead of {expected!r}")
 
 
 def reachable(engine: Wharf) -> bool:
@@ -52,22 +52,22 @@ class Load:
             self._pull,
         ]
 
-    def work(self, over: threading.Event, seed: int) -> None:
+    def work(self, stop: threading.Event, seed: int) -> None:
         chance = random.Random(seed)
-        left: list[str] = []
-        while not over.is_set():
+        remaining: list[str] = []
+        while not stop.is_set():
             if not reachable(self._engine):
                 # A refused connection is expected; a connection that breaks is recorded.
-                over.wait(0.1)
+                stop.wait(0.1)
                 continue
-            left = [name for name in left if not self._removed(name)]
+            remaining = [name for name in remaining if not self._removed(name)]
             step = chance.choice(self._steps)
             name = f"chaos-{uuid.uuid4().hex[:10]}"
             with self._journal.operation(step.__name__.lstrip("_")) as operation:
                 step(operation, name)
             if operation.error:
-                left.append(name)
-            over.wait(chance.uniform(0, 0.3))
+                remaining.append(name)
+            stop.wait(chance.uniform(0, 0.3))
 
     def _removed(self, name: str) -> bool:
         """Try to remove what an interrupted operation created, so that addresses do not run out; return whether it is
@@ -185,9 +185,9 @@ class Load:
         ):
             if names := engine.docker(*listing).stdout.split():
                 engine.docker(*remove, *names)
-        kept = ("busybox:latest",)
+        original = ("busybox:latest",)
         images = engine.docker("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
-        if others := [image for image in images if image not in kept and "<none>" not in image]:
+        if others := [image for image in images if image not in original and "<none>" not in image]:
             engine.docker("rmi", "-f", *others)
         engine.docker("image", "prune", "-f")
         engine.docker("builder", "prune", "-af")

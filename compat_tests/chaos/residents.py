@@ -65,30 +65,30 @@ class Residents:
         argv = ("run", "-d", "--name", f"chaos-{name}", *options, "busybox", "sh", "-c", script)
         self.ids[name] = self._engine.docker(*argv).stdout.strip()
 
-    def follow(self, over: threading.Event) -> None:
+    def follow(self, stop: threading.Event) -> None:
         """Run `logs -f` on a container, again after each cut: no gap and no repeat within one run."""
-        while not over.is_set():
+        while not stop.is_set():
             if not reachable(self._engine):
-                over.wait(0.1)
+                stop.wait(0.1)
                 continue
             with self._journal.operation("logs -f") as operation:
                 operation.containers.append(self.ids["count"])
-                self._follow_once(over)
+                self._follow_once(stop)
 
-    def _follow_once(self, over: threading.Event) -> None:
+    def _follow_once(self, stop: threading.Event) -> None:
         with self._engine.popen("logs", "-f", "--tail", "1", "chaos-count", stdin=subprocess.DEVNULL) as client:
-            asked = False
+            stopped_by_request = False
 
             def end() -> None:
-                nonlocal asked
-                over.wait(30)
-                asked = True
+                nonlocal stopped_by_request
+                stop.wait(30)
+                stopped_by_request = True
                 client.terminate()
 
             threading.Thread(target=end, daemon=True).start()
             out, err = client.communicate(timeout=120)
-            if client.returncode and not asked:
-                over.wait(0.2)  # the daemon may be down
+            if client.returncode and not stopped_by_request:
+                stop.wait(0.2)  # the daemon may be down
                 raise AssertionError(f"logs -f ended with {client.returncode}: {err.decode(errors='replace')[-300:]}")
         lines = out.decode(errors="replace").splitlines()
         if lines and not lines[-1].isdigit() and lines[-1] != "start":

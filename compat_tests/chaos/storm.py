@@ -32,24 +32,24 @@ class Report:
 def storm(engine: Wharf, *, seconds: float, seed: int, clients: int, networks: bool) -> Report:
     """Run for so many seconds, then check for leftovers; the engine is empty again afterwards."""
     chance, journal = random.Random(seed), Journal()
-    before = _held(engine)
+    before = _resources(engine)
     with registry() as plain:
         load, residents = Load(engine, journal, plain), Residents(engine, journal)
         faults = Faults(engine, journal, chance, networks=networks)
-        over, calm = threading.Event(), threading.Event()
-        working = [threading.Thread(target=load.work, args=(over, chance.getrandbits(32))) for _ in range(clients)]
-        working.append(threading.Thread(target=residents.follow, args=(over,)))
+        stop, calm = threading.Event(), threading.Event()
+        working = [threading.Thread(target=load.work, args=(stop, chance.getrandbits(32))) for _ in range(clients)]
+        working.append(threading.Thread(target=residents.follow, args=(stop,)))
         breaking = threading.Thread(target=faults.run, args=(calm,))
         for thread in (*working, breaking):
             thread.start()
         try:
-            over.wait(seconds)
+            stop.wait(seconds)
             calm.set()
             breaking.join()
         finally:
             # Stop also if the program is interrupted.
             calm.set()
-            over.set()
+            stop.set()
             for thread in (*working, breaking):
                 thread.join()
         try:
@@ -67,30 +67,30 @@ def _afterwards(
     residents.check("after a restart")
     load.clear()
     residents.remove()
-    left: dict[str, list[str]] = {}
+    leftovers: dict[str, list[str]] = {}
 
     def nothing() -> bool:
-        nonlocal left
-        now = _held(engine)
-        left = {
+        nonlocal leftovers
+        now = _resources(engine)
+        leftovers = {
             kind: sorted(set(found) - set(before[kind]))
             for kind, found in now.items()
             if set(found) - set(before[kind])
         }
-        return not left
+        return not leftovers
 
     if not until(nothing, seconds=30):
-        journal.add_wrong(f"left behind: {left}")
+        journal.add_wrong(f"left behind: {leftovers}")
 
 
-def _held(engine: Wharf) -> dict[str, list[str]]:
+def _resources(engine: Wharf) -> dict[str, list[str]]:
     """Return what exists of containers (see ``crash``), and prepared namespaces and links beyond the pool's size."""
-    held = footprint(engine)
+    resources = footprint(engine)
     spaces = sorted(os.listdir(engine.resources.root / "run/netns"))
     pool = 4  # the size of the pool, and one that is being prepared
-    held["namespaces"] = spaces[pool:]
-    held["bridge"] = held["bridge"] if len(held["bridge"]) > pool else []
-    return held
+    resources["namespaces"] = spaces[pool:]
+    resources["bridge"] = resources["bridge"] if len(resources["bridge"]) > pool else []
+    return resources
 
 
 def _bad_lines(engine: Wharf) -> list[str]:

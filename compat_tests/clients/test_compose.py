@@ -129,19 +129,19 @@ def test_services_start_in_order(engine: Engine, shared: Project) -> None:
     page = inside(shared, "side", "until wget -q -O- http://127.0.0.1/built; do sleep 0.1; done")
     assert page == ["built for compose"]
 
-    def said() -> list[str]:
+    def lines() -> list[str]:
         # This compose version clears the terminal's line whatever --ansi says.
         return shared.compose("logs", "--no-log-prefix", "web").stdout.replace("\x1b[2K", "").splitlines()
 
     # The answer may come before its log lines.
-    assert until(lambda: said() == ["built for compose", "hello from db", "hello from db"]), said()
+    assert until(lambda: lines() == ["built for compose", "hello from db", "hello from db"]), lines()
     with socket.create_connection(("127.0.0.1", shared.port), timeout=30) as sock:
         sock.sendall(b"GET /built HTTP/1.0\r\n\r\n")
         assert sock.makefile("rb").read().endswith(b"built for compose\n")
     assert shared.compose("port", "web", "80").stdout.strip() == f"127.0.0.1:{shared.port}"
 
 
-def test_settings_of_services(engine: Engine, shared: Project) -> None:
+def test_settings_of_services_are_applied(engine: Engine, shared: Project) -> None:
     assert inside(shared, "db", "cat /run/secrets/token /etc/conf.txt /data/x") == ["s3cret", "conf", "init done"]
     script = (
         "echo $A $B; ulimit -n; cat /proc/sys/net/core/somaxconn; grep other /etc/hosts; grep -c /scratch /proc/mounts"
@@ -204,7 +204,7 @@ def test_scale_and_profiles(engine: Engine, shared: Project) -> None:
     assert "extra" not in " ".join(shared.states("--profile", "debug"))
 
 
-def test_a_changed_service_is_made_anew(engine: Engine, tmp_path: Path) -> None:
+def test_changed_service_is_recreated(engine: Engine, tmp_path: Path) -> None:
     text = (
         "services:\n"
         "  a: {image: busybox, command: sleep 1000, network_mode: none, environment: [A=1], stop_grace_period: 0s,\n"
@@ -222,7 +222,7 @@ def test_a_changed_service_is_made_anew(engine: Engine, tmp_path: Path) -> None:
         project.down()
 
 
-def test_attached_up_ends_with_the_status_of_a_service(engine: Engine, tmp_path: Path) -> None:
+def test_attached_up_exits_with_the_status_of_a_service(engine: Engine, tmp_path: Path) -> None:
     text = (
         "services:\n"
         # compose itself may stop a container that was not started yet, and then start it

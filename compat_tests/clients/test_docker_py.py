@@ -180,7 +180,7 @@ def test_files_statistics_and_processes(container: Any) -> None:
     assert any("sleep 1000" in " ".join(row) for row in container.top()["Processes"])
 
 
-def test_a_life(client: Any, container: Any, name: str) -> None:
+def test_lifecycle_of_a_container(client: Any, container: Any, name: str) -> None:
     container.rename(f"{name}x")
     container.update(mem_limit="96m", memswap_limit="96m")
     container.pause()
@@ -231,7 +231,7 @@ def test_logs_and_attach(client: Any) -> None:
         made.remove(force=True)
 
 
-def test_images(client: Any, name: str) -> None:
+def test_images_by_docker_py(client: Any, name: str) -> None:
     image = client.images.get("busybox")
     assert "busybox:latest" in image.tags
     assert image.history()
@@ -349,7 +349,7 @@ def test_daemon_and_errors(client: Any) -> None:
             refused()
 
 
-def test_aiodocker(engine: Engine, name: str) -> None:
+def test_aiodocker_runs_a_container(engine: Engine, name: str) -> None:
     async def scenario() -> None:
         async with aiodocker.Docker(url=engine.host) as client:
             api: Any = client

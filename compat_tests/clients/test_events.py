@@ -22,10 +22,10 @@ def now() -> str:
     return f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09d}"
 
 
-def told(engine: Engine, since: str, **filters: str | list[str]) -> list[Event]:
+def events_since(engine: Engine, since: str, **filters: str | list[str]) -> list[Event]:
     """Return the events from a time until now."""
-    wanted = {key: [value] if isinstance(value, str) else value for key, value in filters.items()}
-    answer = engine.api.get("/events", since=since, until=now(), filters=json.dumps(wanted))
+    values = {key: [value] if isinstance(value, str) else value for key, value in filters.items()}
+    answer = engine.api.get("/events", since=since, until=now(), filters=json.dumps(values))
     assert answer.status == 200, answer.body
     return answer.lines()
 
@@ -39,7 +39,7 @@ def name() -> str:
     return f"ev{uuid.uuid4().hex[:10]}"
 
 
-def test_a_containers_life(engine: Engine, name: str) -> None:
+def test_events_of_a_container(engine: Engine, name: str) -> None:
     since = now()
     identity = engine.docker("create", "--name", name, "--label", "a=b", "-v", f"{name}:/v", "busybox", "sleep", "600")
     key = identity.stdout.strip()
@@ -60,7 +60,7 @@ def test_a_containers_life(engine: Engine, name: str) -> None:
     finally:
         engine.docker("rm", "-f", "-v", key)
         engine.docker("volume", "rm", "-f", name)
-    events = told(engine, since, container=key)
+    events = events_since(engine, since, container=key)
     expected = [
         *("create", "start", "exec_create: true ", "exec_start: true ", "exec_die"),
         *("exec_create: sh -c exit 3", "exec_start: sh -c exit 3", "exec_die"),
@@ -92,11 +92,11 @@ def test_a_containers_life(engine: Engine, name: str) -> None:
     assert all(len(attributes["execID"]) == 64 for attributes in died)
     times = [event["timeNano"] for event in events]
     assert times == sorted(times)
-    others = words(told(engine, since, type=["volume", "network"]))
+    others = words(events_since(engine, since, type=["volume", "network"]))
     assert "volume create" in others
     assert others.count("volume mount") == others.count("volume unmount") == 2
     assert others.count("network connect") == others.count("network disconnect") == 2
-    mount = told(engine, since, type="volume", event="mount")[0]
+    mount = events_since(engine, since, type="volume", event="mount")[0]
     assert mount["Actor"]["ID"] == name
     assert mount["Actor"]["Attributes"] == {
         "container": key,
@@ -121,7 +121,7 @@ def plain(event: Event, hidden: dict[str, str]) -> tuple[str, str, str, str]:
     return event["Type"], event["Action"], actor, text
 
 
-def life(engine: Engine, name: str) -> list[tuple[str, str, str, str]]:
+def events_of_a_life(engine: Engine, name: str) -> list[tuple[str, str, str, str]]:
     """Return all events of a container, its volume and its network; dockerd orders some of them at random."""
     since = now()
     network = engine.docker("network", "create", "--label", "n=1", name).stdout.strip()
@@ -143,12 +143,12 @@ def life(engine: Engine, name: str) -> list[tuple[str, str, str, str]]:
         engine.docker("volume", "rm", name)
         engine.docker("network", "rm", name)
     hidden = {key: "<container>", network: "<network>", bridge: "<bridge>", name: "<name>"}
-    events = [event for event in told(engine, since) if any(word in json.dumps(event) for word in hidden)]
+    events = [event for event in events_since(engine, since) if any(word in json.dumps(event) for word in hidden)]
     return sorted(plain(event, hidden) for event in events)
 
 
-def test_beside_dockerd(engine: Engine, oracle: Dockerd, name: str) -> None:
-    ours, theirs = life(engine, name), life(oracle, name)
+def test_events_equal_dockerds(engine: Engine, oracle: Dockerd, name: str) -> None:
+    ours, theirs = events_of_a_life(engine, name), events_of_a_life(oracle, name)
     assert [line for line in ours if line not in theirs] == [line for line in theirs if line not in ours] == []
     # dockerd mounts volumes again for a copy, and reports twice that a container left a network.
     counted = [[line for line in each if line[0] == "container" and line[1] != "kill"] for each in (ours, theirs)]
@@ -171,11 +171,11 @@ def test_networks_volumes_and_images(engine: Engine, name: str) -> None:
     engine.docker("image", "prune", "-f", "--filter", f"label={name}")
     engine.docker("container", "prune", "-f", "--filter", f"label={name}")
     # There may be late events of earlier tests.
-    tags = [event["Actor"] for event in told(engine, since, type="image", event="tag")]
+    tags = [event["Actor"] for event in events_since(engine, since, type="image", event="tag")]
     image = next(actor["ID"] for actor in tags if actor["Attributes"]["name"] == f"{name}:one")
     events = [
         event
-        for event in told(engine, since)
+        for event in events_since(engine, since)
         if event["Action"] == "prune" or event["Actor"]["ID"] == image or name in json.dumps(event)
     ]
     assert words(events) == [
@@ -195,22 +195,24 @@ def test_networks_volumes_and_images(engine: Engine, name: str) -> None:
         assert "id" not in event
 
 
-def test_an_image_that_is_made(engine: Engine, name: str) -> None:
+def test_events_of_import_and_build(engine: Engine, name: str) -> None:
     """Import or build: clients before 1.46 get no `create` event, and no client gets one of a step's network."""
     archive = layer({"file": b"x"})
-    for args, given, wanted in (
+    for args, input, expected in (
         (("import", "-", name), archive, ["image tag", "image import"]),
         (("build", "-t", name, "-"), b"FROM busybox\nRUN true\n", ["image create", "image tag"]),
     ):
         since = now()
-        engine.docker(*args, input=given)
+        engine.docker(*args, input=input)
         id = engine.api.get(f"/images/{name}/json").json()["Id"]
         try:
-            events = [event for event in told(engine, since) if event["Type"] in ("image", "network", "container")]
-            assert words(events) == wanted
+            events = [
+                event for event in events_since(engine, since) if event["Type"] in ("image", "network", "container")
+            ]
+            assert words(events) == expected
             assert [event["Actor"]["ID"] for event in events] == [id, id]
             older = engine.api.get("/v1.45/events", since=since, until=now(), filters=json.dumps({"image": [id]}))
-            assert words(older.lines()) == [word for word in wanted if word != "image create"]
+            assert words(older.lines()) == [word for word in expected if word != "image create"]
         finally:
             engine.docker("rmi", name)
 
@@ -221,13 +223,14 @@ def test_health_and_oom_events(engine: Engine, name: str) -> None:
         "run", "-d", "--name", name, "--health-cmd", "true", "--health-interval", "1s", "busybox", "sleep", "600"
     )
     try:
-        assert until(lambda: bool(told(engine, since, container=name, event="health_status")))
-        assert words(told(engine, since, container=name, event="health_status")) == ["container health_status: healthy"]
+        assert until(lambda: bool(events_since(engine, since, container=name, event="health_status")))
+        reports = events_since(engine, since, container=name, event="health_status")
+        assert words(reports) == ["container health_status: healthy"]
     finally:
         engine.docker("rm", "-f", name)
 
 
-def test_filters(engine: Engine, name: str) -> None:
+def test_filters_of_events(engine: Engine, name: str) -> None:
     since = now()
     try:
         for suffix in ("a", "b"):
@@ -235,24 +238,24 @@ def test_filters(engine: Engine, name: str) -> None:
     finally:
         engine.docker("rm", f"{name}a", f"{name}b")
     creates = ["container create"]
-    assert words(told(engine, since, container=f"{name}a")) == ["container create", "container destroy"]
-    assert len(told(engine, since, container=name)) == 4  # names match by prefix
-    assert words(told(engine, since, container=f"{name}b", event="create")) == creates
-    assert words(told(engine, since, label="which=a", event="create")) == creates
-    assert len(told(engine, since, label="which")) == 4
-    assert len(told(engine, since, image="busybox", container=name)) == 4
-    assert told(engine, since, image="busybox:nosuch", container=name) == []
-    assert told(engine, since, type="volume", container=name) == []
-    assert told(engine, since, scope="swarm") == []
-    assert len(told(engine, since, scope="local", container=name)) == 4
-    assert len(told(engine, since, event=["create", "destroy"], container=name)) == 4
+    assert words(events_since(engine, since, container=f"{name}a")) == ["container create", "container destroy"]
+    assert len(events_since(engine, since, container=name)) == 4  # names match by prefix
+    assert words(events_since(engine, since, container=f"{name}b", event="create")) == creates
+    assert words(events_since(engine, since, label="which=a", event="create")) == creates
+    assert len(events_since(engine, since, label="which")) == 4
+    assert len(events_since(engine, since, image="busybox", container=name)) == 4
+    assert events_since(engine, since, image="busybox:nosuch", container=name) == []
+    assert events_since(engine, since, type="volume", container=name) == []
+    assert events_since(engine, since, scope="swarm") == []
+    assert len(events_since(engine, since, scope="local", container=name)) == 4
+    assert len(events_since(engine, since, event=["create", "destroy"], container=name)) == 4
 
 
-def test_since_and_until(engine: Engine, name: str) -> None:
+def test_since_and_until_of_events(engine: Engine, name: str) -> None:
     engine.docker("volume", "create", name)
     between = now()
     engine.docker("volume", "rm", name)
-    assert words(told(engine, between, volume=name)) == ["volume destroy"]
+    assert words(events_since(engine, between, volume=name)) == ["volume destroy"]
     earlier = engine.api.get("/events", until=between, since=0, filters=json.dumps({"volume": [name]}))
     assert words(earlier.lines()) == ["volume create"]
     # With only an end, past events are included too.

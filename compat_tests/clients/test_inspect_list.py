@@ -195,7 +195,7 @@ def start(engine: Engine, identity: str) -> int:
     return answer.status
 
 
-def life(engine: Engine, name: str, versions: Sequence[str]) -> dict[str, Any]:
+def answers_through_life(engine: Engine, name: str, versions: Sequence[str]) -> dict[str, Any]:
     """Return the answers about a container that is created, running, and killed."""
     with container(engine, f"golden-{name}", REQUESTS[name]) as identity:
         created = answers(engine, identity, versions)
@@ -209,14 +209,14 @@ def life(engine: Engine, name: str, versions: Sequence[str]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_beside_dockerd(engine: Engine, oracle: Dockerd, name: str) -> None:
-    lines = differences(life(engine, name, VERSIONS), life(oracle, name, VERSIONS))
+def test_inspect_and_list_equal_dockerds(engine: Engine, oracle: Dockerd, name: str) -> None:
+    lines = differences(answers_through_life(engine, name, VERSIONS), answers_through_life(oracle, name, VERSIONS))
     assert not [line for line in lines if not expected(line)]
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_as_a_newer_dockerd_answered(engine: Engine, name: str) -> None:
-    lines = differences(life(engine, name, (NEWEST,)), json.loads(GOLDEN.read_text())[name])
+def test_inspect_and_list_equal_a_newer_dockerds(engine: Engine, name: str) -> None:
+    lines = differences(answers_through_life(engine, name, (NEWEST,)), json.loads(GOLDEN.read_text())[name])
     assert not [line for line in lines if not expected(line)]
 
 
@@ -233,7 +233,7 @@ def expected(line: str) -> bool:
     )
 
 
-def test_sizes(engine: Engine) -> None:
+def test_sizes_of_containers(engine: Engine) -> None:
     with container(engine, "sized", {"Image": "busybox", "Cmd": ["sh", "-c", "head -c 100000 /dev/zero > /x"]}) as one:
         engine.api.post(f"/containers/{one}/start")
         engine.api.post(f"/containers/{one}/wait")
@@ -246,7 +246,7 @@ def test_sizes(engine: Engine) -> None:
 
 
 @honours("Config.ExposedPorts")
-def test_filters(engine: Engine) -> None:
+def test_filters_of_containers(engine: Engine) -> None:
     first = {"Image": "busybox", "Cmd": ["sleep", "600"], "Labels": {"a": "1"}, "ExposedPorts": {"99/udp": {}}}
     second = {"Image": "busybox", "Cmd": ["sh", "-c", "exit 3"], "HostConfig": {"Binds": ["named:/v"]}}
     with container(engine, "first", first) as one, container(engine, "second", second) as two:
@@ -285,7 +285,7 @@ def test_filters(engine: Engine) -> None:
         assert (answer.status, answer.message) == (400, "more than one until filter specified")
 
 
-def test_an_ambiguous_prefix(engine: Engine) -> None:
+def test_ambiguous_prefix_is_refused(engine: Engine) -> None:
     # Seventeen containers have at most sixteen different first digits, so two share one.
     made = [engine.api.post("/containers/create", {"Image": "busybox"}).json()["Id"] for _ in range(17)]
     try:

@@ -100,8 +100,8 @@ def test_values_change_as_described(engine: Engine, box: str) -> None:
     assert "Manifests" not in image("1.46", manifests=1)
     (manifest,) = image("1.47", manifests=1)["Manifests"]
     assert manifest["ImageData"]["Containers"] == [box]
-    told = ask("1.48", f"/containers/{box}/json")["ImageManifestDescriptor"]
-    assert told["digest"] == manifest["ID"] == manifest["Descriptor"]["digest"]
+    descriptor = ask("1.48", f"/containers/{box}/json")["ImageManifestDescriptor"]
+    assert descriptor["digest"] == manifest["ID"] == manifest["Descriptor"]["digest"]
     assert ask("1.48", "/info")["RegistryConfig"]["AllowNondistributableArtifactsCIDRs"] is None
     assert ask("1.49", "/info")["FirewallBackend"]["Driver"] == "nftables"
 
@@ -110,13 +110,13 @@ def test_requests_are_read_as_described(engine: Engine) -> None:
     mount = {"Type": "image", "Source": "busybox", "Target": "/image"}
     options = {"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"Options": [["noexec"]]}}
     priority = {"EndpointsConfig": {"bridge": {"GwPriority": 7}}}
-    asked: list[tuple[str, dict[str, Any], int]] = [
+    requests: list[tuple[str, dict[str, Any], int]] = [
         ("1.47", {"HostConfig": {"Mounts": [mount]}}, 400),
         ("1.48", {"HostConfig": {"Mounts": [mount]}}, 201),
         ("1.46", {"HostConfig": {"Mounts": [options]}}, 201),
         ("1.48", {"NetworkingConfig": priority}, 201),
     ]
-    for version, body, status in asked:
+    for version, body, status in requests:
         api = Api(engine.resources.socket, version=version)
         answer = api.post("/containers/create", {"Image": "busybox", "Cmd": ["true"], **body})
         try:

@@ -93,7 +93,7 @@ def created(engine: Engine, version: str, body: dict[str, Any]) -> dict[str, Any
 
 
 @pytest.mark.parametrize("name", [*HOSTS, *CONFIGS])
-def test_beside_dockerd(engine: Engine, oracle: Dockerd, name: str) -> None:
+def test_create_requests_are_read_as_by_dockerd(engine: Engine, oracle: Dockerd, name: str) -> None:
     if name in CONFIGS:
         body = CONFIGS[name]
     else:

@@ -63,7 +63,7 @@ def test_a_mounts_volume_has_its_labels(engine: Engine) -> None:
 
 @pytest.mark.core
 @honours("HostConfig.Binds")
-def test_binds(engine: Engine, tmp_path: Path) -> None:
+def test_bind_mounts(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
     assert sh(engine, "-v", f"{tmp_path}:/d:ro", script="cat /d/file; touch /d/x || true") == "text"
     made = tmp_path / "made" / "here"
@@ -127,7 +127,7 @@ def test_bind_options_of_the_api(engine: Engine, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["crun", "runc"])
-def test_a_tmpfs_of_another_propagation(engine: Engine, runtime: str) -> None:
+def test_propagation_of_a_tmpfs(engine: Engine, runtime: str) -> None:
     if runtime not in engine.api.get("/info").json()["Runtimes"]:
         pytest.skip(f"needs {runtime}")
     for word, field in (("shared", "shared:"), ("unbindable", "unbindable"), ("slave", "-")):
@@ -136,7 +136,7 @@ def test_a_tmpfs_of_another_propagation(engine: Engine, runtime: str) -> None:
 
 
 @honours("HostConfig.Tmpfs")
-def test_tmpfs(engine: Engine) -> None:
+def test_tmpfs_options_and_shadowed_volumes(engine: Engine) -> None:
     script = "grep ' /t ' /proc/mounts; stat -c %a /t"
     line, mode = sh(engine, "--tmpfs", "/t:size=1m,mode=1700", script=script).splitlines()
     assert {"size=1024k", "nosuid", "nodev", "noexec"} <= set(line.split()[3].split(","))
@@ -373,8 +373,8 @@ def test_a_volume_plugin(engine: Engine, tmp_path: Path) -> None:
         engine.docker("volume", "prune", "-a", "-f")
         assert engine.docker("volume", "rm", "made", "theirs", "unused").stdout.split() == ["made", "theirs", "unused"]
         assert os.listdir(tmp_path) == []
-        gone = engine.api.get("/volumes/theirs")
-        assert (gone.status, gone.message) == (404, "get theirs: no such volume")
+        missing = engine.api.get("/volumes/theirs")
+        assert (missing.status, missing.message) == (404, "get theirs: no such volume")
 
 
 def test_a_failed_create_leaves_no_volume(engine: Engine) -> None:

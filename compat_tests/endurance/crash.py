@@ -338,14 +338,14 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--victim", choices=("wharfd", "supervisor"), default="wharfd")
     parser.add_argument("--engine", choices=("wharf", "containerd"), default="wharf")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     faults = 0
-    with engines.on_backend(given.engine, "crash") as engine, sweeping(engine) as sweep:
-        sweep.victim = given.victim
+    with engines.on_backend(arguments.engine, "crash") as engine, sweeping(engine) as sweep:
+        sweep.victim = arguments.victim
         for operation in OPERATIONS:
-            if given.operations and operation.name not in given.operations:
+            if arguments.operations and operation.name not in arguments.operations:
                 continue
-            number = given.first
+            number = arguments.first
             while True:
                 try:
                     died = one(sweep, operation, number)
@@ -358,7 +358,7 @@ def main() -> int:
                     sweep.known = footprint(engine)
                 if not died:
                     break
-                number += given.every
+                number += arguments.every
             print(f"{operation.name}: {len(sweep.passed)} steps, {faults} faults so far", flush=True)
     return bool(faults)
 

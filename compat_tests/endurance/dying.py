@@ -46,8 +46,8 @@ def locked(folder: Path) -> Iterator[None]:
 class Steps:
     """Counts in this process only, not in forked ones."""
 
-    def __init__(self, who: str) -> None:
-        self._who, self._folder = who, Path(os.environ[STEPS])
+    def __init__(self, process: str) -> None:
+        self._process, self._folder = process, Path(os.environ[STEPS])
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._inside = False
@@ -65,19 +65,19 @@ class Steps:
 
     def _count(self, name: str) -> None:
         try:
-            who, _, wanted = (self._folder / DIE).read_text().partition(" ")
+            process, _, step = (self._folder / DIE).read_text().partition(" ")
         except FileNotFoundError:
             return
-        if who != self._who:
+        if process != self._process:
             return
         with (self._folder / PASSED).open("a") as file:
             file.write(f"{name}\n")
-        if wanted == "1" or (not wanted.isdigit() and wanted in name):
+        if step == "1" or (not step.isdigit() and step in name):
             (self._folder / DIE).rename(self._folder / DIED)
             os.kill(self._pid, signal.SIGKILL)
             signal.pause()
-        if wanted.isdigit():
-            (self._folder / DIE).write_text(f"{who} {int(wanted) - 1}")
+        if step.isdigit():
+            (self._folder / DIE).write_text(f"{process} {int(step) - 1}")
 
     def around(self, owner: Any, name: str, label: Callable[..., str]) -> None:
         """Make a function, or a method, of ``owner`` two steps."""

@@ -47,7 +47,7 @@ def main() -> int:
         while time.monotonic() < end:
             lives += work(engine, seconds=options.every)
             settle(engine)
-            print("\n".join(look(engine, lives)), flush=True)
+            print("\n".join(describe_resources(engine, lives)), flush=True)
     return 0
 
 
@@ -55,16 +55,16 @@ def work(engine: Engine, *, seconds: float) -> int:
     """Run all clients for so long; return the number of containers they ran."""
     import docker
 
-    over = threading.Event()
-    timer = threading.Timer(seconds, over.set)
+    stop = threading.Event()
+    timer = threading.Timer(seconds, stop.set)
     timer.start()
 
     def client() -> int:
         lives = 0
         connection = docker.DockerClient(base_url=engine.host, version="auto", timeout=120)
         try:
-            while not over.is_set():
-                for life in (short, long, broken, built, left):
+            while not stop.is_set():
+                for life in (short, long, broken, build, disconnect):
                     life(connection, engine)
                     lives += 1
         finally:
@@ -131,7 +131,7 @@ def broken(client: Any, engine: Engine) -> None:
     raise AssertionError("a program that isn't there was started")
 
 
-def built(client: Any, engine: Engine) -> None:
+def build(client: Any, engine: Engine) -> None:
     """Build an image of two new layers, and remove it."""
     word = uuid.uuid4().hex
     dockerfile = io.BytesIO(f"FROM busybox\nRUN echo {word} > /word\nLABEL word={word}\n".encode())
@@ -139,7 +139,7 @@ def built(client: Any, engine: Engine) -> None:
     client.images.remove(image.id, force=True)
 
 
-def left(client: Any, engine: Engine) -> None:
+def disconnect(client: Any, engine: Engine) -> None:
     """Start every kind of stream, and close the connections without notice."""
     container = client.containers.create("busybox", ["sh", "-c", "while :; do echo line; sleep 0.01; done"])
     try:
@@ -175,7 +175,7 @@ def settle(engine: Engine) -> None:
     )
 
 
-def look(engine: Engine, lives: int) -> list[str]:
+def describe_resources(engine: Engine, lives: int) -> list[str]:
     """Return one line for the processes of each name, and one for their resources on the host."""
     kinds: dict[str, list[int]] = {}
     for process in marked_processes(engine.resources.footprint.mark):
@@ -189,9 +189,9 @@ def look(engine: Engine, lives: int) -> list[str]:
         numbers = f"{len(pids):>3} {memory:>8.1f} {descriptors:>5} {threads:>7} {zombies:>7}"
         lines.append(f"{lives:>7} {comm:<16} {numbers}")
     resources = engine.resources
-    held = f"{len(mounts_under(resources.root))} mounts, {len(links())} links of the host, "
+    host = f"{len(mounts_under(resources.root))} mounts, {len(links())} links of the host, "
     files = sum(len(names) for _, _, names in os.walk(resources.root / "data"))
-    return [*lines, f"{lives:>7} {held}{len(cgroups_named(resources.cgroup))} cgroups, {files} files in the data root"]
+    return [*lines, f"{lives:>7} {host}{len(cgroups_named(resources.cgroup))} cgroups, {files} files in the data root"]
 
 
 def _zombies(parent: int) -> int:

@@ -28,9 +28,9 @@ RUN = ("run", "--rm", "--network", "none")
 class Stress:
     """The workers, each of which repeats one step; ``rounds`` counts the repetitions of each."""
 
-    def __init__(self, engine: Engine, plain_registry: Registry) -> None:
+    def __init__(self, engine: Engine, registry: Registry) -> None:
         self._engine = engine
-        self._registry = plain_registry
+        self._registry = registry
         self.rounds: dict[str, int] = {}
         self.failures: list[str] = []
         shared = unique_layers(1, 300_000)
@@ -38,7 +38,7 @@ class Stress:
             docker_archive(f"shared:{n}", [busybox_layer(), *shared, *unique_layers(1, 100_000)]) for n in range(3)
         ]
         for number, archive in enumerate(self._archives):
-            plain_registry.copy_archive(archive, f"shared:{number}")
+            registry.copy_archive(archive, f"shared:{number}")
         for name in ("held", "used"):
             archive = docker_archive(f"{name}:1", [busybox_layer(), *shared, layer({name: name})])
             engine.docker("load", "-q", input=archive)
@@ -126,11 +126,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m compat_tests.endurance.stress", description=__doc__)
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--engine", choices=("wharf", "containerd"), default="wharf")
-    given = parser.parse_args()
-    with engines.on_backend(given.engine, "stress") as engine, registry() as plain_registry:
+    arguments = parser.parse_args()
+    with engines.on_backend(arguments.engine, "stress") as engine, registry() as server:
         before = disk.baseline_files(engine)
-        stress = Stress(engine, plain_registry)
-        stress.run(seconds=given.seconds)
+        stress = Stress(engine, server)
+        stress.run(seconds=arguments.seconds)
         print("rounds:", ", ".join(f"{name} {count}" for name, count in sorted(stress.rounds.items())))
         stress.finish()
         disk.wait_for_files(engine, before)

@@ -51,9 +51,9 @@ BUILDING = [["build", name] for name in ("mounts", "contexts", "scratch")]
 class Vanish:
     """One engine, one registry behind a proxy, and operations that are interrupted."""
 
-    def __init__(self, engine: Wharf, plain_registry: Registry, seed: int) -> None:
+    def __init__(self, engine: Wharf, registry: Registry, seed: int) -> None:
         self.engine = engine
-        self.registry = plain_registry
+        self.registry = registry
         self.random = random.Random(seed)
         self.slowest = 0.0
         self.only: list[str] = []
@@ -61,14 +61,14 @@ class Vanish:
         self._delays: list[Delay] = []
         self._serial = 0
         self._wild = False
-        self.proxy = RegistryProxy(plain_registry.address, self._rule)
-        self._base = self._fresh("base", [busybox_layer()])
+        self.proxy = RegistryProxy(registry.address, self._rule)
+        self._base = self._new_image("base", [busybox_layer()])
         self._archive = docker_archive("vanish/loaded:1", [busybox_layer(), *self._layers()])
         self._kept = docker_archive("vanish/kept:1", [busybox_layer(), *self._layers()])
         engine.docker("load", "-q", input=self._kept)
         self.operations: tuple[Callable[[], None], ...] = (
             self._pull, self._pull, self._pull, self._raw_pull, self._push, self._load, self._raw_load,
-            self._save, self._import, self._commit, self._classic, self._buildkit, self._questions,
+            self._save, self._import, self._commit, self._classic, self._buildkit, self._queries,
         )  # fmt: skip
 
     # faults of the registry
@@ -88,7 +88,7 @@ class Vanish:
             return self.random.choice(REFUSALS)
         return None
 
-    def _let_go(self) -> None:
+    def _resume_delays(self) -> None:
         self._wild = False
         delays, self._delays = self._delays, []
         for delay in delays:
@@ -97,7 +97,7 @@ class Vanish:
     def _layers(self) -> list[bytes]:
         return [layer({f"file{n}": os.urandom(size)}) for n, size in enumerate((100_000, 1_500_000, 6_000_000))]
 
-    def _fresh(self, repository: str, layers: list[bytes] | None = None) -> str:
+    def _new_image(self, repository: str, layers: list[bytes] | None = None) -> str:
         """Push a new image to the registry; return its name behind the proxy."""
         layers = layers or self._layers()
         data, blob = manifest(layers, layers, [f"{OCI}.layer.v1.tar"] * len(layers), Cmd=["true"])
@@ -109,15 +109,15 @@ class Vanish:
 
     # interrupted operations
 
-    def _left(self, *args: str, input: bytes | None = None, env: dict[str, str] | None = None) -> None:
+    def _interrupt_cli(self, *args: str, input: bytes | None = None, env: dict[str, str] | None = None) -> None:
         """Run the CLI and kill it after a random time, or let it finish without registry faults."""
         environment = {**self.engine.environment(), **(env or {})}
-        with tempfile.TemporaryFile() as given:
+        with tempfile.TemporaryFile() as output:
             process = subprocess.Popen(
                 ["docker", *args],
                 stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
-                stdout=given,
-                stderr=given,
+                stdout=output,
+                stderr=output,
                 env=environment,
             )
             stay = 10 ** self.random.uniform(-1.5, 0.3)
@@ -134,7 +134,7 @@ class Vanish:
                 self.counts["ended"] += 1
             except subprocess.TimeoutExpired:
                 if self.random.random() < 0.2:
-                    self._let_go()
+                    self._resume_delays()
                     if process.stdin is not None:
                         with contextlib.suppress(BrokenPipeError):
                             process.stdin.close()
@@ -150,7 +150,7 @@ class Vanish:
                         process.stdin.close()
                 process.wait(60)
 
-    def _raw(self, request: bytes, body: bytes = b"") -> None:
+    def _interrupt_request(self, request: bytes, body: bytes = b"") -> None:
         """Send on a bare connection, then reset or half-close it."""
         with contextlib.closing(self.engine.api.raw()) as sock, contextlib.suppress(OSError):
             sock.sendall(request)
@@ -166,38 +166,38 @@ class Vanish:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def _pull(self) -> None:
-        self._left("pull", f"{self.proxy.address}/{self._fresh('pulled')}")
+        self._interrupt_cli("pull", f"{self.proxy.address}/{self._new_image('pulled')}")
 
     def _raw_pull(self) -> None:
-        repository, _, tag = self._fresh("pulled").partition(":")
+        repository, _, tag = self._new_image("pulled").partition(":")
         url = f"/images/create?fromImage={self.proxy.address}/{repository}&tag={tag}"
-        self._raw(f"POST {url} HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n".encode())
+        self._interrupt_request(f"POST {url} HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n".encode())
 
     def _push(self) -> None:
         self._serial += 1
         name = f"{self.proxy.address}/pushed{self._serial}:1"
         self.engine.docker("tag", "vanish/kept:1", name)
-        self._left("push", name)
+        self._interrupt_cli("push", name)
 
     def _load(self) -> None:
         archive = docker_archive("vanish/loaded:1", [busybox_layer(), *self._layers()])
-        self._left("load", input=archive)
+        self._interrupt_cli("load", input=archive)
 
     def _raw_load(self) -> None:
         archive = docker_archive("vanish/loaded:1", [busybox_layer(), *self._layers()])
         head = f"POST /images/load HTTP/1.1\r\nHost: d\r\nContent-Length: {len(archive)}\r\n\r\n"
-        self._raw(head.encode(), archive)
+        self._interrupt_request(head.encode(), archive)
 
     def _save(self) -> None:
-        self._raw(b"GET /images/vanish/kept:1/get HTTP/1.1\r\nHost: d\r\n\r\n")
+        self._interrupt_request(b"GET /images/vanish/kept:1/get HTTP/1.1\r\nHost: d\r\n\r\n")
 
     def _import(self) -> None:
-        self._left("import", "-", "vanish/imported:1", input=layer({"x": os.urandom(5_000_000)}))
+        self._interrupt_cli("import", "-", "vanish/imported:1", input=layer({"x": os.urandom(5_000_000)}))
 
     def _commit(self) -> None:
         id = self.engine.docker("create", "vanish/kept:1", "true").stdout.strip()
         self.engine.docker("cp", "-", f"{id}:/", input=layer({"added": os.urandom(3_000_000)}))
-        self._left("commit", id, "vanish/committed:1")
+        self._interrupt_cli("commit", id, "vanish/committed:1")
         self.engine.docker("rm", "-f", id)
 
     def _classic(self) -> None:
@@ -207,20 +207,21 @@ class Vanish:
         self._build("1")
 
     def _build(self, kit: str) -> None:
-        text = f"FROM {self.proxy.address}/{self._fresh('built', [busybox_layer(), *self._layers()])}\nRUN echo > /x\n"
+        base = self._new_image("built", [busybox_layer(), *self._layers()])
+        text = f"FROM {self.proxy.address}/{base}\nRUN echo > /x\n"
         with tempfile.TemporaryDirectory(prefix="wharf-vanish-") as folder:
             Path(folder, "Dockerfile").write_text(text)
-            self._left("build", "-t", "vanish/built:1", folder, env={"DOCKER_BUILDKIT": kit})
+            self._interrupt_cli("build", "-t", "vanish/built:1", folder, env={"DOCKER_BUILDKIT": kit})
 
-    def _questions(self) -> None:
+    def _queries(self) -> None:
         name = f"{self.proxy.address}/{self._base}"
-        self._raw(f"GET /distribution/{name}/json HTTP/1.1\r\nHost: d\r\n\r\n".encode())
+        self._interrupt_request(f"GET /distribution/{name}/json HTTP/1.1\r\nHost: d\r\n\r\n".encode())
 
     # checks
 
     def round(self) -> str:
-        wanted = [each for each in self.operations if not self.only or each.__name__.lstrip("_") in self.only]
-        operation = self.random.choice(wanted)
+        selected = [each for each in self.operations if not self.only or each.__name__.lstrip("_") in self.only]
+        operation = self.random.choice(selected)
         self._wild = True
         operation()
         began = time.monotonic()
@@ -246,11 +247,12 @@ class Vanish:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
         return [line.split()[0] for line in done.stdout.splitlines()[1:] if line.strip()]
 
-    def half_made(self) -> list[str]:
+    def partial_objects(self) -> list[str]:
         found = [f"lease {id}" for id in self.ctr("leases", "ls") if not id.endswith("-build-cache")]
         found += [f"snapshot {key}" for key in self.ctr("snapshots", "ls") if not key.startswith("sha256:")]
         found += [f"ingest {ref}" for ref in self.ctr("content", "active") if not ref.startswith(RESUMABLE)]
-        groups = [Path(line.split()[1]) for line in self.engine.resources.footprint.left() if line.startswith("cgroup")]
+        leftovers = self.engine.resources.footprint.leftovers()
+        groups = [Path(line.split()[1]) for line in leftovers if line.startswith("cgroup")]
         found += [f"cgroup {path}" for path in groups if re.fullmatch("[0-9a-z]{24,64}", path.name)]
         data = self.engine.resources.root / "data"
         for path, _ in disk.entries(data):
@@ -260,22 +262,22 @@ class Vanish:
         return found
 
 
-def over(before: dict[str, int], now: dict[str, int], slack: int = 0) -> dict[str, int]:
+def exceeded(before: dict[str, int], now: dict[str, int], slack: int = 0) -> dict[str, int]:
     return {name: n - before.get(name, 0) for name, n in now.items() if n > before.get(name, 0) + slack}
 
 
-def quiet(vanish: Vanish, tasks: Counter[str]) -> dict[str, int]:
+def wait_until_idle(vanish: Vanish, tasks: Counter[str]) -> dict[str, int]:
     """Wait until the engine is idle; fail with the tasks and resources that remain."""
-    vanish._let_go()
+    vanish._resume_delays()
     added: dict[str, int] = {}
 
     def ended() -> bool:
         nonlocal added
-        added = over(tasks, vanish.tasks())
+        added = exceeded(tasks, vanish.tasks())
         return not added
 
     assert until(ended, seconds=60), (added, vanish.engine.daemon.stacks())
-    assert until(lambda: not vanish.half_made(), seconds=60), vanish.half_made()
+    assert until(lambda: not vanish.partial_objects(), seconds=60), vanish.partial_objects()
     return vanish.descriptors()
 
 
@@ -285,26 +287,26 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--engine", choices=("wharf", "containerd"), default="wharf")
     parser.add_argument("--only", default="", help="names of operations, joined by commas: classic,buildkit")
-    given = parser.parse_args()
-    print("seed", given.seed, flush=True)
-    with engines.on_backend(given.engine, "vanish") as engine, registry() as plain_registry:
-        vanish = Vanish(engine, plain_registry, given.seed)
-        vanish.only = [name for name in given.only.split(",") if name]
+    arguments = parser.parse_args()
+    print("seed", arguments.seed, flush=True)
+    with engines.on_backend(arguments.engine, "vanish") as engine, registry() as server:
+        vanish = Vanish(engine, server, arguments.seed)
+        vanish.only = [name for name in arguments.only.split(",") if name]
         with vanish.proxy:
-            vanish.engine.docker("pull", "-q", f"{vanish.proxy.address}/{vanish._fresh('warm')}")
+            vanish.engine.docker("pull", "-q", f"{vanish.proxy.address}/{vanish._new_image('warm')}")
             for each in vanish.operations:  # run each once, to create one-time files
                 each()
-            assert until(lambda: not vanish.half_made(), seconds=60), vanish.half_made()
+            assert until(lambda: not vanish.partial_objects(), seconds=60), vanish.partial_objects()
             time.sleep(5)
             tasks, fds = vanish.tasks(), vanish.descriptors()
             print(dict(tasks), fds, flush=True)
-            for number in range(1, given.rounds + 1):
+            for number in range(1, arguments.rounds + 1):
                 name = vanish.round()
                 vanish.counts[name] += 1
                 if number % 20 == 0:
-                    now = quiet(vanish, tasks)
-                    vanish.engine.docker("pull", "-q", f"{vanish.proxy.address}/{vanish._fresh('works')}")
-                    print(number, f"slowest answer {vanish.slowest:.2f} s", over(fds, now), flush=True)
+                    now = wait_until_idle(vanish, tasks)
+                    vanish.engine.docker("pull", "-q", f"{vanish.proxy.address}/{vanish._new_image('works')}")
+                    print(number, f"slowest answer {vanish.slowest:.2f} s", exceeded(fds, now), flush=True)
             print(dict(vanish.counts))
             disk.check_blob_digests(engine)
     return 0

@@ -29,9 +29,9 @@ def test_a_full_disk_loses_lines_and_nothing_else(engine: Engine, driver: str) -
                 assert engine.api.post(f"/containers/{identity}/start").status == 204
                 seen = stream.until(b"full\n")
                 assert demultiplex(seen)[1].count(b"\n") == LINES + 1
-                kept = engine.docker("logs", identity).stdout.splitlines()
+                logged = engine.docker("logs", identity).stdout.splitlines()
                 # The lines that fit are in order, each record complete.
-                numbers = [int(line.removeprefix("line ")) for line in kept if line != "full"]
+                numbers = [int(line.removeprefix("line ")) for line in logged if line != "full"]
                 assert numbers[:100] == list(range(100))
                 assert len(numbers) < LINES
                 assert numbers == sorted(set(numbers))
@@ -40,4 +40,4 @@ def test_a_full_disk_loses_lines_and_nothing_else(engine: Engine, driver: str) -
                 stream.write(b"again\n")
                 stream.until(b"again\n")
             assert until(lambda: not engine.api.get(f"/containers/{identity}/json").json()["State"]["Running"])
-            assert engine.docker("logs", identity).stdout.splitlines() == [*kept, "again"]
+            assert engine.docker("logs", identity).stdout.splitlines() == [*logged, "again"]

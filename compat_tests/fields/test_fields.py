@@ -75,7 +75,7 @@ INSIDE: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ),
     (
         "DeviceCgroupRules",
-        # Nobody has majors 240 and 241: the kernel finds no device where the cgroup lets it look.
+        # No driver has the majors 240 and 241: the kernel finds no device where the cgroup allows access.
         {"HostConfig": {"DeviceCgroupRules": ["c 240:* rwm"]}},
         "mknod /a c 240 1 && head -c 1 /a; mknod /b c 241 1 && head -c 1 /b",
         ["head: /a: No such device or address", "head: /b: Operation not permitted"],
@@ -128,7 +128,7 @@ INSIDE: list[tuple[str, dict[str, Any], str, list[str]]] = [
     "HostConfig.ShmSize",
     "HostConfig.Sysctls",
 )
-def test_seen_from_inside(engine: Engine, body: dict[str, Any], script: str, lines: list[str]) -> None:
+def test_effect_inside_the_container(engine: Engine, body: dict[str, Any], script: str, lines: list[str]) -> None:
     assert output(engine, body, script) == lines
 
 
@@ -165,7 +165,7 @@ def test_shared_ipc_and_pid(engine: Engine) -> None:
 
 
 @honours("HostConfig.Privileged")
-def test_privileged(engine: Engine) -> None:
+def test_privileged_container(engine: Engine) -> None:
     script = "grep -E '^(CapEff|Seccomp):' /proc/self/status; mkdir -p /mnt; mount -t tmpfs x /mnt && echo mounted"
     script += "; grep -c ' /proc/sys ' /proc/mounts; ls /dev/kmsg"
     lines = output(engine, {"HostConfig": {"Privileged": True}}, script)
@@ -220,7 +220,7 @@ def test_annotations(engine: Engine) -> None:
 
 
 @honours("HostConfig.Runtime")
-def test_runtimes(engine: Engine) -> None:
+def test_runtime_is_selected_by_name(engine: Engine) -> None:
     default = create_and_remove(engine, {})[0]["HostConfig"]["Runtime"]
     assert default in ("crun", "runc")
     assert output(engine, {"HostConfig": {"Runtime": "runc"}}, "echo fine") == ["fine"]
@@ -239,7 +239,7 @@ def test_stop_signal_and_timeout(engine: Engine) -> None:
         assert until(lambda: "ready" in engine.docker("logs", identity).stdout)
         assert engine.api.post(f"/containers/{identity}/stop").status == 204
         assert engine.api.get(f"/containers/{identity}/json").json()["State"]["ExitCode"] == 6
-    # It would end by itself before the time that is given to those who ask for none.
+    # The process would exit by itself before the default timeout.
     slow = "trap 'sleep 8; exit 7' TERM; echo ready; while :; do sleep 0.1; done"
     with running(engine, {"Cmd": ["sh", "-c", slow], "StopTimeout": 0}) as identity:
         assert until(lambda: "ready" in engine.docker("logs", identity).stdout)
@@ -304,8 +304,8 @@ BAD: list[tuple[str, dict[str, Any], int, str]] = [
         "real-time",
     ),
 ]
-#: What dockerd takes and forgets, and we refuse.
-BAD_HERE: list[tuple[str, dict[str, Any], int, str]] = [
+#: Fields that dockerd accepts and ignores, and Wharf refuses.
+REFUSED_BY_WHARF: list[tuple[str, dict[str, Any], int, str]] = [
     ("ArgsEscaped", {"ArgsEscaped": True}, 400, "ArgsEscaped"),
     ("Cgroup", {"HostConfig": {"Cgroup": "container:x"}}, 400, "invalid cgroup mode: container:x"),
     ("UsernsMode", {"HostConfig": {"UsernsMode": "odd"}}, 400, "invalid user namespace mode: odd"),
@@ -313,7 +313,7 @@ BAD_HERE: list[tuple[str, dict[str, Any], int, str]] = [
 
 
 @pytest.mark.parametrize(
-    ("field", "body", "status", "words"), [*BAD, *BAD_HERE], ids=[row[0] for row in (*BAD, *BAD_HERE)]
+    ("field", "body", "status", "words"), [*BAD, *REFUSED_BY_WHARF], ids=[row[0] for row in (*BAD, *REFUSED_BY_WHARF)]
 )
 @refuses(
     "Config.ArgsEscaped",
@@ -322,10 +322,12 @@ BAD_HERE: list[tuple[str, dict[str, Any], int, str]] = [
     "HostConfig.IOMaximumIOps",
     "HostConfig.IOMaximumBandwidth",
 )
-def test_refused(engine: Engine, field: str, body: dict[str, Any], status: int, words: str) -> None:
-    """At create or, where dockerd finds out later, at start."""
-    if engine.kind == "dockerd" and field in [row[0] for row in BAD_HERE]:
-        pytest.skip("dockerd forgets it silently")
+def test_unsupported_values_are_refused(
+    engine: Engine, field: str, body: dict[str, Any], status: int, words: str
+) -> None:
+    """At create, or at start if dockerd also validates the field there."""
+    if engine.kind == "dockerd" and field in [row[0] for row in REFUSED_BY_WHARF]:
+        pytest.skip("dockerd ignores it silently")
     answer = engine.api.post("/containers/create", {"Image": "busybox", "Cmd": ["true"], **body})
     identity = answer.json().get("Id", "") if answer.status == 201 else ""
     try:
@@ -354,7 +356,7 @@ def test_discarded_with_a_warning(engine: Engine) -> None:
 @shows(
     "Config.AttachStderr", "Config.AttachStdin", "Config.AttachStdout", "Config.OnBuild", "HostConfig.ContainerIDFile"
 )
-def test_shown_as_it_was_sent(engine: Engine) -> None:
+def test_metadata_is_shown_unchanged(engine: Engine) -> None:
     body = {
         "AttachStdin": True,
         "AttachStdout": True,

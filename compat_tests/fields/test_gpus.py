@@ -46,7 +46,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("device_request", "words"),
     [
         ({"Count": -1, "Capabilities": [["gpu"]]}, {"NVIDIA_VISIBLE_DEVICES": "all"}),
         ({"Driver": "nvidia", "Count": 2}, {"NVIDIA_VISIBLE_DEVICES": "0,1"}),
@@ -57,10 +57,10 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     ],
     ids=["all", "two", "by name"],
 )
-def test_hook_arguments(host: Host, asked: dict[str, Any], words: dict[str, str]) -> None:
+def test_hook_arguments(host: Host, device_request: dict[str, Any], words: dict[str, str]) -> None:
     host.called.unlink(missing_ok=True)
     engine = host.engine
-    with container(engine, Cmd=["env"], HostConfig={"DeviceRequests": [asked]}) as box:
+    with container(engine, Cmd=["env"], HostConfig={"DeviceRequests": [device_request]}) as box:
         # The hook ran before the container's process: the start waits for it.
         arguments, _, state = host.called.read_text().partition("\n")
         assert arguments == "prestart"
@@ -77,8 +77,8 @@ def test_requests_of_the_cli(host: Host) -> None:
     assert "NVIDIA_DRIVER_CAPABILITIES=video,utility" in lines
 
 
-def test_both_ways_of_choosing_are_too_many(host: Host) -> None:
-    asked = {"Count": 1, "DeviceIDs": ["0"], "Capabilities": [["gpu"]]}
-    with container(host.engine, start=False, Cmd=["true"], HostConfig={"DeviceRequests": [asked]}) as box:
+def test_count_and_device_ids_exclude_each_other(host: Host) -> None:
+    device_request = {"Count": 1, "DeviceIDs": ["0"], "Capabilities": [["gpu"]]}
+    with container(host.engine, start=False, Cmd=["true"], HostConfig={"DeviceRequests": [device_request]}) as box:
         answer = host.engine.api.post(f"/containers/{box}/start")
         assert (answer.status, answer.message) == (400, "cannot set both Count and DeviceIDs on device request")

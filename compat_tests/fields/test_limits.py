@@ -253,9 +253,9 @@ def test_a_weight_of_block_devices(engine: Engine) -> None:
         return
     with running(engine, {"HostConfig": {"BlkioWeight": 300}}) as identity:
         directory = cgroup_of(engine, identity, "blkio")
-        told = {name: (directory / name).read_text().split()[-1] for name in found}
+        values = {name: (directory / name).read_text().split()[-1] for name in found}
     # io.weight scales 10…1000 to 1…10000.
-    assert any(value == ("2930" if name == "io.weight" else "300") for name, value in told.items()), told
+    assert any(value == ("2930" if name == "io.weight" else "300") for name, value in values.items()), values
 
 
 @honours("HostConfig.BlkioWeightDevice")
@@ -301,8 +301,8 @@ def test_real_time(engine: Engine, real_time: None) -> None:
     host = {"CpuRealtimePeriod": PERIOD, "CpuRealtimeRuntime": RUNTIME}
     with running(engine, {"HostConfig": host}) as identity:
         directory = cgroup_of(engine, identity, "cpu")
-        told = [(directory / f"cpu.rt_{name}_us").read_text().strip() for name in ("period", "runtime")]
-        assert told == [str(PERIOD), str(RUNTIME)]
+        values = [(directory / f"cpu.rt_{name}_us").read_text().strip() for name in ("period", "runtime")]
+        assert values == [str(PERIOD), str(RUNTIME)]
         # Without runtime of its group, the kernel lets no process become a real-time one.
         pid = pid_of(engine, identity)
         os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(1))

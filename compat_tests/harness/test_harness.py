@@ -63,7 +63,7 @@ def test_a_process_without_the_mark_is_known_by_its_socket() -> None:
         try:
             path.unlink()
             assert [process.pid for process in allocated.footprint.processes()] == [child.pid]
-            assert any(f"process {child.pid} " in line for line in allocated.footprint.left())
+            assert any(f"process {child.pid} " in line for line in allocated.footprint.leftovers())
             allocated.footprint.end_processes()
             assert child.wait(60) == -signal.SIGKILL
         finally:

@@ -40,29 +40,29 @@ class SideEffects:
 @contextlib.contextmanager
 def monitored(engine: Engine, *, added: int = ADDED) -> Iterator[SideEffects]:
     """Ping and sample memory during the block; fail if a ping was too slow or the memory too high."""
-    seen, over = SideEffects(), threading.Event()
+    effects, stop = SideEffects(), threading.Event()
     pids = daemon_pids(engine.resources.footprint.mark)
-    seen.first = seen.peak = private_memory(pids)
+    effects.first = effects.peak = private_memory(pids)
 
     def ping() -> None:
-        while not over.is_set():
+        while not stop.is_set():
             begin = time.monotonic()
             try:
                 answer = engine.api.request("GET", "/_ping", timeout=PING + 60)
                 if answer.status != 200:
-                    seen.failed.append(f"status {answer.status}")
+                    effects.failed.append(f"status {answer.status}")
             except OSError as error:
-                seen.failed.append(repr(error))
+                effects.failed.append(repr(error))
                 return
             finally:
-                seen.slowest = max(seen.slowest, time.monotonic() - begin)
-            seen.pings += 1
-            over.wait(0.02)
+                effects.slowest = max(effects.slowest, time.monotonic() - begin)
+            effects.pings += 1
+            stop.wait(0.02)
 
     def watch() -> None:
-        while not over.wait(0.02):
-            seen.peak = max(seen.peak, private_memory(pids))
-            if seen.peak > KILL * MIB:
+        while not stop.wait(0.02):
+            effects.peak = max(effects.peak, private_memory(pids))
+            if effects.peak > KILL * MIB:
                 engine.kill("wharfd")
                 return
 
@@ -70,14 +70,14 @@ def monitored(engine: Engine, *, added: int = ADDED) -> Iterator[SideEffects]:
     for thread in threads:
         thread.start()
     try:
-        yield seen
+        yield effects
     finally:
-        over.set()
+        stop.set()
         for thread in threads:
             thread.join(PING + 90)
-    assert not seen.failed, seen.failed
-    assert seen.slowest < PING, f"a ping took {seen.slowest:.1f} s"
-    assert seen.added < added, f"{seen.added} MiB more than before"
+    assert not effects.failed, effects.failed
+    assert effects.slowest < PING, f"a ping took {effects.slowest:.1f} s"
+    assert effects.added < added, f"{effects.added} MiB more than before"
 
 
 def send(

@@ -228,7 +228,7 @@ class Wharf(Engine):
         def unexpected() -> list[str]:
             shims = [f"shim {p.pid}" for p in self.find("wharf-shim")]
             ours = (f"link {self.resources.bridge}", f"/{self.resources.cgroup}", f"/{self.resources.cgroup}.slice")
-            left = [line for line in self.resources.footprint.left() if not line.endswith(ours)]
+            left = [line for line in self.resources.footprint.leftovers() if not line.endswith(ours)]
             return shims + [line for line in left if not line.startswith(self.EXPECTED)]
 
         until(lambda: not unexpected(), seconds=60)

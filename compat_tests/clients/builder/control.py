@@ -31,9 +31,9 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def relayed(one: socket.socket, other: socket.socket) -> Iterator[None]:
+def relayed(first: socket.socket, second: socket.socket) -> Iterator[None]:
     """Copy between two sockets in both directions, until one of them is closed; closing one also ends the block."""
-    threads = [threading.Thread(target=_pump, args=pair, daemon=True) for pair in ((one, other), (other, one))]
+    threads = [threading.Thread(target=_pump, args=pair, daemon=True) for pair in ((first, second), (second, first))]
     for thread in threads:
         thread.start()
     yield
@@ -75,9 +75,9 @@ class Control:
         )
         return list(call(request, timeout=60))
 
-    def history(self, **wanted: Any) -> list[Any]:
+    def history(self, **fields: Any) -> list[Any]:
         """Return the present records, oldest first."""
-        request = pb.BuildHistoryRequest(EarlyExit=True, **wanted)
+        request = pb.BuildHistoryRequest(EarlyExit=True, **fields)
         return [event.record for event in self._many("ListenBuildHistory", request, pb.BuildHistoryEvent)]
 
     def update(self, **change: Any) -> None:
@@ -88,14 +88,14 @@ class Control:
             response_deserializer=pb.UpdateBuildHistoryResponse.FromString,
         )(request, timeout=60)
 
-    def solve(self, **wanted: Any) -> Any:
+    def solve(self, **fields: Any) -> Any:
         """Run a build to its end."""
         call = self._channel.unary_unary(
             "/moby.buildkit.v1.Control/Solve",
             request_serializer=pb.SolveRequest.SerializeToString,
             response_deserializer=pb.SolveResponse.FromString,
         )
-        return call(pb.SolveRequest(**wanted), timeout=90)
+        return call(pb.SolveRequest(**fields), timeout=90)
 
     def logs(self, ref: str) -> str:
         """Return the output of a build's steps."""

@@ -78,7 +78,7 @@ def test_restored_container_continues(experimental: Engine, tmp_path: Path) -> N
         engine.docker("rm", "-f", "counter")
 
 
-def test_what_is_refused(experimental: Engine) -> None:
+def test_invalid_checkpoints_are_refused(experimental: Engine) -> None:
     engine = experimental
     engine.docker("create", "--name", "still", "busybox", "true")
     try:
@@ -95,7 +95,7 @@ def test_what_is_refused(experimental: Engine) -> None:
         engine.docker("rm", "still")
 
 
-def test_an_ordinary_daemon_refuses(engine: Engine) -> None:
+def test_checkpoints_need_an_experimental_daemon(engine: Engine) -> None:
     identity = engine.docker("create", "busybox", "true").stdout.strip()
     try:
         answer = engine.api.post(f"/containers/{identity}/start", checkpoint="one")

@@ -41,7 +41,7 @@ FILL = "dd if=/dev/zero of={} bs=1M count=50 2>&1; stat -c %s {}"
 
 
 @honours("HostConfig.StorageOpt")
-def test_a_container_is_full(limited: Wharf) -> None:
+def test_size_limits_a_containers_layer(limited: Wharf) -> None:
     script = FILL.format("/big", "/big") + "; rm /big && mkdir /a && mv /a /b && echo room > /again && cat /again"
     done = limited.docker(
         "run", "--rm", "--network", "none", "--storage-opt", "size=10M", "busybox", "sh", "-c", script
@@ -54,7 +54,7 @@ def test_a_container_is_full(limited: Wharf) -> None:
     assert str(50 << 20) in free.splitlines()
 
 
-def test_a_volume_is_full(limited: Wharf) -> None:
+def test_size_limits_a_volume(limited: Wharf) -> None:
     limited.docker("volume", "create", "--opt", "size=5M", "small")
     script = FILL.format("/v/big", "/v/big")
     done = limited.docker("run", "--rm", "--network", "none", "-v", "small:/v", "busybox", "sh", "-c", script).stdout
@@ -70,6 +70,6 @@ def test_a_volume_is_full(limited: Wharf) -> None:
         ("odd=1", "Unknown option odd"),
     ],
 )
-def test_refused_elsewhere(engine: Engine, option: str, words: str) -> None:
+def test_size_is_refused_without_project_quotas(engine: Engine, option: str, words: str) -> None:
     refused = engine.docker("create", "--storage-opt", option, "busybox", check=False)
     assert (refused.status, words in refused.stderr) == (1, True), refused.stderr

@@ -38,7 +38,7 @@ def box(request: pytest.FixtureRequest, engine: Engine, tmp_path: Path) -> Itera
 
 
 @pytest.mark.core
-def test_out_and_in(engine: Engine, box: str, tmp_path: Path) -> None:
+def test_copy_from_and_to_a_container(engine: Engine, box: str, tmp_path: Path) -> None:
     engine.docker("cp", f"{box}:/data", str(tmp_path / "out"))
     assert (tmp_path / "out/sub/a").read_text() == "one\n"
     assert os.readlink(tmp_path / "out/etc") == "/etc"
@@ -66,7 +66,7 @@ def test_out_and_in(engine: Engine, box: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.core
-def test_refusals(engine: Engine, box: str, tmp_path: Path) -> None:
+def test_invalid_paths_are_refused(engine: Engine, box: str, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("x")
     done = engine.docker("cp", f"{box}:/nowhere", str(tmp_path), check=False)
     assert "Could not find the file /nowhere in container" in done.stderr
@@ -109,7 +109,7 @@ SLASHES = (
 )  # fmt: skip
 
 
-def test_slashes_at_the_end(engine: Engine, oracle: Dockerd) -> None:
+def test_trailing_slashes(engine: Engine, oracle: Dockerd) -> None:
     """A file before a slash is refused, and links are followed there, with dockerd's answers."""
     links = "mkdir /data; ln -s /etc /data/etc; ln -s /etc/passwd /data/file; ln -s /nowhere /data/none"
     found = []
@@ -121,16 +121,16 @@ def test_slashes_at_the_end(engine: Engine, oracle: Dockerd) -> None:
             for method in ("HEAD", "GET", "PUT"):
                 body = _tar({"put": b"x"}) if method == "PUT" else None
                 answer = each.api.request(method, f"/containers/{name}/archive", query={"path": path}, body=body)
-                said: object = answer.body.decode().replace(name, "CID").strip() if answer.status >= 400 else ""
+                result: object = answer.body.decode().replace(name, "CID").strip() if answer.status >= 400 else ""
                 if method == "GET" and answer.status == 200:
                     with tarfile.open(fileobj=io.BytesIO(answer.body)) as archive:
-                        said = archive.getnames()[0]
+                        result = archive.getnames()[0]
                 if stat := answer.headers.get("X-Docker-Container-Path-Stat"):
-                    told = json.loads(base64.b64decode(stat))
-                    said = (said, told["name"], told["mode"], told["linkTarget"])
+                    description = json.loads(base64.b64decode(stat))
+                    result = (result, description["name"], description["mode"], description["linkTarget"])
                 # Extracting into a file: 500 where the API documentation says 400; the sentence has no name.
                 if method != "PUT" or path not in ("/data/file", "/data/etc/passwd", "/etc/passwd/x"):
-                    answers[method, path] = (answer.status, said)
+                    answers[method, path] = (answer.status, result)
         each.docker("rm", name)
         found.append(answers)
     assert found[0] == found[1]
@@ -202,7 +202,7 @@ def test_files_of_docker_are_not_changes(engine: Engine, tmp_path: Path) -> None
         engine.docker("rm", "-f", box)
 
 
-def test_owners(engine: Engine, tmp_path: Path) -> None:
+def test_owners_of_copied_files(engine: Engine, tmp_path: Path) -> None:
     """Files keep the archive's owners; with -a they get the container's user."""
     source = tmp_path / "f"
     source.write_text("x")

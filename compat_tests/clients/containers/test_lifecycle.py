@@ -72,7 +72,7 @@ def test_from_created_to_removed(engine: Engine) -> None:
     assert died == {**common, "exitCode": "3"}
 
 
-def test_states_that_do_not_fit(engine: Engine, sleeper: str) -> None:
+def test_statuses_in_unsuitable_states(engine: Engine, sleeper: str) -> None:
     post = engine.api.post
     assert post(f"/containers/{sleeper}/start").status == 304
     assert message(post(f"/containers/{sleeper}/unpause")) == (500, f"Container {sleeper} is not paused")
@@ -129,14 +129,14 @@ def test_signals_by_name_and_number(engine: Engine) -> None:
     try:
         engine.api.post(f"/containers/{identity}/start")
 
-        def said(word: str) -> bool:
+        def logged(word: str) -> bool:
             return word in engine.docker("logs", identity).stdout
 
-        assert until(lambda: said("ready"))
+        assert until(lambda: logged("ready"))
         assert engine.api.post(f"/containers/{identity}/kill", signal="SIGUSR1").status == 204
-        assert until(lambda: said("usr1"))
+        assert until(lambda: logged("usr1"))
         assert engine.api.post(f"/containers/{identity}/kill", signal="1").status == 204
-        assert until(lambda: said("hup"))
+        assert until(lambda: logged("hup"))
         assert message(engine.api.post(f"/containers/{identity}/kill", signal="ODD")) == (
             400,
             f"cannot kill container: {identity}: invalid signal: ODD",
@@ -213,28 +213,28 @@ def test_renamed_and_updated_while_many_wait(engine: Engine, sleeper: str) -> No
     found = engine.api.get(f"/containers/{sleeper}/json").json()
     name = found["Name"][1:]
     assert found["HostConfig"]["Memory"] == 23 << 20
-    taken = [each for worker in range(3) for turn in range(8) if (each := f"load-{worker}-{turn}") != name]
-    assert [each for each in taken if engine.api.get(f"/containers/{each}/json").status != 404] == []
+    other_names = [each for worker in range(3) for turn in range(8) if (each := f"load-{worker}-{turn}") != name]
+    assert [each for each in other_names if engine.api.get(f"/containers/{each}/json").status != 404] == []
     assert engine.api.post(f"/containers/{name}/kill").status == 204
     for thread in waiting:
         thread.join(60)
     assert codes == [137] * 6
 
 
-def test_names(engine: Engine, sleeper: str) -> None:
+def test_names_are_unique_and_valid(engine: Engine, sleeper: str) -> None:
     other = create(engine, name="other", Cmd=["true"])
     try:
         assert engine.api.post(f"/containers/{sleeper}/rename", name="renamed").status == 204
         assert engine.api.get("/containers/renamed/json").json()["Id"] == sleeper
-        taken = (
+        conflict = (
             f'Conflict. The container name "/renamed" is already in use by container "{sleeper}". '
             "You have to remove (or rename) that container to be able to reuse that name."
         )
         body = {"Image": "busybox", "Cmd": ["true"]}
-        assert message(engine.api.post("/containers/create", body, name="renamed")) == (409, taken)
+        assert message(engine.api.post("/containers/create", body, name="renamed")) == (409, conflict)
         assert message(engine.api.post(f"/containers/{other}/rename", name="renamed")) == (
             409,
-            f"Error when allocating new name: {taken}",
+            f"Error when allocating new name: {conflict}",
         )
         assert message(engine.api.post(f"/containers/{other}/rename", name="other")) == (
             400,
@@ -268,8 +268,8 @@ def test_errors_name_the_container(engine: Engine, sleeper: str) -> None:
     identity = create(engine, WorkingDir="/home/new/place")
     try:
         # create makes the working directory, so files can be copied before the first start
-        there = engine.api.request("HEAD", f"/containers/{identity}/archive", query={"path": "/home/new/place"})
-        assert there.status == 200
+        head = engine.api.request("HEAD", f"/containers/{identity}/archive", query={"path": "/home/new/place"})
+        assert head.status == 200
     finally:
         engine.api.delete(f"/containers/{identity}")
     answer = engine.api.post(f"/containers/{sleeper}/rename", name="a b")
@@ -290,7 +290,7 @@ def test_failed_start_is_shown_in_state(engine: Engine) -> None:
 
 
 @pytest.mark.core
-def test_the_kernel_runs_out_of_memory_for_it(engine: Engine) -> None:
+def test_oom_kill_is_shown_in_state(engine: Engine) -> None:
     limits = {"Memory": 16 << 20, "MemorySwap": 16 << 20}
     identity = create(engine, Cmd=["sh", "-c", "head -c 200m /dev/zero | tail -c 200m"], HostConfig=limits)
     try:
@@ -301,30 +301,30 @@ def test_the_kernel_runs_out_of_memory_for_it(engine: Engine) -> None:
         engine.api.delete(f"/containers/{identity}", force=1)
 
 
-def test_prune(engine: Engine, sleeper: str) -> None:
-    kept = create(engine, Cmd=["true"], Labels={"keep": "1"})
-    gone = create(engine, Cmd=["true"])
+def test_prune_by_labels_and_time(engine: Engine, sleeper: str) -> None:
+    labelled = create(engine, Cmd=["true"], Labels={"keep": "1"})
+    unlabelled = create(engine, Cmd=["true"])
     try:
         bad = engine.api.post("/containers/prune", filters='{"odd": ["1"]}')
         assert message(bad) == (400, "invalid filter 'odd'")
         report = engine.api.post("/containers/prune", filters='{"label!": ["keep"]}').json()
-        assert report["ContainersDeleted"] == [gone]
+        assert report["ContainersDeleted"] == [unlabelled]
         assert engine.api.get(f"/containers/{sleeper}/json").status == 200
         empty = engine.api.post("/containers/prune", filters='{"label": ["nosuch"]}').json()
         assert empty == {"ContainersDeleted": None, "SpaceReclaimed": 0}
     finally:
-        engine.api.delete(f"/containers/{kept}")
+        engine.api.delete(f"/containers/{labelled}")
 
 
 @pytest.mark.parametrize("by_name", [True, False])
 def test_containers_in_ctr(engine: Engine, *, by_name: bool) -> None:
     """`docker info` names its address."""
-    told = engine.api.get("/v1.51/info").json()["Containerd"]
+    containerd = engine.api.get("/v1.51/info").json()["Containerd"]
     id = engine.api.get("/images/busybox/json").json()["Id"]
-    asked = "busybox" if by_name else id[7:19]
-    box = engine.docker("run", "-d", "--network", "none", asked, "sleep", "600").stdout.strip()
+    reference = "busybox" if by_name else id[7:19]
+    box = engine.docker("run", "-d", "--network", "none", reference, "sleep", "600").stdout.strip()
     try:
-        where = ("--address", told["Address"], "--namespace", told["Namespaces"]["Containers"])
+        where = ("--address", containerd["Address"], "--namespace", containerd["Namespaces"]["Containers"])
         done = subprocess.run(
             ["ctr", *where, "containers", "ls"], capture_output=True, text=True, check=True, timeout=60
         )

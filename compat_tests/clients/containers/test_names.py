@@ -62,14 +62,14 @@ def test_hosts_and_hostname(engine: Engine) -> None:
 def test_resolv_conf(engine: Engine) -> None:
     own = ("--dns", "192.0.2.53", "--dns-search", "a.test", "--dns-opt", "ndots:3")
     show = ("busybox", "cat", "/etc/resolv.conf")
-    asked = "search a.test\noptions ndots:3\n"
+    settings = "search a.test\noptions ndots:3\n"
     with network(engine, "resolv-net") as net:
         assert engine.docker("run", "--rm", *own, *show).stdout == (
-            f"{HEAD}nameserver 192.0.2.53\n{asked}\n# Based on host file: '/etc/resolv.conf' (legacy)\n"
+            f"{HEAD}nameserver 192.0.2.53\n{settings}\n# Based on host file: '/etc/resolv.conf' (legacy)\n"
             "# Overrides: [nameservers search options]\n# Option ndots from: override\n"
         )
         assert engine.docker("run", "--rm", "--network", net, *own, *show).stdout == (
-            f"{HEAD}nameserver 127.0.0.11\n{asked}\n# Based on host file: '/etc/resolv.conf' (internal resolver)\n"
+            f"{HEAD}nameserver 127.0.0.11\n{settings}\n# Based on host file: '/etc/resolv.conf' (internal resolver)\n"
             "# ExtServers: [192.0.2.53]\n# Overrides: [nameservers search options]\n# Option ndots from: override\n"
         )
         shown = engine.docker("run", "--rm", "--network", net, *show).stdout
@@ -143,7 +143,7 @@ def test_names_hold_while_the_daemon_restarts_and_is_killed(own_engine: Engine) 
         assert addresses(engine, "kept-two", "kept-three") == [address(engine, "kept-three", net)]
 
 
-def test_a_thousand_questions(engine: Engine) -> None:
+def test_a_thousand_queries(engine: Engine) -> None:
     """Sixteen concurrent clients with many queries each: all are answered."""
     with network(engine, "many-net", "many-one", "many-two") as net:
         run(engine, "many-one", "--network", net)

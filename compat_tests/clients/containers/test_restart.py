@@ -133,13 +133,13 @@ def test_restart_of_the_daemon(own_engine: Engine) -> None:
     runs = create(engine, "i=0; while :; do echo $i; i=$((i+1)); sleep 0.2; done")
     paused = create(engine, "sleep 600")
     ends = create(engine, "while [ ! -e /flag/now ]; do sleep 0.05; done; exit 9", Binds=["flag:/flag"])
-    goes = create(
+    removed = create(
         engine, "while [ ! -e /flag/now ]; do sleep 0.05; done", AutoRemove=True, RestartPolicy={}, Binds=["flag:/flag"]
     )
     again = create(engine, "while [ ! -e /flag/now ]; do sleep 0.05; done; sleep 600", "unless-stopped")
     stopped = create(engine, "sleep 600", "unless-stopped")
     try:
-        for identity in (runs, paused, ends, goes, again, stopped):
+        for identity in (runs, paused, ends, removed, again, stopped):
             assert engine.api.post(f"/containers/{identity}/start").status == 204
         engine.api.post(f"/containers/{paused}/pause")
         engine.api.post(f"/containers/{stopped}/kill")
@@ -159,7 +159,7 @@ def test_restart_of_the_daemon(own_engine: Engine) -> None:
         engine.start()
         assert until(lambda: inspect(engine, ends)["State"]["Status"] == "exited")
         assert inspect(engine, ends)["State"]["ExitCode"] == 9
-        assert until(lambda: engine.api.get(f"/containers/{goes}/json").status == 404)
+        assert until(lambda: engine.api.get(f"/containers/{removed}/json").status == 404)
         assert inspect(engine, runs)["State"]["Pid"] == pid
         assert inspect(engine, again)["State"]["Running"]
         assert engine.api.post(f"/containers/{paused}/unpause").status == 204
@@ -167,7 +167,7 @@ def test_restart_of_the_daemon(own_engine: Engine) -> None:
         lines = engine.docker("logs", runs).stdout.split()
         assert lines == [str(number) for number in range(len(lines))]
     finally:
-        for identity in (runs, paused, ends, goes, again, stopped):
+        for identity in (runs, paused, ends, removed, again, stopped):
             engine.api.delete(f"/containers/{identity}", force=1)
         engine.api.delete("/volumes/flag", force=1)
 
@@ -206,13 +206,13 @@ def test_kill_of_all_processes(own_engine: Engine) -> None:
     again = create(engine, "sleep 600", "always", Binds=["kept:/v"], Tmpfs={"/t": ""})
     unless = create(engine, "sleep 600", "unless-stopped", IpcMode="shareable")
     stopped = create(engine, "sleep 600", "unless-stopped")
-    goes = create(engine, "sleep 600", AutoRemove=True, RestartPolicy={})
-    everyone = (plain, again, unless, stopped, goes)
+    removed = create(engine, "sleep 600", AutoRemove=True, RestartPolicy={})
+    everyone = (plain, again, unless, stopped, removed)
     try:
         for identity in everyone:
             assert engine.api.post(f"/containers/{identity}/start").status == 204
         engine.api.post(f"/containers/{stopped}/kill")
-        pids = [inspect(engine, identity)["State"]["Pid"] for identity in (plain, again, unless, goes)]
+        pids = [inspect(engine, identity)["State"]["Pid"] for identity in (plain, again, unless, removed)]
         for name in ("wharfd", "wharf-supervis", "wharf-shim"):
             engine.kill(name)
         for pid in pids:
@@ -222,7 +222,7 @@ def test_kill_of_all_processes(own_engine: Engine) -> None:
         engine.start()
         for identity, status in ((plain, "exited"), (again, "running"), (unless, "running"), (stopped, "exited")):
             assert until(lambda id=identity, word=status: inspect(engine, id)["State"]["Status"] == word)  # type: ignore[misc]
-        assert until(lambda: engine.api.get(f"/containers/{goes}/json").status == 404)
+        assert until(lambda: engine.api.get(f"/containers/{removed}/json").status == 404)
         assert inspect(engine, plain)["State"]["ExitCode"] in (137, 255)
         assert engine.api.post(f"/containers/{plain}/start").status == 204
         assert engine.docker("exec", again, "echo", "alive").stdout == "alive\n"

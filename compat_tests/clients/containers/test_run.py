@@ -46,7 +46,7 @@ def test_burst_of_output_is_complete(engine: Engine) -> None:
         (("/no/such",), 127, "no such file or directory"),
     ],
 )
-def test_a_command_that_cannot_run(engine: Engine, argv: tuple[str, ...], status: int, words: str) -> None:
+def test_exit_code_of_a_command_that_cannot_run(engine: Engine, argv: tuple[str, ...], status: int, words: str) -> None:
     done = engine.docker(*RUN, "busybox", *argv, check=False)
     assert done.status == status, done.output
     assert "failed to create task for container: failed to create shim task: OCI runtime create failed" in done.stderr
@@ -86,7 +86,7 @@ def test_entrypoint_and_command(engine: Engine) -> None:
 
 
 @honours("Config.Tty")
-def test_a_terminal(engine: Engine) -> None:
+def test_terminal_of_a_container(engine: Engine) -> None:
     # Without a terminal, the CLI requests one in the container only if stdin is not attached.
     name = engine.docker("run", "-d", "-t", "--network", "none", "busybox", "sh", "-c", "tty; stty size").stdout.strip()
     try:
@@ -123,7 +123,7 @@ def test_a_read_only_root(engine: Engine) -> None:
     assert done.stdout.split() == ["refused", "fine"]
 
 
-def test_many_at_once(engine: Engine) -> None:
+def test_concurrent_runs(engine: Engine) -> None:
     def one(number: int) -> str:
         return engine.docker(*RUN, "busybox", "echo", str(number)).stdout.strip()
 

@@ -59,7 +59,7 @@ def test_a_stream_of_records(engine: Engine) -> None:
         assert records[0]["read"] < records[1]["read"] < records[2]["read"]
 
 
-def test_the_shape_is_dockerds(engine: Engine) -> None:
+def test_statistics_have_dockerds_shape(engine: Engine) -> None:
     with container(engine, Cmd=["sleep", "600"], HostConfig={"Memory": 64 * MIB, "NetworkMode": "bridge"}) as box:
         found = engine.api.get(f"/containers/{box}/stats", stream=0).json()
         counters = dict.fromkeys(
@@ -70,8 +70,8 @@ def test_the_shape_is_dockerds(engine: Engine) -> None:
         assert set(found["cpu_stats"]) == {"cpu_usage", "system_cpu_usage", "online_cpus", "throttling_data"}
         assert set(found["cpu_stats"]["cpu_usage"]) == usage
         assert set(found["memory_stats"]) - {"failcnt", "max_usage"} == {"usage", "stats", "limit"}
-        wanted = {"anon", "file", "inactive_file"} if V2 else {"cache", "rss", "total_inactive_file", "pgpgin"}
-        assert wanted <= set(found["memory_stats"]["stats"])
+        expected = {"anon", "file", "inactive_file"} if V2 else {"cache", "rss", "total_inactive_file", "pgpgin"}
+        assert expected <= set(found["memory_stats"]["stats"])
         assert set(found["blkio_stats"]) == {
             "io_service_bytes_recursive",
             "io_serviced_recursive",
@@ -99,7 +99,7 @@ def test_a_stopped_container_has_an_empty_record(engine: Engine) -> None:
     assert "No such container: nosuch" in done.output
 
 
-def test_the_cli_shows_them(engine: Engine) -> None:
+def test_cli_shows_statistics(engine: Engine) -> None:
     with container(engine, Cmd=["sleep", "600"], HostConfig={"Memory": 64 * MIB}) as box:
 
         def shown() -> list[str]:
@@ -112,7 +112,7 @@ def test_the_cli_shows_them(engine: Engine) -> None:
 
 
 @pytest.mark.core
-def test_top(engine: Engine) -> None:
+def test_top_shows_processes(engine: Engine) -> None:
     with container(engine, Cmd=["sh", "-c", "sleep 601 & sleep 602 & wait"]) as box:
 
         def commands() -> list[str]:
@@ -129,13 +129,13 @@ def test_top(engine: Engine) -> None:
         assert wide[0].split()[:2] == ["USER", "PID"]
         assert len(wide) == 4
 
-        def said(arguments: str) -> tuple[int, str]:
+        def status_and_message(arguments: str) -> tuple[int, str]:
             answer = engine.api.get(f"/containers/{box}/top", ps_args=arguments)
             return answer.status, answer.message
 
-        assert said("-o comm") == (500, "Couldn't find PID field in ps output")
-        assert said("-o pid,user=PID")[0] == 500
-        status, words = said("--no-such-option")
+        assert status_and_message("-o comm") == (500, "Couldn't find PID field in ps output")
+        assert status_and_message("-o pid,user=PID")[0] == 500
+        status, words = status_and_message("--no-such-option")
         assert status == 500
         assert words.startswith("ps: ")
     with container(engine, start=False, Cmd=["true"]) as box:
@@ -153,12 +153,12 @@ def memory_limit(engine: Engine, box: str) -> int:
 def test_update_changes_the_living_container(engine: Engine) -> None:
     with container(engine, Cmd=["sleep", "600"], HostConfig={"Memory": 64 * MIB}) as box:
         assert memory_limit(engine, box) == 64 * MIB
-        wanted = {"Memory": 96 * MIB, "MemorySwap": 192 * MIB, "CpuShares": 512, "PidsLimit": 77}
-        answer = engine.api.post(f"/containers/{box}/update", wanted)
+        expected = {"Memory": 96 * MIB, "MemorySwap": 192 * MIB, "CpuShares": 512, "PidsLimit": 77}
+        answer = engine.api.post(f"/containers/{box}/update", expected)
         assert (answer.status, answer.json()) == (200, {"Warnings": None})
         assert memory_limit(engine, box) == 96 * MIB
         host = engine.api.get(f"/containers/{box}/json").json()["HostConfig"]
-        assert {key: host[key] for key in wanted} == wanted
+        assert {key: host[key] for key in expected} == expected
         pids = "/sys/fs/cgroup/pids.max" if V2 else "/sys/fs/cgroup/pids/pids.max"
         assert engine.docker("exec", box, "cat", pids).stdout == "77\n"
         engine.docker("update", "--restart", "on-failure:3", "--pids-limit", "-1", box)
@@ -169,33 +169,33 @@ def test_update_changes_the_living_container(engine: Engine) -> None:
 
 def test_update_of_a_stopped_container_counts_at_its_start(engine: Engine) -> None:
     with container(engine, start=False, Cmd=["sleep", "600"]) as box:
-        wanted = {"Memory": 80 * MIB, "MemorySwap": -1}
-        assert engine.api.post(f"/containers/{box}/update", wanted).status == 200
+        expected = {"Memory": 80 * MIB, "MemorySwap": -1}
+        assert engine.api.post(f"/containers/{box}/update", expected).status == 200
         assert engine.api.post(f"/containers/{box}/start").status == 204
         assert memory_limit(engine, box) == 80 * MIB
 
 
 def test_update_refusals(engine: Engine) -> None:
-    def said(box: str, wanted: dict[str, Any]) -> tuple[int, str]:
-        answer = engine.api.post(f"/containers/{box}/update", wanted)
+    def status_and_message(box: str, expected: dict[str, Any]) -> tuple[int, str]:
+        answer = engine.api.post(f"/containers/{box}/update", expected)
         return answer.status, answer.message.removeprefix(f"Cannot update container {box}: ")
 
-    assert said("nosuch", {}) == (404, "No such container: nosuch")
+    assert status_and_message("nosuch", {}) == (404, "No such container: nosuch")
     with container(engine, Cmd=["sleep", "600"], HostConfig={"Memory": 64 * MIB, "NanoCpus": 500_000_000}) as box:
-        assert said(box, {"Memory": 1}) == (400, "Minimum memory limit allowed is 6MB")
+        assert status_and_message(box, {"Memory": 1}) == (400, "Minimum memory limit allowed is 6MB")
         too_much = (
             "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
         )
-        assert said(box, {"Memory": 512 * MIB}) == (409, too_much)
+        assert status_and_message(box, {"Memory": 512 * MIB}) == (409, too_much)
         mixed = "Conflicting options: CPU Quota cannot be updated as NanoCPUs has already been set"
-        assert said(box, {"CpuQuota": 20000}) == (409, mixed)
+        assert status_and_message(box, {"CpuQuota": 20000}) == (409, mixed)
         both = "Conflicting options: Nano CPUs and CPU Quota cannot both be set"
-        assert said(box, {"NanoCpus": 10**9, "CpuQuota": 2000}) == (400, both)
-        assert said(box, {"RestartPolicy": {"Name": "bogus"}})[0] == 400
+        assert status_and_message(box, {"NanoCpus": 10**9, "CpuQuota": 2000}) == (400, both)
+        assert status_and_message(box, {"RestartPolicy": {"Name": "bogus"}})[0] == 400
         assert memory_limit(engine, box) == 64 * MIB
     with container(engine, Cmd=["sleep", "600"], HostConfig={"AutoRemove": True}) as box:
         removed = "Restart policy cannot be updated because AutoRemove is enabled for the container"
-        assert said(box, {"RestartPolicy": {"Name": "always"}}) == (409, removed)
+        assert status_and_message(box, {"RestartPolicy": {"Name": "always"}}) == (409, removed)
 
 
 SECOND = 10**9
@@ -253,12 +253,12 @@ def test_probe_timeout(engine: Engine) -> None:
     with container(engine, Cmd=["sleep", "600"], Healthcheck=test) as box:
         assert until(lambda: health(engine, box)["Status"] == "unhealthy", seconds=60)
 
-        def told() -> list[tuple[int, str]]:
+        def log() -> list[tuple[int, str]]:
             return [(entry["ExitCode"], entry["Output"]) for entry in health(engine, box)["Log"]]
 
         # On a busy host a probe may produce no output in time; then the next one does.
-        wanted = (-1, "Health check exceeded timeout (1s): said\n")
-        assert until(lambda: wanted in told(), seconds=60), told()
+        expected = (-1, "Health check exceeded timeout (1s): said\n")
+        assert until(lambda: expected in log(), seconds=60), log()
 
 
 def test_a_probe_that_cannot_run(engine: Engine) -> None:

@@ -114,7 +114,7 @@ def test_each_version_is_served_with_and_without_its_name(daemon: Wharf) -> None
             assert answer.message.startswith(words)
 
 
-def test_ping_tells_what_clients_negotiate_by(daemon: Wharf) -> None:
+def test_ping_has_the_headers_for_negotiation(daemon: Wharf) -> None:
     for method, path in (("GET", "/_ping"), ("HEAD", "/_ping"), ("GET", "/v1.24/_ping")):
         answer = daemon.api.request(method, path)
         assert (answer.status, answer.body) == (200, b"OK" if method == "GET" else b"")
@@ -130,7 +130,7 @@ def test_ping_tells_what_clients_negotiate_by(daemon: Wharf) -> None:
         assert headers["Content-Type"].startswith("text/plain")
 
 
-def test_sighup_applies_what_the_file_says_now(daemon: Wharf) -> None:
+def test_sighup_applies_the_changed_file(daemon: Wharf) -> None:
     file = daemon.resources.root / "daemon.json"
 
     def info(key: str) -> object:
@@ -166,11 +166,11 @@ def test_sighup_applies_what_the_file_says_now(daemon: Wharf) -> None:
             events.kill()
 
 
-def test_sigusr1_tells_what_it_does(daemon: Wharf) -> None:
-    said = daemon.daemon.stacks()
-    assert "Current thread" in said
-    assert "Task container monitor:\n" in said
-    assert "server/daemon.py" in said
+def test_sigusr1_logs_stacks_and_tasks(daemon: Wharf) -> None:
+    stacks = daemon.daemon.stacks()
+    assert "Current thread" in stacks
+    assert "Task container monitor:\n" in stacks
+    assert "server/daemon.py" in stacks
     assert daemon.api.get("/_ping").status == 200
 
 
@@ -231,7 +231,7 @@ def storm(daemon: Wharf, stop: threading.Event, name: str) -> None:
             daemon.api.delete(f"/networks/{name}n{turn}")
 
 
-def test_sigkill_in_the_middle_of_everything_leaves_a_whole_store(daemon: Wharf) -> None:
+def test_sigkill_leaves_a_consistent_store(daemon: Wharf) -> None:
     for round_ in range(2):
         stop = threading.Event()
         threads = [threading.Thread(target=storm, args=(daemon, stop, f"k{round_}t{n}")) for n in range(3)]
@@ -262,7 +262,7 @@ def test_sigkill_in_the_middle_of_everything_leaves_a_whole_store(daemon: Wharf)
         assert done.stdout == "whole\n"
 
 
-def test_sigterm_ends_all_cleanly_and_who_waits_is_let_go(daemon: Wharf) -> None:
+def test_sigterm_releases_waiting_clients(daemon: Wharf) -> None:
     pidfile = daemon.resources.root / "wharfd.pid"
     assert pidfile.read_text().strip() == str(daemon.daemon.pid)
     with daemon.popen("events", stdin=None) as events, daemon.api.raw() as idle, daemon.api.raw() as waiting:

@@ -51,7 +51,7 @@ def test_answers_have_dockerds_shape(own_engine: Engine, oracle: Dockerd, versio
     assert not found
 
 
-def test_info_tells_how_things_are(own_engine: Engine) -> None:
+def test_info_shows_counts_and_settings(own_engine: Engine) -> None:
     def info() -> dict[str, Any]:
         found: dict[str, Any] = own_engine.api.get("/info").json()
         return found
@@ -135,13 +135,13 @@ def test_system_prune(own_engine: Engine) -> None:
         assert "Deleted build cache objects:" in done.stdout
         assert f"untagged: {name}:latest" in done.stdout
         assert "Total reclaimed space:" in done.stdout
-        left = own_engine.api.get("/system/df").json()
-        assert [row["Names"] for row in left["Containers"]] == [[f"/{name}a"]]
-        assert [row["RepoTags"] for row in left["Images"]] == [[f"{name}:used"]]
+        usage = own_engine.api.get("/system/df").json()
+        assert [row["Names"] for row in usage["Containers"]] == [[f"/{name}a"]]
+        assert [row["RepoTags"] for row in usage["Images"]] == [[f"{name}:used"]]
         # Named volumes may still be needed; only anonymous ones are pruned.
-        assert len(left["Volumes"]) == 2
-        assert name in [row["Name"] for row in left["Volumes"]]
-        assert left["BuildCache"] == []
+        assert len(usage["Volumes"]) == 2
+        assert name in [row["Name"] for row in usage["Volumes"]]
+        assert usage["BuildCache"] == []
         own_engine.docker("exec", f"{name}a", "cat", "/y")
     finally:
         own_engine.docker("rm", "-f", "-v", f"{name}a")
@@ -149,8 +149,8 @@ def test_system_prune(own_engine: Engine) -> None:
     own_engine.docker("system", "prune", "-a", "-f", "--volumes")
 
     def left_over() -> tuple[Any, Any, Any]:
-        left = own_engine.api.get("/system/df").json()
-        return left["Images"], left["Containers"], left["LayersSize"]
+        usage = own_engine.api.get("/system/df").json()
+        return usage["Images"], usage["Containers"], usage["LayersSize"]
 
     assert until(lambda: left_over() == ([], [], 0)), left_over()
     own_engine.load_busybox()

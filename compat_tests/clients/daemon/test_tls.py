@@ -57,8 +57,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wharf]:
     except BaseException:
         engine.destroy()
         raise
-    left = engine.destroy()
-    assert not left, left
+    leftovers = engine.destroy()
+    assert not leftovers, leftovers
 
 
 def secure(engine: Wharf, *args: str, input: str = "", check: bool = True) -> Completed:

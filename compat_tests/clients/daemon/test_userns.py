@@ -164,15 +164,15 @@ def test_copies_diff_export_commit(mapped: Wharf, *, running: bool, tmp_path: Pa
 
 
 @pytest.mark.parametrize("buildkit", ["0", "1"])
-def test_builds(mapped: Wharf, buildkit: str, tmp_path: Path) -> None:
+def test_builds_with_mapped_ids(mapped: Wharf, buildkit: str, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(DOCKERFILE if buildkit == "1" else CLASSIC)
     (tmp_path / "f").write_text("f")
     env = {"DOCKER_BUILDKIT": buildkit, "BUILDKIT_PROGRESS": "plain"}
     done = mapped.docker("build", "--no-cache", "-t", "built", str(tmp_path), env=env)
-    said = done.stdout + done.stderr
-    assert str(FIRST) in said
+    output = done.stdout + done.stderr
+    assert str(FIRST) in output
     for line in ("0:0 of /cache/x", "3:4 of /made", "5:6 of /copied"):
-        assert line in said
+        assert line in output
     assert mapped.docker("run", "--rm", "built", "stat", "-c", "%u:%g", "/made", "/copied").stdout.split() == [
         "3:4",
         "5:6",
@@ -211,12 +211,12 @@ def test_host_ids_on_request(mapped: Wharf) -> None:
         ({"PidMode": "host"}, "cannot share the host PID namespace when user namespaces are enabled"),
     ],
 )
-def test_incompatible_options(mapped: Wharf, host: dict[str, object], words: str) -> None:
+def test_incompatible_options_are_refused(mapped: Wharf, host: dict[str, object], words: str) -> None:
     answer = mapped.api.post("/containers/create", {"Image": "busybox", "HostConfig": host})
     assert (answer.status, words in answer.json()["message"]) == (400, True), json.dumps(answer.json())
 
 
-def test_on_a_stock_containerd(ranges: None) -> None:
+def test_mapped_ids_on_a_stock_containerd(ranges: None) -> None:
     with (
         engines.stock_containerd("usernsd") as containerd,
         engines.wharf("usernsc", "--userns-remap", USER, containerd=containerd) as engine,

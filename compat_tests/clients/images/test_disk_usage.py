@@ -26,7 +26,7 @@ from compat_tests.support.transfers import OCI, proxied, unique_layers
 
 
 @pytest.mark.core
-def test_everything_is_given_back(own_engine: Engine, plain_registry: Registry) -> None:
+def test_removals_free_all_disk_space(own_engine: Engine, plain_registry: Registry) -> None:
     engine = own_engine
     before = baseline_files(engine)
     plain_registry.copy_archive(
@@ -56,7 +56,7 @@ def test_everything_is_given_back(own_engine: Engine, plain_registry: Registry) 
     assert [image["RepoTags"] for image in engine.api.get("/images/json", all=1).json()] == [["busybox:latest"]]
 
 
-def balanced(engine: Engine) -> bool:
+def is_accounted(engine: Engine) -> bool:
     account = on_disk(engine)
     return not account.unowned and account.total == sum(reported_sizes(engine).values())
 
@@ -68,7 +68,7 @@ def test_df_accounts_for_every_byte(own_engine: Engine, plain_registry: Registry
     layers = [busybox_layer(), *unique_layers(2, 300_000)]
 
     def check(what: str) -> None:
-        assert until(lambda: balanced(engine), seconds=60), (what, on_disk(engine), reported_sizes(engine))
+        assert until(lambda: is_accounted(engine), seconds=60), (what, on_disk(engine), reported_sizes(engine))
 
     check("busybox")
     for name in ("df/one:1", "df/two:1"):
@@ -105,9 +105,9 @@ def test_df_accounts_for_every_byte(own_engine: Engine, plain_registry: Registry
             assert until(lambda: ingest_size(engine) >= 1 << 20, seconds=60)
             client.kill()
         check("a pull that was left")
-        left = ingest_size(engine)
-        assert left >= 1 << 20 or engine.kind == "containerd"  # its lease also removes that
-        assert engine.api.post("/images/prune").json()["SpaceReclaimed"] >= left
+        ingest = ingest_size(engine)
+        assert ingest >= 1 << 20 or engine.kind == "containerd"  # its lease also removes that
+        assert engine.api.post("/images/prune").json()["SpaceReclaimed"] >= ingest
         assert ingest_size(engine) == 0
         delay.resume.set()
         engine.docker("pull", "-q", f"{proxy.address}/df:1")
@@ -126,7 +126,7 @@ def test_df_accounts_for_every_byte(own_engine: Engine, plain_registry: Registry
 
 
 @pytest.mark.core
-def test_remembered_sizes_are_those_of_the_disk(own_engine: Engine, tmp_path: Path) -> None:
+def test_cached_sizes_equal_those_on_disk(own_engine: Engine, tmp_path: Path) -> None:
     """Sizes of containers are cached; every writer to a layer is noticed, and a new daemon measures the same."""
     engine = own_engine
     before = baseline_files(engine)
@@ -175,7 +175,7 @@ def test_remembered_sizes_are_those_of_the_disk(own_engine: Engine, tmp_path: Pa
     wait_for_files(engine, before)
 
 
-def test_many_at_once(own_engine: Engine, plain_registry: Registry) -> None:
+def test_concurrent_operations_leave_no_files(own_engine: Engine, plain_registry: Registry) -> None:
     """A few seconds of ``python -m compat_tests.endurance.stress``."""
     before = baseline_files(own_engine)
     stress = Stress(own_engine, plain_registry)
@@ -207,7 +207,7 @@ def bomb(name: str) -> bytes:
     return layer({"oci-layout": '{"imageLayoutVersion":"1.0.0"}', **blobs, "index.json": json.dumps(index)})
 
 
-def test_a_full_disk(plain_registry: Registry, tmp_path: Path) -> None:
+def test_full_disk_leaves_no_partial_data(plain_registry: Registry, tmp_path: Path) -> None:
     """The error is reported, partial data is removed, and smaller images still work."""
     root = tmp_path / "small"
     root.mkdir()

@@ -53,7 +53,7 @@ def sizes(engine: Engine, name: str) -> dict[str, Any]:
     }
 
 
-def test_sizes(loaded: tuple[Engine, Engine]) -> None:
+def test_sizes_in_list_and_inspect(loaded: tuple[Engine, Engine]) -> None:
     """`docker images` shows content plus unpacked layers; inspect shows the content only."""
     ours, theirs = loaded
     for name in NAMES:
@@ -75,7 +75,7 @@ def test_the_manifest_of_an_archive(loaded: tuple[Engine, Engine]) -> None:
                 assert file is not None
                 [row] = json.load(file)
             id = each.api.get(f"/images/{name}/json").json()["Id"]
-            taken = "sha256:" + os.path.splitext(row["Config"])[0].removeprefix("blobs/sha256/")
-            found.append(({key: row[key] for key in ("Config", "RepoTags", "Layers")}, id, taken == id))
+            id_from_the_config = "sha256:" + os.path.splitext(row["Config"])[0].removeprefix("blobs/sha256/")
+            found.append(({key: row[key] for key in ("Config", "RepoTags", "Layers")}, id, id_from_the_config == id))
         assert found[0] == found[1]
         assert not found[0][2]

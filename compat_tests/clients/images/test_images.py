@@ -62,7 +62,7 @@ def user(engine: Engine, image: str, *, running: bool) -> Iterator[str]:
 
 
 @pytest.mark.core
-def test_list(engine: Engine) -> None:
+def test_list_of_images(engine: Engine) -> None:
     one = load(engine, "list/one:1", Labels={"kind": "a", "x": "1"})
     two = load(engine, "list/two:2", Labels={"kind": "b"})
     engine.docker("tag", "list/one:1", "list/one:other")
@@ -99,7 +99,7 @@ def test_list(engine: Engine) -> None:
     assert [image.id for image in found] == [one]
 
 
-def test_inspect(engine: Engine) -> None:
+def test_inspect_of_an_image(engine: Engine) -> None:
     layers = [busybox_layer(), layer({"a/b": os.urandom(30)})]
     fields = {
         "Cmd": ["run"],
@@ -121,7 +121,7 @@ def test_inspect(engine: Engine) -> None:
     assert document["RootFS"] == {"Type": "layers", "Layers": ids}
     assert document["Id"] == document["Descriptor"]["digest"]
     assert document["Descriptor"]["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
-    wanted = {
+    expected = {
         "RepoTags": ["inspected:1"],
         "RepoDigests": [f"inspected@{document['Id']}"],
         "Created": "2024-01-02T03:04:05Z",
@@ -131,7 +131,7 @@ def test_inspect(engine: Engine) -> None:
         "Comment": "",
         "GraphDriver": {"Data": None, "Name": "overlayfs"},
     }
-    assert {key: document[key] for key in wanted} == wanted
+    assert {key: document[key] for key in expected} == expected
     assert document["Metadata"]["LastTagTime"].startswith("20")
     # The size in a registry, as in dockerd.
     assert document["Descriptor"]["size"] < document["Size"] < len(busybox_layer())
@@ -164,7 +164,7 @@ def test_name_precedes_id_prefix(engine: Engine) -> None:
     assert engine.api.get(f"/images/sha256:{name}/json").json()["Id"] == one
 
 
-def test_history(engine: Engine) -> None:
+def test_history_of_an_image(engine: Engine) -> None:
     load(engine, "history:1")
     rows = engine.api.get("/images/history:1/history").json()
     assert [row["CreatedBy"] for row in rows] == ["layer 1", "layer 0"]
@@ -243,7 +243,7 @@ def test_rmi_of_an_image_in_use(engine: Engine) -> None:
         assert f"conflict: unable to delete {id[7:19]} (must be forced) - {reason}" in done.stderr
 
 
-def test_an_image_that_is_mounted(engine: Engine) -> None:
+def test_image_that_is_mounted_in_a_container(engine: Engine) -> None:
     id = load(engine, "mounted:1", Labels={"mounted": "yes"})
     mount = {"Type": "image", "Source": "mounted:1", "Target": "/image"}
     body = {"Image": "busybox", "Cmd": ["ls", "/image/own"], "HostConfig": {"NetworkMode": "none", "Mounts": [mount]}}
@@ -261,8 +261,8 @@ def test_an_image_that_is_mounted(engine: Engine) -> None:
 
 
 @pytest.mark.core
-def test_prune(engine: Engine) -> None:
-    kept = load(engine, "prune/kept:1", Labels={"keep": "yes"})
+def test_prune_of_images(engine: Engine) -> None:
+    labelled = load(engine, "prune/kept:1", Labels={"keep": "yes"})
     old = load(engine, "prune/moved:1", size=500_000)
     load(engine, "prune/moved:1")
     assert "invalid filter" in engine.docker("image", "prune", "-f", "--filter", "no=1", check=False).stderr
@@ -280,17 +280,17 @@ def test_prune(engine: Engine) -> None:
         assert "prune/moved:1" in [line.get("Untagged") for line in answer["ImagesDeleted"]]
         assert engine.api.get("/images/busybox/json").status == 200
     assert engine.api.get("/images/prune/moved:1/json").status == 404
-    assert engine.api.get("/images/prune/kept:1/json").json()["Id"] == kept
+    assert engine.api.get("/images/prune/kept:1/json").json()["Id"] == labelled
 
 
 def test_prune_keeps_names_used_by_containers(engine: Engine) -> None:
     """By id or digest, the last of the image's sorted names; by name, that name."""
     id = load(engine, "asked:b", Labels={"asked": "yes"})
 
-    def untagged(asked: str) -> list[str]:
+    def untagged(reference: str) -> list[str]:
         for tag in "abcd":
             engine.docker("tag", id, f"asked:{tag}")
-        with user(engine, asked, running=False):
+        with user(engine, reference, running=False):
             filters = json.dumps({"dangling": ["false"], "label": ["asked=yes"]})
             found = engine.api.post("/images/prune", filters=filters).json()["ImagesDeleted"]
         assert all("Untagged" in line for line in found)
@@ -305,7 +305,7 @@ def test_prune_keeps_names_used_by_containers(engine: Engine) -> None:
     engine.docker("rmi", "-f", id)
 
 
-def test_events(engine: Engine, tmp_path: Path) -> None:
+def test_events_of_images(engine: Engine, tmp_path: Path) -> None:
     """Names and labels equal those of dockerd with the containerd image store."""
     one, two, made, name = (f"events-{uuid.uuid4().hex[:8]}" for _ in range(4))
     since = time.time()

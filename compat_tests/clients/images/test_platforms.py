@@ -23,7 +23,7 @@ AMD64, ARM64 = '{"os":"linux","architecture":"amd64"}', '{"os":"linux","architec
 
 
 @dataclass(frozen=True, slots=True)
-class Two:
+class TwoPlatforms:
     """An archive with an index of amd64 and arm64, which share their first layer."""
 
     name: str
@@ -32,7 +32,7 @@ class Two:
     archive: bytes
 
 
-def two() -> Two:
+def two() -> TwoPlatforms:
     name = f"two-{uuid.uuid4().hex[:8]}"
     blobs: dict[str, bytes] = {}
     entries = []
@@ -59,11 +59,11 @@ def two() -> Two:
     files = {f"blobs/{key.replace(':', '/')}": data for key, data in blobs.items()}
     archive = layer({"oci-layout": '{"imageLayoutVersion":"1.0.0"}', **files, "index.json": json.dumps(top)})
     first, second = (str(entry["digest"]) for entry in entries)
-    return Two(f"{name}:1", digest(index), (first, second), archive)
+    return TwoPlatforms(f"{name}:1", digest(index), (first, second), archive)
 
 
 @contextlib.contextmanager
-def loaded(engine: Engine, **query: str) -> Iterator[Two]:
+def loaded(engine: Engine, **query: str) -> Iterator[TwoPlatforms]:
     made = two()
     messages = engine.api.request("POST", "/images/load", body=made.archive, query=query).lines()
     assert f"Loaded image: {made.name}\n" in [message.get("stream") for message in messages], messages

@@ -131,7 +131,7 @@ class Networking:
         return found
 
 
-def test_networking_config_beside_dockerd(engine: Engine, oracle: Dockerd) -> None:
+def test_networking_config_equals_dockerds(engine: Engine, oracle: Dockerd) -> None:
     name = f"py{uuid.uuid4().hex[:10]}"
     ours, theirs = Networking(engine, name).all(), Networking(oracle, name).all()
     cases = [*BRIDGE_OPTIONS, *ENDPOINTS, "connect"]

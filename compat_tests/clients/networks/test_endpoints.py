@@ -47,17 +47,17 @@ def test_connect_and_disconnect_while_it_runs(stage: Stage) -> None:
 def test_inspect_before_and_after_start(stage: Stage) -> None:
     net = stage.name("net")
     identity = stage.network("net", "--subnet", str(stage.subnet()), "--ipv6", "--subnet", "fd5e:7::/64")
-    asked = {"IPv4Address": str(stage.subnet()[20]), "IPv6Address": "fd5e:7::20"}
+    addresses = {"IPv4Address": str(stage.subnet()[20]), "IPv6Address": "fd5e:7::20"}
     name = stage.name("one")
     stage.containers.append(name)
     body = {
         "Image": "busybox", "Cmd": ["sleep", "1000"], "Hostname": "called", "HostConfig": {"NetworkMode": net},
-        "NetworkingConfig": {"EndpointsConfig": {net: {"IPAMConfig": asked, "Aliases": ["also"]}}},
+        "NetworkingConfig": {"EndpointsConfig": {net: {"IPAMConfig": addresses, "Aliases": ["also"]}}},
     }  # fmt: skip
     created = stage.engine.api.request("POST", "/containers/create", query={"name": name}, data=body).json()["Id"]
     shown = stage.endpoint("one", net)
     assert {key: value for key, value in shown.items() if value and key != "GwPriority"} == {
-        "IPAMConfig": asked,
+        "IPAMConfig": addresses,
         "Aliases": ["also"],
     }
     assert shown["DNSNames"] is None
@@ -68,7 +68,7 @@ def test_inspect_before_and_after_start(stage: Stage) -> None:
     assert len(shown["EndpointID"]) == 64
     assert shown["DNSNames"] == [name, "also", created[:12], "called"]
     assert (shown["IPAddress"], shown["IPPrefixLen"], shown["Gateway"]) == (
-        asked["IPv4Address"], 26, str(stage.subnet()[1]),
+        addresses["IPv4Address"], 26, str(stage.subnet()[1]),
     )  # fmt: skip
     assert (shown["GlobalIPv6Address"], shown["GlobalIPv6PrefixLen"], shown["IPv6Gateway"]) == (
         "fd5e:7::20", 64, "fd5e:7::1",
@@ -77,7 +77,7 @@ def test_inspect_before_and_after_start(stage: Stage) -> None:
     assert "1 packets received" in stage.exec("one", "ping", "-c", "1", "-W", "30", "fd5e:7::1")
 
 
-def test_modes_that_share(stage: Stage) -> None:
+def test_modes_that_share_a_namespace(stage: Stage) -> None:
     stage.run("base", "-h", "shared", command=SERVE)
     stage.run("joined", "--network", f"container:{stage.name('base')}")
     assert fetch(stage, "joined", "http://127.0.0.1/") == "shared"
@@ -122,9 +122,9 @@ def test_container_with_disabled_ipv6_has_no_ipv6_address(stage: Stage) -> None:
     shown = stage.endpoint("without", network)
     assert (shown["GlobalIPv6Address"], shown["GlobalIPv6PrefixLen"], shown["IPv6Gateway"]) == ("", 0, "")
     assert ":" not in stage.exec("without", "cat", "/etc/hosts")
-    told = stage.exec("with", "nslookup", stage.name("without"), check=False)
-    assert shown["IPAddress"] in told
-    assert "fd00:57:12:" not in told
+    output = stage.exec("with", "nslookup", stage.name("without"), check=False)
+    assert shown["IPAddress"] in output
+    assert "fd00:57:12:" not in output
 
 
 @pytest.mark.parametrize("option", ["inhibit_ipv4=true", "gateway_mode_ipv4=isolated"])
@@ -141,10 +141,10 @@ def test_smallest_subnet(stage: Stage, option: str) -> None:
 
 def test_sysctls_of_an_interface(stage: Stage) -> None:
     """The CLI sends them in lower case."""
-    wanted = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1"
-    stage.run("one", "--network", f"name=bridge,driver-opt={wanted}")
+    option = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1"
+    stage.run("one", "--network", f"name=bridge,driver-opt={option}")
     assert stage.exec("one", "cat", "/proc/sys/net/ipv4/conf/eth0/log_martians").strip() == "1"
-    bad = f"name=bridge,driver-opt={wanted.replace('IFNAME', 'eth0')}"
+    bad = f"name=bridge,driver-opt={option.replace('IFNAME', 'eth0')}"
     done = stage.engine.docker("create", "--network", bad, "busybox", check=False)
     assert "unrecognised network interface sysctl 'net.ipv4.conf.eth0.log_martians=1'" in done.stderr
 

@@ -132,7 +132,7 @@ class Churn:
                 return  # the daemon is gone
 
 
-def odd(engine: Engine) -> list[str]:
+def inconsistencies(engine: Engine) -> list[str]:
     """Return the differences between the kernel and the records of the engine."""
     found = []
     running = [
@@ -162,8 +162,8 @@ def odd(engine: Engine) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("moment", [0.05, 0.2, 0.45, 0.8])
-def test_nothing_is_lost_or_left_by_a_kill(own_engine: Engine, moment: float) -> None:
+@pytest.mark.parametrize("delay", [0.05, 0.2, 0.45, 0.8])
+def test_nothing_is_lost_or_left_by_a_kill(own_engine: Engine, delay: float) -> None:
     """The delays only spread the kill over the operations: the result must be right at any moment."""
     engine = own_engine
     port = start(engine, "steady")
@@ -171,14 +171,14 @@ def test_nothing_is_lost_or_left_by_a_kill(own_engine: Engine, moment: float) ->
     churns = [Churn(engine, f"churn-{number}") for number in range(3)]
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         work = [pool.submit(churn.run) for churn in churns]
-        concurrent.futures.wait(work, timeout=moment)
+        concurrent.futures.wait(work, timeout=delay)
         engine.kill("wharfd")
         # its server starts a new process for each connection
         assert until(lambda: served(port)), "a running container keeps its traffic while nobody looks after it"
         concurrent.futures.wait(work)
     engine.start()
     assert until(lambda: served(port))
-    assert until(lambda: not odd(engine), seconds=30), odd(engine)
+    assert until(lambda: not inconsistencies(engine), seconds=30), inconsistencies(engine)
     for item in engine.api.get("/containers/json").json():
         shown = engine.api.get(f"/containers/{item['Id']}/json").json()["NetworkSettings"]
         for bindings in shown["Ports"].values():
@@ -186,4 +186,4 @@ def test_nothing_is_lost_or_left_by_a_kill(own_engine: Engine, moment: float) ->
     engine.remove_all()
     engine.docker("network", "prune", "-f")
     assert [item["Name"] for item in engine.api.get("/networks").json()] == ["bridge", "host", "none"]
-    assert until(lambda: not odd(engine), seconds=30), odd(engine)
+    assert until(lambda: not inconsistencies(engine), seconds=30), inconsistencies(engine)

@@ -43,7 +43,7 @@ def test_families_as_options(
         assert (found["EnableIPv4"], found["EnableIPv6"]) == families
         assert found["Options"] == shown
         versions = {ipaddress.ip_network(item["Subnet"]).version for item in found["IPAM"]["Config"]}
-        assert versions == {version for version, there in zip((4, 6), families, strict=True) if there}
+        assert versions == {version for version, enabled in zip((4, 6), families, strict=True) if enabled}
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_families_as_options(
         ({"Options": {V4: "false", V6: "true"}, "EnableIPv6": False}, "IPv4 or IPv6 must be enabled"),
     ],
 )
-def test_families_that_make_no_sense(engine: Engine, body: dict[str, Any], message: str) -> None:
+def test_contradictory_families_are_refused(engine: Engine, body: dict[str, Any], message: str) -> None:
     answer = engine.api.post("/networks/create", {"Name": "asked", **body})
     assert (answer.status, answer.message) == (400, message)
 
@@ -81,7 +81,7 @@ def test_invalid_addresses(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("name", ["lo", "a/b", "a b", "..", "sixteen-letters-"])
-def test_names_that_no_interface_can_have(engine: Engine, name: str) -> None:
+def test_invalid_interface_names_are_refused(engine: Engine, name: str) -> None:
     config = {"bridge": {"DriverOpts": {"com.docker.network.endpoint.ifname": name}}}
     body = {"Image": "busybox", "NetworkingConfig": {"EndpointsConfig": config}}
     answer = engine.api.post("/containers/create", body)
@@ -89,7 +89,7 @@ def test_names_that_no_interface_can_have(engine: Engine, name: str) -> None:
     assert f"invalid interface name '{name}'" in answer.message
 
 
-def test_options_that_no_driver_knows_are_kept(engine: Engine, oracle: Engine) -> None:
+def test_unknown_driver_options_are_kept(engine: Engine, oracle: Engine) -> None:
     """Of a network, of its IPAM and of an endpoint, at create and at connect."""
     options = {"com.docker.network.bridge.nosuch": "1", "foo": "bar"}
     found = []
@@ -107,8 +107,8 @@ def test_options_that_no_driver_knows_are_kept(engine: Engine, oracle: Engine) -
             identity = answer.json()["Id"]
             try:
                 assert each.api.post(f"/containers/{identity}/start").status == 204
-                wanted = {"Container": identity, "EndpointConfig": {"DriverOpts": {"foo": "bar"}}}
-                assert each.api.post("/networks/bridge/connect", wanted).status == 200
+                body = {"Container": identity, "EndpointConfig": {"DriverOpts": {"foo": "bar"}}}
+                assert each.api.post("/networks/bridge/connect", body).status == 200
                 shown = each.api.get(f"/containers/{identity}/json").json()["NetworkSettings"]["Networks"]
             finally:
                 each.api.delete(f"/containers/{identity}", force=1)
@@ -118,7 +118,7 @@ def test_options_that_no_driver_knows_are_kept(engine: Engine, oracle: Engine) -
     assert found[0] == (options, {"odd": "x"}, {"asked": connected["asked"]["DriverOpts"], "bridge": {"foo": "bar"}})
 
 
-def test_a_link_is_of_one_network(engine: Engine, oracle: Engine) -> None:
+def test_link_applies_to_one_network(engine: Engine, oracle: Engine) -> None:
     """After the target has left the network, the alias does not resolve, even if both are on another network."""
     found = []
     for each in (engine, oracle):

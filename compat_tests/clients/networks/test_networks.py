@@ -17,7 +17,7 @@ from compat_tests.support.host.traces import links
 from compat_tests.support.polling import until
 
 
-def test_a_network_from_create_to_rm(stage: Stage) -> None:
+def test_lifecycle_of_a_network(stage: Stage) -> None:
     docker = stage.engine.docker
     subnet, net = stage.subnet(), stage.name("net")
     low = subnet[40]
@@ -121,7 +121,7 @@ def test_errors_in_dockerds_words(stage: Stage) -> None:
     assert {item["Id"] for item in engine.api.get("/networks").json()} == before
 
 
-def test_prune_takes_what_nobody_uses(stage: Stage) -> None:
+def test_prune_removes_unused_networks(stage: Stage) -> None:
     label = stage.name("label")
     used = ("--network", stage.name("used"))
     for name in ("used", "free", "kept"):
@@ -129,11 +129,11 @@ def test_prune_takes_what_nobody_uses(stage: Stage) -> None:
     stage.run("one", *used)
     done = stage.engine.docker("network", "prune", "-f", "--filter", f"label={label}")
     assert done.stdout == f"Deleted Networks:\n{stage.name('free')}\n\n"
-    left = stage.engine.docker("network", "ls", "--format", "{{.Name}}").stdout.split()
-    assert {stage.name("used"), stage.name("kept"), "bridge", "host", "none"} <= set(left)
+    remaining = stage.engine.docker("network", "ls", "--format", "{{.Name}}").stdout.split()
+    assert {stage.name("used"), stage.name("kept"), "bridge", "host", "none"} <= set(remaining)
 
 
-def test_a_configuration_network(stage: Stage) -> None:
+def test_config_only_network(stage: Stage) -> None:
     docker = stage.engine.docker
     stage.networks.append(stage.name("made"))
     stage.network("config", "--config-only", "--subnet", str(stage.subnet()), "--label", "x=y")
@@ -147,7 +147,7 @@ def test_a_configuration_network(stage: Stage) -> None:
     assert f'configuration network "{stage.name("config")}" is in use' in done.stderr
 
 
-def test_with_docker_py(stage: Stage) -> None:
+def test_networks_by_docker_py(stage: Stage) -> None:
     client, name = stage.engine.client, stage.name("net")
     stage.networks.append(name)
     pool = docker.types.IPAMPool(subnet=str(stage.subnet()), gateway=str(stage.subnet()[1]))
@@ -254,5 +254,5 @@ networks:
         assert "default via" in run(*compose, "exec", "web", "ip", "route").stdout
     finally:
         run(*compose, "down", timeout=110)
-    left = stage.engine.docker("network", "ls", "--filter", f"name={stage.prefix}", "-q").stdout
-    assert left == ""
+    remaining = stage.engine.docker("network", "ls", "--filter", f"name={stage.prefix}", "-q").stdout
+    assert remaining == ""

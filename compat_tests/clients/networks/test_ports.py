@@ -42,11 +42,11 @@ def ports(engine: Engine, name: str) -> dict[str, Any]:
     return found
 
 
-def said(host: str, port: int) -> str:
+def response(host: str, port: int) -> str:
     """Return a server's response; retry while the container's server starts."""
     answer = ""
 
-    def asked() -> bool:
+    def connected() -> bool:
         nonlocal answer
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
             sock.settimeout(20)
@@ -57,11 +57,11 @@ def said(host: str, port: int) -> str:
                 return False
         return bool(answer)
 
-    until(asked)
+    until(connected)
     return answer
 
 
-def test_from_the_hosts_addresses_and_from_containers(engine: Engine) -> None:
+def test_reachable_from_the_host_and_from_containers(engine: Engine) -> None:
     port = free_ports(2)
     gateway = engine.resources.bip.partition("/")[0]
     with removed(engine, "reach", "reach-peer"):
@@ -69,8 +69,8 @@ def test_from_the_hosts_addresses_and_from_containers(engine: Engine) -> None:
         run(engine, *published, name="reach", command=("sh", "-c", SERVER))
         run(engine, name="reach-peer")
         for host in ("127.0.0.1", "::1", gateway):
-            assert said(host, port) == "served", host
-        assert said("127.0.0.1", port + 1) == "served"
+            assert response(host, port) == "served", host
+        assert response("127.0.0.1", port + 1) == "served"
         with socket.socket() as sock, pytest.raises(ConnectionRefusedError):
             sock.connect((gateway, port + 1))
         for client in ("reach-peer", "reach"):
@@ -85,7 +85,7 @@ def test_from_the_hosts_addresses_and_from_containers(engine: Engine) -> None:
         assert shown == [f"80/tcp -> 0.0.0.0:{port}", f"80/tcp -> 127.0.0.1:{port + 1}", f"80/tcp -> [::]:{port}"]
 
 
-def test_udp(engine: Engine) -> None:
+def test_published_udp_port(engine: Engine) -> None:
     port = free_ports(kind=socket.SOCK_DGRAM)
     with removed(engine, "datagrams", "datagrams-peer"):
         run(engine, "-p", f"{port}:81/udp", name="datagrams")
@@ -104,7 +104,7 @@ def namespace(engine: Engine, name: str) -> str:
     return f"/proc/{engine.api.get(f'/containers/{name}/json').json()['State']['Pid']}/ns/net"
 
 
-def test_every_form(engine: Engine) -> None:
+def test_every_form_of_publish(engine: Engine) -> None:
     first = free_ports(6)
     with removed(engine, "forms"):
         run(
@@ -122,8 +122,8 @@ def test_every_form(engine: Engine) -> None:
             "84/tcp": [("::1", first + 2)],
             **{f"{85 + n}/tcp": [("0.0.0.0", first + 3 + n), ("::", first + 3 + n)] for n in range(3)},
         }
-        for key, wanted in fixed.items():
-            assert [(item["HostIp"], int(item["HostPort"])) for item in shown[key]] == wanted
+        for key, expected in fixed.items():
+            assert [(item["HostIp"], int(item["HostPort"])) for item in shown[key]] == expected
         for key, hosts in {"80/tcp": ["0.0.0.0", "::"], "83/udp": ["127.0.0.1"], "88/sctp": ["0.0.0.0", "::"]}.items():
             assert [item["HostIp"] for item in shown[key]] == hosts
             assert len({item["HostPort"] for item in shown[key]}) == 1
@@ -144,7 +144,7 @@ def test_all_exposed_ports(engine: Engine) -> None:
 def test_port_in_use_fails_the_whole_start(engine: Engine) -> None:
     first = free_ports(3)
     sentence = "driver failed programming external connectivity on endpoint"
-    with removed(engine, "holder", "late", "later"), socket.socket() as taken:
+    with removed(engine, "holder", "late", "later"), socket.socket() as busy:
         run(engine, "-p", f"{first}:80", name="holder")
         done = run(engine, "-p", f"{first + 1}:81", "-p", f"{first}:80", name="late", check=False)
         assert done.status == 125
@@ -153,8 +153,8 @@ def test_port_in_use_fails_the_whole_start(engine: Engine) -> None:
         )
         state = engine.api.get("/containers/late/json").json()
         assert (state["State"]["Status"], state["NetworkSettings"]["Ports"]) == ("created", {})
-        taken.bind(("127.0.0.1", first + 2))
-        taken.listen()
+        busy.bind(("127.0.0.1", first + 2))
+        busy.listen()
         done = run(engine, "-p", f"{first + 1}-{first + 2}:80-81", name="later", check=False)
         words = f"Error starting userland proxy: listen tcp4 0.0.0.0:{first + 2}: bind: address already in use"
         assert words in done.stderr
@@ -167,7 +167,7 @@ def test_port_in_use_fails_the_whole_start(engine: Engine) -> None:
         assert ports(engine, "late")["80/tcp"][0]["HostPort"] == str(first)
 
 
-def test_random_ports_are_never_given_out_twice(engine: Engine) -> None:
+def test_random_ports_are_assigned_once(engine: Engine) -> None:
     names = [f"random-{number}" for number in range(12)]
 
     def start(name: str) -> str:
@@ -182,14 +182,14 @@ def test_random_ports_are_never_given_out_twice(engine: Engine) -> None:
         return name
 
     with removed(engine, *names), concurrent.futures.ThreadPoolExecutor(6) as pool:
-        given = [
+        assigned = [
             item["HostPort"]
             for name in pool.map(start, names)
             for items in ports(engine, name).values()
             for item in items
         ]
-        assert len(given) == 48
-        assert len(set(given)) == 24
+        assert len(assigned) == 48
+        assert len(set(assigned)) == 24
 
 
 def test_cost_of_two_thousand_ports(engine: Engine) -> None:
@@ -213,7 +213,7 @@ def test_cost_of_two_thousand_ports(engine: Engine) -> None:
             command=("sh", "-c", f"while true; do echo last | nc -l -p {first + 1999}; done"),
         )
         assert len(ports(engine, "many-ports")) == 2000
-        assert said("127.0.0.1", first + 1999) == "last"
+        assert response("127.0.0.1", first + 1999) == "last"
         assert resident() - before < 6 << 20
         table = nft("list", "table", "inet", f"wharf-{engine.resources.bridge}")
         assert len([line for line in table.splitlines() if f"{first}-" in line]) <= 3

@@ -19,12 +19,12 @@ BUILDS = 6
 
 
 @contextmanager
-def pruned(engine: Engine) -> Iterator[None]:
+def repeated_prunes(engine: Engine) -> Iterator[None]:
     """Prune the build cache repeatedly during the block."""
-    over = threading.Event()
+    stop = threading.Event()
 
     def prune() -> None:
-        while not over.wait(0.02):
+        while not stop.wait(0.02):
             assert engine.api.request("POST", "/build/prune", query={"all": 1}).status == 200
 
     with ThreadPoolExecutor(1) as pool:
@@ -32,7 +32,7 @@ def pruned(engine: Engine) -> Iterator[None]:
         try:
             yield
         finally:
-            over.set()
+            stop.set()
             pruning.result()
 
 
@@ -42,7 +42,7 @@ def build(engine: Engine, mount: str, script: str) -> Posted:
     return post(engine, context(f"FROM busybox\n{line}\n"), outputs='[{"Type": "cacheonly"}]')
 
 
-def together(engine: Engine, mount: str, scripts: Sequence[str]) -> list[Posted]:
+def build_concurrently(engine: Engine, mount: str, scripts: Sequence[str]) -> list[Posted]:
     """Start builds at the same time."""
     barrier = threading.Barrier(len(scripts))
 
@@ -66,25 +66,25 @@ def test_shared_loses_nothing(engine: Engine) -> None:
     # Each waits for the files of all others, which exist only in a shared directory.
     count = f"until [ $(ls /c | wc -l) -ge {BUILDS} ]; do sleep 0.05; done"
     scripts = [f"touch /c/{number}; {count}; sleep 0.5; ls /c" for number in range(BUILDS)]
-    with pruned(engine):
-        outputs = succeeded(together(engine, mount, scripts))
+    with repeated_prunes(engine):
+        outputs = succeeded(build_concurrently(engine, mount, scripts))
     assert set(outputs) == {"".join(f"{number}\n" for number in range(BUILDS))}
 
 
 def test_locked_is_exclusive(engine: Engine) -> None:
     mount = f"id=locked-{uuid.uuid4()},sharing=locked"
     script = "mkdir /c/busy || exit 9; sleep 0.2; echo x >> /c/all; rmdir /c/busy"
-    succeeded(together(engine, mount, [script] * BUILDS))
+    succeeded(build_concurrently(engine, mount, [script] * BUILDS))
     assert succeeded([build(engine, mount, "cat /c/all")]) == ["x\n" * BUILDS]
-    with pruned(engine):  # a directory in use is not pruned; between two steps it may be
-        succeeded(together(engine, mount, [script] * BUILDS))
+    with repeated_prunes(engine):  # a directory in use is not pruned; between two steps it may be
+        succeeded(build_concurrently(engine, mount, [script] * BUILDS))
 
 
 def test_private_gets_separate_directories(engine: Engine) -> None:
     mount = f"id=private-{uuid.uuid4()},sharing=private"
     script = "mkdir /c/busy || exit 9; touch /c/kept; sleep 0.5; ls /c; rmdir /c/busy"
-    with pruned(engine):
-        assert succeeded(together(engine, mount, [script] * BUILDS)) == ["busy\nkept\n"] * BUILDS
+    with repeated_prunes(engine):
+        assert succeeded(build_concurrently(engine, mount, [script] * BUILDS)) == ["busy\nkept\n"] * BUILDS
     succeeded([build(engine, mount, "touch /c/again")])
     assert "again" in succeeded([build(engine, mount, "ls /c")])[0]
 
@@ -111,6 +111,6 @@ def test_one_step_mounts_a_cache_twice(engine: Engine) -> None:
 def test_a_new_cache_begins_with_its_files_for_all(engine: Engine) -> None:
     """``from=``: no step sees a directory while it is being filled."""
     mount = f"id=filled-{uuid.uuid4()},sharing=shared,from=busybox,source=/bin"
-    outputs = succeeded(together(engine, mount, ["ls /c | wc -l"] * BUILDS))
+    outputs = succeeded(build_concurrently(engine, mount, ["ls /c | wc -l"] * BUILDS))
     assert len(set(outputs)) == 1
     assert int(outputs[0]) > 1

@@ -166,11 +166,11 @@ def main() -> int:
     parser.add_argument("--subscribers", type=int, default=1000)
     parser.add_argument("--ports", type=int, default=2000)
     parser.add_argument("--engine", choices=("wharf", "containerd"), default="wharf")
-    given = parser.parse_args()
-    with engines.on_backend(given.engine, "crowds") as engine:
+    arguments = parser.parse_args()
+    with engines.on_backend(arguments.engine, "crowds") as engine:
         for what, count, play in (
-            ("subscribers", given.subscribers, subscribers),
-            ("ports", given.ports, ports),
+            ("subscribers", arguments.subscribers, subscribers),
+            ("ports", arguments.ports, ports),
         ):
             began = time.monotonic()
             play(engine, count)

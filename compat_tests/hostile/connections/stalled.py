@@ -55,7 +55,7 @@ ANSWERS = {
 KINDS = {**BODIES, **ANSWERS}
 
 
-def _costs(engine: Engine) -> tuple[int, int]:
+def _threads_and_descriptors(engine: Engine) -> tuple[int, int]:
     """Return the threads and open descriptors of the engine's processes, without the shims'."""
     threads = descriptors = 0
     for process in marked_processes(engine.resources.footprint.mark):
@@ -80,7 +80,7 @@ def stalled(engine: Engine, requests: Sequence[bytes], count: int) -> Iterator[N
         yield
 
 
-def _work(engine: Engine, box: str) -> None:
+def _use_engine(engine: Engine, box: str) -> None:
     """Ordinary work meanwhile, also on the container that the stalled clients use."""
     engine.docker("run", "--rm", "--network", "none", "busybox", "true")
     engine.docker("exec", box, "true")
@@ -103,16 +103,19 @@ def stall(engine: Engine, kinds: Sequence[str], count: int) -> None:
     with running(engine, {"HostConfig": {"NetworkMode": "none"}}) as box:
         loud = engine.docker("run", "-d", "--network", "none", "busybox", "sh", "-c", LOUD).stdout.strip()
         try:
-            _work(engine, box)
-            threads, descriptors = _costs(engine)
+            _use_engine(engine, box)
+            threads, descriptors = _threads_and_descriptors(engine)
             requests = [KINDS[kind].replace(b"{box}", box.encode()).replace(b"{loud}", loud.encode()) for kind in kinds]
             with monitored(engine, added=100 + EACH * count * len(kinds)), stalled(engine, requests, count):
-                _work(engine, box)
+                _use_engine(engine, box)
                 threading.Event().wait(1)  # for delayed growth
-                _work(engine, box)
-            # Thread pools keep their threads.
-            back = lambda: _costs(engine)[0] <= threads + 40 and _costs(engine)[1] <= descriptors + 20  # noqa: E731
-            assert until(back, seconds=60), f"{_costs(engine)} after, {(threads, descriptors)} before"
+                _use_engine(engine, box)
+
+            def freed() -> bool:
+                now = _threads_and_descriptors(engine)
+                return now[0] <= threads + 40 and now[1] <= descriptors + 20  # thread pools keep their threads
+
+            assert until(freed, seconds=60), ((threads, descriptors), _threads_and_descriptors(engine))
         finally:
             engine.docker("rm", "-f", loud)
 
@@ -121,12 +124,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kinds", nargs="*", default=list(KINDS))
     parser.add_argument("--count", type=int, default=200)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with engines.wharf("stalled") as engine:
         engine.load_busybox()
-        for kind in given.kinds:
+        for kind in arguments.kinds:
             begin = time.monotonic()
-            stall(engine, [kind], given.count)
+            stall(engine, [kind], arguments.count)
             print(f"{kind}: {time.monotonic() - begin:.1f} s", flush=True)
     return 0
 

@@ -105,8 +105,8 @@ def test_clients_that_leave_before_their_answer(own_engine: Engine) -> None:
                 with engine.api.raw() as sock:
                     sock.sendall(request % identity.encode())
         assert engine.api.get("/_ping").status == 200
-    said = engine.daemon.tail(1_000_000, since=before)
-    assert "Traceback" not in said, said
+    output = engine.daemon.tail(1_000_000, since=before)
+    assert "Traceback" not in output, output
 
 
 @pytest.fixture(scope="module")

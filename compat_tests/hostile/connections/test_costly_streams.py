@@ -13,15 +13,15 @@ MANY = range(400_000)
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "options",
     [
         {"Frontend": "dockerfile.v0", "FrontendAttrs": {f"label:{number}": "" for number in MANY}},
         {"Entitlements": ["network.host"] * len(MANY)},
         {"ExporterDeprecated": "image", "ExporterAttrsDeprecated": {f"{number}": "" for number in MANY}},
     ],
-    ids=lambda wanted: next(iter(wanted)),
+    ids=lambda options: next(iter(options)),
 )
-def test_options_of_a_build(own_engine: Engine, wanted: dict[str, object]) -> None:
+def test_options_of_a_build(own_engine: Engine, options: dict[str, object]) -> None:
     with monitored(own_engine), control(own_engine) as builder, pytest.raises(grpc.RpcError) as refused:
-        builder.solve(Ref="many", **wanted)
+        builder.solve(Ref="many", **options)
     assert "exceeds the limit BUILD_OPTIONS (10000)" in str(refused.value.details())

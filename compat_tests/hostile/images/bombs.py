@@ -145,9 +145,9 @@ def pull(engine: Engine, source: Registry, bomb: Bomb) -> tuple[int, bytes]:
             connection.request("POST", f"/v2/{repository}/blobs/uploads/")
             answer = connection.getresponse()
             answer.read()
-            place = answer.headers["Location"]
+            location = answer.headers["Location"]
             digest = hashlib.sha256(data).hexdigest()
-            connection.request("PUT", f"{place}{'&' if '?' in place else '?'}digest=sha256:{digest}", body=data)
+            connection.request("PUT", f"{location}{'&' if '?' in location else '?'}digest=sha256:{digest}", body=data)
             answer = connection.getresponse()
             assert answer.status == 201, answer.read()
             answer.read()
@@ -180,30 +180,30 @@ def clear(engine: Engine) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """The result of one bomb. ``left``: MiB of disk."""
+class Result:
+    """The result of one bomb. ``disk``: MiB that were not freed."""
 
     seconds: float
     status: int
-    said: bytes
+    answer: bytes
     effects: SideEffects
-    left: int
+    disk: int
 
 
-def explode(engine: Engine, source: Registry, way: str, made: Bomb) -> Seen:
+def try_bomb(engine: Engine, source: Registry, way: str, bomb_file: Bomb) -> Result:
     """Try one bomb on one path. Fails beyond the limits of this module."""
     before = _used(engine)
     begin = time.monotonic()
-    with monitored(engine, added=ADDED) as seen:
-        status, said = WAYS[way](engine, source, made)
+    with monitored(engine, added=ADDED) as effects:
+        status, answer = WAYS[way](engine, source, bomb_file)
     seconds = time.monotonic() - begin
     clear(engine)
     until(lambda: _used(engine) - before < LEFT * MIB, seconds=60)
-    left = (_used(engine) - before) // MIB
+    disk = (_used(engine) - before) // MIB
     assert status, f"{way}: no answer"
-    assert b"internal error" not in said, said
-    assert left < LEFT, f"{way}: {left} MiB of disk stay"
-    return Seen(seconds, status, said, seen, left)
+    assert b"internal error" not in answer, answer
+    assert disk < LEFT, f"{way}: {disk} MiB of disk stay"
+    return Result(seconds, status, answer, effects, disk)
 
 
 def _used(engine: Engine) -> int:
@@ -223,19 +223,20 @@ def main() -> int:
         engine.load_busybox()
         for shape in options.shape or ("file", "padding"):
             for kind in options.kind or PACK:
-                made = bomb(kind, shape, int(options.gib * (1 << 30)))
+                bomb_file = bomb(kind, shape, int(options.gib * (1 << 30)))
                 for way in options.way or WAYS:
                     name = f"{way:8} {kind:6} {shape:8}"
                     try:
-                        seen = explode(engine, source, way, made)
+                        result = try_bomb(engine, source, way, bomb_file)
                     except AssertionError as error:
                         failed += 1
                         print(f"{name} FAILED {error}", flush=True)
                         continue
-                    said = seen.said.splitlines()[-1][:100] if seen.said else b""
+                    answer = result.answer.splitlines()[-1][:100] if result.answer else b""
+                    effects = result.effects
                     print(
-                        f"{name} {seen.seconds:6.1f} s, ping {seen.effects.slowest:.2f} s, +{seen.effects.added} MiB, "
-                        f"{seen.left} MiB left, {seen.status} {said!r}",
+                        f"{name} {result.seconds:6.1f} s, ping {effects.slowest:.2f} s, +{effects.added} MiB, "
+                        f"{result.disk} MiB left, {result.status} {answer!r}",
                         flush=True,
                     )
     return 1 if failed else 0

@@ -176,8 +176,8 @@ def test_corrupt_image_is_refused(
     registry.image = ValidImage([layer({"file": os.urandom(100)})])
     corrupt(registry.image)
     registry.asked.clear()
-    said = pull(engine, f"{registry.address}/corrupt")
-    assert sentence in said
+    error = pull(engine, f"{registry.address}/corrupt")
+    assert sentence in error
     assert asks or not registry.asked
     assert tags(engine) == images
 
@@ -195,12 +195,12 @@ def test_wrong_size_of_an_existing_blob(engine: Engine, registry: InconsistentRe
     registry.image = ValidImage(layers)
     name = f"{registry.address}/corrupt"
     assert pull(engine, name) == ""
-    honest = engine.api.get(f"/images/{name}:1/json").json()
+    valid = engine.api.get(f"/images/{name}:1/json").json()
     for part in ("layer", "config"):
         registry.image = ValidImage(layers)
         length(part, 1 << 20)(registry.image)
         assert "where the manifest says" in pull(engine, name)
-    assert engine.api.get(f"/images/{name}:1/json").json() == honest
+    assert engine.api.get(f"/images/{name}:1/json").json() == valid
     engine.docker("rmi", f"{name}:1")
 
 

@@ -105,9 +105,9 @@ def run(engine: Engine, seed: int, *, seconds: float) -> Findings:
     written = engine.daemon.written
     requests = Generator(Description(DESCRIPTION), seed, NAMES).endless()
     with objects(engine):
-        _spoil(engine, requests, found, until_time=time.monotonic() + seconds * 0.2)
-        before = _held(engine)
-        _spoil(engine, requests, found, until_time=time.monotonic() + seconds * 0.55)
+        _send_requests(engine, requests, found, until_time=time.monotonic() + seconds * 0.2)
+        before = _resources(engine)
+        _send_requests(engine, requests, found, until_time=time.monotonic() + seconds * 0.55)
         chance = random.Random(seed)
         end = time.monotonic() + seconds * 0.25
         while time.monotonic() < end:
@@ -115,7 +115,7 @@ def run(engine: Engine, seed: int, *, seconds: float) -> Findings:
             found.raw += 1
             if found.raw % 100 == 0 and engine.api.get("/_ping").status != 200:
                 found.wrong.append("no answer to a ping")
-        found.wrong += _grown(engine, before)
+        found.wrong += _growth(engine, before)
     log = engine.daemon.tail(50_000_000, since=written)
     found.wrong += sorted({_context(log, match.start()) for match in DEFECTS.finditer(log)})[:20]
     return found
@@ -126,7 +126,7 @@ def _context(log: str, at: int) -> str:
     return f"in the log: {log[begin : at + 3000]}"
 
 
-def _spoil(engine: Engine, requests: Iterator[Request], found: Findings, *, until_time: float) -> None:
+def _send_requests(engine: Engine, requests: Iterator[Request], found: Findings, *, until_time: float) -> None:
     connection = engine.api.connection(timeout=DEADLINE)
     for number, request in enumerate(requests):
         if time.monotonic() > until_time:
@@ -227,26 +227,26 @@ def prepare(engine: Engine) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _Resources:
     memory: int
     files: int
     tasks: int
 
 
-def _held(engine: Engine) -> _Held:
+def _resources(engine: Engine) -> _Resources:
     prepare(engine)
     pid = engine.daemon.pid
     stacks = engine.daemon.stacks()
-    return _Held(resident_memory(pid), open_descriptors(pid), stacks.count("\nTask "))
+    return _Resources(resident_memory(pid), open_descriptors(pid), stacks.count("\nTask "))
 
 
-def _grown(engine: Engine, before: _Held) -> list[str]:
+def _growth(engine: Engine, before: _Resources) -> list[str]:
     """Return the resources that have grown, once the engine is idle."""
     now = before
 
     def same() -> bool:
         nonlocal now
-        now = _held(engine)
+        now = _resources(engine)
         return now.memory < before.memory + MEMORY and now.files <= before.files + 10 and now.tasks <= before.tasks + 5
 
     return [] if until(same, seconds=30) else [f"grown from {before} to {now}"]

@@ -168,14 +168,14 @@ class Generator:
         self._spoilt = chance.choice((0.0, 0.03, 0.1, 0.5))
         target, query, headers, body = route, [], {}, b""
         for parameter in operation.get("parameters", ()):
-            name, place = parameter["name"], parameter["in"]
-            if place == "path":
+            name, location = parameter["name"], parameter["in"]
+            if location == "path":
                 target = target.replace(f"{{{name}}}", quoted(self._name(route)))
-            elif place == "body":
+            elif location == "body":
                 body = self._body(operation["operationId"], parameter.get("schema", {}))
             elif chance.random() < 0.5:
                 value = self._parameter(name, parameter)
-                if place == "query":
+                if location == "query":
                     query.append(f"{name}={quoted(value)}")
                 else:
                     headers[name] = quoted(value)[:4000]

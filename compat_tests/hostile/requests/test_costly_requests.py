@@ -78,7 +78,7 @@ LIMITED = {
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_filters(own_engine: Engine, name: str) -> None:
+def test_costly_filters(own_engine: Engine, name: str) -> None:
     path, filters = LISTS[name]
     with monitored(own_engine):
         packed = json.dumps(filters, separators=(",", ":"))
@@ -90,14 +90,14 @@ def test_filters(own_engine: Engine, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_bodies(own_engine: Engine, name: str) -> None:
+def test_costly_bodies(own_engine: Engine, name: str) -> None:
     with monitored(own_engine):
         status, answer = send(own_engine, "POST", "/containers/create", body=BODIES[name], headers=JSON, seconds=60)
     assert status == 400, answer
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_many_of_a_kind(own_engine: Engine, name: str) -> None:
+def test_many_elements_of_one_kind(own_engine: Engine, name: str) -> None:
     api = own_engine.api
     body = json.dumps({"Image": "busybox", "Cmd": ["true"], **CONTAINERS[name]}).encode()
     with monitored(own_engine):
@@ -149,7 +149,7 @@ def test_long_queries(own_engine: Engine) -> None:
     assert status == 431
 
 
-def test_subnets(own_engine: Engine) -> None:
+def test_costly_subnets(own_engine: Engine) -> None:
     subnets = [{"Subnet": f"10.{number >> 8}.{number & 255}.0/24"} for number in range(20_000)]
     body = {"Name": "subnets", "Driver": "macvlan", "IPAM": {"Config": subnets}}
     with monitored(own_engine):

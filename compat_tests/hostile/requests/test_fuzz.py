@@ -22,7 +22,7 @@ def fuzzed() -> Iterator[Engine]:
         yield engine
 
 
-def test_spoilt_requests(fuzzed: Engine) -> None:
+def test_generated_requests_are_answered(fuzzed: Engine) -> None:
     if not DESCRIPTION.exists():
         pytest.skip("needs the package golang-github-docker-docker-dev")
     found = fuzz.run(fuzzed, SEED, seconds=SECONDS)

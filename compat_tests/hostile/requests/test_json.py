@@ -32,9 +32,9 @@ def either(request: pytest.FixtureRequest, engine: Engine, oracle: Engine) -> En
     return found
 
 
-@pytest.mark.parametrize("spelled", SPELLINGS)
-def test_bodies(either: Engine, spelled: bytes) -> None:
-    body = b'{"Image":"busybox","Cmd":["true","%b"],"Env":["E=%b"],"Labels":{"k%b":"%b"}}' % ((spelled,) * 4)
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_request_bodies(either: Engine, spelling: bytes) -> None:
+    body = b'{"Image":"busybox","Cmd":["true","%b"],"Env":["E=%b"],"Labels":{"k%b":"%b"}}' % ((spelling,) * 4)
     made = post(either, "/containers/create", body)
     assert made.status == 201, made.body
     identity = made.json()["Id"]
@@ -49,13 +49,13 @@ def test_bodies(either: Engine, spelled: bytes) -> None:
     finally:
         either.api.delete(f"/containers/{identity}", force=1)
 
-    volume = post(either, "/volumes/create", b'{"Name":"surrogate","Labels":{"k":"%b"}}' % spelled)
+    volume = post(either, "/volumes/create", b'{"Name":"surrogate","Labels":{"k":"%b"}}' % spelling)
     try:
         assert (volume.status, volume.json()["Labels"]) == (201, {"k": READ})
     finally:
         either.api.delete("/volumes/surrogate")
 
-    network = post(either, "/networks/create", b'{"Name":"surrogate","Internal":true,"Labels":{"k":"%b"}}' % spelled)
+    network = post(either, "/networks/create", b'{"Name":"surrogate","Internal":true,"Labels":{"k":"%b"}}' % spelling)
     try:
         assert network.status == 201, network.body
         assert either.api.get("/networks/surrogate").json()["Labels"] == {"k": READ}
@@ -75,7 +75,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("path", "body"), REFUSED, ids=[path for path, _ in REFUSED])
 def test_errors_quote_the_decoded_text(either: Engine, path: str, body: bytes) -> None:
-    answers = [post(either, path, body % spelled) for spelled in SPELLINGS]
+    answers = [post(either, path, body % spelling) for spelling in SPELLINGS]
     for answer in answers:
         assert 400 <= answer.status <= 503, (answer.status, answer.body)
         assert "internal error" not in answer.message
@@ -86,14 +86,14 @@ def quoted(text: bytes) -> str:
     return "".join(f"%{byte:02x}" for byte in text)
 
 
-@pytest.mark.parametrize("spelled", SPELLINGS[:2])
-def test_queries(either: Engine, spelled: bytes) -> None:
-    filters = quoted(b'{"label":["%b"]}' % spelled)
+@pytest.mark.parametrize("spelling", SPELLINGS[:2])
+def test_filters_in_queries(either: Engine, spelling: bytes) -> None:
+    filters = quoted(b'{"label":["%b"]}' % spelling)
     for path in ("/containers/json", "/images/json", "/networks", "/volumes"):
         answer = either.api.get(f"{path}?filters={filters}")
         assert answer.status == 200, (path, answer.body)
     context = layer({"Dockerfile": "FROM busybox\nARG A\nLABEL a=$A\n"})
-    arguments, labels = quoted(b'{"A":"%b"}' % spelled), quoted(b'{"b":"%b"}' % spelled)
+    arguments, labels = quoted(b'{"A":"%b"}' % spelling), quoted(b'{"b":"%b"}' % spelling)
     path = f"/build?t=surrogates&buildargs={arguments}&labels={labels}"
     built = either.api.request("POST", path, body=context, headers={"Content-Type": "application/x-tar"})
     assert (built.status, "errorDetail" in built.body.decode()) == (200, False), built.body
@@ -104,14 +104,14 @@ def test_queries(either: Engine, spelled: bytes) -> None:
         either.api.delete("/images/surrogates")
 
 
-@pytest.mark.parametrize("spelled", SPELLINGS)
-def test_credentials(either: Engine, spelled: bytes) -> None:
-    header = base64.urlsafe_b64encode(b'{"username":"u","password":"%b"}' % spelled).decode()
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_registry_credentials(either: Engine, spelling: bytes) -> None:
+    header = base64.urlsafe_b64encode(b'{"username":"u","password":"%b"}' % spelling).decode()
     answer = either.api.request(
         "POST", "/images/create?fromImage=127.0.0.1:1/none", headers={"X-Registry-Auth": header}
     )
     assert "connection refused" in answer.body.decode(), answer.body
-    header = base64.urlsafe_b64encode(b'{"127.0.0.1:1":{"username":"u","password":"%b"}}' % spelled).decode()
+    header = base64.urlsafe_b64encode(b'{"127.0.0.1:1":{"username":"u","password":"%b"}}' % spelling).decode()
     built = either.api.request(
         "POST",
         "/build?t=surrogates",
@@ -122,17 +122,17 @@ def test_credentials(either: Engine, spelled: bytes) -> None:
     either.api.delete("/images/surrogates")
 
 
-def archive(spelled: bytes) -> bytes:
+def archive(spelling: bytes) -> bytes:
     """Return a docker-archive with such strings in image config and manifest."""
     config: Any = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}})
-    config = config.encode()[:-1] + b',"config":{"Labels":{"k":"%b"}},"author":"%b"}' % (spelled, spelled)
-    manifest = b'[{"Config":"c.json","RepoTags":["surrogates:latest"],"Layers":[],"More":"%b"}]' % spelled
+    config = config.encode()[:-1] + b',"config":{"Labels":{"k":"%b"}},"author":"%b"}' % (spelling, spelling)
+    manifest = b'[{"Config":"c.json","RepoTags":["surrogates:latest"],"Layers":[],"More":"%b"}]' % spelling
     return layer({"c.json": config, "manifest.json": manifest})
 
 
-@pytest.mark.parametrize("spelled", SPELLINGS)
-def test_image_configs(engine: Engine, spelled: bytes) -> None:
-    loaded = engine.api.request("POST", "/images/load", body=archive(spelled))
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_image_configs(engine: Engine, spelling: bytes) -> None:
+    loaded = engine.api.request("POST", "/images/load", body=archive(spelling))
     assert loaded.status == 200, loaded.body
     try:
         found = engine.api.get("/images/surrogates/json").json()

@@ -16,12 +16,12 @@ HUGE = 9_223_372_036_854_775_807
 
 
 @pytest.fixture(autouse=True)
-def no_stack_in_the_log(engine: Engine) -> Iterator[None]:
+def check_log(engine: Engine) -> Iterator[None]:
     """A client's error logs at most one line."""
     before = engine.daemon.written
     yield
-    said = engine.daemon.tail(1_000_000, since=before)
-    assert "Traceback" not in said, said
+    output = engine.daemon.tail(1_000_000, since=before)
+    assert "Traceback" not in output, output
 
 
 def in_host(**fields: Any) -> dict[str, Any]:
@@ -55,7 +55,7 @@ PATHS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("body", PATHS.values(), ids=PATHS.keys())
-def test_no_container_has_such_a_path(engine: Engine, body: dict[str, Any]) -> None:
+def test_invalid_paths_are_refused(engine: Engine, body: dict[str, Any]) -> None:
     answer = engine.api.post("/containers/create", {"Image": "busybox", **body})
     assert answer.status == 400, answer.body
     assert "inval" in answer.message or "does not exist" in answer.message
@@ -71,7 +71,9 @@ REQUESTS: list[tuple[str, str, dict[str, Any] | None]] = [
 
 
 @pytest.mark.parametrize(("method", "path", "body"), REQUESTS)
-def test_no_host_or_link_has_such_a_name(engine: Engine, method: str, path: str, body: dict[str, Any] | None) -> None:
+def test_invalid_host_and_link_names_are_refused(
+    engine: Engine, method: str, path: str, body: dict[str, Any] | None
+) -> None:
     answer = engine.api.request(method, path, data=body)
     assert answer.status in (400, 500)
     assert "internal error" not in answer.message
@@ -91,13 +93,13 @@ def test_runtime_errors_are_one_log_line(engine: Engine) -> None:
             started = engine.api.post(f"/containers/{identity}/start")
             assert started.status in (400, 500), started.body
             assert "OCI runtime create failed" in started.message
-            said = [line for line in engine.daemon.tail(100_000, since=before).splitlines() if "ERROR" in line]
-            assert len(said) <= 1, said
+            output = [line for line in engine.daemon.tail(100_000, since=before).splitlines() if "ERROR" in line]
+            assert len(output) <= 1, output
         finally:
             engine.api.delete(f"/containers/{identity}", force=1)
 
 
-def test_an_address_that_is_none_publishes_on_all(engine: Engine, oracle: Engine) -> None:
+def test_invalid_host_ip_publishes_on_all_addresses(engine: Engine, oracle: Engine) -> None:
     body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"PortBindings": {"80/tcp": [{"HostIp": "nonsense"}]}}}
     for each in (engine, oracle):
         identity = each.api.post("/containers/create", body).json()["Id"]
@@ -129,7 +131,7 @@ def test_a_cgroup_parent_stays_in_the_hierarchy(engine: Engine, oracle: Engine) 
 
 
 @pytest.mark.parametrize("bound", [HUGE, -HUGE, 253_402_300_800, -1])
-def test_bounds_of_time_that_no_date_has(engine: Engine, bound: int) -> None:
+def test_times_beyond_any_date(engine: Engine, bound: int) -> None:
     identity = engine.api.post("/containers/create", {"Image": "busybox", "Cmd": ["echo", "x"]}).json()["Id"]
     try:
         engine.api.post(f"/containers/{identity}/start")

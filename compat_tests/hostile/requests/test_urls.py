@@ -11,13 +11,13 @@ URLS = ["http://[a-z", "http://[::1", "http://a:b/", "http://%zz/", "http://\x7f
 
 
 @pytest.mark.parametrize("url", ["[a-z", *URLS])
-def test_import(engine: Engine, oracle: Dockerd, url: str) -> None:
+def test_import_from_invalid_urls(engine: Engine, oracle: Dockerd, url: str) -> None:
     ours, theirs = (each.api.post("/images/create", fromSrc=url) for each in (engine, oracle))
     assert (ours.status, ours.message) == (theirs.status, theirs.message)
 
 
 @pytest.mark.parametrize("url", URLS)
-def test_remote_contexts(engine: Engine, oracle: Dockerd, url: str) -> None:
+def test_builds_from_invalid_urls(engine: Engine, oracle: Dockerd, url: str) -> None:
     ours, theirs = (each.api.post("/build", remote=url) for each in (engine, oracle))
     assert ours.status == theirs.status
     assert ours.message.partition(": parse")[2] == theirs.message.partition(": parse")[2] != ""
@@ -29,5 +29,5 @@ def test_no_internal_error(engine: Engine, url: str) -> None:
     added = engine.api.request("POST", "/build", body=archive).lines()[-1]["error"]
     cloned = engine.api.post("/build", remote=f"{url}.git").message
     pulled = engine.api.post("/images/create", fromImage=f"{url}/x").message
-    for said in (added, cloned, pulled):
-        assert "internal error" not in said
+    for message in (added, cloned, pulled):
+        assert "internal error" not in message

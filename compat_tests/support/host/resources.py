@@ -126,7 +126,7 @@ def sweep() -> list[str]:
             continue
         root = Path(tempfile.gettempdir()) / mark
         footprint = Footprint(mark, root, f"wt{pid}n{serial}", f"wharftest{pid}n{serial}")
-        swept += [f"{mark}: {line}" for line in footprint.left()] or [f"{mark}: files"]
+        swept += [f"{mark}: {line}" for line in footprint.leftovers()] or [f"{mark}: files"]
         footprint.remove()
         clear(root)
     return swept

@@ -95,7 +95,7 @@ class Footprint:
         """Return the processes with the mark, and those that listen on a socket below the root."""
         return list(dict.fromkeys([*marked_processes(self.mark), *listeners(self.root)]))
 
-    def left(self) -> list[str]:
+    def leftovers(self) -> list[str]:
         """Return one line for each leftover."""
         lines = [f"process {p.pid} {p.comm} {' '.join(p.argv)[:120]}" for p in self.processes()]
         lines += [f"mount {point}" for point in mounts_under(self.root)]

@@ -243,7 +243,7 @@ class LogPlugin(Plugin):
             return {"Implements": ["LogDriver"]}
         if method == "LogDriver.StartLogging":
             if body["Info"]["Config"].get("refuse"):
-                return {"Err": "not in this mood"}
+                return {"Err": "refused by an option"}
             # Open before the answer: data in a FIFO without a reader is lost when its writer closes.
             fifo = os.open(body["File"], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             self.run_in_thread(self._read, fifo)

@@ -88,9 +88,9 @@ def test_a_bake_file(engine: Engine, tmp_path: Path) -> None:
     bake(engine, root, *args, "--metadata-file", str(meta), "each-one", "each-two")
     assert (out / "it").read_text() == "set for NOBODY!\n"
     assert engine.docker(*show, "baked:two", "cat", "/it").stdout == "set for NOBODY!\n"
-    told = json.loads(meta.read_text())
+    metadata = json.loads(meta.read_text())
     image = engine.docker("image", "inspect", "-f", "{{.Id}}", "baked:two").stdout.strip()
-    assert told["each-two"]["containerimage.digest"] == image
+    assert metadata["each-two"]["containerimage.digest"] == image
 
 
 @needs_git

@@ -75,7 +75,7 @@ def test_a_failing_step_is_shown_with_its_lines(engine: Engine, tmp_path: Path) 
         ("# syntax=example/other:1\nFROM busybox\n", "example/other:1 is not supported"),
     ],
 )
-def test_refusals(engine: Engine, tmp_path: Path, dockerfile: str, sentence: str) -> None:
+def test_invalid_dockerfiles_are_refused(engine: Engine, tmp_path: Path, dockerfile: str, sentence: str) -> None:
     done = build(engine, str(write_context(tmp_path, {"Dockerfile": dockerfile})), check=False)
     assert done.status != 0
     assert sentence in done.stderr
@@ -151,7 +151,7 @@ def test_stages_targets_arguments_and_named_contexts(engine: Engine, tmp_path: P
     assert (tmp_path / "iid").read_text() == image["Id"]
 
 
-def test_outputs(engine: Engine, tmp_path: Path) -> None:
+def test_outputs_to_tar_directory_and_archives(engine: Engine, tmp_path: Path) -> None:
     dockerfile = "FROM busybox AS x\nRUN mkdir /o && echo 1 > /o/f && ln -s f /o/l\nFROM scratch\nCOPY --from=x /o /\n"
     root = write_context(tmp_path / "c", {"Dockerfile": dockerfile})
     tar = tmp_path / "o.tar"
@@ -196,7 +196,7 @@ def test_contexts_from_stdin_and_ignored_files(engine: Engine, tmp_path: Path) -
 
 
 @pytest.mark.core
-def test_secrets_and_caches(engine: Engine, tmp_path: Path) -> None:
+def test_secrets_are_not_stored_and_cache_mounts_persist(engine: Engine, tmp_path: Path) -> None:
     secret = f"s3cret-{os.getpid()}-{time.time_ns()}"
     root = write_context(
         tmp_path,
@@ -240,7 +240,7 @@ def test_the_builder_is_listed_and_pruned(engine: Engine, tmp_path: Path) -> Non
     engine.docker("builder", "prune", "-af")
 
 
-def test_bake(engine: Engine, tmp_path: Path) -> None:
+def test_bake_builds_linked_targets(engine: Engine, tmp_path: Path) -> None:
     write_context(
         tmp_path,
         {
@@ -260,7 +260,7 @@ def test_bake(engine: Engine, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/usr/libexec/docker/cli-plugins/docker-compose"), reason="needs compose")
-def test_compose_builds(engine: Engine, tmp_path: Path) -> None:
+def test_compose_builds_an_image(engine: Engine, tmp_path: Path) -> None:
     write_context(
         tmp_path,
         {
@@ -278,7 +278,7 @@ def test_compose_builds(engine: Engine, tmp_path: Path) -> None:
         engine.docker("compose", "-p", "bkc", "down", "-v", cwd=tmp_path)
 
 
-def test_a_client_that_vanishes_ends_its_build(engine: Engine, tmp_path: Path) -> None:
+def test_killed_client_ends_its_build(engine: Engine, tmp_path: Path) -> None:
     marker = f"97{os.getpid()}"
     root = write_context(tmp_path, {"Dockerfile": f"FROM busybox\nRUN sleep {marker}\n"})
     with engine.popen("buildx", "build", "--progress=plain", str(root)) as client:
@@ -297,7 +297,7 @@ def _running(marker: str) -> bool:
     return bool(pids_of("sleep", marker))
 
 
-def test_the_same_build_twice_gives_the_same_digest(engine: Engine, tmp_path: Path) -> None:
+def test_repeated_build_has_the_same_digest(engine: Engine, tmp_path: Path) -> None:
     root = write_context(
         tmp_path, {"Dockerfile": "FROM busybox\nARG SOURCE_DATE_EPOCH\nCOPY f /f\nLABEL a=b\n", "f": "x"}
     )

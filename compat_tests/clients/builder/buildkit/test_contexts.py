@@ -102,7 +102,7 @@ def test_several_platforms_read_one_context(engine: Engine, tmp_path: Path) -> N
         assert (layout / "blobs" / item["digest"].replace(":", "/")).stat().st_size == item["size"]
 
 
-def test_where_copies_go(engine: Engine, tmp_path: Path) -> None:
+def test_targets_of_copies(engine: Engine, tmp_path: Path) -> None:
     root = write_context(tmp_path / "c", {"a.txt": "a\n", "b.txt": "b\n", "d/x": "x\n"})
     (root / "d").chmod(0o2700)
     (root / "Dockerfile").write_text(
@@ -133,7 +133,7 @@ def test_where_copies_go(engine: Engine, tmp_path: Path) -> None:
     ],
     ids=["copy", "mount", "from", "type"],
 )  # fmt: skip
-def test_refused(engine: Engine, text: str, sentence: str) -> None:
+def test_invalid_mounts_and_copies_are_refused(engine: Engine, text: str, sentence: str) -> None:
     done = build(engine, "-", input=text.encode(), check=False)
     assert done.status != 0
     assert sentence in done.stderr

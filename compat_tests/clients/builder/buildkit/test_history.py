@@ -100,9 +100,9 @@ def test_results_of_builds_can_be_read(own_engine: Engine, tmp_path: Path) -> No
 
         assert build(own_engine, "-", input=b"FROM busybox\nRUN exit 4\n", check=False).status != 0
         record = newest(client)
-        told = Package("google.rpc").Status.FromString(client.blob(record.externalError.digest))
-        assert told.message == record.error.message
-        assert {"Source+json", "Vertex+json"} <= {item.type_url.rpartition(".")[2] for item in told.details}
+        status = Package("google.rpc").Status.FromString(client.blob(record.externalError.digest))
+        assert status.message == record.error.message
+        assert {"Source+json", "Vertex+json"} <= {item.type_url.rpartition(".")[2] for item in status.details}
         client.update(Ref=record.Ref, Finalize=True)
         record = newest(client)
         assert client.info(record.logs.digest) == record.logs.size
@@ -110,14 +110,14 @@ def test_results_of_builds_can_be_read(own_engine: Engine, tmp_path: Path) -> No
         with pytest.raises(grpc.RpcError, match="not found"):
             client.info(f"sha256:{'0' * 64}")
         client.update(Ref=record.Ref, Delete=True)
-        assert until(lambda: gone(client, record.externalError.digest), seconds=60)
+        assert until(lambda: is_deleted(client, record.externalError.digest), seconds=60)
 
 
 def newest(client: Control) -> Any:
     return max(client.history(), key=lambda record: record.CreatedAt.ToNanoseconds())
 
 
-def gone(client: Control, digest: str) -> bool:
+def is_deleted(client: Control, digest: str) -> bool:
     try:
         client.info(digest)
     except grpc.RpcError as error:

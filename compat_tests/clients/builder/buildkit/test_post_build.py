@@ -23,7 +23,7 @@ from compat_tests.support.servers.web import repository, serving
 FAILS = "FROM busybox\nRUN echo out''put; exit 4\n"
 
 
-def test_a_build(engine: Engine) -> None:
+def test_output_image_and_cache_of_a_build(engine: Engine) -> None:
     built = post(engine, context(), t=["posted:1", "posted:2"], buildargs='{"A": "7"}', labels='{"given": "x"}')
     assert built.answer.headers["Content-Type"] == "application/json"
     assert built.output == "ran 7\ndata\n"
@@ -72,7 +72,7 @@ REFUSED: tuple[tuple[str, dict[str, object]], ...] = (
 def test_refused_in_dockerds_words(engine: Engine, oracle: Dockerd) -> None:
     for dockerfile, query in REFUSED:
         ours, theirs = (post(each, context(dockerfile), **query) for each in (engine, oracle))
-        assert _plain(ours.error) == _plain(theirs.error), query
+        assert without_references(ours.error) == without_references(theirs.error), query
         assert ours.error
         assert (ours.answer.status == 200) == (theirs.answer.status == 200), query
     for body in (b"", b"zzzzzzzz yy\n" * 10):
@@ -82,7 +82,7 @@ def test_refused_in_dockerds_words(engine: Engine, oracle: Dockerd) -> None:
     assert next(step.error for name, step in failed.steps.items() if "RUN" in name) == failed.error
 
 
-def _plain(text: str) -> str:
+def without_references(text: str) -> str:
     return re.sub(r"ref \S+::\w+", "ref", text)
 
 

@@ -102,13 +102,13 @@ def test_a_failure_on_a_terminal(engine: Engine, root: str) -> None:
     assert "ERROR [stage-1 4/4] RUN echo wo''rds; exit 7" in frame
     assert not [name for name in frame if "exporting" in name]
     # after the display: the end of the step's output, the excerpt, the sentence
-    told = shown[shown.rindex("\x1b[?25h") + len("\x1b[?25h") :]
-    told = re.sub(r"^\d+\.\d+ ", "T ", told, flags=re.MULTILINE)
+    report = shown[shown.rindex("\x1b[?25h") + len("\x1b[?25h") :]
+    report = re.sub(r"^\d+\.\d+ ", "T ", report, flags=re.MULTILINE)
     head = "------\n > [stage-1 4/4] RUN echo wo''rds; exit 7:\nT words\n------\n"
-    assert builds.plain(told).rstrip() == f"{head}{EXCERPT}ERROR: failed to solve: {PROCESS}"
+    assert builds.plain(report).rstrip() == f"{head}{EXCERPT}ERROR: failed to solve: {PROCESS}"
 
 
-def test_quietly(engine: Engine, root: str) -> None:
+def test_quiet_build_prints_the_id_or_the_error(engine: Engine, root: str) -> None:
     """Only the id of a successful build, the excerpt of a failed one."""
     for flags in (["-q"], ["--progress=quiet"]):
         good = engine.docker("buildx", "build", *flags, "-t", "progress:quiet", "-f", f"{root}/Good", root, timeout=110)
@@ -120,7 +120,7 @@ def test_quietly(engine: Engine, root: str) -> None:
         assert builds.plain(bad.stderr).rstrip() == f"{EXCERPT}ERROR: failed to solve: {PROCESS}"
 
 
-def test_the_classic_builder_aloud_and_quietly(engine: Engine, root: str) -> None:
+def test_classic_builder_with_and_without_quiet(engine: Engine, root: str) -> None:
     """A quiet build that fails prints its buffered output, as dockerd's does."""
     classic = {"DOCKER_BUILDKIT": "0"}
     good = engine.docker("build", "-q", "-f", f"{root}/Good", "-t", "progress:c", root, env=classic, timeout=110)

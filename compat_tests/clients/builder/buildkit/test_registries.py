@@ -37,7 +37,7 @@ def private(request: pytest.FixtureRequest) -> Iterator[Registry]:
         yield found
 
 
-def given(engine: Engine, base: str, config: Mapping[str, object] | None) -> Built:
+def build_with_credentials(engine: Engine, base: str, config: Mapping[str, object] | None) -> Built:
     """Run a classic build whose request carries this ``X-Registry-Config``."""
     headers = {"Content-Type": "application/x-tar"}
     if config is not None:
@@ -46,13 +46,14 @@ def given(engine: Engine, base: str, config: Mapping[str, object] | None) -> Bui
     return Built(engine.api.request("POST", "/build", body=case.context(), headers=headers, timeout=90))
 
 
-def where_secrets_are(engine: Engine) -> list[str]:
+def files_with_the_password(engine: Engine) -> list[str]:
     """Return the engine's files (log, databases, blobs, layers, contexts) that contain the password in any encoding."""
     packed = base64.b64encode(f"{USER}:{PASSWORD}".encode())[:-3]
     forms = (PASSWORD.encode(), packed, b"open+sesame", b"open%20sesame", base64.b64encode(PASSWORD.encode())[:-3])
     root = engine.resources.root
     found = []
-    for path in [root / "wharfd.log", *(Path(p) for place in ("data", "run") for p, _ in entries(root / place))]:
+    paths = [Path(path) for directory in ("data", "run") for path, _ in entries(root / directory)]
+    for path in [root / "wharfd.log", *paths]:
         with contextlib.suppress(OSError):  # files may disappear
             if path.is_file() and not path.is_symlink() and path.stat().st_size < LARGE:
                 data = path.read_bytes()
@@ -71,7 +72,7 @@ def test_credentials_of_classic_builds(engine: Engine, private: Registry) -> Non
         {private.address: "no object"},
     ]
     for config in refused:
-        built = given(engine, base, config)
+        built = build_with_credentials(engine, base, config)
         assert "pull access denied" in built.error or "incorrect username or password" in built.error, config
         assert PASSWORD not in built.answer.body.decode()
     accepted: list[Mapping[str, object]] = [
@@ -83,13 +84,13 @@ def test_credentials_of_classic_builds(engine: Engine, private: Registry) -> Non
     if private.tokens is not None:
         accepted.append({private.address: {"identitytoken": "identity"}})
     for config in accepted:
-        assert given(engine, base, config).error == "", config
+        assert build_with_credentials(engine, base, config).error == "", config
         engine.docker("rmi", "-f", base)
         engine.docker("image", "prune", "-f")
-    assert not where_secrets_are(engine)
+    assert not files_with_the_password(engine)
 
 
-def test_clients_tell_it_themselves(engine: Engine, private: Registry, tmp_path: Path) -> None:
+def test_clients_send_their_stored_credentials(engine: Engine, private: Registry, tmp_path: Path) -> None:
     """The CLI and docker-py with the classic builder, and buildx, which is asked for credentials during the build."""
     for name in ("cli", "py", "buildkit"):
         (tmp_path / name).mkdir()
@@ -97,9 +98,9 @@ def test_clients_tell_it_themselves(engine: Engine, private: Registry, tmp_path:
     classic = {"DOCKER_BUILDKIT": "0"}
     denied = engine.docker("build", str(tmp_path / "cli"), env=classic, check=False)
     assert "pull access denied" in denied.stderr
-    asked = build(engine, str(tmp_path / "buildkit"), check=False)
-    assert asked.status == 1
-    assert "401 Unauthorized" in asked.stderr or "pull access denied" in asked.stderr, asked.stderr
+    unauthorized = build(engine, str(tmp_path / "buildkit"), check=False)
+    assert unauthorized.status == 1
+    assert "401 Unauthorized" in unauthorized.stderr or "pull access denied" in unauthorized.stderr, unauthorized.stderr
     engine.docker("login", "-u", USER, "--password-stdin", private.address, input=PASSWORD)
     try:
         engine.docker("build", "-t", "private:cli", str(tmp_path / "cli"), env=classic)
@@ -119,4 +120,4 @@ def test_clients_tell_it_themselves(engine: Engine, private: Registry, tmp_path:
     for name in ("cli", "py", "buildkit"):
         shown = engine.docker("run", "--rm", "--network", "none", f"private:{name}", "cat", "/it").stdout
         assert shown == "built\n"
-    assert not where_secrets_are(engine)
+    assert not files_with_the_password(engine)

@@ -29,7 +29,7 @@ STAGES = (
 
 
 @pytest.mark.parametrize("kind", ["inline", "registry", "local"])
-def test_a_cache_travels(engine: Engine, plain_registry: Registry, tmp_path: Path, kind: str) -> None:
+def test_exported_cache_is_imported(engine: Engine, plain_registry: Registry, tmp_path: Path, kind: str) -> None:
     root = str(write_context(tmp_path / "c", {"Dockerfile": STAGES, "f": kind}))
     ref = plain_registry.name(f"cache-{kind}")
     to, from_, more = {
@@ -113,7 +113,7 @@ def listed(root: Path) -> list[str]:
     return lines
 
 
-def test_provenance_tells_no_secrets(engine: Engine, tmp_path: Path) -> None:
+def test_provenance_contains_no_secrets(engine: Engine, tmp_path: Path) -> None:
     """Sources with their digests; as in BuildKit, without arguments, labels and credentials of URLs."""
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / "file").write_bytes(b"fetched")
@@ -155,11 +155,11 @@ def test_pushed_with_metadata(engine: Engine, plain_registry: Registry, tmp_path
     root = str(write_context(tmp_path / "c", {"Dockerfile": "FROM busybox\nCOPY f /f\n", "f": "pushed"}))
     meta, name = tmp_path / "meta.json", plain_registry.name("pushed:1")
     build(engine, "-t", name, "--push", f"--metadata-file={meta}", root)
-    told = json.loads(meta.read_text())
-    assert told["image.name"] == name
+    metadata = json.loads(meta.read_text())
+    assert metadata["image.name"] == name
     engine.docker("rmi", "-f", name)
     engine.docker("pull", "-q", name)
-    assert engine.docker("image", "inspect", "-f", "{{.Id}}", name).stdout.strip() == told["containerimage.digest"]
+    assert engine.docker("image", "inspect", "-f", "{{.Id}}", name).stdout.strip() == metadata["containerimage.digest"]
 
 
 def test_progress_is_json(engine: Engine, tmp_path: Path) -> None:

@@ -16,17 +16,17 @@ ops = Package("pb")
 NO_BYTES: dict[str, Any] = {"def": [b""]}  # "def" is a keyword of Python
 
 
-def solved(engine: Engine, **wanted: Any) -> tuple[str, list[str]]:
+def solve(engine: Engine, **options: Any) -> tuple[str, list[str]]:
     """Return the error of a solve, and the keys of the response."""
     with control(engine) as client:
         try:
-            return "", sorted(client.solve(Ref=secrets.token_hex(12), **wanted).ExporterResponse)
+            return "", sorted(client.solve(Ref=secrets.token_hex(12), **options).ExporterResponse)
         except grpc.RpcError as error:
             return str(error.details()), []
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "options",
     [
         {"Definition": ops.Definition()},
         {"Definition": ops.Definition(metadata={"x": ops.OpMetadata()})},
@@ -36,10 +36,10 @@ def solved(engine: Engine, **wanted: Any) -> tuple[str, list[str]]:
     ],
     ids=["empty", "metadata", "session", "image", "both"],
 )
-def test_a_definition_without_operations(engine: Engine, oracle: Dockerd, wanted: dict[str, Any]) -> None:
+def test_a_definition_without_operations(engine: Engine, oracle: Dockerd, options: dict[str, Any]) -> None:
     """As in BuildKit, an empty definition gives an empty result; without a definition, the solve waits for the client's
     result."""
-    ours, theirs = solved(engine, **wanted), solved(oracle, **wanted)
+    ours, theirs = solve(engine, **options), solve(oracle, **options)
     assert ours[0] == theirs[0]
     # dockerd without containerd's image store also returns the configuration's digest.
     assert set(theirs[1]) - {"containerimage.config.digest"} <= set(ours[1])

@@ -68,7 +68,7 @@ def test_add_of_repositories_and_urls(engine: Engine, tmp_path: Path) -> None:
             assert os.listdir(out) == [name]
 
 
-def test_a_layout_of_the_client_as_a_base(engine: Engine, tmp_path: Path) -> None:
+def test_oci_layout_of_the_client_as_a_base(engine: Engine, tmp_path: Path) -> None:
     first = "FROM busybox\nRUN echo laid > /laid\nENV FROM_LAYOUT=1\n"
     build(engine, f"--output=type=oci,dest={tmp_path / 'l.tar'}", "-", input=first.encode())
     layout = tmp_path / "layout"
@@ -90,7 +90,7 @@ def test_a_layout_of_the_client_as_a_base(engine: Engine, tmp_path: Path) -> Non
     assert done.status != 0
 
 
-def test_caches_of_steps(engine: Engine) -> None:
+def test_cache_mount_is_seeded_from_a_stage(engine: Engine) -> None:
     """A cache mount initialised from another stage, and one that only one step at a time may use."""
     dockerfile = (
         "FROM busybox AS seed\nRUN mkdir /seed && echo seed > /seed/f && chown 5:6 /seed/f\n"
@@ -107,7 +107,7 @@ def test_caches_of_steps(engine: Engine) -> None:
     assert run_output(engine, "src:cache", "cat", "/seen") == "seed\n3\n"
 
 
-def test_entitlements(engine: Engine) -> None:
+def test_entitlements_must_be_allowed(engine: Engine) -> None:
     host = b"FROM busybox\nRUN --network=host ip -o link > /links\n"
     insecure = b"FROM busybox\nRUN --security=insecure mount -t tmpfs x /tmp && echo may > /may\n"
     refused = build(engine, "-", input=insecure, check=False)
@@ -118,7 +118,7 @@ def test_entitlements(engine: Engine) -> None:
     assert f" {engine.resources.bridge}:" in run_output(engine, "src:host", "cat", "/links")
 
 
-def test_limits_of_classic_steps(engine: Engine) -> None:
+def test_classic_steps_have_the_requested_limits(engine: Engine) -> None:
     """The kernel shows the privileges that a build grants to its steps."""
     dockerfile = (
         "FROM busybox\n"
@@ -141,35 +141,35 @@ def test_limits_of_classic_steps(engine: Engine) -> None:
     assert lines[2] == "0"
 
 
-QUESTIONS = (
+PRINTED = (
     "# T tag of the base\nARG T=latest\nARG UNUSED\nFROM busybox:$T AS one\n"
     "RUN --mount=type=ssh,id=agent true\nFROM one as two\n# WHO is greeted\nARG WHO=me\n"
     "RUN --mount=type=secret,id=token,required echo $WHO\nENV GREETING=$NOBODY\n"
 )
 
 
-def test_questions_about_a_dockerfile(engine: Engine, tmp_path: Path) -> None:
-    root = str(write_context(tmp_path, {"Dockerfile": QUESTIONS}))
+def test_outline_targets_and_lint(engine: Engine, tmp_path: Path) -> None:
+    root = str(write_context(tmp_path, {"Dockerfile": PRINTED}))
 
-    def ask(question: str) -> str:
+    def print_result(question: str) -> str:
         done = engine.docker(
             "buildx", "build", f"--print={question}", root, env={"BUILDX_EXPERIMENTAL": "1"}, check=False, timeout=110
         )
         return done.stdout
 
-    outline = json.loads(ask("outline,format=json"))
+    outline = json.loads(print_result("outline,format=json"))
     assert [(item["name"], item["value"], item.get("description", "")) for item in outline["args"]] == [
         ("T", "latest", "tag of the base"),
         ("WHO", "me", "is greeted"),
     ]
     assert [(item["name"], item["required"]) for item in outline["secrets"]] == [("token", True)]
     assert [item["name"] for item in outline["ssh"]] == ["agent"]
-    targets = json.loads(ask("targets,format=json"))["targets"]
+    targets = json.loads(print_result("targets,format=json"))["targets"]
     assert [(item["name"], item["base"], item.get("default", False)) for item in targets] == [
         ("one", "busybox:$T", False),
         ("two", "one", True),
     ]
-    found = [line.split()[1] for line in ask("lint").splitlines() if line.startswith("WARNING:")]
+    found = [line.split()[1] for line in print_result("lint").splitlines() if line.startswith("WARNING:")]
     assert found == ["FromAsCasing", "UndefinedVar"]
     # the same in a build
     named = build(engine, "-", input=b"FROM busybox\nRUN true\nENV A=$NOBODY\n")

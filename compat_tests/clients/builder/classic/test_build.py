@@ -53,7 +53,7 @@ def test_refused_in_dockerds_words(engine: Engine, name: str) -> None:
     assert built.answer.status != 200 or not any("aux" in message for message in built.messages)
 
 
-def test_same_again_where_builders_differ(engine: Engine) -> None:
+def test_images_and_errors_where_builders_differ(engine: Engine) -> None:
     """Run two builds at a time."""
     with ThreadPoolExecutor(2) as pool:
         built = dict(zip(MORE, pool.map(lambda case: classic(engine, case), MORE.values()), strict=True))
@@ -217,7 +217,7 @@ def test_remote_contexts(engine: Engine, tmp_path: Path) -> None:
 
 
 @pytest.mark.core
-def test_cancelled_by_a_client_that_leaves(engine: Engine) -> None:
+def test_disconnect_cancels_the_build(engine: Engine) -> None:
     case = Case("FROM busybox\nRUN echo begun; sleep 3600\n")
     sock = engine.api.raw()
     body = case.context()
@@ -247,7 +247,7 @@ def running_commands(engine: Engine) -> str:
 
 
 @pytest.mark.core
-def test_docker_py(engine: Engine, tmp_path: Path) -> None:
+def test_builds_by_docker_py(engine: Engine, tmp_path: Path) -> None:
     for name, data in (("Dockerfile", HELLO.dockerfile), ("f", "data\n"), ("skipped", "s"), (".dockerignore", "sk*\n")):
         (tmp_path / name).write_text(data)
     image, lines = engine.client.images.build(path=str(tmp_path), tag="py:1", labels={"made": "by docker-py"}, rm=True)
@@ -264,7 +264,7 @@ def test_docker_py(engine: Engine, tmp_path: Path) -> None:
 
 
 @pytest.mark.core
-def test_docker_cli(engine: Engine, tmp_path: Path) -> None:
+def test_builds_by_the_cli(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(HELLO.dockerfile)
     (tmp_path / "f").write_text("data\n")
     legacy = {"DOCKER_BUILDKIT": "0"}
@@ -322,8 +322,8 @@ def test_images_are_candidates_for_the_cache(engine: Engine) -> None:
     assert build().image != first.image
 
 
-@pytest.mark.parametrize("door", ["0", "1"])
-def test_a_base_without_a_path_gets_one(engine: Engine, door: str) -> None:
+@pytest.mark.parametrize("buildkit", ["0", "1"])
+def test_base_without_a_path_gets_the_default(engine: Engine, buildkit: str) -> None:
     """An imported root file system has no environment: dockerd's builders set a PATH that ENV may refer to."""
     with io.BytesIO() as file:
         with tarfile.open(fileobj=file, mode="w") as archive:
@@ -333,7 +333,7 @@ def test_a_base_without_a_path_gets_one(engine: Engine, door: str) -> None:
         )
     assert imported.status == 200, imported.body
     text = "FROM nopath\nENV PATH=$PATH:/more\n"
-    id = engine.docker("build", "-q", "-", input=text, env={"DOCKER_BUILDKIT": door}, timeout=110).stdout.strip()
+    id = engine.docker("build", "-q", "-", input=text, env={"DOCKER_BUILDKIT": buildkit}, timeout=110).stdout.strip()
     default = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     assert engine.api.get(f"/images/{id}/json").json()["Config"]["Env"] == [f"PATH={default}:/more"]
     assert not engine.api.get("/images/nopath/json").json()["Config"].get("Env")

@@ -43,7 +43,7 @@ def lines(engine: Engine, case: Case, nocache: int) -> str:
     return shown(text)
 
 
-def test_dockerds_lines(engine: Engine, oracle: Dockerd) -> None:
+def test_output_equals_dockerds(engine: Engine, oracle: Dockerd) -> None:
     for each in (engine, oracle):
         assert classic(each, BASE, t="lines:base").error == ""
     try:

@@ -48,7 +48,7 @@ def records(engine: Engine) -> list[dict[str, Any]]:
     return found
 
 
-def listed(engine: Engine, *filters: str) -> str:
+def list_or_error(engine: Engine, *filters: str) -> str:
     """Run `buildx du`; return the error, or the number of records."""
     args = [word for text in filters for word in ("--filter", text)]
     done = engine.docker("buildx", "du", *args, check=False)
@@ -70,14 +70,14 @@ def test_filters_of_a_list(engine: Engine, root: Path) -> None:
         ("nosuch=1", 0),
         ("inuse=true", 0),
     ):
-        assert listed(engine, text) == str(count), text
-    assert listed(engine, "type=regular", "id=" + one) == "1"
+        assert list_or_error(engine, text) == str(count), text
+    assert list_or_error(engine, "type=regular", "id=" + one) == "1"
 
 
 def test_refused_lists_and_prunes_in_dockerds_words(engine: Engine, oracle: Dockerd) -> None:
-    def said(each: Engine) -> list[Any]:
-        lists = [listed(each, text) for text in ("type!=regular", "id~=.", "type=a b")]
-        asked: list[dict[str, list[str]]] = [
+    def answers(each: Engine) -> list[Any]:
+        lists = [list_or_error(each, text) for text in ("type!=regular", "id~=.", "type=a b")]
+        filters: list[dict[str, list[str]]] = [
             {"foo": ["1"]},
             {"parents": ["x"]},
             {"parent": ["x"]},
@@ -92,11 +92,11 @@ def test_refused_lists_and_prunes_in_dockerds_words(engine: Engine, oracle: Dock
             {"type": ["a b"]},
             {"description": ["a,b"]},
         ]
-        prunes = [each.api.post("/build/prune", filters=json.dumps(item)) for item in asked]
+        prunes = [each.api.post("/build/prune", filters=json.dumps(item)) for item in filters]
         prunes.append(each.api.post("/build/prune", **{"keep-storage": "x"}))
         return [*lists, *((answer.status, answer.body) for answer in prunes)]
 
-    assert said(engine) == said(oracle)
+    assert answers(engine) == answers(oracle)
 
 
 def fields(text: str) -> list[tuple[str, ...]]:
@@ -149,12 +149,12 @@ def test_prune_keeps_parents_of_results(engine: Engine, root: Path) -> None:
     engine.docker("buildx", "prune", "-af", "--filter", f"id={one}")
     assert len([record for record in records(engine) if record["Type"] == "regular"]) == 4
     last = next(str(record["ID"]) for record in records(engine) if record["Description"].endswith("cat /f"))
-    taken = engine.docker("buildx", "prune", "-af", "--filter", f"id={last}").stdout
-    assert last[:12] in taken
+    pruned = engine.docker("buildx", "prune", "-af", "--filter", f"id={last}").stdout
+    assert last[:12] in pruned
     assert build(engine, root).count("CACHED") == 3
 
 
-def test_so_much_may_stay(engine: Engine, root: Path) -> None:
+def test_prune_keeps_the_given_amount(engine: Engine, root: Path) -> None:
     build(engine, root)
     engine.docker("rmi", "-f", "cached:1")
     before = len(records(engine))
@@ -169,6 +169,7 @@ def test_so_much_may_stay(engine: Engine, root: Path) -> None:
         answer = engine.api.post("/build/prune", **{"all": 1, name: 100_000_000}).json()
         assert answer["CachesDeleted"] is None
     free = os.statvfs(engine.resources.root)
-    wanted = free.f_bavail * free.f_frsize + (1 << 50)
+    unavailable = free.f_bavail * free.f_frsize + (1 << 50)
     assert engine.api.post("/build/prune", **{"all": 1, "min-free-space": 1}).json()["CachesDeleted"] is None
-    assert engine.api.post("/build/prune", **{"all": 1, "min-free-space": wanted}).json()["SpaceReclaimed"] > 300_000
+    pruned = engine.api.post("/build/prune", **{"all": 1, "min-free-space": unavailable}).json()
+    assert pruned["SpaceReclaimed"] > 300_000

@@ -38,7 +38,7 @@ def root(engine: Engine, tmp_path: Path) -> str:
     return str(write_context(tmp_path / "context", FILES))
 
 
-def made(engine: Engine, *args: str) -> tuple[dict[str, str], set[str]]:
+def build_files(engine: Engine, *args: str) -> tuple[dict[str, str], set[str]]:
     """Build; return the files, and the steps that ran rather than being cached."""
     shown = build(engine, "--output=type=docker", "-t", "defined:1", *args).stderr
     text = engine.docker(
@@ -59,16 +59,16 @@ def records(engine: Engine) -> dict[str, str]:
     return {record["ID"]: record["Description"] for record in found if record["Type"] == "regular"}
 
 
-def test_a_stage_that_was_pruned_is_not_missed(engine: Engine, root: str) -> None:
-    files, ran = made(engine, root)
+def test_pruned_source_stage_is_not_needed(engine: Engine, root: str) -> None:
+    files, ran = build_files(engine, root)
     assert len(ran) == STEPS
-    assert made(engine, root) == (files, set())
+    assert build_files(engine, root) == (files, set())
     behind = re.compile(r"\[(one|two) |urandom .* > /(one|two/two)$")
     # Records are removed before their parents.
     for id in [id for id, text in records(engine).items() if behind.search(text)][::-1]:
         engine.docker("buildx", "prune", "-af", "--filter", f"id={id}")
     assert len(records(engine)) == 4, records(engine)
-    assert made(engine, root) == (files, set())
+    assert build_files(engine, root) == (files, set())
     assert len(records(engine)) == 4, records(engine)
 
 
@@ -82,22 +82,22 @@ def test_a_cache_of_the_last_layers_is_enough(
         "inline": ("type=inline", f"type=registry,ref={ref}", ["-t", ref, "--push"]),
         "local": (f"type=local,dest={tmp_path / 'l'},mode=min", f"type=local,src={tmp_path / 'l'}", []),
     }[kind]
-    files, _ = made(engine, root)
+    files, _ = build_files(engine, root)
     build(engine, "--cache-to", to, *more, root)
     # Remove the image; the engine's own cache is pruned.
     engine.docker("rmi", "-f", "defined:1", *more[1:2])
     engine.docker("builder", "prune", "-af")
     assert not records(engine)
-    assert made(engine, "--cache-from", from_, root) == (files, set())
+    assert build_files(engine, "--cache-from", from_, root) == (files, set())
     assert len(records(engine)) == 4, records(engine)
     # Imported steps are now cached as local ones.
-    assert made(engine, root) == (files, set())
+    assert build_files(engine, root) == (files, set())
 
 
 def test_changed_steps_and_their_dependents_run(engine: Engine, root: str) -> None:
-    files, _ = made(engine, root)
+    files, _ = build_files(engine, root)
     Path(root, "two").write_text("other\n")
-    changed, ran = made(engine, root)
+    changed, ran = build_files(engine, root)
     assert {name for name in files if files[name] != changed[name]} == {"two", "four"}
     assert {re.sub(r" .*\] (\w+ (--\w+=\w+)?).*", r" \1", name) for name in ran} == {
         "two COPY ",
@@ -107,26 +107,26 @@ def test_changed_steps_and_their_dependents_run(engine: Engine, root: str) -> No
     }
     # Results of both states of the file are cached.
     Path(root, "two").write_text("2\n")
-    assert made(engine, root) == (files, set())
+    assert build_files(engine, root) == (files, set())
     Path(root, "two").write_text("other\n")
-    assert made(engine, root) == (changed, set())
+    assert build_files(engine, root) == (changed, set())
 
 
-def test_a_stage_without_cache_is_run_anew_and_counts_from_then_on(engine: Engine, root: str) -> None:
-    files, _ = made(engine, root)
-    anew, ran = made(engine, "--no-cache-filter=one", root)
+def test_result_of_a_stage_without_cache_replaces_older_ones(engine: Engine, root: str) -> None:
+    files, _ = build_files(engine, root)
+    anew, ran = build_files(engine, "--no-cache-filter=one", root)
     assert {name for name in files if files[name] != anew[name]} == {"one", "three"}
     assert not any(name.startswith("two") for name in ran)
-    assert made(engine, root) == (anew, set())
+    assert build_files(engine, root) == (anew, set())
     # After a separate build of the source stage, its new result is used, although older results match by definition.
     build(engine, "--no-cache", "--target=two", root)
-    after, ran = made(engine, root)
+    after, ran = build_files(engine, root)
     assert {name for name in anew if anew[name] != after[name]} == {"two", "four"}
     assert not any(name.startswith(("one", "two")) for name in ran)
-    assert made(engine, root) == (after, set())
+    assert build_files(engine, root) == (after, set())
 
 
-def test_wishes_of_an_export_are_kept_or_refused_by_name(engine: Engine, tmp_path: Path) -> None:
+def test_export_options_are_applied_or_refused_by_name(engine: Engine, tmp_path: Path) -> None:
     root = str(write_context(tmp_path / "c", {"Dockerfile": "FROM busybox\nENV A=1\n"}))
     for wish in ("image-manifest=false", "oci-mediatypes=false", "compression=zstd", "force-compression"):
         to = f"--cache-to=type=local,dest={tmp_path / 'l'},{wish if '=' in wish else wish + '=true'}"
@@ -136,7 +136,7 @@ def test_wishes_of_an_export_are_kept_or_refused_by_name(engine: Engine, tmp_pat
     build(engine, f"{nowhere},ignore-error=true", root)
 
 
-def test_nothing_is_not_the_context(engine: Engine, tmp_path: Path) -> None:
+def test_scratch_is_not_the_context(engine: Engine, tmp_path: Path) -> None:
     text = 'FROM busybox\nRUN --mount=type=bind,from=scratch,target=/m test -z "$(ls -A /m)"\n'
     root = write_context(tmp_path / "c", {"Dockerfile": text, "a": "a"})
     build(engine, str(root))

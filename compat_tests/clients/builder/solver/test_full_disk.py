@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,31 +36,31 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Pa
 
 
 @pytest.mark.parametrize("how", sorted(FAILS))
-@pytest.mark.parametrize("door", ["classic", "BuildKit"])
-def test_full_in_the_middle(small: tuple[Engine, Path], tmp_path: Path, door: str, how: str) -> None:
+@pytest.mark.parametrize("front_end", ["classic", "BuildKit"])
+def test_disk_is_full_during_a_step(small: tuple[Engine, Path], tmp_path: Path, front_end: str, how: str) -> None:
     engine, disk = small
     step, buildkit_says, dockerd_says = FAILS[how]
 
     def build(dockerfile: str) -> tuple[str, str]:
         """Build; return the error and the output."""
         case = Case(dockerfile)
-        if door == "classic":
+        if front_end == "classic":
             built = classic(engine, case, t=f"full-{how}")
             return built.error, built.text
         done = by_buildx(engine, case, tmp_path, "-t", f"full-{how}")
         return (done.stderr if done.status else ""), done.stderr
 
     assert build(BEFORE)[0] == ""
-    left = free_space(disk)
+    available = free_space(disk)
     error, _ = build(BEFORE + step)
-    assert (dockerd_says if door == "classic" else buildkit_says) in error.lower()
+    assert (dockerd_says if front_end == "classic" else buildkit_says) in error.lower()
     # databases grow a little; the step's files and the partial layer are removed
-    assert until(lambda: free_space(disk) >= left - 8 * MIB, seconds=60)
+    assert until(lambda: free_space(disk) >= available - 8 * MIB, seconds=60)
     assert until(lambda: not list(disk.glob("data/containerd/*content*/ingest/*")), seconds=60)
     # the cache still works
     error, shown = build(BEFORE + "RUN echo fits > /small\n")
     assert error == ""
-    assert ("Using cache" if door == "classic" else "CACHED") in shown
+    assert ("Using cache" if front_end == "classic" else "CACHED") in shown
 
 
 EXPORTERS = {
@@ -75,8 +76,8 @@ EXPORTERS = {
 }
 
 
-@pytest.mark.parametrize("whose", sorted(EXPORTERS))
-def test_full_while_results_are_written(small: tuple[Engine, Path], tmp_path: Path, whose: str) -> None:
+@pytest.mark.parametrize("owner", sorted(EXPORTERS))
+def test_disk_is_full_while_results_are_written(small: tuple[Engine, Path], tmp_path: Path, owner: str) -> None:
     engine, disk = small
     engine.docker("builder", "prune", "-af")
     context = tmp_path / "c"
@@ -90,16 +91,17 @@ def test_full_while_results_are_written(small: tuple[Engine, Path], tmp_path: Pa
     assert build("-t", "full:before").status == 0
     dest = tmp_path / "dest"
     dest.mkdir()
-    with tmpfs(dest, "64m" if whose == "engine" else "4m"):
-        for exporter in EXPORTERS[whose]:
+    with tmpfs(dest, "64m" if owner == "engine" else "4m"):
+        for exporter in EXPORTERS[owner]:
             output = exporter.format(dest)
-            if whose == "engine":
+            if owner == "engine":
                 output += ",compression=zstd,force-compression=true"
-            left = free_space(disk)
+            available = free_space(disk)
             done = build("-o", output)
             assert done.status == 1, output
             assert "no space left on device" in done.stderr, (output, done.stderr)
-            assert until(lambda left=left: free_space(disk) >= left - MIB, seconds=60), (output, left, free_space(disk))  # type: ignore[misc]
+            freed = functools.partial(lambda before: free_space(disk) >= before - MIB, available)
+            assert until(freed, seconds=60), (output, available, free_space(disk))
             for path in dest.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert until(lambda: not list(disk.glob("data/containerd/*content*/ingest/*")), seconds=60)

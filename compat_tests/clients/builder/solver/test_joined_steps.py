@@ -85,7 +85,7 @@ def start(engine: Engine, *args: str, cwd: Path | None = None) -> Client:
     return Client(engine.popen(*args, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, cwd=cwd))
 
 
-def test_a_build_that_joins_a_running_step(engine: Engine, tmp_path: Path, step: Step) -> None:
+def test_second_build_joins_a_running_step(engine: Engine, tmp_path: Path, step: Step) -> None:
     one = write_context(tmp_path / "one", {"Dockerfile": f"FROM busybox\n{step.line}\n"})
     two = write_context(tmp_path / "two", {"Dockerfile": f"FROM busybox\n# a comment\n\n{step.line}\n"})
     first = start(engine, "buildx", "build", "--progress=plain", str(one))
@@ -107,7 +107,7 @@ def test_a_build_that_joins_a_running_step(engine: Engine, tmp_path: Path, step:
     assert times[0] == times[1], "the times of the second are not those of the step"
 
 
-def test_the_first_client_leaves(engine: Engine, tmp_path: Path, step: Step) -> None:
+def test_step_continues_without_its_first_client(engine: Engine, tmp_path: Path, step: Step) -> None:
     one = write_context(tmp_path / "one", {"Dockerfile": f"FROM busybox\n{step.line}\n"})
     two = write_context(tmp_path / "two", {"Dockerfile": f"FROM busybox\n{step.line}\n"})
     first = start(engine, "buildx", "build", "--progress=plain", str(one))
@@ -165,7 +165,7 @@ def test_targets_of_one_bake(engine: Engine, tmp_path: Path, step: Step) -> None
     ), shown
 
 
-def test_a_classic_build_joins(engine: Engine, tmp_path: Path, step: Step) -> None:
+def test_classic_build_joins_a_running_step(engine: Engine, tmp_path: Path, step: Step) -> None:
     root = write_context(tmp_path, {"Dockerfile": f"FROM busybox\n{step.line}\n"})
     first = start(engine, "buildx", "build", "--progress=plain", str(root))
     try:

@@ -48,7 +48,7 @@ def ctr(engine: Wharf, *args: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def left(engine: Wharf) -> set[str]:
+def leftovers(engine: Wharf) -> set[str]:
     """Return the leftovers of builds: directories, tasks, active snapshots, and leases without a cache record."""
     build = engine.resources.root / "data" / "build"
     folders = [build / "scratch", build / "contexts", engine.resources.root / "run" / "build"]
@@ -68,7 +68,7 @@ def left(engine: Wharf) -> set[str]:
     }
 
 
-def test_killed_at_any_moment(own_engine: Wharf, tmp_path: Path) -> None:
+def test_clients_killed_at_any_moment(own_engine: Wharf, tmp_path: Path) -> None:
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
     for number in range(40):
@@ -79,7 +79,7 @@ def test_killed_at_any_moment(own_engine: Wharf, tmp_path: Path) -> None:
     (tmp_path / "c" / "Dockerfile.classic").write_text(CLASSIC)
     (tmp_path / "k").write_text("hidden")
     root = str(tmp_path / "c")
-    before = kept(own_engine)
+    before = known_leftovers(own_engine)
     with registry() as store:
         for number in range(9):
             words = ["build", "--build-arg", f"R={number}", *(["--no-cache"] if chance.random() < 0.5 else [])]
@@ -111,18 +111,18 @@ def test_killed_at_any_moment(own_engine: Wharf, tmp_path: Path) -> None:
             assert own_engine.api.get("/_ping").status == 200, (seed, number)
     done = own_engine.docker("build", "-q", "-", input="FROM busybox\nRUN echo next > /next\n", timeout=110)
     assert own_engine.docker("run", "--rm", done.stdout.strip(), "cat", "/next").stdout == "next\n"
-    assert until(lambda: not left(own_engine) - before, seconds=60), (seed, left(own_engine) - before)
+    assert until(lambda: not leftovers(own_engine) - before, seconds=60), (seed, leftovers(own_engine) - before)
 
 
-def works(engine: Wharf, before: set[str]) -> None:
+def check_next_build(engine: Wharf, before: set[str]) -> None:
     """Check that the next build works, and that there is nothing more than before."""
     done = engine.docker("build", "-q", "-", input="FROM busybox\nRUN echo next > /next\n", timeout=110)
     assert engine.docker("run", "--rm", "--network", "none", done.stdout.strip(), "cat", "/next").stdout == "next\n"
-    assert until(lambda: not left(engine) - before, seconds=60), left(engine) - before
+    assert until(lambda: not leftovers(engine) - before, seconds=60), leftovers(engine) - before
 
 
-def kept(engine: Wharf) -> set[str]:
-    return left(engine) if (engine.resources.root / "data/build/cache.db").exists() else set()
+def known_leftovers(engine: Wharf) -> set[str]:
+    return leftovers(engine) if (engine.resources.root / "data/build/cache.db").exists() else set()
 
 
 CONTEXT = f"{sessions.PULL_FILES}#context"
@@ -146,7 +146,7 @@ LEAVING = [
 
 
 def test_clients_that_disconnect_during_a_call(own_engine: Wharf) -> None:
-    before = kept(own_engine)
+    before = known_leftovers(own_engine)
     large = os.urandom(3_000_000)
     with registry(auth="basic") as private:
         for leaves, dockerfile, attrs, exporter in LEAVING:
@@ -155,12 +155,12 @@ def test_clients_that_disconnect_during_a_call(own_engine: Wharf) -> None:
             with pytest.raises(grpc.RpcError) as failed:
                 client.build({"filename": "Dockerfile", **attrs}, exporter)
             assert leaves in client.asked, (leaves, client.asked, failed.value)
-    works(own_engine, before)
+    check_next_build(own_engine, before)
 
 
 def test_a_daemon_killed_in_the_middle(own_engine: Wharf, tmp_path: Path) -> None:
     """One build of each front end, each in its second step."""
-    before = kept(own_engine)
+    before = known_leftovers(own_engine)
     marker = f"95{os.getpid()}"
     (tmp_path / "k").write_text("hidden")
     kinds = {
@@ -183,17 +183,17 @@ def test_a_daemon_killed_in_the_middle(own_engine: Wharf, tmp_path: Path) -> Non
             clients.append((kit, argv, client))
         for _, _, client in clients:
             assert client.stdout is not None
-            said = b""
-            while not said.endswith(b"started\n"):
-                said = client.stdout.readline()
-                assert said, client.wait(60)
+            line = b""
+            while not line.endswith(b"started\n"):
+                line = client.stdout.readline()
+                assert line, client.wait(60)
         own_engine.kill("wharfd")
         for _, _, client in clients:
-            told = client.communicate(timeout=60)[0].decode()
+            output = client.communicate(timeout=60)[0].decode()
             assert client.returncode == 1
-            assert "EOF" in told or "connection" in told, told
+            assert "EOF" in output or "connection" in output, output
     own_engine.start()
-    works(own_engine, before)
+    check_next_build(own_engine, before)
     assert until(lambda: not running(marker), seconds=60)
     for kit, argv, _ in clients:
         # finished steps are cached

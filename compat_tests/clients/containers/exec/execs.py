@@ -8,8 +8,8 @@ from compat_tests.support.engines import Engine
 
 
 def create(engine: Engine, box: str, *cmd: str, **config: Any) -> str:
-    wanted = {"AttachStdout": True, "AttachStderr": True, "Cmd": list(cmd), **config}
-    answer = engine.api.post(f"/containers/{box}/exec", wanted)
+    body = {"AttachStdout": True, "AttachStderr": True, "Cmd": list(cmd), **config}
+    answer = engine.api.post(f"/containers/{box}/exec", body)
     assert answer.status == 201, answer.body
     return str(answer.json()["Id"])
 

@@ -52,7 +52,7 @@ def test_out_of_memory_score(engine: Engine) -> None:
             assert engine.docker("exec", box, "cat", "/proc/self/oom_score_adj").stdout == "99\n"
 
 
-def test_privileged(engine: Engine, box: str) -> None:
+def test_capabilities_of_a_privileged_exec(engine: Engine, box: str) -> None:
     def effective(*flags: str) -> int:
         done = engine.docker("exec", *flags, box, "grep", "CapEff", "/proc/self/status")
         return int(done.stdout.split()[1], 16)
@@ -73,7 +73,7 @@ def test_the_exit_code_is_there_when_the_stream_ends(engine: Engine, box: str) -
         assert (now["Running"], now["ExitCode"]) == (False, code)
 
 
-def test_detached(engine: Engine, box: str) -> None:
+def test_detached_exec(engine: Engine, box: str) -> None:
     identity = create(engine, box, "sh", "-c", "echo done > /tmp/mark; exit 4")
     answer = engine.api.post(f"/exec/{identity}/start", {"Detach": True})
     assert (answer.status, answer.body) == (200, b"")
@@ -113,7 +113,7 @@ def test_what_inspect_shows(engine: Engine, box: str) -> None:
     assert other in shown
 
 
-def test_events(engine: Engine, box: str) -> None:
+def test_events_of_an_exec(engine: Engine, box: str) -> None:
     began = int(time.time()) - 1
     identity = create(engine, box, "sh", "-c", "exit 3")
     with hijack(engine, f"/exec/{identity}/start", {}) as stream:
@@ -135,7 +135,7 @@ def test_events(engine: Engine, box: str) -> None:
 
 
 @pytest.mark.core
-def test_many_at_once(engine: Engine, box: str) -> None:
+def test_concurrent_execs(engine: Engine, box: str) -> None:
     def one(number: int) -> str:
         return engine.docker("exec", box, "sh", "-c", f"echo {number}; exit 0").stdout
 
@@ -143,13 +143,13 @@ def test_many_at_once(engine: Engine, box: str) -> None:
         assert list(pool.map(one, range(18))) == [f"{number}\n" for number in range(18)]
 
 
-def test_docker_py(engine: Engine, box: str) -> None:
-    held: Any = engine.client.containers.get(box)
-    code, output = held.exec_run(["sh", "-c", "echo out; echo err >&2; exit 6"], demux=True)
+def test_exec_by_docker_py(engine: Engine, box: str) -> None:
+    py_container: Any = engine.client.containers.get(box)
+    code, output = py_container.exec_run(["sh", "-c", "echo out; echo err >&2; exit 6"], demux=True)
     assert (code, output) == (6, (b"out\n", b"err\n"))
-    result = held.exec_run("cat", stdin=True, socket=True)
+    result = py_container.exec_run("cat", stdin=True, socket=True)
     close_stream(result.output)
-    stream = held.exec_run(["sh", "-c", "echo a; echo b"], stream=True).output
+    stream = py_container.exec_run(["sh", "-c", "echo a; echo b"], stream=True).output
     assert b"".join(stream) == b"a\nb\n"
 
 

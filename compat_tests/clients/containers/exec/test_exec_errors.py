@@ -42,19 +42,19 @@ def test_a_process_that_cannot_start(
     assert inspect(engine, identity)["ExitCode"] in (126, 127)
 
 
-def test_refusals(engine: Engine, box: str) -> None:
-    def said(answer: Any) -> tuple[int, str]:
+def test_invalid_requests_are_refused(engine: Engine, box: str) -> None:
+    def status_and_message(answer: Any) -> tuple[int, str]:
         return answer.status, answer.message
 
     post, get = engine.api.post, engine.api.get
-    assert said(post(f"/containers/{box}/exec", {})) == (400, "No exec command specified")
-    assert said(post("/containers/nosuch/exec", {"Cmd": ["true"]})) == (404, "No such container: nosuch")
+    assert status_and_message(post(f"/containers/{box}/exec", {})) == (400, "No exec command specified")
+    assert status_and_message(post("/containers/nosuch/exec", {"Cmd": ["true"]})) == (404, "No such container: nosuch")
     bad = post(f"/containers/{box}/exec", {"Cmd": ["true"], "DetachKeys": "ctrl-"})
-    assert said(bad) == (500, "Invalid escape keys (ctrl-) provided")
+    assert status_and_message(bad) == (500, "Invalid escape keys (ctrl-) provided")
     missing = "No such exec instance: nosuch"
-    assert said(get("/exec/nosuch/json")) == (404, missing)
-    assert said(post("/exec/nosuch/start", {})) == (404, missing)
-    assert said(post("/exec/nosuch/resize", h=1, w=1)) == (404, missing)
+    assert status_and_message(get("/exec/nosuch/json")) == (404, missing)
+    assert status_and_message(post("/exec/nosuch/start", {})) == (404, missing)
+    assert status_and_message(post("/exec/nosuch/resize", h=1, w=1)) == (404, missing)
     identity = create(engine, box, "true")
     for size, words in (
         ({"h": 1}, 'width "": invalid syntax'),
@@ -64,11 +64,11 @@ def test_refusals(engine: Engine, box: str) -> None:
         ({"h": 1 << 32, "w": 1}, 'height "4294967296": value out of range'),
     ):
         for path in (f"/exec/{identity}/resize", f"/containers/{box}/resize"):
-            assert said(post(path, **size)) == (400, f"invalid resize {words}")
+            assert status_and_message(post(path, **size)) == (400, f"invalid resize {words}")
     assert post(f"/exec/{identity}/start", {"Detach": True}).status == 200
     assert until(lambda: inspect(engine, identity)["Running"] is False, seconds=60)
     again = f"Error: Exec command {identity} has already run"
-    assert said(post(f"/exec/{identity}/start", {"Detach": True})) == (409, again)
+    assert status_and_message(post(f"/exec/{identity}/start", {"Detach": True})) == (409, again)
     with hijack(engine, f"/exec/{identity}/start", {}) as stream:
         assert demultiplex(stream.read()) == {1: f"{again}\r\n".encode()}
     assert post(f"/exec/{identity}/resize", h=1, w=1).status == 404
@@ -99,14 +99,14 @@ def test_an_exec_of_a_container_that_ended(engine: Engine) -> None:
             assert (answer.status, answer.message) == (409, f"container {box} is not running")
 
 
-def test_states_that_do_not_fit(engine: Engine, box: str) -> None:
-    wanted = {"Cmd": ["true"]}
+def test_exec_in_paused_and_stopped_containers(engine: Engine, box: str) -> None:
+    command = {"Cmd": ["true"]}
     with container(engine, start=False, Cmd=["true"]) as created:
-        answer = engine.api.post(f"/containers/{created}/exec", wanted)
+        answer = engine.api.post(f"/containers/{created}/exec", command)
         assert (answer.status, answer.message) == (409, f"container {created} is not running")
     waiting = create(engine, box, "true")
     assert engine.api.post(f"/containers/{box}/pause").status == 204
-    for path, body in ((f"/containers/{box}/exec", wanted), (f"/exec/{waiting}/start", {"Detach": True})):
+    for path, body in ((f"/containers/{box}/exec", command), (f"/exec/{waiting}/start", {"Detach": True})):
         answer = engine.api.post(path, body)
         assert answer.status == 409
         assert answer.message == f"Container {box} is paused, unpause the container before exec"
@@ -118,10 +118,10 @@ def test_states_that_do_not_fit(engine: Engine, box: str) -> None:
 
 
 @pytest.mark.core
-def test_a_start_that_meets_a_pause_or_the_end(engine: Engine, box: str) -> None:
+def test_start_of_an_exec_during_a_pause_or_stop(engine: Engine, box: str) -> None:
     """At any moment, the exec either runs or gets the error for a stopped container."""
     answers: set[tuple[int, str]] = set()
-    over = threading.Event()
+    stop = threading.Event()
 
     def ask(path: str, body: dict[str, Any]) -> dict[str, Any]:
         answer = engine.api.post(path, body)
@@ -131,7 +131,7 @@ def test_a_start_that_meets_a_pause_or_the_end(engine: Engine, box: str) -> None
         return found
 
     def work() -> None:
-        while not over.is_set():
+        while not stop.is_set():
             if name := ask(f"/containers/{box}/exec", {"Cmd": ["true"]}).get("Id"):
                 ask(f"/exec/{name}/start", {"Detach": True})
 
@@ -146,7 +146,7 @@ def test_a_start_that_meets_a_pause_or_the_end(engine: Engine, box: str) -> None
                 for verb in verbs:
                     assert engine.api.post(f"/containers/{box}/{verb}").status == 204
     finally:
-        over.set()
+        stop.set()
         for worker in workers:
             worker.join(60)
     assert answers <= {

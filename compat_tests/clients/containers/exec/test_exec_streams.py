@@ -12,7 +12,7 @@ from compat_tests.support.streams import Terminal, demultiplex, hijack
 
 
 @pytest.mark.core
-def test_input_and_its_end(engine: Engine, box: str) -> None:
+def test_stdin_and_its_end(engine: Engine, box: str) -> None:
     text = "".join(f"line {number}\n" for number in range(20000))
     assert engine.docker("exec", "-i", box, "cat", input=text).stdout == text
     assert engine.docker("exec", "-i", box, "wc", "-l", input=text).stdout.strip() == "20000"
@@ -20,7 +20,7 @@ def test_input_and_its_end(engine: Engine, box: str) -> None:
 
 
 @pytest.mark.core
-def test_a_terminal(engine: Engine, box: str) -> None:
+def test_terminal_has_the_clients_size(engine: Engine, box: str) -> None:
     with Terminal(engine, "exec", "-it", box, "sh", rows=33, columns=99) as terminal:
         terminal.until(b"# ")
         terminal.enter(b"tty; echo T=$TERM\n")
@@ -45,7 +45,7 @@ def test_detach_keys(engine: Engine, box: str) -> None:
         stream.read()
 
 
-def test_the_head_and_the_form_of_output(engine: Engine, box: str) -> None:
+def test_response_head_and_framing(engine: Engine, box: str) -> None:
     def start(*, tty: bool, upgrade: bool, version: str) -> tuple[int, str, bytes]:
         identity = create(engine, box, "echo", "hi", Tty=tty)
         path = f"{version}/exec/{identity}/start"
@@ -60,7 +60,7 @@ def test_the_head_and_the_form_of_output(engine: Engine, box: str) -> None:
     assert start(tty=True, upgrade=True, version="/v1.42") == (101, raw, b"hi\r\n")
 
 
-def test_bytes_behind_the_request_are_input(engine: Engine, box: str) -> None:
+def test_bytes_after_the_request_are_input(engine: Engine, box: str) -> None:
     if engine.kind == "dockerd":
         pytest.skip("dockerd loses them")
     identity = create(engine, box, "cat", AttachStdin=True)
@@ -94,12 +94,12 @@ def test_the_null_device_is_roots(engine: Engine) -> None:
     script = "stat -c '%u:%g %a' /dev/null; chmod 600 /dev/null; stat -c '%u:%g %a' /dev/null; sleep 600"
     for tty in (False, True):
         with container(engine, User="1000:1000", Cmd=["sh", "-c", script], Tty=tty) as box:
-            wanted = ["0:0 666", "0:0 666"]
+            owners = ["0:0 666", "0:0 666"]
 
             def seen(box: str = box) -> list[str]:
                 return [line for line in engine.docker("logs", box).stdout.splitlines() if "chmod" not in line]
 
             assert until(lambda: len(seen()) == 2)
-            assert seen() == wanted
+            assert seen() == owners
             done = engine.docker("exec", box, "sh", "-c", script.removesuffix("; sleep 600"), check=False)
-            assert done.stdout.splitlines() == wanted
+            assert done.stdout.splitlines() == owners

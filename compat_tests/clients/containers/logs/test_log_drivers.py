@@ -55,14 +55,14 @@ def folder() -> Iterator[Path]:
 @pytest.mark.core
 def test_syslog_over_udp_and_the_copy(engine: Engine) -> None:
     with Collector("datagrams") as server:
-        wanted = settings(
+        log_config = settings(
             "syslog",
             syslog_address=f"udp://127.0.0.1:{server.port}",
             syslog_facility="local3",
             syslog_format="rfc5424",
             tag="{{.Name}}/{{.ID}}",
         )
-        with container(engine, Cmd=TWO, **wanted) as box:
+        with container(engine, Cmd=TWO, **log_config) as box:
             finish(engine, box)
             assert until(lambda: len(server.parts) == 2), server.parts
             name = engine.api.get(f"/containers/{box}/json").json()["Name"][1:]
@@ -83,8 +83,8 @@ def test_syslog_over_udp_and_the_copy(engine: Engine) -> None:
 
 def test_syslog_over_tcp_and_unix(engine: Engine, folder: Path) -> None:
     with Collector("stream") as server:
-        wanted = settings("syslog", syslog_address=f"tcp://127.0.0.1:{server.port}", syslog_format="rfc3164")
-        with container(engine, Cmd=TWO, **wanted) as box:
+        log_config = settings("syslog", syslog_address=f"tcp://127.0.0.1:{server.port}", syslog_format="rfc3164")
+        with container(engine, Cmd=TWO, **log_config) as box:
             finish(engine, box)
             lines = server.lines(2)
             form = re.compile(rf"<(3[01]|27)>[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d:\d\d \S+ {box[:12]}\[\d+\]: (out|err)")
@@ -107,8 +107,10 @@ def test_syslog_over_tls(engine: Engine, folder: Path) -> None:
     authority.cert_pem.write_to_path(str(ca))
     with Collector("stream", tls=context) as server:
         address = f"tcp+tls://127.0.0.1:{server.port}"
-        wanted = settings("syslog", syslog_address=address, syslog_tls_ca_cert=str(ca), syslog_format="rfc5424micro")
-        with container(engine, Cmd=TWO, **wanted) as box:
+        log_config = settings(
+            "syslog", syslog_address=address, syslog_tls_ca_cert=str(ca), syslog_format="rfc5424micro"
+        )
+        with container(engine, Cmd=TWO, **log_config) as box:
             finish(engine, box)
             # RFC 5425: each message is preceded by its length.
             assert until(lambda: server.data.count(b" - ") == 2), server.data
@@ -129,28 +131,28 @@ def test_syslog_over_tls(engine: Engine, folder: Path) -> None:
 def test_gelf_over_udp(engine: Engine) -> None:
     noise = "".join(random.Random(5).choices(string.ascii_letters + string.digits, k=9000))
     with Collector("datagrams") as server:
-        wanted = settings(
+        log_config = settings(
             "gelf", gelf_address=f"udp://127.0.0.1:{server.port}", labels="colour", env="OWN", tag="{{.ImageName}}"
         )
         command = ["sh", "-c", 'echo "$NOISE"; echo err >&2']
         environment = ["OWN=yes", f"NOISE={noise}"]
-        with container(engine, Cmd=command, Env=environment, Labels={"colour": "red"}, **wanted) as box:
+        with container(engine, Cmd=command, Env=environment, Labels={"colour": "red"}, **log_config) as box:
             finish(engine, box)
             assert until(lambda: len(gelf_messages(server.parts)) == 2), server.parts
             assert max(map(len, server.parts)) <= 1420
             first, second = sorted(gelf_messages(server.parts), key=lambda message: -message["level"])
             assert (first["short_message"], first["level"], first["version"]) == (noise, 6, "1.1")
             assert (second["short_message"], second["level"]) == ("err", 3)
-            told = engine.api.get(f"/containers/{box}/json").json()
+            inspected = engine.api.get(f"/containers/{box}/json").json()
             assert abs(first["timestamp"] - second["timestamp"]) < 60
             assert {key: value for key, value in first.items() if key[0] == "_"} == {
                 "_container_id": box,
-                "_container_name": told["Name"][1:],
-                "_image_id": told["Image"],
+                "_container_name": inspected["Name"][1:],
+                "_image_id": inspected["Image"],
                 "_image_name": "busybox",
                 "_command": " ".join(command),
                 "_tag": "busybox",
-                "_created": told["Created"],
+                "_created": inspected["Created"],
                 "_colour": "red",
                 "_OWN": "yes",
             }
@@ -160,32 +162,32 @@ def test_gelf_over_udp(engine: Engine) -> None:
 def test_gelf_over_tcp_reconnects(engine: Engine) -> None:
     with Collector("stream") as server:
         script = "read a; echo $a; read b; echo $b"
-        wanted = settings("gelf", gelf_address=f"tcp://127.0.0.1:{server.port}", gelf_tcp_reconnect_delay="0")
-        with container(engine, Cmd=["sh", "-c", script], OpenStdin=True, **wanted) as box:
+        log_config = settings("gelf", gelf_address=f"tcp://127.0.0.1:{server.port}", gelf_tcp_reconnect_delay="0")
+        with container(engine, Cmd=["sh", "-c", script], OpenStdin=True, **log_config) as box:
 
-            def said() -> list[str]:
+            def messages() -> list[str]:
                 return [json.loads(text)["short_message"] for text in server.data.split(b"\0")[:-1]]
 
             def enter(text: str) -> None:
-                held: Any = engine.client.containers.get(box)
-                found = held.attach_socket(params={"stdin": 1, "stream": 1})
+                py_container: Any = engine.client.containers.get(box)
+                found = py_container.attach_socket(params={"stdin": 1, "stream": 1})
                 raw_socket(found).sendall(text.encode())
                 close_stream(found)
 
             enter("one\n")
-            assert until(lambda: said() == ["one"]), server.data
+            assert until(lambda: messages() == ["one"]), server.data
             server.cut()
             enter("two\n")
             finish(engine, box)
             # dockerd loses the first line after a disconnect.
-            assert until(lambda: said() == ["one", "two"]), server.data
+            assert until(lambda: messages() == ["one", "two"]), server.data
 
 
 @pytest.mark.core
 def test_fluentd(engine: Engine) -> None:
     long = "x" * 20_000
     with Fluentd("stream") as server:
-        wanted = settings(
+        log_config = settings(
             "fluentd",
             fluentd_address=f"127.0.0.1:{server.port}",
             fluentd_sub_second_precision="true",
@@ -193,7 +195,7 @@ def test_fluentd(engine: Engine) -> None:
             env="OWN",
         )
         script = "echo out; echo; head -c 20000 /dev/zero | tr '\\0' x; echo; echo err >&2"
-        with container(engine, Cmd=["sh", "-c", script], Env=["OWN=yes"], **wanted) as box:
+        with container(engine, Cmd=["sh", "-c", script], Env=["OWN=yes"], **log_config) as box:
             finish(engine, box)
             assert until(lambda: len(unpack(server.data)) >= 5), server.data
             name = engine.api.get(f"/containers/{box}/json").json()["Name"]
@@ -219,13 +221,13 @@ def test_fluentd_with_receipts_loses_nothing(engine: Engine) -> None:
     """The connection breaks during transfer: unacknowledged messages are sent again."""
     count = 3000
     with Fluentd("stream") as server:
-        wanted = settings(
+        log_config = settings(
             "fluentd",
             fluentd_address=f"127.0.0.1:{server.port}",
             fluentd_request_ack="true",
             fluentd_retry_wait="100ms",
         )
-        with container(engine, Cmd=["seq", str(count)], **wanted) as box:
+        with container(engine, Cmd=["seq", str(count)], **log_config) as box:
             assert until(lambda: b"docker" in server.data or len(server.data) > 1000)
             server.cut()
             finish(engine, box)
@@ -237,11 +239,11 @@ def test_fluentd_with_receipts_loses_nothing(engine: Engine) -> None:
             assert until(lambda: numbers() >= set(range(1, count + 1)))
 
 
-def test_a_slow_server_makes_the_container_wait(engine: Engine) -> None:
+def test_blocking_mode_waits_for_a_slow_server(engine: Engine) -> None:
     count = 60_000
     with Collector("stream", paused=True) as server:
-        wanted = settings("fluentd", fluentd_address=f"127.0.0.1:{server.port}", cache_disabled="true")
-        with container(engine, Cmd=["seq", str(count)], **wanted) as box:
+        log_config = settings("fluentd", fluentd_address=f"127.0.0.1:{server.port}", cache_disabled="true")
+        with container(engine, Cmd=["seq", str(count)], **log_config) as box:
             server.resume()
             assert finish(engine, box) == 0
             assert until(lambda: server.data.count(b"\xa3log") == count), server.data.count(b"\xa3log")
@@ -254,15 +256,15 @@ def test_a_slow_server_makes_the_container_wait(engine: Engine) -> None:
 def test_non_blocking_never_waits(engine: Engine) -> None:
     with Collector("stream", paused=True) as server:
         address = f"tcp://127.0.0.1:{server.port}"
-        wanted = settings("syslog", syslog_address=address, mode="non-blocking", max_buffer_size="64k")
-        with container(engine, Cmd=["seq", "60000"], **wanted) as box:
+        log_config = settings("syslog", syslog_address=address, mode="non-blocking", max_buffer_size="64k")
+        with container(engine, Cmd=["seq", "60000"], **log_config) as box:
             # Without a reader, the container still exits, and the local copy is complete.
             assert finish(engine, box) == 0
             assert logs(engine, box)[1].split() == [b"%d" % number for number in range(1, 60_001)]
 
 
 @pytest.mark.core
-def test_a_log_plugin(engine: Engine) -> None:
+def test_log_plugin_gets_each_line(engine: Engine) -> None:
     name = f"wharf-test-{engine.kind}-{os.getpid()}"
     with LogPlugin(engine, name) as plugin:
         script = "echo out; echo err >&2; head -c 20000 /dev/zero | tr '\\0' x; echo"
@@ -275,21 +277,28 @@ def test_a_log_plugin(engine: Engine) -> None:
             assert out[0] == (b"out", True)
             assert [whole for _, whole in out[1:]] == [False, False]
             _, body = next(call for call in plugin.calls if call[0] == "LogDriver.StartLogging")
-            told = engine.api.get(f"/containers/{box}/json").json()
+            inspected = engine.api.get(f"/containers/{box}/json").json()
             info = body["Info"]
-            assert (info["ContainerID"], info["ContainerName"], info["Config"]) == (box, told["Name"], {"own": "1"})
+            assert (info["ContainerID"], info["ContainerName"], info["Config"]) == (
+                box,
+                inspected["Name"],
+                {"own": "1"},
+            )
             assert "A=b" in info["ContainerEnv"]
             assert dict(plugin.calls)["LogDriver.StopLogging"] == {"File": body["File"]}
             assert logs(engine, box)[1] == b"out\n" + b"x" * 20_000 + b"\n"
         with container(engine, start=False, Cmd=TWO, **settings(name, refuse="1")) as box:
             answer = engine.api.post(f"/containers/{box}/start")
             assert answer.status == 500
-            assert "not in this mood" in answer.message
-    gone = engine.api.post("/containers/create", {"Image": "busybox", **settings(name)})
-    assert (gone.status, gone.message) == (400, f'error looking up logging plugin {name}: plugin "{name}" not found')
+            assert "refused by an option" in answer.message
+    refused = engine.api.post("/containers/create", {"Image": "busybox", **settings(name)})
+    assert (refused.status, refused.message) == (
+        400,
+        f'error looking up logging plugin {name}: plugin "{name}" not found',
+    )
 
 
-def test_refusals(engine: Engine) -> None:
+def test_invalid_options_are_refused(engine: Engine) -> None:
     def created(driver: str, **options: str) -> tuple[int, str]:
         answer = engine.api.post("/containers/create", {"Image": "busybox", **settings(driver, **options)})
         return answer.status, answer.message

@@ -65,7 +65,7 @@ def test_since_and_until(engine: Engine) -> None:
         assert engine.docker("logs", "--since", "1h", box).stdout == "first\nsecond\n"
 
 
-def test_details(engine: Engine) -> None:
+def test_details_show_labels_and_environment(engine: Engine) -> None:
     log = {"Type": "json-file", "Config": {"labels": "color,shape", "env": "MODE"}}
     with container(
         engine,
@@ -118,7 +118,7 @@ def test_followers_across_rotation(engine: Engine, driver: str) -> None:
         assert [data for _, data in frames(logs(engine, box, tail=2500))] == expected[-2500:]
 
 
-def test_long_lines_and_odd_bytes(engine: Engine) -> None:
+def test_long_lines_and_arbitrary_bytes(engine: Engine) -> None:
     script = (
         "head -c 40000 /dev/zero | tr '\\0' x; echo; printf 'quote\" back\\\\slash tab\\t bell\\a <&> \\303\\274\\n'"
     )
@@ -136,30 +136,33 @@ def test_restarted_containers_keep_their_log(engine: Engine) -> None:
         assert engine.docker("logs", box).stdout == "run\nrun\n"
 
 
-def test_refusals(engine: Engine) -> None:
-    def said(path: str, **query: Any) -> tuple[int, str]:
+def test_invalid_parameters_are_refused(engine: Engine) -> None:
+    def status_and_message(path: str, **query: Any) -> tuple[int, str]:
         answer = engine.api.get(path, **query)
         return answer.status, answer.message
 
-    assert said("/containers/nosuch/logs", stdout=1) == (404, "No such container: nosuch")
+    assert status_and_message("/containers/nosuch/logs", stdout=1) == (404, "No such container: nosuch")
     with container(engine, start=False, Cmd=["true"]) as box:
         path = f"/containers/{box}/logs"
-        assert said(path) == (400, "Bad parameters: you must choose at least one stream")
-        assert said(path, stdout=1, since="foo") == (400, 'strconv.ParseInt: parsing "foo": invalid syntax')
-        assert said(path, stdout=1, until="1.x") == (400, 'strconv.ParseInt: parsing "x": invalid syntax')
+        assert status_and_message(path) == (400, "Bad parameters: you must choose at least one stream")
+        assert status_and_message(path, stdout=1, since="foo") == (
+            400,
+            'strconv.ParseInt: parsing "foo": invalid syntax',
+        )
+        assert status_and_message(path, stdout=1, until="1.x") == (400, 'strconv.ParseInt: parsing "x": invalid syntax')
         assert logs(engine, box, follow=1) == b""
     with container(engine, Cmd=["true"], HostConfig={"LogConfig": {"Type": "none"}}) as box:
         finish(engine, box)
-        refused = said(f"/containers/{box}/logs", stdout=1)
+        refused = status_and_message(f"/containers/{box}/logs", stdout=1)
         assert refused == (501, "configured logging driver does not support reading")
 
 
 def test_docker_py_yields_lines(engine: Engine) -> None:
     with container(engine, Cmd=["sh", "-c", "echo a; echo b"]) as box:
         finish(engine, box)
-        held = engine.client.containers.get(box)
-        assert list(held.logs(stream=True)) == [b"a\n", b"b\n"]
-        assert held.logs(tail=1) == b"b\n"
+        py_container = engine.client.containers.get(box)
+        assert list(py_container.logs(stream=True)) == [b"a\n", b"b\n"]
+        assert py_container.logs(tail=1) == b"b\n"
 
 
 def test_disconnected_follower_is_noticed(engine: Engine) -> None:

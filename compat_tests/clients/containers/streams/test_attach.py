@@ -57,7 +57,7 @@ def test_input_before_and_after_start_and_its_end(engine: Engine) -> None:
         assert exit_code(engine, box) == 0
 
 
-def test_the_head(engine: Engine) -> None:
+def test_response_head(engine: Engine) -> None:
     def head(path: str, *, upgrade: bool, tty: bool = False) -> tuple[int, str]:
         with container(engine, Cmd=["sleep", "600"], Tty=tty) as box:
             with hijack(engine, f"{path}/containers/{box}/attach?stream=1&stdout=1", upgrade=upgrade) as stream:
@@ -136,11 +136,11 @@ def test_detach_and_attach_again_on_a_terminal(engine: Engine) -> None:
             answer = engine.api.get("/events", since=began, until=int(time.time()) + 1, filters=filters)
             return [event["Action"] for event in answer.lines()]
 
-        wanted = ["attach", "attach", "attach", "detach"]
-        assert until(lambda: actions() == wanted, seconds=60), actions()
+        expected = ["attach", "attach", "attach", "detach"]
+        assert until(lambda: actions() == expected, seconds=60), actions()
 
 
-def test_refusals(engine: Engine) -> None:
+def test_invalid_attach_requests_are_refused(engine: Engine) -> None:
     def refused(path: str) -> int:
         with hijack(engine, path) as stream:
             stream.read()
@@ -222,8 +222,8 @@ class WebSocket:
             self._some()
         head, _, self._data = self._data.partition(b"\r\n\r\n")
         assert b" 101 " in head.split(b"\r\n")[0], head
-        wanted = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode(), usedforsecurity=False)
-        assert base64.b64encode(wanted.digest()) in head
+        expected = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode(), usedforsecurity=False)
+        assert base64.b64encode(expected.digest()) in head
 
     def _some(self) -> None:
         data = self.sock.recv(65536)
@@ -233,8 +233,8 @@ class WebSocket:
     def _take(self, size: int) -> bytes:
         while len(self._data) < size:
             self._some()
-        taken, self._data = self._data[:size], self._data[size:]
-        return taken
+        data_read, self._data = self._data[:size], self._data[size:]
+        return data_read
 
     def receive(self) -> tuple[int, bytes]:
         first, size = self._take(2)
@@ -250,7 +250,7 @@ class WebSocket:
         self.sock.sendall(bytes((0x80 | opcode, 0x80 | len(data))) + mask + masked)
 
 
-def test_websocket(engine: Engine) -> None:
+def test_attach_by_websocket(engine: Engine) -> None:
     with container(engine, Cmd=["cat"], OpenStdin=True, StdinOnce=True) as box:
         client = WebSocket(engine, f"/containers/{box}/attach/ws?stream=1&stdin=1&stdout=1")
         try:
@@ -268,10 +268,10 @@ def test_websocket(engine: Engine) -> None:
         assert exit_code(engine, box) == 0
 
 
-def test_docker_py_attach_socket(engine: Engine) -> None:
+def test_attach_socket_of_docker_py(engine: Engine) -> None:
     with container(engine, Cmd=["cat"], OpenStdin=True, StdinOnce=True) as box:
-        held: Any = engine.client.containers.get(box)
-        found = held.attach_socket(params={"stdin": 1, "stdout": 1, "stream": 1})
+        py_container: Any = engine.client.containers.get(box)
+        found = py_container.attach_socket(params={"stdin": 1, "stdout": 1, "stream": 1})
         sock = raw_socket(found)
         sock.sendall(b"x\n")
         sock.shutdown(socket.SHUT_WR)
@@ -317,7 +317,7 @@ def test_logs_and_stream_join_without_gap(engine: Engine, driver: str, *, termin
 
 
 @pytest.mark.parametrize(
-    ("options", "config", "given", "said"),
+    ("options", "config", "input", "result"),
     [
         (["-a"], {"Cmd": ["sh", "-c", "echo out; echo err >&2; exit 7"]}, "", (7, "out\n", "err\n")),
         (["-i"], {"Cmd": ["sh", "-c", "read x; echo got $x; exit 3"], **INPUT}, "it\n", (3, "got it\n", "")),
@@ -331,11 +331,11 @@ def test_logs_and_stream_join_without_gap(engine: Engine, driver: str, *, termin
     ],
 )
 def test_start_attached(
-    engine: Engine, options: list[str], config: dict[str, Any], given: str, said: tuple[int, str, str]
+    engine: Engine, options: list[str], config: dict[str, Any], input: str, result: tuple[int, str, str]
 ) -> None:
     with container(engine, start=False, **config) as box:
-        done = engine.docker("start", *options, box, input=given, check=False)
-        assert (done.status, done.stdout, done.stderr) == said
+        done = engine.docker("start", *options, box, input=input, check=False)
+        assert (done.status, done.stdout, done.stderr) == result
 
 
 @pytest.mark.parametrize("verb", ["start", "attach"])

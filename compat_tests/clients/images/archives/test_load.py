@@ -96,7 +96,7 @@ def test_annotations_of_an_archives_index(engine: Engine) -> None:
         assert entry["annotations"] == shown
 
 
-def test_an_archive_as_old_dockers_wrote_it(engine: Engine) -> None:
+def test_archive_without_oci_layout(engine: Engine) -> None:
     """A directory per layer, links to shared layers, several images, one without a name."""
     shared, own = busybox_layer(), unique_layers(1)[0]
     one, two = config([shared]), config([shared, own])
@@ -128,7 +128,7 @@ def test_an_archive_as_old_dockers_wrote_it(engine: Engine) -> None:
     engine.docker("rmi", lines[2].partition(": ")[2])
 
 
-def test_who_reads_the_head_finds_the_image(engine: Engine) -> None:
+def test_image_exists_when_the_response_head_arrives(engine: Engine) -> None:
     """Some clients read only the response head."""
     for number in range(3):
         connection = engine.api.connection()
@@ -140,7 +140,7 @@ def test_who_reads_the_head_finds_the_image(engine: Engine) -> None:
             connection.close()
 
 
-def test_tricks_of_layers(engine: Engine) -> None:
+def test_hostile_layers_stay_inside(engine: Engine) -> None:
     """A hostile archive stays inside its root; whiteouts hide files, hard links are kept."""
     first = layer(
         {

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("remove_new_images")
 
 
 @pytest.mark.core
-def test_an_archive_of_something_else_is_not_kept(engine: Engine) -> None:
+def test_archive_that_is_no_image_is_removed(engine: Engine) -> None:
     """Files are in the content store before the archive is recognised as no image: they are removed again."""
     nodes: dict[str, Node | bytes | str] = {f"usr/share/file{number}": os.urandom(2 << 20) for number in range(10)}
     nodes |= {f"etc/{number}": b"x" * 1000 for number in range(2000)}
@@ -37,7 +37,7 @@ def unpacked(archive: bytes) -> dict[str, Node | bytes | str]:
     return dict(files(archive))
 
 
-def test_documents_of_an_archive_are_limited(engine: Engine) -> None:
+def test_size_of_documents_is_limited(engine: Engine) -> None:
     before = blobs_in(engine)
     huge = b" " * (9 << 20)
     for name in ("manifest.json", "index.json", "repositories"):
@@ -89,12 +89,12 @@ def broken_archives() -> dict[str, tuple[bytes, str]]:
     }
 
 
-def test_broken_archives(engine: Engine) -> None:
+def test_broken_archives_are_refused(engine: Engine) -> None:
     before = blobs_in(engine)
-    for name, (archive, said) in broken_archives().items():
+    for name, (archive, sentence) in broken_archives().items():
         done = engine.docker("load", input=archive, check=False)
         assert done.status == 1, name
-        assert said in done.output, f"{name}: {done.output}"
+        assert sentence in done.output, f"{name}: {done.output}"
         assert "Loaded" not in done.output, name
         assert engine.api.get("/images/broken:1/json").status == 404, name
     # Nothing of them stays, and the next load works.

@@ -78,7 +78,7 @@ def test_an_archive_without_a_manifest(engine: Engine) -> None:
     assert "invalid target ID" in engine.docker("load", input=archive, check=False).stderr
 
 
-def test_dockerd_makes_the_same_of_an_archive_without_a_manifest(engine: Engine, oracle: Dockerd) -> None:
+def test_archive_without_a_manifest_gives_dockerds_image(engine: Engine, oracle: Dockerd) -> None:
     layers = [busybox_layer(), *unique_layers()]
     archive, _ = v1_archive(layers, {"ancient": {"1": 2}}, author="ali", comment="c", throwaway=True)
     found = []

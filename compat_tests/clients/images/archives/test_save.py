@@ -19,7 +19,7 @@ from compat_tests.support.transfers import digest, unique_layers
 pytestmark = pytest.mark.usefixtures("remove_new_images")
 
 
-def test_what_is_saved(engine: Engine, tmp_path: Path) -> None:
+def test_content_of_a_saved_archive(engine: Engine, tmp_path: Path) -> None:
     layers = [busybox_layer(), *unique_layers()]
     engine.docker("load", "-q", input=oci_archive("saved:1", layers))
     engine.docker("tag", "saved:1", "saved:2")
@@ -62,7 +62,7 @@ def test_what_is_saved(engine: Engine, tmp_path: Path) -> None:
     assert files(b"".join(pieces)) == content
 
 
-def test_others_take_what_is_saved(engine: Engine, tmp_path: Path) -> None:
+def test_skopeo_reads_a_saved_archive(engine: Engine, tmp_path: Path) -> None:
     layers = [busybox_layer(), *unique_layers()]
     engine.docker("load", "-q", input=oci_archive("witness:1", layers, Labels={"a": "b"}))
     id = engine.api.get("/images/witness:1/json").json()["Id"]
@@ -86,11 +86,11 @@ def test_others_take_what_is_saved(engine: Engine, tmp_path: Path) -> None:
     assert "Loaded image" in engine.docker("load", "-i", str(tmp_path / "oci.tar")).stdout
 
 
-def test_dockerd_takes_what_is_saved(engine: Engine, oracle: Dockerd, tmp_path: Path) -> None:
+def test_dockerd_loads_a_saved_archive(engine: Engine, oracle: Dockerd, tmp_path: Path) -> None:
     layers = [busybox_layer(), *unique_layers()]
     engine.docker("load", "-q", input=docker_archive("there:1", layers, Cmd=["ls", "/"]))
-    there = save(engine, "there:1")
-    assert "Loaded image: there:1" in oracle.docker("load", input=there).stdout
+    archive = save(engine, "there:1")
+    assert "Loaded image: there:1" in oracle.docker("load", input=archive).stdout
     try:
         assert oracle.docker("run", "--rm", "--network", "none", "there:1").stdout.count("file") == 2
         oracle.docker("tag", "there:1", "back:1")
@@ -103,7 +103,7 @@ def test_dockerd_takes_what_is_saved(engine: Engine, oracle: Dockerd, tmp_path: 
     assert mine == theirs
 
 
-def test_ctr_takes_what_is_saved(engine: Engine, tmp_path: Path) -> None:
+def test_ctr_imports_a_saved_archive(engine: Engine, tmp_path: Path) -> None:
     """containerd's own tool on our supervisor's socket, in a namespace of its own."""
     engine.docker("load", "-q", input=oci_archive("forctr:1", [busybox_layer(), *unique_layers()]))
     id = engine.api.get("/images/forctr:1/json").json()["Id"]

@@ -48,7 +48,7 @@ def last(engine: Engine, name: str, auth: Mapping[str, object]) -> str:
     return str(message.get("status") or message.get("error") or message["message"])
 
 
-def test_a_password(engine: Engine, basic: Registry) -> None:
+def test_password_is_required(engine: Engine, basic: Registry) -> None:
     name, other = basic.name("private:1"), basic.name("mine:1")
     refused = engine.docker("pull", name, check=False)
     assert refused.status == 1
@@ -93,7 +93,7 @@ def test_credentials_in_every_form(engine: Engine, basic: Registry) -> None:
     assert bad_filter.message.startswith("invalid filter 'stars=a'")
 
 
-def test_tokens(engine: Engine, token: Registry) -> None:
+def test_tokens_are_requested_by_scope(engine: Engine, token: Registry) -> None:
     assert token.tokens is not None
     name, mine = token.name("team/app:1"), token.name("team/mine:1")
     token.tokens.queries.clear()
@@ -107,10 +107,10 @@ def test_tokens(engine: Engine, token: Registry) -> None:
     engine.docker("login", "-u", USER, "--password-stdin", token.address, input=PASSWORD)
     token.tokens.queries.clear()
     engine.docker("push", mine)
-    asked = {scope for query in token.tokens.queries for scope in query["scope"]}
-    assert any("repository:team/mine:pull,push" in scope for scope in asked)
+    scopes = {scope for query in token.tokens.queries for scope in query["scope"]}
+    assert any("repository:team/mine:pull,push" in scope for scope in scopes)
     # A token is requested for each other repository that may have the blobs.
-    assert any("repository:team/app:pull" in scope for scope in asked)
+    assert any("repository:team/app:pull" in scope for scope in scopes)
     engine.docker("logout", token.address)
     # An identity token of a login, and a registry token that a client obtained itself.
     answer = engine.api.post("/auth", {"username": USER, "password": PASSWORD, "serveraddress": token.address})
@@ -122,7 +122,7 @@ def test_tokens(engine: Engine, token: Registry) -> None:
     assert "denied" in last(engine, mine, {"registrytoken": signed[:-4] + "AAAA"})
 
 
-def test_a_registry_that_is_not_there(engine: Engine, oracle: Dockerd) -> None:
+def test_unreachable_registry(engine: Engine, oracle: Dockerd) -> None:
     """500 as dockerd: 503 would mean that the engine is unavailable."""
     found = []
     for each in (engine, oracle):
@@ -138,7 +138,7 @@ def test_a_registry_that_is_not_there(engine: Engine, oracle: Dockerd) -> None:
     assert found == [[500, 500, 500, 200]] * 2
 
 
-def test_secrets_are_kept_nowhere(engine: Engine, basic: Registry, token: Registry) -> None:
+def test_secrets_are_not_stored(engine: Engine, basic: Registry, token: Registry) -> None:
     for found in (basic, token):
         for password in (PASSWORD, "wrong" + PASSWORD):
             auth = {"username": USER, "password": password, "serveraddress": found.address}
@@ -146,7 +146,7 @@ def test_secrets_are_kept_nowhere(engine: Engine, basic: Registry, token: Regist
             last(engine, found.name("private:1"), auth)
     packed = base64.b64encode(f"{USER}:{PASSWORD}".encode())[:-3]
     root = engine.resources.root
-    names = [path for place in ("data", "run") for path, _ in entries(root / place)]
+    names = [path for directory in ("data", "run") for path, _ in entries(root / directory)]
     resources = [root / "wharfd.log", *(Path(path) for path in names if ".db" in os.path.basename(path))]
     assert len(resources) > 2
     for path in resources:
@@ -157,7 +157,7 @@ def test_secrets_are_kept_nowhere(engine: Engine, basic: Registry, token: Regist
             assert secret not in data, path
 
 
-def test_certificates(engine: Engine) -> None:
+def test_private_ca_must_be_trusted(engine: Engine) -> None:
     with registry(tls=True, auth="basic") as found:
         assert found.ca is not None
         engine.docker("login", "-u", USER, "--password-stdin", found.address, input=PASSWORD)

@@ -29,16 +29,16 @@ MIB = 1 << 20
 
 def configure(engine: Wharf, keys: Mapping[str, object]) -> None:
     """Change settings that the daemon reloads."""
-    wanted: list[str] = [PLAIN]
-    if isinstance(given := keys.get("insecure-registries"), list):
-        wanted = given
-    document = {**keys, "insecure-registries": wanted}
+    registries: list[str] = [PLAIN]
+    if isinstance(configured := keys.get("insecure-registries"), list):
+        registries = configured
+    document = {**keys, "insecure-registries": registries}
     (engine.resources.root / "daemon.json").write_text(json.dumps(document))
     os.kill(engine.daemon.pid, signal.SIGHUP)
 
     def known() -> bool:
         found = engine.api.get("/info").json()["RegistryConfig"]
-        return {*found["IndexConfigs"], *found["InsecureRegistryCIDRs"]} >= {*wanted}
+        return {*found["IndexConfigs"], *found["InsecureRegistryCIDRs"]} >= {*registries}
 
     assert until(known)
 
@@ -71,7 +71,7 @@ def remove_new_images(wild: Wharf) -> Iterator[None]:
         yield
 
 
-def there_and_back(engine: Wharf, name: str) -> None:
+def push_and_pull(engine: Wharf, name: str) -> None:
     """Push and pull an image that no registry has."""
     engine.docker("load", "-q", input=oci_archive("wild:1", unique_layers(1, 3 * MIB)))
     engine.docker("tag", "wild:1", name)
@@ -88,9 +88,9 @@ def test_through_a_proxy_of_the_environment(wild: Wharf, proxy: HttpProxy, plain
         port = secure.address.rpartition(":")[2]
         proxy.hosts = {PLAIN: plain_registry.address, secure.address: f"127.0.0.1:{port}"}
         proxy.requests.clear()
-        there_and_back(wild, f"{PLAIN}/proxied:1")
+        push_and_pull(wild, f"{PLAIN}/proxied:1")
         with certificate_directory(secure.address, {"ca.crt": secure.ca.read_bytes()}):
-            there_and_back(wild, secure.name("proxied:1"))
+            push_and_pull(wild, secure.name("proxied:1"))
         assert ("plain", PLAIN) in proxy.requested_hosts()
         assert ("CONNECT", secure.address) in proxy.requested_hosts()
         proxy.requests.clear()
@@ -111,15 +111,15 @@ def test_through_a_proxy_of_the_configuration(wild: Wharf, proxy: HttpProxy, pla
         try:
             wild.restart()
             proxy.requests.clear()
-            there_and_back(wild, f"{PLAIN}/configured:1")
+            push_and_pull(wild, f"{PLAIN}/configured:1")
             assert ("plain", PLAIN) in other.requested_hosts()
             assert not proxy.requests  # the file overrides the environment
             expected = "Basic " + base64.b64encode(b"ali:hidden").decode()
             assert {request.authorization for request in other.requests} == {expected}
             other.requests.clear()
             for host in ("skipped.wharf.test:5000", "a.direct.test"):
-                said = wild.docker("pull", f"{host}/x", check=False).stderr
-                assert f"dial tcp: lookup {host.partition(':')[0]}: no such host" in said
+                output = wild.docker("pull", f"{host}/x", check=False).stderr
+                assert f"dial tcp: lookup {host.partition(':')[0]}: no such host" in output
             assert not other.requests
             info = wild.api.get("/info").json()
             assert info["HttpProxy"] == f"http://xxxxx:xxxxx@{other.address}"
@@ -132,25 +132,25 @@ def test_through_a_proxy_of_the_configuration(wild: Wharf, proxy: HttpProxy, pla
             configure(wild, {})
 
 
-def test_without_tls_beyond_loopback(wild: Wharf) -> None:
+def test_registry_without_tls_beyond_loopback(wild: Wharf) -> None:
     """A registry on the address of the engine's bridge, which is not a loopback address."""
     address = wild.resources.bip.partition("/")[0]
     network = str(ipaddress.ip_network(wild.resources.bip, strict=False))
     with registry(listen=address, host=address) as found:
         name = found.name("far:1")
         wild.docker("tag", "busybox", name)
-        for given in (found.address, network):
+        for configured in (found.address, network):
             configure(wild, {})
             refused = wild.docker("push", name, check=False)
             assert refused.status == 1
             assert "server gave HTTP response to HTTPS client" in refused.output
-            configure(wild, {"insecure-registries": [given]})
+            configure(wild, {"insecure-registries": [configured]})
             wild.docker("push", "-q", name)
             wild.docker("pull", "-q", name)
         configure(wild, {})
 
 
-def test_certificates_of_clients(wild: Wharf) -> None:
+def test_client_certificates(wild: Wharf) -> None:
     with registry(tls=True, client_certificates=True) as found:
         assert found.ca is not None
         assert found.client_certificate is not None
@@ -172,7 +172,7 @@ def test_certificates_of_clients(wild: Wharf) -> None:
             )
 
 
-def test_registry_failures(wild: Wharf, plain_registry: Registry) -> None:
+def test_errors_of_registries_are_named(wild: Wharf, plain_registry: Registry) -> None:
     """A clear error, the store unchanged, and the next pull works."""
     layers = [busybox_layer(), *unique_layers(1, 2 * MIB)]
     blob = digest(gzip.compress(layers[1], mtime=0))

@@ -91,11 +91,11 @@ def test_interrupted_save(engine: Engine) -> None:
     assert until(lambda: not own & blobs_in(engine), seconds=60)
 
 
-def test_a_stop_waits_for_no_registry(plain_registry: Registry) -> None:
+def test_stop_does_not_wait_for_registries(plain_registry: Registry) -> None:
     """A registry that stalls, and one that accepts no connection."""
     delay = Delay(MIB)
 
-    def held(request: RecordedRequest) -> Delay | None:
+    def delayed(request: RecordedRequest) -> Delay | None:
         return delay if request.method == "GET" and "/blobs/" in request.path else None
 
     with pytest.MonkeyPatch.context() as patch, deaf() as elsewhere, contextlib.ExitStack() as stack:
@@ -103,7 +103,7 @@ def test_a_stop_waits_for_no_registry(plain_registry: Registry) -> None:
         engine = stack.enter_context(engines.wharf("stopped"))
         away = Reply(307, b"", {"Location": f"http://{elsewhere}/blob"})
         for repository, rule in (
-            ("held", held),
+            ("held", delayed),
             ("deaf", lambda request: away if request.method == "GET" and "/blobs/" in request.path else None),
         ):
             proxy, _ = stack.enter_context(

@@ -29,7 +29,7 @@ def shape(message: dict[str, Any], hidden: Mapping[str, str]) -> tuple[object, .
 
 
 @dataclass(slots=True)
-class Told:
+class Messages:
     """The messages of an operation: of the whole and of each layer, in order; and the forms of progress bars, whose
     number depends on time."""
 
@@ -38,33 +38,33 @@ class Told:
     bars: set[tuple[object, ...]] = field(default_factory=set)
 
     @classmethod
-    def of(cls, messages: list[dict[str, Any]], hidden: Mapping[str, str]) -> Told:
-        told = cls()
+    def of(cls, messages: list[dict[str, Any]], hidden: Mapping[str, str]) -> Messages:
+        result = cls()
         layers: dict[str, list[tuple[object, ...]]] = {}
         for message in messages:
             id = str(message.get("id", ""))
             line = shape(message, hidden)
             if "progress" in message:
-                told.bars.add(line)
+                result.bars.add(line)
             elif len(id) == 12:
                 layers.setdefault(id, []).append(line)
             else:
-                told.whole.append((*line, id))
-        told.layers = sorted(layers.values(), key=str)
-        return told
+                result.whole.append((*line, id))
+        result.layers = sorted(layers.values(), key=str)
+        return result
 
 
-def session(engine: Engine, archive: bytes) -> list[Told]:
+def session(engine: Engine, archive: bytes) -> list[Messages]:
     name = f"progress-{uuid.uuid4().hex[:8]}"
     netns = engine.netns if isinstance(engine, Dockerd) else None
-    found: list[Told] = []
-    with registry(netns=netns) as here, registry(netns=netns) as there:
-        here.copy_archive(archive, f"{name}:1", format="oci-archive")
-        near, other, far = here.name(name), here.name(f"{name}-other"), there.name(name)
-        hidden = {name: "name", here.address: "here", there.address: "there"}
+    found: list[Messages] = []
+    with registry(netns=netns) as source, registry(netns=netns) as target:
+        source.copy_archive(archive, f"{name}:1", format="oci-archive")
+        near, other, far = source.name(name), source.name(f"{name}-other"), target.name(name)
+        hidden = {name: "name", source.address: "here", target.address: "there"}
 
         def note(method: str, path: str, **query: object) -> None:
-            found.append(Told.of(progress_messages(engine, method, path, **query), hidden))
+            found.append(Messages.of(progress_messages(engine, method, path, **query), hidden))
 
         try:
             note("POST", "/images/create", fromImage=near, tag="1")
@@ -80,7 +80,7 @@ def session(engine: Engine, archive: bytes) -> list[Told]:
     return found
 
 
-def test_beside_dockerd(engine: Engine, oracle: Dockerd) -> None:
+def test_progress_equals_dockerds(engine: Engine, oracle: Dockerd) -> None:
     # Large enough for progress bars in both directions, even on a loaded machine.
     archive = oci_archive("x:1", unique_layers(3, 9 * MIB))
     for ours, theirs in zip(session(engine, archive), session(oracle, archive), strict=True):

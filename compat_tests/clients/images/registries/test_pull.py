@@ -35,7 +35,7 @@ LIFE = ["Pulling fs layer", "Verifying Checksum", "Download complete", "Extracti
 
 
 @pytest.mark.core
-def test_pull_by_tag_digest_and_everything(engine: Engine, plain_registry: Registry) -> None:
+def test_pull_by_tag_by_digest_and_all_tags(engine: Engine, plain_registry: Registry) -> None:
     layers = [busybox_layer(), *unique_layers()]
     archive = oci_archive("app:1", layers)
     for tag in ("app:1", "app:2", "app:latest"):
@@ -76,7 +76,7 @@ def test_pull_by_tag_digest_and_everything(engine: Engine, plain_registry: Regis
     assert json.loads(witness.stdout)["Digest"] == id
 
 
-def test_what_is_not_there(engine: Engine, plain_registry: Registry) -> None:
+def test_missing_images_tags_and_platforms(engine: Engine, plain_registry: Registry) -> None:
     plain_registry.copy_archive(docker_archive("known:1", unique_layers()), "known:1")
     name = plain_registry.name("known")
     done = engine.docker("pull", f"{name}:none", check=False)
@@ -132,7 +132,7 @@ def test_indexes_and_platforms(engine: Engine, plain_registry: Registry) -> None
 
 
 @pytest.mark.core
-def test_every_kind_of_layer(engine: Engine, plain_registry: Registry) -> None:
+def test_layer_media_types_and_compressions(engine: Engine, plain_registry: Registry) -> None:
     layers = unique_layers(4)
     packed = [
         gzip.compress(layers[0], mtime=0),
@@ -157,14 +157,14 @@ def test_every_kind_of_layer(engine: Engine, plain_registry: Registry) -> None:
     assert found["Descriptor"]["mediaType"] == f"{DOCKER}.distribution.manifest.v2+json"
 
 
-def test_layers_that_lie_elsewhere(engine: Engine, plain_registry: Registry) -> None:
+def test_foreign_layers_are_downloaded(engine: Engine, plain_registry: Registry) -> None:
     layers = unique_layers()
     packed = [gzip.compress(data, mtime=0) for data in layers]
-    asked: list[str] = []
+    requests: list[str] = []
 
     class Handler(QuietHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requests.append(self.path)
             self.send_response(200)
             self.send_header("Content-Length", str(len(packed[0])))
             self.end_headers()
@@ -180,7 +180,7 @@ def test_layers_that_lie_elsewhere(engine: Engine, plain_registry: Registry) -> 
             put_blob(plain_registry, "foreign", part)
         put_manifest(plain_registry, "foreign", data, f"{OCI}.manifest.v1+json", tag="1")
         engine.docker("pull", plain_registry.name("foreign:1"))
-    assert asked == ["/foreign"]
+    assert requests == ["/foreign"]
     # Blobs of foreign layers are not pushed.
     engine.docker("tag", plain_registry.name("foreign:1"), plain_registry.name("foreign:2"))
     engine.docker("push", plain_registry.name("foreign:2"))

@@ -30,33 +30,33 @@ MIB = 1 << 20
 
 
 @pytest.mark.core
-def test_a_pull_that_breaks_off_goes_on_from_there(engine: Engine, plain_registry: Registry) -> None:
+def test_interrupted_pull_resumes(engine: Engine, plain_registry: Registry) -> None:
     """Two failures in one pull: later attempts request only the rest."""
     data = unique_layers(1, 3 * MIB)
     cuts = iter([MIB, 2 * MIB])
 
     def rule(request: RecordedRequest) -> Cut | None:
-        if request.method == "GET" and f"/blobs/{wanted[0]}" in request.path and (at := next(cuts, 0)):
+        if request.method == "GET" and f"/blobs/{blob[0]}" in request.path and (at := next(cuts, 0)):
             return Cut(at - request.offset)
         return None
 
-    wanted = [digest(gzip.compress(data[0], mtime=0))]
+    blob = [digest(gzip.compress(data[0], mtime=0))]
     with proxied(plain_registry, "broken", data, rule) as (proxy, _):
         messages = progress_messages(engine, "POST", "/images/create", fromImage=f"{proxy.address}/broken", tag="1")
-        offsets = [request.offset for request in proxy.requests_for("GET", wanted[0])]
+        offsets = [request.offset for request in proxy.requests_for("GET", blob[0])]
     assert "Downloaded newer image" in messages[-1]["status"]
-    assert "Retrying" in layer_statuses(messages, wanted[0][7:19])
+    assert "Retrying" in layer_statuses(messages, blob[0][7:19])
     assert offsets == [0, MIB, 2 * MIB]
 
 
-def test_a_pull_goes_on_after_the_daemon_was_killed(own_engine: Engine, plain_registry: Registry) -> None:
+def test_pull_resumes_after_the_daemon_was_killed(own_engine: Engine, plain_registry: Registry) -> None:
     engine = own_engine
     data = unique_layers(1, 4 * MIB)
-    wanted = digest(gzip.compress(data[0], mtime=0))
+    blob = digest(gzip.compress(data[0], mtime=0))
     delay = Delay(3 * MIB)
 
     def rule(request: RecordedRequest) -> Delay | None:
-        return delay if request.method == "GET" and wanted in request.path and not delay.reached.is_set() else None
+        return delay if request.method == "GET" and blob in request.path and not delay.reached.is_set() else None
 
     with proxied(plain_registry, "killed", data, rule) as (proxy, _):
         url = f"/images/create?fromImage={proxy.address}/killed&tag=1"
@@ -67,19 +67,19 @@ def test_a_pull_goes_on_after_the_daemon_was_killed(own_engine: Engine, plain_re
         engine.daemon.stop(signal_number=signal.SIGKILL)
         engine.start()
         engine.docker("pull", "-q", f"{proxy.address}/killed:1")
-        offsets = [request.offset for request in proxy.requests_for("GET", wanted)]
+        offsets = [request.offset for request in proxy.requests_for("GET", blob)]
     assert len(offsets) == 2
     assert offsets[1] >= MIB
 
 
-def test_the_same_pull_twice_at_once_downloads_once(engine: Engine, plain_registry: Registry) -> None:
+def test_concurrent_pulls_download_once(engine: Engine, plain_registry: Registry) -> None:
     layers = unique_layers(2, MIB)
     delay = Delay()
 
     def rule(request: RecordedRequest) -> Delay | None:
         return delay if request.method == "GET" and "/blobs/" in request.path else None
 
-    with proxied(plain_registry, "twice", layers, rule) as (proxy, wanted):
+    with proxied(plain_registry, "twice", layers, rule) as (proxy, blob):
         name = f"{proxy.address}/twice:1"
         with engine.popen("pull", name) as first:
             assert delay.reached.wait(60)
@@ -93,12 +93,12 @@ def test_the_same_pull_twice_at_once_downloads_once(engine: Engine, plain_regist
                 delay.resume.set()
                 outputs = [first.communicate(timeout=90)[0], output + second.communicate(timeout=90)[0]]
                 assert (first.returncode, second.returncode) == (0, 0)
-        for each in wanted:
+        for each in blob:
             assert len(proxy.requests_for("GET", each)) == 1
     assert all(b"Digest: sha256:" in output for output in outputs)
 
 
-def test_a_pull_ends_with_its_client(engine: Engine, plain_registry: Registry) -> None:
+def test_disconnect_cancels_the_pull(engine: Engine, plain_registry: Registry) -> None:
     layers = unique_layers(1, 2 * MIB)
     delay = Delay(MIB)
 
@@ -116,7 +116,7 @@ def test_a_pull_ends_with_its_client(engine: Engine, plain_registry: Registry) -
         assert engine.api.get(f"/images/{name}/json").status == 200
 
 
-def test_a_registry_that_is_busy_or_lies(engine: Engine, plain_registry: Registry) -> None:
+def test_busy_registry_and_false_content(engine: Engine, plain_registry: Registry) -> None:
     layers = unique_layers(1)
     answers: list[Reply] = [
         Reply(429, b"", {"Retry-After": "0"}),
@@ -124,13 +124,13 @@ def test_a_registry_that_is_busy_or_lies(engine: Engine, plain_registry: Registr
     ]
 
     def rule(request: RecordedRequest) -> Reply | None:
-        return answers.pop() if answers and wanted in request.path else None
+        return answers.pop() if answers and blob in request.path else None
 
-    wanted = digest(gzip.compress(layers[0], mtime=0))
+    blob = digest(gzip.compress(layers[0], mtime=0))
     with proxied(plain_registry, "busy", layers, rule) as (proxy, _):
         name = f"{proxy.address}/busy:1"
         engine.docker("pull", "-q", name)
-        assert len(proxy.requests_for("GET", wanted)) == 3
+        assert len(proxy.requests_for("GET", blob)) == 3
         engine.docker("rmi", "-f", name)
         before = blobs_in(engine)
 
@@ -157,9 +157,9 @@ def test_a_registry_that_is_busy_or_lies(engine: Engine, plain_registry: Registr
         other = (other + bytes(size))[:size]
         wrong = Reply(200, other)
         until(lambda: new[7:] not in blobs_in(engine), seconds=30)
-        said = refused(lambda request: wrong if request.method == "GET" and new in request.path else None)
-        assert f"filesystem layer verification failed for digest {new}" in said
-        until(lambda: wanted[7:] not in blobs_in(engine), seconds=30)
+        error = refused(lambda request: wrong if request.method == "GET" and new in request.path else None)
+        assert f"filesystem layer verification failed for digest {new}" in error
+        until(lambda: blob[7:] not in blobs_in(engine), seconds=30)
         assert "manifest says" in refused(lambda request: lie if "/manifests/" in request.path else None)
         assert until(lambda: not blobs_in(engine) - before, seconds=60), blobs_in(engine) - before
         proxy.rule = lambda request: None

@@ -24,7 +24,7 @@ MIB = 1 << 20
 
 
 @pytest.mark.core
-def test_push(engine: Engine, plain_registry: Registry) -> None:
+def test_push_uploads_each_blob_once(engine: Engine, plain_registry: Registry) -> None:
     layers = [busybox_layer(), *unique_layers()]
     engine.docker("load", "-q", input=oci_archive("pushed:1", layers))
     first = f"one-{engine.kind}/app"  # blobs that another engine has pushed would not be pushed again
@@ -98,7 +98,7 @@ def test_interrupted_push_resumes(engine: Engine, plain_registry: Registry) -> N
     assert plain_registry.blob(digest(blob)).read_bytes() == blob
 
 
-def test_questions_to_a_registry(engine: Engine, plain_registry: Registry, tmp_path: Path) -> None:
+def test_search_and_distribution_requests(engine: Engine, plain_registry: Registry, tmp_path: Path) -> None:
     layers = unique_layers()
     plain_registry.copy_archive(oci_archive("asked:1", layers), "asked:1", format="oci-archive")
     name = plain_registry.name("asked:1")
@@ -124,7 +124,7 @@ def test_questions_to_a_registry(engine: Engine, plain_registry: Registry, tmp_p
         assert "a/b" not in engine.docker("search", "--filter", "stars=4", f"{proxy.address}/b").stdout
 
 
-def test_lists_of_manifests(engine: Engine, plain_registry: Registry) -> None:
+def test_indexes_of_docker_manifest_and_imagetools(engine: Engine, plain_registry: Registry) -> None:
     """``docker manifest`` and ``buildx imagetools`` create indexes of pushed images; they can be pulled as one
     image."""
     names = [plain_registry.name(f"parts:{architecture}") for architecture in ("amd64", "arm64")]

@@ -21,7 +21,7 @@ from compat_tests.support.engines import Engine
         ("rm /etc/group; mkfifo /etc/group", "5", "unable to find groups for spec 5: read /etc/group: not a regular"),
     ],
 )
-def test_users_in_a_file_that_is_none(engine: Engine, script: str, user: str, sentence: str) -> None:
+def test_passwd_that_is_no_regular_file(engine: Engine, script: str, user: str, sentence: str) -> None:
     """Neither the engine nor the runtime blocks on a FIFO or reads a device to its end; nothing is left."""
     name = engine.docker("run", "-d", "--network", "none", "busybox", "sh", "-c", script).stdout.strip()
     engine.docker("wait", name)
