@@ -124,9 +124,9 @@ class Residents:
         }
         for name, right in checks.items():
             if not until(right, seconds=SETTLED):
-                shown = self.inspect({"port": "web", "alias": "client", "healthy": "health"}.get(name, name))
-                facts = {key: shown["State"][key] for key in ("Status", "ExitCode", "Error", "Pid")}
-                self._journal.add_wrong(f"{when}: {name} is not right: {facts} restarts {shown['RestartCount']}")
+                inspected = self.inspect({"port": "web", "alias": "client", "healthy": "health"}.get(name, name))
+                facts = {key: inspected["State"][key] for key in ("Status", "ExitCode", "Error", "Pid")}
+                self._journal.add_wrong(f"{when}: {name} is not right: {facts} restarts {inspected['RestartCount']}")
         for name in ("count", "keeps"):
             lines = self._engine.docker("logs", f"chaos-{name}").stdout.splitlines()
             if wrong := contiguous(lines):

@@ -41,7 +41,7 @@ def name() -> str:
 @pytest.fixture
 def container(client: Any, name: str) -> Iterator[Any]:
     """A sleeping container with nearly every option."""
-    made = client.containers.run(
+    created = client.containers.run(
         "busybox",
         "sleep 1000",
         detach=True,
@@ -59,9 +59,9 @@ def container(client: Any, name: str) -> Iterator[Any]:
         user="1:1",
     )
     try:
-        yield made
+        yield created
     finally:
-        made.remove(force=True, v=True)
+        created.remove(force=True, v=True)
         client.volumes.get(f"{name}v").remove()
 
 
@@ -111,11 +111,11 @@ def test_response_head_of_an_exec_comes_alone(engine: Engine, container: Any) ->
 
 def test_start_request_decides_framing_of_exec_output(client: Any, container: Any) -> None:
     for terminal in (True, False):
-        made = client.api.exec_create(container.id, ["printf", "said"], tty=terminal)
+        created = client.api.exec_create(container.id, ["printf", "said"], tty=terminal)
         # without tty: docker-py takes the first eight bytes for a frame header
-        assert client.api.exec_start(made) == b"said"
-    made = client.api.exec_create(container.id, ["printf", "said"], tty=True)
-    assert client.api.exec_start(made, tty=True) == b"said"
+        assert client.api.exec_start(created) == b"said"
+    created = client.api.exec_create(container.id, ["printf", "said"], tty=True)
+    assert client.api.exec_start(created, tty=True) == b"said"
 
 
 def test_a_link_is_removed_by_its_name(client: Any, name: str) -> None:
@@ -202,33 +202,35 @@ def test_lifecycle_of_a_container(client: Any, container: Any, name: str) -> Non
 
 
 def test_logs_and_attach(client: Any) -> None:
-    made = client.containers.run("busybox", ["sh", "-c", "for i in 1 2 3; do echo $i; done; echo err >&2"], detach=True)
+    created = client.containers.run(
+        "busybox", ["sh", "-c", "for i in 1 2 3; do echo $i; done; echo err >&2"], detach=True
+    )
     try:
-        made.wait()
-        assert made.logs(stderr=False) == b"1\n2\n3\n"
-        assert made.logs(stdout=False) == b"err\n"
-        assert b"".join(made.logs(stream=True, follow=True, stderr=False)) == b"1\n2\n3\n"
-        assert made.logs(timestamps=True, stderr=False).count(b"Z ") == 3
+        created.wait()
+        assert created.logs(stderr=False) == b"1\n2\n3\n"
+        assert created.logs(stdout=False) == b"err\n"
+        assert b"".join(created.logs(stream=True, follow=True, stderr=False)) == b"1\n2\n3\n"
+        assert created.logs(timestamps=True, stderr=False).count(b"Z ") == 3
     finally:
-        made.remove()
-    made = client.containers.create("busybox", "cat", stdin_open=True)
+        created.remove()
+    created = client.containers.create("busybox", "cat", stdin_open=True)
     try:
-        with made.attach_socket(params={"stdin": 1, "stdout": 1, "stream": 1}) as sock:
-            made.start()
+        with created.attach_socket(params={"stdin": 1, "stdout": 1, "stream": 1}) as sock:
+            created.start()
             sock._sock.sendall(b"yo\n")
             sock._sock.shutdown(1)
             assert sock.read() == b"\x01\0\0\0\0\0\0\x03yo\n"
-        made.wait()
+        created.wait()
     finally:
-        made.remove(force=True)
-    made = client.containers.create("busybox", "echo early")
+        created.remove(force=True)
+    created = client.containers.create("busybox", "echo early")
     try:
-        stream = made.attach(stream=True, logs=True)
-        made.start()
+        stream = created.attach(stream=True, logs=True)
+        created.start()
         assert b"".join(stream) == b"early\n"
-        made.wait()
+        created.wait()
     finally:
-        made.remove(force=True)
+        created.remove(force=True)
 
 
 def test_images_by_docker_py(client: Any, name: str) -> None:
@@ -263,7 +265,7 @@ def test_networks_and_volumes(client: Any, engine: Engine, name: str) -> None:
         name, driver="bridge", labels={"a": "b"}, ipam=IPAMConfig(pool_configs=[pool]), internal=True, attachable=True
     )
     other = client.networks.create(f"{name}x")
-    made = client.containers.run(
+    created = client.containers.run(
         "busybox",
         "sleep 1000",
         detach=True,
@@ -275,15 +277,15 @@ def test_networks_and_volumes(client: Any, engine: Engine, name: str) -> None:
     try:
         network.reload()
         assert network.attrs["IPAM"]["Options"] is None
-        assert [each.id for each in network.containers] == [made.id]
-        other.connect(made, aliases=["second"])
-        made.reload()
-        networks = made.attrs["NetworkSettings"]["Networks"]
+        assert [each.id for each in network.containers] == [created.id]
+        other.connect(created, aliases=["second"])
+        created.reload()
+        networks = created.attrs["NetworkSettings"]["Networks"]
         assert set(networks) == {name, f"{name}x"}
         assert networks[name]["IPAddress"] == f"{subnet}.9"
-        other.disconnect(made, force=True)
+        other.disconnect(created, force=True)
     finally:
-        made.remove(force=True)
+        created.remove(force=True)
         network.remove()
         other.remove()
     with pytest.raises(errors.NotFound):
@@ -319,7 +321,7 @@ def test_the_low_level_interface(client: Any, name: str) -> None:
     )
     script = "ls /dev/xnull; cat /proc/sys/net/core/somaxconn; ulimit -n; id -G; grep other /etc/hosts; "
     script += "cat /proc/self/oom_score_adj; df -k /dev/shm | tail -1 | awk '{print $2}'"
-    made = api.create_container(
+    created = api.create_container(
         "busybox",
         ["sh", "-c", script],
         host_config=host,
@@ -329,12 +331,12 @@ def test_the_low_level_interface(client: Any, name: str) -> None:
         platform="linux/amd64",
     )
     try:
-        api.start(made)
-        assert api.wait(made, condition="not-running")["StatusCode"] == 0
+        api.start(created)
+        assert api.wait(created, condition="not-running")["StatusCode"] == 0
         expected = ["/dev/xnull", "200", "100", "0 5 10", "192.0.2.9\tother", "10", "32768"]
-        assert api.logs(made).decode().splitlines() == expected
+        assert api.logs(created).decode().splitlines() == expected
     finally:
-        api.remove_container(made, v=True, force=True)
+        api.remove_container(created, v=True, force=True)
         api.remove_volume(name)
 
 
@@ -360,37 +362,41 @@ def test_aiodocker_runs_a_container(engine: Engine, name: str) -> None:
                 return bool(engine.api.get("/info").json()["NEventsListener"] > listeners)
 
             assert await asyncio.to_thread(until, listens)
-            made = await api.containers.create(
+            created = await api.containers.create(
                 {"Image": "busybox", "Cmd": ["cat"], "OpenStdin": True, "AttachStdin": True},
                 name=name,
             )
             try:
-                stream = made.attach(stdin=True, stdout=True, stderr=True)
+                stream = created.attach(stdin=True, stdout=True, stderr=True)
                 async with stream:
-                    await made.start()
+                    await created.start()
                     await stream.write_in(b"hello\n")
                     message = await stream.read_out()
                     assert message is not None
                     assert message.data == b"hello\n"
-                execution = await made.exec(["sh", "-c", "echo out; exit 4"])
+                execution = await created.exec(["sh", "-c", "echo out; exit 4"])
                 async with execution.start(detach=False) as running:
                     answer = await running.read_out()
                     assert answer is not None
                     assert answer.data == b"out\n"
                     assert await running.read_out() is None
                 assert (await execution.inspect())["ExitCode"] == 4
-                await made.put_archive("/tmp", images.layer({"f": b"abc"}))
-                archive = await made.get_archive("/tmp/f")
+                await created.put_archive("/tmp", images.layer({"f": b"abc"}))
+                archive = await created.get_archive("/tmp/f")
                 assert archive.getnames() == ["f"]
-                assert (await made.stats(stream=False))[0]["memory_stats"]["usage"] > 0
+                assert (await created.stats(stream=False))[0]["memory_stats"]["usage"] > 0
                 while (event := await asyncio.wait_for(subscriber.get(), 60)) is not None:
-                    if event["Type"] == "container" and event["Action"] == "create" and event["Actor"]["ID"] == made.id:
+                    if (
+                        event["Type"] == "container"
+                        and event["Action"] == "create"
+                        and event["Actor"]["ID"] == created.id
+                    ):
                         break
-                await made.kill()
-                assert (await made.wait())["StatusCode"] == 137
-                assert await made.log(stdout=True) == ["hello\n"]
+                await created.kill()
+                assert (await created.wait())["StatusCode"] == 137
+                assert await created.log(stdout=True) == ["hello\n"]
             finally:
-                await made.delete(force=True)
+                await created.delete(force=True)
             with pytest.raises(aiodocker.DockerError, match="No such container"):
                 await api.containers.get("nosuch")
             assert any("busybox:latest" in (image["RepoTags"] or []) for image in await api.images.list())

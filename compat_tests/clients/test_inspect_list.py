@@ -287,12 +287,12 @@ def test_filters_of_containers(engine: Engine) -> None:
 
 def test_ambiguous_prefix_is_refused(engine: Engine) -> None:
     # Seventeen containers have at most sixteen different first digits, so two share one.
-    made = [engine.api.post("/containers/create", {"Image": "busybox"}).json()["Id"] for _ in range(17)]
+    created = [engine.api.post("/containers/create", {"Image": "busybox"}).json()["Id"] for _ in range(17)]
     try:
-        shared = next(one[0] for one in made if sum(other[0] == one[0] for other in made) > 1)
+        shared = next(one[0] for one in created if sum(other[0] == one[0] for other in created) > 1)
         answer = engine.api.get(f"/containers/{shared}/json")
         assert (answer.status, answer.message) == (400, f"multiple IDs found with provided prefix: {shared}")
-        assert engine.api.get(f"/containers/{made[0][:40]}/json").json()["Id"] == made[0]
+        assert engine.api.get(f"/containers/{created[0][:40]}/json").json()["Id"] == created[0]
     finally:
-        for one in made:
+        for one in created:
             engine.api.delete(f"/containers/{one}")

@@ -29,8 +29,8 @@ def answers(engine: Engine) -> dict[str, bytes]:
     config = {"Image": "busybox", "Cmd": ["true"], "Labels": {"l": TEXT}, "HostConfig": {"NetworkMode": "none"}}
     ask("POST", f"/containers/create?name={name}", json.dumps(config).encode(), JSON)
     try:
-        shown = ask("GET", f"/containers/{name}/json")
-        found["inspect"] = shown[shown.index(b'"Labels"') :].split(b"}")[0]
+        inspected = ask("GET", f"/containers/{name}/json")
+        found["inspect"] = inspected[inspected.index(b'"Labels"') :].split(b"}")[0]
         archive = images.layer({TEXT: b""})
         ask("PUT", f"/containers/{name}/archive?path=/tmp", archive, TAR)
         head = engine.api.request("HEAD", f"/v1.45/containers/{name}/archive?path=/tmp/{quote(TEXT)}")

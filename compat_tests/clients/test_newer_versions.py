@@ -122,8 +122,8 @@ def test_requests_are_read_as_described(engine: Engine) -> None:
         try:
             assert answer.status == status, (version, body, answer.body)
             if "NetworkingConfig" in body:
-                shown = api.get(f"/containers/{answer.json()['Id']}/json").json()["NetworkSettings"]["Networks"]
-                assert shown["bridge"]["GwPriority"] == 7
+                inspected = api.get(f"/containers/{answer.json()['Id']}/json").json()["NetworkSettings"]["Networks"]
+                assert inspected["bridge"]["GwPriority"] == 7
         finally:
             if answer.status == 201:
                 engine.api.delete(f"/containers/{answer.json()['Id']}", force=1)

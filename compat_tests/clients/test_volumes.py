@@ -230,16 +230,16 @@ def test_the_volume_commands(engine: Engine) -> None:
     created = engine.api.post("/volumes/create", {"Name": "one", "Labels": {"a": "b"}})
     assert created.status == 201
     try:
-        shown = created.json()
-        assert set(shown) == {"CreatedAt", "Driver", "Labels", "Mountpoint", "Name", "Options", "Scope"}
-        assert (shown["Driver"], shown["Labels"], shown["Options"], shown["Scope"]) == (
+        inspected = created.json()
+        assert set(inspected) == {"CreatedAt", "Driver", "Labels", "Mountpoint", "Name", "Options", "Scope"}
+        assert (inspected["Driver"], inspected["Labels"], inspected["Options"], inspected["Scope"]) == (
             "local",
             {"a": "b"},
             None,
             "local",
         )
-        assert engine.api.post("/volumes/create", {"Name": "one"}).json() == shown
-        assert engine.api.get("/volumes/one").json() == shown
+        assert engine.api.post("/volumes/create", {"Name": "one"}).json() == inspected
+        assert engine.api.get("/volumes/one").json() == inspected
 
         def names(**filters: list[str]) -> list[str]:
             answer = engine.api.get("/volumes", filters=json.dumps(filters)).json()
@@ -339,9 +339,9 @@ def test_a_volume_plugin(engine: Engine, tmp_path: Path) -> None:
 
         # The plugin's own volumes are listed; their status is shown by inspect only.
         assert names(f"driver={name}") == ["theirs"]
-        shown = engine.api.get("/volumes/theirs").json()
-        assert shown.pop("Status") == {"kept": "in a directory"}
-        assert shown == theirs
+        inspected = engine.api.get("/volumes/theirs").json()
+        assert inspected.pop("Status") == {"kept": "in a directory"}
+        assert inspected == theirs
         assert name in engine.api.get("/info").json()["Plugins"]["Volume"]
         assert plugin.mounted == {}
         # A name that the plugin knows refers to its volume, even without the driver's name.

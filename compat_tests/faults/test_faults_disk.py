@@ -27,8 +27,8 @@ def test_a_full_disk_loses_lines_and_nothing_else(engine: Engine, driver: str) -
         with tmpfs(directory, "256k"):
             with hijack(engine, f"/containers/{identity}/attach?stream=1&stdin=1&stdout=1") as stream:
                 assert engine.api.post(f"/containers/{identity}/start").status == 204
-                seen = stream.until(b"full\n")
-                assert demultiplex(seen)[1].count(b"\n") == LINES + 1
+                output = stream.until(b"full\n")
+                assert demultiplex(output)[1].count(b"\n") == LINES + 1
                 logged = engine.docker("logs", identity).stdout.splitlines()
                 # The lines that fit are in order, each record complete.
                 numbers = [int(line.removeprefix("line ")) for line in logged if line != "full"]

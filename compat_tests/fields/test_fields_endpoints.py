@@ -54,8 +54,8 @@ def test_an_endpoints_sysctls(engine: Engine, networks: dict[str, str]) -> None:
 def test_an_endpoints_links(engine: Engine, networks: dict[str, str]) -> None:
     """An alias that only this container resolves, and only on that network."""
     with running(engine, {"HostConfig": {"NetworkMode": SECOND}}, name="fields-target") as target:
-        shown = engine.api.get(f"/containers/{target}/json").json()["NetworkSettings"]["Networks"][SECOND]
-        script = "nslookup mate | grep -c 'Address: *" + shown["IPAddress"] + "$'"
+        inspected = engine.api.get(f"/containers/{target}/json").json()["NetworkSettings"]["Networks"][SECOND]
+        script = "nslookup mate | grep -c 'Address: *" + inspected["IPAddress"] + "$'"
         assert output(engine, on_both(Links=["fields-target:mate"]), script) == ["1"]
         assert output(engine, on_both(), script) == ["0"]
 

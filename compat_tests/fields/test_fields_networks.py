@@ -50,16 +50,16 @@ def test_endpoints_are_all_networks(
     """The network of NetworkMode is included only if it is named."""
     config: dict[str, Any] = {name: {} for name in endpoints}
     body = {"HostConfig": {"NetworkMode": mode}, "NetworkingConfig": {"EndpointsConfig": config}}
-    shown = []
+    answers = []
     for each in (engine, oracle):
         assert each.api.post("/networks/create", {"Name": "apart"}).status == 201
         try:
             with running(each, body) as identity:
-                shown.append(sorted(network_settings(each, identity)["Networks"]))
+                answers.append(sorted(network_settings(each, identity)["Networks"]))
             assert output(each, body, "ls /sys/class/net | grep -c eth || true") == [str(interfaces)]
         finally:
             each.api.delete("/networks/apart")
-    assert shown[0] == shown[1]
+    assert answers[0] == answers[1]
 
 
 def test_host_network_excludes_others(engine: Engine) -> None:
@@ -93,8 +93,8 @@ def test_endpoint_settings(engine: Engine) -> None:
     *_, subnet = pool.subnets(new_prefix=26)  # networks without a subnet get lower ones
     chosen = str(subnet[27])
     settings = {"IPAM": {"Config": [{"Subnet": str(subnet)}]}}
-    made = engine.api.post("/networks/create", {"Name": "fields", "Driver": "bridge", **settings})
-    assert made.status == 201, made.body
+    created = engine.api.post("/networks/create", {"Name": "fields", "Driver": "bridge", **settings})
+    assert created.status == 201, created.body
     try:
         endpoint = {
             "IPAMConfig": {"IPv4Address": chosen},
@@ -106,9 +106,9 @@ def test_endpoint_settings(engine: Engine) -> None:
             "NetworkingConfig": {"EndpointsConfig": {"fields": endpoint}},
         }
         with running(engine, body) as identity:
-            shown = network_settings(engine, identity)["Networks"]["fields"]
-            assert shown["IPAddress"] == chosen
-            assert "nickname" in shown["Aliases"]
+            endpoint = network_settings(engine, identity)["Networks"]["fields"]
+            assert endpoint["IPAddress"] == chosen
+            assert "nickname" in endpoint["Aliases"]
             script = f"nslookup nickname | grep -c '{chosen}$'"
             found = output(engine, {"HostConfig": {"NetworkMode": "fields"}}, script)
             assert found == ["1"]
@@ -131,8 +131,8 @@ def test_files_of_the_last_run(engine: Engine) -> None:
     with running(engine, body) as identity:
         engine.api.post(f"/containers/{identity}/wait")
         path = engine.api.get(f"/containers/{identity}/json").json()["HostsPath"]
-        shown = engine.docker("cp", f"{identity}:/etc/hosts", "-").stdout
-        assert Path(path).read_text() in shown
+        output = engine.docker("cp", f"{identity}:/etc/hosts", "-").stdout
+        assert Path(path).read_text() in output
         assert "boxhost" in engine.docker("cp", f"{identity}:/etc/hostname", "-").stdout
 
 
@@ -155,8 +155,8 @@ def test_links(engine: Engine) -> None:
             assert names_of(engine, "target") == ["/target", f"{document['Name']}/alias"]
         # the list does not show links to a removed container
         assert names_of(engine, "target") == ["/target"]
-        made = engine.api.post("/networks/create", {"Name": "linked", "Driver": "bridge"})
-        assert made.status == 201
+        created = engine.api.post("/networks/create", {"Name": "linked", "Driver": "bridge"})
+        assert created.status == 201
         try:
             engine.api.post("/networks/linked/connect", {"Container": "target"})
             endpoint = {"EndpointsConfig": {"linked": {"Links": ["target:mate"]}}}

@@ -245,8 +245,8 @@ def test_a_weight_of_block_devices(engine: Engine) -> None:
         directory = cgroup_of(engine, identity, "blkio")
         found = [name for name in files if (directory / name).exists()]
     if not found:
-        made, warnings = create_and_remove(engine, {"HostConfig": {"BlkioWeight": 300}})
-        assert made["HostConfig"]["BlkioWeight"] == 0
+        created, warnings = create_and_remove(engine, {"HostConfig": {"BlkioWeight": 300}})
+        assert created["HostConfig"]["BlkioWeight"] == 0
         assert warnings == [
             "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded."
         ]
@@ -261,13 +261,13 @@ def test_a_weight_of_block_devices(engine: Engine) -> None:
 @honours("HostConfig.BlkioWeightDevice")
 def test_a_weight_of_one_block_device(engine: Engine) -> None:
     weight = {"Path": "/dev/nosuch", "Weight": 200}
-    made, warnings = create_and_remove(engine, {"HostConfig": {"BlkioWeightDevice": [weight]}})
+    created, warnings = create_and_remove(engine, {"HostConfig": {"BlkioWeightDevice": [weight]}})
     if warnings:
         assert warnings == [
             "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. "
             "Weight-device discarded."
         ]
-        assert not made["HostConfig"]["BlkioWeightDevice"]
+        assert not created["HostConfig"]["BlkioWeightDevice"]
     else:
         # Not every device's scheduler supports weights, but the file is looked up.
         assert "no such file or directory" in start_error(engine, {"HostConfig": {"BlkioWeightDevice": [weight]}})

@@ -145,9 +145,9 @@ def history(engine: Engine, image: str) -> list[str]:
 def tree(engine: Engine, image: str) -> dict[str, str]:
     """Return every path of the image's root with type, mode, owner and content, without busybox's own files and
     times."""
-    made = engine.api.post("/containers/create", {"Image": image, "Cmd": ["true"], "Entrypoint": []})
-    assert made.status == 201, made.body
-    path = f"/containers/{made.json()['Id']}"
+    created = engine.api.post("/containers/create", {"Image": image, "Cmd": ["true"], "Entrypoint": []})
+    assert created.status == 201, created.body
+    path = f"/containers/{created.json()['Id']}"
     try:
         exported = engine.api.get(f"{path}/export")
         assert exported.status == 200, exported.body

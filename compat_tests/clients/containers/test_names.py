@@ -43,8 +43,8 @@ def addresses(engine: Engine, client: str, name: str) -> list[str]:
 
 
 def address(engine: Engine, name: str, on: str) -> str:
-    shown = engine.api.get(f"/containers/{name}/json").json()
-    return str(shown["NetworkSettings"]["Networks"][on]["IPAddress"])
+    inspected = engine.api.get(f"/containers/{name}/json").json()
+    return str(inspected["NetworkSettings"]["Networks"][on]["IPAddress"])
 
 
 def test_hosts_and_hostname(engine: Engine) -> None:
@@ -55,8 +55,8 @@ def test_hosts_and_hostname(engine: Engine) -> None:
     gateway = engine.resources.bip.partition("/")[0]
     added = f"192.0.2.1\tone\n2001:db8::6\tsix\n{gateway}\tgate\n"
     assert engine.docker(*none, "-h", "some.dom.test", *extra, *show).stdout == f"{HOSTS}{added}some.dom.test\n"
-    shown = engine.docker("run", "--rm", "-h", "some.dom.test", "busybox", "tail", "-n", "1", "/etc/hosts").stdout
-    assert shown.split()[1:] == ["some.dom.test", "some"]
+    output = engine.docker("run", "--rm", "-h", "some.dom.test", "busybox", "tail", "-n", "1", "/etc/hosts").stdout
+    assert output.split()[1:] == ["some.dom.test", "some"]
 
 
 def test_resolv_conf(engine: Engine) -> None:
@@ -72,9 +72,9 @@ def test_resolv_conf(engine: Engine) -> None:
             f"{HEAD}nameserver 127.0.0.11\n{settings}\n# Based on host file: '/etc/resolv.conf' (internal resolver)\n"
             "# ExtServers: [192.0.2.53]\n# Overrides: [nameservers search options]\n# Option ndots from: override\n"
         )
-        shown = engine.docker("run", "--rm", "--network", net, *show).stdout
-        assert "nameserver 127.0.0.11\n" in shown
-        assert "options ndots:0\n" in shown
+        output = engine.docker("run", "--rm", "--network", net, *show).stdout
+        assert "nameserver 127.0.0.11\n" in output
+        assert "options ndots:0\n" in output
     host = engine.docker("run", "--rm", "--network", "host", *show).stdout
     servers = [line for line in Path("/etc/resolv.conf").read_text().splitlines() if line.startswith("nameserver")]
     assert [line for line in host.splitlines() if line.startswith("nameserver")] == servers

@@ -28,8 +28,8 @@ def test_an_oom_event(engine: Engine, disabled: bool) -> None:
     with container(engine, Cmd=["sh", "-c", f"sh -c '{GROW}'; sleep 600"], HostConfig=host) as box:
         assert until(lambda: oom_killed(engine, box), seconds=30)
         now = engine.api.get("/info").json()["SystemTime"]
-        seen = engine.docker(
+        output = engine.docker(
             "events", "--since", "2020-01-01T00:00:00Z", "--until", now, "--filter", f"container={box}"
         ).stdout
-        assert " container oom " in seen
+        assert " container oom " in output
         assert engine.docker("inspect", "-f", "{{.State.Running}}", box).stdout == "true\n"

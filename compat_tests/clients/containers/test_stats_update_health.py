@@ -102,13 +102,13 @@ def test_a_stopped_container_has_an_empty_record(engine: Engine) -> None:
 def test_cli_shows_statistics(engine: Engine) -> None:
     with container(engine, Cmd=["sleep", "600"], HostConfig={"Memory": 64 * MIB}) as box:
 
-        def shown() -> list[str]:
+        def table() -> list[str]:
             done = engine.docker("stats", "--no-stream", "--format", "{{.ID}} {{.MemUsage}} {{.PIDs}}", box)
             identity, _, _, limit, pids = done.stdout.split()
             return [identity, limit, pids]
 
         # The CLI waits two seconds, of which two samples take one; a missing value is shown as zero.
-        assert until(lambda: shown() == [box[:12], "64MiB", "1"]), shown()
+        assert until(lambda: table() == [box[:12], "64MiB", "1"]), table()
 
 
 @pytest.mark.core

@@ -78,8 +78,8 @@ def test_info_shows_counts_and_settings(own_engine: Engine) -> None:
         assert now["ID"] == before["ID"]
     finally:
         own_engine.docker("rm", "-f", *names)
-    shown = own_engine.docker("info", "--format", "{{.ServerVersion}} {{.ContainersRunning}}").stdout.split()
-    assert shown == [before["ServerVersion"], "0"]
+    output = own_engine.docker("info", "--format", "{{.ServerVersion}} {{.ContainersRunning}}").stdout.split()
+    assert output == [before["ServerVersion"], "0"]
 
 
 def test_df_counts_disk_usage(own_engine: Engine) -> None:

@@ -182,9 +182,9 @@ def test_builds_with_mapped_ids(mapped: Wharf, buildkit: str, tmp_path: Path) ->
         "Cmd": ["stat", "-c", "%u:%g", "/img/copied"],
         "HostConfig": {"Mounts": [{"Type": "image", "Source": "built", "Target": "/img"}], "NetworkMode": "none"},
     }
-    shown = mapped.api.post("/v1.48/containers/create", body).json()["Id"]
-    assert mapped.docker("start", "-a", shown).stdout.strip() == "5:6"
-    mapped.docker("rm", shown)
+    inspected = mapped.api.post("/v1.48/containers/create", body).json()["Id"]
+    assert mapped.docker("start", "-a", inspected).stdout.strip() == "5:6"
+    mapped.docker("rm", inspected)
     mapped.docker("rmi", "built")
 
 

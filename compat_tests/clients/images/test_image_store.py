@@ -58,10 +58,10 @@ def test_sizes_in_list_and_inspect(loaded: tuple[Engine, Engine]) -> None:
     ours, theirs = loaded
     for name in NAMES:
         assert sizes(ours, name) == sizes(theirs, name)
-    shown = [
+    output = [
         [line.split()[-1] for line in sorted(each.docker("images", "sized-*").stdout.splitlines())] for each in loaded
     ]
-    assert shown[0] == shown[1]
+    assert output[0] == output[1]
 
 
 def test_the_manifest_of_an_archive(loaded: tuple[Engine, Engine]) -> None:

@@ -171,8 +171,8 @@ def test_history_of_an_image(engine: Engine) -> None:
     assert [row["Tags"] for row in rows] == [["history:1"], None]
     assert rows[1]["Id"] == "<missing>"
     assert rows[1]["Size"] > 1_000_000 > rows[0]["Size"] > 0
-    shown = engine.docker("history", "--no-trunc", "--format", "{{.ID}} {{.CreatedBy}}", "history:1").stdout
-    assert shown.splitlines()[1] == "<missing> layer 0"
+    output = engine.docker("history", "--no-trunc", "--format", "{{.ID}} {{.CreatedBy}}", "history:1").stdout
+    assert output.splitlines()[1] == "<missing> layer 0"
     assert engine.api.get("/images/none/history").status == 404
 
 
@@ -247,16 +247,16 @@ def test_image_that_is_mounted_in_a_container(engine: Engine) -> None:
     id = load(engine, "mounted:1", Labels={"mounted": "yes"})
     mount = {"Type": "image", "Source": "mounted:1", "Target": "/image"}
     body = {"Image": "busybox", "Cmd": ["ls", "/image/own"], "HostConfig": {"NetworkMode": "none", "Mounts": [mount]}}
-    made = engine.api.post("/containers/create", body).json()["Id"]
+    created = engine.api.post("/containers/create", body).json()["Id"]
     try:
         done = engine.docker("rmi", "mounted:1", check=False)
-        reason = f"container {made[:12]} is using its referenced image {id[7:19]}"
+        reason = f"container {created[:12]} is using its referenced image {id[7:19]}"
         assert f"conflict: unable to delete mounted:1 (must be forced) - {reason}" in done.stderr
         assert "must be forced" in engine.docker("rmi", id, check=False).stderr
         assert "mounted:1" not in engine.docker("image", "prune", "-af", "--filter", "label=mounted=yes").stdout
-        assert engine.docker("start", "-a", made).stdout == "/image/own\n"
+        assert engine.docker("start", "-a", created).stdout == "/image/own\n"
     finally:
-        engine.docker("rm", "-f", made)
+        engine.docker("rm", "-f", created)
     assert engine.docker("rmi", "mounted:1").stdout.splitlines() == ["Untagged: mounted:1", f"Deleted: {id}"]
 
 

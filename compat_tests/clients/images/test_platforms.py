@@ -64,13 +64,13 @@ def two() -> TwoPlatforms:
 
 @contextlib.contextmanager
 def loaded(engine: Engine, **query: str) -> Iterator[TwoPlatforms]:
-    made = two()
-    messages = engine.api.request("POST", "/images/load", body=made.archive, query=query).lines()
-    assert f"Loaded image: {made.name}\n" in [message.get("stream") for message in messages], messages
+    image = two()
+    messages = engine.api.request("POST", "/images/load", body=image.archive, query=query).lines()
+    assert f"Loaded image: {image.name}\n" in [message.get("stream") for message in messages], messages
     try:
-        yield made
+        yield image
     finally:
-        engine.docker("rmi", "-f", made.name, check=False)
+        engine.docker("rmi", "-f", image.name, check=False)
 
 
 def available(engine: Engine, name: str) -> list[bool]:
@@ -84,39 +84,37 @@ def saved(data: bytes) -> set[str]:
 
 
 def test_queries_for_one_platform(engine: Engine) -> None:
-    with loaded(engine) as made:
-        assert available(engine, made.name) == [True, True]
+    with loaded(engine) as image:
+        assert available(engine, image.name) == [True, True]
         for platform, architecture in ((AMD64, "amd64"), (ARM64, "arm64"), ("linux/arm64", "arm64")):
-            document = engine.api.get(f"/images/{made.name}/json", platform=platform).json()
-            assert (document["Architecture"], document["Id"]) == (architecture, made.index)
+            document = engine.api.get(f"/images/{image.name}/json", platform=platform).json()
+            assert (document["Architecture"], document["Id"]) == (architecture, image.index)
         # The parameter exists in history since 1.48, in inspect since 1.49: for older clients it is ignored.
-        assert (
-            Api(engine.api.path, version="1.48").get(f"/images/{made.name}/json", platform=ARM64).json()["Architecture"]
-            == "amd64"
-        )
-        assert len(engine.api.get(f"/images/{made.name}/history", platform=ARM64).json()) == 2
-        described = engine.api.get(f"/images/{made.name}/json", platform=ARM64).json()["Descriptor"]
-        assert (described["digest"], described["platform"]) == (made.manifests[1], json.loads(ARM64))
-        assert engine.api.get(f"/images/{made.name}/json").json()["Descriptor"]["digest"] == made.index
-        missing = engine.api.get(f"/images/{made.name}/json", platform='{"os":"linux","architecture":"riscv64"}')
+        older = Api(engine.api.path, version="1.48")
+        assert older.get(f"/images/{image.name}/json", platform=ARM64).json()["Architecture"] == "amd64"
+        assert len(engine.api.get(f"/images/{image.name}/history", platform=ARM64).json()) == 2
+        described = engine.api.get(f"/images/{image.name}/json", platform=ARM64).json()["Descriptor"]
+        assert (described["digest"], described["platform"]) == (image.manifests[1], json.loads(ARM64))
+        assert engine.api.get(f"/images/{image.name}/json").json()["Descriptor"]["digest"] == image.index
+        missing = engine.api.get(f"/images/{image.name}/json", platform='{"os":"linux","architecture":"riscv64"}')
         assert missing.status == 404
         assert "does not provide the specified platform (linux/riscv64)" in missing.json()["message"]
-        assert engine.api.get(f"/images/{made.name}/json", platform="{}").status == 400
-        assert engine.api.get(f"/images/{made.name}/json", platform=AMD64, manifests=1).status == 400
-        assert engine.docker("run", "--rm", "--network", "none", made.name).stdout.startswith("amd64 of ")
+        assert engine.api.get(f"/images/{image.name}/json", platform="{}").status == 400
+        assert engine.api.get(f"/images/{image.name}/json", platform=AMD64, manifests=1).status == 400
+        assert engine.docker("run", "--rm", "--network", "none", image.name).stdout.startswith("amd64 of ")
 
 
 def test_one_platform_is_saved_and_loaded(engine: Engine) -> None:
-    with loaded(engine) as made:
-        whole = engine.api.get(f"/images/{made.name}/get").body
-        one = engine.api.get("/images/get", names=made.name, platform=ARM64).body
-        several = engine.api.get("/images/get", names=made.name, platform=[AMD64, ARM64])
+    with loaded(engine) as image:
+        whole = engine.api.get(f"/images/{image.name}/get").body
+        one = engine.api.get("/images/get", names=image.name, platform=ARM64).body
+        several = engine.api.get("/images/get", names=image.name, platform=[AMD64, ARM64])
         assert (several.status, several.message) == (400, "multiple platform parameters not supported")
-    assert {made.index, *made.manifests} <= saved(whole)
-    assert made.manifests[1] in saved(one)
-    assert not {made.index, made.manifests[0]} & saved(one)
-    with loaded(engine, platform=ARM64) as made:
-        assert available(engine, made.name) == [False, True]
+    assert {image.index, *image.manifests} <= saved(whole)
+    assert image.manifests[1] in saved(one)
+    assert not {image.index, image.manifests[0]} & saved(one)
+    with loaded(engine, platform=ARM64) as image:
+        assert available(engine, image.name) == [False, True]
     refused = engine.api.request(
         "POST", "/images/load", body=two().archive, query={"platform": '{"os":"windows","architecture":"amd64"}'}
     )
@@ -124,54 +122,54 @@ def test_one_platform_is_saved_and_loaded(engine: Engine) -> None:
 
 
 def test_one_platform_is_pushed(engine: Engine, plain_registry: Registry) -> None:
-    with loaded(engine) as made:
-        remote = plain_registry.name(f"{made.name.partition(':')[0]}:1")
-        engine.docker("tag", made.name, remote)
+    with loaded(engine) as image:
+        remote = plain_registry.name(f"{image.name.partition(':')[0]}:1")
+        engine.docker("tag", image.name, remote)
         try:
             messages = progress_messages(
                 engine, "POST", f"/images/{remote.rpartition(':')[0]}/push", tag="1", platform=ARM64
             )
         finally:
             engine.docker("rmi", remote)
-        assert messages[-1]["aux"]["Digest"] == made.manifests[1]
-        answer = request_registry(plain_registry, "GET", f"/v2/{made.name.partition(':')[0]}/manifests/1")
-        assert answer.headers["docker-content-digest"] == made.manifests[1]
+        assert messages[-1]["aux"]["Digest"] == image.manifests[1]
+        answer = request_registry(plain_registry, "GET", f"/v2/{image.name.partition(':')[0]}/manifests/1")
+        assert answer.headers["docker-content-digest"] == image.manifests[1]
 
 
 def test_one_platform_is_removed(engine: Engine) -> None:
     def blob(name: str) -> bool:
         return (content_store(engine) / "blobs" / name.replace(":", "/")).exists()
 
-    with loaded(engine) as made:
-        path = f"/images/{made.name}"
-        container = engine.docker("create", "--network", "none", made.name).stdout.strip()
+    with loaded(engine) as image:
+        path = f"/images/{image.name}"
+        container = engine.docker("create", "--network", "none", image.name).stdout.strip()
         try:
             used = engine.api.delete(path, platforms=AMD64)
             assert used.status == 409
             assert f"container {container[:12]} is using its referenced image" in used.json()["message"]
-            assert engine.api.delete(path, platforms=ARM64).json() == [{"Deleted": made.manifests[1]}]
-            assert available(engine, made.name) == [True, False]
-            assert until(lambda: not blob(made.manifests[1]))
+            assert engine.api.delete(path, platforms=ARM64).json() == [{"Deleted": image.manifests[1]}]
+            assert available(engine, image.name) == [True, False]
+            assert until(lambda: not blob(image.manifests[1]))
             assert engine.api.delete(path, platforms=ARM64).status == 404
             assert engine.api.delete(path, platforms="linux/arm64").status == 400
             # The shared layer is still there for the other platform and its container.
             assert engine.docker("start", "-a", container).stdout.startswith("amd64 of ")
         finally:
             engine.docker("rm", "-f", container)
-        assert engine.api.delete(path, platforms=AMD64).json() == [{"Deleted": made.manifests[0]}]
-        assert until(lambda: not blob(made.manifests[0]))
+        assert engine.api.delete(path, platforms=AMD64).json() == [{"Deleted": image.manifests[0]}]
+        assert until(lambda: not blob(image.manifests[0]))
         # The name stays until it is removed itself; a removed platform can be loaded again.
-        engine.docker("load", "-q", input=made.archive)
-        assert available(engine, made.name) == [True, True]
-        assert engine.docker("rmi", made.name).stdout.splitlines()[0] == f"Untagged: {made.name}"
-    assert until(lambda: not blob(made.index))
+        engine.docker("load", "-q", input=image.archive)
+        assert available(engine, image.name) == [True, True]
+        assert engine.docker("rmi", image.name).stdout.splitlines()[0] == f"Untagged: {image.name}"
+    assert until(lambda: not blob(image.index))
 
 
 def test_a_platform_that_another_index_has_too(engine: Engine) -> None:
     """Only the given index drops its reference; the answer does not list what the other index keeps."""
-    with loaded(engine) as made:
-        other = f"also-{made.name}"
-        manifest = json.loads(engine.api.get(f"/images/{made.name}/json", manifests=1).body)["Manifests"][0]
+    with loaded(engine) as image:
+        other = f"also-{image.name}"
+        manifest = json.loads(engine.api.get(f"/images/{image.name}/json", manifests=1).body)["Manifests"][0]
         entry = {**manifest["Descriptor"], "platform": {"architecture": "amd64", "os": "linux"}}
         document = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": [entry]}
         index = json.dumps(document).encode()
@@ -189,12 +187,12 @@ def test_a_platform_that_another_index_has_too(engine: Engine) -> None:
             ),
         )
         try:
-            answer = engine.api.delete(f"/images/{made.name}", platforms=AMD64)
+            answer = engine.api.delete(f"/images/{image.name}", platforms=AMD64)
             assert (answer.status, answer.json()) == (200, [])
-            assert available(engine, made.name) == [True, True]  # of the content store, as dockerd shows it
-            shown = engine.docker("run", "--rm", "--network", "none", other).stdout
-            assert shown.startswith("amd64 of ")
-            assert engine.api.delete(f"/images/{other}", platforms=AMD64).json() == [{"Deleted": made.manifests[0]}]
-            assert available(engine, made.name) == [False, True]
+            assert available(engine, image.name) == [True, True]  # of the content store, as dockerd shows it
+            output = engine.docker("run", "--rm", "--network", "none", other).stdout
+            assert output.startswith("amd64 of ")
+            assert engine.api.delete(f"/images/{other}", platforms=AMD64).json() == [{"Deleted": image.manifests[0]}]
+            assert available(engine, image.name) == [False, True]
         finally:
             engine.docker("rmi", "-f", other, check=False)

@@ -88,14 +88,14 @@ class Networking:
         low = self._client.api
         config = {self._names.get(key, key): low.create_endpoint_config(**point) for key, point in points.items()}
         mode = "bridge" if "bridge" in points else self._names["a"]
-        made = low.create_container(
+        created = low.create_container(
             "busybox",
             "sleep 1000",
             name=self._name,
             host_config=low.create_host_config(network_mode=mode),
             networking_config=low.create_networking_config(config),
         )
-        container = self._client.containers.get(made["Id"])
+        container = self._client.containers.get(created["Id"])
         try:
             return [self._shown(container), outcome(container.start), self._shown(container)]
         finally:

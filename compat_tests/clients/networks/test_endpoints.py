@@ -55,22 +55,22 @@ def test_inspect_before_and_after_start(stage: Stage) -> None:
         "NetworkingConfig": {"EndpointsConfig": {net: {"IPAMConfig": addresses, "Aliases": ["also"]}}},
     }  # fmt: skip
     created = stage.engine.api.request("POST", "/containers/create", query={"name": name}, data=body).json()["Id"]
-    shown = stage.endpoint("one", net)
-    assert {key: value for key, value in shown.items() if value and key != "GwPriority"} == {
+    inspected = stage.endpoint("one", net)
+    assert {key: value for key, value in inspected.items() if value and key != "GwPriority"} == {
         "IPAMConfig": addresses,
         "Aliases": ["also"],
     }
-    assert shown["DNSNames"] is None
+    assert inspected["DNSNames"] is None
     assert stage.inspect("one")["NetworkSettings"]["Ports"] == {}
     assert stage.engine.api.post(f"/containers/{name}/start").status == 204
-    shown = stage.endpoint("one", net)
-    assert shown["NetworkID"] == identity
-    assert len(shown["EndpointID"]) == 64
-    assert shown["DNSNames"] == [name, "also", created[:12], "called"]
-    assert (shown["IPAddress"], shown["IPPrefixLen"], shown["Gateway"]) == (
+    inspected = stage.endpoint("one", net)
+    assert inspected["NetworkID"] == identity
+    assert len(inspected["EndpointID"]) == 64
+    assert inspected["DNSNames"] == [name, "also", created[:12], "called"]
+    assert (inspected["IPAddress"], inspected["IPPrefixLen"], inspected["Gateway"]) == (
         addresses["IPv4Address"], 26, str(stage.subnet()[1]),
     )  # fmt: skip
-    assert (shown["GlobalIPv6Address"], shown["GlobalIPv6PrefixLen"], shown["IPv6Gateway"]) == (
+    assert (inspected["GlobalIPv6Address"], inspected["GlobalIPv6PrefixLen"], inspected["IPv6Gateway"]) == (
         "fd5e:7::20", 64, "fd5e:7::1",
     )  # fmt: skip
     assert "fd5e:7::1" in stage.exec("one", "ip", "-6", "route")
@@ -119,11 +119,11 @@ def test_container_with_disabled_ipv6_has_no_ipv6_address(stage: Stage) -> None:
     stage.run("with", "--network", network)
     stage.run("without", "--network", network, "--sysctl", "net.ipv6.conf.all.disable_ipv6=1")
     assert stage.endpoint("with", network)["GlobalIPv6Address"].startswith("fd00:57:12:")
-    shown = stage.endpoint("without", network)
-    assert (shown["GlobalIPv6Address"], shown["GlobalIPv6PrefixLen"], shown["IPv6Gateway"]) == ("", 0, "")
+    inspected = stage.endpoint("without", network)
+    assert (inspected["GlobalIPv6Address"], inspected["GlobalIPv6PrefixLen"], inspected["IPv6Gateway"]) == ("", 0, "")
     assert ":" not in stage.exec("without", "cat", "/etc/hosts")
     output = stage.exec("with", "nslookup", stage.name("without"), check=False)
-    assert shown["IPAddress"] in output
+    assert inspected["IPAddress"] in output
     assert "fd00:57:12:" not in output
 
 

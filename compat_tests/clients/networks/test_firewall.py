@@ -180,9 +180,9 @@ def test_nothing_is_lost_or_left_by_a_kill(own_engine: Engine, delay: float) -> 
     assert until(lambda: served(port))
     assert until(lambda: not inconsistencies(engine), seconds=30), inconsistencies(engine)
     for item in engine.api.get("/containers/json").json():
-        shown = engine.api.get(f"/containers/{item['Id']}/json").json()["NetworkSettings"]
-        for bindings in shown["Ports"].values():
-            assert until(functools.partial(served, int(bindings[0]["HostPort"]))), json.dumps(shown)
+        inspected = engine.api.get(f"/containers/{item['Id']}/json").json()["NetworkSettings"]
+        for bindings in inspected["Ports"].values():
+            assert until(functools.partial(served, int(bindings[0]["HostPort"]))), json.dumps(inspected)
     engine.remove_all()
     engine.docker("network", "prune", "-f")
     assert [item["Name"] for item in engine.api.get("/networks").json()] == ["bridge", "host", "none"]

@@ -94,7 +94,7 @@ def test_unknown_driver_options_are_kept(engine: Engine, oracle: Engine) -> None
     options = {"com.docker.network.bridge.nosuch": "1", "foo": "bar"}
     found = []
     for each in (engine, oracle):
-        with network(each, {"Options": options, "IPAM": {"Options": {"odd": "x"}}}) as made:
+        with network(each, {"Options": options, "IPAM": {"Options": {"odd": "x"}}}) as created:
             connected = {"asked": {"DriverOpts": {"com.docker-py.setting": "true", "x": "y"}}}
             body = {
                 "Image": "busybox",
@@ -109,11 +109,11 @@ def test_unknown_driver_options_are_kept(engine: Engine, oracle: Engine) -> None
                 assert each.api.post(f"/containers/{identity}/start").status == 204
                 body = {"Container": identity, "EndpointConfig": {"DriverOpts": {"foo": "bar"}}}
                 assert each.api.post("/networks/bridge/connect", body).status == 200
-                shown = each.api.get(f"/containers/{identity}/json").json()["NetworkSettings"]["Networks"]
+                inspected = each.api.get(f"/containers/{identity}/json").json()["NetworkSettings"]["Networks"]
             finally:
                 each.api.delete(f"/containers/{identity}", force=1)
-            opts = {name: settings["DriverOpts"] for name, settings in shown.items()}
-            found.append((made["Options"], made["IPAM"]["Options"], opts))
+            opts = {name: settings["DriverOpts"] for name, settings in inspected.items()}
+            found.append((created["Options"], created["IPAM"]["Options"], opts))
     assert found[0] == found[1]
     assert found[0] == (options, {"odd": "x"}, {"asked": connected["asked"]["DriverOpts"], "bridge": {"foo": "bar"}})
 
@@ -122,7 +122,7 @@ def test_link_applies_to_one_network(engine: Engine, oracle: Engine) -> None:
     """After the target has left the network, the alias does not resolve, even if both are on another network."""
     found = []
     for each in (engine, oracle):
-        seen = []
+        results = []
         for name in ("one", "two"):
             each.docker("network", "create", f"link-{name}")
         try:
@@ -136,10 +136,10 @@ def test_link_applies_to_one_network(engine: Engine, oracle: Engine) -> None:
                     each.docker("network", verb, "link-one", "linked")
                 for name in ("linked", "alias", "alias.link-two"):
                     pinged = each.docker("exec", "client", "ping", "-c1", "-W5", name, check=False)
-                    seen.append((verb, name, pinged.status))
+                    results.append((verb, name, pinged.status))
         finally:
             each.docker("rm", "-f", "linked", "client")
             each.docker("network", "rm", "link-one", "link-two")
-        found.append(seen)
+        found.append(results)
     assert found[0] == found[1]
     assert ("disconnect", "alias", 1) in found[0]

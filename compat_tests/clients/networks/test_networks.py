@@ -26,15 +26,16 @@ def test_lifecycle_of_a_network(stage: Stage) -> None:
         "--aux-address", f"router={subnet[33]}", "--label", "a=b", "--label", "c", "--attachable",
         "-o", "com.docker.network.driver.mtu=1400",
     )  # fmt: skip
-    shown = json.loads(docker("network", "inspect", identity[:10]).stdout)[0]
-    assert shown["IPAM"]["Config"] == [
+    inspected = json.loads(docker("network", "inspect", identity[:10]).stdout)[0]
+    assert inspected["IPAM"]["Config"] == [
         {
             "Subnet": str(subnet), "IPRange": f"{subnet[32]}/28", "Gateway": str(subnet[9]),
             "AuxiliaryAddresses": {"router": str(subnet[33])},
         }
     ]  # fmt: skip
-    assert (shown["Id"], shown["Name"], shown["Driver"], shown["Scope"]) == (identity, net, "bridge", "local")
-    assert (shown["Labels"], shown["Attachable"], shown["Internal"]) == ({"a": "b", "c": ""}, True, False)
+    assert (inspected["Id"], inspected["Name"]) == (identity, net)
+    assert (inspected["Driver"], inspected["Scope"]) == ("bridge", "local")
+    assert (inspected["Labels"], inspected["Attachable"], inspected["Internal"]) == ({"a": "b", "c": ""}, True, False)
     assert f"br-{identity[:12]}" in links()
     listed = docker("network", "ls", "-q", "--no-trunc", "--filter", "label=a=b", "--filter", f"name={net}").stdout
     assert listed.split() == [identity]
@@ -138,9 +139,9 @@ def test_config_only_network(stage: Stage) -> None:
     stage.networks.append(stage.name("made"))
     stage.network("config", "--config-only", "--subnet", str(stage.subnet()), "--label", "x=y")
     docker("network", "create", "--config-from", stage.name("config"), stage.name("made"))
-    shown = json.loads(docker("network", "inspect", stage.name("made")).stdout)[0]
-    assert (shown["ConfigFrom"], shown["Labels"]) == ({"Network": stage.name("config")}, {"x": "y"})
-    assert shown["IPAM"]["Config"] == [{"Subnet": str(stage.subnet())}]
+    inspected = json.loads(docker("network", "inspect", stage.name("made")).stdout)[0]
+    assert (inspected["ConfigFrom"], inspected["Labels"]) == ({"Network": stage.name("config")}, {"x": "y"})
+    assert inspected["IPAM"]["Config"] == [{"Subnet": str(stage.subnet())}]
     stage.run("one", "--network", stage.name("made"))
     assert stage.endpoint("one", stage.name("made"))["IPAddress"] == str(stage.subnet()[2])
     done = docker("network", "rm", stage.name("config"), check=False)

@@ -81,8 +81,8 @@ def test_reachable_from_the_host_and_from_containers(engine: Engine) -> None:
                 return done.stdout == "served\n"
 
             assert until(served), client
-        shown = engine.docker("port", "reach").stdout.splitlines()
-        assert shown == [f"80/tcp -> 0.0.0.0:{port}", f"80/tcp -> 127.0.0.1:{port + 1}", f"80/tcp -> [::]:{port}"]
+        output = engine.docker("port", "reach").stdout.splitlines()
+        assert output == [f"80/tcp -> 0.0.0.0:{port}", f"80/tcp -> 127.0.0.1:{port + 1}", f"80/tcp -> [::]:{port}"]
 
 
 def test_published_udp_port(engine: Engine) -> None:
@@ -114,8 +114,8 @@ def test_every_form_of_publish(engine: Engine) -> None:
             *("--expose", "90-91", "--expose", "92/udp"),
             name="forms",
         )
-        shown = ports(engine, "forms")
-        assert {key for key, value in shown.items() if value is None} == {"90/tcp", "91/tcp", "92/udp"}
+        published = ports(engine, "forms")
+        assert {key for key, value in published.items() if value is None} == {"90/tcp", "91/tcp", "92/udp"}
         fixed = {
             "81/tcp": [("0.0.0.0", first), ("::", first)],
             "82/tcp": [("127.0.0.1", first + 1)],
@@ -123,22 +123,22 @@ def test_every_form_of_publish(engine: Engine) -> None:
             **{f"{85 + n}/tcp": [("0.0.0.0", first + 3 + n), ("::", first + 3 + n)] for n in range(3)},
         }
         for key, expected in fixed.items():
-            assert [(item["HostIp"], int(item["HostPort"])) for item in shown[key]] == expected
+            assert [(item["HostIp"], int(item["HostPort"])) for item in published[key]] == expected
         for key, hosts in {"80/tcp": ["0.0.0.0", "::"], "83/udp": ["127.0.0.1"], "88/sctp": ["0.0.0.0", "::"]}.items():
-            assert [item["HostIp"] for item in shown[key]] == hosts
-            assert len({item["HostPort"] for item in shown[key]}) == 1
+            assert [item["HostIp"] for item in published[key]] == hosts
+            assert len({item["HostPort"] for item in published[key]}) == 1
         # without SCTP sockets, the kernel still supports SCTP in rules
         table = nft("list", "table", "inet", f"wharf-{engine.resources.bridge}")
-        assert re.search(rf"sctp \. {shown['88/sctp'][0]['HostPort']} : [\d.]+ \. 88", table)
+        assert re.search(rf"sctp \. {published['88/sctp'][0]['HostPort']} : [\d.]+ \. 88", table)
         assert engine.docker("port", "forms", "81").stdout.splitlines() == [f"0.0.0.0:{first}", f"[::]:{first}"]
 
 
 def test_all_exposed_ports(engine: Engine) -> None:
     with removed(engine, "all-exposed"):
         run(engine, "-P", "--expose", "80", "--expose", "5300/udp", name="all-exposed")
-        shown = ports(engine, "all-exposed")
-        assert set(shown) == {"80/tcp", "5300/udp"}
-        assert all(32768 <= int(item["HostPort"]) <= 60999 for items in shown.values() for item in items)
+        published = ports(engine, "all-exposed")
+        assert set(published) == {"80/tcp", "5300/udp"}
+        assert all(32768 <= int(item["HostPort"]) <= 60999 for items in published.values() for item in items)
 
 
 def test_port_in_use_fails_the_whole_start(engine: Engine) -> None:

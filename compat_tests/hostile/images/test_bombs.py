@@ -22,6 +22,6 @@ def source() -> Iterator[Registry]:
 @pytest.mark.parametrize("kind", PACK)
 @pytest.mark.parametrize("shape", ["file", "padding"])
 def test_a_bomb_is_bounded(own_engine: Engine, source: Registry, kind: str, shape: str) -> None:
-    made = bomb(kind, shape, SIZE)
+    bomb_file = bomb(kind, shape, SIZE)
     for way in WAYS:
-        try_bomb(own_engine, source, way, made)
+        try_bomb(own_engine, source, way, bomb_file)

@@ -35,9 +35,9 @@ def either(request: pytest.FixtureRequest, engine: Engine, oracle: Engine) -> En
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_request_bodies(either: Engine, spelling: bytes) -> None:
     body = b'{"Image":"busybox","Cmd":["true","%b"],"Env":["E=%b"],"Labels":{"k%b":"%b"}}' % ((spelling,) * 4)
-    made = post(either, "/containers/create", body)
-    assert made.status == 201, made.body
-    identity = made.json()["Id"]
+    created = post(either, "/containers/create", body)
+    assert created.status == 201, created.body
+    identity = created.json()["Id"]
     try:
         config = either.api.get(f"/containers/{identity}/json").json()["Config"]
         assert config["Cmd"] == ["true", READ]
@@ -139,9 +139,9 @@ def test_image_configs(engine: Engine, spelling: bytes) -> None:
         assert (found["Config"]["Labels"], found["Author"]) == ({"k": READ}, READ)
         assert engine.api.get("/images/surrogates/history").status == 200
         assert "surrogates:latest" in engine.api.get("/images/json").body.decode()
-        made = engine.api.post("/containers/create", {"Image": "surrogates", "Cmd": ["x"]})
-        assert made.status == 201, made.body
-        engine.api.delete(f"/containers/{made.json()['Id']}")
+        created = engine.api.post("/containers/create", {"Image": "surrogates", "Cmd": ["x"]})
+        assert created.status == 201, created.body
+        engine.api.delete(f"/containers/{created.json()['Id']}")
     finally:
         engine.api.delete("/images/surrogates")
 
@@ -149,8 +149,8 @@ def test_image_configs(engine: Engine, spelling: bytes) -> None:
 def test_file_names_with_invalid_utf8(either: Engine) -> None:
     """Answers are JSON, so such a name contains U+FFFD."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", errors="surrogateescape", encoding="utf-8") as made:
-        made.addfile(tarfile.TarInfo("caf\udce9"))
+    with tarfile.open(fileobj=buffer, mode="w", errors="surrogateescape", encoding="utf-8") as archived:
+        archived.addfile(tarfile.TarInfo("caf\udce9"))
     identity = either.api.post("/containers/create", {"Image": "busybox"}).json()["Id"]
     try:
         put = either.api.request("PUT", f"/containers/{identity}/archive?path=/tmp", body=buffer.getvalue())

@@ -85,9 +85,9 @@ def test_runtime_errors_are_one_log_line(engine: Engine) -> None:
     bodies = [in_host(Ulimits=[limit]), {"Env": [f"A={NUL}"], **in_host()}, {"Hostname": NUL, **in_host()}]
     bodies.append(in_host(Sysctls={"net.ipv4.ip_default_ttl": NUL}))
     for body in bodies:
-        made = engine.api.post("/containers/create", {"Image": "busybox", "Cmd": ["true"], **body})
-        assert made.status == 201, made.body
-        identity = made.json()["Id"]
+        created = engine.api.post("/containers/create", {"Image": "busybox", "Cmd": ["true"], **body})
+        assert created.status == 201, created.body
+        identity = created.json()["Id"]
         before = engine.daemon.written
         try:
             started = engine.api.post(f"/containers/{identity}/start")

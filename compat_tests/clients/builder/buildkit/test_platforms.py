@@ -107,9 +107,9 @@ def root(foreign: Foreign, tmp_path: Path) -> str:
 def test_two_platforms_in_one_index(engine: Engine, foreign: Foreign, root: str, tmp_path: Path) -> None:
     out = tmp_path / "o.tar"
     platforms = f"linux/amd64,linux/{foreign.architecture}"
-    shown = build(engine, "--platform", platforms, f"--output=type=oci,dest={out}", root).stderr
+    output = build(engine, "--platform", platforms, f"--output=type=oci,dest={out}", root).stderr
     for platform in platforms.split(","):
-        assert f"[{platform} stage-2 1/1] RUN echo" in shown
+        assert f"[{platform} stage-2 1/1] RUN echo" in output
     blobs = read_oci_archive(out)
     index = blobs[blobs[""]["manifests"][0]["digest"]]
     assert index["mediaType"] == "application/vnd.oci.image.index.v1+json"
@@ -132,14 +132,14 @@ def test_an_image_of_two_platforms_runs(engine: Engine, foreign: Foreign, root: 
     name = f"two-platforms:{uuid.uuid4().hex[:8]}"
     build(engine, "--platform", f"linux/amd64,linux/{foreign.architecture}", "-t", name, root)
     for architecture, emulated in (("amd64", "no"), (foreign.architecture, "yes")):
-        shown = engine.docker("run", "--rm", "--network", "none", "--platform", f"linux/{architecture}", name).stdout
-        assert shown == f"linux/{architecture} on linux/amd64: {emulated}\nnow: {emulated}\n"
+        output = engine.docker("run", "--rm", "--network", "none", "--platform", f"linux/{architecture}", name).stdout
+        assert output == f"linux/{architecture} on linux/amd64: {emulated}\nnow: {emulated}\n"
 
 
 def test_the_builder_names_its_platforms(engine: Engine, foreign: Foreign) -> None:
     line = next(line for line in engine.docker("buildx", "ls").stdout.splitlines() if "running" in line)
-    shown = engine.docker("buildx", "inspect", "default").stdout
-    listed = next(text for text in shown.splitlines() if text.startswith("Platforms:"))
+    output = engine.docker("buildx", "inspect", "default").stdout
+    listed = next(text for text in output.splitlines() if text.startswith("Platforms:"))
     assert f"linux/{foreign.architecture}" in listed
     assert "linux/amd64" in line
 

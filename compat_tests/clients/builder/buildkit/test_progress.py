@@ -43,7 +43,7 @@ def root(tmp_path: Path) -> str:
 def on_terminal(engine: Engine, *args: str) -> tuple[int, str]:
     """Return the CLI's exit code, and its output on a terminal of 40 lines."""
     with Terminal(engine, *args, rows=40, columns=120) as terminal:
-        shown, end = b"", time.monotonic() + 2 * DEADLINE
+        display, end = b"", time.monotonic() + 2 * DEADLINE
         while time.monotonic() < end:
             if not select.select([terminal.master], [], [], 1)[0]:
                 continue
@@ -51,23 +51,23 @@ def on_terminal(engine: Engine, *args: str) -> tuple[int, str]:
                 data = os.read(terminal.master, 65536)
             except OSError:  # the other side is closed
                 break
-            shown += data
-        return terminal.process.wait(DEADLINE), shown.decode().replace("\r\n", "\n")
+            display += data
+        return terminal.process.wait(DEADLINE), display.decode().replace("\r\n", "\n")
 
 
-def last_frame(shown: str) -> dict[str, float]:
+def last_frame(display: str) -> dict[str, float]:
     """Return the final lines of the display with the seconds of each."""
-    frame = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown[shown.rindex("[+] Building") :]).partition("------")[0]
+    frame = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", display[display.rindex("[+] Building") :]).partition("------")[0]
     assert re.match(r"\[\+\] Building \d+\.\ds \((\d+)/\1\) FINISHED +docker:default\n", frame), frame
     lines = re.findall(r"^ => (.*?) +(\d+\.\d)s$", frame, re.MULTILINE)
     return {name: float(seconds) for name, seconds in lines}
 
 
 def test_on_a_terminal(engine: Engine, root: str) -> None:
-    status, shown = on_terminal(engine, "build", "--no-cache", "-t", "progress:tty", "-f", f"{root}/Good", root)
+    status, output = on_terminal(engine, "build", "--no-cache", "-t", "progress:tty", "-f", f"{root}/Good", root)
     assert status == 0
-    assert shown.count("[+] Building") > 1
-    frame = last_frame(shown)
+    assert output.count("[+] Building") > 1
+    frame = last_frame(output)
     assert frame.pop("[a 2/2] RUN sleep 1; echo fir''st") >= 1
     base = next(
         name for name in frame if re.match(r"\[(a 1/2|stage-1 1/4)\] FROM docker\.io/library/busybox:latest", name)
@@ -90,19 +90,19 @@ def test_on_a_terminal(engine: Engine, root: str) -> None:
         "=> naming to docker.io/library/progress:tty",
     }
     # again: cached steps are marked
-    status, shown = on_terminal(engine, "build", "-t", "progress:tty", "-f", f"{root}/Good", root)
+    status, output = on_terminal(engine, "build", "-t", "progress:tty", "-f", f"{root}/Good", root)
     assert status == 0
-    assert {"CACHED [stage-1 3/4] COPY f /f", "CACHED [a 2/2] RUN sleep 1; echo fir''st"} <= last_frame(shown).keys()
+    assert {"CACHED [stage-1 3/4] COPY f /f", "CACHED [a 2/2] RUN sleep 1; echo fir''st"} <= last_frame(output).keys()
 
 
 def test_a_failure_on_a_terminal(engine: Engine, root: str) -> None:
-    status, shown = on_terminal(engine, "build", "--no-cache", root)
+    status, output = on_terminal(engine, "build", "--no-cache", root)
     assert status == 1
-    frame = last_frame(shown)
+    frame = last_frame(output)
     assert "ERROR [stage-1 4/4] RUN echo wo''rds; exit 7" in frame
     assert not [name for name in frame if "exporting" in name]
     # after the display: the end of the step's output, the excerpt, the sentence
-    report = shown[shown.rindex("\x1b[?25h") + len("\x1b[?25h") :]
+    report = output[output.rindex("\x1b[?25h") + len("\x1b[?25h") :]
     report = re.sub(r"^\d+\.\d+ ", "T ", report, flags=re.MULTILINE)
     head = "------\n > [stage-1 4/4] RUN echo wo''rds; exit 7:\nT words\n------\n"
     assert builds.plain(report).rstrip() == f"{head}{EXCERPT}ERROR: failed to solve: {PROCESS}"
@@ -112,8 +112,8 @@ def test_quiet_build_prints_the_id_or_the_error(engine: Engine, root: str) -> No
     """Only the id of a successful build, the excerpt of a failed one."""
     for flags in (["-q"], ["--progress=quiet"]):
         good = engine.docker("buildx", "build", *flags, "-t", "progress:quiet", "-f", f"{root}/Good", root, timeout=110)
-        shown = engine.docker("image", "inspect", "-f", "{{.Id}}", "progress:quiet").stdout
-        assert good.stdout.strip() == shown.strip()
+        output = engine.docker("image", "inspect", "-f", "{{.Id}}", "progress:quiet").stdout
+        assert good.stdout.strip() == output.strip()
         assert good.stderr == ""
         bad = engine.docker("buildx", "build", *flags, root, check=False, timeout=110)
         assert (bad.status, bad.stdout) == (1, "")

@@ -118,6 +118,6 @@ def test_clients_send_their_stored_credentials(engine: Engine, private: Registry
         lines = client.api.build(fileobj=io.BytesIO(b"FROM " + private.name("team/py:1").encode()), pull=True)
         assert b"Successfully built" in b"".join(lines)
     for name in ("cli", "py", "buildkit"):
-        shown = engine.docker("run", "--rm", "--network", "none", f"private:{name}", "cat", "/it").stdout
-        assert shown == "built\n"
+        output = engine.docker("run", "--rm", "--network", "none", f"private:{name}", "cat", "/it").stdout
+        assert output == "built\n"
     assert not files_with_the_password(engine)

@@ -26,7 +26,7 @@ CASES = (
 CONTAINER = re.compile(r" ---> (Running in|Removed intermediate container) .*\n")
 
 
-def shown(text: str) -> str:
+def normalised(text: str) -> str:
     """Normalise the output: drop containers of metadata steps, which Wharf does not create; number the ids."""
     text = CONTAINER.sub("", text)
     for number, id in enumerate(dict.fromkeys(re.findall(r"\b[0-9a-f]{12}\b", text))):
@@ -40,7 +40,7 @@ def lines(engine: Engine, case: Case, nocache: int) -> str:
         text += message.get("stream", "") + message.get("error", "")
         if "aux" in message:
             text += f"aux {message['aux']['ID'].removeprefix('sha256:')[:12]}\n"
-    return shown(text)
+    return normalised(text)
 
 
 def test_output_equals_dockerds(engine: Engine, oracle: Dockerd) -> None:
@@ -108,6 +108,6 @@ CONTEXTS = (
 def test_names_that_leave_the_context(engine: Engine, oracle: Dockerd, number: int) -> None:
     ours, theirs = (classic(each, Case(""), body=CONTEXTS[number], nocache=1) for each in (engine, oracle))
     assert ours.error == theirs.error == ""
-    assert shown(ours.text) == shown(theirs.text)
+    assert normalised(ours.text) == normalised(theirs.text)
     outside = classic(engine, Case(""), body=packed(SHOWS, ("bar", "", "../../../../etc/hostname")))
     assert "no such file" in outside.error

@@ -40,16 +40,16 @@ def root(engine: Engine, tmp_path: Path) -> str:
 
 def build_files(engine: Engine, *args: str) -> tuple[dict[str, str], set[str]]:
     """Build; return the files, and the steps that ran rather than being cached."""
-    shown = build(engine, "--output=type=docker", "-t", "defined:1", *args).stderr
+    output = build(engine, "--output=type=docker", "-t", "defined:1", *args).stderr
     text = engine.docker(
         "run", "--rm", "--network=none", "defined:1", "head", "-n", "99", "/one", "/two", "/three", "/four"
     )
     files = dict(re.findall(r"==> /(\w+) <==\n\s*(.*)\n", text.stdout))
     assert set(files) == {"one", "two", "three", "four"}
     assert files["two"] == files["four"]
-    names = dict(re.findall(r"^#(\d+) \[(?!internal)(.* \d/\d\] (?!FROM).*)$", shown, re.MULTILINE))
-    assert len(set(names.values())) == STEPS, shown
-    cached = {names[number] for number in re.findall(r"^#(\d+) CACHED$", shown, re.MULTILINE)}
+    names = dict(re.findall(r"^#(\d+) \[(?!internal)(.* \d/\d\] (?!FROM).*)$", output, re.MULTILINE))
+    assert len(set(names.values())) == STEPS, output
+    cached = {names[number] for number in re.findall(r"^#(\d+) CACHED$", output, re.MULTILINE)}
     return files, {re.sub(r"\s+", " ", name)[:40] for name in set(names.values()) - cached}
 
 
@@ -197,10 +197,10 @@ def test_caches_are_shared_with_buildkit(
             build(maker, *to, *args)
             # The engines have separate loopbacks: copy the registry's content.
             shutil.copytree(source.root, target.root, dirs_exist_ok=True)
-            shown = build(user, f"--cache-from={target.name(name)}", *args).stderr
+            output = build(user, f"--cache-from={target.name(name)}", *args).stderr
         finally:
             oracle.docker("rmi", "-f", ref, check=False)
-    names = dict(re.findall(r"^#(\d+) \[(?!internal)(.* +\d+/\d+\] (?!FROM).*)$", shown, re.MULTILINE))
-    cached = {names[number] for number in re.findall(r"^#(\d+) CACHED$", shown, re.MULTILINE) if number in names}
-    assert set(names.values()) - cached == set(), shown
-    assert len(cached) == 17, shown
+    names = dict(re.findall(r"^#(\d+) \[(?!internal)(.* +\d+/\d+\] (?!FROM).*)$", output, re.MULTILINE))
+    cached = {names[number] for number in re.findall(r"^#(\d+) CACHED$", output, re.MULTILINE) if number in names}
+    assert set(names.values()) - cached == set(), output
+    assert len(cached) == 17, output

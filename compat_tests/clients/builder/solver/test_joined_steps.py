@@ -62,7 +62,7 @@ class Client:
         assert found is not None
         return found[0]
 
-    def whole(self) -> str:
+    def complete_output(self) -> str:
         """Return the complete output after the build's end."""
         self.process.wait(60)
         self._reader.join()
@@ -76,9 +76,9 @@ class Client:
 
 @pytest.fixture
 def step() -> Iterator[Step]:
-    made = Step()
-    yield made
-    made.end()
+    step = Step()
+    yield step
+    step.end()
 
 
 def start(engine: Engine, *args: str, cwd: Path | None = None) -> Client:
@@ -96,13 +96,13 @@ def test_second_build_joins_a_running_step(engine: Engine, tmp_path: Path, step:
     finally:
         step.end()
     for client, line in ((first, 2), (second, 4)):
-        shown = client.whole()
+        output = client.complete_output()
         assert client.process.returncode == 1
         # Once as output, once in the excerpt.
-        assert shown.count(id) == shown.count("at the end") == 2, shown
-        assert f"Dockerfile:{line}\n" in shown
-        assert f"{line:4} | >>> RUN cat" in shown
-        assert shown.count("ERROR: process") == 1
+        assert output.count(id) == output.count("at the end") == 2, output
+        assert f"Dockerfile:{line}\n" in output
+        assert f"{line:4} | >>> RUN cat" in output
+        assert output.count("ERROR: process") == 1
     times = [re.findall(r"^#\d+ (\d+\.\d+) at the end$", client.text, re.MULTILINE) for client in (first, second)]
     assert times[0] == times[1], "the times of the second are not those of the step"
 
@@ -116,10 +116,10 @@ def test_step_continues_without_its_first_client(engine: Engine, tmp_path: Path,
         second = start(engine, "buildx", "build", "--progress=plain", str(two))
         assert second.id == id
         first.kill()
-        first.whole()
+        first.complete_output()
     finally:
         step.end()
-    assert "at the end" in second.whole()
+    assert "at the end" in second.complete_output()
 
 
 def test_the_files_of_the_first_client_stay_as_they_are(engine: Engine, tmp_path: Path, step: Step) -> None:
@@ -134,16 +134,16 @@ def test_the_files_of_the_first_client_stay_as_they_are(engine: Engine, tmp_path
         second = start(engine, "buildx", "build", "--progress=plain", str(two))
         assert second.id == id, "the step ran twice"
         first.kill()
-        first.whole()
+        first.complete_output()
         (one / "f").write_text("new content\n")
         third = start(engine, "buildx", "build", "--progress=plain", "--file", str(other), str(one))
-        shown = third.whole()
-        assert third.process.returncode == 0, shown
+        output = third.complete_output()
+        assert third.process.returncode == 0, output
     finally:
         step.end()
-    shown = second.whole()
-    assert "old content" in shown, shown
-    assert "new content" not in shown
+    output = second.complete_output()
+    assert "old content" in output, output
+    assert "new content" not in output
 
 
 def test_targets_of_one_bake(engine: Engine, tmp_path: Path, step: Step) -> None:
@@ -158,11 +158,11 @@ def test_targets_of_one_bake(engine: Engine, tmp_path: Path, step: Step) -> None
         assert until(lambda: len(UUID.findall(client.text)) == 2, seconds=60), client.text
     finally:
         step.end()
-    shown = client.whole()
-    assert len(set(UUID.findall(shown))) == 1
+    output = client.complete_output()
+    assert len(set(UUID.findall(output))) == 1
     assert re.search(
-        r" > \[.*base 2/2\] RUN[^\n]*:\n\d+\.\d+ [0-9a-f-]{36}\n(.* Killed\n)?\d+\.\d+ at the end\n", shown
-    ), shown
+        r" > \[.*base 2/2\] RUN[^\n]*:\n\d+\.\d+ [0-9a-f-]{36}\n(.* Killed\n)?\d+\.\d+ at the end\n", output
+    ), output
 
 
 def test_classic_build_joins_a_running_step(engine: Engine, tmp_path: Path, step: Step) -> None:
@@ -182,22 +182,22 @@ def test_classic_build_joins_a_running_step(engine: Engine, tmp_path: Path, step
         assert second.id == id
     finally:
         step.end()
-    first.whole()
-    shown = second.whole()
+    first.complete_output()
+    output = second.complete_output()
     assert re.search(
-        rf" ---> Running in [0-9a-f]{{12}}\n{id}\n(.*\n)?.*at the end\nThe command .* non-zero code: 7\n", shown
-    ), shown
+        rf" ---> Running in [0-9a-f]{{12}}\n{id}\n(.*\n)?.*at the end\nThe command .* non-zero code: 7\n", output
+    ), output
 
 
 def test_long_output_is_clipped_as_buildkit_does(engine: Engine, tmp_path: Path) -> None:
     word = f"{0:055}6789"
     line = f"RUN yes {word} | head -c 3000000; echo; echo the e''nd; echo err''or >&2; exit 3"
     root = write_context(tmp_path, {"Dockerfile": f"FROM busybox\n{line}\n"})
-    shown = start(engine, "buildx", "build", "--progress=plain", str(root)).whole()
-    assert "[output clipped, log limit 200KiB/s reached]" in shown
-    assert " the end\n" in shown
-    assert " error\n" in shown
+    output = start(engine, "buildx", "build", "--progress=plain", str(root)).complete_output()
+    assert "[output clipped, log limit 200KiB/s reached]" in output
+    assert " the end\n" in output
+    assert " error\n" in output
     # The limit of one second, or of several on a slow machine, and the tail of 256 KiB.
-    assert shown.count("6789\n") < 45_000
+    assert output.count("6789\n") < 45_000
     case = Case(f"FROM busybox\n{line}\n")
     assert classic(engine, case).text.count("6789\n") == 50_000

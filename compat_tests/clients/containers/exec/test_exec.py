@@ -109,8 +109,8 @@ def test_what_inspect_shows(engine: Engine, box: str) -> None:
     assert until(lambda: inspect(engine, other)["Pid"] > 0, seconds=60)
     now = inspect(engine, other)
     assert (now["Running"], now["ExitCode"]) == (True, None)
-    shown = engine.api.get(f"/containers/{box}/json").json()["ExecIDs"]
-    assert other in shown
+    inspected = engine.api.get(f"/containers/{box}/json").json()["ExecIDs"]
+    assert other in inspected
 
 
 def test_events_of_an_exec(engine: Engine, box: str) -> None:

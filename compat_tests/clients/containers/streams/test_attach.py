@@ -289,7 +289,7 @@ def test_logs_and_stream_join_without_gap(engine: Engine, driver: str, *, termin
     """With `logs` and `stream`, each client gets every byte once, whenever it attaches, even within an unfinished
     line."""
     script = "seq 1 3000; printf pro; until [ -e /go ]; do sleep 0.1; done; echo mpt; seq 1 1000"
-    made = engine.client.containers.create(
+    created = engine.client.containers.create(
         "busybox", ["sh", "-c", script], tty=terminal, network_mode="none", log_config=LogConfig(type=driver)
     )
     lines = [*range(1, 3001), "prompt", *range(1, 1001), ""]
@@ -298,22 +298,22 @@ def test_logs_and_stream_join_without_gap(engine: Engine, driver: str, *, termin
 
     def newcomer() -> tuple[Any, bytes]:
         """Attach a client; return it with the output up to the unfinished line."""
-        pieces = made.attach(stdout=True, stderr=True, logs=True, stream=True)
+        pieces = created.attach(stdout=True, stderr=True, logs=True, stream=True)
         data = b""
         while len(data) < len(before):
             data += next(pieces)
         return pieces, data
 
     try:
-        made.start()
+        created.start()
         clients = [newcomer() for _ in range(3)]  # the first within the line, the others after "pro"
         assert all(data == before for _, data in clients)
-        assert made.exec_run(["touch", "/go"]).exit_code == 0
+        assert created.exec_run(["touch", "/go"]).exit_code == 0
         assert all(data + b"".join(pieces) == whole for pieces, data in clients)
         for pieces, _ in clients:
             pieces.close()
     finally:
-        made.remove(force=True)
+        created.remove(force=True)
 
 
 @pytest.mark.parametrize(

@@ -50,11 +50,11 @@ def test_commit(engine: Engine) -> None:
     with container(engine, "-e", "C=3", "base:1", "sh", "-c", script) as id:
         engine.docker("exec", id, "sh", "-c", "until test -L /link; do sleep 0.01; done")
         args = ("-a", "me <me@x>", "-m", "a word", "-c", "EXPOSE 90", "-c", 'CMD ["cat", "/new"]', "-c", "LABEL a=b")
-        made = engine.docker("commit", *args, id, "made:1").stdout.strip()
+        created = engine.docker("commit", *args, id, "made:1").stdout.strip()
         assert engine.api.get(f"/containers/{id}/json").json()["State"]["Paused"] is False
         unpaused = engine.docker("commit", "-p=false", id).stdout.strip()
         document = inspect(engine, "made:1")
-        assert document["Id"] == made
+        assert document["Id"] == created
         config = document["Config"]
         assert config["Cmd"] == ["cat", "/new"]
         assert sorted(config["Env"]) == ["A=1", "B=2", "C=3"]
@@ -69,9 +69,9 @@ def test_commit(engine: Engine) -> None:
         assert (first["CreatedBy"], first["Comment"]) == (f"sh -c {script}", "a word")
         assert engine.docker(*RUN, "made:1").stdout == "new\n"
         listing = "ls / /kept /kept/b | tr '\\n' ' '; test ! -e /gone && stat -c %u:%g /kept && readlink /link"
-        shown = engine.docker(*RUN, "made:1", "sh", "-c", listing).stdout
-        assert "5:6\nnew\n" in shown
-        assert "/kept/b: c" in shown
+        output = engine.docker(*RUN, "made:1", "sh", "-c", listing).stdout
+        assert "5:6\nnew\n" in output
+        assert "/kept/b: c" in output
         # Without a name it is a dangling image.
         dangling = json.dumps({"dangling": ["true"]})
         assert [image["Id"] for image in engine.api.get("/images/json", filters=dangling).json()] == [unpaused]
@@ -98,13 +98,13 @@ def test_commit_of_large_files(engine: Engine) -> None:
         answer = engine.api.request("PUT", f"/containers/{id}/archive", query={"path": "/"}, body=buffer.getvalue())
         assert answer.status == 200, answer.body
         engine.docker("commit", id, "large:1")
-    shown = engine.docker(*RUN, "large:1", "sha256sum", "/large").stdout
-    assert shown.split()[0] == hashlib.sha256(data).hexdigest()
+    output = engine.docker(*RUN, "large:1", "sha256sum", "/large").stdout
+    assert output.split()[0] == hashlib.sha256(data).hexdigest()
     assert inspect(engine, "large:1")["Size"] < 6_500_000  # compressible data is compressed
     saved = engine.api.get("/images/large:1/get").body
     engine.docker("rmi", "large:1")
     engine.docker("load", "-q", input=saved)
-    assert engine.docker(*RUN, "large:1", "sha256sum", "/large").stdout == shown
+    assert engine.docker(*RUN, "large:1", "sha256sum", "/large").stdout == output
 
 
 @pytest.mark.core
@@ -151,9 +151,9 @@ def test_padding_behind_an_imported_archive_is_not_kept(engine: Engine, pack: Ca
         engine.docker("import", "-", "padded:1", input=pack(data + bytes(behind)))
         manifest = engine.api.get("/images/padded:1/json", manifests=1).json()["Manifests"][0]
         sizes.append(manifest["Size"]["Content"])
-        made = engine.docker("create", "padded:1", "x").stdout.strip()
-        exported = engine.api.get(f"/containers/{made}/export").body
-        engine.docker("rm", made)
+        created = engine.docker("create", "padded:1", "x").stdout.strip()
+        exported = engine.api.get(f"/containers/{created}/export").body
+        engine.docker("rm", created)
         with tarfile.open(fileobj=io.BytesIO(exported)) as archive:
             assert archive.getmember("zeros").size == 700_000
     assert abs(sizes[0] - sizes[1]) < 100  # the times in the two configs may differ in length
@@ -174,9 +174,9 @@ def test_import_from_a_url(engine: Engine) -> None:
 
     with LoopbackServer(Handler) as server:
         url = f"http://{server.address}"
-        shown = engine.docker("import", f"{url}/root.tar", "fetched:1").stdout
-        assert "Downloading from" in shown
-        assert inspect(engine, "fetched:1")["Id"] in shown
+        output = engine.docker("import", f"{url}/root.tar", "fetched:1").stdout
+        assert "Downloading from" in output
+        assert inspect(engine, "fetched:1")["Id"] in output
         assert inspect(engine, "fetched:1")["Comment"] == f"Imported from {url}/root.tar"
         assert "404" in engine.docker("import", f"{url}/none", check=False).output
     done = engine.docker("import", "http://127.0.0.1:1/x.tar", check=False)

@@ -34,16 +34,16 @@ def test_formats_and_compressions(engine: Engine) -> None:
     }
     for number, (name, pack) in enumerate(packers.items()):
         make = (docker_archive, oci_archive)[number % 2]
-        shown = engine.docker("load", input=pack(make(f"packed-{name}:1", unique_layers()))).stdout
-        assert f"Loaded image: packed-{name}:1" in shown
+        output = engine.docker("load", input=pack(make(f"packed-{name}:1", unique_layers()))).stdout
+        assert f"Loaded image: packed-{name}:1" in output
     layers = [busybox_layer(), *unique_layers()]
     engine.docker("load", "-q", input=oci_archive("runs:1", layers))
     assert engine.docker("run", "--rm", "--network", "none", "runs:1", "ls", "/").stdout.count("file") == 2
     # The same archive again, and another archive with its name.
     assert engine.docker("load", input=oci_archive("runs:1", layers)).stdout == "Loaded image: runs:1\n"
     old = engine.api.get("/images/runs:1/json").json()["Id"]
-    shown = engine.docker("load", input=oci_archive("runs:1", [busybox_layer(), *unique_layers()])).stdout
-    assert shown.splitlines() == [
+    output = engine.docker("load", input=oci_archive("runs:1", [busybox_layer(), *unique_layers()])).stdout
+    assert output.splitlines() == [
         f"The image runs:1 already exists, renaming the old one with ID {old} to empty string",
         "Loaded image: runs:1",
     ]
@@ -172,8 +172,8 @@ def test_hostile_layers_stay_inside(engine: Engine) -> None:
         "ls dir opaque; cat absolute twice; echo; stat -c '%a %h' dir suid absolute;"
         "cat /etc/through; echo; cat a*/b*; test ! -e dir/gone"
     )
-    shown = engine.docker("run", "--rm", "--network", "none", "tricks:1", "sh", "-c", script).stdout
-    assert shown.splitlines() == [
+    output = engine.docker("run", "--rm", "--network", "none", "tricks:1", "sh", "-c", script).stdout
+    assert output.splitlines() == [
         *("dir:", "stays", "", "opaque:", "new"),
         "insidetwo",
         *("751 1", "4755 1", "644 2"),

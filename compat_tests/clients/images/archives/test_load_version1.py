@@ -46,8 +46,8 @@ def test_an_archive_without_a_manifest(engine: Engine) -> None:
     """An archive of Docker before 1.10: only `repositories`, and directories that name their parents."""
     layers = [busybox_layer(), *unique_layers()]
     archive, _ = v1_archive(layers, {"ancient": {"1": 2, "base": 1}, "lab:5000/ancient": {"1": 2}})
-    shown = engine.docker("load", input=archive).stdout.splitlines()
-    assert sorted(shown) == sorted(
+    output = engine.docker("load", input=archive).stdout.splitlines()
+    assert sorted(output) == sorted(
         f"Loaded image: {name}" for name in ("ancient:1", "ancient:base", "lab:5000/ancient:1")
     )
     assert engine.docker("run", "--rm", "--network", "none", "ancient:1").stdout.count("file") == 2

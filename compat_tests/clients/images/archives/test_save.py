@@ -74,8 +74,8 @@ def test_skopeo_reads_a_saved_archive(engine: Engine, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    shown = json.loads(skopeo("inspect", f"oci-archive:{target}"))
-    assert (shown["Digest"], shown["Labels"]) == (id, {"a": "b"})
+    inspected = json.loads(skopeo("inspect", f"oci-archive:{target}"))
+    assert (inspected["Digest"], inspected["Labels"]) == (id, {"a": "b"})
     assert json.loads(skopeo("inspect", "--config", f"docker-archive:{target}"))["rootfs"]["diff_ids"] == [
         digest(data) for data in layers
     ]

@@ -107,10 +107,10 @@ def test_search_and_distribution_requests(engine: Engine, plain_registry: Regist
     assert answer["Platforms"] == [{"architecture": "amd64", "os": "linux"}]
     assert engine.api.get(f"/distribution/{plain_registry.name('none:1')}/json").status == 404
     assert engine.client.images.get_registry_data(name).id == answer["Descriptor"]["digest"]
-    shown = json.loads(engine.docker("manifest", "inspect", "--insecure", name).stdout)
-    assert len(shown["layers"]) == 2
-    shown = engine.docker("buildx", "imagetools", "inspect", name).stdout
-    assert answer["Descriptor"]["digest"] in shown
+    inspected = json.loads(engine.docker("manifest", "inspect", "--insecure", name).stdout)
+    assert len(inspected["layers"]) == 2
+    inspected = engine.docker("buildx", "imagetools", "inspect", name).stdout
+    assert answer["Descriptor"]["digest"] in inspected
     done = engine.docker("search", f"{plain_registry.address}/something", check=False)
     assert done.status == 1
     assert "Unexpected status code 404" in done.stderr
@@ -137,14 +137,16 @@ def test_indexes_of_docker_manifest_and_imagetools(engine: Engine, plain_registr
     engine.docker("manifest", "annotate", "--arch", "arm64", "--os", "linux", whole, names[1])
     pushed = engine.docker("manifest", "push", "--insecure", whole).stdout.split()[-1]
     assert pushed.startswith("sha256:")
-    shown = json.loads(engine.docker("manifest", "inspect", "--insecure", whole).stdout)
-    assert [each["platform"]["architecture"] for each in shown["manifests"]] == ["amd64", "arm64"]
+    inspected = json.loads(engine.docker("manifest", "inspect", "--insecure", whole).stdout)
+    assert [each["platform"]["architecture"] for each in inspected["manifests"]] == ["amd64", "arm64"]
     engine.docker("rmi", *names)
     assert f"Digest: {pushed}" in engine.docker("pull", whole).stdout
     assert engine.api.get(f"/images/{whole}/json").json()["Architecture"] == "amd64"
     engine.docker("run", "--rm", "--network", "none", whole, "true")
     engine.docker("buildx", "imagetools", "create", "-t", made, whole)
     raw = engine.docker("buildx", "imagetools", "inspect", "--raw", made).stdout
-    assert {each["digest"] for each in json.loads(raw)["manifests"]} == {each["digest"] for each in shown["manifests"]}
+    assert {each["digest"] for each in json.loads(raw)["manifests"]} == {
+        each["digest"] for each in inspected["manifests"]
+    }
     answer = engine.api.get(f"/distribution/{made}/json").json()
     assert [platform["architecture"] for platform in answer["Platforms"]] == ["amd64", "arm64"]
