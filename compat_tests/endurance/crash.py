@@ -12,7 +12,6 @@ import contextlib
 import http.client
 import os
 import re
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from typing import Any
 
 from compat_tests.endurance.dying import DIE, DIED, PASSED, STEPS, locked
 from compat_tests.support import engines
+from compat_tests.support.containerd import first_column
 from compat_tests.support.engines import Engine, Wharf
 from compat_tests.support.host.traces import cgroups_named, links, mounts_under, nft
 from compat_tests.support.polling import until
@@ -34,7 +34,6 @@ VOLUME = "crash-volume"
 def footprint(engine: Wharf) -> dict[str, list[str]]:
     """Return what exists of containers; empty for an engine without containers."""
     root, stock = engine.resources.root, engine.containerd
-    address = str(stock.address if stock else root / "run/containerd/containerd.sock")
     bundles = (
         stock.resources.root / "containerd-state/io.containerd.runtime.v2.task"
         if stock
@@ -42,11 +41,8 @@ def footprint(engine: Wharf) -> dict[str, list[str]]:
     )
 
     def ctr(*args: str) -> list[str]:
-        argv = ["ctr", "--address", address, "--namespace", "moby", *args]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-        if done.returncode:
-            return [done.stderr]  # the supervisor is starting
-        return [line.split()[0] for line in done.stdout.splitlines()[1:] if line.strip()]
+        done = engine.ctr(*args, check=False)
+        return [done.stderr] if done.status else first_column(done.stdout)  # an error while the supervisor starts
 
     def below(path: Path) -> list[str]:
         return sorted(os.listdir(path)) if path.is_dir() else []

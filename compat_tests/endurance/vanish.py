@@ -24,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from compat_tests.support import disk, engines
+from compat_tests.support.containerd import first_column
 from compat_tests.support.engines import Wharf
 from compat_tests.support.host.processes import open_descriptors
 from compat_tests.support.images import busybox_layer, docker_archive, layer
@@ -240,17 +241,15 @@ class Vanish:
             found[Path(f"/proc/{process}/comm").read_text().strip()] = open_descriptors(process)
         return found
 
-    def ctr(self, *args: str) -> list[str]:
-        stock = self.engine.containerd
-        address = stock.address if stock else next((self.engine.resources.root / "run").rglob("containerd.sock"))
-        argv = ["ctr", "--address", str(address), "--namespace", "moby", *args]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
-        return [line.split()[0] for line in done.stdout.splitlines()[1:] if line.strip()]
-
     def partial_objects(self) -> list[str]:
-        found = [f"lease {id}" for id in self.ctr("leases", "ls") if not id.endswith("-build-cache")]
-        found += [f"snapshot {key}" for key in self.ctr("snapshots", "ls") if not key.startswith("sha256:")]
-        found += [f"ingest {ref}" for ref in self.ctr("content", "active") if not ref.startswith(RESUMABLE)]
+        """Return what interrupted operations have not removed yet."""
+        leases, snapshots, ingests = (
+            first_column(self.engine.ctr(*args).stdout)
+            for args in (("leases", "ls"), ("snapshots", "ls"), ("content", "active"))
+        )
+        found = [f"lease {id}" for id in leases if not id.endswith("-build-cache")]
+        found += [f"snapshot {key}" for key in snapshots if not key.startswith("sha256:")]
+        found += [f"ingest {ref}" for ref in ingests if not ref.startswith(RESUMABLE)]
         leftovers = self.engine.resources.footprint.leftovers()
         groups = [Path(line.split()[1]) for line in leftovers if line.startswith("cgroup")]
         found += [f"cgroup {path}" for path in groups if re.fullmatch("[0-9a-z]{24,64}", path.name)]

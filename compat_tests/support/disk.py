@@ -50,8 +50,8 @@ def collect_garbage(engine: Engine) -> None:
     """Make containerd's collector run again: its scheduler drops a deletion event that arrives while a collection ends
     (``lastCollection.After``), and deleted content then stays until the next deletion."""
     if isinstance(engine, Wharf) and engine.containerd is not None:
-        engine.containerd.ctr("leases", "create", "--id", "collect")
-        engine.containerd.ctr("leases", "delete", "--sync", "collect")
+        engine.ctr("leases", "create", "--id", "collect")
+        engine.ctr("leases", "delete", "--sync", "collect")
 
 
 def wait_for_files(engine: Engine, before: dict[str, int]) -> None:

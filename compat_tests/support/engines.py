@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from compat_tests.support.api import Api
-from compat_tests.support.daemons import START, STOP, Completed, Daemon, forget
+from compat_tests.support.containerd import Containerd, ctr
+from compat_tests.support.daemons import STOP, Completed, Daemon, forget
 from compat_tests.support.host import resources
 from compat_tests.support.host.processes import Process
 from compat_tests.support.images import busybox_archive
@@ -193,15 +194,8 @@ class Wharf(Engine):
         super().__init__(resources)
         self.containerd = containerd
         argv = [sys.executable, "-m", "server", "--data-root", str(resources.root / "data"), "--exec-root"]
-        argv += [
-            str(resources.root / "run"),
-            "-H",
-            self.host,
-            "--bip",
-            resources.bip,
-            "--bridge-name",
-            resources.bridge,
-        ]
+        argv += [str(resources.root / "run"), "-H", self.host, "--bip", resources.bip]
+        argv += ["--bridge-name", resources.bridge]
         argv += ["--default-address-pool", resources.pool, "--cgroup-parent", resources.cgroup_parent]
         argv += ["--config-file", str(resources.root / "daemon.json"), "--pidfile", str(resources.root / "wharfd.pid")]
         argv += ["--cdi-spec-dir", str(self.cdi)]
@@ -219,6 +213,15 @@ class Wharf(Engine):
     def daemon(self) -> Daemon:
         return self._daemon
 
+    @property
+    def containerd_address(self) -> Path:
+        """The socket of containerd's API: that of the stock containerd, or of the own supervisor."""
+        return self.containerd.address if self.containerd else self.resources.root / "run/containerd/containerd.sock"
+
+    def ctr(self, *args: str, namespace: str = "moby", check: bool = True) -> Completed:
+        """Run `ctr` on the containerd or the supervisor of this engine."""
+        return ctr(self.containerd_address, *args, namespace=namespace, check=check)
+
     # These stay by design when wharfd stops, so that containers continue: the processes below it, bridge and rules.
     EXPECTED = ("process", "rule")
 
@@ -235,49 +238,6 @@ class Wharf(Engine):
         return unexpected()
 
 
-class Containerd:
-    """Debian's containerd, with roots of its own."""
-
-    def __init__(self, resources: resources.EngineResources) -> None:
-        self.resources = resources
-        self.address = resources.root / "containerd.sock"
-        config = resources.root / "containerd.toml"
-        config.write_text(
-            "version = 2\n"
-            f'root = "{resources.root}/containerd-root"\nstate = "{resources.root}/containerd-state"\n'
-            'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
-            f'[grpc]\naddress = "{self.address}"\n[debug]\nlevel = "warn"\n'
-        )
-        self.daemon = Daemon(
-            ["containerd", "--config", str(config)], resources.root / "containerd.log", mark=resources.footprint.mark
-        )
-
-    def start(self) -> None:
-        self.daemon.start()
-
-        def answers() -> bool:
-            argv = ["ctr", "--address", str(self.address), "version"]
-            return not self.daemon.running or not subprocess.run(argv, capture_output=True, timeout=60).returncode
-
-        up = until(answers, seconds=START)
-        assert up, f"containerd did not answer\n{self.daemon.tail()}"
-        assert self.daemon.running, f"containerd ended\n{self.daemon.tail()}"
-
-    def ctr(self, *args: str, namespace: str = "moby", check: bool = True, timeout: float = 60) -> Completed:
-        argv = ("ctr", "--address", str(self.address), "--namespace", namespace, *args)
-        done = subprocess.run(argv, capture_output=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL)
-        result = Completed(argv, done.returncode, done.stdout.decode(), done.stderr.decode())
-        return result.checked() if check else result
-
-    def destroy(self) -> None:
-        try:
-            self.daemon.stop()
-        finally:
-            self.resources.footprint.remove()
-            forget(self.daemon)
-            resources.clear(self.resources.root)
-
-
 class Dockerd(Engine):
     """Debian's dockerd in a network namespace of its own, so that it never changes the host's bridges and rules."""
 
@@ -291,23 +251,9 @@ class Dockerd(Engine):
         (resources.root / "daemon.json").write_text(json.dumps({"features": features}))
         self.netns = resources.root / "netns"
         argv = ["nsenter", f"--net={self.netns}", "dockerd", "--config-file", str(resources.root / "daemon.json")]
-        argv += [
-            "--data-root",
-            str(resources.root / "data"),
-            "--exec-root",
-            str(resources.root / "run"),
-            "-H",
-            self.host,
-        ]
-        argv += ["--cdi-spec-dir", str(self.cdi)]
-        argv += [
-            "--pidfile",
-            str(resources.root / "dockerd.pid"),
-            "--bip",
-            resources.bip,
-            "--default-address-pool",
-            resources.pool,
-        ]
+        argv += ["--data-root", str(resources.root / "data"), "--exec-root", str(resources.root / "run")]
+        argv += ["-H", self.host, "--cdi-spec-dir", str(self.cdi), "--pidfile", str(resources.root / "dockerd.pid")]
+        argv += ["--bip", resources.bip, "--default-address-pool", resources.pool]
         argv += ["--cgroup-parent", resources.cgroup_parent]
         self._daemon = Daemon([*argv, *args], resources.root / "dockerd.log", mark=resources.footprint.mark)
 

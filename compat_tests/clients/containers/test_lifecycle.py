@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from compat_tests.fields.matrix import honours
+from compat_tests.support.containerd import ctr
 from compat_tests.support.engines import Engine
 from compat_tests.support.polling import until
 
@@ -324,11 +325,9 @@ def test_containers_in_ctr(engine: Engine, *, by_name: bool) -> None:
     reference = "busybox" if by_name else id[7:19]
     box = engine.docker("run", "-d", "--network", "none", reference, "sleep", "600").stdout.strip()
     try:
-        where = ("--address", containerd["Address"], "--namespace", containerd["Namespaces"]["Containers"])
-        done = subprocess.run(
-            ["ctr", *where, "containers", "ls"], capture_output=True, text=True, check=True, timeout=60
-        )
-        row = next(line.split() for line in done.stdout.splitlines() if line.startswith(box))
+        namespace = containerd["Namespaces"]["Containers"]
+        table = ctr(Path(containerd["Address"]), "containers", "ls", namespace=namespace).stdout
+        row = next(line.split() for line in table.splitlines() if line.startswith(box))
         assert row[1] == ("docker.io/library/busybox:latest" if by_name else "-")
     finally:
         engine.docker("rm", "-f", box)

@@ -20,6 +20,7 @@ import pytest
 from compat_tests.clients.builder import sessions
 from compat_tests.clients.builder.buildx import needs_buildx
 from compat_tests.clients.builder.sessions import Client
+from compat_tests.support.containerd import first_column
 from compat_tests.support.engines import Wharf
 from compat_tests.support.polling import until
 from compat_tests.support.servers.registry import registry
@@ -38,16 +39,6 @@ RUN --mount=type=bind,target=/b,rw echo $R > /r; touch /b/x
 CLASSIC = "FROM busybox\nARG R\nCOPY many /many\nRUN echo $R > /r; sleep 0.1\n"
 
 
-def ctr(engine: Wharf, *args: str) -> list[str]:
-    """Return the output lines of ctr."""
-    own = engine.resources.root / "run" / "containerd" / "containerd.sock"
-    address = str(own if engine.containerd is None else engine.containerd.address)
-    done = subprocess.run(
-        ["ctr", "--address", address, "--namespace", "moby", *args], capture_output=True, text=True, check=True
-    )
-    return done.stdout.splitlines()
-
-
 def leftovers(engine: Wharf) -> set[str]:
     """Return the leftovers of builds: directories, tasks, active snapshots, and leases without a cache record."""
     build = engine.resources.root / "data" / "build"
@@ -58,12 +49,12 @@ def leftovers(engine: Wharf) -> set[str]:
             shutil.copy(path, folder)
         with closing(sqlite3.connect(f"{folder}/cache.db")) as database:
             records = {str(row[0]) for row in database.execute("SELECT id FROM records")}
-    leases = {line.split()[0] for line in ctr(engine, "leases", "ls")[1:]}
-    snapshots = ctr(engine, "snapshots", "ls")[1:]
+    leases = set(first_column(engine.ctr("leases", "ls").stdout))
+    snapshots = engine.ctr("snapshots", "ls").stdout.splitlines()[1:]
     return {
         *(f"{folder.name}/{name}" for folder in folders if folder.exists() for name in os.listdir(folder)),
         *(f"lease {name}" for name in leases - records if name.endswith("-build-cache")),
-        *(f"task {name}" for name in ctr(engine, "tasks", "ls", "-q")),
+        *(f"task {name}" for name in engine.ctr("tasks", "ls", "-q").stdout.splitlines()),
         *(f"snapshot {line.split()[0]}" for line in snapshots if line.split()[-1] != "Committed"),
     }
 

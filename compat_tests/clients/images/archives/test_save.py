@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from compat_tests.clients.images.archives.parsed import files, save
+from compat_tests.support.containerd import first_column
 from compat_tests.support.engines import Dockerd, Engine, Wharf
 from compat_tests.support.images import busybox_layer, docker_archive, oci_archive
 from compat_tests.support.polling import until
@@ -110,23 +112,16 @@ def test_ctr_imports_a_saved_archive(engine: Engine, tmp_path: Path) -> None:
     target = tmp_path / "ctr.tar"
     engine.docker("save", "-o", str(target), "forctr:1")
     assert isinstance(engine, Wharf)
-    address = engine.resources.root / "run/containerd/containerd.sock"
-
-    def ctr(*args: str) -> str:
-        argv = ["ctr", "--address", str(address), "--namespace", "witness", *args]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
+    ctr = functools.partial(engine.ctr, namespace="witness")
     # not by the transfer service, the default of newer versions
     ctr("images", "import", "--local", str(target))
     try:
-        assert id in ctr("images", "ls")
+        assert id in ctr("images", "ls").stdout
         ctr("images", "export", "--local", str(tmp_path / "back.tar"), "docker.io/library/forctr:1")
     finally:
         ctr("images", "rm", "--sync", "docker.io/library/forctr:1")
         # Nothing refers to them any more: the collector removes them.
-        assert until(lambda: not ctr("snapshots", "ls").splitlines()[1:])
+        assert until(lambda: not first_column(ctr("snapshots", "ls").stdout))
     engine.docker("rmi", "forctr:1")
     assert "Loaded image: forctr:1" in engine.docker("load", "-i", str(tmp_path / "back.tar")).stdout
     assert engine.api.get("/images/forctr:1/json").json()["Id"] == id
