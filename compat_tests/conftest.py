@@ -45,7 +45,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:
-    """The unit loop imports nothing of this: the clients' libraries alone take seconds."""
+    """Skip this directory in the unit loop: the import of the clients' libraries takes seconds."""
     return True if config.option.markexpr == "not root" else None
 
 

@@ -291,7 +291,7 @@ def test_hanging_file_system_blocks_only_its_users(engine: Engine, tmp_path: Pat
         pytest.skip("needs /dev/fuse")
     hung = tmp_path / "hung"
     hung.mkdir()
-    # Nobody answers the kernel's requests, as with a server that hangs.
+    # No process answers the kernel's requests, as with a server that hangs.
     fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0"
     mount = ["mount", "-i", "-t", "fuse", "-o", options, "hung", str(hung)]

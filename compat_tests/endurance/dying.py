@@ -109,7 +109,7 @@ class Steps:
 
         setattr(owner, name, wrapper)
 
-    def heard(self, event: str, args: tuple[Any, ...]) -> None:
+    def on_audit_event(self, event: str, args: tuple[Any, ...]) -> None:
         """Handle an audit event of Python."""
         if event in FILES and args:
             self.step(f"{event} {args[0]}")
@@ -132,7 +132,7 @@ def watch(steps: Steps) -> None:
     steps.around(Firewall, "_apply", lambda *_: "rules")
     steps.around(linux, "mount", lambda _source, target, *_: f"mount {target}")
     steps.around(linux, "umount", lambda target, *_: f"umount {target}")
-    sys.addaudithook(steps.heard)
+    sys.addaudithook(steps.on_audit_event)
 
 
 def watch_supervisor(steps: Steps) -> None:
@@ -145,7 +145,7 @@ def watch_supervisor(steps: Steps) -> None:
     steps.around_async(Database, "write", lambda *_: "write")
     steps.around(linux, "mount", lambda _source, target, *_: f"mount {target}")
     steps.around(linux, "umount", lambda target, *_: f"umount {target}")
-    sys.addaudithook(steps.heard)
+    sys.addaudithook(steps.on_audit_event)
 
 
 def supervisor() -> int:

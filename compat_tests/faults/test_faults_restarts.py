@@ -29,7 +29,7 @@ def lost(engine: Engine, identities: list[str]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("victims", [("wharfd",), ("wharf-supervis",), ("wharfd", "wharf-supervis")], ids=" and ".join)
-def test_restarts_go_on(own_engine: Engine, victims: tuple[str, ...]) -> None:
+def test_restarts_continue_after_daemons_die(own_engine: Engine, victims: tuple[str, ...]) -> None:
     engine = own_engine
     if engine.kind != "wharf":
         pytest.skip("the embedded supervisor only")

@@ -287,13 +287,13 @@ def real_time(engine: Engine) -> Iterator[None]:
             pytest.skip(f"no real-time to give: {error}")
         yield
 
-    def taken_back() -> bool:
+    def runtime_is_returned() -> bool:
         with contextlib.suppress(OSError):  # the kernel may not have removed a container's group yet
             file.write_text("0")
             return True
         return not file.exists()
 
-    assert until(taken_back)
+    assert until(runtime_is_returned)
 
 
 @honours("HostConfig.CpuRealtimePeriod", "HostConfig.CpuRealtimeRuntime")

@@ -124,7 +124,7 @@ echo $good $bad >/tmp/count.new; mv /tmp/count.new /tmp/count
 """
 
 
-def test_names_hold_while_the_daemon_restarts_and_is_killed(own_engine: Engine) -> None:
+def test_names_resolve_while_the_daemon_restarts(own_engine: Engine) -> None:
     engine = own_engine
     with network(engine, "kept-net", "kept-one", "kept-two", "kept-three") as net:
         run(engine, "kept-one", "--network", net)

@@ -44,7 +44,7 @@ def inspect(engine: Engine, identity: str) -> dict[str, Any]:
 
 
 @honours("HostConfig.RestartPolicy")
-def test_on_failure_gives_up_after_its_count(engine: Engine) -> None:
+def test_on_failure_stops_after_its_count(engine: Engine) -> None:
     began = int(time.time()) - 1
     identity = create(engine, "echo run; exit 7", "on-failure", 2)
     try:
@@ -71,7 +71,7 @@ def test_waiters_get_each_exit(engine: Engine) -> None:
     identity = create(engine, script, "on-failure", 2)
     answers: dict[str, Any] = {}
 
-    def hear(condition: str, response: http.client.HTTPResponse, connection: http.client.HTTPConnection) -> None:
+    def read_exit(condition: str, response: http.client.HTTPResponse, connection: http.client.HTTPConnection) -> None:
         answers[condition] = json.loads(response.read())["StatusCode"]
         connection.close()
 
@@ -81,7 +81,7 @@ def test_waiters_get_each_exit(engine: Engine) -> None:
             connection = engine.api.connection()
             connection.request("POST", f"/containers/{identity}/wait?condition={condition}")
             response = connection.getresponse()  # the response head comes once it waits
-            waiting.append(threading.Thread(target=hear, args=(condition, response, connection)))
+            waiting.append(threading.Thread(target=read_exit, args=(condition, response, connection)))
             waiting[-1].start()
         engine.api.post(f"/containers/{identity}/start")
         assert until(lambda: inspect(engine, identity)["State"]["Status"] == "exited")
@@ -92,7 +92,7 @@ def test_waiters_get_each_exit(engine: Engine) -> None:
     assert answers == {"next-exit": 1, "removed": 3}
 
 
-def test_always_until_somebody_stops_it(engine: Engine) -> None:
+def test_always_restarts_until_a_stop(engine: Engine) -> None:
     identity = create(engine, "exit 0", "always")
     try:
         engine.api.post(f"/containers/{identity}/start")
@@ -233,7 +233,7 @@ def test_kill_of_all_processes(own_engine: Engine) -> None:
 
 
 @pytest.mark.slow
-def test_layers_that_a_power_cut_has_emptied(own_engine: Engine) -> None:
+def test_layers_emptied_by_a_power_cut_are_unpacked_again(own_engine: Engine) -> None:
     """Layers that had not reached the disk are unpacked again: for new containers, and below existing ones."""
     engine = own_engine
     if engine.kind != "wharf":
@@ -262,7 +262,7 @@ def test_layers_that_a_power_cut_has_emptied(own_engine: Engine) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [3, 4, 6])
-def test_killed_in_the_middle_of_everything(own_engine: Engine, after: int) -> None:
+def test_daemon_killed_during_creates_starts_and_removals(own_engine: Engine, after: int) -> None:
     """`kill -9` while containers are created, started and removed: the next daemon finds a consistent state and removes
     what no record refers to."""
     engine = own_engine

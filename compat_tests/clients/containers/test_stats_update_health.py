@@ -150,7 +150,7 @@ def memory_limit(engine: Engine, box: str) -> int:
 
 
 @pytest.mark.core
-def test_update_changes_the_living_container(engine: Engine) -> None:
+def test_update_of_a_running_container(engine: Engine) -> None:
     with container(engine, Cmd=["sleep", "600"], HostConfig={"Memory": 64 * MIB}) as box:
         assert memory_limit(engine, box) == 64 * MIB
         expected = {"Memory": 96 * MIB, "MemorySwap": 192 * MIB, "CpuShares": 512, "PidsLimit": 77}
@@ -167,7 +167,7 @@ def test_update_changes_the_living_container(engine: Engine) -> None:
         assert host["Memory"] == 96 * MIB
 
 
-def test_update_of_a_stopped_container_counts_at_its_start(engine: Engine) -> None:
+def test_update_of_a_stopped_container_applies_at_its_start(engine: Engine) -> None:
     with container(engine, start=False, Cmd=["sleep", "600"]) as box:
         expected = {"Memory": 80 * MIB, "MemorySwap": -1}
         assert engine.api.post(f"/containers/{box}/update", expected).status == 200
@@ -288,7 +288,7 @@ def test_failures_in_the_start_period_do_not_count(engine: Engine) -> None:
         assert "(health: starting)" in engine.docker("ps", "--format", "{{.Status}}", "-f", f"id={box}").stdout
 
 
-def test_output_is_cut_and_none_is_none(engine: Engine) -> None:
+def test_output_is_truncated_and_none_disables_the_check(engine: Engine) -> None:
     test = check("CMD-SHELL", "head -c 9000 /dev/zero | tr '\\0' x")
     with container(engine, Cmd=["sleep", "600"], Healthcheck=test) as box:
         assert until(lambda: bool(health(engine, box)["Log"]), seconds=60)
@@ -309,7 +309,7 @@ def test_pause_and_stop_end_the_probing(engine: Engine) -> None:
         assert until(lambda: health(engine, box)["Status"] == "unhealthy", seconds=60)
 
 
-def test_checks_go_on_after_a_restart_of_the_daemon(own_engine: Engine) -> None:
+def test_health_checks_continue_after_a_restart(own_engine: Engine) -> None:
     engine = own_engine
     with container(engine, Cmd=["sleep", "600"], Healthcheck=check("CMD", "true")) as box:
         assert until(lambda: health(engine, box)["Status"] == "healthy", seconds=60)

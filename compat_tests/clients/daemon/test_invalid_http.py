@@ -89,7 +89,7 @@ def test_endless_heads_and_bodies_are_cut_off(engine: Engine) -> None:
         ("/images/create?fromSrc=-", True),
     ],
 )
-def test_uploads_that_stall_keep_no_thread_from_others(engine: Engine, path: str, packed: bool) -> None:
+def test_stalled_uploads_do_not_occupy_threads(engine: Engine, path: str, packed: bool) -> None:
     data = images.layer({"Dockerfile": b"FROM scratch\n", "big": os.urandom(4 << 20)})
     body = gzip.compress(data, 1) if packed else data
     head = f"POST {path} HTTP/1.1\r\nContent-Type: application/x-tar\r\nContent-Length: {len(body)}\r\n".encode() + HEAD

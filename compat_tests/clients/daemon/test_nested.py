@@ -50,7 +50,7 @@ def container(engine: Engine, *args: str) -> Iterator[str]:
         engine.docker("rmi", "-f", IMAGE, check=False)
 
 
-def test_our_engine_inside_a_container_of_ours(engine: Engine) -> None:
+def test_wharf_in_a_container_of_wharf(engine: Engine) -> None:
     python = {sys.prefix, sys.base_prefix, str(ROOT)}
     binds = [f"-v={path}:{path}:ro" for path in sorted(python) if not path.startswith("/usr/")]
     # use this run's compiled modules, so that the start does not compile

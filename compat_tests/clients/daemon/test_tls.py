@@ -74,7 +74,7 @@ def test_a_passed_socket_is_served_and_stays(guarded: Wharf) -> None:
     guarded.start()
 
 
-def test_the_build_cache_keeps_to_its_rules(guarded: Wharf) -> None:
+def test_build_cache_is_pruned_by_its_rules(guarded: Wharf) -> None:
     text = "FROM busybox\n" + "".join(f"RUN dd if=/dev/urandom of=/{n} bs=1M count=1\n" for n in range(4))
     identity = guarded.docker("build", "-q", "-", input=text).stdout.strip()
 
@@ -102,7 +102,7 @@ def test_tls_carries_streams_with_half_closes(guarded: Wharf) -> None:
         secure(guarded, "rm", "-f", "tlsd")
 
 
-def test_tls_wants_the_client_certificate_and_no_plain_text(guarded: Wharf, tmp_path: Path) -> None:
+def test_tls_requires_a_client_certificate(guarded: Wharf, tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_bytes((Path(guarded.env["CERTIFICATES"]) / "ca.pem").read_bytes())
     words = ("--tls", "--tlscacert", str(tmp_path / "ca.pem"), "-H", f"tcp://127.0.0.1:{guarded.env['PORT']}")
     done = guarded.run("docker", *words, "version", env={"DOCKER_HOST": ""}, check=False)

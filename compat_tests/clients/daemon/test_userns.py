@@ -80,7 +80,7 @@ def test_processes_and_their_files(mapped: Wharf) -> None:
     assert info["DockerRootDir"] == str(root_of(mapped))
 
 
-def test_networks_are_the_containers_own(mapped: Wharf) -> None:
+def test_network_namespaces_belong_to_the_mapped_root(mapped: Wharf) -> None:
     script = "ip link set lo down && ip addr show eth0 && ls /sys/class/net"
     done = mapped.docker("run", "--rm", "--cap-add", "NET_ADMIN", "busybox", "sh", "-c", script).stdout
     assert done.split()[-2:] == ["eth0", "lo"]

@@ -37,7 +37,7 @@ def test_environment_directory_user(engine: Engine, box: str) -> None:
     assert engine.docker("exec", "-u", "1234:56", box, "id", "-g").stdout == "56\n"
 
 
-def test_without_a_user_it_is_the_containers(engine: Engine, box: str) -> None:
+def test_default_user_is_the_containers(engine: Engine, box: str) -> None:
     """A user name is looked up in the container's files for each exec."""
     engine.docker(
         "exec", box, "sh", "-c", "echo root:x:0:0::/:/bin/sh >>/etc/passwd; echo extra:x:1234:root >>/etc/group"
@@ -64,7 +64,7 @@ def test_capabilities_of_a_privileged_exec(engine: Engine, box: str) -> None:
 
 
 @pytest.mark.core
-def test_the_exit_code_is_there_when_the_stream_ends(engine: Engine, box: str) -> None:
+def test_exit_code_is_known_when_the_stream_ends(engine: Engine, box: str) -> None:
     for code in range(12):
         identity = create(engine, box, "sh", "-c", f"echo x; exit {code}")
         with hijack(engine, f"/exec/{identity}/start", {}) as stream:
@@ -82,7 +82,7 @@ def test_detached_exec(engine: Engine, box: str) -> None:
     assert engine.docker("exec", box, "cat", "/tmp/mark").stdout == "done\n"
 
 
-def test_what_inspect_shows(engine: Engine, box: str) -> None:
+def test_inspect_of_an_exec(engine: Engine, box: str) -> None:
     identity = create(engine, box, "sleep", "600", User="daemon", Privileged=True, DetachKeys="ctrl-a")
     before = inspect(engine, identity)
     assert before == {

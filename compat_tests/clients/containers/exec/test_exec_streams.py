@@ -81,7 +81,7 @@ def test_the_hosts_null_device_is_not_the_containers(engine: Engine, box: str) -
         assert (done.stdout, done.stderr) == ("", "chmod: /proc/self/fd/0: Read-only file system\n")
 
 
-def test_output_of_a_process_left_behind_does_not_hold_the_exit(engine: Engine, box: str) -> None:
+def test_exit_does_not_wait_for_the_output_of_children(engine: Engine, box: str) -> None:
     identity = create(engine, box, "sh", "-c", "sleep 600 & echo started; exit 2")
     with hijack(engine, f"/exec/{identity}/start", {}) as stream:
         assert b"started\n" in stream.until(b"started\n")

@@ -97,7 +97,7 @@ def test_container_is_stopped_when_attach_ends(engine: Engine) -> None:
 
 
 @pytest.mark.core
-def test_several_clients_see_the_same(engine: Engine) -> None:
+def test_concurrent_clients_get_the_same_output(engine: Engine) -> None:
     with container(engine, Cmd=["cat"], OpenStdin=True) as box:
         path = f"/containers/{box}/attach?{ALL}"
         with hijack(engine, path) as one, hijack(engine, path) as two:
@@ -339,7 +339,7 @@ def test_start_attached(
 
 
 @pytest.mark.parametrize("verb", ["start", "attach"])
-def test_signals_go_on_to_the_container(engine: Engine, verb: str) -> None:
+def test_signals_are_forwarded_to_the_container(engine: Engine, verb: str) -> None:
     script = "trap 'echo asked; exit 9' TERM; echo ready; while :; do sleep 0.1; done"
     with container(engine, start=verb == "attach", Cmd=["sh", "-c", script], Tty=False) as box:
         args = ("start", "-a", box) if verb == "start" else ("attach", box)

@@ -135,7 +135,7 @@ def test_slow_reader_uses_no_memory_and_loses_nothing(secure: Secure) -> None:
         assert engine.api.get(f"/exec/{identity}/json").json()["ExitCode"] == 0
 
 
-def test_clients_that_vanish(secure: Secure) -> None:
+def test_disconnected_clients_free_descriptors(secure: Secure) -> None:
     engine = secure.engine
     with container(engine, Cmd=["cat"], OpenStdin=True) as box:
         shim = shim_of(engine, box)
@@ -168,7 +168,7 @@ def test_clients_that_vanish(secure: Secure) -> None:
         assert engine.docker("exec", box, "echo", "well").stdout == "well\n"
 
 
-def test_sessions_outlive_the_daemon(secure: Secure) -> None:
+def test_sessions_continue_without_the_daemon(secure: Secure) -> None:
     engine = secure.engine
     with container(engine, Cmd=["cat"], OpenStdin=True) as box:
         body = {"AttachStdin": True, "AttachStdout": True, "Cmd": ["cat"]}
@@ -194,7 +194,7 @@ def test_sessions_outlive_the_daemon(secure: Secure) -> None:
         assert engine.docker("exec", box, "echo", "new").stdout == "new\n"
 
 
-def test_many_that_print_and_exit_at_once(secure: Secure) -> None:
+def test_output_of_many_containers_that_exit_at_once(secure: Secure) -> None:
     engine = secure.engine
 
     def one(number: int) -> bool:
