@@ -277,12 +277,12 @@ def test_filters_of_containers(engine: Engine) -> None:
             ("before", "nosuch", 404, "No such container: nosuch"),
         ):
             answer = engine.api.get("/containers/json", filters=json.dumps({key: [value]}))
-            assert (answer.status, answer.message) == (status, text)
+            assert answer.error == (status, text)
         # Of several times the earliest counts; a prune accepts only one.
         moments = json.dumps({"until": ["1", "2000-01-01"]})
         assert engine.api.get("/images/json", filters=moments).json() == []
         answer = engine.api.post("/images/prune", filters=moments)
-        assert (answer.status, answer.message) == (400, "more than one until filter specified")
+        assert answer.error == (400, "more than one until filter specified")
 
 
 def test_ambiguous_prefix_is_refused(engine: Engine) -> None:
@@ -291,7 +291,7 @@ def test_ambiguous_prefix_is_refused(engine: Engine) -> None:
     try:
         shared = next(one[0] for one in created if sum(other[0] == one[0] for other in created) > 1)
         answer = engine.api.get(f"/containers/{shared}/json")
-        assert (answer.status, answer.message) == (400, f"multiple IDs found with provided prefix: {shared}")
+        assert answer.error == (400, f"multiple IDs found with provided prefix: {shared}")
         assert engine.api.get(f"/containers/{created[0][:40]}/json").json()["Id"] == created[0]
     finally:
         for one in created:

@@ -195,7 +195,7 @@ def test_a_volume_of_the_image_and_volumes_from(engine: Engine) -> None:
         engine.docker("rm", "-v", second)
         assert engine.api.get(f"/volumes/{hidden}").status == 404
         in_use = engine.api.delete(f"/volumes/{anonymous}")
-        assert (in_use.status, in_use.message) == (409, f"remove {anonymous}: volume is in use - [{identity}]")
+        assert in_use.error == (409, f"remove {anonymous}: volume is in use - [{identity}]")
     finally:
         engine.docker("rm", "-f", "-v", identity)
         engine.docker("rmi", "withvolume:1")
@@ -250,11 +250,11 @@ def test_the_volume_commands(engine: Engine) -> None:
         assert names(label=["a=c"]) == names(driver=["odd"]) == []
         for body, status, text in BAD_VOLUMES:
             answer = engine.api.post("/volumes/create", body)
-            assert (answer.status, answer.message) == (status, text)
+            assert answer.error == (status, text)
         answer = engine.api.get("/volumes", filters='{"odd": ["1"]}')
-        assert (answer.status, answer.message) == (400, "invalid filter 'odd'")
+        assert answer.error == (400, "invalid filter 'odd'")
         answer = engine.api.delete("/volumes/nosuch")
-        assert (answer.status, answer.message) == (404, "get nosuch: no such volume")
+        assert answer.error == (404, "get nosuch: no such volume")
         assert engine.api.delete("/volumes/nosuch", force=1).status == 204
         # Named volumes are pruned only with the filter all.
         assert engine.api.post("/volumes/prune").json() == {"VolumesDeleted": [], "SpaceReclaimed": 0}
@@ -374,7 +374,7 @@ def test_a_volume_plugin(engine: Engine, tmp_path: Path) -> None:
         assert engine.docker("volume", "rm", "made", "theirs", "unused").stdout.split() == ["made", "theirs", "unused"]
         assert os.listdir(tmp_path) == []
         missing = engine.api.get("/volumes/theirs")
-        assert (missing.status, missing.message) == (404, "get theirs: no such volume")
+        assert missing.error == (404, "get theirs: no such volume")
 
 
 def test_a_failed_create_leaves_no_volume(engine: Engine) -> None:
@@ -387,5 +387,5 @@ def test_a_failed_create_leaves_no_volume(engine: Engine) -> None:
         "HostConfig": {"Binds": ["fresh:/b", "fresh:/b"], "NetworkMode": "none"},
     }
     answer = engine.api.post("/containers/create", body)
-    assert (answer.status, answer.message) == (400, "Duplicate mount point: /b")
+    assert answer.error == (400, "Duplicate mount point: /b")
     assert engine.api.get("/volumes").json()["Volumes"] == []

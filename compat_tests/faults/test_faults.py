@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from compat_tests.support.containers import container
+from compat_tests.support.containers import container, state
 from compat_tests.support.engines import Engine
 from compat_tests.support.polling import until
 from compat_tests.support.streams import demultiplex, frames, hijack
@@ -27,11 +27,6 @@ DEADLINE = 60.0
 def wharf_only(own_engine: Engine) -> None:
     if own_engine.kind != "wharf":
         pytest.skip("the embedded supervisor and its shims only")
-
-
-def state(engine: Engine, identity: str) -> dict[str, Any]:
-    found: dict[str, Any] = engine.api.get(f"/containers/{identity}/json").json()["State"]
-    return found
 
 
 def exec_of(engine: Engine, identity: str, *cmd: str, **more: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from compat_tests.support.containers import inspect
 from compat_tests.support.engines import Engine
 from compat_tests.support.polling import until
 
@@ -15,11 +16,6 @@ pytestmark = pytest.mark.slow
 POLICIES = ("always", "on-failure", "unless-stopped")
 RUN = 0.4  # seconds that each container runs
 ROUNDS = 4
-
-
-def inspect(engine: Engine, identity: str) -> dict[str, Any]:
-    found: dict[str, Any] = engine.api.get(f"/containers/{identity}/json").json()
-    return found
 
 
 def lost(engine: Engine, identities: list[str]) -> list[dict[str, Any]]:

@@ -8,10 +8,10 @@ import socket
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from compat_tests.support.containers import state
 from compat_tests.support.engines import Engine
 from compat_tests.support.host.processes import Process
 from compat_tests.support.polling import until
@@ -76,11 +76,6 @@ def stop_during_start(engine: Engine) -> Process:
             return first
         first.signal(signal.SIGCONT)  # it listened before the signal: try again
     raise AssertionError("the supervisor listened each time before it was stopped")
-
-
-def state(engine: Engine, identity: str) -> dict[str, Any]:
-    found: dict[str, Any] = engine.api.get(f"/containers/{identity}/json").json()["State"]
-    return found
 
 
 def kill_both(engine: Engine) -> None:

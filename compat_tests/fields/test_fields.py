@@ -229,7 +229,7 @@ def test_runtime_is_selected_by_name(engine: Engine) -> None:
             (state,) = engine.resources.root.glob(f"run/containerd/runtime/*/*/{identity}")
             assert state.parts[-3] == name
     answer = engine.api.post("/containers/create", {"Image": "busybox", "HostConfig": {"Runtime": "odd"}})
-    assert (answer.status, answer.message) == (400, "unknown or invalid runtime name: odd")
+    assert answer.error == (400, "unknown or invalid runtime name: odd")
 
 
 @honours("Config.StopSignal", "Config.StopTimeout")
@@ -269,7 +269,7 @@ def test_log_settings(engine: Engine) -> None:
     bad = {"HostConfig": {"LogConfig": {"Type": "json-file", "Config": {"tag": "{{lower .Nope}}"}}}, "Cmd": ["true"]}
     identity = engine.api.post("/containers/create", {"Image": "busybox", **bad}).json()["Id"]
     refused = engine.api.post(f"/containers/{identity}/start")
-    assert (refused.status, refused.message) == (
+    assert refused.error == (
         500,
         "failed to create task for container: failed to initialize logging driver: template: log-tag:1:8: executing "
         '"log-tag" at <.Nope>: can\'t evaluate field Nope in type *logger.Info',

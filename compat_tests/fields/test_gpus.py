@@ -81,4 +81,4 @@ def test_count_and_device_ids_exclude_each_other(host: Host) -> None:
     device_request = {"Count": 1, "DeviceIDs": ["0"], "Capabilities": [["gpu"]]}
     with container(host.engine, start=False, Cmd=["true"], HostConfig={"DeviceRequests": [device_request]}) as box:
         answer = host.engine.api.post(f"/containers/{box}/start")
-        assert (answer.status, answer.message) == (400, "cannot set both Count and DeviceIDs on device request")
+        assert answer.error == (400, "cannot set both Count and DeviceIDs on device request")

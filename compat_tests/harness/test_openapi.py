@@ -70,7 +70,7 @@ def test_unknown_paths_and_wrong_methods(engine: Engine) -> None:
         *((method, "/info") for method in ("PUT", "POST", "DELETE", "PATCH")),
     ):
         answer = engine.api.request(method, path)
-        assert (answer.status, answer.message) == (404, "page not found"), (method, path)
+        assert answer.error == (404, "page not found"), (method, path)
         assert answer.headers["Content-Type"] == "application/json"
 
 

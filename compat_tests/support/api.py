@@ -57,6 +57,11 @@ class Answer:
         """Return the message of an error."""
         return str(self.json()["message"])
 
+    @property
+    def error(self) -> tuple[int, str]:
+        """Return the status and the message of an error."""
+        return self.status, self.message
+
 
 class Api:
     """Sends requests to one engine. Each call uses a connection of its own, or one of :meth:`connection`."""

@@ -56,9 +56,21 @@ def output(engine: Engine, body: dict[str, Any], script: str) -> list[str]:
         return engine.docker("logs", identity).output.splitlines()
 
 
+def inspect(engine: Engine, identity: str) -> dict[str, Any]:
+    """Return what inspect answers."""
+    answer: dict[str, Any] = engine.api.get(f"/containers/{identity}/json").json()
+    return answer
+
+
+def state(engine: Engine, identity: str) -> dict[str, Any]:
+    """Return the state that inspect answers."""
+    answer: dict[str, Any] = inspect(engine, identity)["State"]
+    return answer
+
+
 def pid_of(engine: Engine, identity: str) -> int:
     """Return the pid of the container's first process on the host."""
-    return int(engine.api.get(f"/containers/{identity}/json").json()["State"]["Pid"])
+    return int(state(engine, identity)["Pid"])
 
 
 def spec_of(engine: Engine, identity: str) -> dict[str, Any]:
@@ -83,7 +95,7 @@ def create_and_remove(engine: Engine, body: dict[str, Any]) -> tuple[dict[str, A
     """Return what inspect answers for a container that isn't started, and the warnings of its create."""
     identity, warnings = create(engine, body)
     try:
-        return engine.api.get(f"/containers/{identity}/json").json(), warnings
+        return inspect(engine, identity), warnings
     finally:
         engine.api.delete(f"/containers/{identity}", v=1)
 

@@ -51,9 +51,11 @@ def classic_facts(engine: engines.Engine, built: builds.Built) -> object:
 
 def record_inspect_list(dockerd: engines.Dockerd) -> None:
     versions = (test_inspect_list.NEWEST,)
-    found = {name: test_inspect_list.answers_through_life(dockerd, name, versions) for name in test_inspect_list.REQUESTS}
+    found = {
+        name: test_inspect_list.answers_through_life(dockerd, name, versions) for name in test_inspect_list.REQUESTS
+    }
     test_inspect_list.GOLDEN.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-    print(f"the lives of {len(found)} containers are in {test_inspect_list.GOLDEN}")
+    print(f"the answers about {len(found)} containers are in {test_inspect_list.GOLDEN}")
 
 
 def record_buildkit(dockerd: engines.Dockerd) -> None:

@@ -42,12 +42,12 @@ class Client:
 
     def __init__(self, engine: Engine, files: Mapping[str, Mapping[str, bytes]], leaves: str) -> None:
         self.engine, self.files, self.leaves = engine, files, leaves
-        self.asked: list[str] = []
+        self.calls: list[str] = []
         self._socket: socket.socket | None = None
 
     def _at(self, call: str) -> None:
         """Disconnect if this is the chosen call, without an answer."""
-        self.asked.append(call)
+        self.calls.append(call)
         if call == self.leaves and self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
@@ -121,8 +121,8 @@ class Client:
             UPLOAD: (many, self._upload, uploads.BytesMessage, uploads.BytesMessage),
         }
         return {
-            path: kind(function, request_deserializer=asked.FromString, response_serializer=answer.SerializeToString)
-            for path, (kind, function, asked, answer) in table.items()
+            path: kind(function, request_deserializer=request.FromString, response_serializer=answer.SerializeToString)
+            for path, (kind, function, request, answer) in table.items()
         }
 
     def _pull_files(self, requests: Iterator[Any], call: grpc.ServicerContext) -> Iterator[Any]:

@@ -99,7 +99,7 @@ def test_checkpoints_need_an_experimental_daemon(engine: Engine) -> None:
     identity = engine.docker("create", "busybox", "true").stdout.strip()
     try:
         answer = engine.api.post(f"/containers/{identity}/start", checkpoint="one")
-        assert (answer.status, answer.message) == (400, "checkpoint is only supported in experimental mode")
+        assert answer.error == (400, "checkpoint is only supported in experimental mode")
         answer = engine.api.post(f"/containers/{identity}/checkpoints", {"CheckpointID": "one"})
         assert answer.status in (404, 501)
     finally:

@@ -13,6 +13,7 @@ import pytest
 
 from compat_tests.fields.matrix import honours
 from compat_tests.support.containerd import ctr
+from compat_tests.support.containers import state
 from compat_tests.support.engines import Engine
 from compat_tests.support.polling import until
 
@@ -36,18 +37,9 @@ def create(engine: Engine, name: str = "", **config: Any) -> str:
     return str(answer.json()["Id"])
 
 
-def state(engine: Engine, identity: str) -> dict[str, Any]:
-    found: dict[str, Any] = engine.api.get(f"/containers/{identity}/json").json()["State"]
-    return found
-
-
 def wait(engine: Engine, identity: str, condition: str = "not-running") -> dict[str, Any]:
     found: dict[str, Any] = engine.api.post(f"/containers/{identity}/wait", condition=condition).json()
     return found
-
-
-def message(answer: Any) -> tuple[int, str]:
-    return answer.status, answer.message
 
 
 @pytest.mark.core
@@ -62,7 +54,7 @@ def test_from_created_to_removed(engine: Engine) -> None:
     assert (now["Status"], now["Running"], now["ExitCode"], now["Pid"], now["Error"]) == ("exited", False, 3, 0, "")
     assert now["StartedAt"] < now["FinishedAt"]
     assert engine.api.delete(f"/containers/{identity}").status == 204
-    assert message(engine.api.get("/containers/life/json")) == (404, "No such container: life")
+    assert engine.api.get("/containers/life/json").error == (404, "No such container: life")
     filters = json.dumps({"container": [identity], "type": ["container"]})
     lines = engine.api.get("/events", since=began, until=int(time.time()) + 1, filters=filters).lines()
     assert [line["Action"] for line in lines] == ["create", "start", "die", "destroy"]
@@ -76,21 +68,21 @@ def test_from_created_to_removed(engine: Engine) -> None:
 def test_statuses_in_unsuitable_states(engine: Engine, sleeper: str) -> None:
     post = engine.api.post
     assert post(f"/containers/{sleeper}/start").status == 304
-    assert message(post(f"/containers/{sleeper}/unpause")) == (500, f"Container {sleeper} is not paused")
+    assert post(f"/containers/{sleeper}/unpause").error == (500, f"Container {sleeper} is not paused")
     assert post(f"/containers/{sleeper}/pause").status == 204
     assert state(engine, sleeper)["Status"] == "paused"
-    assert message(post(f"/containers/{sleeper}/pause")) == (409, f"Container {sleeper} is already paused")
-    assert message(post(f"/containers/{sleeper}/start")) == (
+    assert post(f"/containers/{sleeper}/pause").error == (409, f"Container {sleeper} is already paused")
+    assert post(f"/containers/{sleeper}/start").error == (
         409,
         "cannot start a paused container, try unpause instead",
     )
     name = engine.api.get(f"/containers/{sleeper}/json").json()["Name"]
-    assert message(engine.api.delete(f"/containers/{sleeper}")) == (
+    assert engine.api.delete(f"/containers/{sleeper}").error == (
         409,
         f'cannot remove container "{name}": container is paused and must be unpaused first',
     )
     assert post(f"/containers/{sleeper}/unpause").status == 204
-    assert message(engine.api.delete(f"/containers/{sleeper}")) == (
+    assert engine.api.delete(f"/containers/{sleeper}").error == (
         409,
         f'cannot remove container "{name}": container is running: stop the container before removing or force remove',
     )
@@ -98,12 +90,12 @@ def test_statuses_in_unsuitable_states(engine: Engine, sleeper: str) -> None:
     assert state(engine, sleeper)["ExitCode"] == 137
     assert post(f"/containers/{sleeper}/stop").status == 304
     not_running = f"container {sleeper} is not running"
-    assert message(post(f"/containers/{sleeper}/kill")) == (409, f"cannot kill container: {sleeper}: {not_running}")
-    assert message(post(f"/containers/{sleeper}/pause")) == (409, not_running)
+    assert post(f"/containers/{sleeper}/kill").error == (409, f"cannot kill container: {sleeper}: {not_running}")
+    assert post(f"/containers/{sleeper}/pause").error == (409, not_running)
     for namespace, status in (("Pid", 500), ("Ipc", 409)):
         joined = create(engine, HostConfig={f"{namespace}Mode": f"container:{sleeper}"})
         failed = f"failed to join {namespace.upper()} namespace: {not_running}"
-        assert message(post(f"/containers/{joined}/start")) == (status, failed)
+        assert post(f"/containers/{joined}/start").error == (status, failed)
         engine.api.delete(f"/containers/{joined}")
     assert post(f"/containers/{sleeper}/start").status == 204
     assert state(engine, sleeper)["Running"]
@@ -138,7 +130,7 @@ def test_signals_by_name_and_number(engine: Engine) -> None:
         assert until(lambda: logged("usr1"))
         assert engine.api.post(f"/containers/{identity}/kill", signal="1").status == 204
         assert until(lambda: logged("hup"))
-        assert message(engine.api.post(f"/containers/{identity}/kill", signal="ODD")) == (
+        assert engine.api.post(f"/containers/{identity}/kill", signal="ODD").error == (
             400,
             f"cannot kill container: {identity}: invalid signal: ODD",
         )
@@ -156,7 +148,7 @@ def test_restart_keeps_the_container(engine: Engine, sleeper: str) -> None:
     assert second["StartedAt"] > first["StartedAt"]
     assert second["Pid"] != first["Pid"]
     assert engine.api.get(f"/containers/{sleeper}/json").json()["RestartCount"] == 0
-    assert message(engine.api.post("/containers/nosuch/restart")) == (404, "No such container: nosuch")
+    assert engine.api.post("/containers/nosuch/restart").error == (404, "No such container: nosuch")
 
 
 @pytest.mark.core
@@ -183,7 +175,7 @@ def test_wait_conditions(engine: Engine) -> None:
         thread.join(60)
     assert answers == {"next-exit": {"StatusCode": 4}, "removed": {"StatusCode": 4}}
     assert engine.api.get(f"/containers/{identity}/json").status == 404
-    assert message(engine.api.post(f"/containers/{identity}/wait", condition="odd"))[0] == 400
+    assert engine.api.post(f"/containers/{identity}/wait", condition="odd").status == 400
 
 
 def test_renamed_and_updated_while_many_wait(engine: Engine, sleeper: str) -> None:
@@ -232,20 +224,20 @@ def test_names_are_unique_and_valid(engine: Engine, sleeper: str) -> None:
             "You have to remove (or rename) that container to be able to reuse that name."
         )
         body = {"Image": "busybox", "Cmd": ["true"]}
-        assert message(engine.api.post("/containers/create", body, name="renamed")) == (409, conflict)
-        assert message(engine.api.post(f"/containers/{other}/rename", name="renamed")) == (
+        assert engine.api.post("/containers/create", body, name="renamed").error == (409, conflict)
+        assert engine.api.post(f"/containers/{other}/rename", name="renamed").error == (
             409,
             f"Error when allocating new name: {conflict}",
         )
-        assert message(engine.api.post(f"/containers/{other}/rename", name="other")) == (
+        assert engine.api.post(f"/containers/{other}/rename", name="other").error == (
             400,
             "Renaming a container with the same name as its current name",
         )
-        assert message(engine.api.post(f"/containers/{other}/rename", name="")) == (
+        assert engine.api.post(f"/containers/{other}/rename", name="").error == (
             400,
             "Neither old nor new names may be empty",
         )
-        assert message(engine.api.post("/containers/create", body, name="a b")) == (
+        assert engine.api.post("/containers/create", body, name="a b").error == (
             400,
             "Invalid container name (a b), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
         )
@@ -257,15 +249,15 @@ def test_names_are_unique_and_valid(engine: Engine, sleeper: str) -> None:
 
 
 def test_errors_name_the_container(engine: Engine, sleeper: str) -> None:
-    assert message(engine.api.post(f"/containers/{sleeper}/stop", signal="ODD")) == (
+    assert engine.api.post(f"/containers/{sleeper}/stop", signal="ODD").error == (
         500,
         f"cannot stop container: {sleeper}: invalid signal: ODD",
     )
     for host in ({"IpcMode": "container:nosuch"}, {"PidMode": "container:nosuch"}):
         answer = engine.api.post("/containers/create", {"Image": "busybox", "HostConfig": host})
-        assert message(answer) == (400, "No such container: nosuch")
+        assert answer.error == (400, "No such container: nosuch")
     answer = engine.api.post("/containers/create", {"Image": "busybox", "WorkingDir": "/etc/passwd"})
-    assert message(answer) == (500, "Cannot mkdir: /etc/passwd is not a directory")
+    assert answer.error == (500, "Cannot mkdir: /etc/passwd is not a directory")
     identity = create(engine, WorkingDir="/home/new/place")
     try:
         # create makes the working directory, so files can be copied before the first start
@@ -274,13 +266,13 @@ def test_errors_name_the_container(engine: Engine, sleeper: str) -> None:
     finally:
         engine.api.delete(f"/containers/{identity}")
     answer = engine.api.post(f"/containers/{sleeper}/rename", name="a b")
-    assert message(answer)[1].startswith("Error when allocating new name: Invalid container name (/a b), only")
+    assert answer.error[1].startswith("Error when allocating new name: Invalid container name (/a b), only")
 
 
 def test_failed_start_is_shown_in_state(engine: Engine) -> None:
     identity = create(engine, Cmd=["/no/such/program"])
     try:
-        status, text = message(engine.api.post(f"/containers/{identity}/start"))
+        status, text = engine.api.post(f"/containers/{identity}/start").error
         assert status == 400
         assert "no such file or directory" in text
         now = state(engine, identity)
@@ -307,7 +299,7 @@ def test_prune_by_labels_and_time(engine: Engine, sleeper: str) -> None:
     unlabelled = create(engine, Cmd=["true"])
     try:
         bad = engine.api.post("/containers/prune", filters='{"odd": ["1"]}')
-        assert message(bad) == (400, "invalid filter 'odd'")
+        assert bad.error == (400, "invalid filter 'odd'")
         report = engine.api.post("/containers/prune", filters='{"label!": ["keep"]}').json()
         assert report["ContainersDeleted"] == [unlabelled]
         assert engine.api.get(f"/containers/{sleeper}/json").status == 200

@@ -17,6 +17,7 @@ import pytest
 
 from compat_tests.fields.matrix import honours
 from compat_tests.support import images
+from compat_tests.support.containers import inspect
 from compat_tests.support.engines import Engine
 from compat_tests.support.host.processes import start_time
 from compat_tests.support.host.traces import cgroups_named
@@ -36,11 +37,6 @@ def create(engine: Engine, script: str, policy: str = "no", retries: int = 0, **
     answer = engine.api.post("/containers/create", body)
     assert answer.status == 201, answer.body
     return str(answer.json()["Id"])
-
-
-def inspect(engine: Engine, identity: str) -> dict[str, Any]:
-    found: dict[str, Any] = engine.api.get(f"/containers/{identity}/json").json()
-    return found
 
 
 @honours("HostConfig.RestartPolicy")
@@ -113,7 +109,7 @@ def test_always_restarts_until_a_stop(engine: Engine) -> None:
 def test_rm_and_a_policy_exclude_each_other(engine: Engine) -> None:
     body = {"Image": "busybox", "HostConfig": {"AutoRemove": True, "RestartPolicy": {"Name": "always"}}}
     answer = engine.api.post("/containers/create", body)
-    assert (answer.status, answer.message) == (400, "can't create 'AutoRemove' container with restart policy")
+    assert answer.error == (400, "can't create 'AutoRemove' container with restart policy")
 
 
 def test_a_container_that_waits_for_its_restart_can_be_removed(engine: Engine) -> None:

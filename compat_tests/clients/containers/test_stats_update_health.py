@@ -42,7 +42,7 @@ def test_one_record_has_two_samples(engine: Engine) -> None:
         assert single["precpu_stats"]["cpu_usage"]["total_usage"] == 0
         assert single["preread"] == "0001-01-01T00:00:00Z"
         refused = engine.api.get(f"/containers/{box}/stats", **{"stream": 1, "one-shot": 1})
-        assert (refused.status, refused.message) == (400, "cannot have stream=true and one-shot=true")
+        assert refused.error == (400, "cannot have stream=true and one-shot=true")
 
 
 def test_a_stream_of_records(engine: Engine) -> None:
@@ -130,8 +130,7 @@ def test_top_shows_processes(engine: Engine) -> None:
         assert len(wide) == 4
 
         def status_and_message(arguments: str) -> tuple[int, str]:
-            answer = engine.api.get(f"/containers/{box}/top", ps_args=arguments)
-            return answer.status, answer.message
+            return engine.api.get(f"/containers/{box}/top", ps_args=arguments).error
 
         assert status_and_message("-o comm") == (500, "Couldn't find PID field in ps output")
         assert status_and_message("-o pid,user=PID")[0] == 500
@@ -140,7 +139,7 @@ def test_top_shows_processes(engine: Engine) -> None:
         assert words.startswith("ps: ")
     with container(engine, start=False, Cmd=["true"]) as box:
         answer = engine.api.get(f"/containers/{box}/top")
-        assert (answer.status, answer.message) == (409, f"container {box} is not running")
+        assert answer.error == (409, f"container {box} is not running")
 
 
 def memory_limit(engine: Engine, box: str) -> int:

@@ -110,7 +110,7 @@ def test_df_counts_disk_usage(own_engine: Engine) -> None:
         assert not only.get("Images")
         assert not only.get("Containers")
         answer = own_engine.api.get("/system/df", type="nosuch")
-        assert (answer.status, answer.message) == (400, "unknown object type: nosuch")
+        assert answer.error == (400, "unknown object type: nosuch")
         rows = [line.split()[0] for line in own_engine.docker("system", "df").stdout.splitlines()]
         assert rows == ["TYPE", "Images", "Containers", "Local", "Build"]
     finally:

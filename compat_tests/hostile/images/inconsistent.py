@@ -76,11 +76,11 @@ Corruption = Callable[[ValidImage], None]
 
 
 class InconsistentRegistry(LoopbackServer):
-    """``asked``: the digests of the requested blobs."""
+    """``requested``: the digests of the requested blobs."""
 
     def __init__(self) -> None:
         self.image = ValidImage([layer({"empty": b""})])
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         registry = self
 
         class Handler(QuietHandler):
@@ -103,7 +103,7 @@ class InconsistentRegistry(LoopbackServer):
     def _find(self, path: str) -> tuple[str, bytes] | None:
         kind, _, selector = path.rpartition("/")
         if kind.endswith("/blobs"):
-            self.asked.append(selector)
+            self.requested.append(selector)
             data = self.image.blobs.get(selector)
             return None if data is None else ("application/octet-stream", data)
         if kind.endswith("/manifests"):

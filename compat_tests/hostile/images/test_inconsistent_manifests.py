@@ -175,10 +175,10 @@ def test_corrupt_image_is_refused(
     images = tags(engine)
     registry.image = ValidImage([layer({"file": os.urandom(100)})])
     corrupt(registry.image)
-    registry.asked.clear()
+    registry.requested.clear()
     error = pull(engine, f"{registry.address}/corrupt")
     assert sentence in error
-    assert asks or not registry.asked
+    assert asks or not registry.requested
     assert tags(engine) == images
 
 

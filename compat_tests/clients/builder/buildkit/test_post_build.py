@@ -114,7 +114,7 @@ def test_a_session_as_an_old_cli_has_it(engine: Engine) -> None:
     assert engine.api.get("/images/posted:session/json").json()["Id"] == built.image
     outputs = json.dumps([{"Type": "tar", "Attrs": {}}])
     client.serve(lambda id: post(engine, b"", remote="client-session", session=id, outputs=outputs))
-    assert sessions.SEND_FILES in client.asked
+    assert sessions.SEND_FILES in client.calls
 
     def upload(session: str) -> Posted:
         """A context from stdin comes in a second request, before or after the build's."""

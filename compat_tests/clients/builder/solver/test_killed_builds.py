@@ -145,7 +145,7 @@ def test_clients_that_disconnect_during_a_call(own_engine: Wharf) -> None:
             client = Client(own_engine, {"dockerfile": {"Dockerfile": text}, "context": {"large": large}}, leaves)
             with pytest.raises(grpc.RpcError) as failed:
                 client.build({"filename": "Dockerfile", **attrs}, exporter)
-            assert leaves in client.asked, (leaves, client.asked, failed.value)
+            assert leaves in client.calls, (leaves, client.calls, failed.value)
     check_next_build(own_engine, before)
 
 

@@ -43,18 +43,15 @@ def test_a_process_that_cannot_start(
 
 
 def test_invalid_requests_are_refused(engine: Engine, box: str) -> None:
-    def status_and_message(answer: Any) -> tuple[int, str]:
-        return answer.status, answer.message
-
     post, get = engine.api.post, engine.api.get
-    assert status_and_message(post(f"/containers/{box}/exec", {})) == (400, "No exec command specified")
-    assert status_and_message(post("/containers/nosuch/exec", {"Cmd": ["true"]})) == (404, "No such container: nosuch")
+    assert post(f"/containers/{box}/exec", {}).error == (400, "No exec command specified")
+    assert post("/containers/nosuch/exec", {"Cmd": ["true"]}).error == (404, "No such container: nosuch")
     bad = post(f"/containers/{box}/exec", {"Cmd": ["true"], "DetachKeys": "ctrl-"})
-    assert status_and_message(bad) == (500, "Invalid escape keys (ctrl-) provided")
+    assert bad.error == (500, "Invalid escape keys (ctrl-) provided")
     missing = "No such exec instance: nosuch"
-    assert status_and_message(get("/exec/nosuch/json")) == (404, missing)
-    assert status_and_message(post("/exec/nosuch/start", {})) == (404, missing)
-    assert status_and_message(post("/exec/nosuch/resize", h=1, w=1)) == (404, missing)
+    assert get("/exec/nosuch/json").error == (404, missing)
+    assert post("/exec/nosuch/start", {}).error == (404, missing)
+    assert post("/exec/nosuch/resize", h=1, w=1).error == (404, missing)
     identity = create(engine, box, "true")
     for size, words in (
         ({"h": 1}, 'width "": invalid syntax'),
@@ -64,11 +61,11 @@ def test_invalid_requests_are_refused(engine: Engine, box: str) -> None:
         ({"h": 1 << 32, "w": 1}, 'height "4294967296": value out of range'),
     ):
         for path in (f"/exec/{identity}/resize", f"/containers/{box}/resize"):
-            assert status_and_message(post(path, **size)) == (400, f"invalid resize {words}")
+            assert post(path, **size).error == (400, f"invalid resize {words}")
     assert post(f"/exec/{identity}/start", {"Detach": True}).status == 200
     assert until(lambda: inspect(engine, identity)["Running"] is False, seconds=60)
     again = f"Error: Exec command {identity} has already run"
-    assert status_and_message(post(f"/exec/{identity}/start", {"Detach": True})) == (409, again)
+    assert post(f"/exec/{identity}/start", {"Detach": True}).error == (409, again)
     with hijack(engine, f"/exec/{identity}/start", {}) as stream:
         assert demultiplex(stream.read()) == {1: f"{again}\r\n".encode()}
     assert post(f"/exec/{identity}/resize", h=1, w=1).status == 404
@@ -84,7 +81,7 @@ def test_invalid_requests_are_refused(engine: Engine, box: str) -> None:
 )
 def test_unknown_user_is_refused(engine: Engine, box: str, user: str, words: str) -> None:
     answer = engine.api.post(f"/containers/{box}/exec", {"Cmd": ["true"], "User": user})
-    assert (answer.status, answer.message) == (400, words)
+    assert answer.error == (400, words)
     assert words in engine.docker("exec", "-u", user, box, "true", check=False).stderr
 
 
@@ -96,14 +93,14 @@ def test_an_exec_of_a_container_that_ended(engine: Engine) -> None:
         assert engine.api.post(f"/containers/{box}/wait").status == 200
         for path, body in (("resize?h=5&w=5", None), ("start", {})):
             answer = engine.api.post(f"/exec/{identity}/{path}", body)
-            assert (answer.status, answer.message) == (409, f"container {box} is not running")
+            assert answer.error == (409, f"container {box} is not running")
 
 
 def test_exec_in_paused_and_stopped_containers(engine: Engine, box: str) -> None:
     command = {"Cmd": ["true"]}
     with container(engine, start=False, Cmd=["true"]) as created:
         answer = engine.api.post(f"/containers/{created}/exec", command)
-        assert (answer.status, answer.message) == (409, f"container {created} is not running")
+        assert answer.error == (409, f"container {created} is not running")
     waiting = create(engine, box, "true")
     assert engine.api.post(f"/containers/{box}/pause").status == 204
     for path, body in ((f"/containers/{box}/exec", command), (f"/exec/{waiting}/start", {"Detach": True})):

@@ -138,8 +138,7 @@ def test_restarted_containers_keep_their_log(engine: Engine) -> None:
 
 def test_invalid_parameters_are_refused(engine: Engine) -> None:
     def status_and_message(path: str, **query: Any) -> tuple[int, str]:
-        answer = engine.api.get(path, **query)
-        return answer.status, answer.message
+        return engine.api.get(path, **query).error
 
     assert status_and_message("/containers/nosuch/logs", stdout=1) == (404, "No such container: nosuch")
     with container(engine, start=False, Cmd=["true"]) as box:
