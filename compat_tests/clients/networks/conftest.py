@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from compat_tests.clients.networks.stage import Stage
+from compat_tests.clients.networks.scenario import Scenario
 from compat_tests.support.engines import Engine
 
 
 @pytest.fixture
-def stage(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Stage]:
-    stage = Stage(engine, request.node.name.partition("[")[0].removeprefix("test_").replace("_", "-")[:40])
-    yield stage
-    stage.clear()
+def scenario(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Scenario]:
+    scenario = Scenario(engine, request.node.name.partition("[")[0].removeprefix("test_").replace("_", "-")[:40])
+    yield scenario
+    scenario.clear()

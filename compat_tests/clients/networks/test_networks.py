@@ -12,16 +12,16 @@ import docker.errors
 import docker.types
 import pytest
 
-from compat_tests.clients.networks.stage import Stage
+from compat_tests.clients.networks.scenario import Scenario
 from compat_tests.support.host.traces import links
 from compat_tests.support.polling import until
 
 
-def test_lifecycle_of_a_network(stage: Stage) -> None:
-    docker = stage.engine.docker
-    subnet, net = stage.subnet(), stage.name("net")
+def test_lifecycle_of_a_network(scenario: Scenario) -> None:
+    docker = scenario.engine.docker
+    subnet, net = scenario.subnet(), scenario.name("net")
     low = subnet[40]
-    identity = stage.network(
+    identity = scenario.network(
         "net", "--subnet", str(subnet), "--ip-range", f"{subnet[32]}/28", "--gateway", str(subnet[9]),
         "--aux-address", f"router={subnet[33]}", "--label", "a=b", "--label", "c", "--attachable",
         "-o", "com.docker.network.driver.mtu=1400",
@@ -41,20 +41,20 @@ def test_lifecycle_of_a_network(stage: Stage) -> None:
     assert listed.split() == [identity]
     assert docker("network", "ls", "-q", "--filter", f"name={net}", "--filter", "label=a=x").stdout == ""
     # the first free address of the range, except auxiliary ones; a chosen address may be outside the range
-    stage.run("one", "--network", net)
-    stage.run("two", "--network", net, "--ip", str(subnet[5]), "--mac-address", "02:42:de:ad:be:ef")
-    assert stage.endpoint("one", net)["IPAddress"] == str(subnet[32])
-    assert stage.endpoint("two", net)["IPAddress"] == str(subnet[5])
-    assert stage.exec("two", "cat", "/sys/class/net/eth0/address").strip() == "02:42:de:ad:be:ef"
-    assert stage.exec("two", "cat", "/sys/class/net/eth0/mtu").strip() == "1400"
-    assert f"default via {subnet[9]} dev eth0" in stage.exec("two", "ip", "route")
-    assert "1 packets received" in stage.exec("one", "ping", "-c", "1", "-W", "30", stage.name("two"))
+    scenario.run("one", "--network", net)
+    scenario.run("two", "--network", net, "--ip", str(subnet[5]), "--mac-address", "02:42:de:ad:be:ef")
+    assert scenario.endpoint("one", net)["IPAddress"] == str(subnet[32])
+    assert scenario.endpoint("two", net)["IPAddress"] == str(subnet[5])
+    assert scenario.exec("two", "cat", "/sys/class/net/eth0/address").strip() == "02:42:de:ad:be:ef"
+    assert scenario.exec("two", "cat", "/sys/class/net/eth0/mtu").strip() == "1400"
+    assert f"default via {subnet[9]} dev eth0" in scenario.exec("two", "ip", "route")
+    assert "1 packets received" in scenario.exec("one", "ping", "-c", "1", "-W", "30", scenario.name("two"))
     members = json.loads(docker("network", "inspect", net).stdout)[0]["Containers"]
-    assert sorted(item["Name"] for item in members.values()) == [stage.name("one"), stage.name("two")]
+    assert sorted(item["Name"] for item in members.values()) == [scenario.name("one"), scenario.name("two")]
     assert f"{low}" not in json.dumps(members)
     # the CLI checks the gateway's subnet less strictly
     config = {"Config": [{"Subnet": "10.99.0.0/24", "Gateway": "10.98.0.1"}]}
-    answer = stage.engine.api.post("/networks/create", {"Name": "x", "IPAM": config})
+    answer = scenario.engine.api.post("/networks/create", {"Name": "x", "IPAM": config})
     assert answer.error == (
         400,
         "invalid network config:\ninvalid gateway 10.98.0.1: parent subnet 10.99.0.0/24 does not contain this address",
@@ -62,10 +62,10 @@ def test_lifecycle_of_a_network(stage: Stage) -> None:
     done = docker("network", "rm", net, check=False)
     assert re.match(
         f"Error response from daemon: error while removing network: network {net} has active endpoints "
-        rf'\(name:"{stage.name("one")}" id:"[0-9a-f]{{12}}", name:"{stage.name("two")}" id:"[0-9a-f]{{12}}"\)\n',
+        rf'\(name:"{scenario.name("one")}" id:"[0-9a-f]{{12}}", name:"{scenario.name("two")}" id:"[0-9a-f]{{12}}"\)\n',
         done.stderr,
     )
-    docker("rm", "-f", stage.name("one"), stage.name("two"))
+    docker("rm", "-f", scenario.name("one"), scenario.name("two"))
     assert docker("network", "rm", net).stdout == f"{net}\n"
     assert until(lambda: f"br-{identity[:12]}" not in links())
 
@@ -90,18 +90,18 @@ BAD: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 
 
-def test_errors_in_dockerds_words(stage: Stage) -> None:
-    engine = stage.engine
+def test_errors_in_dockerds_words(scenario: Scenario) -> None:
+    engine = scenario.engine
     before = {item["Id"] for item in engine.api.get("/networks").json()}
     for args, words in BAD:
         done = engine.docker("network", "create", *args, check=False)
         assert done.status == 1, args
         assert words in done.stderr, args
-    stage.network("net", "--subnet", str(stage.subnet()))
-    net = stage.name("net")
+    scenario.network("net", "--subnet", str(scenario.subnet()))
+    net = scenario.name("net")
     for args, words in (
         (("create", net), f"network with name {net} already exists"),
-        (("create", "--subnet", str(stage.subnet()), "other"), "Pool overlaps with other one on this address space"),
+        (("create", "--subnet", str(scenario.subnet()), "other"), "Pool overlaps with other one on this address space"),
         (("rm", "none"), "none is a pre-defined network and cannot be removed"),
         (("inspect", "nosuch"), "network nosuch not found"),
         (("connect", net, "nosuch"), "No such container: nosuch"),
@@ -111,7 +111,7 @@ def test_errors_in_dockerds_words(stage: Stage) -> None:
         assert words in done.stderr, args
     for host, words in (
         (("--network", net, "--ip", "1.2.3.4"), "no configured subnet or ip-range contain the IP address 1.2.3.4"),
-        (("--ip", str(stage.subnet()[9])), "user specified IP address is supported on user defined networks only"),
+        (("--ip", str(scenario.subnet()[9])), "user specified IP address is supported on user defined networks only"),
         (("--network", "nosuch"), "network nosuch not found"),
         (("--network", "container:nosuch"), "No such container: nosuch"),
     ):
@@ -122,48 +122,48 @@ def test_errors_in_dockerds_words(stage: Stage) -> None:
     assert {item["Id"] for item in engine.api.get("/networks").json()} == before
 
 
-def test_prune_removes_unused_networks(stage: Stage) -> None:
-    label = stage.name("label")
-    used = ("--network", stage.name("used"))
+def test_prune_removes_unused_networks(scenario: Scenario) -> None:
+    label = scenario.name("label")
+    used = ("--network", scenario.name("used"))
     for name in ("used", "free", "kept"):
-        stage.network(name, "--label", label if name != "kept" else f"{label}-not")
-    stage.run("one", *used)
-    done = stage.engine.docker("network", "prune", "-f", "--filter", f"label={label}")
-    assert done.stdout == f"Deleted Networks:\n{stage.name('free')}\n\n"
-    remaining = stage.engine.docker("network", "ls", "--format", "{{.Name}}").stdout.split()
-    assert {stage.name("used"), stage.name("kept"), "bridge", "host", "none"} <= set(remaining)
+        scenario.network(name, "--label", label if name != "kept" else f"{label}-not")
+    scenario.run("one", *used)
+    done = scenario.engine.docker("network", "prune", "-f", "--filter", f"label={label}")
+    assert done.stdout == f"Deleted Networks:\n{scenario.name('free')}\n\n"
+    remaining = scenario.engine.docker("network", "ls", "--format", "{{.Name}}").stdout.split()
+    assert {scenario.name("used"), scenario.name("kept"), "bridge", "host", "none"} <= set(remaining)
 
 
-def test_config_only_network(stage: Stage) -> None:
-    docker = stage.engine.docker
-    stage.networks.append(stage.name("made"))
-    stage.network("config", "--config-only", "--subnet", str(stage.subnet()), "--label", "x=y")
-    docker("network", "create", "--config-from", stage.name("config"), stage.name("made"))
-    inspected = json.loads(docker("network", "inspect", stage.name("made")).stdout)[0]
-    assert (inspected["ConfigFrom"], inspected["Labels"]) == ({"Network": stage.name("config")}, {"x": "y"})
-    assert inspected["IPAM"]["Config"] == [{"Subnet": str(stage.subnet())}]
-    stage.run("one", "--network", stage.name("made"))
-    assert stage.endpoint("one", stage.name("made"))["IPAddress"] == str(stage.subnet()[2])
-    done = docker("network", "rm", stage.name("config"), check=False)
-    assert f'configuration network "{stage.name("config")}" is in use' in done.stderr
+def test_config_only_network(scenario: Scenario) -> None:
+    docker = scenario.engine.docker
+    scenario.networks.append(scenario.name("made"))
+    scenario.network("config", "--config-only", "--subnet", str(scenario.subnet()), "--label", "x=y")
+    docker("network", "create", "--config-from", scenario.name("config"), scenario.name("made"))
+    inspected = json.loads(docker("network", "inspect", scenario.name("made")).stdout)[0]
+    assert (inspected["ConfigFrom"], inspected["Labels"]) == ({"Network": scenario.name("config")}, {"x": "y"})
+    assert inspected["IPAM"]["Config"] == [{"Subnet": str(scenario.subnet())}]
+    scenario.run("one", "--network", scenario.name("made"))
+    assert scenario.endpoint("one", scenario.name("made"))["IPAddress"] == str(scenario.subnet()[2])
+    done = docker("network", "rm", scenario.name("config"), check=False)
+    assert f'configuration network "{scenario.name("config")}" is in use' in done.stderr
 
 
-def test_networks_by_docker_py(stage: Stage) -> None:
-    client, name = stage.engine.client, stage.name("net")
-    stage.networks.append(name)
-    pool = docker.types.IPAMPool(subnet=str(stage.subnet()), gateway=str(stage.subnet()[1]))
+def test_networks_by_docker_py(scenario: Scenario) -> None:
+    client, name = scenario.engine.client, scenario.name("net")
+    scenario.networks.append(name)
+    pool = docker.types.IPAMPool(subnet=str(scenario.subnet()), gateway=str(scenario.subnet()[1]))
     network = client.networks.create(name, ipam=docker.types.IPAMConfig(pool_configs=[pool]), labels={"by": "py"})
     assert [item.id for item in client.networks.list(names=[name], filters={"driver": "bridge"})] == [network.id]
-    stage.run("one", "--network", name)
-    stage.run("two", "--network", "none")
-    one = client.containers.get(stage.name("one"))
+    scenario.run("one", "--network", name)
+    scenario.run("two", "--network", "none")
+    one = client.containers.get(scenario.name("one"))
     with pytest.raises(docker.errors.APIError, match="already exists in network"):
         network.connect(one)
     network.disconnect(one, force=True)
-    network.connect(one, aliases=["again"], ipv4_address=str(stage.subnet()[7]))
+    network.connect(one, aliases=["again"], ipv4_address=str(scenario.subnet()[7]))
     network.reload()
     assert [item.name for item in network.containers] == [one.name]
-    assert network.attrs["Containers"][one.id]["IPv4Address"] == f"{stage.subnet()[7]}/26"
+    assert network.attrs["Containers"][one.id]["IPv4Address"] == f"{scenario.subnet()[7]}/26"
     one.reload()
     assert one.attrs["NetworkSettings"]["Networks"][name]["Aliases"] == ["again"]
     with pytest.raises(docker.errors.APIError) as caught:
@@ -183,36 +183,36 @@ def test_networks_by_docker_py(stage: Stage) -> None:
     one.remove(force=True)
 
 
-def test_events_of_a_network(stage: Stage) -> None:
+def test_events_of_a_network(scenario: Scenario) -> None:
     began = int(time.time())
-    identity = stage.network("net")
-    stage.run("one", "--network", stage.name("net"))
-    container = stage.inspect("one")["Id"]
+    identity = scenario.network("net")
+    scenario.run("one", "--network", scenario.name("net"))
+    container = scenario.inspect("one")["Id"]
     for verb in ("disconnect", "connect"):
-        stage.engine.docker("network", verb, stage.name("net"), stage.name("one"))
-    stage.engine.docker("rm", "-f", stage.name("one"))
-    stage.engine.docker("network", "rm", stage.name("net"))
+        scenario.engine.docker("network", verb, scenario.name("net"), scenario.name("one"))
+    scenario.engine.docker("rm", "-f", scenario.name("one"))
+    scenario.engine.docker("network", "rm", scenario.name("net"))
     filters = json.dumps({"type": ["network"], "network": [identity]})
-    lines = stage.engine.api.get("/events", since=began, until=int(time.time()) + 1, filters=filters).lines()
+    lines = scenario.engine.api.get("/events", since=began, until=int(time.time()) + 1, filters=filters).lines()
     actions = ["create", "connect", "disconnect", "connect", "disconnect", "destroy"]
     assert [line["Action"] for line in lines] == actions
-    attributes = {"name": stage.name("net"), "type": "bridge"}
+    attributes = {"name": scenario.name("net"), "type": "bridge"}
     assert lines[0]["Actor"] == {"ID": identity, "Attributes": attributes}
     assert lines[1]["Actor"] == {"ID": identity, "Attributes": {**attributes, "container": container}}
 
 
-def test_a_compose_project(stage: Stage, tmp_path: Path) -> None:
+def test_a_compose_project(scenario: Scenario, tmp_path: Path) -> None:
     project = tmp_path / "compose.yaml"
     project.write_text(
         f"""
-name: {stage.prefix}
+name: {scenario.prefix}
 services:
   web:
     image: busybox
     command: sh -c 'mkdir /w; echo served >/w/index.html; exec httpd -f -h /w -p 80'
     networks:
       front: {{aliases: [www]}}
-      back: {{ipv4_address: {stage.subnet()[20]}}}
+      back: {{ipv4_address: {scenario.subnet()[20]}}}
     stop_grace_period: 0s
   api:
     image: busybox
@@ -229,11 +229,11 @@ networks:
   front: {{}}
   back:
     internal: true
-    ipam: {{config: [{{subnet: {stage.subnet()}}}]}}
+    ipam: {{config: [{{subnet: {scenario.subnet()}}}]}}
 """
     )
     compose = ("docker", "compose", "-f", str(project))
-    run = stage.engine.run
+    run = scenario.engine.run
     try:
         run(*compose, "up", "-d", timeout=110)
         names = [
@@ -255,5 +255,5 @@ networks:
         assert "default via" in run(*compose, "exec", "web", "ip", "route").stdout
     finally:
         run(*compose, "down", timeout=110)
-    remaining = stage.engine.docker("network", "ls", "--filter", f"name={stage.prefix}", "-q").stdout
+    remaining = scenario.engine.docker("network", "ls", "--filter", f"name={scenario.prefix}", "-q").stdout
     assert remaining == ""
