@@ -1,6 +1,6 @@
 """python -m compat_tests.chaos --minutes 10 --seed 1: a mixed load, and kills of every process at random moments.
 
-At the end each resident container has its expected state, nothing is left behind, and a fault explains every failed
+At the end each long-lived container has its expected state, nothing is left behind, and a fault explains every failed
 operation. ``--network-faults`` also deletes the engine's bridge and firewall table.
 """
 
@@ -10,7 +10,7 @@ import argparse
 import sys
 import time
 
-from compat_tests.chaos.storm import storm
+from compat_tests.chaos.experiment import run_experiment
 from compat_tests.support import engines
 
 
@@ -25,7 +25,7 @@ def main() -> int:
     print(f"seed {arguments.seed}", flush=True)
     with engines.wharf("chaos") as engine:
         engine.load_busybox()
-        report = storm(
+        report = run_experiment(
             engine,
             seconds=arguments.minutes * 60,
             seed=arguments.seed,

@@ -40,7 +40,7 @@ class Unexpected(Exception):
 
 
 class Journal:
-    """Shared by all threads of a storm."""
+    """Shared by all threads of an experiment."""
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []

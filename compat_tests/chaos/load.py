@@ -1,4 +1,4 @@
-"""Short-lived objects during the storm: each step is one operation, which removes what it creates."""
+"""Short-lived objects during the experiment: each step is one operation, which removes what it creates."""
 
 from __future__ import annotations
 

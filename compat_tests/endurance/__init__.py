@@ -1,1 +1,1 @@
-"""Programs, started by hand, that run an engine for minutes or hours: soak, stress, crash, vanish."""
+"""Programs, started by hand, that run an engine for minutes or hours: soak, stress, crash, disconnects."""

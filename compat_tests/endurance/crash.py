@@ -2,7 +2,7 @@
 done.
 
 ``python -m compat_tests.endurance.crash`` runs all operations, or the named ones, for minutes; ``--every 3`` tries
-each third step. :mod:`compat_tests.endurance.dying` counts the steps of an operation.
+each third step. :mod:`compat_tests.endurance.crash_points` counts the steps of an operation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compat_tests.endurance.dying import DIE, DIED, PASSED, STEPS, locked
+from compat_tests.endurance.crash_points import DIE, DIED, PASSED, STEPS, locked
 from compat_tests.support import engines
 from compat_tests.support.containerd import first_column
 from compat_tests.support.engines import Engine, Wharf
@@ -296,7 +296,7 @@ def sweeping(engine: Engine) -> Iterator[Sweep]:
     folder = engine.resources.root / "steps"
     folder.mkdir()
     daemon, argv = engine.daemon, list(engine.daemon.argv)
-    daemon.argv[daemon.argv.index("server")] = "compat_tests.endurance.dying"
+    daemon.argv[daemon.argv.index("server")] = "compat_tests.endurance.crash_points"
     daemon.env[STEPS] = str(folder)
     engine.restart()
     if engine.containerd is None:

@@ -1,22 +1,22 @@
-"""A short storm; ``python -m compat_tests.chaos`` runs longer ones."""
+"""A short experiment; ``python -m compat_tests.chaos`` runs longer ones."""
 
 from __future__ import annotations
 
 import pytest
 
+from compat_tests.chaos.experiment import run_experiment
 from compat_tests.chaos.journal import Journal
-from compat_tests.chaos.residents import contiguous
-from compat_tests.chaos.storm import storm
+from compat_tests.chaos.long_lived import contiguous
 from compat_tests.support import engines
 
 SECONDS = 12.0
 
 
 @pytest.mark.slow
-def test_a_short_storm() -> None:
+def test_a_short_experiment() -> None:
     with engines.wharf("chaos") as engine:
         engine.load_busybox()
-        report = storm(engine, seconds=SECONDS, seed=11, clients=2, networks=False)
+        report = run_experiment(engine, seconds=SECONDS, seed=11, clients=2, networks=False)
     assert not report.failures, "\n".join([*report.figures, *report.failures])
 
 

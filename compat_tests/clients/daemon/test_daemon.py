@@ -216,7 +216,7 @@ def test_a_second_daemon_is_refused(daemon: Wharf, tmp_path: Path) -> None:
 # SIGKILL and SIGTERM come last: they stop the daemon that the module shares.
 
 
-def storm(daemon: Wharf, stop: threading.Event, name: str) -> None:
+def use_until_stopped(daemon: Wharf, stop: threading.Event, name: str) -> None:
     """Create, start and remove containers until the daemon is gone."""
     turn = 0
     while not stop.is_set():
@@ -234,7 +234,7 @@ def storm(daemon: Wharf, stop: threading.Event, name: str) -> None:
 def test_sigkill_leaves_a_consistent_store(daemon: Wharf) -> None:
     for round_ in range(2):
         stop = threading.Event()
-        threads = [threading.Thread(target=storm, args=(daemon, stop, f"k{round_}t{n}")) for n in range(3)]
+        threads = [threading.Thread(target=use_until_stopped, args=(daemon, stop, f"k{round_}t{n}")) for n in range(3)]
         for thread in threads:
             thread.start()
         try:

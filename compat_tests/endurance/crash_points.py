@@ -1,5 +1,5 @@
-"""``python -m compat_tests.endurance.dying``: runs wharfd like ``python -m server``, and kills it, or the supervisor
-that it has restarted, at a chosen step.
+"""``python -m compat_tests.endurance.crash_points``: runs wharfd like ``python -m server``, and kills it, or the
+supervisor that it has restarted, at a chosen step.
 
 A step is a call of the engine or of a shim, a change of the kernel's mounts, network or firewall, a database write
 (each before and after), or a change of the file system (before). The directory in ``STEPS`` has the file ``die`` with
@@ -175,7 +175,7 @@ def _spawn_alike() -> None:
 
     def other(path: str, argv: list[str], env: Mapping[str, str], **more: Any) -> int:
         if "engine.supervisor" in argv:
-            argv = [*argv[:2], "compat_tests.endurance.dying", "supervisor", *argv[3:]]
+            argv = [*argv[:2], "compat_tests.endurance.crash_points", "supervisor", *argv[3:]]
         return spawn(path, argv, env, **more)
 
     os.posix_spawn = other  # type: ignore[assignment]

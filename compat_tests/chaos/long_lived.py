@@ -1,4 +1,4 @@
-"""Long-lived containers of the storm, and their expected final states."""
+"""Long-lived containers of the experiment, and their expected final states."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from compat_tests.chaos.journal import Journal, Unexpected
 from compat_tests.chaos.load import reachable
+from compat_tests.support.containers import inspect, state
 from compat_tests.support.engines import Wharf
 from compat_tests.support.polling import until
 
@@ -36,8 +37,8 @@ def contiguous(lines: Iterable[str]) -> str:
     return ""
 
 
-class Residents:
-    """``check`` is read-only and may be called repeatedly."""
+class LongLivedContainers:
+    """Containers that exist during the whole experiment. ``check`` changes nothing and may be called repeatedly."""
 
     def __init__(self, engine: Wharf, journal: Journal) -> None:
         self._engine, self._journal = engine, journal
@@ -97,12 +98,10 @@ class Residents:
             raise Unexpected(wrong)
 
     def inspect(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._engine.api.get(f"/containers/{self.ids[name]}/json").json()
-        return found
+        return inspect(self._engine, self.ids[name])
 
     def _state(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.inspect(name)["State"]
-        return found
+        return state(self._engine, self.ids[name])
 
     # Expected states.
 

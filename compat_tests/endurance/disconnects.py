@@ -1,7 +1,7 @@
 """Random disconnects of clients and failures of registries: pulls, pushes, loads, saves, imports, commits and builds
 are killed at any moment, and the proxy in front of the registry cuts, delays or refuses requests.
 
-``python -m compat_tests.endurance.vanish --rounds 200 --seed 1`` starts an engine and a registry. The engine must
+``python -m compat_tests.endurance.disconnects --rounds 200 --seed 1`` starts an engine and a registry. The engine must
 answer after every round; at intervals, once idle, it must have no more tasks, descriptors, leases or partial data than
 before, and a pull must work.
 """
@@ -49,7 +49,7 @@ RESUMABLE = "layer-sha256:"
 BUILDING = [["build", name] for name in ("mounts", "contexts", "scratch")]
 
 
-class Vanish:
+class Disconnects:
     """One engine, one registry behind a proxy, and operations that are interrupted."""
 
     def __init__(self, engine: Wharf, registry: Registry, seed: int) -> None:
@@ -64,8 +64,8 @@ class Vanish:
         self._wild = False
         self.proxy = RegistryProxy(registry.address, self._rule)
         self._base = self._new_image("base", [busybox_layer()])
-        self._archive = docker_archive("vanish/loaded:1", [busybox_layer(), *self._layers()])
-        self._kept = docker_archive("vanish/kept:1", [busybox_layer(), *self._layers()])
+        self._archive = docker_archive("disconnects/loaded:1", [busybox_layer(), *self._layers()])
+        self._kept = docker_archive("disconnects/kept:1", [busybox_layer(), *self._layers()])
         engine.docker("load", "-q", input=self._kept)
         self.operations: tuple[Callable[[], None], ...] = (
             self._pull, self._pull, self._pull, self._raw_pull, self._push, self._load, self._raw_load,
@@ -177,28 +177,28 @@ class Vanish:
     def _push(self) -> None:
         self._serial += 1
         name = f"{self.proxy.address}/pushed{self._serial}:1"
-        self.engine.docker("tag", "vanish/kept:1", name)
+        self.engine.docker("tag", "disconnects/kept:1", name)
         self._interrupt_cli("push", name)
 
     def _load(self) -> None:
-        archive = docker_archive("vanish/loaded:1", [busybox_layer(), *self._layers()])
+        archive = docker_archive("disconnects/loaded:1", [busybox_layer(), *self._layers()])
         self._interrupt_cli("load", input=archive)
 
     def _raw_load(self) -> None:
-        archive = docker_archive("vanish/loaded:1", [busybox_layer(), *self._layers()])
+        archive = docker_archive("disconnects/loaded:1", [busybox_layer(), *self._layers()])
         head = f"POST /images/load HTTP/1.1\r\nHost: d\r\nContent-Length: {len(archive)}\r\n\r\n"
         self._interrupt_request(head.encode(), archive)
 
     def _save(self) -> None:
-        self._interrupt_request(b"GET /images/vanish/kept:1/get HTTP/1.1\r\nHost: d\r\n\r\n")
+        self._interrupt_request(b"GET /images/disconnects/kept:1/get HTTP/1.1\r\nHost: d\r\n\r\n")
 
     def _import(self) -> None:
-        self._interrupt_cli("import", "-", "vanish/imported:1", input=layer({"x": os.urandom(5_000_000)}))
+        self._interrupt_cli("import", "-", "disconnects/imported:1", input=layer({"x": os.urandom(5_000_000)}))
 
     def _commit(self) -> None:
-        id = self.engine.docker("create", "vanish/kept:1", "true").stdout.strip()
+        id = self.engine.docker("create", "disconnects/kept:1", "true").stdout.strip()
         self.engine.docker("cp", "-", f"{id}:/", input=layer({"added": os.urandom(3_000_000)}))
-        self._interrupt_cli("commit", id, "vanish/committed:1")
+        self._interrupt_cli("commit", id, "disconnects/committed:1")
         self.engine.docker("rm", "-f", id)
 
     def _classic(self) -> None:
@@ -210,9 +210,9 @@ class Vanish:
     def _build(self, kit: str) -> None:
         base = self._new_image("built", [busybox_layer(), *self._layers()])
         text = f"FROM {self.proxy.address}/{base}\nRUN echo > /x\n"
-        with tempfile.TemporaryDirectory(prefix="wharf-vanish-") as folder:
+        with tempfile.TemporaryDirectory(prefix="wharf-disconnects-") as folder:
             Path(folder, "Dockerfile").write_text(text)
-            self._interrupt_cli("build", "-t", "vanish/built:1", folder, env={"DOCKER_BUILDKIT": kit})
+            self._interrupt_cli("build", "-t", "disconnects/built:1", folder, env={"DOCKER_BUILDKIT": kit})
 
     def _queries(self) -> None:
         name = f"{self.proxy.address}/{self._base}"
@@ -265,48 +265,48 @@ def exceeded(before: dict[str, int], now: dict[str, int], slack: int = 0) -> dic
     return {name: n - before.get(name, 0) for name, n in now.items() if n > before.get(name, 0) + slack}
 
 
-def wait_until_idle(vanish: Vanish, tasks: Counter[str]) -> dict[str, int]:
+def wait_until_idle(run: Disconnects, tasks: Counter[str]) -> dict[str, int]:
     """Wait until the engine is idle; fail with the tasks and resources that remain."""
-    vanish._resume_delays()
+    run._resume_delays()
     added: dict[str, int] = {}
 
     def ended() -> bool:
         nonlocal added
-        added = exceeded(tasks, vanish.tasks())
+        added = exceeded(tasks, run.tasks())
         return not added
 
-    assert until(ended, seconds=60), (added, vanish.engine.daemon.stacks())
-    assert until(lambda: not vanish.partial_objects(), seconds=60), vanish.partial_objects()
-    return vanish.descriptors()
+    assert until(ended, seconds=60), (added, run.engine.daemon.stacks())
+    assert until(lambda: not run.partial_objects(), seconds=60), run.partial_objects()
+    return run.descriptors()
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m compat_tests.endurance.vanish", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m compat_tests.endurance.disconnects", description=__doc__)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--engine", choices=("wharf", "containerd"), default="wharf")
     parser.add_argument("--only", default="", help="names of operations, joined by commas: classic,buildkit")
     arguments = parser.parse_args()
     print("seed", arguments.seed, flush=True)
-    with engines.on_backend(arguments.engine, "vanish") as engine, registry() as server:
-        vanish = Vanish(engine, server, arguments.seed)
-        vanish.only = [name for name in arguments.only.split(",") if name]
-        with vanish.proxy:
-            vanish.engine.docker("pull", "-q", f"{vanish.proxy.address}/{vanish._new_image('warm')}")
-            for each in vanish.operations:  # run each once, to create one-time files
+    with engines.on_backend(arguments.engine, "clients") as engine, registry() as server:
+        run = Disconnects(engine, server, arguments.seed)
+        run.only = [name for name in arguments.only.split(",") if name]
+        with run.proxy:
+            run.engine.docker("pull", "-q", f"{run.proxy.address}/{run._new_image('warm')}")
+            for each in run.operations:  # run each once, to create one-time files
                 each()
-            assert until(lambda: not vanish.partial_objects(), seconds=60), vanish.partial_objects()
+            assert until(lambda: not run.partial_objects(), seconds=60), run.partial_objects()
             time.sleep(5)
-            tasks, fds = vanish.tasks(), vanish.descriptors()
+            tasks, fds = run.tasks(), run.descriptors()
             print(dict(tasks), fds, flush=True)
             for number in range(1, arguments.rounds + 1):
-                name = vanish.round()
-                vanish.counts[name] += 1
+                name = run.round()
+                run.counts[name] += 1
                 if number % 20 == 0:
-                    now = wait_until_idle(vanish, tasks)
-                    vanish.engine.docker("pull", "-q", f"{vanish.proxy.address}/{vanish._new_image('works')}")
-                    print(number, f"slowest answer {vanish.slowest:.2f} s", exceeded(fds, now), flush=True)
-            print(dict(vanish.counts))
+                    now = wait_until_idle(run, tasks)
+                    run.engine.docker("pull", "-q", f"{run.proxy.address}/{run._new_image('works')}")
+                    print(number, f"slowest answer {run.slowest:.2f} s", exceeded(fds, now), flush=True)
+            print(dict(run.counts))
             disk.check_blob_digests(engine)
     return 0
 

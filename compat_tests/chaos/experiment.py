@@ -1,4 +1,4 @@
-"""One storm: load, residents and faults at once, then the checks."""
+"""One experiment: load, long-lived containers and faults at once, then the checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from compat_tests.chaos.faults import Faults
 from compat_tests.chaos.journal import Journal
 from compat_tests.chaos.load import Load
-from compat_tests.chaos.residents import Residents
+from compat_tests.chaos.long_lived import LongLivedContainers
 from compat_tests.endurance.crash import footprint
 from compat_tests.support.engines import Wharf
 from compat_tests.support.polling import until
@@ -29,44 +29,44 @@ class Report:
     failures: list[str]
 
 
-def storm(engine: Wharf, *, seconds: float, seed: int, clients: int, networks: bool) -> Report:
+def run_experiment(engine: Wharf, *, seconds: float, seed: int, clients: int, networks: bool) -> Report:
     """Run for so many seconds, then check for leftovers; the engine is empty again afterwards."""
     chance, journal = random.Random(seed), Journal()
     before = _resources(engine)
     with registry() as plain:
-        load, residents = Load(engine, journal, plain), Residents(engine, journal)
+        load, long_lived = Load(engine, journal, plain), LongLivedContainers(engine, journal)
         faults = Faults(engine, journal, chance, networks=networks)
         stop, calm = threading.Event(), threading.Event()
-        working = [threading.Thread(target=load.work, args=(stop, chance.getrandbits(32))) for _ in range(clients)]
-        working.append(threading.Thread(target=residents.follow, args=(stop,)))
-        breaking = threading.Thread(target=faults.run, args=(calm,))
-        for thread in (*working, breaking):
+        workers = [threading.Thread(target=load.work, args=(stop, chance.getrandbits(32))) for _ in range(clients)]
+        workers.append(threading.Thread(target=long_lived.follow, args=(stop,)))
+        faulting = threading.Thread(target=faults.run, args=(calm,))
+        for thread in (*workers, faulting):
             thread.start()
         try:
             stop.wait(seconds)
             calm.set()
-            breaking.join()
+            faulting.join()
         finally:
             # Stop also if the program is interrupted.
             calm.set()
             stop.set()
-            for thread in (*working, breaking):
+            for thread in (*workers, faulting):
                 thread.join()
         try:
-            _afterwards(engine, journal, load, residents, before)
+            _afterwards(engine, journal, load, long_lived, before)
         except AssertionError as error:
             journal.add_wrong(str(error))
     return Report(journal.figures(), journal.failures() + _bad_lines(engine))
 
 
 def _afterwards(
-    engine: Wharf, journal: Journal, load: Load, residents: Residents, before: dict[str, list[str]]
+    engine: Wharf, journal: Journal, load: Load, long_lived: LongLivedContainers, before: dict[str, list[str]]
 ) -> None:
-    residents.check("after the storm")
+    long_lived.check("after the faults")
     engine.restart()
-    residents.check("after a restart")
+    long_lived.check("after a restart")
     load.clear()
-    residents.remove()
+    long_lived.remove()
     leftovers: dict[str, list[str]] = {}
 
     def nothing() -> bool:
