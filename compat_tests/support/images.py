@@ -30,6 +30,16 @@ class Node:
     link: str = ""
 
 
+def digest(data: bytes) -> str:
+    """Return the digest of a blob."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def short_digest(data: bytes) -> str:
+    """Return the id of a layer in progress messages."""
+    return hashlib.sha256(data).hexdigest()[:12]
+
+
 @functools.cache
 def busybox_archive() -> bytes:
     """Return the docker-archive of busybox:latest that the quickstart also loads."""
@@ -70,7 +80,7 @@ def config(layers: Sequence[bytes], **fields: object) -> bytes:
         "os": "linux",
         "created": "2024-01-02T03:04:05Z",
         "config": {"Env": ENV, "Cmd": ["sh"], **fields},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(data).hexdigest()}" for data in layers]},
+        "rootfs": {"type": "layers", "diff_ids": [digest(data) for data in layers]},
         "history": [{"created": "2024-01-02T03:04:05Z", "created_by": f"layer {n}"} for n in range(len(layers))],
     }
     return json.dumps(document).encode()
@@ -86,7 +96,7 @@ def docker_archive(tag: str, layers: Sequence[bytes], **fields: object) -> bytes
 
 
 def descriptor(data: bytes, media_type: str, **more: object) -> dict[str, object]:
-    return {"mediaType": media_type, "digest": f"sha256:{hashlib.sha256(data).hexdigest()}", "size": len(data), **more}
+    return {"mediaType": media_type, "digest": digest(data), "size": len(data), **more}
 
 
 def oci_archive(tag: str, layers: Sequence[bytes], **fields: object) -> bytes:

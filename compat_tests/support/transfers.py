@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import hashlib
 import http.client
 import json
 import os
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 
 from compat_tests.support.api import Answer
 from compat_tests.support.engines import Engine
-from compat_tests.support.images import config, descriptor, layer, oci_archive
+from compat_tests.support.images import config, descriptor, digest, layer, oci_archive
 from compat_tests.support.servers.registry import Registry
 from compat_tests.support.servers.registry_proxy import RegistryProxy, Rule
 
@@ -47,16 +46,6 @@ def new_images_removed(engine: Engine) -> Iterator[None]:
 def unique_layers(count: int = 2, size: int = 100) -> list[bytes]:
     """Return layers that are unique to this test."""
     return [layer({f"file{number}": os.urandom(size)}) for number in range(count)]
-
-
-def digest(data: bytes) -> str:
-    """Return the digest of a blob."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def short_digest(data: bytes) -> str:
-    """Return the id of a layer in progress messages."""
-    return hashlib.sha256(data).hexdigest()[:12]
 
 
 def put_manifest(registry: Registry, repository: str, data: bytes, media_type: str, *, tag: str = "") -> None:

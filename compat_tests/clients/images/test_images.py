@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import time
@@ -16,7 +15,7 @@ import docker.errors
 import pytest
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.images import ENV, busybox_layer, docker_archive, layer, oci_archive
+from compat_tests.support.images import ENV, busybox_layer, digest, docker_archive, layer, oci_archive
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +115,7 @@ def test_inspect_of_an_image(engine: Engine) -> None:
     }
     engine.docker("load", "-q", input=oci_archive("inspected:1", layers, **fields))
     document = engine.api.get("/images/inspected:1/json").json()
-    ids = [f"sha256:{hashlib.sha256(data).hexdigest()}" for data in layers]
+    ids = [digest(data) for data in layers]
     assert document["Config"] | fields | {"Env": ENV} == document["Config"]
     assert document["RootFS"] == {"Type": "layers", "Layers": ids}
     assert document["Id"] == document["Descriptor"]["digest"]

@@ -14,10 +14,10 @@ from pathlib import Path
 from compat_tests.support.api import Api
 from compat_tests.support.disk import content_store
 from compat_tests.support.engines import Engine
-from compat_tests.support.images import busybox_layer, config, descriptor, layer
+from compat_tests.support.images import busybox_layer, config, descriptor, digest, layer
 from compat_tests.support.polling import until
 from compat_tests.support.servers.registry import Registry
-from compat_tests.support.transfers import OCI, digest, progress_messages, request_registry
+from compat_tests.support.transfers import OCI, progress_messages, request_registry
 
 AMD64, ARM64 = '{"os":"linux","architecture":"amd64"}', '{"os":"linux","architecture":"arm64"}'
 

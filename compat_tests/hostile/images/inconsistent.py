@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from compat_tests.support.images import config, layer
+from compat_tests.support.images import config, descriptor, digest, layer
 from compat_tests.support.servers.loopback import LoopbackServer, QuietHandler
 
 OCI = "application/vnd.oci.image"
 MANIFEST = f"{OCI}.manifest.v1+json"
 INDEX = f"{OCI}.index.v1+json"
-
-
-def digest(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def described(data: bytes, media_type: str, **more: object) -> dict[str, Any]:
-    return {"mediaType": media_type, "digest": digest(data), "size": len(data), **more}
 
 
 @dataclass(slots=True)
@@ -45,7 +36,7 @@ class ValidImage:
         self.manifest = {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
-            "layers": [described(data, f"{OCI}.layer.v1.tar+gzip") for data in self.packed],
+            "layers": [descriptor(data, f"{OCI}.layer.v1.tar+gzip") for data in self.packed],
         }
         self.describe()
 
@@ -53,20 +44,20 @@ class ValidImage:
         """Make the manifest refer to the current config, or to these bytes."""
         data = json.dumps(self.config).encode() if data is None else data
         self.blobs[digest(data)] = data
-        self.manifest["config"] = described(data, f"{OCI}.config.v1+json")
+        self.manifest["config"] = descriptor(data, f"{OCI}.config.v1+json")
 
     def index(self, **child: object) -> None:
         """Make the top document an index of the manifest; ``child`` replaces fields of its entry."""
         data = json.dumps(self.manifest).encode()
         self.documents[digest(data)] = MANIFEST, data
         platform = {"architecture": "amd64", "os": "linux"}
-        entry = {**described(data, MANIFEST, platform=platform), **child}
+        entry = {**descriptor(data, MANIFEST, platform=platform), **child}
         self.top = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}).encode()
 
     def archive(self, tag: str) -> bytes:
         """Return the image as an OCI layout in a tar."""
         data = json.dumps(self.manifest).encode()
-        entry = described(data, MANIFEST, annotations={"io.containerd.image.name": f"docker.io/library/{tag}"})
+        entry = descriptor(data, MANIFEST, annotations={"io.containerd.image.name": f"docker.io/library/{tag}"})
         blobs = {f"blobs/sha256/{digest(blob)[7:]}": blob for blob in (*self.blobs.values(), data)}
         index = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]})
         return layer({"oci-layout": '{"imageLayoutVersion":"1.0.0"}', **blobs, "index.json": index})

@@ -12,9 +12,9 @@ import pytest
 from compat_tests.hostile.images.inconsistent import INDEX, MANIFEST, OCI, Corruption, InconsistentRegistry, ValidImage
 from compat_tests.support.disk import blobs_in
 from compat_tests.support.engines import Engine
-from compat_tests.support.images import layer
+from compat_tests.support.images import digest, layer
 from compat_tests.support.polling import until
-from compat_tests.support.transfers import digest, tags
+from compat_tests.support.transfers import tags
 
 
 def in_layer(number: int = 0, **fields: object) -> Corruption:

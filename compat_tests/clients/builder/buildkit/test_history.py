@@ -14,6 +14,7 @@ import pytest
 from compat_tests.clients.builder.buildx import build, needs_buildx, needs_git, write_context
 from compat_tests.clients.builder.control import Control, control
 from compat_tests.support.engines import Engine
+from compat_tests.support.images import digest
 from compat_tests.support.polling import until
 from compat_tests.support.protos import Package
 from compat_tests.support.servers.web import repository, serving
@@ -75,7 +76,7 @@ def test_results_of_builds_can_be_read(own_engine: Engine, tmp_path: Path) -> No
         record = newest(client)
         image = own_engine.docker("image", "inspect", "-f", "{{.Id}}", "remembered:git").stdout.strip()
         assert record.Result.Results[0].digest == image
-        assert f"sha256:{hashlib.sha256(client.blob(image)).hexdigest()}" == image
+        assert digest(client.blob(image)) == image
         found = predicate()
         assert found["materials"][1:] == [
             {"uri": f"{url}/main.git", "digest": {"sha1": main}},
@@ -93,10 +94,10 @@ def test_results_of_builds_can_be_read(own_engine: Engine, tmp_path: Path) -> No
         assert found["materials"][1:] == [{"uri": f"{url}/main.git#main", "digest": {"sha1": main}}]
         assert found["invocation"]["configSource"] == {"uri": f"{url}/main.git#main:sub", "entryPoint": "Dockerfile"}
         build(own_engine, f"{url}/context.tar")
-        digest = {"sha256": sha256["context.tar"]}
-        assert predicate()["invocation"]["configSource"]["digest"] == digest
+        expected = {"sha256": sha256["context.tar"]}
+        assert predicate()["invocation"]["configSource"]["digest"] == expected
         build(own_engine, "-", input=(tmp_path / "context.tar").read_bytes())
-        assert predicate()["materials"][-1]["digest"] == digest
+        assert predicate()["materials"][-1]["digest"] == expected
 
         assert build(own_engine, "-", input=b"FROM busybox\nRUN exit 4\n", check=False).status != 0
         record = newest(client)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tarfile
@@ -12,6 +11,7 @@ from typing import Any
 from compat_tests.clients.builder.builds import Case, classic
 from compat_tests.clients.builder.buildx import build, needs_buildx, needs_git, run_output, write_context
 from compat_tests.support.engines import Engine
+from compat_tests.support.images import digest
 from compat_tests.support.servers.web import repository, serving
 
 pytestmark = needs_buildx
@@ -44,13 +44,13 @@ def test_repositories_as_contexts(engine: Engine, tmp_path: Path) -> None:
 def test_add_of_repositories_and_urls(engine: Engine, tmp_path: Path) -> None:
     commit = repository(tmp_path, "repo", {"in/f": "f\n"})
     (tmp_path / "file").write_bytes(b"data\n")
-    digest = f"sha256:{hashlib.sha256(b'data' + bytes([10])).hexdigest()}"
+    checksum = digest(b"data\n")
     with serving(tmp_path) as url:
         good = (
             "FROM busybox\n"
             f"ADD {url}/repo.git /plain\nADD --keep-git-dir=true {url}/repo.git#main /kept\n"
             f"ADD --checksum={commit} {url}/repo.git#main:in /sub\n"
-            f"ADD --checksum={digest} --chown=3:4 --chmod=640 {url}/file /got\nADD {url}/file /dir/\n"
+            f"ADD --checksum={checksum} --chown=3:4 --chmod=640 {url}/file /got\nADD {url}/file /dir/\n"
         )
         build(engine, "-t", "src:add", "-", input=good.encode())
         listing = run_output(
@@ -58,7 +58,7 @@ def test_add_of_repositories_and_urls(engine: Engine, tmp_path: Path) -> None:
         )
         assert listing == ("/dir:\nfile\n\n/kept:\n.git\nin\n\n/plain:\nin\n\n/sub:\nf\n3:4 640\ndata\n")
         wrong = f"FROM busybox\nADD --checksum=sha256:{'0' * 64} {url}/file /got\n"
-        assert f"digest mismatch {digest}" in build(engine, "-", input=wrong.encode(), check=False).stderr
+        assert f"digest mismatch {checksum}" in build(engine, "-", input=wrong.encode(), check=False).stderr
         again = build(engine, "-", input=good.encode())
         assert again.stderr.count("CACHED") == 5
         # a directory of a repository is a different source than the whole

@@ -11,9 +11,9 @@ import pytest
 from compat_tests.clients.images.archives.parsed import files
 from compat_tests.support.disk import blobs_in
 from compat_tests.support.engines import Engine
-from compat_tests.support.images import Node, config, descriptor, docker_archive, layer, oci_archive
+from compat_tests.support.images import Node, config, descriptor, digest, docker_archive, layer, oci_archive
 from compat_tests.support.polling import until
-from compat_tests.support.transfers import digest, unique_layers
+from compat_tests.support.transfers import unique_layers
 
 pytestmark = pytest.mark.usefixtures("remove_new_images")
 

@@ -10,8 +10,8 @@ import tarfile
 import pytest
 
 from compat_tests.support.engines import Dockerd, Engine
-from compat_tests.support.images import Node, busybox_layer, layer
-from compat_tests.support.transfers import digest, unique_layers
+from compat_tests.support.images import Node, busybox_layer, digest, layer
+from compat_tests.support.transfers import unique_layers
 
 pytestmark = pytest.mark.usefixtures("remove_new_images")
 

@@ -14,9 +14,9 @@ import pytest
 from compat_tests.clients.images.archives.parsed import files, save
 from compat_tests.support.containerd import first_column
 from compat_tests.support.engines import Dockerd, Engine, Wharf
-from compat_tests.support.images import busybox_layer, docker_archive, oci_archive
+from compat_tests.support.images import busybox_layer, digest, docker_archive, oci_archive
 from compat_tests.support.polling import until
-from compat_tests.support.transfers import digest, unique_layers
+from compat_tests.support.transfers import unique_layers
 
 pytestmark = pytest.mark.usefixtures("remove_new_images")
 

@@ -16,12 +16,12 @@ import pytest
 from compat_tests.support import engines
 from compat_tests.support.disk import blobs_in, ingest_size
 from compat_tests.support.engines import Wharf
-from compat_tests.support.images import busybox_layer, oci_archive
+from compat_tests.support.images import busybox_layer, digest, oci_archive
 from compat_tests.support.polling import until
 from compat_tests.support.servers.http_proxy import HttpProxy
 from compat_tests.support.servers.registry import Registry, registry
 from compat_tests.support.servers.registry_proxy import Delay, RecordedRequest, Reply, Rule
-from compat_tests.support.transfers import certificate_directory, digest, new_images_removed, proxied, unique_layers
+from compat_tests.support.transfers import certificate_directory, new_images_removed, proxied, unique_layers
 
 PLAIN, SECURE = "plain.wharf.test:5000", "secure.wharf.test"
 MIB = 1 << 20

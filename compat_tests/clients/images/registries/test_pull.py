@@ -12,18 +12,16 @@ import pytest
 import zstandard
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.images import busybox_layer, descriptor, docker_archive, oci_archive
+from compat_tests.support.images import busybox_layer, descriptor, digest, docker_archive, oci_archive, short_digest
 from compat_tests.support.servers.loopback import LoopbackServer, QuietHandler
 from compat_tests.support.servers.registry import Registry
 from compat_tests.support.transfers import (
     OCI,
-    digest,
     layer_statuses,
     manifest,
     progress_messages,
     put_blob,
     put_manifest,
-    short_digest,
     tags,
     unique_layers,
 )

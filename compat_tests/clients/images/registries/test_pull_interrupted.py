@@ -11,18 +11,11 @@ import pytest
 
 from compat_tests.support.disk import blobs_in, ingest_size
 from compat_tests.support.engines import Engine
-from compat_tests.support.images import oci_archive
+from compat_tests.support.images import digest, oci_archive
 from compat_tests.support.polling import until
 from compat_tests.support.servers.registry import Registry
 from compat_tests.support.servers.registry_proxy import Cut, Delay, RecordedRequest, Reply, Rule
-from compat_tests.support.transfers import (
-    digest,
-    layer_statuses,
-    progress_messages,
-    proxied,
-    request_registry,
-    unique_layers,
-)
+from compat_tests.support.transfers import layer_statuses, progress_messages, proxied, request_registry, unique_layers
 
 pytestmark = pytest.mark.usefixtures("remove_new_images")
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.images import busybox_layer, oci_archive
+from compat_tests.support.images import busybox_layer, digest, oci_archive, short_digest
 from compat_tests.support.polling import until
 from compat_tests.support.servers.registry import Registry
 from compat_tests.support.servers.registry_proxy import Cut, RecordedRequest, RegistryProxy, Reply
-from compat_tests.support.transfers import OCI, digest, layer_statuses, progress_messages, short_digest, unique_layers
+from compat_tests.support.transfers import OCI, layer_statuses, progress_messages, unique_layers
 
 pytestmark = pytest.mark.usefixtures("remove_new_images")
 
