@@ -126,35 +126,36 @@ class Sweep:
         actor = threading.Thread(target=acting)
         actor.start()
 
-        def over() -> bool:
+        def completed() -> bool:
             if actor.is_alive():
                 return False
             with contextlib.suppress(OSError, http.client.HTTPException):
                 return (self.folder / DIED).exists() or done()
             return False
 
-        assert until(over, seconds=120), "neither dead nor done"
+        assert until(completed, seconds=120), "the daemon neither died nor completed the operation"
         actor.join(60)
         with locked(self.folder):
             (self.folder / DIE).unlink(missing_ok=True)
             died = (self.folder / DIED).exists()
             self.passed = (self.folder / PASSED).read_text().splitlines()
         if died and self.victim == "wharfd":
-            assert until(lambda: not self.engine.daemon.running), "it goes on after SIGKILL"
+            assert until(lambda: not self.engine.daemon.running), "the daemon still runs after SIGKILL"
             self.engine.start()
         return died
 
     def nothing_left(self) -> None:
         """Check after the removal of the last container and its clean-up."""
-        seen: dict[str, list[str]] = {}
+        leftovers: dict[str, list[str]] = {}
 
-        def idle() -> bool:
-            nonlocal seen
+        def clean() -> bool:
+            nonlocal leftovers
             now = footprint(self.engine)
-            seen = {key: more for key, value in now.items() if (more := sorted({*value} - {*self.known.get(key, ())}))}
-            return not seen
+            added = {key: sorted({*value} - {*self.known.get(key, ())}) for key, value in now.items()}
+            leftovers = {key: value for key, value in added.items() if value}
+            return not leftovers
 
-        assert until(idle, seconds=60), seen
+        assert until(clean, seconds=60), leftovers
 
     def remove(self) -> None:
         for item in self.must("GET", "/containers/json", all=1):
@@ -163,8 +164,8 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Operation:
-    """``prepare`` returns the container's id; ``act`` runs the operation, ``done`` tells when it is over, and ``check``
-    examines the state under the next daemon, before the clean-up."""
+    """An operation on a container: ``prepare`` returns the container's id, ``act`` runs the operation, ``done`` returns
+    whether it has completed, and ``check`` examines the state under the next daemon, before the clean-up."""
 
     name: str
     prepare: Callable[[Sweep], str]
@@ -179,39 +180,32 @@ def _started(sweep: Sweep, *cmd: str, **host: Any) -> str:
     return id
 
 
-def _runs_or_not(sweep: Sweep, id: str) -> None:
+def _check_state(sweep: Sweep, id: str) -> None:
     """Record and kernel agree, and the container can be started, renamed and stopped."""
     state = sweep.state(id)
     if state is None:
         return
     assert state["Status"] in ("created", "running", "exited"), state
 
-    def alike() -> bool:
+    def agree() -> bool:
         nonlocal state
         state = sweep.state(id) or {}
         return bool(state["Running"]) == os.path.isdir(f"/proc/{state['Pid'] or 'none'}")
 
     # A supervisor that died with the exit event restarts within a moment.
-    assert until(alike), state
+    assert until(agree), state
     assert sweep.api("POST", f"/containers/{id}/start")[0] in (204, 304)
     assert sweep.api("GET", f"/containers/{id}/top")[0] == 200
     sweep.must("POST", f"/containers/{id}/rename", name=f"{NAME}-renamed")
     sweep.must("POST", f"/containers/{id}/stop", t=0)
 
 
-def _gone(sweep: Sweep, id: str) -> None:
+def _check_removed(sweep: Sweep, id: str) -> None:
+    """--rm removes the container after its exit."""
     state = sweep.state(id)
     if state is not None and state["Running"]:  # the signal was not sent
         sweep.must("POST", f"/containers/{id}/kill")
     assert until(lambda: sweep.state(id) is None, seconds=30), sweep.state(id)
-
-
-def _is(status: str) -> Callable[[Sweep, str], bool]:
-    def is_it(sweep: Sweep, id: str) -> bool:
-        state = sweep.state(id)
-        return state is not None and state["Status"] == status
-
-    return is_it
 
 
 def _post(path: str, data: object = None, **query: object) -> Callable[[Sweep, str], object]:
@@ -222,7 +216,8 @@ def _always(_sweep: Sweep, _id: str) -> bool:
     return True
 
 
-def _named_alike(sweep: Sweep, id: str) -> None:
+def _check_name(sweep: Sweep, id: str) -> None:
+    """The container has exactly one of the two names."""
     found = sweep.must("GET", f"/containers/{id}/json")["Name"]
     other = {f"/{NAME}": "other", "/other": NAME}[found]
     assert sweep.api("GET", f"/containers/{other}/json")[0] == 404
@@ -230,62 +225,63 @@ def _named_alike(sweep: Sweep, id: str) -> None:
     sweep.must("POST", f"/containers/{id}/rename", name=other)
 
 
-def _limited_alike(sweep: Sweep, id: str) -> None:
+def _check_limits(sweep: Sweep, id: str) -> None:
+    """The container has the old or the new limit."""
     assert sweep.must("GET", f"/containers/{id}/json")["HostConfig"]["CpuShares"] in (0, 512)
-    _runs_or_not(sweep, id)
+    _check_state(sweep, id)
 
 
-def _connected_alike(sweep: Sweep, id: str) -> None:
+def _check_connection(sweep: Sweep, id: str) -> None:
     """Record and kernel agree on the connection to the bridge; the opposite operation then works."""
     own = "bridge" in sweep.must("GET", f"/containers/{id}/json")["NetworkSettings"]["Networks"]
     assert own == (id in sweep.must("GET", "/networks/bridge")["Containers"])
     verb = "disconnect" if own else "connect"
     sweep.must("POST", f"/networks/bridge/{verb}", {"Container": id})
-    _runs_or_not(sweep, id)
+    _check_state(sweep, id)
 
 
 def _connect(verb: str) -> Callable[[Sweep, str], object]:
     return lambda sweep, id: sweep.api("POST", f"/networks/bridge/{verb}", {"Container": id})
 
 
-def _on_bridge_too(sweep: Sweep) -> str:
+def _connected(sweep: Sweep) -> str:
     id = _started(sweep)
     sweep.must("POST", "/networks/bridge/connect", {"Container": id})
     return id
 
 
-def _there(sweep: Sweep, _id: str) -> None:
+def _check_created(sweep: Sweep, _id: str) -> None:
+    """The container exists, or its name can be used."""
     status, found = sweep.api("GET", f"/containers/{NAME}/json")
     assert status in (200, 404), found
-    # The name is not reserved forever.
-    _runs_or_not(sweep, found["Id"] if status == 200 else sweep.create("sleep", "600"))
+    _check_state(sweep, found["Id"] if status == 200 else sweep.create("sleep", "600"))
 
 
-def _kill_first(sweep: Sweep, id: str) -> object:
+def _kill(sweep: Sweep, id: str) -> object:
     return sweep.api("POST", f"/containers/{id}/kill")
 
 
-def _away(sweep: Sweep, id: str) -> bool:
+def _is_removed(sweep: Sweep, id: str) -> bool:
     return sweep.state(id) is None and not footprint(sweep.engine)["folders"]
 
 
 OPERATIONS = (
-    Operation("create", lambda _: "", lambda sweep, _: sweep.create("sleep", "600"), _always, _there),
-    Operation("start", lambda sweep: sweep.create("sleep", "600"), _post("start"), _always, _runs_or_not),
-    Operation("stop", _started, _post("stop", t=0), _always, _runs_or_not),
-    Operation("restart", _started, _post("restart", t=0), _always, _runs_or_not),
-    Operation("rename", _started, _post("rename", name="other"), _always, _named_alike),
-    Operation("update", _started, _post("update", {"CpuShares": 512}), _always, _limited_alike),
-    Operation("connect", _started, _connect("connect"), _always, _connected_alike),
-    Operation("disconnect", _on_bridge_too, _connect("disconnect"), _always, _connected_alike),
+    Operation("create", lambda _: "", lambda sweep, _: sweep.create("sleep", "600"), _always, _check_created),
+    Operation("start", lambda sweep: sweep.create("sleep", "600"), _post("start"), _always, _check_state),
+    Operation("stop", _started, _post("stop", t=0), _always, _check_state),
+    Operation("restart", _started, _post("restart", t=0), _always, _check_state),
+    Operation("rename", _started, _post("rename", name="other"), _always, _check_name),
+    Operation("update", _started, _post("update", {"CpuShares": 512}), _always, _check_limits),
+    Operation("connect", _started, _connect("connect"), _always, _check_connection),
+    Operation("disconnect", _connected, _connect("disconnect"), _always, _check_connection),
     Operation(
         "remove",
         _started,
         lambda sweep, id: sweep.api("DELETE", f"/containers/{id}", force=1, v=1),
-        _away,
-        lambda sweep, id: _runs_or_not(sweep, id),
+        _is_removed,
+        lambda sweep, id: _check_state(sweep, id),
     ),
-    Operation("rm", lambda sweep: _started(sweep, AutoRemove=True), _kill_first, _away, _gone),
+    Operation("rm", lambda sweep: _started(sweep, AutoRemove=True), _kill, _is_removed, _check_removed),
 )
 
 
@@ -317,7 +313,7 @@ def sweeping(engine: Engine) -> Iterator[Sweep]:
         sweep.api("DELETE", f"/volumes/{VOLUME}")
 
 
-def one(sweep: Sweep, operation: Operation, step: int | str) -> bool:
+def try_step(sweep: Sweep, operation: Operation, step: int | str) -> bool:
     """Try one step; ``False`` if the operation has fewer steps."""
     id = operation.prepare(sweep)
     died = sweep.at(step, lambda: operation.act(sweep, id), lambda: operation.done(sweep, id))
@@ -344,7 +340,7 @@ def main() -> int:
             number = arguments.first
             while True:
                 try:
-                    died = one(sweep, operation, number)
+                    died = try_step(sweep, operation, number)
                 except AssertionError as error:
                     faults += 1
                     died = True

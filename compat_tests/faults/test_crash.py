@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from compat_tests.endurance.crash import NAME, OPERATIONS, Sweep, one, sweeping
+from compat_tests.endurance.crash import NAME, OPERATIONS, Sweep, sweeping, try_step
 from compat_tests.support.engines import Engine
 from compat_tests.support.host.processes import start_time
 from compat_tests.support.polling import until
@@ -41,7 +41,7 @@ def sweep(own_engine: Engine) -> Iterator[Sweep]:
     ],
 )
 def test_killed_at_a_step(sweep: Sweep, name: str, step: str) -> None:
-    assert one(sweep, BY_NAME[name], step), sweep.passed
+    assert try_step(sweep, BY_NAME[name], step), sweep.passed
 
 
 @pytest.mark.parametrize("away", [("wharfd",), (SUPERVISOR,), ("wharfd", SUPERVISOR)], ids=" and ".join)

@@ -62,7 +62,7 @@ def test_on_failure_stops_after_its_count(engine: Engine) -> None:
 
 
 def test_waiters_get_each_exit(engine: Engine) -> None:
-    """Each exit is an exit, even if the policy restarts the container; the removal comes after the last."""
+    """A waiter gets each exit, even if the policy restarts the container; the removal comes after the last exit."""
     script = "n=$(cat /n 2>/dev/null); n=$((n+1)); echo $n > /n; exit $n"
     identity = create(engine, script, "on-failure", 2)
     answers: dict[str, Any] = {}

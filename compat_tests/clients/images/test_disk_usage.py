@@ -106,7 +106,8 @@ def test_df_accounts_for_every_byte(own_engine: Engine, plain_registry: Registry
             client.kill()
         check("a pull that was left")
         ingest = ingest_size(engine)
-        assert ingest >= 1 << 20 or engine.kind == "containerd"  # its lease also removes that
+        # On a stock containerd, the removal of the lease also removes the partial data.
+        assert ingest >= 1 << 20 or engine.kind == "containerd"
         assert engine.api.post("/images/prune").json()["SpaceReclaimed"] >= ingest
         assert ingest_size(engine) == 0
         delay.resume.set()
