@@ -1,6 +1,6 @@
 """Finds what an engine leaves behind on a host: the tests' leak check.
 
-Everything here is read-only except :func:`remove`, which removes the leftovers of one test engine. Resources are
+Everything here is read-only except :meth:`Footprint.remove`, which removes the leftovers of one engine. Resources are
 attributed by name only (roots below /tmp/wharf-test-*, bridges, a mark in the environment of processes, the cgroup
 parent), so a Docker or another test run on the same machine is neither reported nor changed.
 """
