@@ -24,9 +24,9 @@ from server.builder.changes import apply_changes
 from server.builder.facade import BuilderFacade
 from server.config import Config
 from server.containers.exec.service import Exec
+from server.containers.host.remap import Remap
 from server.containers.inspect.stats import Stats
 from server.containers.logs.follow import Logs
-from server.containers.remap import Remap
 from server.containers.running import make_running
 from server.containers.service import Containers
 from server.containers.spec import apparmor

@@ -30,10 +30,10 @@ from server.builder.solver.output import STARTED
 from server.builder.stubs import fix_modes, remove_stubs
 from server.containers.context import ContainerContext
 from server.containers.create.defaults import adapt_host_config
+from server.containers.host.remap import Remap
 from server.containers.mounts import mounting
 from server.containers.mounts.snapshot import mount_at, task_rootfs
 from server.containers.plan import ContainerPlan
-from server.containers.remap import Remap
 from server.containers.run.assemble import Surroundings, assemble
 from server.containers.run.start import engine_record, forget_container, forget_task
 from server.containers.spec.input import BindMount, TmpfsMount

@@ -15,12 +15,12 @@ from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
 from server.containers.hooks import Hooks
 from server.containers.host.limits import HostLimits
+from server.containers.host.remap import Remap
 from server.containers.host.runtimes import Runtimes
 from server.containers.model import Container, event_attributes
 from server.containers.neighbours import Bus, Images, Networks, Store, Volumes
 from server.containers.plan import ContainerPlan
 from server.containers.registry import Registry
-from server.containers.remap import Remap
 from server.containers.restarts import Restarts
 from server.containers.spec.host import HostFacts
 from server.containers.stdio_backend import Embedded, StdioBackend

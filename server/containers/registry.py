@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from engine.common.errors import Kind, WharfError, conflict, invalid, not_found
-from server.containers import names
 from server.containers.model import Container
+from server.containers.values import names
 
 
 class Registry:

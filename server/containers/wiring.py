@@ -11,9 +11,9 @@ from server.config.model import Config
 from server.containers.context import ContainerContext, Settings
 from server.containers.create.validate import Rules
 from server.containers.host.limits import detect
+from server.containers.host.remap import Remap
 from server.containers.host.runtimes import Runtimes
 from server.containers.neighbours import Bus, Images, Networks, Store, Volumes
-from server.containers.remap import Remap
 from server.containers.service import Containers
 from server.containers.spec.host import SYSTEMD, HostFacts
 from server.containers.stdio_backend import IoHosts

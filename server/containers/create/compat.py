@@ -5,7 +5,7 @@ from dataclasses import replace
 from api_models.container import ContainerConfig, HostConfig
 from api_models.network import EndpointSettings
 from engine.common.errors import invalid
-from server.containers import modes
+from server.containers.values import modes
 
 
 def default_network(host: HostConfig, endpoints: dict[str, EndpointSettings]) -> HostConfig:

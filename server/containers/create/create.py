@@ -23,11 +23,11 @@ from engine.common.system import private
 from engine.common.threads import run_in_thread
 from engine.common.timeline import Timeline
 from server.containers.context import GC_ROOT, ROOT_LABEL, ContainerContext
-from server.containers.counts import check_counts
 from server.containers.create import validate
 from server.containers.create.defaults import adapt_host_config, command, hostname
 from server.containers.create.merge import merge_config
 from server.containers.create.unsupported import refuse_unsupported
+from server.containers.host.remap import Remap, as_container_root
 from server.containers.layersize import LayerSize
 from server.containers.logs.config import merge_log_config
 from server.containers.model import Container
@@ -37,8 +37,8 @@ from server.containers.mounts.mounting import open_below
 from server.containers.mounts.rootfs import mounted, mounts_of
 from server.containers.mounts.snapshot import Found, look
 from server.containers.plan import MountPoint
-from server.containers.remap import Remap, as_container_root
 from server.containers.spec import security
+from server.containers.values.counts import check_counts
 from server.images.model import Image
 from server.registry import oci
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from api_models.container import ContainerConfig, HostConfig
 from engine.common.errors import invalid
-from server.containers import modes
 from server.containers.context import ContainerContext
 from server.containers.spec.build import READONLY_PATHS, masked_paths
+from server.containers.values import modes
 
 
 def adapt_host_config(context: ContainerContext, host: HostConfig) -> HostConfig:

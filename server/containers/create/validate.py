@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 from api_models.container import ContainerConfig, HealthConfig, HostConfig, PortBinding
 from engine.common.errors import WharfError, invalid
-from server.containers import modes, signals
 from server.containers.create.resources import check_resources
 from server.containers.host.limits import HostLimits
 from server.containers.mounts import mountspec
 from server.containers.spec import caps
 from server.containers.spec.build import check_cgroup_parent
 from server.containers.spec.host import CGROUPFS, SYSTEMD
+from server.containers.values import modes, signals
 
 _MIN_DURATION = 1_000_000
 

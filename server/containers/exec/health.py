@@ -17,8 +17,8 @@ from server.containers.context import ContainerContext
 from server.containers.exec.model import ExecInstance, ExecRequest
 from server.containers.exec.service import Exec
 from server.containers.model import Container, Health
-from server.containers.signals import SIGKILL
 from server.containers.stdio.client import Client
+from server.containers.values.signals import SIGKILL
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from server.containers.exec.model import ExecInstance
 from server.containers.model import Container
 from server.containers.run import exits
 from server.containers.run.failures import refusal, start_failure
-from server.containers.signals import SIGKILL
 from server.containers.stdio.client import DEFAULT_KEYS, Client
 from server.containers.stdio.stdio import owner, socket_path
+from server.containers.values.signals import SIGKILL
 
 
 class Failed(Exception):

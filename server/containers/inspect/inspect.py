@@ -8,12 +8,12 @@ from api_models.container import ContainerConfig, ContainerInspect, HostConfig
 from api_models.times import rfc3339
 from engine.common import timeouts
 from engine.common.errors import WharfError
-from server.containers import modes
 from server.containers.context import ContainerContext
 from server.containers.inspect import sizes
 from server.containers.model import Container
 from server.containers.mounts import mounts
 from server.containers.run.process import process_of
+from server.containers.values import modes
 from server.containers.waiters import Condition
 
 timeouts.define("exit.seen", 5.0)  # from the end of a container's output to word of its exit

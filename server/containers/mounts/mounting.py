@@ -16,15 +16,15 @@ from contextlib import AsyncExitStack
 from engine.common.errors import Kind, WharfError, internal, invalid, not_found
 from engine.common.system import linux, mounts, private
 from engine.common.threads import run_in_thread
-from server.containers import modes
 from server.containers.context import GC_ROOT, ROOT_LABEL, ContainerContext
+from server.containers.host.remap import Remap
 from server.containers.model import Container
 from server.containers.mounts import mountspec
 from server.containers.mounts.snapshot import mount_at, unmount_at
 from server.containers.plan import ContainerPlan, MountPoint
-from server.containers.remap import Remap
 from server.containers.spec.input import BindMount, TmpfsMount
 from server.containers.spec.mounts import check_tmpfs_options
+from server.containers.values import modes
 
 log = logging.getLogger(__name__)
 

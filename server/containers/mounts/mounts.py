@@ -11,10 +11,10 @@ from typing import Any
 from engine.common.errors import WharfError, invalid
 from engine.common.threads import run_in_thread
 from server.containers.context import ContainerContext
-from server.containers.counts import check_mounts
 from server.containers.model import Container
 from server.containers.mounts import left_volumes, mountspec
 from server.containers.plan import MountPoint
+from server.containers.values.counts import check_mounts
 
 
 async def register(

@@ -10,7 +10,7 @@ from enum import Enum
 from engine.api.types import Mount
 from engine.common.errors import internal
 from engine.common.system import linux, mounts, private
-from server.containers.remap import Remap, as_container_root
+from server.containers.host.remap import Remap, as_container_root
 from server.containers.spec.input import RootFiles
 from server.containers.spec.users import DirectoryRoot, LayeredRoot, NeedsMount
 from server.volumes.mountopts import split_options

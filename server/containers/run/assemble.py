@@ -8,7 +8,6 @@ from typing import Any
 from api_models.container import HostConfig
 from api_models.resources import Ulimit
 from engine.common.errors import WharfError, conflict, internal
-from server.containers import modes
 from server.containers.context import ContainerContext
 from server.containers.model import Container
 from server.containers.mounts.snapshot import ContainerFiles
@@ -17,6 +16,7 @@ from server.containers.run.process import namespace_of
 from server.containers.spec.build import build, cgroups_path
 from server.containers.spec.input import HOST, PRIVATE, BindMount, Namespaces, SpecInput, TmpfsMount
 from server.containers.spec.security import parse as parse_security
+from server.containers.values import modes
 
 
 @dataclass(frozen=True, slots=True)

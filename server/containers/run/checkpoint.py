@@ -14,13 +14,13 @@ from typing import Any
 from engine.api.pb import runc_options_pb2
 from engine.api.types import AnyValue
 from engine.common.errors import WharfError, internal, invalid, not_implemented
-from server.containers import signals
 from server.containers.context import ContainerContext
 from server.containers.model import Container
-from server.containers.names import ALLOWED
 from server.containers.run.stop import is_restarting, not_running
 from server.containers.stdio.stdio import task_owner
 from server.containers.stdio_backend import Embedded
+from server.containers.values import signals
+from server.containers.values.names import ALLOWED
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 

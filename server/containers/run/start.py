@@ -18,7 +18,6 @@ from server.containers.context import ROOT_LABEL, ContainerContext
 from server.containers.hooks import call
 from server.containers.logs.plugin import start_logging, stop_logging
 from server.containers.model import Container
-from server.containers.modes import check_nameservers, joined
 from server.containers.mounts import mounting, rootfs, snapshot
 from server.containers.neighbours import Sandbox
 from server.containers.plan import ContainerPlan
@@ -30,6 +29,7 @@ from server.containers.run.remove import remove
 from server.containers.run.stop import stop_and_wait
 from server.containers.spec.process import DOCKER_APPARMOR
 from server.containers.stdio.stdio import stdio_uri, task_owner
+from server.containers.values.modes import check_nameservers, joined
 from server.registry.reference import Reference, parse_any
 
 log = logging.getLogger(__name__)

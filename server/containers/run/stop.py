@@ -5,10 +5,10 @@ import logging
 
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, conflict, internal, invalid, not_modified
-from server.containers import signals
 from server.containers.context import ContainerContext
 from server.containers.hooks import call
 from server.containers.model import Container
+from server.containers.values import signals
 from server.containers.waiters import Condition, Waiter
 
 log = logging.getLogger(__name__)

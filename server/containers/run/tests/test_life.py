@@ -8,12 +8,12 @@ from api_models.container import ContainerConfig, HostConfig
 from api_models.resources import RestartPolicy
 from api_models.times import human, rfc3339
 from engine.common.errors import Kind, WharfError
-from server.containers import names, signals
 from server.containers.create.merge import merge_config
 from server.containers.model import Container, Health
 from server.containers.plan import MountPoint
 from server.containers.registry import Registry
 from server.containers.restarts import Restarts, should_restart
+from server.containers.values import names, signals
 from server.containers.waiters import Condition, Outcome, Waiters
 
 

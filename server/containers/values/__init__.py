@@ -1,0 +1,6 @@
+"""Values of a request, parsed and checked by themselves: names, signals, namespace modes, numbers of mounts and
+devices.
+
+Nothing here reads a container's record or the host. Errors are INVALID_ARGUMENT with dockerd's sentences, unless a
+function says otherwise.
+"""
