@@ -29,13 +29,13 @@ _KEPT = (
 
 
 def image_config(config: ContainerConfig) -> dict[str, Any]:
-    """Convert a container's configuration to an image's."""
+    """The image's configuration for a container's: the fields that both have, without empty ones."""
     document = config.wire()
     return {key: document[key] for key in _KEPT if document.get(key) not in (None, "", [], {}, False)}
 
 
 def _merged(own: Mapping[str, Any], container: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in the fields that the request lacks from the container."""
+    """The request's configuration, completed by the container's."""
     result = {**container, **own}
     for key in ("ExposedPorts", "Volumes", "Labels"):
         if container.get(key) or own.get(key):
@@ -61,9 +61,12 @@ async def commit(
     reference: Reference | None = None,
     pause: bool = True,
 ) -> str:
-    """Commit a container; return the new image's id. ``body`` replaces parts of the container's configuration.
+    """Commits a container and returns the new image's id.
 
-    :raises WharfError: NOT_FOUND; CONFLICT for a container in removal; INVALID_ARGUMENT for a change.
+    ``body``: fields that replace those of the container's configuration. ``changes``: Dockerfile instructions.
+    ``pause``: pauses a running container meanwhile.
+
+    :raises WharfError: NOT_FOUND: the container; CONFLICT: it is being removed; INVALID_ARGUMENT: a bad change.
     """
     container = containers.get(key)
     if container.state.dead:
@@ -71,9 +74,9 @@ async def commit(
     if container.state.removing:
         raise conflict(f"You cannot commit container {container.id} which is being removed")
     own = image_config(container.config)
-    given = image_config(body) if body is not None else {}
-    changed = await images.apply_changes(given or own, changes)
-    config = _merged(changed, own) if given else changed
+    requested = image_config(body) if body is not None else {}
+    changed = await images.apply_changes(requested or own, changes)
+    config = _merged(changed, own) if requested else changed
     paused = pause and container.state.running and not container.state.paused and not container.state.restarting
     if paused:
         paused = await containers.pause_to_commit(container.id)

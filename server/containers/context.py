@@ -1,4 +1,4 @@
-"""What the verbs of this package work with: one object, made once by the composition root."""
+"""The context of all operations of this package: one object, made once by the composition root."""
 
 import asyncio
 import contextlib
@@ -32,16 +32,17 @@ _T = TypeVar("_T")
 
 timeouts.define("container.save", 1.0)  # between two attempts to write a record that a full disk refused
 
-#: Marks what this daemon made in the engine, so that recover takes nothing of another client's away.
+#: Marks the containers and snapshots that this daemon made in the engine: recovery removes no other client's.
 ROOT_LABEL = "io.wharf/root"
-#: Keeps a snapshot from being collected for as long as it is there.
+#: containerd's label: garbage collection keeps the snapshot.
 GC_ROOT = "containerd.io/gc.root"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The daemon's configuration as far as containers need it. ``directory`` of a container is
-    ``<root>/containers/<id>``, ``exec_root`` holds its sockets while it runs."""
+    """The part of the daemon's configuration that containers need. A container's files are in
+    ``<root>/containers/<id>``, its sockets and mounts while it runs in ``<exec_root>/containers/<id>``.
+    ``default_shm_size``: bytes. ``shutdown_timeout``: seconds."""
 
     root: str
     exec_root: str
@@ -62,7 +63,7 @@ class Settings:
 
 @dataclass(slots=True)
 class ContainerContext:
-    """Everything that the verbs share."""
+    """The other services, the settings, and the state that the operations share."""
 
     engine: Engine
     store: Store
@@ -74,33 +75,34 @@ class ContainerContext:
     runtimes: Runtimes
     limits: HostLimits
     facts: HostFacts
-    #: How the ids of containers are mapped (the daemon's ``userns-remap``), except of those with ``--userns host``.
+    #: The mapping of user ids (the daemon's ``userns-remap``); not for containers with ``--userns host``.
     remap: Remap | None = None
     stdio: StdioBackend = field(default_factory=Embedded)
     registry: Registry = field(default_factory=Registry)
     waiters: Waiters = field(default_factory=Waiters)
     hooks: Hooks = field(default_factory=Hooks)
     restarts: dict[str, Restarts] = field(default_factory=dict)
-    #: Set when the daemon's start has brought records and reality together: nothing starts a container before.
+    #: Set when recovery at the daemon's start is complete: no container is started before.
     recovered: asyncio.Event = field(default_factory=asyncio.Event)
     shutting_down: bool = False
     pruning: bool = False
-    # By container: what is still being cleaned up after its end.
+    # Container id → the task that removes the rest of its last run from the engine.
     cleaning: dict[str, asyncio.Task[Exit | None]] = field(default_factory=dict)
-    # Set by the monitor: a container that may have ended unseen.
-    suspect: Callable[[Container], None] = lambda container: None
+    #: Asks the engine whether a container has exited, for when its event may be lost; set by the monitor.
+    check_exit: Callable[[Container], None] = lambda container: None
     tasks: set[asyncio.Task[object]] = field(default_factory=set)
-    # Containers whose record waits for space on the disk.
+    # Ids of containers whose record could not be written because the disk is full.
     _unsaved: set[str] = field(default_factory=set)
 
     def publish(self, container: Container, action: str, extra: Mapping[str, str] | None = None) -> None:
-        """A container event with dockerd's attributes."""
+        """Publishes an event of a container with dockerd's attributes."""
         self.bus.publish("container", action, container.id, event_attributes(container, extra))
 
     async def save(self, container: Container, *, new: bool = False) -> None:
-        """Writes the record; the cached row of ``docker ps`` is made anew. One that is deleted is not written again:
-        whoever had waited for the container's lock would leave its name taken for ever. ``new``: it has no record yet,
-        so on a full disk it must not use what the database keeps back.
+        """Writes the record and discards the cached row of ``docker ps``.
+
+        Doesn't write a deleted container: a caller that waited for its lock would reserve its name permanently.
+        ``new``: the container has no record yet, so on a full disk the write must not use the database's reserve.
 
         :raises WharfError: RESOURCE_EXHAUSTED: the disk is full.
         """
@@ -110,8 +112,8 @@ class ContainerContext:
         await self.store.put(container, frees=not new)
 
     async def save_state(self, container: Container) -> None:
-        """``save`` of what has happened already, an end or a signal: a full disk delays the record and nothing else, as
-        with dockerd. The caller has the container's lock."""
+        """``save`` for a change that has happened already, such as an exit. On a full disk the record is written later,
+        and the operation continues, as with dockerd. The caller holds the container's lock."""
         try:
             await self.save(container)
         except WharfError as error:
@@ -136,39 +138,40 @@ class ContainerContext:
             self._unsaved.discard(container.id)
 
     def remap_of(self, container: ContainerPlan) -> Remap | None:
-        """How this container's ids are mapped; None: they are the host's."""
+        """The mapping of this container's user ids; None: they are the host's."""
         return None if container.host_config.userns_mode == "host" else self.remap
 
     def restarts_of(self, container: Container) -> Restarts:
         return self.restarts.setdefault(container.id, Restarts())
 
     def clean(self, container_id: str, work: Coroutine[object, None, Exit | None]) -> "asyncio.Task[Exit | None]":
-        """Cleans up after a container in the background; one after the other for one container."""
-        before = self.cleaning.get(container_id)
+        """Runs ``work``, the cleanup of a container's last run, in the background. Cleanups of one container run one
+        after the other."""
+        former = self.cleaning.get(container_id)
 
         async def clean() -> Exit | None:
-            if before is not None:
-                await asyncio.wait((before,))
+            if former is not None:
+                await asyncio.wait((former,))
             return await work
 
         task = self.spawn(clean(), f"clean {container_id[:12]}")
         self.cleaning[container_id] = task
 
-        def done(ended: "asyncio.Task[Exit | None]") -> None:
-            if self.cleaning.get(container_id) is ended:
+        def on_done(done: "asyncio.Task[Exit | None]") -> None:
+            if self.cleaning.get(container_id) is done:
                 del self.cleaning[container_id]
 
-        task.add_done_callback(done)
+        task.add_done_callback(on_done)
         return task
 
-    async def settled(self, container_id: str) -> None:
-        """Returns when nothing of the container's last run is left in the engine."""
+    async def wait_cleaned(self, container_id: str) -> None:
+        """Waits until nothing of the container's last run is left in the engine."""
         task = self.cleaning.get(container_id)
         if task is not None:
             await asyncio.wait((task,))
 
     def spawn(self, work: Coroutine[object, None, _T], name: str) -> asyncio.Task[_T]:
-        """Work in the background that ``close`` waits for; its failure is logged by the task itself."""
+        """Starts a background task, for whose end ``Containers.close`` waits. The task must handle its own errors."""
         task = asyncio.create_task(work, name=name)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)

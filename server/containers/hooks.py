@@ -1,7 +1,7 @@
-"""What others want to know about containers: health checks, exec, stats and networks register here.
+"""Callbacks for changes of a container's state: health checks, exec, logs, stats and attach register here.
 
-A hook is called in the order of registration, under the container's lock, and must not raise; it may start
-tasks of its own but must not wait for the container's lock.
+Hooks are called in the order of their registration, under the container's lock. A hook may start tasks, but must not
+wait for the container's lock. An exception of a hook is logged.
 """
 
 import logging
@@ -18,12 +18,13 @@ ExecHook = Callable[[Container, str, int, int], Awaitable[None]]
 
 @dataclass(slots=True)
 class Hooks:
-    """``exec_exited`` gets (container, exec id, exit status, time in ns since the epoch) without the lock."""
+    """The registered hooks. ``exec_exited`` is called without the lock, with the container, the exec's id in the
+    engine, its exit status, and the time in ns since the epoch."""
 
     started: list[Hook] = field(default_factory=list)
     start_failed: list[Hook] = field(default_factory=list)
     stopped: list[Hook] = field(default_factory=list)
-    #: After ``stopped``, when all output was read and logged and the state tells of the end.
+    #: After ``stopped``: all output is logged, and the state is the one after the exit.
     drained: list[Hook] = field(default_factory=list)
     paused: list[Hook] = field(default_factory=list)
     unpaused: list[Hook] = field(default_factory=list)
@@ -32,7 +33,7 @@ class Hooks:
 
 
 def call(hooks: list[Hook], container: Container) -> None:
-    """Calls each; one that fails is logged and does not keep the others from running."""
+    """Calls all hooks; logs the exception of one and continues."""
     for hook in hooks:
         try:
             hook(container)

@@ -1,4 +1,4 @@
-"""What is remembered of the size of a container's writable layer."""
+"""The cached size of a container's writable layer."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, eq=False)
 class LayerSize:
-    """Of one container, for this daemon's life. Sizes are bytes; None: not known.
+    """The sizes of one container's layers, not stored. Sizes are bytes; None: unknown.
 
-    ``parent`` is the snapshot below the container's own, "" where there is none; ``below`` what it and all below it
-    take: they are committed and don't change while a container has them. ``own`` is the writable layer's size since
-    something was last written. ``pristine``: nothing has been written since the layer was made.
+    ``parent``: the parent of the container's snapshot, "" if it has none. ``below``: the size of all parents, which are
+    committed and so don't change. ``own``: the size of the writable layer, measured after the last write.
+    ``pristine``: nothing has been written since the layer was made.
     """
 
     parent: str | None = None
@@ -23,7 +23,7 @@ class LayerSize:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """The block may write into the layer: what was measured before or meanwhile doesn't count afterwards."""
+        """The block may write into the layer: discards sizes that were measured before or during the block."""
         self._writers += 1
         self._forget()
         try:
@@ -38,5 +38,5 @@ class LayerSize:
 
     @property
     def stamp(self) -> int | None:
-        """Changes with everything that is written; None while something may be."""
+        """A number that changes with every write; None while something may write."""
         return None if self._writers else self._writes

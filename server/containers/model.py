@@ -1,7 +1,7 @@
-"""The record of one container: what was asked for, what was decided at create, and the state it is in.
+"""The record of one container: its configuration, what create has resolved, and its state.
 
-The record lives in memory for every container and is written as one JSON document on each change of state
-(``server/containers/store.py``). Times are nanoseconds since the epoch, 0 means never.
+The daemon keeps every record in memory and writes it as one JSON document on each change of state
+(``server/containers/store.py``). Times are nanoseconds since the epoch; 0: never.
 """
 
 import asyncio
@@ -21,7 +21,10 @@ SCHEMA = 1
 
 @dataclass(slots=True)
 class Health:
-    """Health state (written by health.py): status, failing streak and the last five probes as Docker shows."""
+    """``State.Health`` of inspect: the status, the failing streak and the last five results, in the API's form.
+
+    ``server/containers/exec/health.py`` writes it.
+    """
 
     status: str = "starting"
     failing_streak: int = 0
@@ -30,11 +33,11 @@ class Health:
 
 @dataclass(slots=True)
 class State:
-    """Where a container is in its life.
+    """The state of a container.
 
-    As in Docker a paused container is also running, and so is one that waits for its next restart.
-    ``removing`` is of this daemon's life only and never stored. ``committing``: it is paused for a commit only, and
-    goes on at the next start if the daemon dies in the middle.
+    As in Docker, ``running`` is also true while the container is paused or waits for its next restart. ``removing`` is
+    not stored. ``committing``: a commit has paused the container; if the daemon dies meanwhile, the next daemon resumes
+    it.
     """
 
     running: bool = False
@@ -45,7 +48,7 @@ class State:
     removing: bool = False
     dead: bool = False
     pid: int = 0
-    #: When the process with this pid was started, in clock ticks since boot: a pid alone may be another's later.
+    #: When the process ``pid`` was started, in clock ticks since boot: the kernel may reuse the pid.
     pid_started: int = 0
     exit_code: int = 0
     error: str = ""
@@ -54,8 +57,8 @@ class State:
     health: Health | None = None
 
     @property
-    def word(self) -> str:
-        """One of created, running, paused, restarting, removing, exited, dead."""
+    def status(self) -> str:
+        """``State.Status`` of inspect: created, running, paused, restarting, removing, exited or dead."""
         if self.running:
             return "paused" if self.paused else "restarting" if self.restarting else "running"
         if self.removing:
@@ -67,8 +70,10 @@ class State:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Container(ContainerPlan):
-    """A container: its plan, what was decided at create besides, and its state. What the networks made of
-    ``networking`` is theirs to tell (``Networks.settings``). ``lock`` serialises everything that changes the state.
+    """A container: its plan, what else create has resolved, and its state.
+
+    The actual addresses of its endpoints are in ``Networks.settings``. Every change of the state is made under
+    ``lock``.
     """
 
     image_manifest: dict[str, Any] | None = None
@@ -80,15 +85,15 @@ class Container(ContainerPlan):
     manually_restarted: bool = False
     state: State = field(default_factory=State)
 
-    # Of this daemon's life only.
+    # Not stored:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     exec_ids: set[str] = field(default_factory=set, repr=False)
-    # What is known of the size of its writable layer.
     layer: LayerSize = field(default_factory=LayerSize, repr=False)
-    # Clients that attached before the start: each is called between create and start of the task.
+    #: Called between the task's creation and its start: clients that attached before the start join the stdio.
     before_start: list[Callable[[], Awaitable[None]]] = field(default_factory=list, repr=False)
-    #: Whether its task is there though it doesn't run yet: who attaches now joins it at once.
+    #: The task is created, but not started: a client that attaches now joins the stdio at once.
     joinable: bool = field(default=False, repr=False)
+    #: The cached row of ``docker ps`` (``server/containers/inspect/listing.py``).
     row: dict[str, Any] | None = field(default=None, repr=False)
 
     @property
@@ -100,7 +105,7 @@ class Container(ContainerPlan):
         return self.state.running
 
     def to_doc(self) -> bytes:
-        """The record as it is stored."""
+        """The stored form of the record: JSON."""
         doc: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
         doc["schema"] = SCHEMA
         doc["config"] = self.config.wire()
@@ -115,7 +120,10 @@ class Container(ContainerPlan):
 
     @classmethod
     def from_doc(cls, doc: bytes) -> Self:
-        """The record back from its stored form."""
+        """The record from its stored form.
+
+        :raises ValueError, KeyError, TypeError: the document isn't a record.
+        """
         raw: dict[str, Any] = orjson.loads(doc)
         state = dict(raw["state"])
         if state["health"] is not None:
@@ -130,9 +138,12 @@ class Container(ContainerPlan):
         )
 
 
-_RICH = frozenset(("config", "host_config", "networking", "mounts", "state"))
-_LIVE = frozenset(("lock", "manually_restarted", "exec_ids", "row", "rootfs", "layer", "before_start", "joinable"))
-_PLAIN = tuple(field.name for field in fields(Container) if field.name not in _RICH | _LIVE)
+#: Fields with a JSON form of their own; fields that are not stored; all others, which are JSON values.
+_OBJECTS = frozenset(("config", "host_config", "networking", "mounts", "state"))
+_NOT_STORED = frozenset(
+    ("lock", "manually_restarted", "exec_ids", "row", "rootfs", "layer", "before_start", "joinable")
+)
+_PLAIN = tuple(field.name for field in fields(Container) if field.name not in _OBJECTS | _NOT_STORED)
 
 
 def _fields(record: MountPoint | State | Health) -> dict[str, Any]:
@@ -140,7 +151,7 @@ def _fields(record: MountPoint | State | Health) -> dict[str, Any]:
 
 
 def event_attributes(container: Container, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What every container event carries: the labels, then image and name, then ``extra``."""
+    """The attributes of a container event: the labels, the image, the name, and ``extra``, which labels override."""
     attributes = {**(extra or {}), **container.labels}
     if container.config.image:
         attributes["image"] = container.config.image

@@ -1,7 +1,7 @@
-"""What containers need of the services beside them: one Protocol per neighbour, and no more than is called.
+"""The other services as containers call them: one Protocol for each, with only the methods that are called.
 
-Each docstring is the contract that an implementation keeps and a fake must keep too. Errors are ``WharfError`` with
-the kind named; their messages are dockerd's sentences. All methods are called on the event loop.
+Each docstring is the contract of implementations and fakes. Errors are ``WharfError`` of the named kind; their messages
+are dockerd's sentences. All methods are called on the event loop.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,47 +31,47 @@ class Store(Protocol):
     """The records of containers on disk. A call returns when the change is durable."""
 
     async def put(self, container: Container, *, frees: bool = False) -> None:
-        """Writes a container's record, over the one it has. ``frees``: the change may use the space that the database
-        reserves for a full disk (ends and removals).
+        """Writes or replaces a container's record. ``frees``: on a full disk the write may use the space that the
+        database reserves; set it for exits and removals.
 
         :raises WharfError: RESOURCE_EXHAUSTED: the disk is full; the former record stays.
         """
 
     async def delete(self, id: str) -> None:
-        """Removes the record of the container ``id``. A record that isn't there is no error."""
+        """Removes the record of the container ``id``. A missing record is no error."""
 
     async def load(self) -> Sequence[Container]:
-        """Every record; once, at the start of the daemon."""
+        """Reads every record; called once, at the daemon's start."""
 
 
 class Images(Protocol):
-    """The images, for a container's root file system and for mounts of type image."""
+    """Images, for a container's root file system and for mounts of type image."""
 
     async def resolve(self, ref: str, *, platform: str | None = None) -> Image:
-        """The image of a name, an id or an unambiguous prefix of an id. ``platform`` (``os[/arch[/variant]]``) selects
+        """The image with this name, id or unambiguous prefix of an id. ``platform`` (``os[/arch[/variant]]``) selects
         the manifest of an index; None selects the host's.
 
         :raises WharfError: NOT_FOUND ``No such image: …``; INVALID_ARGUMENT: ``ref`` or ``platform`` can't be parsed.
         """
 
     async def rootfs(self, image: Image, key: str, *, labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
-        """Prepares a writable snapshot ``key`` on the image's layers, which are unpacked first if they are not, and
-        returns how it is mounted. The caller removes the snapshot. The caller's lease owns it.
+        """Prepares a writable snapshot ``key`` on the image's layers and returns its mounts. Layers that are not
+        unpacked yet are unpacked first. The caller removes the snapshot; until then the caller's lease protects it.
 
         :raises WharfError: ALREADY_EXISTS: a snapshot has this key; NOT_FOUND: the blob of a layer is missing.
         """
 
     async def children(self, digest: str) -> list[str]:
-        """The ids of the images that were built on the image ``digest``; [] for an unknown one."""
+        """The ids of the images that were built on the image ``digest``; [] for an unknown image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """The network of a container that starts.
+    """The network sandbox of a container that starts.
 
-    ``netns_path`` None: the host's own namespace. ``joins``: the id of the container that owns the namespace;
-    ``of_process``: the namespace has no path and is found through this container's process.
-    ``files``: path in the container → path on the host. ``link_env``: the environment of legacy links.
+    ``netns_path``: the network namespace; None: the host's. ``joins``: the id of the container that owns the namespace.
+    ``of_process``: the namespace has no path; this container's process has it. ``files``: path in the container → path
+    on the host. ``link_env``: the environment variables of legacy links.
     """
 
     netns_path: str | None = None
@@ -84,16 +84,16 @@ class Sandbox:
 
 
 class Networks(Protocol):
-    """The networks of a container from create to remove.
+    """The networks of a container.
 
-    The states of a container here: ``check`` once at create; then ``start`` and ``stop`` alternate; ``remove`` ends it.
-    ``recover`` comes before all of them in a daemon's life. The caller holds the container's lock, except in the
-    look-ups (``settings``, ``link_names``, ``links_of``, ``linked``).
+    Order of the calls for one container: ``check`` at create, then ``start`` and ``stop`` in turn, then ``remove``.
+    ``recover`` precedes all of them. The caller has locked the container, except for the look-ups (``settings``,
+    ``link_names``, ``links_of``, ``linked``).
     """
 
     async def recover(self, running: Sequence[Container]) -> None:
-        """Once, at the daemon's start: the containers in ``running`` keep their network, and everything else that an
-        earlier daemon left in the kernel and in the records is removed."""
+        """Called once, at the daemon's start. Keeps the networks of the containers in ``running``; removes everything
+        else that an earlier daemon left in the kernel and in the records."""
 
     async def check(self, container: ContainerPlan) -> None:
         """At create: checks modes, names and addresses, and completes ``container.networking``. Allocates nothing.
@@ -103,31 +103,31 @@ class Networks(Protocol):
 
     async def start(self, container: ContainerPlan) -> Sandbox:
         """Makes the namespace, the interfaces, the addresses, the published ports and the files in the container's
-        directory. Waits for the teardown of its last run. A failure leaves nothing behind.
+        directory. Waits until the network of the last run is removed. Undoes its own steps if it fails.
 
         :raises WharfError: NOT_FOUND: a network or a container to join; CONFLICT: the container to join doesn't run,
-            or an address is in use; INTERNAL: a port is taken.
+            or an address is in use; INTERNAL: a port is in use.
         """
 
     async def stop(self, container: ContainerPlan) -> None:
-        """Releases what ``start`` made, in the background; the next ``start`` waits for it. Idempotent. At the end of
-        the daemon it does nothing: the next daemon's ``recover`` releases it."""
+        """Removes what ``start`` made, in the background; the next ``start`` waits for that. Idempotent. Does nothing
+        while the daemon shuts down: ``recover`` of the next daemon removes it."""
 
     async def remove(self, container: ContainerPlan) -> None:
-        """``stop``, and forgets what the container's last run had. Idempotent."""
+        """``stop``; also discards the state that the next ``start`` would have reused. Idempotent."""
 
     async def rename(self, container: Container, old: str) -> None:
-        """The container has a new name: its DNS names on all networks follow. ``old`` has no leading slash. A
-        container that doesn't run has nothing to change."""
+        """Replaces the DNS names of a running container on all its networks. ``old``: the former name, without leading
+        slash; ``container`` has the new name."""
 
     def settings(self, container: Container) -> dict[str, Any]:
         """``NetworkSettings`` of inspect as JSON values, at the newest API version; the caller may change it."""
 
     def link_names(self) -> dict[str, list[str]]:
-        """The names that legacy links give to containers: ``/client/alias``, by the id of the link's target."""
+        """The names of containers from legacy links: ``/client/alias``, by the id of the link's target."""
 
     def links_of(self, container: Container) -> list[str] | None:
-        """``HostConfig.Links`` of inspect: ``/target:/container/alias``; None without links."""
+        """``HostConfig.Links`` of inspect: ``/target:/container/alias``; None: the container has no links."""
 
     def linked(self, key: str) -> Container:
         """The target of the legacy link ``client/alias``.
@@ -145,9 +145,9 @@ class Networks(Protocol):
 class Volumes(Protocol):
     """The volumes of containers.
 
-    A *reference* is a container with the volume in its configuration: it protects the volume from removal. A *user*
-    has the volume mounted; the file system of a volume with driver options is mounted for the first user and unmounted
-    after the last. Users are keys of the caller's choice, one for each ``mount``.
+    A *reference* is a container with the volume in its configuration: a volume with references can't be removed. A
+    *user* has mounted the volume; the file system of a volume with driver options is mounted for the first user and
+    unmounted after the last. The caller chooses a user's key, one for each ``mount``.
     """
 
     async def create(
@@ -158,27 +158,30 @@ class Volumes(Protocol):
         options: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
         reference: str = "",
-        invented: Callable[[str], None] | None = None,
+        on_name: Callable[[str], None] | None = None,
     ) -> Volume:
-        """Makes a volume, or returns the one that has the name. ``name`` "": an anonymous volume with a name of its
-        own, which ``invented`` gets before the volume is made. ``driver`` "": the local one, or that of the volume that
-        has the name. ``reference``: the id of a container that becomes a reference.
+        """Makes a volume, or returns the one that has the name.
+
+        ``name`` "": an anonymous volume; ``on_name`` is called with its generated name before the volume is made.
+        ``driver`` "": the driver of the existing volume, else the local one. ``reference``: the id of a container that
+        becomes a reference.
 
         :raises WharfError: CONFLICT: another driver has a volume of this name; INVALID_ARGUMENT: an option or a name;
             NOT_FOUND: no such driver. The message begins with ``create <name>:``.
         """
 
     async def remove(self, name: str, *, force: bool = False) -> None:
-        """Removes a volume with its content. ``force``: an unknown volume, or one whose driver fails, is no error.
+        """Removes a volume with its content. ``force``: an unknown volume and a failing driver are no errors.
 
         :raises WharfError: NOT_FOUND; CONFLICT: a container refers to it.
         """
 
     async def clear(self, name: str) -> None:
-        """Removes what an interrupted create left of a volume, with or without a record, unless it has references."""
+        """Removes the parts of a volume that an interrupted create left, also without a record. Does nothing if the
+        volume has references."""
 
     def all(self) -> Iterable[Volume]:
-        """The volumes with a record here: a copy, so that volumes may be made and removed during the iteration."""
+        """A copy of the list of volumes with a record, so that the caller may change volumes while it iterates."""
 
     def refer(self, name: str, container: str) -> None:
         """Makes the container with this id a reference. Idempotent; the volume need not exist."""
@@ -187,23 +190,23 @@ class Volumes(Protocol):
         """Ends the reference of a container. Idempotent."""
 
     def references(self, name: str) -> int:
-        """How many containers refer to the volume."""
+        """The number of containers that refer to the volume."""
 
     async def mount(self, name: str, user: str) -> str:
         """Mounts the volume for ``user`` and returns its directory on the host. Each ``mount`` needs one ``unmount``
         with the same ``user``.
 
-        :raises WharfError: NOT_FOUND ``get <name>: no such volume``; or why its driver can't mount it.
+        :raises WharfError: NOT_FOUND ``get <name>: no such volume``; other kinds: the driver's error.
         """
 
     async def unmount(self, name: str, user: str) -> bool:
-        """Ends what ``mount`` began. False: ``user`` had not mounted it.
+        """Undoes ``mount``. False: ``user`` had not mounted the volume.
 
-        :raises WharfError: the driver can't unmount it; ``user`` doesn't have it mounted any more.
+        :raises WharfError: the driver can't unmount it; ``user`` is removed from the users all the same.
         """
 
     def adopt(self, name: str, user: str) -> None:
-        """At the daemon's start: ``user`` runs and has had the volume mounted since an earlier daemon."""
+        """Adds a user that mounted the volume under an earlier daemon and still runs; called at the daemon's start."""
 
     async def sweep(self) -> None:
-        """At the daemon's start, after every ``adopt``: unmounts the volumes that have no user."""
+        """Unmounts the volumes that have no user; called at the daemon's start, after every ``adopt``."""

@@ -1,4 +1,4 @@
-"""What a task is made from: the same for a container that create has recorded and for a ``RUN`` of a build."""
+"""The plan of a task: the same for a container with a record and for a ``RUN`` of a build."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,11 +10,12 @@ from engine.api.types import Mount
 
 @dataclass(slots=True)
 class MountPoint:
-    """One mount of a container as decided at create (inspect's ``Mounts`` entry, and what start mounts).
+    """One mount of a container as create has resolved it: an entry of inspect's ``Mounts``, mounted at start.
 
-    ``kind`` is bind, volume, tmpfs, image or cluster. ``source`` is the host path (binds, and volumes of the
-    local driver), ``name``/``driver`` name the volume. ``spec`` is the ``Mount`` of the request in Docker's
-    field names; an entry of ``Binds`` is turned into one. ``anonymous`` volumes go away with the container.
+    ``kind`` is bind, volume, tmpfs, image or cluster. ``source`` is the host path (binds, and volumes of the local
+    driver); ``name`` and ``driver`` are the volume's. ``spec`` is the request's ``Mount`` in the API's field names; an
+    entry of ``Binds`` is converted to one. ``create_source``: start makes a missing source of a bind. ``anonymous``:
+    ``docker rm -v`` and ``--rm`` remove the volume.
     """
 
     kind: str
@@ -33,13 +34,12 @@ class MountPoint:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class ContainerPlan:
-    """All that networks, mounts and the OCI spec need to know of a container.
+    """What networks, mounts and the OCI spec need of a container.
 
-    ``name`` is without the leading slash that the API shows. ``config`` is the request merged with the image's,
-    ``host_config`` the request with the daemon's defaults filled in. ``networking`` are the endpoints asked for (by
-    the network's name or id). ``path`` and ``args`` are entrypoint and command. ``mounts`` are by destination.
-    ``directory`` holds the files that are made for it, ``/etc/hosts`` and the like. ``started_before``: it had a task,
-    and keeps that one's addresses.
+    ``name`` has no leading slash. ``config`` is the request's, completed by the image's; ``host_config`` is the
+    request's, completed by the daemon's defaults. ``networking``: the requested endpoints by the network's name or id.
+    ``path`` and ``args``: entrypoint and command. ``mounts`` are by destination. ``directory``: holds the generated
+    files such as ``/etc/hosts``. ``started_before``: the container had a task, whose addresses it keeps.
     """
 
     id: str
@@ -59,7 +59,7 @@ class ContainerPlan:
     mount_label: str = ""
     process_label: str = ""
     started_before: bool = False
-    #: How the root file system is mounted. Never stored: the engine tells it again after a restart of the daemon.
+    #: The mounts of the root file system. Not stored: after a restart the daemon requests them from the engine again.
     rootfs: tuple[Mount, ...] = field(default=(), repr=False)
 
     @property

@@ -1,4 +1,4 @@
-"""``docker container prune``: removes what doesn't run."""
+"""``docker container prune``: removes stopped containers."""
 
 import logging
 from typing import Any
@@ -16,9 +16,10 @@ ACCEPTED = ("label", "label!", "until")
 
 
 async def prune(context: ContainerContext, filters: Filters) -> dict[str, Any]:
-    """Removes stopped containers that pass the filters; one that can't be removed is logged and stays.
+    """Removes the stopped containers that match the filters and returns the API's answer. A container that can't be
+    removed is logged and stays.
 
-    :raises WharfError: CONFLICT while another prune runs; INVALID_ARGUMENT for a bad filter.
+    :raises WharfError: CONFLICT: another prune runs; INVALID_ARGUMENT: a bad filter.
     """
     if context.pruning:
         raise conflict("a prune operation is already running")
@@ -34,10 +35,9 @@ async def prune(context: ContainerContext, filters: Filters) -> dict[str, Any]:
             if not (container.state.running or (until and container.created_ns > until))
             and filters.labelled(container.labels)
         ]
-        taken = await sizes.of_all(context, chosen)
+        layer_sizes = await sizes.get_all(context, chosen)
         for container in chosen:
-            # It may have been started meanwhile.
-            if container.state.running:
+            if container.state.running:  # started while the sizes were measured
                 continue
             try:
                 await remove(context, container)
@@ -45,7 +45,7 @@ async def prune(context: ContainerContext, filters: Filters) -> dict[str, Any]:
                 log.warning("container=%s is not pruned: %s", container.id, error)
                 continue
             deleted.append(container.id)
-            reclaimed += taken[container.id][0]
+            reclaimed += layer_sizes[container.id][0]
     finally:
         context.pruning = False
     context.bus.publish("container", "prune", "", {"reclaimed": str(reclaimed)})

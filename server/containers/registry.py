@@ -1,4 +1,4 @@
-"""All containers in memory: found by id, by name, or by a prefix of the id that fits only one."""
+"""All containers in memory: look-ups by id, by name, and by an unambiguous prefix of the id."""
 
 from collections.abc import Iterator
 
@@ -8,9 +8,9 @@ from server.containers.values import names
 
 
 class Registry:
-    """Lookups cost a dict access; a prefix costs a walk over the ids.
+    """The containers by id and by name. A look-up by prefix iterates over all ids.
 
-    A name is reserved for an id before the container is added, so that two creates at once can't share one.
+    A name is reserved before its container is added, so that concurrent creates can't use the same name.
     """
 
     def __init__(self) -> None:
@@ -24,9 +24,9 @@ class Registry:
         return len(self._by_id)
 
     def get(self, key: str) -> Container:
-        """The container that ``key`` names.
+        """The container with this id, name or prefix of an id.
 
-        :raises WharfError: NOT_FOUND ``No such container: x``; INVALID_ARGUMENT for an ambiguous prefix.
+        :raises WharfError: NOT_FOUND ``No such container: x``; INVALID_ARGUMENT: an ambiguous prefix.
         """
         if not key:
             raise invalid('invalid name or ID supplied: ""')
@@ -40,12 +40,12 @@ class Registry:
             raise not_found(f"No such container: {key}")
         return self._by_id[matches[0]]
 
-    def partner(self, key: str, what: str) -> Container:
-        """The running container whose ``what`` namespace is joined.
+    def get_namespace_owner(self, key: str, kind: str) -> Container:
+        """The running container whose namespace another container joins. ``kind`` is for the error's sentence.
 
-        :raises WharfError: it isn't there, doesn't run, or is about to run again.
+        :raises WharfError: INVALID_ARGUMENT: no such container; CONFLICT: it doesn't run, or waits for its restart.
         """
-        failed = f"failed to join {what} namespace: "
+        failed = f"failed to join {kind} namespace: "
         try:
             other = self.get(key)
         except WharfError as error:
@@ -59,7 +59,7 @@ class Registry:
         return other
 
     def find(self, key: str) -> Container | None:
-        """As ``get``, but None instead of an error."""
+        """As ``get``; None instead of an error."""
         try:
             return self.get(key)
         except WharfError as error:
@@ -74,23 +74,23 @@ class Registry:
         return self._by_id.get(self._names.get(name.removeprefix("/"), ""))
 
     def reserve(self, name: str, id: str) -> str:
-        """Takes ``name`` for the container (an empty one is invented); returns it without slash.
+        """Reserves ``name`` for the container ``id`` and returns it without a leading slash. "": generates a name.
 
-        :raises WharfError: INVALID_ARGUMENT for a bad name, CONFLICT with the holder's id.
+        :raises WharfError: INVALID_ARGUMENT: a malformed name; CONFLICT: another container has it.
         """
         if not name:
-            name = names.invent(id, self._names.__contains__)
+            name = names.generate(id, self._names.__contains__)
         bare = names.canonical(name)
-        holder = self._names.setdefault(bare, id)
-        if holder != id:
-            raise conflict(names.in_use(bare, holder))
+        owner = self._names.setdefault(bare, id)
+        if owner != id:
+            raise conflict(names.in_use(bare, owner))
         return bare
 
     def release(self, name: str) -> None:
         self._names.pop(name, None)
 
     def add(self, container: Container) -> None:
-        """Makes the container visible. Its name must be reserved, or free."""
+        """Adds the container. Its name must be reserved for it, or unused."""
         self._names.setdefault(container.name, container.id)
         self._by_id[container.id] = container
 

@@ -6,9 +6,10 @@ from server.containers.model import Container
 
 
 async def rename(context: ContainerContext, container: Container, name: str) -> None:
-    """Gives the container another name, also in the networks' names.
+    """Renames a container and its DNS names. ``name`` may have a leading slash.
 
-    :raises WharfError: INVALID_ARGUMENT for an empty or bad name or the same; CONFLICT if it is taken.
+    :raises WharfError: INVALID_ARGUMENT: an empty or malformed name, or the current one; CONFLICT: the name is in use,
+        or the container is being removed.
     """
     if not name:
         raise invalid("Neither old nor new names may be empty")

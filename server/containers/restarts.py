@@ -1,7 +1,7 @@
-"""Restart policies: whether a container that has ended is started again, and when.
+"""Restart policies: whether and when a container is started again after its exit.
 
-The delay is dockerd's: 100 ms, doubled with each restart up to a minute, back to 100 ms after a run of at least
-ten seconds.
+The delay is dockerd's: 100 ms, doubled with each restart up to a minute; 100 ms again after a run of at least ten
+seconds.
 """
 
 import asyncio
@@ -15,7 +15,8 @@ SETTLED = 10.0
 
 
 def should_restart(policy: RestartPolicy, *, exit_code: int, restarts: int, stopped: bool) -> bool:
-    """Whether the policy wants another run. ``stopped``: somebody stopped it, or the daemon is going down."""
+    """Whether the policy requires a restart. ``restarts``: how many there were since the last start on request.
+    ``stopped``: a client has stopped the container, or the daemon shuts down."""
     match policy.name:
         case "always":
             return True
@@ -29,28 +30,28 @@ def should_restart(policy: RestartPolicy, *, exit_code: int, restarts: int, stop
 
 @dataclass(slots=True)
 class Restarts:
-    """The back-off of one container, kept while the daemon lives.
+    """The back-off of one container, not stored.
 
-    ``cancelled`` is set by a stop and cleared by the next start on request: a cancelled container is not
-    started again, whatever its policy.
+    ``cancelled``: set by a stop and cleared by the next start on request; while it is set, no policy restarts the
+    container. ``delay``: in seconds.
     """
 
     delay: float = 0.0
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
     def next_delay(self, run_seconds: float) -> float:
-        """Seconds to wait before the next start."""
+        """The seconds before the next start. ``run_seconds``: how long the last run took."""
         if run_seconds >= SETTLED:
             self.delay = 0.0
         self.delay = FIRST_DELAY if self.delay == 0.0 else min(self.delay * 2, LONGEST_DELAY)
         return self.delay
 
     def cancel(self) -> None:
-        """No restart, also not the one that is being waited for."""
+        """Prevents restarts, also one whose delay has begun."""
         self.cancelled.set()
 
     async def wait(self, seconds: float) -> bool:
-        """Waits for the next start; False if it was cancelled meanwhile."""
+        """Waits for ``seconds``; False: the restart was cancelled meanwhile."""
         try:
             async with asyncio.timeout(seconds):
                 await self.cancelled.wait()
@@ -59,6 +60,6 @@ class Restarts:
         return False
 
     def reset(self) -> None:
-        """A start on request: a new life."""
+        """Begins anew, for a start on request."""
         self.delay = 0.0
         self.cancelled = asyncio.Event()

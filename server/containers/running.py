@@ -1,4 +1,4 @@
-"""What works on running containers, made from the containers' context (called by the composition root)."""
+"""The services for running containers, made from the containers' context (called by the composition root)."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,8 @@ from server.containers.stdio.attach import Attachments
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Each is an attribute of the same name of ``Services``. Made before the containers are loaded, because they
-    register hooks; ``open`` after ``Containers.open``; ``close`` before it."""
+    """Exec, logs, attach, stats and health checks. They register hooks, so make them before ``Containers.load``; call
+    ``open`` after ``Containers.open`` and ``close`` before ``Containers.close``."""
 
     exec: Exec
     logs: Logs
@@ -22,7 +22,7 @@ class Running:
     health: HealthChecks
 
     async def open(self) -> None:
-        """Takes up what was going on when the last daemon ended."""
+        """Continues the execs and health checks that the last daemon began."""
         await self.exec.resume()
         self.health.open()
 

@@ -1,4 +1,4 @@
-"""The container service: the verbs of this package bound to one context. Routes and other services call this."""
+"""The container service: the operations of this package on one context. Routes and other services call it."""
 
 import asyncio
 from dataclasses import replace
@@ -22,9 +22,9 @@ from server.containers.waiters import Condition, Waiter
 
 
 class Containers:
-    """``load`` → ``open`` → use → ``close``. Methods that take ``key`` find by id, name or prefix.
+    """Call ``load``, then ``open``, then the operations, then ``close``. ``key``: an id, a name or a prefix of an id.
 
-    Every method raises WharfError NOT_FOUND ``No such container: x``, and what its module documents.
+    Methods that take ``key`` raise NOT_FOUND ``No such container: x``; other errors are those of the called function.
     """
 
     def __init__(self, context: ContainerContext, rules: Rules) -> None:
@@ -32,28 +32,29 @@ class Containers:
         self._rules = rules
         self._monitor = Monitor(context)
 
-    # ---- life of the service ---------------------------------------------------------------------------
+    # start and end
 
     async def load(self) -> None:
-        """Reads the records; images and networks may ask for containers from then on."""
+        """Reads the records. From then on images and networks may look up containers."""
         await recover.load(self.context)
 
     async def open(self) -> None:
-        """Follows the engine and brings records and reality together."""
+        """Subscribes to the engine's events and compares the records with the engine's tasks."""
         await self._monitor.start()
         await recover.recover(self.context)
 
     def reload(self, config: Config) -> None:
-        """Applies what dockerd reloads: runtimes and their default, the size of ``/dev/shm``, the shutdown timeout."""
+        """Applies the settings that dockerd reloads: the runtimes and their default, the default size of ``/dev/shm``,
+        the shutdown timeout."""
         self.context.runtimes.reload(config.runtimes, config.default_runtime)
         self.context.settings = replace(
             self.context.settings, default_shm_size=config.default_shm_size, shutdown_timeout=config.shutdown_timeout
         )
 
     async def close(self) -> None:
-        """Stops following; containers go on running."""
+        """Ends the background tasks. Containers keep running."""
         self.context.shutting_down = True
-        self.context.recovered.set()  # a start that failed: nothing waits for its end
+        self.context.recovered.set()  # if open() failed, tasks still wait for it
         await self._monitor.close()
         for restarts in self.context.restarts.values():
             restarts.cancelled.set()
@@ -72,7 +73,7 @@ class Containers:
     def get(self, key: str) -> Container:
         return self.context.registry.get(key)
 
-    # ---- verbs -----------------------------------------------------------------------------------------
+    # operations
 
     async def create(self, request: create.CreateRequest) -> tuple[Container, list[str]]:
         return await create.create(self.context, self._rules, request)
@@ -89,7 +90,7 @@ class Containers:
 
     async def kill(self, key: str, signal: str = "") -> None:
         try:
-            # The signal is looked at before the container, as in dockerd.
+            # As in dockerd, a bad signal is reported before a missing container.
             stop.parse_kill_signal(signal)
             await stop.kill(self.context, self.get(key), signal)
         except WharfError as error:
@@ -114,11 +115,11 @@ class Containers:
             await remove.remove(self.context, self.get(key), force=force, volumes=volumes, key=key)
 
     def wait(self, key: str, condition: Condition) -> Waiter:
-        """A future of the outcome, registered before this returns."""
+        """A future with the outcome; the caller misses no exit after this returns."""
         return self.context.waiters.register(self.get(key), condition)
 
     async def inspect(self, key: str, *, size: bool = False) -> dict[str, Any]:
-        # ``client/alias`` is the container that a link leads to.
+        # ``client/alias`` names the target of a legacy link.
         container = self.context.networks.linked(key) if "/" in key.strip("/") else self.get(key)
         return await inspect.inspect(self.context, container, size=size)
 

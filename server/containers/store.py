@@ -16,14 +16,17 @@ class ContainerStore:
         self._documents = Documents(database, "containers")
 
     async def put(self, container: Container, *, frees: bool = False) -> None:
-        """``frees``: on a full disk the write may use the database's reserve."""
+        """Writes or replaces a record. ``frees``: on a full disk the write may use the database's reserve.
+
+        :raises WharfError: RESOURCE_EXHAUSTED: the disk is full.
+        """
         await self._documents.put(container.id, container.name, container.to_doc(), frees=frees)
 
     async def delete(self, id: str) -> None:
         await self._documents.delete(id)
 
     async def load(self) -> Sequence[Container]:
-        """All readable records; an unreadable one is logged and left in the database."""
+        """All records. A malformed one is logged, skipped, and stays in the database."""
         found = []
         for id, _, document in await self._documents.all():
             try:

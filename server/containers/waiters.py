@@ -1,4 +1,4 @@
-"""Waiting for a container's end: many waiters, each with a condition, none of them missing a fast exit."""
+"""``docker wait``: futures that complete when a container exits or is removed."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from server.containers.model import Container
 
 
 class Condition(Enum):
-    """What ``docker wait`` waits for."""
+    """The conditions of ``POST /containers/{id}/wait``."""
 
     NOT_RUNNING = "not-running"
     NEXT_EXIT = "next-exit"
@@ -17,7 +17,7 @@ class Condition(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How the wait ended. ``error``: why the container could not be started, or not be removed."""
+    """The result of a wait. ``error``: why the container could not be started or removed."""
 
     exit_code: int
     error: str = ""
@@ -33,13 +33,13 @@ class _Queue:
 
 
 class Waiters:
-    """The waiters of all containers, by id. A queue exists only while somebody waits."""
+    """The waiters of all containers, by id."""
 
     def __init__(self) -> None:
         self._queues: dict[str, _Queue] = {}
 
     def register(self, container: Container, condition: Condition) -> Waiter:
-        """A future of the outcome; already done when the condition is met. Cancel it to stop waiting."""
+        """A future with the outcome; it is done already if the condition is met. Cancel it to stop waiting."""
         waiter: Waiter = asyncio.get_running_loop().create_future()
         if condition is Condition.NOT_RUNNING and not container.state.running:
             waiter.set_result(Outcome(container.state.exit_code, container.state.error))
@@ -51,13 +51,13 @@ class Waiters:
         return waiter
 
     def stopped(self, container: Container) -> None:
-        """The container has just left the running state, or goes into its next restart."""
+        """Completes the waiters for an exit: the container has left the running state, or waits for its restart."""
         queue = self._queues.get(container.id)
         if queue is not None:
             _wake(queue.stop, container, container.state.error)
 
     def removed(self, container: Container, error: str = "") -> None:
-        """The container is gone, or could not be removed; nobody is left waiting."""
+        """Completes all waiters: the container was removed, or could not be (``error``)."""
         queue = self._queues.pop(container.id, None)
         if queue is not None:
             _wake(queue.removal, container, error)

@@ -20,7 +20,10 @@ from server.containers.stdio_backend import IoHosts
 
 
 def settings_from(config: Config, facts: HostFacts) -> Settings:
-    """What containers need of the configuration, with this host's defaults filled in."""
+    """The part of the configuration that containers need, with this host's defaults filled in.
+
+    :raises OSError: the configured seccomp profile can't be read.
+    """
     return Settings(
         root=str(config.data_root),
         exec_root=str(config.exec_root),
@@ -43,7 +46,7 @@ def settings_from(config: Config, facts: HostFacts) -> Settings:
 
 
 def _seccomp(setting: str) -> str:
-    """The daemon's profile: "" for the built-in one, ``unconfined``, or the JSON of the file that is named."""
+    """The daemon's profile: "" for the built-in one, ``unconfined``, or the JSON of the configured file."""
     if setting in ("", "builtin"):
         return ""
     if setting == "unconfined":
@@ -66,8 +69,8 @@ def make_containers(
     zygote: Handle | None = None,
     remap: Remap | None = None,
 ) -> Containers:
-    """``default_runtime``: the one chosen for this host (``engine.runtime.probe``) if the configuration names none.
-    ``zygote``: makes the I/O hosts that a stock containerd needs; None with our own supervisor.
+    """``default_runtime``: used if the configuration names none (see ``engine.runtime.probe``). ``zygote``: forks the
+    I/O hosts that a stock containerd needs; None with our own supervisor.
 
     :raises OSError: the configured seccomp profile can't be read.
     """

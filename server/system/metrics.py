@@ -67,7 +67,7 @@ class Metrics:
 
     def _lines(self) -> Iterator[str]:
         yield from self._histograms()
-        states = Counter(container.state.word for container in self._containers.registry)
+        states = Counter(container.state.status for container in self._containers.registry)
         running = states["running"] + states["restarting"]
         paused = states["paused"]
         counts = {"paused": paused, "running": running, "stopped": states.total() - running - paused}

@@ -111,7 +111,7 @@ class System:
     async def info(self) -> dict[str, Any]:
         """``GET /info`` in its newest form."""
         context = self._containers.context
-        states = Counter(container.state.word for container in self._containers.registry)
+        states = Counter(container.state.status for container in self._containers.registry)
         running = states["running"] + states["restarting"]
         config = self.config
         document: dict[str, Any] = {

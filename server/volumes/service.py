@@ -95,10 +95,10 @@ class Volumes:
         options: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
         reference: str = "",
-        invented: Callable[[str], None] | None = None,
+        on_name: Callable[[str], None] | None = None,
     ) -> Volume:
-        """Creates a volume, or returns the existing one of this name. ``reference``: a container's id. ``invented``
-        gets the name of an anonymous volume before it is created.
+        """Creates a volume, or returns the existing one of this name. ``reference``: a container's id. ``on_name``
+        is called with the generated name of an anonymous volume before it is created.
 
         :raises WharfError: ``create <name>: …``; CONFLICT if another driver has a volume of that name.
         """
@@ -106,8 +106,8 @@ class Volumes:
         if fresh:
             name = secrets.token_hex(32)
             labels = {**(labels or {}), ANONYMOUS_LABEL: ""}
-            if invented is not None:
-                invented(name)
+            if on_name is not None:
+                on_name(name)
         async with self._locks.hold(name):
             found = await self._existing(name, driver)
             if found is None and not driver and not fresh:

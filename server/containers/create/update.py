@@ -90,4 +90,4 @@ async def _apply(context: ContainerContext, container: Container, wanted: Resour
     except WharfError as error:
         if error.kind is not Kind.NOT_FOUND:
             raise
-        context.suspect(container)
+        context.check_exit(container)

@@ -222,7 +222,7 @@ class Exec:
         end = await execution.exit()
         if end is None:
             # The shim is gone, and its container with it: that is an event of the engine, which may be lost.
-            self._context.suspect(container)
+            self._context.check_exit(container)
         else:
             self._over(container, instance, end[0])
 

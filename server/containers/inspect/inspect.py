@@ -24,7 +24,7 @@ async def inspect(context: ContainerContext, container: Container, *, size: bool
     await _seen(context, container)
     document = describe(context, container)
     if size:
-        written, whole = await sizes.of(context, container)
+        written, whole = await sizes.get(context, container)
         document = replace(document, size_rw=written, size_root_fs=whole)
     return document.wire()
 
@@ -89,7 +89,7 @@ def state(container: Container) -> dict[str, Any]:
     """``State``; ``Health`` only where there is a health check."""
     now = container.state
     document: dict[str, Any] = {
-        "Status": now.word,
+        "Status": now.status,
         "Running": now.running,
         "Paused": now.paused,
         "Restarting": now.restarting,

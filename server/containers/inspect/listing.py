@@ -39,12 +39,12 @@ async def listing(
     filters.validate(ACCEPTED)
     chosen = await _choose(context, filters, everything=everything, limit=limit)
     answer = []
-    taken = await sizes.of_all(context, chosen) if size else {}
+    taken = await sizes.get_all(context, chosen) if size else {}
     link_names = context.networks.link_names()  # not in the rows: they change with other containers
     for container in chosen:
         row = _fresh(row_of(context, container))
         row["Names"] = [*row["Names"], *link_names.get(container.id, ())]
-        row["State"], row["Status"] = container.state.word, status(container)
+        row["State"], row["Status"] = container.state.status, status(container)
         row["Image"] = await _image(context, container)
         if size:
             rw, total = taken[container.id]
@@ -287,7 +287,7 @@ def _matches(context: ContainerContext, container: Container, wanted: _Wanted) -
         return False
     if wanted.exited and (state.running or not state.started_ns or state.exit_code not in wanted.exited):
         return False
-    if not filters.match("status", state.word):
+    if not filters.match("status", state.status):
         return False
     if not filters.exact("health", state.health.status if state.health is not None else "none"):
         return False

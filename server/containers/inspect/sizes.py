@@ -19,13 +19,13 @@ _FEW = 4
 _ALIKE = ("overlayfs", "native")
 
 
-async def of(context: ContainerContext, container: Container) -> tuple[int, int]:
+async def get(context: ContainerContext, container: Container) -> tuple[int, int]:
     """``SizeRw`` and ``SizeRootFs`` in bytes; 0 where a layer is gone: the container is being removed."""
-    return (await of_all(context, (container,)))[container.id]
+    return (await get_all(context, (container,)))[container.id]
 
 
-async def of_all(context: ContainerContext, containers: Collection[Container]) -> dict[str, tuple[int, int]]:
-    """As :func:`of`, by the containers' ids."""
+async def get_all(context: ContainerContext, containers: Collection[Container]) -> dict[str, tuple[int, int]]:
+    """As :func:`get`, by the containers' ids."""
     await _find_below(context, [container for container in containers if container.layer.below is None])
     own = await _own(context, containers)
     return {one.id: (own[one.id], own[one.id] + (one.layer.below or 0)) for one in containers}

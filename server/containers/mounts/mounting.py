@@ -264,7 +264,7 @@ async def shared_memory(context: ContainerContext, container: Container) -> str:
     host = container.host_config
     other = modes.joined(host.ipc_mode)
     if other is not None:
-        donor = context.registry.partner(other, "IPC")
+        donor = context.registry.get_namespace_owner(other, "IPC")
         path = _shm(donor)
         if donor.host_config.ipc_mode == "host":
             return "/dev/shm"

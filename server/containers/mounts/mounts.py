@@ -160,7 +160,7 @@ async def _settle(context: ContainerContext, container: Container, point: MountP
             options=(options.get("DriverConfig") or {}).get("Options"),
             labels=options.get("Labels"),
             reference=container.id,
-            invented=lambda name: left_volumes.note(container.directory, (name,)),
+            on_name=lambda name: left_volumes.note(container.directory, (name,)),
         )
         point.name, point.driver, point.source = volume.name, volume.driver, volume.mountpoint
         if not point.mode and point.driver == "local":

@@ -31,7 +31,7 @@ async def mounts_of(context: ContainerContext, container: Container) -> tuple[Mo
 @asynccontextmanager
 async def mounted(context: ContainerContext, container: Container, purpose: str) -> AsyncIterator[str]:
     """The root file system mounted at a path of its own; unmounted at the end. ``purpose`` names the path."""
-    await context.settled(container.id)
+    await context.wait_cleaned(container.id)
     rootfs = await mounts_of(context, container)
     place = f"{context.settings.exec_root}/containers/{container.id}/{purpose}"
     with container.layer.writing():

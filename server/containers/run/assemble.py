@@ -104,20 +104,20 @@ def _namespaces(context: ContainerContext, container: ContainerPlan, around: Sur
         if remap is not None and (other := modes.joined(mode)) is not None:
             # Who shares a namespace must have rights in it; a container from before the daemon's restart has the user
             # namespace of then.
-            user = _joined(context.registry.partner(other, "user"), "user", around)
+            user = _joined(context.registry.get_namespace_owner(other, "user"), "user", around)
     pid, ipc = PRIVATE, PRIVATE
     if host.pid_mode == "host":
         pid = HOST
     elif (other := modes.joined(host.pid_mode)) is not None:
         try:
-            pid = _joined(context.registry.partner(other, "PID"), "pid", around)
+            pid = _joined(context.registry.get_namespace_owner(other, "PID"), "pid", around)
         except WharfError as error:
             # The request is right; it is what the other container does that is in its way.
             raise internal(error.message) from error
     if host.ipc_mode == "host":
         ipc = HOST
     elif (other := modes.joined(host.ipc_mode)) is not None:
-        ipc = _joined(context.registry.partner(other, "IPC"), "ipc", around)
+        ipc = _joined(context.registry.get_namespace_owner(other, "IPC"), "ipc", around)
     return Namespaces(
         network=around.network,
         ipc=ipc,

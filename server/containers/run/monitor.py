@@ -36,7 +36,7 @@ class Monitor:
 
     async def start(self) -> None:
         context = self._context
-        context.suspect = self.suspect
+        context.check_exit = self.check_exit
         self._task = asyncio.create_task(self._run(), name="container monitor")
         ready = asyncio.create_task(self._ready.wait())
         try:
@@ -51,7 +51,7 @@ class Monitor:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def suspect(self, container: Container) -> None:
+    def check_exit(self, container: Container) -> None:
         """The container may have ended without an event: asks the engine."""
         self._context.spawn(self._ask(container), f"ask {container.id[:12]}")
 

@@ -95,7 +95,7 @@ async def _forget_unfinished(context: ContainerContext) -> None:
         if container.state.running:
             continue
         async with container.lock:
-            await context.settled(container.id)
+            await context.wait_cleaned(container.id)
             if not container.state.running:
                 log.info("container=%s is left in the engine by a start that failed and removed", container.id)
                 await forget_task(context, container.id)

@@ -44,7 +44,7 @@ async def remove(
 
 
 async def _end(context: ContainerContext, container: Container, *, force: bool) -> None:
-    name, word = f'"/{container.name}"', container.state.word
+    name, word = f'"/{container.name}"', container.state.status
     if not force:
         if word == "paused":
             raise conflict(f"cannot remove container {name}: container is paused and must be unpaused first")
@@ -79,7 +79,7 @@ async def _remove(context: ContainerContext, container: Container, *, volumes: b
 
 async def discard(context: ContainerContext, container_id: str, directory: str) -> None:
     """Removes snapshot and directories of a container that is no more."""
-    await context.settled(container_id)
+    await context.wait_cleaned(container_id)
     try:
         await mounting.remove_snapshot(context, container_id)
     except WharfError as error:

@@ -112,7 +112,7 @@ async def _try(context: ContainerContext, container: Container, *, on_request: b
         context.restarts_of(container).reset()
         container.restart_count = 0
     timeline = Timeline("start")
-    await context.settled(container.id)
+    await context.wait_cleaned(container.id)
     try:
         # Also what undoes a start that failed may write.
         with container.layer.writing():

@@ -44,7 +44,7 @@ async def stop(
 
     :raises WharfError: NOT_MODIFIED if it doesn't run; INTERNAL (as in dockerd) if it can't be stopped.
     """
-    await settled(container)
+    await wait_started(container)
     if not container.state.running:
         raise not_modified("container is already stopped")
     try:
@@ -53,7 +53,7 @@ async def stop(
         raise internal(f"cannot stop container: {key}: {error.message}") from error
 
 
-async def settled(container: Container) -> None:
+async def wait_started(container: Container) -> None:
     """Waits for a start that is going on, as dockerd does: who asks for the end in that moment means what it starts.
 
     `docker compose up --abort-on-container-exit` waits for ever for a container that it started while it stopped it.
@@ -100,7 +100,7 @@ async def kill(context: ContainerContext, container: Container, signal: str = ""
     :raises WharfError: CONFLICT if it doesn't run; INVALID_ARGUMENT for a bad signal.
     """
     number = parse_kill_signal(signal)
-    await settled(container)
+    await wait_started(container)
     if number == signals.SIGKILL:
         await kill_and_wait(context, container)
     else:
@@ -162,7 +162,7 @@ async def send(context: ContainerContext, container: Container, number: int) -> 
             if error.kind is not Kind.NOT_FOUND:
                 raise WharfError(error.kind, f"Cannot kill container {container.id}: {error.message}") from error
             # It has ended; the exit event is on its way, and the monitor asks if it isn't.
-            context.suspect(container)
+            context.check_exit(container)
         context.publish(container, "kill", {"signal": str(number)})
 
 

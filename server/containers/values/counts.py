@@ -1,6 +1,6 @@
-"""How many things of a kind one container may have: each costs work at create and at every start, much of it in turn.
+"""Limits of the numbers of mounts, devices and networks of one container: each costs time at create and at every start.
 
-dockerd has no such limits; the kernel and the runtimes refuse, or take minutes for, more than these.
+dockerd has no such limits; the kernel and the runtimes refuse larger numbers, or need minutes for them.
 """
 
 from collections.abc import Sized
@@ -10,7 +10,10 @@ from engine.common import limits
 
 
 def check_counts(config: ContainerConfig, host: HostConfig, networks: Sized) -> None:
-    """:raises WharfError: INVALID_ARGUMENT, naming the limit."""
+    """Checks mounts, devices and ``networks``, the requested endpoints.
+
+    :raises WharfError: INVALID_ARGUMENT with the limit's name.
+    """
     check_mounts(config, host)
     devices = _total(
         host.devices,
@@ -29,7 +32,7 @@ def check_counts(config: ContainerConfig, host: HostConfig, networks: Sized) -> 
 
 
 def check_mounts(config: ContainerConfig, host: HostConfig, *, inherited: int = 0) -> None:
-    """``inherited``: mount points taken from other containers.
+    """Checks the number of mount points. ``inherited``: how many come from other containers (``--volumes-from``).
 
     :raises WharfError: INVALID_ARGUMENT: more than ``limits.CONTAINER_MOUNTS``.
     """

@@ -1,4 +1,4 @@
-"""Namespace modes (network, ipc, pid, uts, user, cgroup): what they may say, and together with what."""
+"""Namespace modes (network, ipc, pid, uts, user, cgroup): their allowed values, and which fields conflict with them."""
 
 from collections.abc import Iterable
 from ipaddress import ip_address
@@ -10,13 +10,14 @@ _PREFIX = "container:"
 
 
 def joined(mode: str) -> str | None:
-    """The container (name or id) whose namespace ``container:x`` joins; None for every other mode."""
+    """The name or id in the mode ``container:<name|id>``; None for every other mode."""
     return mode.removeprefix(_PREFIX) if mode.startswith(_PREFIX) else None
 
 
 def check_nameservers(addresses: Iterable[str]) -> None:
-    """
-    :raises WharfError: INTERNAL: dockerd finds out at start.
+    """Checks ``HostConfig.Dns``, as dockerd does at start.
+
+    :raises WharfError: INTERNAL: not an IP address.
     """
     for text in addresses:
         try:
@@ -26,12 +27,12 @@ def check_nameservers(addresses: Iterable[str]) -> None:
 
 
 def user_defined(network_mode: str) -> bool:
-    """Whether the mode names a network that a user made."""
+    """Whether the mode names a user-defined network."""
     return network_mode not in ("default", "bridge", "host", "none", "") and joined(network_mode) is None
 
 
 def check_network_mode(config: ContainerConfig, host: HostConfig) -> None:
-    """The combinations that dockerd refuses while it reads a request.
+    """Refuses the fields that conflict with the network mode.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
@@ -39,7 +40,7 @@ def check_network_mode(config: ContainerConfig, host: HostConfig) -> None:
     if mode.split(":")[0] == "container":
         if not joined(mode):
             raise invalid("invalid network mode: invalid container format container:<name|id>")
-        for found, what in (
+        for value, options in (
             (config.hostname, "hostname and the network mode"),
             (
                 host.links,
@@ -53,8 +54,8 @@ def check_network_mode(config: ContainerConfig, host: HostConfig) -> None:
             ),
             (config.exposed_ports, "port exposing and the container type network mode"),
         ):
-            if found:
-                raise invalid(f"conflicting options: {what}")
+            if value:
+                raise invalid(f"conflicting options: {options}")
     if host.uts_mode == "host" and config.hostname:
         raise invalid("conflicting options: hostname and the UTS mode")
     if mode == "host" and host.links:
@@ -65,7 +66,10 @@ def check_network_mode(config: ContainerConfig, host: HostConfig) -> None:
 
 
 def check_namespaces(host: HostConfig) -> None:
-    """:raises WharfError: INVALID_ARGUMENT for a mode that is none."""
+    """Checks the IPC, PID and UTS modes and the size of ``/dev/shm``.
+
+    :raises WharfError: INVALID_ARGUMENT.
+    """
     ipc, pid = host.ipc_mode, host.pid_mode
     if ipc not in ("", "none", "private", "host", "shareable") and joined(ipc) is None:
         raise invalid(f"invalid IPC mode: {ipc}")

@@ -1,8 +1,8 @@
-"""Container names: what is allowed, and an invented one for a container that was given none.
+"""Container names: their syntax, and generated names for containers that are created without one.
 
-An invented name is ``adjective_surname`` as clients know it from dockerd (``docker ps`` columns, tests and
-scripts rely on the shape, not on the words); the words below are our own choice. After a clash a digit is
-appended, after six clashes the short id is taken.
+A generated name is ``adjective_surname``: clients of dockerd (``docker ps`` columns, tests, scripts) rely on this form,
+not on the words, which are our own. If a name is in use, the next one has a digit appended; after six attempts the name
+is the container's short id.
 """
 
 import re
@@ -15,7 +15,7 @@ ALLOWED = "[a-zA-Z0-9][a-zA-Z0-9_.-]"
 _PATTERN = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _ATTEMPTS = 6
 
-# One text each, not a list of literals: a tenth of the lines.
+# Each list is one text: as literals it would take ten times as many lines.
 _ADJECTIVES_TEXT = (
     "agile amber ample apt ardent astute balmy blithe bold brave bright brisk calm candid cheery civil clear "
     "clever cosy crisp daring deft dewy eager earnest easy elated fair fleet fluent fond frank fresh frosty "
@@ -52,20 +52,20 @@ def canonical(name: str) -> str:
     return bare
 
 
-def invent(container_id: str, taken: Callable[[str], bool]) -> str:
-    """A free name for the container; ``taken`` says whether one is in use."""
+def generate(container_id: str, is_used: Callable[[str], bool]) -> str:
+    """Generates a name for which ``is_used`` is false."""
     for attempt in range(_ATTEMPTS):
         name = f"{secrets.choice(_ADJECTIVES)}_{secrets.choice(_SURNAMES)}"
         if attempt:
             name += str(secrets.randbelow(10))
-        if not taken(name):
+        if not is_used(name):
             return name
     return container_id[:12]
 
 
-def in_use(name: str, holder: str) -> str:
-    """dockerd's sentence for a name that another container has; clients search it for the holder's id."""
+def in_use(name: str, container_id: str) -> str:
+    """dockerd's sentence for a name that the container ``container_id`` has; clients search it for the id."""
     return (
-        f'Conflict. The container name "/{name}" is already in use by container "{holder}". '
+        f'Conflict. The container name "/{name}" is already in use by container "{container_id}". '
         "You have to remove (or rename) that container to be able to reuse that name."
     )

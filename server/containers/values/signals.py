@@ -1,7 +1,7 @@
-"""Signals as Docker spells them: a number, ``TERM`` or ``SIGTERM``, any case, and the real-time ones.
+"""Signals in Docker's spelling: a number, ``TERM`` or ``SIGTERM`` in any case, ``RTMIN+3``.
 
-The table is Linux's own (asm-generic numbers, as on every architecture served); Python's ``signal`` module
-names only one of each pair of synonyms and no ``RTMIN+3``.
+The numbers are Linux's (include/uapi/asm-generic/signal.h), as on every supported architecture. Python's ``signal``
+module has only one name of each pair of synonyms, and no ``RTMIN+3``.
 """
 
 from engine.common.errors import invalid
@@ -37,7 +37,7 @@ def parse(text: str) -> int:
 
 
 def known(number: int) -> bool:
-    """Whether Linux has a signal of this number that Docker would send."""
+    """Whether ``docker kill`` accepts the number."""
     return number in _VALUES
 
 

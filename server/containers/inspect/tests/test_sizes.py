@@ -76,11 +76,11 @@ def world(
 def test_of_layers_that_nothing_was_written_to_one_is_measured() -> None:
     async def play() -> None:
         context, snapshots, containers = world(800, pristine=True)
-        found = await sizes.of_all(context, containers)
+        found = await sizes.get_all(context, containers)
         assert found == {one.id: (4, 115) for one in containers}
         assert len(snapshots.asked) < 12
         snapshots.asked.clear()
-        assert await sizes.of_all(context, containers) == found
+        assert await sizes.get_all(context, containers) == found
         assert snapshots.asked == []
 
     asyncio.run(play())
@@ -90,7 +90,7 @@ def test_a_snapshotter_that_is_not_known_to_make_them_alike() -> None:
     async def play() -> None:
         context, snapshots, containers = world(20, pristine=True, snapshotter="devmapper")
         snapshots.sizes["c7"] = 9
-        assert (await sizes.of_all(context, containers))["c7"] == (9, 120)
+        assert (await sizes.get_all(context, containers))["c7"] == (9, 120)
 
     asyncio.run(play())
 
@@ -100,12 +100,12 @@ def test_after_a_restart_of_the_daemon_all_are_measured_once_a_few_at_a_time() -
         context, snapshots, containers = world(100, pristine=False)
         for number, container in enumerate(containers):
             snapshots.sizes[container.id] = number
-        found = await sizes.of_all(context, containers)
+        found = await sizes.get_all(context, containers)
         assert found["c99"] == (99, 210)
         assert snapshots.most == sizes.CONCURRENT
         assert snapshots.asked.count("walk") == 1
         snapshots.asked.clear()
-        assert await sizes.of_all(context, containers) == found
+        assert await sizes.get_all(context, containers) == found
         assert snapshots.asked == []
 
     asyncio.run(play())
@@ -115,21 +115,21 @@ def test_what_is_written_is_measured_again() -> None:
     async def play() -> None:
         context, snapshots, containers = world(3, pristine=True)
         one, two, three = containers
-        await sizes.of_all(context, containers)
+        await sizes.get_all(context, containers)
         with one.layer.writing():
             snapshots.sizes[one.id] = 50
-            assert await sizes.of(context, one) == (50, 161)
+            assert await sizes.get(context, one) == (50, 161)
             snapshots.sizes[one.id] = 60
-        assert await sizes.of(context, one) == (60, 171)
+        assert await sizes.get(context, one) == (60, 171)
         # while it runs, and after it
         with two.layer.writing():
             two.state.running = True
         for size in (70, 80):
             snapshots.sizes[two.id] = size
-            assert (await sizes.of(context, two))[0] == size
+            assert (await sizes.get(context, two))[0] == size
         two.state.running = False
-        assert await sizes.of(context, two) == (80, 191)
-        assert await sizes.of(context, three) == (4, 115)
+        assert await sizes.get(context, two) == (80, 191)
+        assert await sizes.get(context, three) == (4, 115)
 
     asyncio.run(play())
 
@@ -137,13 +137,13 @@ def test_what_is_written_is_measured_again() -> None:
 def test_a_write_while_it_is_measured_is_not_lost() -> None:
     async def play() -> None:
         context, snapshots, containers = world(2, pristine=True)
-        asked = asyncio.create_task(sizes.of_all(context, containers))
+        asked = asyncio.create_task(sizes.get_all(context, containers))
         await snapshots.measuring.wait()
         for container in containers:
             with container.layer.writing():
                 snapshots.sizes[container.id] = 500
         await asked
-        assert await sizes.of_all(context, containers) == {"c0": (500, 611), "c1": (500, 611)}
+        assert await sizes.get_all(context, containers) == {"c0": (500, 611), "c1": (500, 611)}
 
     asyncio.run(play())
 
@@ -153,7 +153,7 @@ def test_one_that_is_being_removed() -> None:
         context, snapshots, containers = world(6, pristine=False)
         for key in ("c3", "top"):
             del snapshots.sizes[key], snapshots.parents[key]
-        found = await sizes.of_all(context, containers)
+        found = await sizes.get_all(context, containers)
         assert found["c3"] == (0, 0)
         assert found["c4"] == (4, 4)
 

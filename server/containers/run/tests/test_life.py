@@ -114,9 +114,9 @@ def test_names() -> None:
     )
     with pytest.raises(WharfError, match=r"^Invalid container name \(a b\), only \[a-zA-Z0-9\]"):
         registry.reserve("a b", "c" * 64)
-    invented = registry.reserve("", "c" * 64)
-    assert invented.count("_") == 1
-    assert names.invent("d" * 64, lambda name: True) == "d" * 12
+    generated = registry.reserve("", "c" * 64)
+    assert generated.count("_") == 1
+    assert names.generate("d" * 64, lambda name: True) == "d" * 12
 
 
 def test_signals() -> None:

@@ -30,7 +30,7 @@ def room_for(container: Container) -> ContainerContext:
         restarts_of=lambda _: restarts[container.id],
         recovered=asyncio.Event(),
         shutting_down=False,
-        settled=nothing,
+        wait_cleaned=nothing,
         save=nothing,
         save_state=nothing,
         waiters=Waiters(),
@@ -75,7 +75,7 @@ def test_a_fault_of_the_engine_is_tried_again(monkeypatch: pytest.MonkeyPatch) -
         assert (container.state.running, container.state.restarting, container.restart_count) == (True, False, 3)
 
     asyncio.run(scenario())
-    assert [(at.state.word, at.state.exit_code) for at in seen] == [("restarting", 7)] * 4
+    assert [(at.state.status, at.state.exit_code) for at in seen] == [("restarting", 7)] * 4
 
 
 def test_what_the_runtime_refuses_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_what_the_runtime_refuses_is_not(monkeypatch: pytest.MonkeyPatch) -> Non
         context.recovered.set()
         await exits._restart(context, container, 0.0)
         state = container.state
-        assert (state.word, state.exit_code, state.error) == ("exited", 7, "no such device")
+        assert (state.status, state.exit_code, state.error) == ("exited", 7, "no such device")
 
     asyncio.run(scenario())
     assert len(seen) == 1
@@ -111,7 +111,7 @@ def test_a_stop_ends_the_tries(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(seen) == 1
         context.restarts_of(container).cancel()
         await trying
-        assert (container.state.word, container.state.exit_code) == ("exited", 7)
+        assert (container.state.status, container.state.exit_code) == ("exited", 7)
 
     asyncio.run(scenario())
 
