@@ -1,5 +1,7 @@
-"""Who owns a task's pipes: our own shim, told by a ``wharf://`` URI; or, beside a stock containerd whose shim knows
-FIFOs only, an I/O host: one small process for each container that outlives this daemon.
+"""The process that owns a task's pipes.
+
+With our supervisor it is the shim, which reads a ``wharf://`` URI. A stock containerd's shim knows FIFOs only: there it
+is an I/O host, a small process for each container that outlives this daemon.
 """
 
 import asyncio
@@ -23,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TaskStdio:
-    """What Tasks.Create and Tasks.Exec are given."""
+    """The stdio fields of Tasks.Create and Tasks.Exec: paths or URIs."""
 
     stdin: str = ""
     stdout: str = ""
@@ -31,33 +33,41 @@ class TaskStdio:
 
 
 class StdioBackend(Protocol):
-    """``exec_id`` "" is the container's first process. Only ``open`` fails; the rest is best effort. An exec that the
-    shim runs by itself (``engine.api.extensions.run_exec``) needs none of these calls."""
+    """The stdio of processes. ``container``: its id. ``exec_id``: "" is the container's first process.
+
+    Only ``open`` raises; the other methods log their errors. An exec by ``engine.api.extensions.run_exec`` needs none
+    of these calls.
+    """
 
     async def open(self, container: str, exec_id: str, uri: StdioUri, *, terminal: bool) -> TaskStdio:
-        """Before Create or Exec. :raises WharfError: the log or the pipes can't be made."""
+        """Makes the pipes; call it before Tasks.Create or Tasks.Exec.
+
+        :raises WharfError: the log or the pipes can't be made.
+        """
 
     async def started(self, container: str, exec_id: str = "") -> None:
-        """The process runs."""
+        """Call it when the process runs."""
 
     async def abandoned(self, container: str, exec_id: str = "") -> None:
-        """It will never run: clients get their sockets back."""
+        """Call it if the process could not be started: returns the clients' sockets."""
 
     async def ended(self, container: str, exec_id: str = "") -> None:
-        """It has ended; returns when its output was read, logged and delivered (or a deadline passed)."""
+        """Call it after the exit. Returns when the output is logged and delivered, or a deadline has passed."""
 
     async def resume(self, container: str) -> list[str]:
-        """After a restart of this daemon: goes on where the last one stopped, and returns the execs that are not
-        done with (as far as somebody beside the engine knows them)."""
+        """Call it after a restart of this daemon. Returns the ids of execs for which ``ended`` was not called yet; []
+        where the shim owns the pipes."""
 
     async def discard(self, container: str) -> None:
-        """It does not run, and nobody knows what is left of its stdio."""
+        """Removes the stdio of a container without a task, in any state."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Closes the connections. The processes' stdio stays open."""
 
 
 class Embedded:
-    """Our shim does it all by itself: it reads the URI, drains before it tells the exit, forgets with the task."""
+    """The shim's stdio: the shim reads the URI, drains the pipes before the exit event, and closes them with the
+    task."""
 
     async def open(self, container: str, exec_id: str, uri: StdioUri, *, terminal: bool) -> TaskStdio:
         return TaskStdio(stdout=str(uri))
@@ -86,23 +96,26 @@ def _strings(message: Json, key: str) -> list[str]:
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
-class _Line:
-    """The connection to one I/O host: requests with numbered answers, and notices in between."""
+class _Connection:
+    """The connection to one I/O host: requests, answers with the request's number, and events."""
 
     def __init__(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        notice: Callable[[Json], Awaitable[None]],
-        gone: Callable[[], None],
+        on_event: Callable[[Json], Awaitable[None]],
+        on_close: Callable[[], None],
     ) -> None:
-        self._reader, self._writer, self._notice = reader, writer, notice
+        self._reader, self._writer, self._on_event = reader, writer, on_event
         self._answers: dict[int, asyncio.Future[Json]] = {}
         self._number = 0
-        self._task = asyncio.create_task(self._read(gone), name="iohost")
+        self._task = asyncio.create_task(self._read(on_close), name="iohost")
 
     async def call(self, operation: str, **fields: object) -> Json:
-        """:raises WharfError: of the kind that the host answered; UNAVAILABLE if it is gone."""
+        """Sends a request and returns the answer.
+
+        :raises WharfError: the I/O host's error; UNAVAILABLE: the connection is closed; DEADLINE_EXCEEDED.
+        """
         self._number += 1
         number = self._number
         answer: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
@@ -117,14 +130,14 @@ class _Line:
         finally:
             self._answers.pop(number, None)
             if answer.done() and not answer.cancelled():
-                answer.exception()  # told by what was raised while it was sent
+                answer.exception()  # retrieve it: asyncio logs exceptions that nothing retrieves
         failure = message.get("error")
         if isinstance(failure, dict):
             raise WharfError.from_json(failure)
         result = message.get("ok")
         return result if isinstance(result, dict) else {}
 
-    async def _read(self, gone: Callable[[], None]) -> None:
+    async def _read(self, on_close: Callable[[], None]) -> None:
         decoder = protocol.Decoder()
         try:
             while data := await self._reader.read(65536):
@@ -133,13 +146,13 @@ class _Line:
                     if isinstance(number, int) and number in self._answers:
                         self._answers[number].set_result(message)
                     elif "event" in message:
-                        await self._notice(message)
+                        await self._on_event(message)
         except ConnectionError as error:
-            log.debug("an I/O host has left: %s", error)
+            log.debug("an I/O host has closed its connection: %s", error)
         except ProtocolError as error:
-            log.warning("an I/O host's line: %s", error)
+            log.warning("an I/O host has sent a malformed message: %s", error)
         finally:
-            gone()
+            on_close()
             for answer in self._answers.values():
                 if not answer.done():
                     answer.set_exception(WharfError(Kind.UNAVAILABLE, "the container's I/O host is gone"))
@@ -150,53 +163,50 @@ class _Line:
 
 
 class IoHosts:
-    """I/O hosts beside a stock containerd. ``directory`` holds each container's sockets and FIFOs.
+    """The I/O hosts of containers on a stock containerd. ``directory`` holds each container's sockets and FIFOs.
 
-    ``close_input(container, exec_id)`` tells the engine that a process's input has ended.
+    ``close_input(container, exec_id)``: called at the end of a process's input, to close its stdin in the engine.
     """
 
     def __init__(self, directory: str, zygote: Handle, close_input: Callable[[str, str], Awaitable[None]]) -> None:
         self._directory = directory
         self._zygote = zygote
         self._close_input = close_input
-        self._lines: dict[str, _Line] = {}
+        self._connections: dict[str, _Connection] = {}
         self._lock = asyncio.Lock()
-
-    def _place(self, container: str) -> str:
-        return f"{self._directory}/{container}/io"
 
     async def open(self, container: str, exec_id: str, uri: StdioUri, *, terminal: bool) -> TaskStdio:
         request = {"exec_id": exec_id, "socket": uri.socket, "terminal": terminal, "options": dict(uri.options)}
-        line = await self._line(container, spawn=True)
+        connection = await self._connect(container, spawn=True)
         try:
-            paths = await line.call("open", **request)
+            paths = await connection.call("open", **request)
         except WharfError as error:
             if error.kind is not Kind.UNAVAILABLE:
                 raise
-            # It was about to leave when we asked, as it had no other process.
-            self._forget(container, line)
-            paths = await (await self._line(container, spawn=True)).call("open", **request)
+            # The I/O host was exiting, as it had no other process.
+            self._drop(container, connection)
+            paths = await (await self._connect(container, spawn=True)).call("open", **request)
         return TaskStdio(**{name: str(paths.get(name, "")) for name in ("stdin", "stdout", "stderr")})
 
     async def started(self, container: str, exec_id: str = "") -> None:
-        answer = await self._tell(container, "started", exec_id)
+        answer = await self._request(container, "started", exec_id)
         if answer.get("input_closed"):
             await self._close_input(container, exec_id)
 
     async def abandoned(self, container: str, exec_id: str = "") -> None:
-        await self._tell(container, "abandon", exec_id)
+        await self._request(container, "abandon", exec_id)
 
     async def ended(self, container: str, exec_id: str = "") -> None:
-        await self._tell(container, "exited", exec_id)
+        await self._request(container, "exited", exec_id)
         try:
             await Stdio(f"{self._directory}/{container}/stdio.sock").drained(exec_id)
         except WharfError as error:
             log.warning("container=%s output is not drained: %s", container, error)
-        await self._tell(container, "close", exec_id)
+        await self._request(container, "close", exec_id)
 
     async def resume(self, container: str) -> list[str]:
         try:
-            state = await (await self._line(container, spawn=False)).call("state")
+            state = await (await self._connect(container, spawn=False)).call("state")
         except WharfError as error:
             log.warning("container=%s I/O host: %s", container, error)
             return []
@@ -205,52 +215,58 @@ class IoHosts:
         return [exec_id for exec_id in _strings(state, "processes") if exec_id]
 
     async def discard(self, container: str) -> None:
-        await self._tell(container, "discard", "")
+        await self._request(container, "discard", "")
 
     def close(self) -> None:
-        for line in self._lines.values():
-            line.close()
+        for connection in self._connections.values():
+            connection.close()
 
-    async def _tell(self, container: str, operation: str, exec_id: str) -> Json:
+    async def _request(self, container: str, operation: str, exec_id: str) -> Json:
+        """The answer of a running I/O host; {} if there is none or it answers with an error, which is logged."""
         try:
-            return await (await self._line(container, spawn=False)).call(operation, exec_id=exec_id)
+            return await (await self._connect(container, spawn=False)).call(operation, exec_id=exec_id)
         except WharfError as error:
             if error.kind not in (Kind.NOT_FOUND, Kind.UNAVAILABLE):
                 log.warning("container=%s I/O host: %s: %s", container, operation, error)
             return {}
 
-    async def _line(self, container: str, *, spawn: bool) -> _Line:
+    async def _connect(self, container: str, *, spawn: bool) -> _Connection:
+        """The connection to the container's I/O host; ``spawn``: forks one if there is none.
+
+        :raises WharfError: UNAVAILABLE: there is none; INTERNAL: it can't be forked.
+        """
         async with self._lock:
-            line = self._lines.get(container)
-            if line is None:
-                place = self._place(container)
+            connection = self._connections.get(container)
+            if connection is None:
+                directory = f"{self._directory}/{container}/io"
                 try:
-                    sock = await asyncio.to_thread(protocol.connect, f"{place}/{SOCKET}")
+                    sock = await asyncio.to_thread(protocol.connect, f"{directory}/{SOCKET}")
                 except OSError:
                     if not spawn:
                         raise WharfError(Kind.UNAVAILABLE, "the container's I/O host is gone") from None
-                    sock = await asyncio.to_thread(self._spawn, place)
+                    sock = await asyncio.to_thread(self._spawn, directory)
                 sock.setblocking(False)  # noqa: FBT003 - the socket's own signature
                 reader, writer = await asyncio.open_unix_connection(sock=sock)
 
-                async def notice(message: Json) -> None:
+                async def on_event(message: Json) -> None:
                     if message.get("event") == "stdin-closed":
                         await self._close_input(container, str(message.get("exec_id", "")))
 
-                line = _Line(reader, writer, notice, lambda: self._forget(container, line))
-                self._lines[container] = line
-            return line
+                connection = _Connection(reader, writer, on_event, lambda: self._drop(container, connection))
+                self._connections[container] = connection
+            return connection
 
-    def _forget(self, container: str, line: _Line | None) -> None:
-        if self._lines.get(container) is line:
-            self._lines.pop(container, None)
+    def _drop(self, container: str, connection: _Connection | None) -> None:
+        if self._connections.get(container) is connection:
+            self._connections.pop(container, None)
 
-    def _spawn(self, place: str) -> socket.socket:
-        """Has the zygote fork a host that lives in ``place``. Blocks; one at a time."""
-        os.makedirs(place, mode=0o700, exist_ok=True)
+    def _spawn(self, directory: str) -> socket.socket:
+        """Forks an I/O host from the zygote, with its sockets in ``directory``; returns the connection to it. Blocks;
+        must not be called concurrently."""
+        os.makedirs(directory, mode=0o700, exist_ok=True)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            protocol.send_blocking(self._zygote.sock, {"what": "iohost", "bundle": place}, [theirs.fileno()])
+            protocol.send_blocking(self._zygote.sock, {"what": "iohost", "bundle": directory}, [theirs.fileno()])
             answer = protocol.receive_blocking(self._zygote.sock)
         except BaseException:
             ours.close()
@@ -259,5 +275,5 @@ class IoHosts:
             theirs.close()
         if answer is None or "pid" not in answer[0]:
             ours.close()
-            raise internal("no I/O host could be made for the container")
+            raise internal("the zygote could not fork an I/O host for the container")
         return ours

@@ -17,7 +17,7 @@ from server.containers.logs.follow import Logs
 from server.containers.logs.format import Query
 from server.containers.run.resize import resize as resize_container
 from server.containers.service import Containers
-from server.containers.stdio.attach import Attachments, Wanted
+from server.containers.stdio.attach import Attachments, AttachRequest
 from server.containers.stdio.client import Client
 from server.http import params
 from server.http.answers import json_answer
@@ -57,8 +57,8 @@ async def logs(request: Request) -> Response:
     return byte_stream(service.open(container, query), media_type=kind, early=True, name="logs")
 
 
-def _attach_options(request: Request) -> Wanted:
-    return Wanted(
+def _attach_options(request: Request) -> AttachRequest:
+    return AttachRequest(
         logs=params.flag(request, "logs"),
         stream=params.flag(request, "stream"),
         stdin=params.flag(request, "stdin"),

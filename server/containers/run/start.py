@@ -223,8 +223,8 @@ async def _start(
             waiting, container.before_start = container.before_start, []
             container.joinable = True
             undo.callback(_joinable_no_more, container)
-            for hand_over in waiting:
-                await hand_over()
+            for join in waiting:
+                await join()
             # Taken before, so that a container that ends at once has not ended before it began.
             began = time.time_ns()
             # What is restored has no process before.

@@ -1,7 +1,7 @@
-"""``docker attach``: a client's socket joins the container's streams, now or when the container starts.
+"""``docker attach``: the container's stdio gets the client's socket, now or when the container starts.
 
-A client may come before start (``docker run`` does): its socket waits here and is handed over between the task's
-creation and its first instruction, so that not a byte is missed.
+``docker run`` attaches before the start: the stdio gets such a client's socket between the task's creation and its
+start, so that the client misses no output.
 """
 
 import asyncio
@@ -12,8 +12,7 @@ import select
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from engine.api.stdio import Attach as Wishes
-from engine.api.stdio import AttachSession, LogMark, SessionEnd, Stdio
+from engine.api.stdio import Attach, AttachSession, LogMark, SessionEnd, Stdio
 from engine.common.errors import WharfError, conflict
 from server.containers.context import ContainerContext
 from server.containers.logs.config import log_file
@@ -28,8 +27,9 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """``logs``: what was written before. ``stream``: what is written from now on (and input)."""
+class AttachRequest:
+    """The query of ``POST /containers/{id}/attach``. ``logs``: the output until now. ``stream``: the input, and the
+    output from now on."""
 
     logs: bool = False
     stream: bool = False
@@ -40,49 +40,52 @@ class Wanted:
 
 
 class _Pending:
-    """A client that waits for the container's start. ``session`` None: it has gone, or there is no start."""
+    """A client that waits for the container's start.
 
-    def __init__(self, stdio: Stdio, wishes: Wishes, client: Client) -> None:
+    ``session``: completes at the start; None: the client has closed the connection, or the container was not started.
+    """
+
+    def __init__(self, stdio: Stdio, options: Attach, client: Client) -> None:
         self.session: asyncio.Future[AttachSession | None] = asyncio.get_running_loop().create_future()
         self._stdio = stdio
-        self._wishes = wishes
+        self._options = options
         self._client = client
 
-    async def hand_over(self) -> None:
-        """Called by start."""
+    async def join(self) -> None:
+        """Opens the session; called between the task's creation and its start."""
         if self.session.done():
             return
         try:
-            session = await self._stdio.open(self._wishes, self._client.sock)
+            session = await self._stdio.open(self._options, self._client.sock)
         except WharfError as error:
             log.warning("a client could not be attached: %s", error)
-            self.give_up()
+            self.cancel()
             return
         if self.session.done():
             session.abandon()
         else:
             self.session.set_result(session)
 
-    def give_up(self) -> None:
+    def cancel(self) -> None:
+        """Ends the wait without a session."""
         if not self.session.done():
             self.session.set_result(None)
 
-    def leave(self) -> None:
-        """Nobody waits for the session any more."""
-        self.give_up()
+    def abandon(self) -> None:
+        """Ends the wait, or abandons the session that was opened."""
+        self.cancel()
         if not self.session.cancelled() and (session := self.session.result()) is not None:
             session.abandon()
 
 
-def _streaming(container: Container) -> bool:
-    """Whether there is a process to attach to now; one that is about to start counts when it takes clients no more
-    from those who wait."""
+def _has_stdio(container: Container) -> bool:
+    """Whether a client can join the stdio now: the container runs, or start has called ``before_start`` already."""
     return container.joinable or (container.state.running and not container.state.restarting)
 
 
 @contextlib.contextmanager
-def _log_now(container: Container) -> Iterator[End]:
-    """Where the log ends now."""
+def _log_end(container: Container) -> Iterator[End]:
+    """The current end of the log."""
     try:
         fd = os.open(log_file(container), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -102,31 +105,32 @@ class Attachments:
         self._logs = logs
         self._pending: dict[str, set[_Pending]] = {}
         self._hangups: select.epoll | None = None
-        self._waiting: dict[int, _Pending] = {}
+        self._by_fd: dict[int, _Pending] = {}
         for hooks in (context.hooks.start_failed, context.hooks.removed):
-            hooks.append(self._never)
+            hooks.append(self._not_started)
 
-    def check(self, container: Container, key: str, wanted: Wanted) -> None:
-        """What is refused before the connection is taken over.
+    def check(self, container: Container, key: str, request: AttachRequest) -> None:
+        """Checks a request before its connection is hijacked. ``key``: the container's name or id in the request.
 
-        :raises WharfError: INVALID_ARGUMENT for bad detach keys, CONFLICT for a state.
+        :raises WharfError: INVALID_ARGUMENT: bad detach keys; CONFLICT: the container is paused or restarting.
         """
-        if wanted.detach_keys:
-            parse_keys(wanted.detach_keys)
+        if request.detach_keys:
+            parse_keys(request.detach_keys)
         if container.state.paused:
             raise conflict(f"container {key} is paused, unpause the container before attach")
         if container.state.restarting:
             raise conflict(f"container {key} is restarting, wait until the container is running")
 
-    async def attach(self, container: Container, wanted: Wanted, client: Client, *, framed: bool) -> None:
-        """Serves the client to its end and closes its socket.
+    async def attach(self, container: Container, request: AttachRequest, client: Client, *, framed: bool) -> None:
+        """Serves the client until its session ends, and closes its socket. ``framed``: the output is in stdcopy frames.
 
-        Where the container runs, the head goes out with the session: who has read it misses no output.
+        If the container runs, the stdio sends the head when the session begins: a client that has read the head misses
+        no output.
         """
-        if wanted.logs and wanted.stream:
-            session = await self._with_log(container, wanted, client, framed=framed)
+        if request.logs and request.stream:
+            session = await self._log_and_stream(container, request, client, framed=framed)
         else:
-            session = await self._with_one(container, wanted, client, framed=framed)
+            session = await self._log_or_stream(container, request, client, framed=framed)
         if session is None:
             await client.finish(client.head)
             return
@@ -134,51 +138,51 @@ class Attachments:
         if await session.ended() is SessionEnd.DETACHED:
             self._context.publish(container, "detach")
 
-    async def _with_one(
-        self, container: Container, wanted: Wanted, client: Client, *, framed: bool
+    async def _log_or_stream(
+        self, container: Container, request: AttachRequest, client: Client, *, framed: bool
     ) -> AttachSession | None:
-        """The log or the session; None: there is no session (any more)."""
+        """Sends the log, or opens a session. None: no session is open."""
         try:
-            if not wanted.stream or not _streaming(container):
+            if not request.stream or not _has_stdio(container):
                 await client.send_head()
-            if wanted.logs:
-                await self._replay(container, wanted, client, None, framed=framed)
+            if request.logs:
+                await self._send_log(container, request, client, None, framed=framed)
         except (OSError, WharfError) as error:
-            # The head is out: dockerd, too, has only its log left to tell.
+            # The head is sent: the error can only be logged, as in dockerd.
             log.info("container=%s attach: %s", container.id, error)
             return None
         self._context.publish(container, "attach")
-        if not wanted.stream:
+        if not request.stream:
             return None
-        wishes = self._wishes(container, wanted, client, framed=framed)
-        if _streaming(container):
-            return await self._join(container, wishes, client)
-        with self._registered(container, wishes, client) as pending:
+        options = self._attach_options(container, request, client, framed=framed)
+        if _has_stdio(container):
+            return await self._join(container, options, client)
+        with self._registered(container, options, client) as pending:
             return await pending.session
 
-    async def _with_log(
-        self, container: Container, wanted: Wanted, client: Client, *, framed: bool
+    async def _log_and_stream(
+        self, container: Container, request: AttachRequest, client: Client, *, framed: bool
     ) -> AttachSession | None:
-        """The log up to where the session joins, and lines that had no end yet; then the session's own output, so that
-        nothing is lost and nothing comes twice. None: there is no session (any more)."""
+        """Opens a session and sends the log until there, with incomplete lines; then the session sends its output. So
+        no byte is lost or sent twice. None: no session is open."""
         session: AttachSession | None = None
-        # Held: until the log is told, and the head before it, the session writes nothing.
-        wishes = replace(self._wishes(container, wanted, client, framed=framed), hold_output=True, head=b"")
+        # hold_output: the session must not write before the head and the log are sent.
+        options = replace(self._attach_options(container, request, client, framed=framed), hold_output=True, head=b"")
         try:
-            if _streaming(container):
+            if _has_stdio(container):
                 self._context.publish(container, "attach")
-                session = await self._join(container, wishes, client)
+                session = await self._join(container, options, client)
                 await client.send_head()
                 if session is None:
-                    # It has just ended: what it has written is in the log.
-                    await self._replay(container, wanted, client, None, framed=framed)
+                    # The container has exited: all its output is in the log.
+                    await self._send_log(container, request, client, None, framed=framed)
                     return None
-                await self._before(container, wanted, session.mark, client, framed=framed)
+                await self._send_until(container, request, session.mark, client, framed=framed)
             else:
-                # A start knows of the client before anything is awaited: not a byte may pass it by.
-                with self._registered(container, wishes, client) as pending, _log_now(container) as end:
+                # Register before the first await: a start in between would not call the client's join().
+                with self._registered(container, options, client) as pending, _log_end(container) as end:
                     await client.send_head()
-                    await self._replay(container, wanted, client, end, framed=framed)
+                    await self._send_log(container, request, client, end, framed=framed)
                     self._context.publish(container, "attach")
                     session = await pending.session
         except (OSError, WharfError) as error:
@@ -188,60 +192,60 @@ class Attachments:
             await session.release_output()
         return session
 
-    async def _replay(
-        self, container: Container, wanted: Wanted, client: Client, end: End | None, *, framed: bool
+    async def _send_log(
+        self, container: Container, request: AttachRequest, client: Client, end: End | None, *, framed: bool
     ) -> None:
-        query = Query(stdout=wanted.stdout, stderr=wanted.stderr, framed=framed)
+        query = Query(stdout=request.stdout, stderr=request.stderr, framed=framed)
         async for data in self._logs.open(container, query, end):
             await client.send(data)
 
-    async def _before(
-        self, container: Container, wanted: Wanted, mark: LogMark | None, client: Client, *, framed: bool
+    async def _send_until(
+        self, container: Container, request: AttachRequest, mark: LogMark | None, client: Client, *, framed: bool
     ) -> None:
-        """What was written before a session joined."""
+        """Sends the output until ``mark``, where a session begins: the log, and the lines that it doesn't have yet."""
         if mark is None:
             return
-        await self._replay(container, wanted, client, End(mark.fd, mark.size), framed=framed)
+        await self._send_log(container, request, client, End(mark.fd, mark.size), framed=framed)
         for stream, data in mark.rest.items():
-            if wanted.stdout if stream == "stdout" else wanted.stderr:
+            if request.stdout if stream == "stdout" else request.stderr:
                 await client.send((header(stream, len(data)) if framed else b"") + data)
 
-    def _wishes(self, container: Container, wanted: Wanted, client: Client, *, framed: bool) -> Wishes:
+    def _attach_options(self, container: Container, request: AttachRequest, client: Client, *, framed: bool) -> Attach:
         config = container.config
         keys = b""
         if config.tty:
-            keys = parse_keys(wanted.detach_keys) if wanted.detach_keys else DEFAULT_KEYS
-        return Wishes(
-            stdin=wanted.stdin and config.open_stdin,
-            stdout=wanted.stdout,
-            stderr=wanted.stderr,
+            keys = parse_keys(request.detach_keys) if request.detach_keys else DEFAULT_KEYS
+        return Attach(
+            stdin=request.stdin and config.open_stdin,
+            stdout=request.stdout,
+            stderr=request.stderr,
             framed=framed,
             detach_keys=keys,
             early=client.early,
             head=client.head,
         )
 
-    async def _join(self, container: Container, wishes: Wishes, client: Client) -> AttachSession | None:
-        """Of a container that runs; None: it has just ended."""
+    async def _join(self, container: Container, options: Attach, client: Client) -> AttachSession | None:
+        """Opens a session with a running container; None: it has just exited."""
         try:
-            return await Stdio(socket_path(self._context, container)).open(wishes, client.sock)
+            return await Stdio(socket_path(self._context, container)).open(options, client.sock)
         except WharfError as error:
             log.info("container=%s attach: %s", container.id, error)
             return None
 
     @contextlib.contextmanager
-    def _registered(self, container: Container, wishes: Wishes, client: Client) -> Iterator[_Pending]:
-        """A client that the next start hands over."""
-        pending = _Pending(Stdio(socket_path(self._context, container)), wishes, client)
+    def _registered(self, container: Container, options: Attach, client: Client) -> Iterator[_Pending]:
+        """A client for which the next start opens a session."""
+        pending = _Pending(Stdio(socket_path(self._context, container)), options, client)
         waiting = self._pending.setdefault(container.id, set())
         waiting.add(pending)
-        container.before_start.append(pending.hand_over)
+        container.before_start.append(pending.join)
         fd = client.sock.fileno()
         self._watch(fd, pending)
         try:
             yield pending
         except BaseException:
-            pending.leave()
+            pending.abandon()
             raise
         finally:
             self._unwatch(fd)
@@ -249,40 +253,40 @@ class Attachments:
             if not waiting:
                 self._pending.pop(container.id, None)
             with contextlib.suppress(ValueError):
-                container.before_start.remove(pending.hand_over)
+                container.before_start.remove(pending.join)
 
-    def _never(self, container: Container) -> None:
+    def _not_started(self, container: Container) -> None:
         for pending in self._pending.get(container.id, ()):
-            pending.give_up()
+            pending.cancel()
 
-    # A client that closes its connection before start must not be kept until then. Its input, though, may lie
-    # unread in the socket: only the hangup is asked for.
+    # A client that closes its connection before the start must not wait for it. Its input may be unread in the socket,
+    # so epoll reports only the hangup (an event mask of 0).
 
     def _watch(self, fd: int, pending: _Pending) -> None:
         if self._hangups is None:
             self._hangups = select.epoll()
             asyncio.get_running_loop().add_reader(self._hangups.fileno(), self._hung_up)
-        self._waiting[fd] = pending
+        self._by_fd[fd] = pending
         self._hangups.register(fd, 0)
 
     def _unwatch(self, fd: int) -> None:
-        if self._waiting.pop(fd, None) is not None and self._hangups is not None:
+        if self._by_fd.pop(fd, None) is not None and self._hangups is not None:
             with contextlib.suppress(OSError):
                 self._hangups.unregister(fd)
 
     def _hung_up(self) -> None:
         assert self._hangups is not None
         for fd, _ in self._hangups.poll(0):
-            pending = self._waiting.get(fd)
+            pending = self._by_fd.get(fd)
             self._unwatch(fd)
             if pending is not None:
-                pending.give_up()
+                pending.cancel()
 
     def close(self) -> None:
-        """Lets all go that still wait for a start."""
+        """Ends the wait of all clients that wait for a start."""
         for waiting in list(self._pending.values()):
             for pending in list(waiting):
-                pending.give_up()
+                pending.cancel()
         if self._hangups is not None:
             asyncio.get_running_loop().remove_reader(self._hangups.fileno())
             self._hangups.close()

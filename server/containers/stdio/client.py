@@ -1,4 +1,4 @@
-"""A client whose connection was taken over: the socket that is handed to the container's stdio, and its keys."""
+"""The client of a hijacked connection: its socket, which the container's stdio gets, and its detach keys."""
 
 import asyncio
 import contextlib
@@ -15,25 +15,29 @@ _NAMED = {"DEL": 127, **{f"ctrl-{char}": ord(char.upper()) & 0x1F for char in "@
 
 @dataclass(slots=True)
 class Client:
-    """``sock`` is non-blocking and ours to close. ``head`` is the answer's head, not sent yet; ``early`` came
-    from the client behind its request and precedes what is read from ``sock``."""
+    """``sock``: non-blocking; the holder of this object closes it. ``head``: the response's head, not sent yet.
+    ``early``: bytes that the client sent right after its request; they precede what is read from ``sock``."""
 
     sock: socket.socket
     head: bytes
     early: bytes = b""
 
     async def send(self, data: bytes) -> None:
-        """:raises OSError: the client has gone."""
+        """Sends all of ``data``.
+
+        :raises OSError: the client has closed the connection.
+        """
         await asyncio.get_running_loop().sock_sendall(self.sock, data)
 
     async def send_head(self) -> None:
-        """Sends the head in a read of its own, where the socket can do that.
+        """Sends the head. On a unix socket, a read of the client returns the head without the bytes that follow it.
 
-        docker-py reads the head through a buffer and goes on with the bare socket: what the buffer took besides is
-        lost to it. On a unix socket a read ends behind bytes that carry a descriptor (unix_stream_read_generic in
-        the kernel's net/unix/af_unix.c); the reader doesn't ask for it, so the kernel drops it.
+        docker-py reads the head through a buffer and then reads the socket itself: it loses bytes that its buffer has
+        read after the head. On a unix socket a read ends after bytes that carry a descriptor
+        (unix_stream_read_generic in the kernel's net/unix/af_unix.c). A client that doesn't receive descriptors makes
+        the kernel close it.
 
-        :raises OSError: the client has gone.
+        :raises OSError: the client has closed the connection.
         """
         head, self.head = self.head, b""
         sent = 0
@@ -48,7 +52,7 @@ class Client:
             await self.send(head[sent:])
 
     async def finish(self, data: bytes = b"") -> None:
-        """Writes last words to a client that was not handed over, and closes in order."""
+        """Sends ``data`` and closes the connection; for a client whose socket the stdio doesn't have."""
         with contextlib.suppress(OSError):
             if data:
                 await self.send(data)
@@ -57,9 +61,9 @@ class Client:
 
 
 def parse_keys(text: str) -> bytes:
-    """``ctrl-p,q`` → bytes.
+    """The bytes of detach keys such as ``ctrl-p,q``.
 
-    :raises WharfError: INVALID_ARGUMENT for a word that is no key.
+    :raises WharfError: INVALID_ARGUMENT: an unknown key.
     """
     found = bytearray()
     for word in text.split(","):

@@ -1,4 +1,4 @@
-"""A container's stdio and log as the task's ``stdout`` URI tells them to the shim."""
+"""The ``stdout`` URI of a task: the settings of a container's stdio and log, which the shim reads."""
 
 import os
 from collections.abc import Mapping
@@ -20,21 +20,21 @@ from server.logdrivers.options import FILES
 from server.logdrivers.values import parse_bool
 from server.units import parse_size
 
-#: An unbounded log fills disks, so json-file rotates unless told otherwise; ``max-size=-1`` switches it off.
-#: The numbers are those of dockerd's own ``local`` driver.
+#: The rotation of file drivers without options, as in dockerd's ``local`` driver. dockerd's ``json-file`` doesn't
+#: rotate by default and so can fill the disk; ``max-size=-1`` switches the rotation off.
 DEFAULT_SIZE = 20 << 20
 DEFAULT_FILES = 5
 
 
 def socket_path(context: ContainerContext, container: Container) -> str:
-    """Where the container's stdio is served while it has a task."""
+    """The path of the socket on which the container's stdio is served while it has a task."""
     return f"{context.settings.exec_root}/containers/{container.id}/stdio.sock"
 
 
 def stdio_uri(context: ContainerContext, container: Container) -> StdioUri:
-    """The URI; makes the directories it names.
+    """The container's URI. Makes the directories of the paths in it.
 
-    :raises WharfError: INTERNAL for a log option whose value makes no sense: dockerd, too, finds out at start.
+    :raises WharfError: INTERNAL, as in dockerd: a log option has an invalid value.
     """
     path = socket_path(context, container)
     private.make_directory(os.path.dirname(path))
@@ -48,13 +48,13 @@ def stdio_uri(context: ContainerContext, container: Container) -> StdioUri:
 
 
 def task_owner(context: ContainerContext, container: ContainerPlan) -> tuple[int, int] | None:
-    """Whose the pipes are to be that a stock containerd makes; None: root's, or they are made by our own shim."""
+    """The (uid, gid) of the pipes that a stock containerd makes; None: root, or our own shim makes the pipes."""
     remap = context.remap_of(container)
     return remap.root if remap is not None and not isinstance(context.stdio, Embedded) else None
 
 
 def owner(context: ContainerContext, container: ContainerPlan) -> dict[str, str]:
-    """Whose the pipes are that our own shim makes, where it is not root."""
+    """The URI's option with the owner of the pipes that our own shim makes; {}: root."""
     remap = context.remap_of(container)
     return {"owner": "{}:{}".format(*remap.root)} if remap is not None else {}
 
@@ -84,7 +84,10 @@ def _log_options(context: ContainerContext, container: Container) -> dict[str, s
 
 
 def _file_options(kind: str, options: Mapping[str, str]) -> dict[str, str]:
-    """:raises ValueError: in dockerd's words."""
+    """The URI's options for a file driver; ``max-size`` in bytes.
+
+    :raises ValueError: an invalid value, in dockerd's words.
+    """
     files = DEFAULT_FILES
     if text := options.get("max-file", ""):
         if not text.lstrip("-").isdecimal():
@@ -93,7 +96,7 @@ def _file_options(kind: str, options: Mapping[str, str]) -> dict[str, str]:
         if files < 1:
             raise ValueError("max-file cannot be less than 1")
     elif "max-size" in options and kind == "json-file":
-        # With a size alone dockerd keeps one file.
+        # As in dockerd, max-size without max-file keeps one file.
         files = 1
     text = options.get("max-size", "")
     size = 0 if text == "-1" else parse_size(text) if text else DEFAULT_SIZE
