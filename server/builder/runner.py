@@ -34,8 +34,8 @@ from server.containers.host.remap import Remap
 from server.containers.mounts import mounting
 from server.containers.mounts.snapshot import mount_at, task_rootfs
 from server.containers.plan import ContainerPlan
-from server.containers.run.assemble import Surroundings, assemble
-from server.containers.run.start import engine_record, forget_container, forget_task
+from server.containers.run.assemble import PreparedStart, assemble
+from server.containers.run.start import engine_record, remove_engine_record, remove_task
 from server.containers.spec.input import BindMount, TmpfsMount
 from server.containers.stdio.stdio import owner
 
@@ -152,7 +152,7 @@ class TaskRunner:
             else ()
         )
         root = await task_rootfs(container_context.remap, job.rootfs, f"{container.directory}/rootfs", task)
-        resources = Surroundings(
+        resources = PreparedStart(
             network=sandbox.netns_path or "host",
             network_joined=sandbox.joins is not None,
             mounts=[*mounting.network_files(container, sandbox.files, container_context.remap), *binds],
@@ -164,13 +164,13 @@ class TaskRunner:
             targets += [str(mount["destination"]) for mount in spec_mounts]
         record = engine_record(container_context, container, spec, snapshot_key=job.id)
         timeline.mark("mounts, spec")
-        stack.push_async_callback(forget_container, container_context, container.id)
+        stack.push_async_callback(remove_engine_record, container_context, container.id)
         uri = StdioUri(path, {"driver": "none", "stdin": "0", "stdin-once": "0", **owner(container_context, container)})
         ended = False
 
         async def forget() -> None:
             if not ended:
-                await forget_task(container_context, container.id)
+                await remove_task(container_context, container.id)
                 await container_context.stdio.abandoned(stdio)
                 return
             with contextlib.suppress(WharfError):

@@ -15,8 +15,8 @@ from server.containers.hooks import Hooks
 from server.containers.inspect import inspect, listing
 from server.containers.model import Container
 from server.containers.registry import Registry
+from server.containers.run import checkpoint as checkpoints
 from server.containers.run import recover, remove, start, stop
-from server.containers.run.checkpoint import to_restore
 from server.containers.run.monitor import Monitor
 from server.containers.waiters import Condition, Waiter
 
@@ -80,7 +80,8 @@ class Containers:
 
     async def start(self, key: str, *, checkpoint: str = "", directory: str = "") -> None:
         container = self.get(key)
-        await start.start(self.context, container, image=to_restore(self.context, container, checkpoint, directory))
+        path = checkpoints.find_path(self.context, container, checkpoint, directory)
+        await start.start(self.context, container, checkpoint_path=path)
 
     async def stop(self, key: str, *, timeout: int | None = None, signal: str = "") -> None:
         await stop.stop(self.context, self.get(key), key, timeout=timeout, signal=signal)

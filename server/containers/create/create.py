@@ -31,7 +31,7 @@ from server.containers.host.remap import Remap, as_container_root
 from server.containers.layersize import LayerSize
 from server.containers.logs.config import merge_log_config
 from server.containers.model import Container
-from server.containers.mounts import disklimit, initlayer, left_volumes
+from server.containers.mounts import disklimit, initlayer, orphan_volumes
 from server.containers.mounts import mounts as mount_points
 from server.containers.mounts.mounting import open_below
 from server.containers.mounts.rootfs import mounted, mounts_of
@@ -149,7 +149,7 @@ async def create(
             except BaseException:
                 container.state.dead = True
                 raise
-        left_volumes.forget(container.directory)
+        orphan_volumes.clear(container.directory)
         timeline.mark("save")
         undo.pop_all()
     context.publish(container, "create")

@@ -1,1 +1,1 @@
-"""Exec: further processes in running containers, and the health checks that run as such."""
+"""Exec: further processes in running containers, and health checks, whose probes are execs."""

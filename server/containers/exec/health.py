@@ -1,7 +1,7 @@
-"""Health checks: a probe at an interval, the state that follows from its results, and the events of it.
+"""Health checks: runs a probe at an interval, derives the health status from the results, and publishes its changes.
 
-One task per container with a check, asleep between probes. A probe is an exec, and its output the log's. After a
-daemon's restart the checks of running containers go on from the state that was stored.
+There is one task for each container with a check. A probe is an exec, whose output is in the health log. After a
+restart of the daemon the checks of running containers continue with the stored state.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ STARTING, HEALTHY, UNHEALTHY = "starting", "healthy", "unhealthy"
 
 
 def probe_command(container: Container) -> tuple[str, ...]:
-    """What a probe runs; empty: there is no check."""
+    """The command of a probe; empty: the container has no check."""
     config = container.config.healthcheck
     test = tuple(config.test or ()) if config is not None else ()
     if not test or test[0] == "NONE":
@@ -47,7 +47,7 @@ def probe_command(container: Container) -> tuple[str, ...]:
 
 
 def duration(ns: int) -> str:
-    """As Go prints it: ``1m30s``, ``1.5s``, ``20ms``."""
+    """A duration in Go's form (time.Duration.String): ``1m30s``, ``1.5s``, ``20ms``."""
     if ns < _SECOND:
         for unit, size in (("ms", 1_000_000), ("µs", 1000), ("ns", 1)):
             if ns >= size:
@@ -62,14 +62,14 @@ def duration(ns: int) -> str:
 
 
 def interval(config: HealthConfig, status: str, started_ns: int, now_ns: int) -> int:
-    """Nanoseconds to the next probe: shorter while the container still starts."""
+    """The nanoseconds to the next probe; ``start_interval`` in the start period."""
     if status == STARTING and now_ns - started_ns < config.start_period:
         return config.start_interval or DEFAULT_START_INTERVAL
     return config.interval or DEFAULT_INTERVAL
 
 
-def judge(health: Health, config: HealthConfig, started_ns: int, *, exit_code: int, begin_ns: int) -> None:
-    """What a result makes of the state. Failures in the start period count only after a first success."""
+def apply_result(health: Health, config: HealthConfig, started_ns: int, *, exit_code: int, begin_ns: int) -> None:
+    """Updates the health state with a probe's result. A failure in the start period counts only after a success."""
     if exit_code == 0:
         health.failing_streak, health.status = 0, HEALTHY
         return
@@ -90,11 +90,11 @@ class HealthChecks:
         context.hooks.started.append(self._started)
         context.hooks.unpaused.append(self._watch)
         for hooks in (context.hooks.stopped, context.hooks.paused):
-            hooks.append(self._ended)
+            hooks.append(self._unwatch)
         context.hooks.removed.append(self._cancel)
 
     def open(self) -> None:
-        """Goes on with the containers that run already."""
+        """Starts the checks of containers that run already."""
         for container in self._context.registry:
             state = container.state
             if state.running and not state.paused and not state.restarting:
@@ -117,8 +117,8 @@ class HealthChecks:
             container.state.health = Health()
         self._tasks[container.id] = asyncio.create_task(self._run(container), name=f"health {container.id[:12]}")
 
-    def _ended(self, container: Container) -> None:
-        """Stopped or paused. Docker calls what it no longer checks unhealthy."""
+    def _unwatch(self, container: Container) -> None:
+        """Ends the checks of a stopped or paused container, which is then unhealthy, as in dockerd."""
         self._cancel(container)
         if container.state.health is not None:
             container.state.health.status = UNHEALTHY
@@ -134,28 +134,28 @@ class HealthChecks:
         config, state = container.config.healthcheck, container.state
         assert config is not None
         while (health := state.health) is not None:
-            pause = interval(config, health.status, state.started_ns, time.time_ns())
-            await asyncio.sleep(pause / _SECOND)
+            delay = interval(config, health.status, state.started_ns, time.time_ns())
+            await asyncio.sleep(delay / _SECOND)
             begin = time.time_ns()
             try:
                 code, output = await self._probe(container, config.timeout or DEFAULT_TIMEOUT)
             except Exception:
                 log.exception("container=%s health check failed", container.id)
                 continue
-            await self._result(container, config, health, code, output, begin)
+            await self._record(container, config, health, code, output, begin)
 
-    async def _result(
+    async def _record(
         self, container: Container, config: HealthConfig, health: Health, code: int, output: str, begin: int
     ) -> None:
         before = health.status
         entry = {"Start": rfc3339(begin), "End": rfc3339(time.time_ns()), "ExitCode": code, "Output": output}
         health.log[:] = [*health.log[1 - MAX_LOG :], entry] if MAX_LOG > 1 else [entry]
-        judge(health, config, container.state.started_ns, exit_code=code, begin_ns=begin)
+        apply_result(health, config, container.state.started_ns, exit_code=code, begin_ns=begin)
         if health.status == before:
             return
         container.row = None
         self._context.publish(container, f"health_status: {health.status}")
-        # Shielded: a stop cancels this task, and the store must not be left in the middle of it.
+        # A stop cancels this task, but must not cancel the write.
         await asyncio.shield(self._context.spawn(self._save(container), f"save {container.id[:12]}"))
 
     async def _save(self, container: Container) -> None:
@@ -164,7 +164,7 @@ class HealthChecks:
                 await self._context.save_state(container)
 
     async def _probe(self, container: Container, timeout_ns: int) -> tuple[int, str]:
-        """Exit code and output; -1 for a probe that could not run or took too long."""
+        """The exit code and the output; -1: the probe could not be started or exceeded its timeout."""
         request = ExecRequest(cmd=probe_command(container), stdout=True, stderr=True)
         try:
             instance = self._execs.create(container.id, request, quiet=True)
@@ -176,14 +176,14 @@ class HealthChecks:
         output = _Output(ours)
         reading = asyncio.create_task(output.read())
         try:
-            return await self._finished(instance, Client(theirs, b""), output, reading, timeout_ns)
+            return await self._run_probe(instance, Client(theirs, b""), output, reading, timeout_ns)
         finally:
             theirs.close()
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
             ours.close()
 
-    async def _finished(
+    async def _run_probe(
         self,
         instance: ExecInstance,
         client: Client,
@@ -192,7 +192,7 @@ class HealthChecks:
         timeout_ns: int,
     ) -> tuple[int, str]:
         try:
-            # What the start takes on a busy host is no time of the probe's; it has deadlines of its own.
+            # The timeout doesn't include the start, which may take long on a busy host and has its own deadlines.
             session = await self._execs.launch(instance, client, framed=False)
             client.sock.close()
             if session is not None:
@@ -200,14 +200,14 @@ class HealthChecks:
             try:
                 async with asyncio.timeout(timeout_ns / _SECOND):
                     await instance.ended.wait()
-                    # The shim closes the session before it tells the exit.
+                    # The shim closes the session before it reports the exit.
                     await asyncio.shield(reading)
             except TimeoutError:
                 await self._kill(instance)
-                said = f": {output.text()}" if output.text() else ""
-                return -1, f"Health check exceeded timeout ({duration(timeout_ns)}){said}"
+                suffix = f": {output.text()}" if output.text() else ""
+                return -1, f"Health check exceeded timeout ({duration(timeout_ns)}){suffix}"
         except asyncio.CancelledError:
-            # Stopped, paused, or the daemon ends: the probe shall not stay behind.
+            # The container was stopped or paused, or the daemon shuts down.
             self._context.spawn(self._kill(instance), "end of a health check")
             raise
         except WharfError as error:
@@ -219,7 +219,7 @@ class HealthChecks:
             await self._execs.kill(instance, SIGKILL)
 
     async def close(self) -> None:
-        """Ends the probing; the state stays as it is for the next daemon."""
+        """Ends all checks; the health states stay for the next daemon."""
         tasks = list(self._tasks.values())
         self._tasks.clear()
         for task in tasks:
@@ -228,7 +228,7 @@ class HealthChecks:
 
 
 class _Output:
-    """Keeps the beginning of a probe's output and reads the rest away."""
+    """Reads all output of a probe and keeps the first ``MAX_OUTPUT`` bytes."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -239,9 +239,9 @@ class _Output:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):
             while data := await loop.sock_recv(self._sock, 65536):
-                context = MAX_OUTPUT - len(self._kept)
-                self._cut = self._cut or len(data) > context
-                self._kept += data[:context]
+                free = MAX_OUTPUT - len(self._kept)
+                self._cut = self._cut or len(data) > free
+                self._kept += data[:free]
 
     def text(self) -> str:
         text = self._kept.decode(errors="replace")

@@ -1,4 +1,4 @@
-"""The record of one exec, kept in memory as in dockerd: it ends with the daemon's life, or a while after its own."""
+"""The record of one exec. As in dockerd it is only in memory, and discarded some time after the exit."""
 
 import asyncio
 import base64
@@ -12,7 +12,8 @@ from engine.api.stdio import SessionEnd
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecRequest:
-    """What create asked for. ``detach_keys``: bytes, b"" the default ones. ``console_size``: height, width."""
+    """The body of ``POST /containers/{id}/exec``. ``detach_keys`` b"": the default keys. ``console_size``: (height,
+    width), (0, 0) if not set."""
 
     cmd: Sequence[str]
     env: Sequence[str] = ()
@@ -27,39 +28,39 @@ class ExecRequest:
     console_size: tuple[int, int] = (0, 0)
 
 
-#: The prefix of the engine's ids of execs that the shim runs for us (``engine.api.extensions``) and forgets itself. The
-#: filter of ``containers.run.monitor`` leaves their events out.
+#: The prefix of the engine's ids of execs that the shim runs by one request (``engine.api.extensions``). The shim
+#: reports their exits to us itself, so ``containers.run.monitor`` doesn't subscribe to their events.
 DIRECT = "run-"
 
 
 class Session(Protocol):
-    """A client that was handed over."""
+    """The session of a client whose socket the shim has."""
 
     async def ended(self) -> SessionEnd:
         """Waits for the end of the session."""
 
     def abandon(self) -> None:
-        """Nobody waits for it."""
+        """Call it instead of ``ended``. The session continues."""
 
 
 @dataclass(slots=True, eq=False)
 class ExecInstance:
-    """``exit_code`` None: has not ended. ``running`` is set from the moment of start's acceptance."""
+    """An exec. ``exit_code`` None: it has not exited. ``running``: set when a start is accepted, until the exit."""
 
     id: str
     container_id: str
     request: ExecRequest
     running: bool = False
     exit_code: int | None = None
-    #: Its id in the engine.
+    #: The id in the engine.
     key: str = ""
-    #: The connection to its shim, where that runs it for us.
+    #: The connection to the shim, if the shim runs the exec by one request.
     execution: Execution | None = None
     pid: int = 0
     pidfd: int = -1
-    #: Set when the process runs, or will never.
+    #: Set when the process runs, or could not be started.
     started: asyncio.Event = field(default_factory=asyncio.Event)
-    #: Set when its exit was handled.
+    #: Set when the exit is handled.
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -67,11 +68,11 @@ class ExecInstance:
 
     @property
     def command(self) -> str:
-        """As events show it: dockerd joins the program and the arguments, also where there are none."""
+        """The command as events show it: dockerd joins program and arguments with a space, also without arguments."""
         return f"{self.request.cmd[0]} {' '.join(self.request.cmd[1:])}"
 
     def show(self) -> dict[str, Any]:
-        """``GET /exec/{id}/json``."""
+        """The answer of ``GET /exec/{id}/json``."""
         request = self.request
         process: dict[str, Any] = {
             "tty": request.tty,

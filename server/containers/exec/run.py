@@ -1,4 +1,4 @@
-"""Starts an exec: with one request to our own shim (``engine.api.extensions``), or with containerd's calls."""
+"""The start of an exec: one request to our own shim (``engine.api.extensions``), or containerd's calls."""
 
 import asyncio
 import contextlib
@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import orjson
 
 from engine.api.extensions import Execution, run_exec
-from engine.api.stdio import Attach as Wishes
-from engine.api.stdio import AttachSession, Stdio, StdioUri
+from engine.api.stdio import Attach, AttachSession, Stdio, StdioUri
 from engine.api.types import TaskStatus
 from engine.common import timeouts
 from engine.common.errors import Kind, Reason, WharfError, conflict, internal
@@ -23,43 +22,47 @@ from server.containers.stdio.stdio import owner, socket_path
 from server.containers.values.signals import SIGKILL
 
 
-class Failed(Exception):
-    """The runtime could not start it: the exit code that Docker gives that, and the error to tell."""
+class StartFailed(Exception):
+    """The runtime could not start the process. ``code``: the exec's exit code; ``error``: for the client."""
 
     def __init__(self, error: WharfError) -> None:
         super().__init__(error.message)
         self.code, self.error = start_failure(error)
 
 
-async def unfit(context: ContainerContext, container: Container, run: int, error: WharfError) -> WharfError | None:
-    """Why nothing could be executed if that was for the state that the container had got into meanwhile: what is told
-    when it is known before. None: it was for something else. ``run``: when the container's run began.
+async def state_error(
+    context: ContainerContext, container: Container, started_ns: int, error: WharfError
+) -> WharfError | None:
+    """If an exec failed with ``error`` because the container was paused or has exited meanwhile: the error that
+    ``create`` raises for that state. None: the exec failed for another reason.
+
+    ``started_ns``: the start of the container's run in which the exec was started.
     """
     paused = conflict(f"Container {container.id} is paused, unpause the container before exec")
-    if refusal(error)[1] is Reason.CONTAINER_PAUSED:  # the pause may be over
+    if refusal(error)[1] is Reason.CONTAINER_PAUSED:  # the container may run again by now
         return paused
-    # A pause, or an end, that is under way has the lock.
+    # A pause or an exit that is being handled holds the lock.
     async with container.lock:
         state = container.state
-        if state.running and not state.restarting and state.started_ns == run:
+        if state.running and not state.restarting and state.started_ns == started_ns:
             if state.paused:
                 return paused
             try:
-                task = await exits.living(context, container)
+                task = await exits.find_task(context, container)
             except WharfError:
                 return None
-            # The first process of a namespace takes all others along before anybody is told of its end.
+            # When the first process of a PID namespace exits, the kernel kills the others before it reports the exit.
             if task is not None and not is_exiting(task.pid):
                 return paused if task.status is not TaskStatus.RUNNING else None
         return conflict(f"container {container.id} is not running")
 
 
-def options(context: ContainerContext, container: Container, instance: ExecInstance) -> dict[str, str]:
-    """Of a ``StdioUri``."""
+def _stdio_options(context: ContainerContext, container: Container, instance: ExecInstance) -> dict[str, str]:
+    """The options of the exec's ``StdioUri``."""
     return {"stdin": str(int(instance.request.stdin)), "stdin-once": "1", **owner(context, container)}
 
 
-async def by_extension(
+async def start_by_extension(
     context: ContainerContext,
     container: Container,
     instance: ExecInstance,
@@ -68,10 +71,12 @@ async def by_extension(
     *,
     framed: bool | None,
 ) -> Execution | None:
-    """None: the shim is of an earlier version, or an I/O host owns the container's stdio.
+    """Starts the process with one request to the shim, which also gets the client's socket. ``framed`` None: framed
+    unless the process has a terminal. None: the shim is of an earlier version, or an I/O host owns the stdio.
 
-    :raises Failed: the runtime could not start the process. :raises WharfError: another reason. The client's socket is
-        unused then, but its head may be written.
+    :raises StartFailed: the runtime could not start the process.
+    :raises WharfError: another reason. After an error the shim doesn't use the client's socket, but may have sent the
+        head.
     """
     adjustment = process.get("oomScoreAdj")
     try:
@@ -79,24 +84,23 @@ async def by_extension(
             socket_path(context, container),
             instance.key,
             orjson.dumps(process),
-            options=options(context, container, instance),
+            options=_stdio_options(context, container, instance),
             terminal=instance.request.tty,
             oom_score_adj=adjustment if isinstance(adjustment, int) else None,
-            client=(_wishes(instance, client, framed=framed), client.sock) if client is not None else None,
+            client=(_attach_options(instance, client, framed=framed), client.sock) if client is not None else None,
         )
     except WharfError as error:
         if error.kind is Kind.NOT_IMPLEMENTED:
             return None
         if error.kind is Kind.INTERNAL:
-            raise Failed(error) from error
+            raise StartFailed(error) from error
         raise
     if client is not None:
-        # The shim has written it.
-        client.head = b""
+        client.head = b""  # sent by the shim
     return execution
 
 
-async def by_calls(
+async def start_by_calls(
     context: ContainerContext,
     container: Container,
     instance: ExecInstance,
@@ -105,15 +109,17 @@ async def by_calls(
     *,
     framed: bool | None,
 ) -> AttachSession | None:
-    """The session of the client. The end of the process is an event of the engine.
+    """Starts the process with containerd's calls and returns the client's session, None without a client. The exit is
+    an event of the engine.
 
-    :raises Failed: :raises WharfError: why it does not run. The client's socket has been given back then.
+    :raises StartFailed: the engine could not start the process.
+    :raises WharfError: another reason. After an error the stdio doesn't use the client's socket.
     """
-    with _taken_back(context, container, instance):
+    with _withdrawn_on_cancel(context, container, instance):
         tasks = context.engine.tasks
         stdio = Stdio(socket_path(context, container))
         terminal = instance.request.tty
-        uri = StdioUri(stdio.path, options(context, container, instance))
+        uri = StdioUri(stdio.path, _stdio_options(context, container, instance))
         session: AttachSession | None = None
         try:
             pipes = await context.stdio.open(container.id, instance.key, uri, terminal=terminal)
@@ -131,29 +137,28 @@ async def by_calls(
             raise
         try:
             if client is not None:
-                session = await stdio.open(_wishes(instance, client, framed=framed), client.sock)
-                # The head goes with the session; from here on the client has it.
-                client.head = b""
+                session = await stdio.open(_attach_options(instance, client, framed=framed), client.sock)
+                client.head = b""  # sent by the session
             instance.pid = await tasks.start(container.id, instance.key)
         except (WharfError, OSError) as error:
             with contextlib.suppress(WharfError):
                 await tasks.delete_exec(container.id, instance.key)
             await context.stdio.abandoned(container.id, instance.key)
             if session is not None:
-                # The stdio gives the socket back before we write to it ourselves.
+                # Wait until the stdio has closed the session: the caller writes to the socket next.
                 with contextlib.suppress(WharfError):
                     async with timeouts.limit("stdio.handover"):
                         await session.ended()
             if isinstance(error, OSError):
                 error = internal((error.strerror or str(error)).lower())
-            raise Failed(error) from error
+            raise StartFailed(error) from error
         await context.stdio.started(container.id, instance.key)
         return session
 
 
 @contextlib.contextmanager
-def _taken_back(context: ContainerContext, container: Container, instance: ExecInstance) -> Iterator[None]:
-    """What was begun goes if whoever started it gives up."""
+def _withdrawn_on_cancel(context: ContainerContext, container: Container, instance: ExecInstance) -> Iterator[None]:
+    """Removes the process in the background if the block is cancelled, as when a health check's container stops."""
     try:
         yield
     except asyncio.CancelledError:
@@ -162,7 +167,7 @@ def _taken_back(context: ContainerContext, container: Container, instance: ExecI
 
 
 async def _withdraw(context: ContainerContext, container_id: str, key: str) -> None:
-    """Whoever started it has given up (a health check whose container stops): nobody will tell how it went."""
+    """Removes a process in any state of its start."""
     with contextlib.suppress(WharfError):
         await context.engine.tasks.kill(container_id, SIGKILL, exec_id=key)
     with contextlib.suppress(WharfError):
@@ -170,9 +175,9 @@ async def _withdraw(context: ContainerContext, container_id: str, key: str) -> N
     await context.stdio.abandoned(container_id, key)
 
 
-def _wishes(instance: ExecInstance, client: Client, *, framed: bool | None) -> Wishes:
+def _attach_options(instance: ExecInstance, client: Client, *, framed: bool | None) -> Attach:
     request = instance.request
-    return Wishes(
+    return Attach(
         exec_id=instance.key,
         stdin=request.stdin,
         stdout=request.stdout,

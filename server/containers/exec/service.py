@@ -1,7 +1,7 @@
-"""``docker exec``: create, start (with a client's socket or without), resize, inspect.
+"""``docker exec``: create, start (attached or detached), resize, inspect.
 
-An exec that ended is kept for a while, so that its exit code can be asked for. The process itself belongs to the
-container's shim and outlives this daemon; its record does not, as with dockerd.
+An exec's record is kept for ``KEPT`` seconds after its exit, for ``docker inspect``. The process is a child of the
+container's shim and outlives this daemon; the record doesn't, as with dockerd.
 """
 
 import asyncio
@@ -11,7 +11,6 @@ import os
 import secrets
 import select
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from engine.api.extensions import Execution
@@ -22,31 +21,31 @@ from engine.common.errors import Kind, WharfError, conflict, internal, invalid, 
 from server.containers.context import ContainerContext
 from server.containers.exec import run
 from server.containers.exec.model import DIRECT, ExecInstance, ExecRequest, Session
+from server.containers.exec.process import ExecProcesses
 from server.containers.model import Container
 from server.containers.run.failures import NOT_EXECUTABLE, UNKNOWN
 from server.containers.run.process import ProcessFiles
-from server.containers.spec.process import exec_process, merge_env
 from server.containers.spec.users import lookup
 from server.containers.stdio.client import Client
 
 log = logging.getLogger(__name__)
 
-#: How long the record of an exec that ended can be asked for, in seconds.
+#: Seconds from an exec's exit to the removal of its record.
 KEPT = 600.0
-timeouts.define("exec.ready", 10.0)  # a resize waits this long for the process to run
-timeouts.define("exec.exit", 10.0)  # from a process's end to the engine's event
+timeouts.define("exec.ready", 10.0)  # a resize waits for the start of the process
+timeouts.define("exec.exit", 10.0)  # from the exit of a process to the engine's event
 
 
 class Exec:
-    """All execs of this daemon's life. Methods that take ``id`` raise NOT_FOUND ``No such exec instance``."""
+    """The execs that were created in this daemon. Methods that take ``id`` raise NOT_FOUND ``No such exec
+    instance``."""
 
     def __init__(self, context: ContainerContext) -> None:
         self._context = context
         self._execs: dict[str, ExecInstance] = {}
         self._followers: set[asyncio.Task[None]] = set()
-        # Container id → (its start, the process of its spec): one question to the engine per run.
-        self._processes: dict[str, tuple[int, Mapping[str, Any]]] = {}
-        context.hooks.exec_exited.append(self._exited)
+        self._processes = ExecProcesses(context)
+        context.hooks.exec_exited.append(self._on_exit_event)
         context.hooks.stopped.append(self._container_stopped)
         context.hooks.removed.append(self._container_removed)
 
@@ -57,8 +56,9 @@ class Exec:
         return found
 
     def get_active(self, id: str) -> ExecInstance:
-        """
-        :raises WharfError: CONFLICT, too, unless its container runs.
+        """As ``get``, for an exec whose container runs.
+
+        :raises WharfError: NOT_FOUND; CONFLICT: the container doesn't run, is paused or restarting.
         """
         found = self.get(id)
         container = self._context.registry.get(found.container_id)
@@ -66,25 +66,26 @@ class Exec:
         return found
 
     async def check_user(self, key: str, user: str) -> None:
-        """An exec for nobody whom the container knows is refused when it is made, as its user can still be told.
+        """Checks at create that the container has the user, while the client still gets the error as a status.
 
-        :raises WharfError: INVALID_ARGUMENT ``unable to find user``; CONFLICT unless the container runs.
+        :raises WharfError: INVALID_ARGUMENT ``unable to find user``; CONFLICT: the container doesn't run.
         """
         container = self._context.registry.get(key)
         _check_active(container, key)
         files = ProcessFiles(container)
         try:
-            # In a thread: the files are the container's, and what serves them may take its time.
+            # In a thread: a FUSE or network file system of the container may block the read.
             await asyncio.to_thread(lookup, user, (), files)
         except WharfError as error:
             raise invalid(error.message) from None
         except OSError:
-            _check_active(container, key)  # its process has gone in this moment
+            _check_active(container, key)  # the container has exited meanwhile
 
     def create(self, key: str, request: ExecRequest, *, quiet: bool = False) -> ExecInstance:
-        """Notes an exec for ``start``. ``quiet``: for health checks, which nobody asks for by id.
+        """Makes the record of an exec; ``start`` runs it. ``quiet``: not in the container's ``ExecIDs``, and no record
+        after its exit (health checks).
 
-        :raises WharfError: INVALID_ARGUMENT without a command; CONFLICT unless the container runs.
+        :raises WharfError: INVALID_ARGUMENT: no command; CONFLICT: the container doesn't run.
         """
         if not request.cmd:
             raise invalid("No exec command specified")
@@ -98,27 +99,29 @@ class Exec:
         return instance
 
     async def inspect(self, id: str) -> dict[str, Any]:
-        """What dockerd shows. A process that has just ended is shown with its exit code: a client that saw the
-        end of its output asks for it at once, and the engine's word may still be on its way."""
+        """The answer of ``GET /exec/{id}/json``. Waits for the exit event of a process that has exited: a client that
+        has read the end of the output expects the exit code."""
         instance = self.get(id)
         if instance.running:
             with contextlib.suppress(WharfError):
                 async with timeouts.limit("exec.exit"):
                     await instance.started.wait()
-                    if instance.running and (_gone(instance) or await self._is_ending(instance)):
+                    if instance.running and (_has_exited(instance) or await self._is_ending(instance)):
                         await instance.ended.wait()
         return instance.show()
 
     async def _is_ending(self, instance: ExecInstance) -> bool:
-        """Its shim was killed: its client saw the end of the output, the process is killed in this moment."""
+        """Whether the process is about to exit: the engine has seen its exit, or the shim was killed, which ended the
+        output and makes the kernel kill the process."""
         if instance.execution is not None:
             return instance.execution.shim_lost
         state = await self._context.engine.tasks.get(instance.container_id, instance.key)
         return state.status is TaskStatus.STOPPED
 
     def check_start(self, id: str) -> ExecInstance:
-        """
-        :raises WharfError: CONFLICT if it ran already, or its container does not run now.
+        """The exec ``id``, if it can be started.
+
+        :raises WharfError: CONFLICT: it was started already, or its container is paused.
         """
         instance = self.get(id)
         if instance.exit_code is not None:
@@ -133,10 +136,11 @@ class Exec:
     async def start(
         self, id: str, *, client: Client | None = None, framed: bool = True, console_size: tuple[int, int] = (0, 0)
     ) -> None:
-        """Runs it. Without ``client`` (detached) returns when the process runs; with one, when its session has
-        ended: output ``framed`` or not, failures told in the stream as dockerd does.
+        """Starts an exec. Without ``client`` (detached) returns when the process runs, else when the client's session
+        has ended. ``framed``: the output is in stdcopy frames. ``console_size``: (height, width).
 
-        :raises WharfError: (detached) CONFLICT, or why the process could not be started.
+        :raises WharfError: without ``client``: CONFLICT, or why the process could not be started. With one, the error
+        is     written to the stream, as by dockerd.
         """
         try:
             instance = self.check_start(id)
@@ -145,7 +149,7 @@ class Exec:
             if client is None:
                 raise
             log.info("exec %s: %s", id, error.message)
-            await client.finish(client.head + _told(error, framed=framed))
+            await client.finish(client.head + _error_output(error, framed=framed))
             return
         if client is None:
             return
@@ -163,36 +167,38 @@ class Exec:
         *,
         framed: bool | None = None,
     ) -> Session | None:
-        """Runs the process and returns when it does; the session is the client's. ``framed`` None: unless it has a
-        terminal.
+        """Starts the process and returns the client's session when it runs. ``framed`` None: framed unless the process
+        has a terminal.
 
-        :raises WharfError: why it could not be started; it then counts as ended.
+        :raises WharfError: why the process could not be started. The exec then has an exit code.
         """
         instance.running = True
         container = self._context.registry.by_id(instance.container_id)
-        began = container.state.started_ns if container is not None else 0
+        started_ns = container.state.started_ns if container is not None else 0
         try:
             if container is None or not container.state.running:
                 raise conflict(f"container {instance.container_id} is not running")
             self._publish(container, instance, f"exec_start: {instance.command}")
-            process = await self._process(container, instance, console_size)
+            process = await self._processes.make(container, instance.request, console_size)
             session = await self._run(container, instance, process, client, framed=framed)
             if instance.running:
-                # Gone already, reaped by its shim: it stays -1.
+                # ProcessLookupError: it has exited, and the shim has reaped it. pidfd stays -1.
                 with contextlib.suppress(ProcessLookupError):
                     instance.pidfd = os.pidfd_open(instance.pid)
-        except run.Failed as failed:
-            self._end(instance, NOT_EXECUTABLE if failed.code == UNKNOWN else failed.code)
+        except run.StartFailed as failed:
+            self._set_exit_code(instance, NOT_EXECUTABLE if failed.code == UNKNOWN else failed.code)
             error = failed.error
         except (WharfError, OSError) as failure:
-            self._end(instance, NOT_EXECUTABLE)
+            self._set_exit_code(instance, NOT_EXECUTABLE)
             error = internal((failure.strerror or str(failure)).lower()) if isinstance(failure, OSError) else failure
         else:
             return session
         finally:
             instance.started.set()
-        unfit = await run.unfit(self._context, container, began, error) if container is not None else None
-        raise unfit or error
+        state_error = None
+        if container is not None:
+            state_error = await run.state_error(self._context, container, started_ns, error)
+        raise state_error or error
 
     async def _run(
         self,
@@ -205,7 +211,7 @@ class Exec:
     ) -> Session | None:
         if self._context.engine.extensions.runs_execs:
             instance.key = f"{DIRECT}{instance.id}"
-            execution = await run.by_extension(self._context, container, instance, process, client, framed=framed)
+            execution = await run.start_by_extension(self._context, container, instance, process, client, framed=framed)
             if execution is not None:
                 instance.execution, instance.pid = execution, execution.pid
                 task = asyncio.create_task(
@@ -215,63 +221,21 @@ class Exec:
                 task.add_done_callback(self._followers.discard)
                 return execution
             instance.key = instance.id
-        return await run.by_calls(self._context, container, instance, process, client, framed=framed)
+        return await run.start_by_calls(self._context, container, instance, process, client, framed=framed)
 
     async def _follow(self, container: Container, instance: ExecInstance, execution: Execution) -> None:
-        """Waits for the end of an exec that its shim runs for us."""
+        """Waits for the exit of an exec that the shim runs by one request."""
         end = await execution.exit()
         if end is None:
-            # The shim is gone, and its container with it: that is an event of the engine, which may be lost.
+            # The shim was killed, and the kernel kills its container. The engine's event of that may be lost.
             self._context.check_exit(container)
         else:
-            self._over(container, instance, end[0])
-
-    async def _process(
-        self, container: Container, instance: ExecInstance, console_size: tuple[int, int]
-    ) -> dict[str, object]:
-        request, config = instance.request, container.config
-        own = await self._container_process(container)
-        env = list(own["env"])
-        if request.tty and not any(entry.startswith("TERM=") for entry in env):
-            env.append("TERM=xterm")
-        elif config.tty and not request.tty and "TERM" not in {e.partition("=")[0] for e in config.env or ()}:
-            env = [entry for entry in env if not entry.startswith("TERM=")]
-        size = console_size if console_size != (0, 0) else request.console_size
-        user = request.user or config.user
-        make = partial(
-            exec_process,
-            own,
-            args=request.cmd,
-            env=merge_env(env, request.env),
-            files=ProcessFiles(container),
-            host=self._context.facts,
-            user=user,
-            group_add=tuple(container.host_config.group_add or ()),
-            cwd=request.working_dir or config.working_dir or "/",
-            tty=request.tty,
-            privileged=request.privileged,
-            console_size=size,
-        )
-        # In a thread: the files are the container's, and what serves them may take its time.
-        try:
-            return await asyncio.to_thread(make) if user else make()
-        except ProcessLookupError:
-            raise conflict(f"container {container.id} is not running") from None
-
-    async def _container_process(self, container: Container) -> Mapping[str, Any]:
-        started, process = self._processes.get(container.id, (0, {}))
-        if started == container.state.started_ns and process:
-            return process
-        record = await self._context.engine.containers.get(container.id)
-        if record.spec is None:
-            raise internal(f"container {container.id} has no spec")
-        found: Any = record.spec["process"]
-        self._processes[container.id] = (container.state.started_ns, found)
-        return found  # type: ignore[no-any-return]
+            self._on_exit(container, instance, end[0])
 
     async def resize(self, id: str, height: int, width: int) -> None:
-        """
-        :raises WharfError: NOT_FOUND if it has ended; INTERNAL if it doesn't start in time.
+        """Resizes the exec's terminal; waits until the process runs.
+
+        :raises WharfError: NOT_FOUND: it has exited; INTERNAL: it doesn't start in time.
         """
         instance = self.get_active(id)
         try:
@@ -286,24 +250,24 @@ class Exec:
         )
 
     async def kill(self, instance: ExecInstance, signal: int) -> None:
-        """Sends a signal; a process that has ended is no error."""
+        """Sends a signal; a process that has exited is no error."""
         try:
             await self._context.engine.tasks.kill(instance.container_id, signal, exec_id=instance.key)
         except WharfError as error:
             if error.kind is not Kind.NOT_FOUND:
                 raise
 
-    # The end.
+    # exit
 
     async def close(self) -> None:
-        """Execs go on, with nobody to ask for their exit codes."""
+        """Ends the tasks that wait for exits. The processes keep running; their exit codes are lost."""
         followers = list(self._followers)
         for task in followers:
             task.cancel()
         await asyncio.gather(*followers, return_exceptions=True)
 
     async def resume(self) -> None:
-        """At the daemon's start: execs of its last life that ended meanwhile are let go, others go on."""
+        """At the daemon's start: removes execs of the last daemon that have exited meanwhile."""
         containers = [container for container in self._context.registry if container.state.running]
         await asyncio.gather(*(self._resume(container) for container in containers))
 
@@ -316,26 +280,27 @@ class Exec:
                 if error.kind is not Kind.NOT_FOUND:
                     log.warning("container=%s exec %s: %s", container.id, exec_id, error)
                     continue
-            await self._exited(container, exec_id, 0, 0)
+            await self._on_exit_event(container, exec_id, 0, 0)
 
-    async def _exited(self, container: Container, exec_id: str, status: int, _at_ns: int) -> None:
-        # Also of one whose end was told with its container's: its pipes are there until somebody closes them.
+    async def _on_exit_event(self, container: Container, exec_id: str, status: int, _at_ns: int) -> None:
+        # stdio.ended also for an exec that has its exit code from the container's exit: it closes the pipes.
         instance = self._execs.get(exec_id)
         await self._context.stdio.ended(container.id, exec_id)
         if instance is not None:
-            self._over(container, instance, status)
+            self._on_exit(container, instance, status)
         try:
             await self._context.engine.tasks.delete_exec(container.id, exec_id)
         except WharfError as error:
             if error.kind not in (Kind.NOT_FOUND, Kind.UNAVAILABLE):
                 log.warning("container=%s exec %s could not be deleted: %s", container.id, exec_id, error)
 
-    def _over(self, container: Container, instance: ExecInstance, status: int) -> None:
+    def _on_exit(self, container: Container, instance: ExecInstance, status: int) -> None:
         if instance.exit_code is None:
-            self._end(instance, status)
+            self._set_exit_code(instance, status)
             self._publish(container, instance, "exec_die", {"exitCode": str(status)})
 
-    def _end(self, instance: ExecInstance, code: int) -> None:
+    def _set_exit_code(self, instance: ExecInstance, code: int) -> None:
+        """Ends the exec, unless it has an exit code; its record is removed later."""
         if instance.exit_code is not None:
             return
         instance.running = False
@@ -353,20 +318,20 @@ class Exec:
             self._execs.pop(instance.id, None)
 
     def _container_stopped(self, container: Container) -> None:
-        self._processes.pop(container.id, None)
+        self._processes.discard(container)
         for instance in list(self._execs.values()):
             if instance.container_id != container.id:
                 continue
             if instance.running:
-                # Its end came with the container's; if its shim could not tell, nobody shall wait for it.
-                self._over(container, instance, 137)
+                # The kernel has killed it with the container's first process. The shim may not have reported its exit.
+                self._on_exit(container, instance, 137)
             elif instance.exit_code is None:
-                # What was not started goes with the container's run, for which it was made.
+                # It was not started, and belongs to the run that has ended.
                 container.exec_ids.discard(instance.id)
                 self._execs.pop(instance.id, None)
 
     def _container_removed(self, container: Container) -> None:
-        self._processes.pop(container.id, None)
+        self._processes.discard(container)
         for id in [id for id, instance in self._execs.items() if instance.container_id == container.id]:
             del self._execs[id]
 
@@ -377,7 +342,10 @@ class Exec:
 
 
 def _check_active(container: Container, name: str) -> None:
-    """:raises WharfError: CONFLICT unless it runs, in dockerd's words."""
+    """Checks that the container can run an exec. ``name``: the container in the error's sentence.
+
+    :raises WharfError: CONFLICT: it doesn't run, is paused or restarting.
+    """
     state = container.state
     if not state.running:
         raise conflict(f"container {container.id} is not running")
@@ -387,14 +355,14 @@ def _check_active(container: Container, name: str) -> None:
         raise conflict(f"Container {container.id} is restarting, wait until the container is running")
 
 
-def _told(error: WharfError, *, framed: bool) -> bytes:
-    """A failure as the stream's only output, on stdout as dockerd writes it."""
+def _error_output(error: WharfError, *, framed: bool) -> bytes:
+    """An error as output of the stream, on stdout as dockerd writes it."""
     text = error.message.encode() + b"\r\n"
     return b"\x01\0\0\0" + len(text).to_bytes(4, "big") + text if framed else text
 
 
-def _gone(instance: ExecInstance) -> bool:
-    """Whether a process that was started has ended."""
+def _has_exited(instance: ExecInstance) -> bool:
+    """Whether the process of a started exec has exited."""
     if instance.pidfd < 0:
         return True
     poll = select.poll()

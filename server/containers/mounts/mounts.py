@@ -12,7 +12,7 @@ from engine.common.errors import WharfError, invalid
 from engine.common.threads import run_in_thread
 from server.containers.context import ContainerContext
 from server.containers.model import Container
-from server.containers.mounts import left_volumes, mountspec
+from server.containers.mounts import mountspec, orphan_volumes
 from server.containers.plan import MountPoint
 from server.containers.values.counts import check_mounts
 
@@ -160,7 +160,7 @@ async def _settle(context: ContainerContext, container: Container, point: MountP
             options=(options.get("DriverConfig") or {}).get("Options"),
             labels=options.get("Labels"),
             reference=container.id,
-            on_name=lambda name: left_volumes.note(container.directory, (name,)),
+            on_name=lambda name: orphan_volumes.add(container.directory, (name,)),
         )
         point.name, point.driver, point.source = volume.name, volume.driver, volume.mountpoint
         if not point.mode and point.driver == "local":

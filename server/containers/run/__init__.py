@@ -1,4 +1,5 @@
-"""The life of a container: start, exit, restart, stop, removal, checkpoints, and recovery after a crash.
+"""Start, exit, restart, stop, removal and checkpoints of a container, and recovery after a crash.
 
-Each verb holds the container's lock; every step of a start is undone in reverse order if a later one fails.
+Each operation changes the state under the container's lock. If a step of a start fails, the steps before it are undone
+in reverse order.
 """

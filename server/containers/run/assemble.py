@@ -1,4 +1,4 @@
-"""From a container's record to the input of its OCI spec: everything is resolved here, ``spec.build`` only writes."""
+"""Resolves a container's plan to the input of ``spec.build``, and returns the OCI spec."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,9 +20,12 @@ from server.containers.values import modes
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What start has prepared: the network namespace (None: the host's or a joined one's path is "host"),
-    the mounts, the directory of ``/dev/shm`` ("" a tmpfs of its own), names and environment from links."""
+class PreparedStart:
+    """What the earlier steps of a start have made.
+
+    ``network``: the path of the network namespace, ``host`` for the host's. ``shm_path``: a directory for ``/dev/shm``;
+    "": the container gets its own tmpfs. ``link_env``: environment variables of legacy links.
+    """
 
     network: str
     network_joined: bool
@@ -31,14 +34,14 @@ class Surroundings:
     hostname: str = ""
     domainname: str = ""
     link_env: Sequence[str] = ()
-    #: Keeps the joined namespaces; to be closed when the runtime has entered them.
-    held: ExitStack = field(default_factory=ExitStack)
+    #: Closes the descriptors of joined namespaces; close it when the runtime has entered them.
+    namespaces: ExitStack = field(default_factory=ExitStack)
 
 
-def assemble(context: ContainerContext, container: ContainerPlan, around: Surroundings) -> dict[str, Any]:
-    """The container's OCI spec. Reads a few small files; quick enough for the loop.
+def assemble(context: ContainerContext, container: ContainerPlan, prepared: PreparedStart) -> dict[str, Any]:
+    """The container's OCI spec. Reads a few small files; fast enough for the event loop.
 
-    :raises WharfError: what only shows at start, in dockerd's words and kinds.
+    :raises WharfError: an error that dockerd, too, reports only at start, with its sentence and kind.
     """
     config, host = container.config, container.host_config
     settings = context.settings
@@ -52,12 +55,12 @@ def assemble(context: ContainerContext, container: ContainerPlan, around: Surrou
             config=config,
             host=host,
             files=ContainerFiles(container.rootfs, f"{settings.exec_root}/containers/{container.id}/passwd"),
-            link_env=tuple(around.link_env),
-            hostname=around.hostname,
-            domainname=around.domainname,
-            mounts=tuple(around.mounts),
-            shm_path=around.shm_path,
-            namespaces=_namespaces(context, container, around),
+            link_env=tuple(prepared.link_env),
+            hostname=prepared.hostname,
+            domainname=prepared.domainname,
+            mounts=tuple(prepared.mounts),
+            shm_path=prepared.shm_path,
+            namespaces=_namespaces(context, container, prepared),
             no_new_privileges=container.no_new_privileges,
             seccomp=container.seccomp_profile or settings.seccomp_profile,
             apparmor=container.apparmor_profile,
@@ -74,7 +77,7 @@ def assemble(context: ContainerContext, container: ContainerPlan, around: Surrou
         context.facts,
     )
     if host.ipc_mode == "none":
-        # No shared memory at all: the runtime's default mount for it goes, too.
+        # No shared memory: remove the default mount.
         mounts: Any = spec["mounts"]
         spec["mounts"] = [mount for mount in mounts if mount["destination"] != "/dev/shm"]
     return spec
@@ -85,45 +88,45 @@ def _ulimits(context: ContainerContext, host: HostConfig) -> tuple[Ulimit, ...]:
     return tuple({**context.settings.default_ulimits, **own}.values())
 
 
-def _joined(other: Container, kind: str, around: Surroundings) -> str:
+def _joined(other: Container, kind: str, prepared: PreparedStart) -> str:
     """The path of another container's namespace.
 
-    :raises WharfError: CONFLICT: it has just ended.
+    :raises WharfError: CONFLICT: the other container has exited.
     """
     try:
-        return namespace_of(other, kind, around.held)
+        return namespace_of(other, kind, prepared.namespaces)
     except ProcessLookupError:
         raise conflict(f"failed to join {kind} namespace: container {other.id} is not running") from None
 
 
-def _namespaces(context: ContainerContext, container: ContainerPlan, around: Surroundings) -> Namespaces:
+def _namespaces(context: ContainerContext, container: ContainerPlan, prepared: PreparedStart) -> Namespaces:
     host = container.host_config
     remap = context.remap_of(container)
     user = HOST if remap is None else remap.userns
     for mode in (host.network_mode, host.pid_mode, host.ipc_mode):
         if remap is not None and (other := modes.joined(mode)) is not None:
-            # Who shares a namespace must have rights in it; a container from before the daemon's restart has the user
-            # namespace of then.
-            user = _joined(context.registry.get_namespace_owner(other, "user"), "user", around)
+            # To use a joined namespace the container needs the user namespace that owns it. A container that runs
+            # since before the daemon's restart has the user namespace of the earlier daemon.
+            user = _joined(context.registry.get_namespace_owner(other, "user"), "user", prepared)
     pid, ipc = PRIVATE, PRIVATE
     if host.pid_mode == "host":
         pid = HOST
     elif (other := modes.joined(host.pid_mode)) is not None:
         try:
-            pid = _joined(context.registry.get_namespace_owner(other, "PID"), "pid", around)
+            pid = _joined(context.registry.get_namespace_owner(other, "PID"), "pid", prepared)
         except WharfError as error:
-            # The request is right; it is what the other container does that is in its way.
+            # As in dockerd: the request is valid, only the other container's state prevents the start.
             raise internal(error.message) from error
     if host.ipc_mode == "host":
         ipc = HOST
     elif (other := modes.joined(host.ipc_mode)) is not None:
-        ipc = _joined(context.registry.get_namespace_owner(other, "IPC"), "ipc", around)
+        ipc = _joined(context.registry.get_namespace_owner(other, "IPC"), "ipc", prepared)
     return Namespaces(
-        network=around.network,
+        network=prepared.network,
         ipc=ipc,
         pid=pid,
         uts=HOST if host.uts_mode == "host" else PRIVATE,
         cgroup=HOST if host.cgroupns_mode == "host" or not context.limits.cgroup_namespaces else PRIVATE,
         user=user,
-        network_joined=around.network_joined,
+        network_joined=prepared.network_joined,
     )

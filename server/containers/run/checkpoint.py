@@ -1,7 +1,7 @@
-"""``docker checkpoint``: CRIU's images of a running container, and a start from them.
+"""``docker checkpoint``: CRIU images of a running container, and a start from them.
 
-A checkpoint is a directory, below the container's own or below one that the request names. The runtime writes it and
-reads it back, with Debian's ``criu`` (and, for crun, ``libcriu2``); the engine only passes the path on.
+A checkpoint is a directory in the container's ``checkpoints`` directory, or in one that the request names. The runtime
+writes and reads it with CRIU (Debian's ``criu``, for crun also ``libcriu2``); the engine passes the path on.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 
 def check_enabled(context: ContainerContext) -> None:
-    """:raises WharfError: NOT_IMPLEMENTED unless the daemon is an experimental one, as with dockerd."""
+    """:raises WharfError: NOT_IMPLEMENTED, as with dockerd: the daemon isn't experimental."""
     if not context.settings.experimental:
         raise not_implemented(
             "This experimental feature is disabled by default. "
@@ -34,26 +34,30 @@ def check_enabled(context: ContainerContext) -> None:
         )
 
 
-def _place(container: Container, directory: str, name: str) -> str:
+def _path(container: Container, directory: str, name: str) -> str:
     return os.path.join(directory or f"{container.directory}/checkpoints", name)
 
 
 def _existing(container: Container, directory: str, name: str, key: str) -> str:
-    """:raises WharfError: INTERNAL (as in dockerd): there is no such checkpoint."""
-    place = _place(container, directory, name)
-    if not os.path.isdir(place):
-        if os.path.lexists(place):
-            raise internal(f"{place} exists and is not a directory")
+    """The path of an existing checkpoint.
+
+    :raises WharfError: INTERNAL, as in dockerd: there is no such checkpoint.
+    """
+    path = _path(container, directory, name)
+    if not os.path.isdir(path):
+        if os.path.lexists(path):
+            raise internal(f"{path} exists and is not a directory")
         raise internal(f"checkpoint {name} does not exist for container {key}")
-    return place
+    return path
 
 
 async def create(
     context: ContainerContext, container: Container, key: str, name: str, directory: str, *, leave: bool
 ) -> None:
-    """Writes a checkpoint; unless ``leave`` the container ends with it. ``key``: how the client calls it.
+    """Writes a checkpoint, and kills the container unless ``leave``. ``directory`` "": the container's own. ``key``:
+    the container's name or id in the request.
 
-    :raises WharfError: CONFLICT if it doesn't run; INTERNAL: the name, or CRIU's failure.
+    :raises WharfError: CONFLICT: the container doesn't run; INTERNAL: a bad or used name, or CRIU's error.
     """
     state = container.state
     if not state.running:
@@ -62,9 +66,9 @@ async def create(
         raise is_restarting(container)
     if _NAME.fullmatch(name) is None:
         raise internal(f"Invalid checkpoint ID ({name}), only {ALLOWED} are allowed")
-    place = _place(container, directory, name)
+    path = _path(container, directory, name)
     try:
-        os.makedirs(place, mode=0o700)
+        os.makedirs(path, mode=0o700)
     except FileExistsError:
         raise internal(
             f"cannot checkpoint container {key}: checkpoint with name {name} already exists for container {key}"
@@ -74,21 +78,24 @@ async def create(
         raise internal(f"cannot checkpoint container {key}: {error.filename}: {reason}") from None
     async with container.lock:
         try:
-            await _write(context, container, place, leave=leave or not state.running)
+            await _write(context, container, path, leave=leave or not state.running)
         except BaseException as error:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, place, ignore_errors=True))
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, path, ignore_errors=True))
             if isinstance(error, WharfError):
                 raise internal(f"Cannot checkpoint container {key}: {error.message}") from error
             raise
     context.publish(container, "checkpoint")
 
 
-async def _write(context: ContainerContext, container: Container, place: str, *, leave: bool) -> None:
-    """Has the runtime write the images. The end is our own, of a frozen container: crun forgets a container that CRIU
-    ends, and then a stock containerd cannot delete its task."""
+async def _write(context: ContainerContext, container: Container, path: str, *, leave: bool) -> None:
+    """Writes the images with the runtime, and kills the container unless ``leave``.
+
+    CRIU could kill the container itself, but crun then deletes its record of the container, and a stock containerd
+    can't delete the task.
+    """
     tasks = context.engine.tasks
-    # CRIU's log goes there, too: crun does not make the directory that containerd would name.
-    options = runc_options_pb2.CheckpointOptions(image_path=place, work_path=place)
+    # work_path has CRIU's log: crun doesn't make the directory that containerd would choose.
+    options = runc_options_pb2.CheckpointOptions(image_path=path, work_path=path)
     if leave:
         await tasks.checkpoint(container.id, options=options)
         return
@@ -97,42 +104,46 @@ async def _write(context: ContainerContext, container: Container, place: str, *,
         await tasks.pause(container.id)
     try:
         await tasks.checkpoint(container.id, options=options)
-        # All of them while they are frozen: one that goes on until its init has died would do once more what the
-        # restored one does.
+        # Kill the processes while they are frozen: after the checkpoint none may run, as the restored ones repeat
+        # what it does.
         await tasks.kill(container.id, signals.SIGKILL, everything=True)
         frozen = False
     finally:
         if not frozen:
-            # After the kill this lets the signal arrive; runc has done it then.
+            # A frozen process gets the signal when it thaws. An error is expected: runc's kill thaws it already.
             with contextlib.suppress(WharfError):
                 await tasks.resume(container.id)
 
 
 def listing(container: Container, directory: str, key: str) -> list[dict[str, Any]] | None:
-    """The checkpoints by name; None where dockerd says ``null``.
+    """The checkpoints by name; None: there are none (dockerd's ``null``).
 
-    :raises WharfError: INTERNAL: the directory that was named isn't there.
+    :raises WharfError: INTERNAL: ``directory`` doesn't exist.
     """
     if directory:
         _existing(container, directory, "", key)
     found: list[dict[str, Any]] = []
     with contextlib.suppress(FileNotFoundError):
-        place = _place(container, directory, "")
-        found = [{"Name": name} for name in sorted(os.listdir(place)) if os.path.isdir(f"{place}/{name}")]
+        path = _path(container, directory, "")
+        found = [{"Name": name} for name in sorted(os.listdir(path)) if os.path.isdir(f"{path}/{name}")]
     return found or None
 
 
 async def remove(container: Container, name: str, directory: str, key: str) -> None:
-    """:raises WharfError: INTERNAL (as in dockerd): there is no such checkpoint."""
+    """Removes a checkpoint.
+
+    :raises WharfError: INTERNAL, as in dockerd: there is no such checkpoint.
+    """
     if _NAME.fullmatch(name) is None:
         raise internal(f"checkpoint {name} does not exist for container {key}")
     await asyncio.to_thread(shutil.rmtree, _existing(container, directory, name, key))
 
 
-def to_restore(context: ContainerContext, container: Container, name: str, directory: str) -> str:
-    """The directory that a start is asked to begin from; ``""`` without a name.
+def find_path(context: ContainerContext, container: Container, name: str, directory: str) -> str:
+    """The path of the checkpoint from which a start restores the container; ``""`` if ``name`` is empty.
 
-    :raises WharfError: INVALID_ARGUMENT unless experimental; INTERNAL: there is no such checkpoint.
+    :raises WharfError: INVALID_ARGUMENT: the daemon isn't experimental, or this host can't restore the container;
+        INTERNAL: there is no such checkpoint.
     """
     if not name:
         return ""
@@ -143,16 +154,17 @@ def to_restore(context: ContainerContext, container: Container, name: str, direc
     found = _existing(container, directory, name, f"/{container.name}")
     program = context.runtimes.get(container.host_config.runtime).path
     if os.path.basename(program) == "crun" and not isinstance(context.stdio, Embedded):
-        # Its shim calls the runtime with an option of runc's that crun does not have.
+        # containerd's shim passes an option of runc that crun doesn't have.
         raise invalid("a stock containerd cannot restore with crun: create the container with --runtime runc")
     return found
 
 
-def options(context: ContainerContext, container: Container, image: str) -> AnyValue | None:
-    """The runtime's options for a task that is restored; None: those of the container's record will do."""
-    if not image:
+def runtime_options(context: ContainerContext, container: Container, path: str) -> AnyValue | None:
+    """The runtime's options for a task that is restored from the checkpoint at ``path``. None: ``path`` is empty, so
+    the options of the engine's record apply."""
+    if not path:
         return None
     _, plain = context.runtimes.engine_options(container.host_config.runtime, owner=task_owner(context, container))
-    wanted = plain.unpack(runc_options_pb2.Options) if plain is not None else runc_options_pb2.Options()
-    wanted.criu_image_path = wanted.criu_work_path = image
-    return AnyValue.pack(wanted)
+    options = plain.unpack(runc_options_pb2.Options) if plain is not None else runc_options_pb2.Options()
+    options.criu_image_path = options.criu_work_path = path
+    return AnyValue.pack(options)

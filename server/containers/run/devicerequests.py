@@ -1,8 +1,8 @@
-"""``--gpus`` and ``--device vendor.com/class=name``: device requests, answered when a container starts.
+"""``--gpus`` and ``--device vendor.com/class=name``: device requests, resolved at start.
 
-The driver ``cdi`` takes names of CDI devices. ``nvidia`` (also meant by the capability ``gpu``) has two ways, as its
-vendor offers them: the hook of the NVIDIA container toolkit, told by environment variables which GPUs to bring in; or
-CDI devices ``nvidia.com/gpu``, where only those are there.
+The driver ``cdi`` takes names of CDI devices. The driver ``nvidia`` (also selected by the capability ``gpu``) uses the
+hook of the NVIDIA container toolkit, which reads the GPUs from environment variables; if the hook isn't installed, the
+CDI devices ``nvidia.com/gpu``.
 """
 
 import asyncio
@@ -19,15 +19,16 @@ from server.containers.spec import cdi
 
 _HOOK = "nvidia-container-runtime-hook"
 _GPUS = "nvidia.com/gpu"
-#: What NVIDIA's driver can be asked to bring in; all of it are capabilities of the device driver, too.
+#: The values of NVIDIA_DRIVER_CAPABILITIES. Each is also a capability of a device request.
 _NVIDIA = ("compute", "compat32", "graphics", "utility", "video", "display")
 _KNOWN = frozenset(("gpu", "nvidia", *_NVIDIA))
 
 
 async def inject(context: ContainerContext, host: HostConfig, spec: dict[str, Any]) -> None:
-    """Puts the devices asked for into the spec.
+    """Adds the requested devices to the spec.
 
-    :raises WharfError: INVALID_ARGUMENT: no driver takes the request; INTERNAL: a device isn't there.
+    :raises WharfError: INTERNAL: no driver supports the request, or a device doesn't exist; INVALID_ARGUMENT: both a
+        count and ids are set.
     """
     for request in host.device_requests or ():
         await asyncio.to_thread(_inject, context.settings.cdi_spec_dirs, request, spec)
@@ -43,8 +44,8 @@ def _inject(directories: tuple[str, ...], request: DeviceRequest, spec: dict[str
             raise internal("unexpected options in CDI device request")
         _cdi(cdi.load(directories), request.device_ids or (), spec)
         return
-    chosen = _chosen(request)
-    if request.driver not in ("", "nvidia") or chosen is None:
+    selected = _capabilities(request)
+    if request.driver not in ("", "nvidia") or selected is None:
         raise no_driver(request)
     hook = shutil.which(_HOOK)
     registry = cdi.load(directories) if hook is None else cdi.Registry()
@@ -57,10 +58,10 @@ def _inject(directories: tuple[str, ...], request: DeviceRequest, spec: dict[str
         return
     env = spec["process"]["env"]
     env.append(f"NVIDIA_VISIBLE_DEVICES={','.join(_gpus(request)) or 'void'}")
-    if capabilities := [each for each in chosen if each in _NVIDIA]:
+    if capabilities := [each for each in selected if each in _NVIDIA]:
         env.append(f"NVIDIA_DRIVER_CAPABILITIES={','.join(capabilities)}")
-    told = {"path": hook, "args": [_HOOK, "prestart"], "env": [f"{k}={v}" for k, v in os.environ.items()]}
-    spec.setdefault("hooks", {}).setdefault("prestart", []).append(told)
+    entry = {"path": hook, "args": [_HOOK, "prestart"], "env": [f"{k}={v}" for k, v in os.environ.items()]}
+    spec.setdefault("hooks", {}).setdefault("prestart", []).append(entry)
 
 
 def _gpus(request: DeviceRequest) -> list[str]:
@@ -69,8 +70,8 @@ def _gpus(request: DeviceRequest) -> list[str]:
     return ["all"] if request.count < 0 else [str(number) for number in range(request.count)]
 
 
-def _chosen(request: DeviceRequest) -> list[str] | None:
-    """The first alternative whose capabilities the driver has, all of them."""
+def _capabilities(request: DeviceRequest) -> list[str] | None:
+    """The first alternative of the request of which the driver has all capabilities; None: there is none."""
     if request.driver and not request.capabilities:
         return []
     for alternative in request.capabilities or ():
@@ -88,7 +89,7 @@ def _cdi(registry: cdi.Registry, names: Sequence[str], spec: dict[str, Any]) -> 
 
 
 def no_driver(request: DeviceRequest) -> WharfError:
-    """dockerd's sentence for a device request that no driver takes."""
+    """dockerd's error for a device request that no driver supports."""
     alternatives = " ".join(f"[{' '.join(each)}]" for each in request.capabilities or ())
     return internal(f'could not select device driver "{request.driver}" with capabilities: [{alternatives}]')
 

@@ -1,4 +1,5 @@
-"""A container has ended: its task is deleted, what it used is given back, and it restarts, stays, or goes."""
+"""The exit of a container: deletes the task, releases the network and the mounts, and restarts or removes the
+container."""
 
 import asyncio
 import logging
@@ -14,20 +15,21 @@ from server.containers.model import Container
 from server.containers.mounts import mounting
 from server.containers.restarts import should_restart
 from server.containers.run.remove import remove
-from server.containers.run.start import forget_container, start_by_policy
+from server.containers.run.start import remove_engine_record, start_by_policy
 
 log = logging.getLogger(__name__)
 
-#: What a task is while its process is there.
+#: The states of a task whose process has not exited.
 ALIVE = (TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.PAUSING)
-#: The exit code of a container whose end nobody saw.
-UNSEEN = 255
+#: The exit code of a container of whose exit the engine knows nothing.
+UNKNOWN_EXIT_CODE = 255
 
 
-async def ended(context: ContainerContext, container: Container, end: Exit | None) -> None:
-    """``end`` None: it is gone and nobody knows how. Events of an earlier run, and repeated ones, do nothing.
+async def on_exit(context: ContainerContext, container: Container, end: Exit | None) -> None:
+    """Handles the exit of a container. ``end`` None: the engine has no task, and the exit code is unknown. Repeated
+    events and events of an earlier run do nothing.
 
-    :raises WharfError: the engine can't be asked whether there is a later run.
+    :raises WharfError: the engine doesn't answer whether there is a later run.
     """
     timeline = Timeline("exit")
     async with container.lock:
@@ -37,58 +39,59 @@ async def ended(context: ContainerContext, container: Container, end: Exit | Non
         if end is not None and end.pid:
             if state.pid and end.pid != state.pid:
                 return
-        elif await living(context, container) is not None:
-            # Of no run in particular: what was found missing may have been started again before we had the lock.
+        elif await find_task(context, container) is not None:
+            # Without a pid the event may be of an earlier run: the container may have been started again meanwhile.
             return
         call(context.hooks.stopped, container)
         await context.stdio.ended(container.id)
         cleaning = None
         if end is None:
             cleaning = _clean(context, container)
-            end = await cleaning or Exit(0, UNSEEN, time.time_ns())
-        await _give_back(context, container)
+            end = await cleaning or Exit(0, UNKNOWN_EXIT_CODE, time.time_ns())
+        await _release(context, container)
         timeline.mark("output, network")
-        ran = max(0.0, (time.time_ns() - state.started_ns) / 1e9)
+        run_seconds = max(0.0, (time.time_ns() - state.started_ns) / 1e9)
         restarts = context.restarts_of(container)
-        again = not restarts.cancelled.is_set() and should_restart(
+        restart = not restarts.cancelled.is_set() and should_restart(
             container.host_config.restart_policy,
             exit_code=end.status,
             restarts=container.restart_count,
             stopped=context.shutting_down or container.manually_stopped,
         )
-        goes = container.host_config.auto_remove and not again and not container.manually_restarted
+        auto_remove = container.host_config.auto_remove and not restart and not container.manually_restarted
         state.paused, state.pid, state.exit_code = False, 0, end.status
         state.finished_ns = end.exited_at_ns or time.time_ns()
-        state.running = state.restarting = again
-        # With the state: who comes to follow the log now either is called or sees that it has ended.
+        state.running = state.restarting = restart
+        # No await since the state has changed: a log follower that begins later sees the new state, an earlier one is
+        # called here.
         call(context.hooks.drained, container)
-        if again:
+        if restart:
             container.restart_count += 1
         container.row = None
-        # So it is for the event: who sees that it has ended finds it among those that were told.
-        context.publish(container, "die", {"exitCode": str(end.status), "execDuration": str(int(ran))})
+        # Also before the next await: a client that sees the container stopped has the event.
+        context.publish(container, "die", {"exitCode": str(end.status), "execDuration": str(int(run_seconds))})
         try:
-            if not goes:
-                # A container that is removed next needs no record of its end: if we die first, recover sees it.
+            if not auto_remove:
+                # A container that is removed next needs no record of its exit: recovery would remove it, too.
                 await context.save_state(container)
         finally:
-            # Not before: until then the task alone knows how it ended, should we die.
+            # After the save: until then only the task has the exit status, if the daemon dies.
             if cleaning is None:
                 _clean(context, container)
         timeline.mark("save")
         context.waiters.stopped(container)
-        if again:
-            restart_later(context, container, restarts.next_delay(ran))
-    if goes:
-        await _auto_remove(context, container)
+        if restart:
+            restart_later(context, container, restarts.next_delay(run_seconds))
+    if auto_remove:
+        await remove_automatically(context, container)
         timeline.mark("remove")
     timeline.done()
 
 
-async def living(context: ContainerContext, container: Container) -> ProcessState | None:
-    """Its task, if there is one that has not ended.
+async def find_task(context: ContainerContext, container: Container) -> ProcessState | None:
+    """The container's task; None: there is none, or it has exited.
 
-    :raises WharfError: the engine can't be asked.
+    :raises WharfError: the engine doesn't answer.
     """
     try:
         task = await context.engine.tasks.get(container.id)
@@ -99,17 +102,17 @@ async def living(context: ContainerContext, container: Container) -> ProcessStat
     return task if task.status in ALIVE else None
 
 
-async def _give_back(context: ContainerContext, container: Container) -> None:
+async def _release(context: ContainerContext, container: Container) -> None:
     try:
         await context.networks.stop(container)
     except (WharfError, OSError) as error:
-        log.error("container=%s network is not given back: %s", container.id, error)
+        log.error("container=%s network is not released: %s", container.id, error)
     await mounting.tear_down(context, container)
 
 
 def _clean(context: ContainerContext, container: Container) -> "asyncio.Task[Exit | None]":
-    """In the background: nobody waits for the kernel to let go of a cgroup and mounts. Who needs them gone (the next
-    start, the snapshot's removal) waits for this."""
+    """Deletes the task in the background, as the kernel takes long to remove a cgroup and mounts. The next start and
+    the removal of the snapshot wait for it (``ContainerContext.wait_cleaned``)."""
     return context.clean(container.id, _delete_task(context, container))
 
 
@@ -120,28 +123,29 @@ async def _delete_task(context: ContainerContext, container: Container) -> Exit 
     except WharfError as error:
         if error.kind is not Kind.NOT_FOUND:
             log.warning("container=%s task could not be deleted: %s", container.id, error)
-    await forget_container(context, container.id)
+    await remove_engine_record(context, container.id)
     await stop_logging(context, container)
     return end
 
 
-async def _auto_remove(context: ContainerContext, container: Container) -> None:
+async def remove_automatically(context: ContainerContext, container: Container) -> None:
+    """``--rm``: removes a container that has exited. An error is logged and reported to clients that wait."""
     try:
         await remove(context, container, force=True, volumes=True)
     except WharfError as error:
-        # Somebody else removes it: that is what was wanted.
+        # CONFLICT: a client removes it already.
         if error.kind is not Kind.CONFLICT:
             log.error("container=%s --rm failed: %s", container.id, error)
             context.waiters.removed(container, error.message)
 
 
 def restart_later(context: ContainerContext, container: Container, delay: float) -> None:
-    """Starts a container that is "restarting", in the background, after so many seconds."""
+    """Starts a container in the state "restarting" in the background, after ``delay`` seconds."""
     context.spawn(_restart(context, container, delay), f"restart {container.id[:12]}")
 
 
 async def start_with_daemon(context: ContainerContext, container: Container) -> None:
-    """A container that was down when the last daemon ended, and whose policy wants it up."""
+    """Starts a stopped container at the daemon's start because its restart policy requires it."""
     await context.recovered.wait()
     if context.shutting_down:
         return
@@ -163,7 +167,7 @@ async def start_with_daemon(context: ContainerContext, container: Container) -> 
 async def _restart(context: ContainerContext, container: Container, delay: float) -> None:
     restarts = context.restarts_of(container)
     while await restarts.wait(delay):
-        # As dockerd: what starts now must not meet the sweep of what the last daemon left.
+        # Recovery removes what the last daemon left, and must not meet a container that starts.
         await context.recovered.wait()
         if context.shutting_down:
             break
@@ -175,26 +179,25 @@ async def _restart(context: ContainerContext, container: Container, delay: float
             break
         delay = restarts.next_delay(0.0)
     if context.shutting_down:
-        # The record says "restarting": the next daemon goes on from there.
+        # The record has the state "restarting": the next daemon continues.
         return
     async with container.lock:
         if restarts is not context.restarts.get(container.id) or not container.state.restarting:
-            # Started on request, or removed, meanwhile.
-            return
+            return  # started on request, or removed, meanwhile
         state = container.state
         state.running = state.restarting = False
         await context.save_state(container)
         context.waiters.stopped(container)
     if container.host_config.auto_remove:
-        await _auto_remove(context, container)
+        await remove_automatically(context, container)
 
 
-async def out_of_memory(context: ContainerContext, container: Container) -> None:
-    """The kernel killed something in the container for want of memory."""
+async def on_oom(context: ContainerContext, container: Container) -> None:
+    """Records that the kernel's OOM killer has killed a process of the container."""
     async with container.lock:
         if container.state.dead:
             return
-        # Also of one that has ended: a stock containerd may tell it after the end.
+        # Also if the container has exited: a stock containerd may send the OOM event after the exit event.
         container.state.oom_killed = True
         await context.save_state(container)
         context.publish(container, "oom")

@@ -1,7 +1,7 @@
-"""A start that failed: the exit code that Docker gives it, and the sentence clients look at.
+"""Failures of a start: the exit code and the message that dockerd reports for them.
 
-The CLI turns words of the message into its own exit code (127 not found, 126 not executable, else 125), so the
-message must carry the runtime's words, and the container's ``ExitCode`` is set alike.
+The CLI derives its own exit code from words of the message (127 not found, 126 not executable, else 125). So the
+message has the runtime's words, and the container's ``ExitCode`` is the same number.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 UNKNOWN = 128
 
-#: The engine is unreachable, too slow or out of space: the same start may succeed later.
+#: Unreachable, too slow, or out of space: the same start may succeed later.
 _TEMPORARY = frozenset((Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED, Kind.CANCELLED, Kind.RESOURCE_EXHAUSTED))
 _TYPE_HINT = (
     ": Are you trying to mount a directory onto a file (or vice-versa)? "
@@ -24,24 +24,24 @@ _TYPE_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class StartFailure:
-    """Why a start failed. ``temporary``: the cause is the engine or the host, not the container's configuration, so a
-    restart policy tries again. What the runtime refuses is configuration: dockerd gives up there, too."""
+    """Why a start failed. ``temporary``: because of the engine or the host, so a restart policy tries again; else
+    because of the container's configuration (errors of the runtime), where dockerd, too, doesn't try again."""
 
     error: WharfError
     temporary: bool
 
 
 def is_temporary(error: WharfError) -> bool:
-    """Whether the same start may succeed later. A refusal that was put into other words counts as its cause."""
-    refusals = takewhile(lambda found: isinstance(found, WharfError), causes(error))
-    return any(isinstance(found, WharfError) and found.kind in _TEMPORARY for found in refusals)
+    """Whether the same start may succeed later: the error or one of its causes has a temporary kind."""
+    chain = takewhile(lambda found: isinstance(found, WharfError), causes(error))
+    return any(isinstance(found, WharfError) and found.kind in _TEMPORARY for found in chain)
 
 
 def refusal(error: WharfError) -> tuple[str, Reason | None]:
-    """Why the engine refuses to run a process: the message in runc's words, and the reason.
+    """Why the engine could not run a process: the message in runc's words, and the reason.
 
-    Our own shim sends the reason of the runtime. It is read from the message where there is none: a stock containerd
-    sends only the message, and what stopped a log driver or a mount is said by the kernel's words, as with dockerd.
+    Our own shim sends the runtime's reason. Else the reason is parsed from the message: a stock containerd sends no
+    reasons, and errors of log drivers and mounts have only the kernel's words.
     """
     text = refusals.in_runcs_words(error.message)
     if error.reason in (None, Reason.LOG_DRIVER):
@@ -50,14 +50,14 @@ def refusal(error: WharfError) -> tuple[str, Reason | None]:
 
 
 def start_failure(error: WharfError) -> tuple[int, WharfError]:
-    """The exit code and the error for a failed create or start of a task."""
+    """The exit code of the container, and the error for the client, after a failed create or start of a task."""
     if error.kind in (Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED):
         return UNKNOWN, error
     text, reason = refusal(error)
     if reason is Reason.PERMISSION_DENIED:
         return NOT_EXECUTABLE, invalid(text, reason=reason)
     if reason is Reason.IS_A_DIRECTORY:
-        # The CLI looks for the older word.
+        # The CLI searches for "permission denied".
         return NOT_EXECUTABLE, invalid(f"{text}: permission denied", reason=reason)
     if reason is Reason.NOT_A_DIRECTORY:
         return NOT_FOUND, invalid(text + _TYPE_HINT, reason=reason)

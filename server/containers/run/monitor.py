@@ -1,7 +1,7 @@
-"""The engine's events, followed for as long as the daemon lives: exits, OOM, and what others do to our tasks.
+"""The subscription to the engine's events: exits, OOM, and pauses by other clients of the engine.
 
-When the engine goes away the monitor waits for it to come back and then compares what it has with what we believe
-(``recover.reconcile``): nothing that happened meanwhile is missed.
+If the connection to the engine is lost, the monitor connects again and compares the engine's tasks with the records
+(``recover.reconcile``), for events that it has missed.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ from server.containers.run.recover import reconcile
 
 log = logging.getLogger(__name__)
 
-# What ``_dispatch`` knows. Each health check has events, too, and nobody here wants to hear of them: the ids of
-# containers and of execs whose end is told by an event are digits (see ``server.containers.exec.model.DIRECT``).
-_WANTED = ('topic=="/tasks/exit",event.id~="^[0-9a-f]"', 'topic~="^/tasks/(oom|paused|resumed)$"')
+# The events that ``_dispatch`` handles. Ids of containers and of execs by containerd's calls are hexadecimal; execs
+# with other ids, such as health checks, need no event of the engine (``server.containers.exec.model.DIRECT``).
+_FILTERS = ('topic=="/tasks/exit",event.id~="^[0-9a-f]"', 'topic~="^/tasks/(oom|paused|resumed)$"')
 
-timeouts.define("engine.return", 30.0)  # one wait for an engine that is away; then it is logged and waited for again
+timeouts.define("engine.return", 30.0)  # one attempt to connect to the engine again; it is repeated after a log line
 
 
 class Monitor:
-    """``start`` returns when the subscription stands: no event after that is missed."""
+    """Follows the engine's events in a background task."""
 
     def __init__(self, context: ContainerContext) -> None:
         self._context = context
@@ -35,6 +35,10 @@ class Monitor:
         self._ready = asyncio.Event()
 
     async def start(self) -> None:
+        """Subscribes; no event after the return is missed.
+
+        :raises WharfError: the engine refuses the subscription.
+        """
         context = self._context
         context.check_exit = self.check_exit
         self._task = asyncio.create_task(self._run(), name="container monitor")
@@ -52,32 +56,33 @@ class Monitor:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def check_exit(self, container: Container) -> None:
-        """The container may have ended without an event: asks the engine."""
-        self._context.spawn(self._ask(container), f"ask {container.id[:12]}")
+        """Asks the engine, in the background, whether the container has exited without an event."""
+        self._context.spawn(self._check_exit(container), f"check exit {container.id[:12]}")
 
-    async def _ask(self, container: Container) -> None:
+    async def _check_exit(self, container: Container) -> None:
         try:
             state = await self._context.engine.tasks.get(container.id)
         except WharfError as error:
             if error.kind is Kind.NOT_FOUND:
-                await exits.ended(self._context, container, None)
+                await exits.on_exit(self._context, container, None)
             return
         if state.status is TaskStatus.STOPPED:
-            await exits.ended(self._context, container, Exit(state.pid, state.exit_status, state.exited_at_ns))
+            await exits.on_exit(self._context, container, Exit(state.pid, state.exit_status, state.exited_at_ns))
 
     async def _run(self) -> None:
         first = True
         while True:
             try:
-                wanted = [f'namespace=="{self._context.engine.namespace}",{each}' for each in _WANTED]
-                async with self._context.engine.events.subscribe(*wanted) as events:
+                filters = [f'namespace=="{self._context.engine.namespace}",{each}' for each in _FILTERS]
+                async with self._context.engine.events.subscribe(*filters) as events:
                     if first:
                         first = False
                         self._ready.set()
                     else:
-                        log.info("the engine is back")
+                        log.info("the connection to the engine is back")
                         await reconcile(self._context)
-                    # Until then the sweep works on a list of who runs. Events wait in the subscription.
+                    # Recovery decides by the list of running containers, which an event would change. Events wait in
+                    # the subscription.
                     await self._context.recovered.wait()
                     async for event in events:
                         self._dispatch(event)
@@ -85,25 +90,23 @@ class Monitor:
                 if first:
                     raise
                 if error.kind not in (Kind.UNAVAILABLE, Kind.CANCELLED, Kind.DEADLINE_EXCEEDED):
-                    log.error("following the engine's events: %s", error)
+                    log.error("the subscription to the engine's events failed: %s", error)
                 else:
-                    log.warning("the engine is away: %s", error)
-                await self._return()
+                    log.warning("the connection to the engine is lost: %s", error)
+                await self._reconnect()
 
-    async def _return(self) -> None:
+    async def _reconnect(self) -> None:
         while True:
             try:
                 await self._context.engine.connect(deadline=timeouts.seconds("engine.return"))
             except WharfError as error:
-                log.warning("the engine is still away: %s", error)
+                log.warning("the engine can't be reached: %s", error)
             else:
                 return
 
     def _dispatch(self, event: Event) -> None:
-        """Each event is handled in a task of its own: one container's lock must not hold up the others.
-
-        Order is kept per container by its lock, which is fair.
-        """
+        """Handles an event in a task of its own, as the handler waits for the container's lock. The events of one
+        container are handled in order: ``asyncio.Lock`` is fair."""
         context, message = self._context, event.event
         match message:
             case messages.TaskExit():
@@ -112,18 +115,18 @@ class Monitor:
                     return
                 end = Exit(message.pid, message.exit_status, to_ns(message.exited_at))
                 if message.id == message.container_id:
-                    context.spawn(_guarded(exits.ended(context, container, end), container), "exit")
+                    context.spawn(_guarded(exits.on_exit(context, container, end), container), "exit")
                 else:
                     context.spawn(_exec_exited(context, container, message.id, end), "exec exit")
             case messages.TaskOOM():
                 container = context.registry.by_id(message.container_id)
                 if container is not None:
-                    context.spawn(_guarded(exits.out_of_memory(context, container), container), "oom")
+                    context.spawn(_guarded(exits.on_oom(context, container), container), "oom")
             case messages.TaskPaused() | messages.TaskResumed():
                 container = context.registry.by_id(message.container_id)
                 if container is not None:
                     paused = isinstance(message, messages.TaskPaused)
-                    context.spawn(_guarded(_frozen(context, container, paused=paused), container), "pause")
+                    context.spawn(_guarded(_on_pause(context, container, paused=paused), container), "pause")
 
 
 async def _guarded(work: "asyncio.Future[None] | object", container: Container) -> None:
@@ -138,19 +141,19 @@ async def _exec_exited(context: ContainerContext, container: Container, exec_id:
         try:
             await hook(container, exec_id, end.status, end.exited_at_ns)
         except Exception:
-            log.exception("container=%s exec %s: its end could not be handled", container.id, exec_id)
+            log.exception("container=%s exec %s: exit could not be handled", container.id, exec_id)
 
 
-async def _frozen(context: ContainerContext, container: Container, *, paused: bool) -> None:
-    """Somebody else (ctr) paused or resumed the task; our own pause has set the state already.
+async def _on_pause(context: ContainerContext, container: Container, *, paused: bool) -> None:
+    """Another client of the engine (ctr) has paused or resumed the task; after our own pause the state is set already.
 
-    It may have been set back since: the engine is asked before an event that comes late is believed.
+    The event may be late, so the engine is asked for the current state.
     """
     async with container.lock:
         state = container.state
         if not state.running or state.restarting or state.paused == paused:
             return
-        task = await exits.living(context, container)
+        task = await exits.find_task(context, container)
         if task is None or (task.status is TaskStatus.PAUSED) != paused:
             return
         state.paused = paused

@@ -1,4 +1,4 @@
-"""The first process of a running container, as a descriptor that can't become another process's."""
+"""The first process of a running container, by a descriptor: the kernel may reuse its pid."""
 
 import os
 from contextlib import ExitStack
@@ -10,9 +10,9 @@ from server.containers.spec.users import DirectoryRoot
 
 
 def process_of(container: Container) -> Process:
-    """The container's first process; close it. Blocks for three system calls on procfs.
+    """The container's first process; the caller closes it. Blocks for three system calls on procfs.
 
-    :raises ProcessLookupError: it has gone, also when word of its end has not come yet, or never ran.
+    :raises ProcessLookupError: it has exited, even if the exit event is not handled yet; or the container doesn't run.
     """
     state = container.state
     if not state.running or not state.pid:
@@ -21,7 +21,7 @@ def process_of(container: Container) -> Process:
 
 
 def started_time(pid: int) -> int:
-    """When a container's process was started, in clock ticks since boot; 0 if it has ended already."""
+    """When the process was started, in clock ticks since boot; 0: it has exited."""
     try:
         return start_time(pid)
     except ProcessLookupError:
@@ -30,12 +30,12 @@ def started_time(pid: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ProcessFiles:
-    """Small files of a running container, as its first process sees them."""
+    """Small files of a running container, in the root of its first process; see ``RootFiles``."""
 
     container: Container
 
     def read(self, path: str) -> bytes | None:
-        """See ``RootFiles``. Raises ProcessLookupError if the process has gone."""
+        """:raises ProcessLookupError: the process has exited."""
         with process_of(self.container) as process:
             root = process.open("root", os.O_PATH | os.O_DIRECTORY)
         try:
@@ -44,13 +44,13 @@ class ProcessFiles:
             os.close(root)
 
 
-def namespace_of(container: Container, kind: str, held: ExitStack) -> str:
-    """A path of the namespace (``pid``, ``ipc``, ``user``, ``net``) of a container's first process, for a runtime that
-    opens it later. It leads to that namespace, through a descriptor of ours, until ``held`` is closed.
+def namespace_of(container: Container, kind: str, descriptors: ExitStack) -> str:
+    """A path of the namespace (``pid``, ``ipc``, ``user``, ``net``) of a container's first process, for the runtime. It
+    is the path of a descriptor of this process, and is valid until ``descriptors`` is closed.
 
-    :raises ProcessLookupError: the process has gone.
+    :raises ProcessLookupError: the process has exited.
     """
     with process_of(container) as process:
         fd = process.open(f"ns/{kind}", os.O_RDONLY)
-    held.callback(os.close, fd)
+    descriptors.callback(os.close, fd)
     return f"/proc/{os.getpid()}/fd/{fd}"

@@ -1,10 +1,11 @@
-"""What is compared at the daemon's start, and when the engine comes back: our records with the engine's tasks.
+"""Recovery: compares the records with the engine's tasks, at the daemon's start and after a lost connection.
 
-At the start, first all that the last daemon left is taken over or removed, then ends are looked at, and only then may
-anything start a container (``ContainerContext.recovered``): the sweep decides by lists that a start would make stale.
+At the daemon's start, recovery first adopts or removes what the last daemon left, then handles exits. Until then no
+container is started (``ContainerContext.recovered``), as recovery decides by lists that a start would make stale.
 
-A container that ended meanwhile is treated as if its exit event came now. What has no record (a crash in the
-middle of create, start or remove) is taken away; only what carries our label, as the engine may serve others.
+A container that has exited meanwhile is handled as after an exit event. Containers, snapshots and directories without a
+record (a crash during create, start or remove) are removed; in the engine only those with our label, as the engine may
+have other clients.
 """
 
 import asyncio
@@ -20,19 +21,18 @@ from engine.common.system import mounts
 from server.containers.context import ROOT_LABEL, ContainerContext
 from server.containers.hooks import call
 from server.containers.model import Container
-from server.containers.mounts import left_volumes, mounting
+from server.containers.mounts import mounting, orphan_volumes
 from server.containers.restarts import should_restart
 from server.containers.run import exits
 from server.containers.run.process import started_time
-from server.containers.run.remove import remove
-from server.containers.run.start import forget_container, forget_task
+from server.containers.run.start import remove_engine_record, remove_task
 from server.containers.run.stop import unpause
 
 log = logging.getLogger(__name__)
 
 
 async def load(context: ContainerContext) -> None:
-    """Reads all records into the registry."""
+    """Reads all records into the registry, and registers their volumes' references and users."""
     for container in await context.store.load():
         context.registry.add(container)
         for point in container.mounts.values():
@@ -43,18 +43,21 @@ async def load(context: ContainerContext) -> None:
 
 
 async def recover(context: ContainerContext) -> None:
-    """At start, when the monitor follows the events already and the networks are there."""
+    """Recovers at the daemon's start. The monitor has subscribed to the events, and the networks are loaded.
+
+    :raises WharfError: the engine doesn't answer.
+    """
     tasks = await _tasks(context)
     for container in context.registry:
         if container.state.restarting and tasks.pop(container.id, None) is not None:
-            # As with a start on request: one that is not on record did not happen.
-            await forget_task(context, container.id)
-            await forget_container(context, container.id)
+            # The last daemon died during a restart: undo it, as there is no record of it.
+            await remove_task(context, container.id)
+            await remove_engine_record(context, container.id)
     running = [c for c in context.registry if c.state.running and not c.state.restarting]
     alive = [c for c in running if _alive(tasks.get(c.id))]
     waiting = [c for c in context.registry if c.state.restarting]
-    was_down = [c for c in context.registry if not c.state.running]
-    # Where an end is found below, its network is given back the usual way: so those count as running here.
+    stopped = [c for c in context.registry if not c.state.running]
+    # Includes containers that have exited meanwhile: on_exit releases their networks.
     await context.networks.recover(running)
     await _sweep(context, tasks)
     await context.volumes.sweep()
@@ -63,12 +66,12 @@ async def recover(context: ContainerContext) -> None:
         if container.state.running and not container.state.restarting:
             call(context.hooks.started, container)
         if container.state.committing:
-            context.spawn(_commit_leftover(context, container), "unpause leftover")
+            context.spawn(_unpause_after_commit(context, container), "unpause after commit")
     for container in waiting:
         exits.restart_later(context, container, 0.0)
-    for container in was_down:
+    for container in stopped:
         if container.host_config.auto_remove and container.started_before:
-            context.spawn(_remove_leftover(context, container), "remove leftover")
+            context.spawn(exits.remove_automatically(context, container), "remove automatically")
         elif container.started_before and should_restart(
             container.host_config.restart_policy,
             exit_code=container.state.exit_code,
@@ -80,15 +83,18 @@ async def recover(context: ContainerContext) -> None:
 
 
 async def reconcile(context: ContainerContext) -> None:
-    """The engine was away and is back."""
+    """Compares the records with the engine's tasks after a lost connection.
+
+    :raises WharfError: the engine doesn't answer.
+    """
     tasks = await _tasks(context)
     await _compare(context, tasks)
-    await _forget_unfinished(context)
+    await _remove_unfinished(context)
 
 
-async def _forget_unfinished(context: ContainerContext) -> None:
-    """Removes what starts left in the engine that failed when it went away, and could not be undone without it."""
-    known = {record.id for record in await context.engine.containers.list((_mark(context),))} | set(
+async def _remove_unfinished(context: ContainerContext) -> None:
+    """Removes containers and tasks of failed starts, which could not be removed while the connection was lost."""
+    known = {record.id for record in await context.engine.containers.list((_label_filter(context),))} | set(
         await _tasks(context)
     )
     for container in [found for id in known if (found := context.registry.by_id(id)) is not None]:
@@ -97,13 +103,13 @@ async def _forget_unfinished(context: ContainerContext) -> None:
         async with container.lock:
             await context.wait_cleaned(container.id)
             if not container.state.running:
-                log.info("container=%s is left in the engine by a start that failed and removed", container.id)
-                await forget_task(context, container.id)
-                await forget_container(context, container.id)
+                log.info("container=%s is removed from the engine after a failed start", container.id)
+                await remove_task(context, container.id)
+                await remove_engine_record(context, container.id)
 
 
-def _mark(context: ContainerContext) -> str:
-    """The filter for what this daemon made in the engine."""
+def _label_filter(context: ContainerContext) -> str:
+    """The filter for containers and snapshots that this daemon made in the engine."""
     return f'labels."{ROOT_LABEL}"=="{context.settings.root}"'
 
 
@@ -117,28 +123,28 @@ async def _tasks(context: ContainerContext) -> dict[str, ProcessState]:
 
 async def _compare(context: ContainerContext, tasks: dict[str, ProcessState]) -> None:
     running = [c for c in context.registry if c.state.running and not c.state.restarting]
-    work = [_one(context, container, tasks.get(container.id)) for container in running]
+    work = [_compare_one(context, container, tasks.get(container.id)) for container in running]
     for result in await asyncio.gather(*work, return_exceptions=True):
         if isinstance(result, BaseException):
             log.error("a container's state could not be recovered: %s", result, exc_info=result)
 
 
-async def _one(context: ContainerContext, container: Container, task: ProcessState | None) -> None:
+async def _compare_one(context: ContainerContext, container: Container, task: ProcessState | None) -> None:
     state = container.state
     if _alive(task):
         assert task is not None
         if _differs(container, task):
             async with container.lock:
-                # Once more: the list may tell of an earlier run.
-                task = await exits.living(context, container)
+                # Ask again under the lock: the list may have the task of an earlier run.
+                task = await exits.find_task(context, container)
                 if task is not None and state.running and _differs(container, task):
                     state.pid, state.pid_started, state.paused = task.pid, started_time(task.pid), _paused(task)
                     await context.save_state(container)
         return
     if task is not None and task.status is TaskStatus.STOPPED:
-        await exits.ended(context, container, Exit(task.pid, task.exit_status, task.exited_at_ns))
+        await exits.on_exit(context, container, Exit(task.pid, task.exit_status, task.exited_at_ns))
     else:
-        await exits.ended(context, container, None)
+        await exits.on_exit(context, container, None)
 
 
 def _paused(task: ProcessState) -> bool:
@@ -147,52 +153,47 @@ def _paused(task: ProcessState) -> bool:
 
 def _differs(container: Container, task: ProcessState) -> bool:
     state = container.state
-    # A record of an earlier version has no start time.
+    # Records of earlier versions have no pid_started.
     return (state.pid, state.paused) != (task.pid, _paused(task)) or not state.pid_started
 
 
-async def _commit_leftover(context: ContainerContext, container: Container) -> None:
-    """The daemon died while a commit had the container paused."""
+async def _unpause_after_commit(context: ContainerContext, container: Container) -> None:
+    """Resumes a container that a commit had paused when the last daemon died."""
     try:
         if container.state.running and container.state.paused:
             await unpause(context, container)
     except WharfError as error:
-        log.error("container=%s was paused for a commit and could not go on: %s", container.id, error)
-
-
-async def _remove_leftover(context: ContainerContext, container: Container) -> None:
-    try:
-        await remove(context, container, force=True, volumes=True)
-    except WharfError as error:
-        log.error("container=%s --rm failed: %s", container.id, error)
+        log.error("container=%s was paused for a commit and could not be resumed: %s", container.id, error)
 
 
 async def _sweep(context: ContainerContext, tasks: dict[str, ProcessState]) -> None:
-    """Takes away what has our label and no running container."""
-    mark = _mark(context)
+    """Removes what the last daemon left: containers, snapshots, volumes and directories without a running container or
+    a record."""
+    label = _label_filter(context)
     running = {container.id for container in context.registry if container.state.running}
-    for record in await context.engine.containers.list((mark,)):
+    for record in await context.engine.containers.list((label,)):
         if record.id not in running:
-            log.info("container=%s is left in the engine by a crash and taken away", record.id)
+            log.info("container=%s is removed from the engine: a crash has left it", record.id)
             if record.id in tasks:
-                await forget_task(context, record.id)
-            await forget_container(context, record.id)
+                await remove_task(context, record.id)
+            await remove_engine_record(context, record.id)
             if (container := context.registry.by_id(record.id)) is not None:
                 await context.networks.stop(container)
                 await mounting.tear_down(context, container)
-    async for info in context.engine.snapshots.walk((mark,)):
+    async for info in context.engine.snapshots.walk((label,)):
+        # <container> is the container's own; <container>-<purpose> serves it while it runs.
         owner = info.name.partition("-")[0]
         if context.registry.by_id(owner) is None or (owner != info.name and owner not in running):
-            log.info("snapshot %s is left by a crash and removed", info.name)
+            log.info("snapshot %s is removed: a crash has left it", info.name)
             with contextlib.suppress(WharfError):
                 await context.engine.snapshots.remove(info.name)
-    # Their stdio has no other end where one beside the engine serves it; builds' are there, too.
+    # Ends I/O hosts without a container, also those of builds.
     with contextlib.suppress(FileNotFoundError):
         for name in set(os.listdir(f"{context.settings.exec_root}/containers")) - running:
             await context.stdio.discard(name)
     known = {container.id for container in context.registry}
-    for name in await asyncio.to_thread(_left_volumes, f"{context.settings.root}/containers", known):
-        log.info("volume %s was its container's that a crash has left half made or removed", name)
+    for name in await asyncio.to_thread(_orphan_volumes, f"{context.settings.root}/containers", known):
+        log.info("volume %s is removed: a crash has left it without its container", name)
         await context.volumes.clear(name)
     await asyncio.to_thread(_sweep_directory, f"{context.settings.root}/containers", known)
     await asyncio.to_thread(_sweep_directory, f"{context.settings.exec_root}/containers", running)
@@ -206,8 +207,8 @@ def _unknown(directory: str, known: Iterable[str]) -> list[str]:
     return [f"{directory}/{name}" for name in set(names) - set(known)]
 
 
-def _left_volumes(directory: str, known: Iterable[str]) -> list[str]:
-    return [name for path in _unknown(directory, known) for name in left_volumes.noted(path)]
+def _orphan_volumes(directory: str, known: Iterable[str]) -> list[str]:
+    return [name for path in _unknown(directory, known) for name in orphan_volumes.read(path)]
 
 
 def _sweep_directory(directory: str, known: Iterable[str]) -> None:

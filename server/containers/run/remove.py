@@ -1,4 +1,5 @@
-"""``docker rm``: the record goes first, in one commit; what it leaves is then removed, or swept at the next start."""
+"""``docker rm``: deletes the record first, then the rest in the background. If the daemon dies meanwhile, recovery
+removes the rest."""
 
 import asyncio
 import logging
@@ -8,7 +9,7 @@ from engine.common.errors import Kind, WharfError, conflict
 from server.containers.context import ContainerContext
 from server.containers.hooks import call
 from server.containers.model import Container
-from server.containers.mounts import left_volumes, mounting, mounts
+from server.containers.mounts import mounting, mounts, orphan_volumes
 from server.containers.run.stop import kill_and_wait
 
 log = logging.getLogger(__name__)
@@ -19,9 +20,10 @@ _ATTEMPTS = 5
 async def remove(
     context: ContainerContext, container: Container, *, force: bool = False, volumes: bool = False, key: str = ""
 ) -> None:
-    """Removes a container; ``force`` kills it first, ``volumes`` takes its anonymous volumes along.
+    """Removes a container. ``force``: kills a running one first. ``volumes``: also removes its anonymous volumes.
+    ``key``: the container's name or id in the request, for the error's sentence.
 
-    :raises WharfError: CONFLICT if it runs or is being removed already.
+    :raises WharfError: CONFLICT: it runs, or is being removed already.
     """
     state = container.state
     if state.removing:
@@ -34,7 +36,7 @@ async def remove(
             if state.running:
                 await _end(context, container, force=force)
             async with container.lock:
-                # A start that was under way when we looked may have succeeded meanwhile.
+                # A start that held the lock may have succeeded meanwhile.
                 if not state.running:
                     await _remove(context, container, volumes=volumes)
                     return
@@ -44,12 +46,12 @@ async def remove(
 
 
 async def _end(context: ContainerContext, container: Container, *, force: bool) -> None:
-    name, word = f'"/{container.name}"', container.state.status
+    name, status = f'"/{container.name}"', container.state.status
     if not force:
-        if word == "paused":
+        if status == "paused":
             raise conflict(f"cannot remove container {name}: container is paused and must be unpaused first")
         raise conflict(
-            f"cannot remove container {name}: container is {word}: stop the container before removing or force remove"
+            f"cannot remove container {name}: container is {status}: stop the container before removing or force remove"
         )
     try:
         await kill_and_wait(context, container)
@@ -63,9 +65,9 @@ async def _remove(context: ContainerContext, container: Container, *, volumes: b
     context.restarts_of(container).cancel()
     await mounting.tear_down(context, container)
     await context.networks.remove(container)
-    left_volumes.forget(container.directory)
+    orphan_volumes.clear(container.directory)
     if volumes:
-        left_volumes.note(container.directory, [point.name for point in container.mounts.values() if point.anonymous])
+        orphan_volumes.add(container.directory, [point.name for point in container.mounts.values() if point.anonymous])
     await context.store.delete(container.id)
     context.registry.remove(container)
     context.restarts.pop(container.id, None)
@@ -78,12 +80,12 @@ async def _remove(context: ContainerContext, container: Container, *, volumes: b
 
 
 async def discard(context: ContainerContext, container_id: str, directory: str) -> None:
-    """Removes snapshot and directories of a container that is no more."""
+    """Removes the snapshot and the directories of a container without a record. Errors are logged."""
     await context.wait_cleaned(container_id)
     try:
         await mounting.remove_snapshot(context, container_id)
     except WharfError as error:
-        log.warning("container=%s snapshot is left for the next start: %s", container_id, error)
+        log.warning("container=%s snapshot is not removed before the daemon's next start: %s", container_id, error)
     runtime_directory = f"{context.settings.exec_root}/containers/{container_id}"
     await asyncio.to_thread(_remove_trees, directory, runtime_directory)
 
@@ -95,4 +97,4 @@ def _remove_trees(*paths: str) -> None:
         except FileNotFoundError:
             continue
         except OSError as error:
-            log.warning("%s is left for the next start: %s", path, error)
+            log.warning("%s is not removed before the daemon's next start: %s", path, error)

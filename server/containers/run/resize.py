@@ -6,8 +6,9 @@ from server.containers.run.stop import not_running
 
 
 async def resize(context: ContainerContext, container: Container, height: int, width: int) -> None:
-    """
-    :raises WharfError: CONFLICT unless the container runs.
+    """Sets the size in characters.
+
+    :raises WharfError: CONFLICT: the container doesn't run.
     """
     if not container.state.running or container.state.restarting:
         raise not_running(container)

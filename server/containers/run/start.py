@@ -1,6 +1,6 @@
-"""``docker start``: network, mounts, spec, task; undone in reverse if anything fails.
+"""``docker start``: makes the network, the mounts, the spec and the task; undoes them in reverse order after an error.
 
-Three calls to the engine (container, task, start) and one commit.
+A start takes three calls to the engine (create the container, create the task, start it) and one write to the database.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from server.containers.mounts import mounting, rootfs, snapshot
 from server.containers.neighbours import Sandbox
 from server.containers.plan import ContainerPlan
 from server.containers.run import checkpoint, devicerequests
-from server.containers.run.assemble import Surroundings, assemble
+from server.containers.run.assemble import PreparedStart, assemble
 from server.containers.run.failures import UNKNOWN, StartFailure, is_temporary, start_failure
 from server.containers.run.process import namespace_of, started_time
 from server.containers.run.remove import remove
@@ -35,10 +35,10 @@ from server.registry.reference import Reference, parse_any
 log = logging.getLogger(__name__)
 
 
-async def start(context: ContainerContext, container: Container, *, image: str = "") -> None:
-    """Starts a container on request; with ``image``, the directory of a checkpoint, it goes on from there.
+async def start(context: ContainerContext, container: Container, *, checkpoint_path: str = "") -> None:
+    """Starts a container on request. ``checkpoint_path``: the checkpoint to restore; "": none.
 
-    :raises WharfError: NOT_MODIFIED if it runs; CONFLICT if paused or being removed; else why it failed.
+    :raises WharfError: NOT_MODIFIED: it runs; CONFLICT: it is paused or being removed; else why the start failed.
     """
     state = container.state
     if state.paused:
@@ -47,13 +47,14 @@ async def start(context: ContainerContext, container: Container, *, image: str =
         raise not_modified("container is already running")
     if state.removing or state.dead:
         raise conflict("container is marked for removal and cannot be started")
-    await start_on_request(context, container, image=image)
+    await start_on_request(context, container, checkpoint_path=checkpoint_path)
 
 
 async def restart(
     context: ContainerContext, container: Container, key: str, *, timeout: int | None = None, signal: str = ""
 ) -> None:
-    """Stops, if it runs, and starts. ``--rm`` does not take it away in between.
+    """``docker restart``: stops a running container without its automatic removal (``--rm``), and starts it.
+    ``timeout``: seconds until SIGKILL. ``key``: the container's name or id in the request.
 
     :raises WharfError: ``Cannot restart container x: …``
     """
@@ -69,19 +70,18 @@ async def restart(
     context.publish(container, "restart")
 
 
-async def start_on_request(context: ContainerContext, container: Container, *, image: str = "") -> None:
-    """Starts under the container's lock; restart counting begins anew.
+async def start_on_request(context: ContainerContext, container: Container, *, checkpoint_path: str = "") -> None:
+    """Starts a container that doesn't run under its lock, and resets the restart count.
 
-    :raises WharfError: why it failed; a container with ``--rm`` is removed then.
+    :raises WharfError: why the start failed. A container with ``--rm`` is removed then.
     """
     async with container.lock:
         state = container.state
         if state.running:
             if not state.restarting:
                 return
-            # It waits for its next restart: that wait is over.
-            context.restarts_of(container).cancel()
-        failure = await _try(context, container, on_request=True, image=image)
+            context.restarts_of(container).cancel()  # this start replaces the restart
+        failure = await _try_start(context, container, on_request=True, checkpoint_path=checkpoint_path)
     if failure is None:
         return
     if container.host_config.auto_remove:
@@ -90,21 +90,24 @@ async def start_on_request(context: ContainerContext, container: Container, *, i
 
 
 async def start_by_policy(context: ContainerContext, container: Container) -> StartFailure | None:
-    """Starts under the container's lock for a restart policy; None: it runs, or nothing wants it to run any more.
+    """Starts a container under its lock for a restart policy. None: it runs, or is being removed.
 
-    A failure leaves the state as it is ("restarting" with the exit code of its last run), for the caller to decide.
+    A failure leaves the state unchanged ("restarting" with the exit code of the last run): the caller changes it.
     """
     async with container.lock:
         state = container.state
         if state.removing or state.dead or (state.running and not state.restarting):
             return None
         if context.restarts_of(container).cancelled.is_set():
-            # A stop came between the end of the delay and the lock.
+            # A stop held the lock when the delay ended.
             return StartFailure(WharfError(Kind.CANCELLED, "the restart was cancelled"), temporary=False)
-        return await _try(context, container, on_request=False, image="")
+        return await _try_start(context, container, on_request=False, checkpoint_path="")
 
 
-async def _try(context: ContainerContext, container: Container, *, on_request: bool, image: str) -> StartFailure | None:
+async def _try_start(
+    context: ContainerContext, container: Container, *, on_request: bool, checkpoint_path: str
+) -> StartFailure | None:
+    """Starts a container and records the failure, if there is one. The caller holds the lock."""
     if container.state.removing or container.state.dead:
         error = conflict("container is marked for removal and cannot be started")
         return StartFailure(error, temporary=False)
@@ -114,34 +117,34 @@ async def _try(context: ContainerContext, container: Container, *, on_request: b
     timeline = Timeline("start")
     await context.wait_cleaned(container.id)
     try:
-        # Also what undoes a start that failed may write.
+        # Around the exit stack, as also an undo step may write to the layer.
         with container.layer.writing():
             async with AsyncExitStack() as undo:
-                await _start(context, container, undo, timeline, on_request=on_request, image=image)
+                await _start(context, container, undo, timeline, on_request=on_request, checkpoint_path=checkpoint_path)
                 undo.pop_all()
     except WharfError as error:
-        return await _failed(context, container, error, temporary=is_temporary(error))
+        return await _record_failure(context, container, error, temporary=is_temporary(error))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         message = f"{error.filename}: {reason}" if error.filename else reason
         log.error("container=%s start failed: %s", container.id, message)
-        return await _failed(context, container, WharfError(Kind.INTERNAL, message), temporary=True)
+        return await _record_failure(context, container, WharfError(Kind.INTERNAL, message), temporary=True)
     except Exception as error:
         # Internal error: still release clients waiting for the start.
         log.exception("container=%s start failed", container.id)
-        return await _failed(context, container, WharfError(Kind.INTERNAL, repr(error)), temporary=False)
+        return await _record_failure(context, container, WharfError(Kind.INTERNAL, repr(error)), temporary=False)
     timeline.done()
     return None
 
 
-async def _failed(
+async def _record_failure(
     context: ContainerContext, container: Container, error: WharfError, *, temporary: bool
 ) -> StartFailure:
     state = container.state
     state.error = error.message
     if not state.restarting:
         state.exit_code = error.exit_code if isinstance(error, _NotStarted) else state.exit_code or UNKNOWN
-    # Else the exit code of its last run stays, as in dockerd: an "on-failure" policy asks for it.
+    # A restarting container keeps the exit code of its last run, as in dockerd: the policy "on-failure" reads it.
     container.before_start.clear()
     call(context.hooks.start_failed, container)
     try:
@@ -152,19 +155,19 @@ async def _failed(
 
 
 class _NotStarted(WharfError):
-    """The engine refused the task; ``exit_code`` is what dockerd gives the container for that."""
+    """The engine could not create or start the task. ``exit_code``: the container's exit code, as in dockerd."""
 
     def __init__(self, error: WharfError, exit_code: int) -> None:
         super().__init__(error.kind, error.message, reason=error.reason)
         self.exit_code = exit_code
 
 
-async def _refused(container: Container, path: str, error: WharfError) -> WharfError:
-    """The error of a task that was not started. ``path``: the network namespace that was made for it, or ""."""
+async def _task_error(container: Container, netns_path: str, error: WharfError) -> WharfError:
+    """The error of a task that was not started. ``netns_path``: the network namespace that was made for it, or ""."""
     exit_code, failure = start_failure(error)
-    if path and not await asyncio.to_thread(os.path.exists, path):
-        # Not what the container's configuration asked for: somebody removed it during the start.
-        failure = WharfError(Kind.UNAVAILABLE, f"network namespace {path} was removed: {failure.message}")
+    if netns_path and not await asyncio.to_thread(os.path.exists, netns_path):
+        # Another program has removed the namespace: the container's configuration is not the cause.
+        failure = WharfError(Kind.UNAVAILABLE, f"network namespace {netns_path} was removed: {failure.message}")
         log.warning("container=%s %s", container.id, failure.message)
     return _NotStarted(failure, exit_code)
 
@@ -176,69 +179,69 @@ async def _start(
     timeline: Timeline,
     *,
     on_request: bool,
-    image: str,
+    checkpoint_path: str,
 ) -> None:
+    """``undo`` gets the undo steps. The exit stack ``during_start`` removes what only the start needs."""
     state = container.state
-    async with AsyncExitStack() as brief:
+    async with AsyncExitStack() as during_start:
         undo.push_async_callback(mounting.tear_down, context, container)
-        # Before the network, so that what is wrong with the mounts costs nothing; its teardown comes first.
         undo.push_async_callback(context.networks.stop, container)
-        sandbox = await _networking(context, container)
+        sandbox = await _start_network(context, container)
         if sandbox.joins is not None:
-            # It has no name of its own: Docker shows the other's.
+            # The container shares the hostname of the other one, and inspect shows it.
             container.config = replace(container.config, hostname=sandbox.hostname)
         timeline.mark("network")
-        binds = await mounting.set_up(context, container, brief)
+        binds = await mounting.set_up(context, container, during_start)
         shm = await mounting.shared_memory(context, container)
         await rootfs.mounts_of(context, container)
         remap = context.remap_of(container)
-        place = f"{context.settings.exec_root}/containers/{container.id}/rootfs"
-        root = await snapshot.task_rootfs(remap, container.rootfs, place, brief)
+        mountpoint = f"{context.settings.exec_root}/containers/{container.id}/rootfs"
+        root = await snapshot.task_rootfs(remap, container.rootfs, mountpoint, during_start)
         timeline.mark("mounts")
-        held = brief.enter_context(ExitStack())
-        around = Surroundings(
-            network=_network(sandbox, held),
+        namespaces = during_start.enter_context(ExitStack())
+        prepared = PreparedStart(
+            network=_network_namespace(sandbox, namespaces),
             network_joined=sandbox.joins is not None,
             mounts=[*binds, *mounting.network_files(container, sandbox.files, remap)],
             shm_path=shm,
             hostname=sandbox.hostname,
             domainname=container.config.domainname,
             link_env=sandbox.link_env,
-            held=held,
+            namespaces=namespaces,
         )
         if context.facts.apparmor and not container.apparmor_profile:
             container.apparmor_profile = "unconfined" if container.host_config.privileged else DOCKER_APPARMOR
-        spec = assemble(context, container, around)
+        spec = assemble(context, container, prepared)
         await devicerequests.inject(context, container.host_config, spec)
         timeline.mark("spec")
         try:
             await _create_record(context, container, spec)
-            undo.push_async_callback(forget_container, context, container.id)
+            undo.push_async_callback(remove_engine_record, context, container.id)
             timeline.mark("container")
             undo.push_async_callback(stop_logging, context, container)
             undo.push_async_callback(context.stdio.abandoned, container.id)
-            pid = await _create_task(context, container, root, image)
-            undo.push_async_callback(forget_task, context, container.id)
+            pid = await _create_task(context, container, root, checkpoint_path)
+            undo.push_async_callback(remove_task, context, container.id)
             timeline.mark("task")
             waiting, container.before_start = container.before_start, []
             container.joinable = True
-            undo.callback(_joinable_no_more, container)
+            undo.callback(_set_not_joinable, container)
             for join in waiting:
                 await join()
-            # Taken before, so that a container that ends at once has not ended before it began.
-            began = time.time_ns()
-            # What is restored has no process before.
+            # Read before the start, so that StartedAt precedes FinishedAt also if the container exits at once.
+            started_ns = time.time_ns()
+            # The task of a restored container has a pid only after the start.
             pid = await context.engine.tasks.start(container.id) or pid
             await context.stdio.started(container.id)
             timeline.mark("start")
         except WharfError as error:
-            made = sandbox.netns_path if sandbox.joins is None else None
-            raise await _refused(container, made or "", error) from error
+            netns_path = sandbox.netns_path if sandbox.joins is None else None
+            raise await _task_error(container, netns_path or "", error) from error
     state.running, state.paused, state.restarting = True, False, False
     container.joinable = False
     state.pid, state.exit_code, state.error, state.oom_killed = pid, 0, "", False
     state.pid_started = started_time(pid)
-    state.started_ns = began
+    state.started_ns = started_ns
     container.started_before = True
     container.manually_restarted = False
     if on_request:
@@ -249,7 +252,7 @@ async def _start(
     context.publish(container, "start")
 
 
-async def _networking(context: ContainerContext, container: Container) -> Sandbox:
+async def _start_network(context: ContainerContext, container: Container) -> Sandbox:
     check_nameservers(container.host_config.dns or ())
     try:
         sandbox: Sandbox = await context.networks.start(container)
@@ -262,23 +265,23 @@ async def _networking(context: ContainerContext, container: Container) -> Sandbo
         raise
 
 
-def _network(sandbox: Sandbox, held: ExitStack) -> str:
+def _network_namespace(sandbox: Sandbox, descriptors: ExitStack) -> str:
     if sandbox.of_process is None:
         return sandbox.netns_path or "host"
     try:
-        return namespace_of(sandbox.of_process, "net", held)
+        return namespace_of(sandbox.of_process, "net", descriptors)
     except ProcessLookupError:
         raise conflict(f"cannot join network of a non running container: {sandbox.joins}") from None
 
 
-def _joinable_no_more(container: Container) -> None:
+def _set_not_joinable(container: Container) -> None:
     container.joinable = False
 
 
 def engine_record(
     context: ContainerContext, container: ContainerPlan, spec: dict[str, object], *, snapshot_key: str
 ) -> ContainerRecord:
-    """What the engine keeps of a container that is about to run.
+    """The engine's record of a container that is about to run.
 
     :raises WharfError: INVALID_ARGUMENT: its runtime can't be used.
     """
@@ -288,7 +291,7 @@ def engine_record(
     return ContainerRecord(
         id=container.id,
         image=_image_name(container),
-        # A daemon that was killed finds it by this, and takes it away.
+        # Recovery finds the records that a killed daemon has left by this label.
         labels={ROOT_LABEL: context.settings.root},
         runtime_name=runtime_name,
         runtime_options=options,
@@ -299,15 +302,16 @@ def engine_record(
 
 
 def _image_name(container: ContainerPlan) -> str:
-    """What the engine's own tools show as its image: the whole name, if it was asked for by one."""
-    asked = container.config.image or ""
-    if container.image_id.removeprefix("sha256:").startswith(asked.removeprefix("sha256:")):
+    """The image's full name for the engine's tools such as ``ctr``; "" if the container was created by an image's
+    id."""
+    requested = container.config.image or ""
+    if container.image_id.removeprefix("sha256:").startswith(requested.removeprefix("sha256:")):
         return ""
     try:
-        found = parse_any(asked)
+        reference = parse_any(requested)
     except WharfError:
         return ""
-    return str(found.tagged()) if isinstance(found, Reference) else ""
+    return str(reference.tagged()) if isinstance(reference, Reference) else ""
 
 
 async def _create_record(context: ContainerContext, container: Container, spec: dict[str, object]) -> None:
@@ -317,13 +321,16 @@ async def _create_record(context: ContainerContext, container: Container, spec: 
     except WharfError as error:
         if error.kind is not Kind.ALREADY_EXISTS:
             raise
-        # Left by a crash: nobody runs in it, or recover would know.
-        await forget_task(context, container.id)
-        await forget_container(context, container.id)
+        # A crash has left it. It has no running process, or recovery would have adopted it.
+        await remove_task(context, container.id)
+        await remove_engine_record(context, container.id)
         await context.engine.containers.create(record)
 
 
-async def _create_task(context: ContainerContext, container: Container, root: tuple[Mount, ...], image: str) -> int:
+async def _create_task(
+    context: ContainerContext, container: Container, root: tuple[Mount, ...], checkpoint_path: str
+) -> int:
+    """Creates the task and returns its pid, 0 for a restored one."""
     terminal = container.config.tty
     try:
         await start_logging(context, container)
@@ -336,22 +343,22 @@ async def _create_task(context: ContainerContext, container: Container, root: tu
             stdout=stdio.stdout,
             stderr=stdio.stderr,
             terminal=terminal,
-            runtime_options=checkpoint.options(context, container, image),
+            runtime_options=checkpoint.runtime_options(context, container, checkpoint_path),
         )
         try:
             return await create()
         except WharfError as error:
             if error.kind is not Kind.ALREADY_EXISTS:
                 raise
-        # The engine died in the middle of an earlier create, and finished it when it came back.
-        await forget_task(context, container.id)
+        # The engine died during an earlier create and completed it after its restart.
+        await remove_task(context, container.id)
         return await create()
     except WharfError as error:
         raise error.worded(f"failed to create task for container: {error.message}") from error
 
 
-async def forget_task(context: ContainerContext, container_id: str) -> None:
-    """Kills and deletes a task; one that isn't there is no error."""
+async def remove_task(context: ContainerContext, container_id: str) -> None:
+    """Kills and deletes a task; a missing one is no error, other errors are logged."""
     try:
         await context.engine.tasks.kill(container_id, 9, everything=True)
         await context.engine.tasks.wait(container_id)
@@ -365,8 +372,8 @@ async def forget_task(context: ContainerContext, container_id: str) -> None:
             log.warning("container=%s task could not be deleted: %s", container_id, error)
 
 
-async def forget_container(context: ContainerContext, container_id: str) -> None:
-    """Deletes the engine's record of a container; one that isn't there is no error."""
+async def remove_engine_record(context: ContainerContext, container_id: str) -> None:
+    """Deletes the engine's record of a container; a missing one is no error, other errors are logged."""
     try:
         await context.engine.containers.delete(container_id)
     except WharfError as error:

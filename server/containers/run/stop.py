@@ -1,4 +1,4 @@
-"""Ending containers: signals, ``stop`` with its grace period, ``kill``; and ``pause``, ``unpause``."""
+"""Signals to containers: ``stop``, ``kill``, ``pause`` and ``unpause``."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUT = 10
 timeouts.define("container.kill", 10.0)  # from SIGKILL to the exit event
-timeouts.define("container.unsignalled", 2.0)  # a container whose stop signal could not be sent may end all the same
+timeouts.define("container.unsignalled", 2.0)  # for an exit although the stop signal could not be sent
 
 
 def not_running(container: Container) -> WharfError:
@@ -27,12 +27,12 @@ def is_restarting(container: Container) -> WharfError:
 
 
 def stop_signal(container: Container) -> int:
-    """The signal of ``docker stop``: the configured one, or SIGTERM."""
+    """The number of the signal of ``docker stop``: the configured one, or SIGTERM."""
     return signals.parse(container.config.stop_signal) if container.config.stop_signal else signals.SIGTERM
 
 
 def stop_timeout(container: Container) -> int:
-    """Seconds until a stop becomes a kill; -1 never."""
+    """The seconds from the stop signal to SIGKILL; -1: no SIGKILL."""
     configured = container.config.stop_timeout
     return DEFAULT_TIMEOUT if configured is None else configured
 
@@ -40,9 +40,10 @@ def stop_timeout(container: Container) -> int:
 async def stop(
     context: ContainerContext, container: Container, key: str, *, timeout: int | None = None, signal: str = ""
 ) -> None:
-    """Stops on request. ``key``: how the client calls it.
+    """``docker stop``. ``timeout``: seconds until SIGKILL, None: the container's. ``key``: the container's name or id
+    in the request.
 
-    :raises WharfError: NOT_MODIFIED if it doesn't run; INTERNAL (as in dockerd) if it can't be stopped.
+    :raises WharfError: NOT_MODIFIED: it doesn't run; INTERNAL, as in dockerd: it can't be stopped.
     """
     await wait_started(container)
     if not container.state.running:
@@ -54,9 +55,9 @@ async def stop(
 
 
 async def wait_started(container: Container) -> None:
-    """Waits for a start that is going on, as dockerd does: who asks for the end in that moment means what it starts.
+    """Waits for a start in progress, as dockerd does, so that a stop during the start stops the started container.
 
-    `docker compose up --abort-on-container-exit` waits for ever for a container that it started while it stopped it.
+    Else `docker compose up --abort-on-container-exit` can wait for ever: it stops containers while it starts them.
     """
     if not container.state.running and container.lock.locked():
         async with container.lock:
@@ -66,7 +67,10 @@ async def wait_started(container: Container) -> None:
 async def stop_and_wait(
     context: ContainerContext, container: Container, *, timeout: int | None = None, signal: str = ""
 ) -> None:
-    """Sends the stop signal, waits, kills; a ``stop`` event at the end. Goes on if the client leaves."""
+    """Sends the stop signal, waits ``timeout`` seconds for the exit, then kills the container; publishes ``stop``.
+
+    :raises WharfError: INVALID_ARGUMENT: a bad ``signal``; INTERNAL: SIGKILL had no effect.
+    """
     if not container.state.running:
         return
     number = signals.parse(signal) if signal else stop_signal(container)
@@ -78,16 +82,17 @@ async def stop_and_wait(
     except WharfError as error:
         log.warning("container=%s stop signal %d: %s", container.id, number, error)
         grace = timeouts.seconds("container.unsignalled")
-    # It may have ended in the very moment in which the time was up.
-    if not await _ended(ended, grace) and container.state.running:
-        # A stop without grace is a kill on request.
+    # Check the state again: the container may have exited as the timeout ended.
+    if not await _done(ended, grace) and container.state.running:
+        # With a timeout of 0 the SIGKILL is what the client has requested.
         level = logging.INFO if grace else logging.DEBUG
-        log.log(level, "container=%s did not end within %s s of signal %d and is killed", container.id, grace, number)
+        log.log(level, "container=%s did not exit within %s s of signal %d and is killed", container.id, grace, number)
         await kill_and_wait(context, container)
     context.publish(container, "stop")
 
 
-async def _ended(waiter: Waiter, seconds: float | None) -> bool:
+async def _done(waiter: Waiter, seconds: float | None) -> bool:
+    """Whether the waiter completes within ``seconds`` (None: no bound); cancels it if not."""
     done, _ = await asyncio.wait({waiter}, timeout=seconds)
     if not done:
         waiter.cancel()
@@ -95,9 +100,9 @@ async def _ended(waiter: Waiter, seconds: float | None) -> bool:
 
 
 async def kill(context: ContainerContext, container: Container, signal: str = "") -> None:
-    """``docker kill``: SIGKILL waits for the end, any other signal is only sent.
+    """``docker kill``. Waits for the exit after SIGKILL, not after other signals.
 
-    :raises WharfError: CONFLICT if it doesn't run; INVALID_ARGUMENT for a bad signal.
+    :raises WharfError: CONFLICT: the container doesn't run; INVALID_ARGUMENT: a bad signal.
     """
     number = parse_kill_signal(signal)
     await wait_started(container)
@@ -108,7 +113,10 @@ async def kill(context: ContainerContext, container: Container, signal: str = ""
 
 
 def parse_kill_signal(signal: str) -> int:
-    """:raises WharfError: INVALID_ARGUMENT."""
+    """The number of the signal of ``docker kill``; "" is SIGKILL.
+
+    :raises WharfError: INVALID_ARGUMENT: no such signal.
+    """
     if not signal:
         return signals.SIGKILL
     number = signals.parse(signal)
@@ -118,9 +126,9 @@ def parse_kill_signal(signal: str) -> int:
 
 
 async def kill_and_wait(context: ContainerContext, container: Container) -> None:
-    """SIGKILL, and the wait for the exit.
+    """Sends SIGKILL and waits for the exit.
 
-    :raises WharfError: CONFLICT if it doesn't run; INTERNAL if it survives.
+    :raises WharfError: CONFLICT: the container doesn't run; INTERNAL: no exit event within the deadline.
     """
     if not container.state.running:
         raise not_running(container)
@@ -131,44 +139,44 @@ async def kill_and_wait(context: ContainerContext, container: Container) -> None
         if error.kind is not Kind.CONFLICT:
             ended.cancel()
             raise
-    if not await _ended(ended, timeouts.seconds("container.kill")):
+    if not await _done(ended, timeouts.seconds("container.kill")):
         raise internal("tried to kill container, but did not receive an exit event")
 
 
 async def send(context: ContainerContext, container: Container, number: int) -> None:
-    """Sends a signal and notes that somebody meant to stop the container.
+    """Sends a signal on request: restart policies treat the container as stopped by a client. The container's stop
+    signal and SIGKILL also cancel its restarts.
 
-    :raises WharfError: CONFLICT if it doesn't run.
+    :raises WharfError: CONFLICT: the container doesn't run; else the engine's error.
     """
     async with container.lock:
         state = container.state
         if not state.running:
             raise not_running(container)
         configured = container.config.stop_signal
-        last = not configured or number == signals.SIGKILL or number == signals.parse(configured)
-        if last:
+        stops = not configured or number == signals.SIGKILL or number == signals.parse(configured)
+        if stops:
             context.restarts_of(container).cancel()
         if not context.shutting_down and not container.manually_stopped:
             container.manually_stopped = True
             await context.save_state(container)
         if state.restarting:
-            # There is no process: to cancel the restart is enough.
-            return
+            return  # there is no process
         try:
             await context.engine.tasks.kill(container.id, number)
-            if last and state.paused:
+            if stops and state.paused:
                 await _thaw(context, container)
         except WharfError as error:
             if error.kind is not Kind.NOT_FOUND:
                 raise WharfError(error.kind, f"Cannot kill container {container.id}: {error.message}") from error
-            # It has ended; the exit event is on its way, and the monitor asks if it isn't.
+            # It has exited. The exit event may be lost.
             context.check_exit(container)
         context.publish(container, "kill", {"signal": str(number)})
 
 
 async def _thaw(context: ContainerContext, container: Container) -> None:
-    """A frozen process takes its signal when it thaws. One that has ended, or that an earlier signal has thawed, of
-    which the news is still on its way, needs it no more."""
+    """Resumes a paused container, whose processes get the signal only then. An error is logged: the container may have
+    exited, or been resumed by an earlier signal, before the event was handled."""
     try:
         await context.engine.tasks.resume(container.id)
     except WharfError as error:
@@ -176,9 +184,10 @@ async def _thaw(context: ContainerContext, container: Container) -> None:
 
 
 async def pause(context: ContainerContext, container: Container, *, committing: bool = False) -> None:
-    """``committing``: remembered first, so that no death of the daemon leaves the container paused.
+    """Pauses a container. ``committing``: saves the state first, so that the next daemon resumes the container if this
+    one dies.
 
-    :raises WharfError: CONFLICT if it doesn't run, is paused, or waits for its restart.
+    :raises WharfError: CONFLICT: it doesn't run, is paused, or waits for its restart; INTERNAL: the engine's error.
     """
     async with container.lock:
         state = container.state
@@ -202,7 +211,7 @@ async def pause(context: ContainerContext, container: Container, *, committing: 
 
 
 async def pause_to_commit(context: ContainerContext, container: Container) -> bool:
-    """Pauses a container that runs; False if it ended by itself in that moment, so that nothing writes any more.
+    """Pauses a running container for a commit; False: it has exited meanwhile, so that a commit needs no pause.
 
     :raises WharfError: as ``pause``.
     """
@@ -210,7 +219,7 @@ async def pause_to_commit(context: ContainerContext, container: Container) -> bo
     try:
         await pause(context, container, committing=True)
     except WharfError:
-        if not await _ended(ended, timeouts.seconds("container.unsignalled")):
+        if not await _done(ended, timeouts.seconds("container.unsignalled")):
             raise
         container.state.committing = False
         return False
@@ -219,7 +228,10 @@ async def pause_to_commit(context: ContainerContext, container: Container) -> bo
 
 
 async def unpause(context: ContainerContext, container: Container) -> None:
-    """:raises WharfError: INTERNAL (as in dockerd) if it isn't paused."""
+    """Resumes a paused container.
+
+    :raises WharfError: INTERNAL, as in dockerd: it isn't paused, or the engine's error; CONFLICT: it doesn't run.
+    """
     async with container.lock:
         state = container.state
         if not state.paused:

@@ -51,7 +51,7 @@ def test_a_later_run_goes_on(end: Exit | None, status: TaskStatus) -> None:
     async def scenario() -> None:
         container = make()
         container.state.running, container.state.pid = True, 2
-        await exits.ended(room_with(status), container, end)
+        await exits.on_exit(room_with(status), container, end)
         assert (container.state.running, container.state.pid) == (True, 2)
 
     asyncio.run(scenario())
@@ -65,14 +65,14 @@ def test_an_end_that_is_this_runs(end: Exit | None, status: TaskStatus | None) -
         container = make()
         container.state.running, container.state.pid = True, 2
         with pytest.raises(Stopped):
-            await exits.ended(room_with(status), container, end)
+            await exits.on_exit(room_with(status), container, end)
 
     asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("full", [False, True])
 def test_the_task_stays_until_its_end_is_on_record(monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
-    """Until then nobody else knows how it ended: a daemon that dies in between must find it."""
+    """Until then only the task has the exit status: a daemon that starts after a crash must find it."""
     done: list[str] = []
 
     async def nothing(*_: object) -> None:
@@ -88,7 +88,7 @@ def test_the_task_stays_until_its_end_is_on_record(monkeypatch: pytest.MonkeyPat
             raise WharfError(Kind.INTERNAL, "disk I/O error")
 
     monkeypatch.setattr(exits, "_delete_task", delete)
-    monkeypatch.setattr(exits, "_give_back", nothing)
+    monkeypatch.setattr(exits, "_release", nothing)
 
     async def scenario() -> None:
         cleaning: list[asyncio.Task[Any]] = []
@@ -106,7 +106,7 @@ def test_the_task_stays_until_its_end_is_on_record(monkeypatch: pytest.MonkeyPat
         container = make()
         container.state.running, container.state.pid = True, 2
         with pytest.raises(WharfError) if full else contextlib.nullcontext():
-            await exits.ended(cast(ContainerContext, cast(Any, context)), container, Exit(2, 7, 1))
+            await exits.on_exit(cast(ContainerContext, cast(Any, context)), container, Exit(2, 7, 1))
         await asyncio.gather(*cleaning)
         assert done == ["save 7", "delete"]
 

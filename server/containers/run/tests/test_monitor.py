@@ -1,4 +1,4 @@
-"""A pause is told by an event, too, which may come when the container goes on already."""
+"""The event of a pause may arrive when the container runs again already."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from server.containers.run.tests.test_life import make
 @pytest.mark.parametrize("paused", [True, False])
 @pytest.mark.parametrize("status", [TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.STOPPED, None])
 def test_the_engine_has_the_last_word(status: TaskStatus | None, paused: bool) -> None:
-    told: list[str] = []
+    published: list[str] = []
 
     async def save(_: Container) -> None:
         return None
@@ -27,17 +27,17 @@ def test_the_engine_has_the_last_word(status: TaskStatus | None, paused: bool) -
     context = SimpleNamespace(
         engine=SimpleNamespace(tasks=Tasks(status)),
         hooks=Hooks(),
-        publish=lambda _container, action: told.append(action),
+        publish=lambda _container, action: published.append(action),
         save_state=save,
     )
 
     async def scenario() -> None:
         container = make()
         container.state.running, container.state.pid, container.state.paused = True, 2, not paused
-        await monitor._frozen(cast(ContainerContext, cast(Any, context)), container, paused=paused)
+        await monitor._on_pause(cast(ContainerContext, cast(Any, context)), container, paused=paused)
         so = status is (TaskStatus.PAUSED if paused else TaskStatus.RUNNING)
         assert container.state.paused is (paused if so else not paused)
-        assert told == ((["pause"] if paused else ["unpause"]) if so else [])
+        assert published == ((["pause"] if paused else ["unpause"]) if so else [])
 
     asyncio.run(scenario())
 
