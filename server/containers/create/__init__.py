@@ -1,4 +1,5 @@
-"""``docker create`` and ``docker update``: a request is validated, merged with its image, and becomes a record.
+"""``docker create`` and ``docker update``: validates a request, merges it with its image, and makes or changes a
+record.
 
-Nothing is made before the whole request has been checked; the checks are in dockerd's order, with its sentences.
+The whole request is checked before anything is made. The checks have dockerd's order and sentences.
 """

@@ -1,4 +1,4 @@
-"""What older clients mean by a create request, beyond what single fields declare (``api_models``)."""
+"""Conversions of create requests from older clients, beyond those that ``api_models`` declares for single fields."""
 
 from dataclasses import replace
 
@@ -9,7 +9,8 @@ from server.containers.values import modes
 
 
 def default_network(host: HostConfig, endpoints: dict[str, EndpointSettings]) -> HostConfig:
-    """``default`` and nothing mean the default bridge, also as the name of an endpoint (renamed in place)."""
+    """Replaces the network modes ``default`` and "" by ``bridge``, and renames the endpoint ``default`` in
+    ``endpoints``."""
     if host.network_mode not in ("", "default"):
         return host
     if "default" in endpoints:
@@ -23,10 +24,10 @@ def share_cgroups(host: HostConfig, *, cgroup_v2: bool) -> HostConfig:
 
 
 def spread_mac_address(config: ContainerConfig, host: HostConfig, endpoints: dict[str, EndpointSettings]) -> None:
-    """For clients from before ``api_models.changes.ENDPOINT_MAC_ADDRESS``: the container's MAC address is that of all
-    its endpoints (in ``endpoints``).
+    """For clients from before ``api_models.changes.ENDPOINT_MAC_ADDRESS``: gives the container's MAC address to all its
+    endpoints in ``endpoints``.
 
-    :raises WharfError: INVALID_ARGUMENT: a network mode without endpoints.
+    :raises WharfError: INVALID_ARGUMENT: the network mode has no endpoints.
     """
     if config.mac_address:
         if not _on_network(host.network_mode):
@@ -44,10 +45,10 @@ def _on_network(mode: str) -> bool:
 def move_mac_address(
     config: ContainerConfig, host: HostConfig, endpoints: dict[str, EndpointSettings]
 ) -> tuple[ContainerConfig, str]:
-    """Moves the container-wide MAC address to the endpoint it belongs to (in ``endpoints``); returns the configuration
+    """Moves the container-wide MAC address to the main network's endpoint in ``endpoints``. Returns the configuration
     and a warning or ``""``.
 
-    :raises WharfError: INVALID_ARGUMENT where it is not clear which endpoint that is.
+    :raises WharfError: INVALID_ARGUMENT: the request has no such endpoint, or one with another address.
     """
     address, mode = config.mac_address, host.network_mode
     if not address:

@@ -1,7 +1,7 @@
-"""``docker create``: the request checked, merged, and turned into a record with a root file system.
+"""``docker create``: checks and merges the request, and makes the record and the root file system.
 
-Everything that create makes goes onto an exit stack first: an error or a crash on the way leaves nothing (what a
-crash leaves, ``recover`` finds: a directory or a snapshot without a record).
+Each undo step is registered on an exit stack before its step. After a crash, recovery removes directories and snapshots
+without a record.
 """
 
 import asyncio
@@ -45,7 +45,8 @@ from server.registry import oci
 
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
-    """A request as the route has read it. ``plain_readonly``: see ``mounts.register``."""
+    """A parsed request. ``platform``: ``os[/arch[/variant]]``, None: the host's. ``plain_readonly``: see
+    ``mounts.register``."""
 
     config: ContainerConfig
     host_config: HostConfig
@@ -60,18 +61,19 @@ async def create(
 ) -> tuple[Container, list[str]]:
     """Makes a container; returns it with the warnings for the client.
 
-    :raises WharfError: INVALID_ARGUMENT, NOT_FOUND (image), CONFLICT (name).
+    :raises WharfError: INVALID_ARGUMENT: the request; NOT_FOUND: the image; CONFLICT: the name is in use;
+        RESOURCE_EXHAUSTED: the disk is full.
     """
     timeline = Timeline("create")
     config, host = request.config, request.host_config
     validate.check_request(config, host, rules)
     check_counts(config, host, request.endpoints)
-    refuse_unsupported(config, host, context)
+    refuse_unsupported(config, host)
     if not host.restart_policy.name:
         host = replace(host, restart_policy=replace(host.restart_policy, name="no"))
     config = validate.check_config(config)
     if host.mounts:
-        # The sources of binds are looked for, which may be on a file system that doesn't answer.
+        # In a thread: the check of a bind's source blocks on a file system that doesn't answer.
         host, warnings = await run_in_thread(validate.check_host_config, host, rules)
     else:
         host, warnings = validate.check_host_config(host, rules)
@@ -140,7 +142,7 @@ async def create(
         await mount_points.register(context, container, undo, plain_readonly=request.plain_readonly)
         await populate(context, container)
         timeline.mark("mounts")
-        # Who finds it from now on waits until its record is safe.
+        # Requests for the container wait for the lock until its record is written.
         async with container.lock:
             context.registry.add(container)
             undo.callback(context.registry.remove, container)
@@ -161,8 +163,7 @@ async def _remove_snapshot(context: ContainerContext, key: str) -> None:
     try:
         await context.engine.snapshots.remove(key)
     except WharfError:
-        # It was never made, or the engine is gone: recover removes what has no record.
-        return
+        return  # it was not made, or the engine doesn't answer: recovery removes snapshots without a record
 
 
 def _log_path(container: Container) -> str:
@@ -172,14 +173,15 @@ def _log_path(container: Container) -> str:
 
 
 def _descriptor(image: Image) -> dict[str, Any]:
+    """``ImageManifestDescriptor`` of inspect."""
     target = image.manifest_descriptor
-    shown: dict[str, Any] = {"mediaType": target.media_type, "digest": target.digest, "size": target.size}
+    found: dict[str, Any] = {"mediaType": target.media_type, "digest": target.digest, "size": target.size}
     if target.platform is not None:
         platform = {"architecture": target.platform.architecture, "os": target.platform.os}
         if target.platform.variant:
             platform["variant"] = target.platform.variant
-        shown["platform"] = platform
-    return shown
+        found["platform"] = platform
+    return found
 
 
 def _platform_warning(platform: Platform) -> str:
@@ -193,15 +195,15 @@ def _platform_warning(platform: Platform) -> str:
 
 
 async def make_working_directory(context: ContainerContext, container: Container) -> None:
-    """What the image lacks is there from now on: files can be copied to it before the first start.
+    """Makes the working directory if the image lacks it: ``docker cp`` can use it before the first start.
 
-    :raises WharfError: INTERNAL: a file is in its way.
+    :raises WharfError: INTERNAL: a part of the path is a file.
     """
     path = container.config.working_dir
-    found = look(container.rootfs, path)
-    if found is Found.FILE:
+    kind = look(container.rootfs, path)
+    if kind is Found.FILE:
         raise internal(f"Cannot mkdir: {path} is not a directory")
-    if found is Found.NOTHING:
+    if kind is Found.NOTHING:
         async with mounted(context, container, "working-directory") as root:
             await asyncio.to_thread(_make_directories, context.remap_of(container), root + path)
 
@@ -211,12 +213,12 @@ def _make_directories(remap: Remap | None, path: str) -> None:
         os.makedirs(path, mode=0o755, exist_ok=True)
 
 
-#: What there may be to copy at a volume's place.
+#: The kinds of files at a volume's destination whose content is copied. Where a link leads is known only when mounted.
 _COPIED = (Found.DIRECTORY, Found.LINK)
 
 
 async def populate(context: ContainerContext, container: Container) -> None:
-    """Copies what the image has at each volume's place into volumes that are empty.
+    """Copies the image's files at each volume's destination into the volume, if it is empty.
 
     :raises WharfError: INTERNAL: reading or writing failed.
     """

@@ -1,4 +1,4 @@
-"""What create fills in: the daemon's defaults for what a request leaves open, as inspect shows it afterwards."""
+"""The daemon's defaults for the fields that a create request doesn't set, as inspect shows them."""
 
 import socket
 from dataclasses import replace
@@ -11,20 +11,21 @@ from server.containers.values import modes
 
 
 def adapt_host_config(context: ContainerContext, host: HostConfig) -> HostConfig:
-    """``host`` with the daemon's defaults. Names of containers in namespace modes become ids, which survive a rename.
+    """``host`` with the daemon's defaults. Names of containers in namespace modes are replaced by ids, as a rename
+    doesn't change these.
 
-    :raises WharfError: INVALID_ARGUMENT for a container that isn't there.
+    :raises WharfError: INVALID_ARGUMENT: such a container doesn't exist.
     """
     settings = context.settings
     pid_mode = _by_id(context, host.pid_mode, required=True)
     ipc_mode = _by_id(context, host.ipc_mode or settings.default_ipc_mode, required=True)
-    # On v1 a privileged container sees the host's hierarchy, or it could not manage it.
+    # With cgroup v1 a privileged container can manage the hierarchy only in the host's cgroup namespace.
     privileged_v1 = host.privileged and not context.limits.unified
     security_opt = host.security_opt
     if (host.privileged or ipc_mode == "host" or pid_mode == "host") and not any(
         option.partition("=")[0] == "label" for option in security_opt or ()
     ):
-        # Sharing the host's namespaces makes a label of one's own pointless.
+        # As in dockerd: an SELinux label has no use for a container that shares the host's namespaces.
         security_opt = (*(security_opt or ()), "label=disable")
     masked, readonly = host.masked_paths, host.readonly_paths
     if not host.privileged:
@@ -36,7 +37,7 @@ def adapt_host_config(context: ContainerContext, host: HostConfig) -> HostConfig
         shm_size=host.shm_size or settings.default_shm_size,
         ipc_mode=ipc_mode,
         pid_mode=pid_mode,
-        # Here dockerd finds out at the start.
+        # required=False: dockerd reports a missing container here only at start.
         network_mode=_by_id(context, host.network_mode, required=False),
         cgroupns_mode=host.cgroupns_mode or ("host" if privileged_v1 else settings.default_cgroupns_mode),
         runtime=host.runtime or context.runtimes.default,
@@ -56,13 +57,13 @@ def _by_id(context: ContainerContext, mode: str, *, required: bool) -> str:
 
 
 def hostname(config: ContainerConfig, host: HostConfig, container_id: str) -> str:
-    """The name that the container gets: the one asked for, the host's, or its short id."""
+    """The container's hostname: the requested one, the host's (network mode ``host``), or the short id."""
     if config.hostname:
         return config.hostname
     return socket.gethostname() if host.network_mode == "host" else container_id[:12]
 
 
 def command(config: ContainerConfig) -> tuple[str, list[str]]:
-    """Path and arguments: entrypoint, then command."""
+    """The program and its arguments: the entrypoint's words, then the command's."""
     words = [*(config.entrypoint or ()), *(config.cmd or ())]
     return words[0], words[1:]

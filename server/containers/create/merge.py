@@ -1,4 +1,4 @@
-"""The request's config merged with the image's (``dockerd``'s rules: what the request leaves open)."""
+"""The merge of a request's configuration with its image's, by dockerd's rules."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -39,7 +39,7 @@ def _merge(config: ContainerConfig, image: ContainerConfig) -> ContainerConfig:
             {**config.exposed_ports, **(image.exposed_ports or {})} if config.exposed_ports else image.exposed_ports
         ),
         env=None if env is None else tuple(env),
-        # What the container says wins; a missing map becomes an empty one, as clients see it in inspect.
+        # The container's labels override the image's. Without labels inspect shows an empty map.
         labels={
             **own_labels,
             **{key: value for key, value in (image.labels or {}).items() if key not in own_labels},
@@ -54,7 +54,8 @@ def _merge(config: ContainerConfig, image: ContainerConfig) -> ContainerConfig:
 
 
 def merge_env(own: Sequence[str] | None, image: Sequence[str] | None) -> Sequence[str] | None:
-    """The own variables, then those of the image that aren't set (nor named alone, to unset them)."""
+    """The variables of ``own``, then the image's that ``own`` doesn't name. (A name without ``=`` unsets a
+    variable.)"""
     if not own:
         return image
     names = {variable.partition("=")[0] for variable in own}

@@ -1,7 +1,6 @@
-"""Limits checked against what this host can do, in dockerd's sentences and order.
+"""The checks of resource limits, in dockerd's order and sentences, for create and update.
 
-Shared by create and update. What the kernel can't enforce is reset and named in a warning; what makes no sense
-is refused.
+A limit that this host's kernel can't enforce is reset, with a warning. An invalid value is refused.
 """
 
 from dataclasses import replace
@@ -14,18 +13,17 @@ from server.containers.host.limits import HostLimits
 _MIN_MEMORY = 6 * 1024 * 1024
 _MAX_CPU = 8192
 
-#: A request's Resources, or what extends them: HostConfig, UpdateRequest.
+#: Resources, or a class that extends it: HostConfig, UpdateRequest.
 R = TypeVar("R", bound=Resources)
 
 
 def check_resources(res: R, host: HostLimits, *, update: bool = False) -> tuple[R, list[str]]:
-    """Returns ``res`` as this host can enforce it, and the warnings.
+    """Returns ``res`` without the limits that this host can't enforce, and the warnings.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
     warnings: list[str] = []
-    if res.memory_swappiness == -1:
-        # The API's "not set".
+    if res.memory_swappiness == -1:  # "not set" in the API
         res = replace(res, memory_swappiness=None)
     res = _memory(res, host, warnings, update=update)
     res = _oom_and_pids(res, host, warnings)
@@ -71,14 +69,14 @@ def _memory(res: R, host: HostLimits, warnings: list[str], *, update: bool) -> R
     if res.memory > 0 and res.memory_reservation > res.memory:
         raise invalid("Minimum memory limit can not be less than memory reservation limit, see usage")
     if res.kernel_memory > 0:
-        # Only clients below 1.42 can send it; no kernel of today enforces it.
+        # Only clients below API 1.42 can send it. Current kernels don't enforce it.
         warnings.append(
             "Your kernel does not support kernel memory limit capabilities or the cgroup is not mounted. "
             "Limitation discarded."
         )
         res = replace(res, kernel_memory=0)
     if res.kernel_memory_tcp > 0:
-        # dockerd takes it, and runc drops it without a word.
+        # dockerd gives no warning, and runc ignores the limit.
         warnings.append(
             "Your kernel does not support kernel memory TCP limit capabilities or the cgroup is not mounted. "
             "Limitation discarded."
@@ -141,26 +139,26 @@ def _cpuset(res: R, host: HostLimits, warnings: list[str]) -> R:
     if (res.cpuset_cpus or res.cpuset_mems) and not host.cpuset:
         warnings.append("Your kernel does not support cpuset or the cgroup is not mounted. Cpuset discarded.")
         res = replace(res, cpuset_cpus="", cpuset_mems="")
-    for wanted, available, kind, what in (
+    for requested, available, kind, noun in (
         (res.cpuset_cpus, host.cpus, "cpus", "CPUs"),
         (res.cpuset_mems, host.mems, "mems", "memory nodes"),
     ):
-        if not wanted:
+        if not requested:
             continue
-        there = parse_list(available, 0)
+        available_ids = parse_list(available, 0)
         try:
-            asked = parse_list(wanted, max([_MAX_CPU, *there]))
+            requested_ids = parse_list(requested, max([_MAX_CPU, *available_ids]))
         except ValueError as error:
-            raise invalid(f"Invalid value {wanted} for cpuset {kind}: {error}") from None
-        if not asked <= there:
-            raise invalid(f"Requested {what} are not available - requested {wanted}, available: {available}")
+            raise invalid(f"Invalid value {requested} for cpuset {kind}: {error}") from None
+        if not requested_ids <= available_ids:
+            raise invalid(f"Requested {noun} are not available - requested {requested}, available: {available}")
     return res
 
 
 def parse_list(text: str, maximum: int) -> set[int]:
-    """``0,3-5`` as a set. ``maximum`` 0: no bound.
+    """The numbers of a list such as ``0,3-5``. ``maximum``: the largest allowed number, 0: no bound.
 
-    :raises ValueError: in dockerd's words.
+    :raises ValueError: a malformed list or a larger number, in dockerd's words.
     """
     found: set[int] = set()
     for part in text.split(",") if text else ():

@@ -1,17 +1,14 @@
-"""Fields of the API that this engine cannot honour: each is refused by name, none is silently dropped.
+"""The checks that refuse fields which this engine doesn't support, with the field's name.
 
-What a test of ``compat_tests`` names with ``@refuses`` is refused here, or by the check that owns the field.
+The tests of ``compat_tests`` list the fields by ``@refuses``; some are refused by other checks of a create request.
 """
 
 from api_models.container import ContainerConfig, HostConfig
 from engine.common.errors import invalid
-from server.containers.context import ContainerContext
 
 
-def refuse_unsupported(config: ContainerConfig, host: HostConfig, context: ContainerContext) -> None:
-    """
-    :raises WharfError: INVALID_ARGUMENT or NOT_IMPLEMENTED naming the field.
-    """
+def refuse_unsupported(config: ContainerConfig, host: HostConfig) -> None:
+    """:raises WharfError: INVALID_ARGUMENT with the field's name: the request sets an unsupported field."""
     if config.args_escaped:
         raise invalid("invalid field ArgsEscaped: command lines are escaped on Windows only")
     if host.cgroup:

@@ -1,4 +1,4 @@
-"""``docker update``: limits changed on a living container, and the restart policy."""
+"""``docker update``: changes the limits and the restart policy of a container, running or not."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,75 +14,76 @@ from server.containers.model import Container
 from server.containers.spec import resources as spec_resources
 
 
-def _conflicts(wanted: Resources, now: Resources) -> None:
-    """``--cpus`` is a period and a quota in one: they don't mix, also not over time."""
-    for asked, other, sentence in (
-        (wanted.nano_cpus, now.cpu_period, "Nano CPUs cannot be updated as CPU Period has already been set"),
-        (wanted.nano_cpus, now.cpu_quota, "Nano CPUs cannot be updated as CPU Quota has already been set"),
-        (wanted.cpu_period, now.nano_cpus, "CPU Period cannot be updated as NanoCPUs has already been set"),
-        (wanted.cpu_quota, now.nano_cpus, "CPU Quota cannot be updated as NanoCPUs has already been set"),
+def _check_conflicts(resources: Resources, current: Resources) -> None:
+    """Checks an update against the container's limits: ``--cpus`` excludes a CPU period and a CPU quota.
+
+    :raises WharfError: CONFLICT.
+    """
+    for requested, other, sentence in (
+        (resources.nano_cpus, current.cpu_period, "Nano CPUs cannot be updated as CPU Period has already been set"),
+        (resources.nano_cpus, current.cpu_quota, "Nano CPUs cannot be updated as CPU Quota has already been set"),
+        (resources.cpu_period, current.nano_cpus, "CPU Period cannot be updated as NanoCPUs has already been set"),
+        (resources.cpu_quota, current.nano_cpus, "CPU Quota cannot be updated as NanoCPUs has already been set"),
     ):
-        if asked > 0 and other > 0:
+        if requested > 0 and other > 0:
             raise conflict(f"Conflicting options: {sentence}")
-    if wanted.memory != 0 and wanted.memory_swap == 0 and wanted.memory > now.memory_swap != -1:
+    if resources.memory != 0 and resources.memory_swap == 0 and resources.memory > current.memory_swap != -1:
         raise conflict(
             "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
         )
 
 
-def merged(now: HostConfig, wanted: Resources, policy: RestartPolicy | None) -> HostConfig:
-    """What the container's configuration becomes.
+def merged(current: HostConfig, resources: Resources, policy: RestartPolicy | None) -> HostConfig:
+    """The container's configuration after the update. Fields that are 0, "" or None stay unchanged.
 
-    :raises WharfError: CONFLICT for what doesn't go together with what is set.
+    :raises WharfError: CONFLICT: a field conflicts with one that the container has.
     """
-    _conflicts(wanted, now)
+    _check_conflicts(resources, current)
     changes: dict[str, Any] = {
-        name: value for name in UPDATABLE_FIELDS if (value := getattr(wanted, name)) not in (0, "", None)
+        name: value for name in UPDATABLE_FIELDS if (value := getattr(resources, name)) not in (0, "", None)
     }
-    if wanted.pids_limit is not None:
-        changes["pids_limit"] = wanted.pids_limit  # 0: unlimited
+    if resources.pids_limit is not None:
+        changes["pids_limit"] = resources.pids_limit  # 0: unlimited
     if policy is not None and policy.name:
-        if now.auto_remove and policy.name != "no":
+        if current.auto_remove and policy.name != "no":
             raise conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
         changes["restart_policy"] = policy
-    return replace(now, **changes)
+    return replace(current, **changes)
 
 
 async def update(
-    context: ContainerContext, container: Container, wanted: Resources, policy: RestartPolicy | None
+    context: ContainerContext, container: Container, resources: Resources, policy: RestartPolicy | None
 ) -> Sequence[str]:
-    """Changes record and cgroup, or neither; returns the warnings.
+    """Changes the record and the cgroup, or neither; returns the warnings.
 
-    :raises WharfError: INVALID_ARGUMENT for values that make no sense, CONFLICT for the container's state.
+    :raises WharfError: INVALID_ARGUMENT: an invalid value; CONFLICT: the container's state or limits.
     """
-    wanted, warnings = check_resources(wanted, context.limits, update=True)
+    resources, warnings = check_resources(resources, context.limits, update=True)
     if policy is not None and policy.name:
         check_restart_policy(policy.name, policy.maximum_retry_count)
-    if wanted.pids_limit is not None and wanted.pids_limit <= 0:
-        # Unlimited, which is shown as 0.
-        wanted = replace(wanted, pids_limit=0)
+    if resources.pids_limit is not None and resources.pids_limit <= 0:
+        resources = replace(resources, pids_limit=0)  # unlimited, as inspect shows it
     async with container.lock:
         try:
             if container.state.removing or container.state.dead:
                 raise conflict('container is marked for removal and cannot be "update"')
-            before = container.host_config
-            after = merged(before, wanted, policy)
+            updated = merged(container.host_config, resources, policy)
             if container.state.running and not container.state.restarting:
-                await _apply(context, container, wanted)
+                await _apply(context, container, resources)
         except WharfError as error:
             raise WharfError(error.kind, f"Cannot update container {container.id}: {error.message}") from error
-        container.host_config = after
+        container.host_config = updated
         await context.save(container)
     context.publish(container, "update")
     return warnings
 
 
-async def _apply(context: ContainerContext, container: Container, wanted: Resources) -> None:
-    # Only what update takes over: the runtime shall see nothing else.
-    named: dict[str, Any] = {name: getattr(wanted, name) for name in UPDATABLE_FIELDS}
-    if named["pids_limit"] == 0:
-        named["pids_limit"] = -1
-    limits = spec_resources.build(Resources(**named), context.facts)
+async def _apply(context: ContainerContext, container: Container, resources: Resources) -> None:
+    # The request may have other fields, which the runtime must not get.
+    fields: dict[str, Any] = {name: getattr(resources, name) for name in UPDATABLE_FIELDS}
+    if fields["pids_limit"] == 0:
+        fields["pids_limit"] = -1
+    limits = spec_resources.build(Resources(**fields), context.facts)
     if not limits:
         return
     try:

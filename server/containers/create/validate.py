@@ -1,7 +1,7 @@
-"""A create request checked before anything is made: dockerd's order, sentences and warnings.
+"""The checks of a create request, before anything is made: in dockerd's order, with its sentences and warnings.
 
-What concerns networks (endpoints, addresses, links) is checked by the network service, mounts in
-``mountspec``, limits in ``resources``, namespace modes in ``modes``.
+Other modules have the checks of endpoints, addresses and links (the network service), mounts (``mountspec``), limits
+(``resources``) and namespace modes (``values.modes``).
 """
 
 import ipaddress
@@ -25,9 +25,9 @@ _MIN_DURATION = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the daemon's configuration adds to the checks.
+    """The parts of the checks that depend on the host and on the daemon's configuration.
 
-    ``runtime`` raises for a runtime that nobody configured.
+    ``runtime`` raises INVALID_ARGUMENT for the name of an unknown runtime.
     """
 
     limits: HostLimits
@@ -57,7 +57,7 @@ def check_request(config: ContainerConfig, host: HostConfig, rules: Rules) -> No
 
 
 def check_config(config: ContainerConfig) -> ContainerConfig:
-    """The process's part. Returns it with a normal form of the working directory.
+    """Checks the configuration and returns it with the working directory normalized.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
@@ -76,9 +76,9 @@ def check_config(config: ContainerConfig) -> ContainerConfig:
 
 
 def check_paths(config: ContainerConfig, host: HostConfig) -> None:
-    """Every string that becomes a path on this host or in the container's tree, those of the image included.
+    """Checks every string that is used as a path on this host or in the container, including those of the image.
 
-    :raises WharfError: INVALID_ARGUMENT: one with a NUL, which the kernel's calls can't be given.
+    :raises WharfError: INVALID_ARGUMENT: a path contains a NUL, which system calls can't take.
     """
     device_limits = (
         host.blkio_weight_device,
@@ -103,7 +103,7 @@ def check_paths(config: ContainerConfig, host: HostConfig) -> None:
 
 
 def _strings(value: object) -> Iterator[str]:
-    """The strings of a JSON value, at any depth; labels may have any."""
+    """The strings of a JSON value at any depth, without those of ``Labels``, which are no paths."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -131,7 +131,8 @@ def _check_health(health: HealthConfig) -> None:
 
 
 def check_host_config(host: HostConfig, rules: Rules) -> tuple[HostConfig, list[str]]:
-    """The host's part; returns it with the limits that this host can enforce, and the warnings.
+    """Checks the host configuration; returns it without the limits that this host can't enforce, and the warnings.
+    Blocks on the sources of binds.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
@@ -143,11 +144,11 @@ def check_host_config(host: HostConfig, rules: Rules) -> tuple[HostConfig, list[
         _check_extra_host(entry)
     _check_ports(host.port_bindings or {})
     check_restart_policy(host.restart_policy.name, host.restart_policy.maximum_retry_count)
-    for what, names in (("CapAdd", host.cap_add), ("CapDrop", host.cap_drop)):
+    for field, names in (("CapAdd", host.cap_add), ("CapDrop", host.cap_drop)):
         try:
             caps.normalize(names)
         except WharfError as error:
-            raise invalid(f"invalid {what}: {error.message}") from None
+            raise invalid(f"invalid {field}: {error.message}") from None
     for key in host.annotations or ():
         if not key:
             raise invalid("invalid Annotations: the empty string is not permitted as an annotation key")
@@ -185,7 +186,7 @@ def _check_userns(host: HostConfig, rules: Rules) -> None:
 
 
 def _check_extra_host(entry: str) -> None:
-    # An IPv6 address has colons of its own: only the first separates.
+    # Split at the first colon: an IPv6 address contains more.
     name, colon, address = entry.partition(":")
     if not colon or not name:
         raise invalid(f'bad format for add-host: "{entry}"')
@@ -224,7 +225,7 @@ def _check_ports(bindings: Mapping[str, Sequence[PortBinding] | None]) -> None:
 
 
 def check_restart_policy(name: str, retries: int) -> None:
-    """:raises WharfError: INVALID_ARGUMENT for an unknown policy or a count that does not belong to it."""
+    """:raises WharfError: INVALID_ARGUMENT: an unknown policy, or a retry count that the policy doesn't allow."""
     if name in ("always", "unless-stopped", "no"):
         if retries:
             raise invalid(

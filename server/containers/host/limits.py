@@ -1,4 +1,4 @@
-"""Which limits this host's kernel and cgroup mounts can enforce; what they can't is discarded with a warning."""
+"""The limits that this host's kernel and cgroup mounts can enforce. Create and update discard others with a warning."""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from engine.common.system.cgroups import CgroupLayout, host_cgroups, pid_cgroups
 
 @dataclass(frozen=True, slots=True)
 class HostLimits:
-    """True: the kernel can. ``cpus`` and ``mems`` are lists like ``0-3,7`` ("" unknown)."""
+    """True: the kernel can enforce the limit. ``unified``: cgroup v2. ``cpus`` and ``mems``: lists such as ``0-3,7``,
+    "" unknown. ``ncpu``: the number of CPUs."""
 
     unified: bool
     memory: bool = False
@@ -37,7 +38,7 @@ class HostLimits:
 
 
 def detect(layout: CgroupLayout | None = None) -> HostLimits:
-    """Looks at the host once (a few dozen stat calls)."""
+    """Reads the host's limits (a few dozen stat calls)."""
     layout = layout or host_cgroups()
     return _unified(layout) if layout.v2 else _v1(layout)
 
@@ -92,7 +93,7 @@ def _unified(layout: CgroupLayout) -> HostLimits:
     return HostLimits(
         unified=True,
         memory=memory,
-        # The root group has no swap file, so the own group's tells.
+        # The root cgroup has no memory.swap.max: look in the daemon's own cgroup.
         swap=memory and os.path.exists(f"{root}{here}/memory.swap.max"),
         reservation=memory,
         cpu_shares=cpu,
@@ -102,7 +103,7 @@ def _unified(layout: CgroupLayout) -> HostLimits:
         mems=_read(f"{root}/cpuset.mems.effective") if cpuset else "",
         pids="pids" in layout.controllers,
         blkio_weight=io,
-        # Weights of single devices are BFQ's; runc leaves them out without it, and crun fails.
+        # Only the I/O scheduler BFQ has weights of single devices. Without it runc ignores them, and crun fails.
         blkio_weight_device=any(os.path.exists(f"{root}{at}/io.bfq.weight") for at in (here, "/system.slice")),
         blkio_read_bps=io,
         blkio_write_bps=io,

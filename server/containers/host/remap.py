@@ -1,9 +1,9 @@
-"""Root file systems for containers with mapped ids (``userns-remap``).
+"""Root file systems of containers with mapped user ids (``userns-remap``).
 
-Every layer on disk has the container's own ids: images, containers' changes, commits. Only the mount that a container
-gets maps them to the host's ids, so that nothing is copied or changed, and code that reads layers (diff, commit,
-export, the builder) doesn't depend on the mapping. The kernel and the file system must support idmapped layers of
-overlayfs: Linux 5.19, and ext4, xfs, btrfs or the like.
+All layers on disk (images, containers, commits) have the ids inside the container; idmapped mounts translate them to
+the host's ids. So no file is copied or changed, and code that reads layers (diff, commit, export, the builder) doesn't
+depend on the mapping. It needs a kernel and a file system that support idmapped layers of overlayfs: Linux 5.19 with
+ext4, xfs, btrfs or others.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ _LAYERS = ("lowerdir", "upperdir", "workdir")
 
 
 class Remap:
-    """The mapping of one daemon. ``userns`` is the path of the user namespace that its containers share.
+    """The mapping of one daemon. ``userns``: the path of the user namespace of its containers.
 
-    :param directory: a directory for the mounts; mounts that an earlier daemon left there are removed.
-    :param root: the data root, whose files are mapped.
+    :param directory: for the mounts; mounts of an earlier daemon in it are removed.
+    :param root: the data root; its files are mapped.
     :raises WharfError: UNAVAILABLE: this host can't map ids.
     """
 
@@ -33,7 +33,8 @@ class Remap:
         self.maps = maps
         self._directory = directory
         self._root = os.path.realpath(root)
-        self._places: dict[str, str] = {}
+        # Directory → the path of its idmapped mount.
+        self._mountpoints: dict[str, str] = {}
         self._lock = threading.Lock()
         mounts.unmount_under(directory)
         private.restrict_directory(directory, 0o710, group=maps.root[1])
@@ -43,14 +44,14 @@ class Remap:
             self._namespace = idmap.user_namespace(maps)
             os.close(os.open(self.userns, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
             linux.mount(f"/proc/self/fd/{self._namespace}", self.userns, None, linux.MS_BIND)
-            self._tree(self._root)
+            self._mapped(self._root)
         except OSError as error:
             self.close()
             reason = (error.strerror or str(error)).lower()
             raise WharfError(Kind.UNAVAILABLE, f"userns-remap: ids can't be mapped on {root}: {reason}") from error
 
     def close(self) -> None:
-        """Removes the mounts. Running containers keep theirs."""
+        """Removes the mounts on the host; running containers have mounts of their own."""
         mounts.unmount_under(self._directory)
         if self._namespace >= 0:
             os.close(self._namespace)
@@ -62,31 +63,33 @@ class Remap:
         return self.maps.root
 
     def as_container_root(self) -> contextlib.AbstractContextManager[None]:
-        """This thread creates files as the containers' root: for mounting, and for writing through a mapped mount."""
+        """In the block the calling thread makes files as the containers' root: for mounting an overlay, and for writing
+        through an idmapped mount."""
         return idmap.filesystem_ids(*self.root)
 
     def path(self, path: str) -> str:
-        """The path at which a file or directory of the engine has the host's ids."""
+        """The path of a file or directory of the engine below an idmapped mount. May mount, which blocks."""
         real = os.path.realpath(path)
         inside = real == self._root or real.startswith(self._root + "/")
-        # A stock containerd has its snapshots elsewhere: <base>/<number>/fs.
+        # The snapshots of a stock containerd are outside the data root, in <base>/<number>/fs.
         base = self._root if inside else os.path.dirname(os.path.dirname(real))
-        return self._tree(base) + real.removeprefix(base)
+        return self._mapped(base) + real.removeprefix(base)
 
-    def _tree(self, base: str) -> str:
-        if (known := self._places.get(base)) is not None:
-            return known  # no lock, which is held during a mount: the event loop calls this
+    def _mapped(self, base: str) -> str:
+        """The path of the idmapped mount of ``base``, which is mounted at the first call."""
+        if (known := self._mountpoints.get(base)) is not None:
+            return known  # without the lock: the event loop calls this, and a thread that mounts holds the lock
         with self._lock:
-            place = self._places.get(base)
-            if place is None:
-                place = f"{self._directory}/{len(self._places)}"
-                private.make_directory(place, private.PASSABLE)
-                idmap.mount_mapped(base, place, self._namespace)
-                self._places[base] = place
-            return place
+            mountpoint = self._mountpoints.get(base)
+            if mountpoint is None:
+                mountpoint = f"{self._directory}/{len(self._mountpoints)}"
+                private.make_directory(mountpoint, private.PASSABLE)
+                idmap.mount_mapped(base, mountpoint, self._namespace)
+                self._mountpoints[base] = mountpoint
+            return mountpoint
 
     def map_mounts(self, rootfs: Sequence[Mount]) -> tuple[Mount, ...]:
-        """A snapshot's mounts with the host's ids. Mount an overlay inside ``as_container_root``."""
+        """A snapshot's mounts with paths below idmapped mounts. Mount an overlay inside ``as_container_root``."""
         return tuple(self._map_mount(mount) for mount in rootfs)
 
     def _map_mount(self, mount: Mount) -> Mount:
@@ -96,7 +99,7 @@ class Remap:
         for option in mount.options:
             key, found, value = option.partition("=")
             if key in _LAYERS:
-                # overlayfs requires upperdir and workdir on one mount, as they are here.
+                # overlayfs requires upperdir and workdir on one mount: both have the same base.
                 option = key + found + ":".join(map(self.path, value.split(":")))
             options.append(option)
         return replace(mount, options=tuple(options))
@@ -104,7 +107,7 @@ class Remap:
 
 @contextmanager
 def as_container_root(remap: Remap | None) -> Iterator[None]:
-    """``remap.as_container_root`` if ids are mapped."""
+    """``remap.as_container_root``; does nothing without a mapping."""
     if remap is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""OCI runtimes by the names that ``--runtime`` takes, and what the engine is told to use them."""
+"""OCI runtimes by the names of ``--runtime``, and their names and options in the engine's API."""
 
 import os
 import shutil
@@ -13,9 +13,11 @@ SHIM = "io.containerd.runc.v2"
 
 
 class Runtimes:
-    """``default`` is the name that a container without one gets and that inspect shows.
+    """The runtimes of the daemon's configuration, and ``runc`` and ``crun`` if their programs are in the PATH.
 
-    ``configured`` are the daemon's own; ``runc`` and ``crun`` are known where their programs are.
+    :param configured: the runtimes of the configuration, by name.
+    :param default: the name of the runtime of containers that set none.
+    :param scripts: a directory for wrappers of runtimes with arguments.
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class Runtimes:
         self.reload(configured)
 
     def reload(self, configured: Mapping[str, Runtime], default: str = "") -> None:
-        """Replaces the configured runtimes; "" keeps the default."""
+        """Replaces the configured runtimes, and the default unless it is ""."""
         known = {name: Runtime(path=name) for name in ("runc", "crun") if shutil.which(name)}
         self._runtimes = known | dict(configured)
         self.default = default or self.default
@@ -42,11 +44,14 @@ class Runtimes:
         return sorted(self._runtimes)
 
     def paths(self) -> dict[str, str]:
-        """Name → program (or the shim that runs it), for ``docker info``."""
+        """Name → program, or name of the shim, for ``docker info``."""
         return {name: runtime.path or runtime.type for name, runtime in self._runtimes.items()}
 
     def get(self, name: str) -> Runtime:
-        """:raises WharfError: INVALID_ARGUMENT ``unknown or invalid runtime name: x``."""
+        """The runtime ``name``; "" is the default.
+
+        :raises WharfError: INVALID_ARGUMENT ``unknown or invalid runtime name: x``.
+        """
         name = name or self.default
         found = self._runtimes.get(name)
         if found is not None:
@@ -56,13 +61,14 @@ class Runtimes:
         raise _unknown(name)
 
     def check(self, name: str) -> None:
-        """As ``get``, for create."""
+        """:raises WharfError: as ``get``."""
         self.get(name)
 
     def engine_options(self, name: str, *, owner: tuple[int, int] | None = None) -> tuple[str, AnyValue | None]:
-        """Name and options of the runtime in the engine's API. ``owner``: whose (uid, gid) the task's pipes are.
+        """The runtime's name and options in the engine's API. ``owner``: the (uid, gid) of the task's pipes, None:
+        root.
 
-        :raises WharfError: INVALID_ARGUMENT.
+        :raises WharfError: INVALID_ARGUMENT: an unknown runtime, or one whose options can't be passed on.
         """
         runtime = self.get(name)
         if runtime.type and runtime.type != SHIM:
@@ -76,7 +82,8 @@ class Runtimes:
         return SHIM, AnyValue.pack(options)
 
     def _wrapper(self, name: str, runtime: Runtime) -> str:
-        """A program that puts the configured arguments before those of the engine, which can't pass any."""
+        """The path of a script that runs the runtime with its configured arguments, which the engine's API can't
+        pass."""
         os.makedirs(self._scripts, mode=0o700, exist_ok=True)
         path = f"{self._scripts}/{name}"
         words = " ".join("'" + word.replace("'", "'\\''") + "'" for word in (runtime.path, *runtime.args))

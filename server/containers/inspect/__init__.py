@@ -1,1 +1,1 @@
-"""What the API shows of containers: inspect, ``docker ps``, sizes, ``docker stats``, ``docker top``."""
+"""Read-only operations: ``docker inspect``, ``docker ps`` with sizes, ``docker stats``, ``docker top``."""

@@ -1,4 +1,4 @@
-"""``docker inspect`` of a container: every field that dockerd fills, null, empty and absent as there."""
+"""``docker inspect`` of a container: all fields of dockerd; null, empty and absent values are the same as dockerd's."""
 
 import contextlib
 from dataclasses import replace
@@ -16,12 +16,12 @@ from server.containers.run.process import process_of
 from server.containers.values import modes
 from server.containers.waiters import Condition
 
-timeouts.define("exit.seen", 5.0)  # from the end of a container's output to word of its exit
+timeouts.define("exit.seen", 5.0)  # from the exit of a container's process to the engine's event
 
 
 async def inspect(context: ContainerContext, container: Container, *, size: bool = False) -> dict[str, Any]:
     """The answer of ``GET /containers/{id}/json`` at the newest API version."""
-    await _seen(context, container)
+    await _await_exit_event(context, container)
     document = describe(context, container)
     if size:
         written, whole = await sizes.get(context, container)
@@ -29,8 +29,9 @@ async def inspect(context: ContainerContext, container: Container, *, size: bool
     return document.wire()
 
 
-async def _seen(context: ContainerContext, container: Container) -> None:
-    """Who saw the end of a container's output finds it stopped, although word of its exit may still be on its way."""
+async def _await_exit_event(context: ContainerContext, container: Container) -> None:
+    """Waits for the exit event of a container whose process has exited: a client that has read the end of the output
+    expects a stopped container."""
     state = container.state
     if not state.running or state.restarting or not state.pid or _exists(container):
         return
@@ -49,7 +50,7 @@ def _exists(container: Container) -> bool:
 
 
 def describe(context: ContainerContext, container: Container) -> ContainerInspect:
-    """All but the sizes."""
+    """The answer without the sizes."""
     started = container.started_before
     networked = started and not container.config.network_disabled
     return ContainerInspect(
@@ -86,7 +87,7 @@ def _file(container: Container, destination: str, own: str) -> str:
 
 
 def state(container: Container) -> dict[str, Any]:
-    """``State``; ``Health`` only where there is a health check."""
+    """The object ``State``; with ``Health`` if the container has a health check."""
     now = container.state
     document: dict[str, Any] = {
         "Status": now.status,
@@ -126,7 +127,7 @@ def _host_config(context: ContainerContext, container: Container) -> HostConfig:
 
 def _config(container: Container) -> ContainerConfig:
     config = container.config
-    # The default network's address was a field of the container before endpoints had their own.
+    # Clients below API 1.44 read the MAC address of the main network here.
     mode = container.host_config.network_mode
     if not config.mac_address and (mode == "bridge" or modes.user_defined(mode)):
         endpoint = container.networking.get(mode)

@@ -1,4 +1,4 @@
-"""``docker ps``: rows that are made once per change of a container, and the filters over them."""
+"""``docker ps``: the rows, which are cached until a container changes, and the filters."""
 
 import re
 import time
@@ -32,22 +32,22 @@ async def listing(
     size: bool = False,
 ) -> list[dict[str, Any]]:
     """The rows of ``GET /containers/json`` at the newest API version, the newest container first; the caller may change
-    them.
+    them. ``everything``: also stopped containers. ``limit``: the number of rows, 0: all.
 
-    :raises WharfError: INVALID_ARGUMENT for a bad filter, NOT_FOUND for an unknown ``before`` or ``since``.
+    :raises WharfError: INVALID_ARGUMENT: a bad filter; NOT_FOUND: the container of ``before`` or ``since``.
     """
     filters.validate(ACCEPTED)
-    chosen = await _choose(context, filters, everything=everything, limit=limit)
+    selected = await _select(context, filters, everything=everything, limit=limit)
     answer = []
-    taken = await sizes.get_all(context, chosen) if size else {}
-    link_names = context.networks.link_names()  # not in the rows: they change with other containers
-    for container in chosen:
-        row = _fresh(row_of(context, container))
+    layer_sizes = await sizes.get_all(context, selected) if size else {}
+    link_names = context.networks.link_names()  # not cached in the rows: they change with other containers
+    for container in selected:
+        row = _copy(row_of(context, container))
         row["Names"] = [*row["Names"], *link_names.get(container.id, ())]
         row["State"], row["Status"] = container.state.status, status(container)
         row["Image"] = await _image(context, container)
         if size:
-            rw, total = taken[container.id]
+            rw, total = layer_sizes[container.id]
             if rw:
                 row["SizeRw"] = rw
             if total:
@@ -56,14 +56,14 @@ async def listing(
     return answer
 
 
-def _fresh(row: dict[str, Any]) -> dict[str, Any]:
-    """A copy as deep as a client's version changes it."""
+def _copy(row: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the row and of the objects in it that the API version of a client changes."""
     networks = {name: dict(endpoint) for name, endpoint in row["NetworkSettings"]["Networks"].items()}
     return {**row, "HostConfig": dict(row["HostConfig"]), "NetworkSettings": {"Networks": networks}}
 
 
 def row_of(context: ContainerContext, container: Container) -> dict[str, Any]:
-    """All that only changes when the container's record or network does."""
+    """The cached part of the row: the fields that change only with the container's record or network."""
     if container.row is not None:
         return container.row
     config, host = container.config, container.host_config
@@ -100,17 +100,17 @@ def _command(container: Container) -> str:
 
 
 def _endpoint(full: dict[str, Any]) -> dict[str, Any]:
-    """The list shows less of an endpoint than inspect does."""
+    """The endpoint as the list shows it. ``full``: the endpoint of inspect, which has more values."""
     ipam = full.get("IPAMConfig")
-    shown: dict[str, Any] = {"IPAMConfig": None, "Links": None, "Aliases": None}
+    found: dict[str, Any] = {"IPAMConfig": None, "Links": None, "Aliases": None}
     if ipam is not None:
-        shown["IPAMConfig"] = {key: ipam[key] for key in ("IPv4Address", "IPv6Address") if ipam.get(key)}
+        found["IPAMConfig"] = {key: ipam[key] for key in ("IPv4Address", "IPv6Address") if ipam.get(key)}
     for key in ("MacAddress", "DriverOpts", "GwPriority", "NetworkID", "EndpointID", "Gateway", "IPAddress"):
-        shown[key] = None if key == "DriverOpts" else full.get(key, 0 if key == "GwPriority" else "")
+        found[key] = None if key == "DriverOpts" else full.get(key, 0 if key == "GwPriority" else "")
     for key in ("IPPrefixLen", "IPv6Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen"):
-        shown[key] = full.get(key, 0 if key.endswith("Len") else "")
-    shown["DNSNames"] = None
-    return shown
+        found[key] = full.get(key, 0 if key.endswith("Len") else "")
+    found["DNSNames"] = None
+    return found
 
 
 def _ports(bindings: dict[str, list[dict[str, str]] | None]) -> list[dict[str, Any]]:
@@ -139,8 +139,8 @@ def status(container: Container) -> str:
             return f"Restarting ({state.exit_code}) {human(now - state.finished_ns)} ago"
         suffix = ""
         if state.health is not None:
-            word = state.health.status
-            suffix = f" (health: {word})" if word == "starting" else f" ({word})"
+            health = state.health.status
+            suffix = f" (health: {health})" if health == "starting" else f" ({health})"
         return f"Up {human(now - state.started_ns)}{suffix}"
     if state.removing:
         return "Removal In Progress"
@@ -154,7 +154,7 @@ def status(container: Container) -> str:
 
 
 async def _image(context: ContainerContext, container: Container) -> str:
-    """The reference as given, or the id if the reference means another image by now."""
+    """The reference of the create request; the image's id if the reference names another image now."""
     reference = container.config.image
     if reference in ("", container.image_id):
         return reference
@@ -166,8 +166,9 @@ async def _image(context: ContainerContext, container: Container) -> str:
 
 
 @dataclass(slots=True)
-class _Wanted:
-    """The filters read."""
+class _ParsedFilters:
+    """The filters with parsed values. ``ancestors``: ids of images, None: no such filter. ``publish``, ``expose``:
+    ports such as ``80/tcp``."""
 
     filters: Filters
     exited: set[int]
@@ -177,28 +178,29 @@ class _Wanted:
     expose: set[str]
 
 
-async def _choose(context: ContainerContext, filters: Filters, *, everything: bool, limit: int) -> list[Container]:
-    wanted, everything = await _read(context, filters, everything=everything)
+async def _select(context: ContainerContext, filters: Filters, *, everything: bool, limit: int) -> list[Container]:
+    parsed, everything = await _parse(context, filters, everything=everything)
     names = [container.name for container in context.registry]
     await filters.search_ahead("name", (form for name in names for form in (name, f"/{name}")))
-    before = _anchor(context, filters, "before")
-    since = _anchor(context, filters, "since")
-    chosen: list[Container] = []
+    before = _container_of(context, filters, "before")
+    since = _container_of(context, filters, "since")
+    selected: list[Container] = []
     passed = before is None
     for container in sorted(context.registry, key=lambda each: each.created_ns, reverse=True):
         if not passed:
             passed = container is before
             continue
-        if container is since or (limit > 0 and len(chosen) == limit):
+        if container is since or (limit > 0 and len(selected) == limit):
             break
         if not container.state.running and not everything and limit <= 0:
             continue
-        if _matches(context, container, wanted):
-            chosen.append(container)
-    return chosen
+        if _matches(context, container, parsed):
+            selected.append(container)
+    return selected
 
 
-def _anchor(context: ContainerContext, filters: Filters, key: str) -> Container | None:
+def _container_of(context: ContainerContext, filters: Filters, key: str) -> Container | None:
+    """The container that the filter ``key`` (``before`` or ``since``) names; None: no such filter."""
     found = None
     for value in filters.get(key):
         found = context.registry.by_id(value) or context.registry.by_name(value)
@@ -207,7 +209,8 @@ def _anchor(context: ContainerContext, filters: Filters, key: str) -> Container 
     return found
 
 
-async def _read(context: ContainerContext, filters: Filters, *, everything: bool) -> tuple[_Wanted, bool]:
+async def _parse(context: ContainerContext, filters: Filters, *, everything: bool) -> tuple[_ParsedFilters, bool]:
+    """The parsed filters, and whether stopped containers are listed: the filter ``status`` implies it."""
     exited: set[int] = set()
     for value in filters.get("exited"):
         if not re.fullmatch(r"[+-]?[0-9]{1,18}", value):
@@ -227,11 +230,11 @@ async def _read(context: ContainerContext, filters: Filters, *, everything: bool
         for value in filters.get("ancestor"):
             ancestors |= await _ancestors(context, value)
     publish, expose = _port_set("publish", filters), _port_set("expose", filters)
-    return _Wanted(filters, exited, task, ancestors, publish, expose), everything
+    return _ParsedFilters(filters, exited, task, ancestors, publish, expose), everything
 
 
 async def _ancestors(context: ContainerContext, reference: str) -> set[str]:
-    """The image and those that were built on it."""
+    """The ids of the image and of the images that were built on it; an empty set for an unknown image."""
     try:
         image = await context.images.resolve(reference)
     except WharfError as error:
@@ -264,7 +267,7 @@ def _port_set(key: str, filters: Filters) -> set[str]:
 
 
 def _port(text: str) -> int:
-    """:raises ValueError: in the words of Go's strconv."""
+    """:raises ValueError: not a port number, in the words of Go's strconv."""
     if not (text.isascii() and text.isdecimal()):
         raise ValueError(f'strconv.ParseUint: parsing "{text}": invalid syntax')
     if int(text) > 65535:
@@ -272,20 +275,19 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _matches(context: ContainerContext, container: Container, wanted: _Wanted) -> bool:
-    filters, state = wanted.filters, container.state
+def _matches(context: ContainerContext, container: Container, parsed: _ParsedFilters) -> bool:
+    filters, state = parsed.filters, container.state
     if not (filters.match("name", "/" + container.name) or filters.match("name", container.name)):
         return False
     if "id" in filters and not any(container.id.startswith(value) for value in filters.get("id")):
         return False
-    if wanted.task:
-        # Swarm's tasks only; there is no Swarm.
-        return False
+    if parsed.task:
+        return False  # only tasks of Swarm, which this engine doesn't have
     if not filters.labels("label", container.labels):
         return False
     if not filters.match("isolation", container.host_config.isolation):
         return False
-    if wanted.exited and (state.running or not state.started_ns or state.exit_code not in wanted.exited):
+    if parsed.exited and (state.running or not state.started_ns or state.exit_code not in parsed.exited):
         return False
     if not filters.match("status", state.status):
         return False
@@ -293,11 +295,11 @@ def _matches(context: ContainerContext, container: Container, wanted: _Wanted) -
         return False
     if "volume" in filters and not _has_volume(container, filters.get("volume")):
         return False
-    if wanted.ancestors is not None and container.image_id not in wanted.ancestors:
+    if parsed.ancestors is not None and container.image_id not in parsed.ancestors:
         return False
     if "network" in filters and not _on_network(context, container, filters.get("network")):
         return False
-    return not (wanted.publish or wanted.expose) or _has_port(context, container, wanted)
+    return not (parsed.publish or parsed.expose) or _has_port(context, container, parsed)
 
 
 def _has_volume(container: Container, values: Sequence[str]) -> bool:
@@ -316,10 +318,10 @@ def _on_network(context: ContainerContext, container: Container, values: Sequenc
     )
 
 
-def _has_port(context: ContainerContext, container: Container, wanted: _Wanted) -> bool:
+def _has_port(context: ContainerContext, container: Container, parsed: _ParsedFilters) -> bool:
     for port in row_of(context, container)["Ports"]:
-        if f"{port.get('PublicPort', 0)}/{port['Type']}" in wanted.publish:
+        if f"{port.get('PublicPort', 0)}/{port['Type']}" in parsed.publish:
             return True
-        if f"{port['PrivatePort']}/{port['Type']}" in wanted.expose:
+        if f"{port['PrivatePort']}/{port['Type']}" in parsed.expose:
             return True
     return False

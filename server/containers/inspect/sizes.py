@@ -1,7 +1,7 @@
-"""How much containers take: their own layers, and with their images'.
+"""The sizes of containers: of the writable layer, and of all layers.
 
-A writable layer is measured by the engine, file by file, so its size is remembered until something may have written
-into it (:class:`LayerSize`). That of a running container is measured each time.
+The engine measures a writable layer file by file. So the size is cached until something may have written to the layer
+(:class:`LayerSize`); the layer of a running container is measured at each request.
 """
 
 import asyncio
@@ -11,21 +11,21 @@ from engine.common.errors import Kind, WharfError
 from server.containers.context import ContainerContext
 from server.containers.model import Container
 
-#: Layers that are measured at a time: each keeps a thread of the engine and the disk busy.
+#: How many layers are measured concurrently: each occupies a thread of the engine, and the disk.
 CONCURRENT = 4
-#: Containers whose parents are asked for one by one; for more, all snapshots are listed with one call.
+#: Up to this number of containers, parents are requested one by one; for more, one call lists all snapshots.
 _FEW = 4
-#: Snapshotters that make layers of one parent alike, so that of those that nothing was written to one is measured.
-_ALIKE = ("overlayfs", "native")
+#: Snapshotters whose new layers on one parent have the same size: of layers without writes, one is measured.
+_SAME_SIZE = ("overlayfs", "native")
 
 
 async def get(context: ContainerContext, container: Container) -> tuple[int, int]:
-    """``SizeRw`` and ``SizeRootFs`` in bytes; 0 where a layer is gone: the container is being removed."""
+    """``SizeRw`` and ``SizeRootFs`` in bytes; 0 for layers that are removed already, with their container."""
     return (await get_all(context, (container,)))[container.id]
 
 
 async def get_all(context: ContainerContext, containers: Collection[Container]) -> dict[str, tuple[int, int]]:
-    """As :func:`get`, by the containers' ids."""
+    """As :func:`get` for several containers; by container id."""
     await _find_below(context, [container for container in containers if container.layer.below is None])
     own = await _own(context, containers)
     return {one.id: (own[one.id], own[one.id] + (one.layer.below or 0)) for one in containers}
@@ -33,53 +33,55 @@ async def get_all(context: ContainerContext, containers: Collection[Container]) 
 
 async def _own(context: ContainerContext, containers: Collection[Container]) -> dict[str, int]:
     found: dict[str, int] = {}
-    alike: dict[str, list[Container]] = {}  # those that nothing was written to, by parent
+    unwritten: dict[str, list[Container]] = {}  # parent → containers whose layers have the same size
     measured: list[Container] = []
     for container in containers:
         layer = container.layer
         if layer.own is not None and not container.state.running:
             found[container.id] = layer.own
-        elif layer.pristine and layer.parent is not None and context.engine.snapshots.snapshotter in _ALIKE:
-            alike.setdefault(layer.parent, []).append(container)
+        elif layer.pristine and layer.parent is not None and context.engine.snapshots.snapshotter in _SAME_SIZE:
+            unwritten.setdefault(layer.parent, []).append(container)
         else:
             measured.append(container)
-    measured += [group[0] for group in alike.values()]
-    gate = asyncio.Semaphore(CONCURRENT)
+    measured += [containers_of_parent[0] for containers_of_parent in unwritten.values()]
+    semaphore = asyncio.Semaphore(CONCURRENT)
 
     async def measure(container: Container) -> None:
-        async with gate:
+        async with semaphore:
             found[container.id] = await _measure(context, container)
 
     async with asyncio.TaskGroup() as group:
         for container in measured:
             group.create_task(measure(container))
-    again: list[Container] = []
-    for first, *others in alike.values():
+    changed: list[Container] = []
+    for first, *others in unwritten.values():
         size = first.layer.own
         for container in others:
-            # Something may have been written meanwhile, to the first or to this one.
+            # Something may have written to the first layer or to this one meanwhile.
             if size is None or not container.layer.pristine:
-                again.append(container)
+                changed.append(container)
             else:
                 container.layer.own = found[container.id] = size
     async with asyncio.TaskGroup() as group:
-        for container in again:
+        for container in changed:
             group.create_task(measure(container))
     return found
 
 
 async def _measure(context: ContainerContext, container: Container) -> int:
+    """Measures a writable layer; caches the size if nothing could write to the layer meanwhile."""
     layer, stamp = container.layer, container.layer.stamp
-    ran = container.state.running
+    was_running = container.state.running
     size = await _usage(context, container.id)
     if size is None:
         return 0
-    if stamp is not None and stamp == layer.stamp and not ran and not container.state.running:
+    if stamp is not None and stamp == layer.stamp and not was_running and not container.state.running:
         layer.own = size
     return size
 
 
 async def _usage(context: ContainerContext, key: str) -> int | None:
+    """The size of a snapshot in bytes; None: it doesn't exist."""
     try:
         return (await context.engine.snapshots.usage(key)).size
     except WharfError as error:
@@ -89,6 +91,7 @@ async def _usage(context: ContainerContext, key: str) -> int | None:
 
 
 async def _find_below(context: ContainerContext, containers: Collection[Container]) -> None:
+    """Sets ``layer.parent`` and ``layer.below`` of the containers, unless the engine doesn't have their snapshots."""
     parents: dict[str, str] = {}
     unknown = [container for container in containers if container.layer.parent is None]
     if len(unknown) > _FEW:
@@ -104,7 +107,7 @@ async def _find_below(context: ContainerContext, containers: Collection[Containe
 async def _total(
     context: ContainerContext, key: str, parents: dict[str, str], totals: dict[str, int | None]
 ) -> int | None:
-    """What a committed snapshot and all below it take; None: one of them is gone."""
+    """The size of a committed snapshot and all its parents; None: one of them doesn't exist."""
     chain: list[str] = []
     current: str | None = key
     while current is not None and current not in totals:
@@ -119,7 +122,7 @@ async def _total(
 
 
 async def _parent(context: ContainerContext, key: str, parents: dict[str, str]) -> str | None:
-    """The name of a snapshot's parent; None: the snapshot is gone."""
+    """The name of a snapshot's parent, "" if it has none; None: the snapshot doesn't exist."""
     if key in parents:
         return parents[key]
     try:

@@ -1,7 +1,7 @@
-"""``docker stats``: a record a second for whoever listens.
+"""``docker stats``: one record a second for each stream.
 
-All listeners share one sampler, which asks the engine once a second for all containers that somebody watches,
-so that a hundred watched containers cost one call. Nobody listening costs nothing.
+All streams share one sampler, which requests the metrics of all their containers with one call a second. It runs only
+while there are streams.
 """
 
 import asyncio
@@ -34,18 +34,20 @@ INTERVAL = 1.0
 
 @dataclass(slots=True, eq=False)
 class _Listener:
+    """A stream's queue of samples; None ends the stream."""
+
     container: Container
     queue: "asyncio.Queue[Sample | None]"
 
-    def offer(self, taken: Sample | None) -> None:
+    def put(self, item: Sample | None) -> None:
+        """Adds a sample. Drops the oldest one if the queue is full, as the client doesn't read."""
         if self.queue.full():
-            # A client that doesn't read gets the newest when it does.
             self.queue.get_nowait()
-        self.queue.put_nowait(taken)
+        self.queue.put_nowait(item)
 
 
 class Stats:
-    """Statistics of running containers; of one that doesn't run an empty record, as dockerd gives."""
+    """Statistics of running containers; a container that doesn't run has empty records, as in dockerd."""
 
     def __init__(self, context: ContainerContext) -> None:
         self._context = context
@@ -56,12 +58,13 @@ class Stats:
         context.hooks.removed.append(self._removed)
 
     async def once(self, container: Container, *, one_shot: bool) -> Json:
-        """One record; without ``one_shot`` after a second, so that CPU percentages can be computed from it."""
-        if not _lives(container):
+        """One record. Without ``one_shot`` it comes after a second, with the former sample in ``precpu_stats``, from
+        which clients compute the CPU percentage."""
+        if not _has_process(container):
             return record(container.name, container.id, EMPTY)
         if one_shot:
-            taken = await self._take([container])
-            return record(container.name, container.id, taken.get(container.id, EMPTY))
+            samples = await self._sample([container])
+            return record(container.name, container.id, samples.get(container.id, EMPTY))
         before: Sample | None = None
         async for now in self._follow(container):
             if before is not None and before is not EMPTY:
@@ -72,7 +75,7 @@ class Stats:
         return record(container.name, container.id, EMPTY)
 
     async def stream(self, container: Container) -> AsyncIterator[Json]:
-        """A record a second until the container is removed, or the listener leaves."""
+        """One record a second, until the container is removed or the caller closes the iterator."""
         before = EMPTY
         async for now in self._follow(container):
             yield record(container.name, container.id, now, before)
@@ -84,11 +87,11 @@ class Stats:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="statistics")
         try:
-            first = (await self._take([container])).get(container.id, EMPTY)
+            first = (await self._sample([container])).get(container.id, EMPTY)
             yield first
-            while (taken := await listener.queue.get()) is not None:
-                if taken is EMPTY or taken.read != first.read:
-                    yield taken
+            while (item := await listener.queue.get()) is not None:
+                if item is EMPTY or item.read != first.read:
+                    yield item
         finally:
             self._listeners.discard(listener)
             if not self._listeners and self._task is not None:
@@ -100,26 +103,27 @@ class Stats:
         due = loop.time() + INTERVAL
         while True:
             await asyncio.sleep(max(0.0, due - loop.time()))
-            # A slow round doesn't make the next ones hurry.
+            # After a slow call the missed samples are not caught up.
             due = max(due + INTERVAL, loop.time())
             watched = {listener.container.id: listener.container for listener in self._listeners}
             try:
-                taken = await self._take(list(watched.values()))
+                samples = await self._sample(list(watched.values()))
             except WharfError as error:
                 log.warning("statistics: %s", error)
                 continue
             for listener in tuple(self._listeners):
-                listener.offer(taken.get(listener.container.id, EMPTY))
+                listener.put(samples.get(listener.container.id, EMPTY))
 
-    async def _take(self, containers: list[Container]) -> dict[str, Sample]:
-        alive = {container.id: container for container in containers if _lives(container)}
-        if not alive:
+    async def _sample(self, containers: list[Container]) -> dict[str, Sample]:
+        """Samples by container id; without containers that don't run."""
+        running = {container.id: container for container in containers if _has_process(container)}
+        if not running:
             return {}
-        metrics = await self._context.engine.tasks.metrics(list(alive))
+        metrics = await self._context.engine.tasks.metrics(list(running))
         host = self._host()
         found = {}
         for metric in metrics:
-            container = alive.get(metric.id)
+            container = running.get(metric.id)
             if container is None or metric.data is None:
                 continue
             read = rfc3339(metric.timestamp_ns or time.time_ns())
@@ -134,28 +138,28 @@ class Stats:
     def _removed(self, container: Container) -> None:
         for listener in self._listeners:
             if listener.container is container:
-                listener.offer(None)
+                listener.put(None)
 
     async def close(self) -> None:
         """Ends all streams."""
         for listener in self._listeners:
-            listener.offer(None)
+            listener.put(None)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
 
-def _lives(container: Container) -> bool:
+def _has_process(container: Container) -> bool:
     return container.state.running and not container.state.restarting
 
 
 def _networks(container: Container) -> dict[str, dict[str, int]] | None:
-    """Counters of the container's interfaces; a container on the host's network has none of its own."""
+    """The counters of the container's interfaces; None: it uses the host's network, or has exited."""
     if container.host_config.network_mode == "host":
         return None
     try:
         with process_of(container) as process:
             return network_counters(process.read("net/dev").decode())
     except OSError:
-        return None  # it has just ended
+        return None  # it has exited

@@ -1,6 +1,6 @@
-"""One statistics record as dockerd shapes it, from the engine's counters: cgroup v1 and v2 differ.
+"""The JSON form of a statistics record, from the engine's metrics of cgroup v1 or v2.
 
-Go leaves out what is zero in some places and not in others; the keys and their order are dockerd's.
+The keys and their order are dockerd's. Some objects lack their zero values (Go's ``omitempty``), others have them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ _BLKIO = (
     ("io_time_recursive", "io_time_recursive"),
     ("sectors_recursive", "sectors_recursive"),
 )
-#: protobuf's name → the kernel's, where they differ.
+#: Name in the protobuf message → the kernel's name, where they differ.
 _V1_NAMES = {"pg_pg_in": "pgpgin", "pg_pg_out": "pgpgout", "pg_fault": "pgfault", "pg_maj_fault": "pgmajfault"}
 _V1_MEMORY = (
     *("cache", "rss", "rss_huge", "mapped_file", "dirty", "writeback", "pg_pg_in", "pg_pg_out", "pg_fault"),
@@ -44,7 +44,7 @@ _V2_MEMORY = (
 
 @dataclass(frozen=True, slots=True)
 class HostSample:
-    """``system_ns``: CPU time of the whole host, all CPUs together."""
+    """``system_ns``: the CPU time of all CPUs of the host in ns. ``memory``: its bytes."""
 
     system_ns: int
     online_cpus: int
@@ -53,7 +53,7 @@ class HostSample:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One container at one moment; parts of its record. ``read`` is a time as the API writes it."""
+    """The parts of a container's record that were sampled at one time. ``read``: the time in the API's form."""
 
     read: str
     pids: Json
@@ -67,7 +67,8 @@ EMPTY = Sample(_NEVER, {}, {name: None for name, _ in _BLKIO}, _NO_CPU, {}, None
 
 
 def record(name: str, id: str, now: Sample, before: Sample = EMPTY) -> Json:
-    """``precpu_stats`` are those of ``before``; the client computes percentages from the two."""
+    """The record of ``now``, with the CPU counters of ``before`` in ``precpu_stats``: clients compute percentages from
+    both."""
     found: Json = {
         "read": now.read,
         "preread": before.read,
@@ -87,9 +88,9 @@ def record(name: str, id: str, now: Sample, before: Sample = EMPTY) -> Json:
 
 
 def sample(read: str, data: AnyValue, host: HostSample, networks: Mapping[str, Mapping[str, int]] | None) -> Sample:
-    """Shapes what the engine told.
+    """A sample from the engine's metrics.
 
-    :raises ValueError: counters of a type that isn't known.
+    :raises ValueError: metrics of an unknown type.
     """
     if data.type_url.endswith("cgroups.v1.Metrics"):
         v1 = cgroups_v1_pb2.Metrics.FromString(data.value)
@@ -100,8 +101,8 @@ def sample(read: str, data: AnyValue, host: HostSample, networks: Mapping[str, M
     raise ValueError(f"statistics of type {data.type_url}")
 
 
-def _set(pairs: Sequence[tuple[str, Any]]) -> Json:
-    """Without what is zero or empty."""
+def _non_zero(pairs: Sequence[tuple[str, Any]]) -> Json:
+    """The pairs with a value that is not zero or empty."""
     return {key: value for key, value in pairs if value}
 
 
@@ -109,14 +110,14 @@ _UNLIMITED = (1 << 64) - 1
 
 
 def _pids(pids: cgroups_v1_pb2.PidsStat | cgroups_v2_pb2.PidsStat) -> Json:
-    return _set([("current", pids.current), ("limit", pids.limit)])
+    return _non_zero([("current", pids.current), ("limit", pids.limit)])
 
 
 def _cpu(usage: Json, throttled: Sequence[int], host: HostSample) -> Json:
     periods, times, total = throttled
     return {
         "cpu_usage": usage,
-        **_set([("system_cpu_usage", host.system_ns), ("online_cpus", host.online_cpus)]),
+        **_non_zero([("system_cpu_usage", host.system_ns), ("online_cpus", host.online_cpus)]),
         "throttling_data": {"periods": periods, "throttled_periods": times, "throttled_time": total},
     }
 
@@ -124,7 +125,7 @@ def _cpu(usage: Json, throttled: Sequence[int], host: HostSample) -> Json:
 def _cpu_v1(cpu: cgroups_v1_pb2.CPUStat, host: HostSample) -> Json:
     usage = {
         "total_usage": cpu.usage.total,
-        **_set([("percpu_usage", list(cpu.usage.per_cpu))]),
+        **_non_zero([("percpu_usage", list(cpu.usage.per_cpu))]),
         "usage_in_kernelmode": cpu.usage.kernel,
         "usage_in_usermode": cpu.usage.user,
     }
@@ -142,7 +143,7 @@ def _cpu_v2(cpu: cgroups_v2_pb2.CPUStat, host: HostSample) -> Json:
 
 
 def _limit(limit: int, host: HostSample) -> int:
-    """No limit is the host's memory: what percentages are computed against."""
+    """The limit, but at most the host's memory: clients compute percentages of it."""
     return min(limit, host.memory) if 0 < limit < _UNLIMITED else host.memory
 
 
@@ -157,7 +158,7 @@ def _memory_v1(metrics: cgroups_v1_pb2.Metrics, host: HostSample) -> Json:
         stats["total_" + kernel] = getattr(memory, "total_" + name)
     stats["hierarchical_memory_limit"] = memory.hierarchical_memory_limit
     stats["hierarchical_memsw_limit"] = memory.hierarchical_swap_limit
-    return _set(
+    return _non_zero(
         [
             ("usage", memory.usage.usage),
             ("max_usage", memory.usage.max),
@@ -172,7 +173,7 @@ def _memory_v2(metrics: cgroups_v2_pb2.Metrics, host: HostSample) -> Json:
     if not metrics.HasField("memory"):
         return {}
     memory = metrics.memory
-    return _set(
+    return _non_zero(
         [
             ("usage", memory.usage),
             ("stats", {name: getattr(memory, name) for name in sorted(_V2_MEMORY)}),
@@ -216,7 +217,7 @@ _NET_FIELDS = (
 
 
 def network_counters(text: str) -> dict[str, dict[str, int]]:
-    """``/proc/<pid>/net/dev`` by interface, without the loopback."""
+    """The counters in ``/proc/<pid>/net/dev`` by interface, without the loopback interface."""
     found: dict[str, dict[str, int]] = {}
     for line in text.splitlines()[2:]:
         name, _, rest = line.partition(":")
@@ -227,7 +228,7 @@ def network_counters(text: str) -> dict[str, dict[str, int]]:
 
 
 def host_cpu(text: str, ticks_per_second: int) -> tuple[int, int]:
-    """``/proc/stat`` → (ns of CPU time of all CPUs, how many are online)."""
+    """The CPU time of all CPUs in ns, and the number of online CPUs, from ``/proc/stat``."""
     total = cpus = 0
     for line in text.splitlines():
         if line.startswith("cpu "):

@@ -1,4 +1,4 @@
-"""``docker top``: the host's ``ps``, asked for the container's processes and cut down to them."""
+"""``docker top``: the lines of the host's ``ps`` for the container's processes."""
 
 import re
 from collections.abc import Collection
@@ -10,24 +10,22 @@ from server.containers.context import ContainerContext
 from server.containers.model import Container
 from server.containers.run.stop import is_restarting, not_running
 
-#: A column may not be renamed to PID (``-o user=PID``): the column is what tells whose a line is.
+#: Another column must not have the title PID (``-o user=PID``): the lines are selected by this column.
 _RENAMED = re.compile(r"\s+(\S*)=\s*(PID\S*)")
 _BLANKS = re.compile(r"[\t\n\v\f\r ]+")
 
 
 def check_arguments(arguments: str) -> None:
-    """
-    :raises WharfError: INTERNAL (dockerd's 500) for a renamed column.
-    """
+    """:raises WharfError: INTERNAL, as in dockerd: another column has the title PID."""
     for name, title in _RENAMED.findall(arguments):
         if name != "pid":
             raise internal(f'specifying "{name}={title}" is not allowed')
 
 
 def parse(output: str, pids: Collection[int]) -> dict[str, list[str] | list[list[str]]]:
-    """Keeps the lines of ``pids`` (and of threads listed below them).
+    """The titles, and the lines of ``pids`` and of the threads that ``ps`` lists after them.
 
-    :raises WharfError: INTERNAL: no PID column.
+    :raises WharfError: INTERNAL: there is no PID column, or a PID is not a number.
     """
     lines = output.split("\n")
     titles = _fields(lines[0])
@@ -35,7 +33,7 @@ def parse(output: str, pids: Collection[int]) -> dict[str, list[str] | list[list
         raise internal("Couldn't find PID field in ps output")
     column = titles.index("PID")
     processes: list[list[str]] = []
-    mine = False
+    selected = False
     for line in lines[1:]:
         fields = _fields(line)
         if not fields:
@@ -44,8 +42,8 @@ def parse(output: str, pids: Collection[int]) -> dict[str, list[str] | list[list
         if word != "-":
             if not word.isdecimal():
                 raise internal(f"Unexpected pid '{word}': strconv.Atoi: parsing \"{word}\": invalid syntax")
-            mine = int(word) in pids
-        if mine:
+            selected = int(word) in pids
+        if selected:
             last = len(titles) - 1
             processes.append([*fields[:last], " ".join(fields[last:])])
     return {"Processes": processes, "Titles": titles}
@@ -58,9 +56,10 @@ def _fields(line: str) -> list[str]:
 async def top(
     context: ContainerContext, container: Container, arguments: str
 ) -> dict[str, list[str] | list[list[str]]]:
-    """``GET /containers/{id}/top``.
+    """The answer of ``GET /containers/{id}/top``. ``arguments``: for ``ps``.
 
-    :raises WharfError: INVALID_ARGUMENT for a NUL; CONFLICT unless it runs; INTERNAL with what ps says.
+    :raises WharfError: INVALID_ARGUMENT: ``arguments`` contains a NUL; CONFLICT: the container doesn't run; INTERNAL:
+        ``ps`` failed, with its first line of stderr.
     """
     arguments = arguments or "-ef"
     if "\0" in arguments:
@@ -74,11 +73,11 @@ async def top(
     words = arguments.split(" ")
     done = await _ps([*words, "-q" + ",".join(map(str, pids))])
     if done.status != 0:
-        # Some options (f) don't go together with -q.
+        # ps refuses -q with some options (f): list all processes.
         done = await _ps(words)
         if done.status != 0:
-            complaint = done.stderr.decode(errors="replace").split("\n")[0]
-            raise internal(f"ps: {complaint}" if complaint else f"ps: exit status {done.status}")
+            line = done.stderr.decode(errors="replace").split("\n")[0]
+            raise internal(f"ps: {line}" if line else f"ps: exit status {done.status}")
     answer = parse(done.stdout.decode(errors="replace"), frozenset(pids))
     context.publish(container, "top")
     return answer

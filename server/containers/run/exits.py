@@ -1,5 +1,4 @@
-"""The exit of a container: deletes the task, releases the network and the mounts, and restarts or removes the
-container."""
+"""The exit of a container: deletes the task, releases network and mounts, and restarts or removes the container."""
 
 import asyncio
 import logging
