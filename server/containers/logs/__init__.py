@@ -1,1 +1,1 @@
-"""Logs: what a container asks of its driver, the files of the file drivers, and ``docker logs``."""
+"""Logs: the settings of a container's log driver, the files of the file drivers, and ``docker logs``."""

@@ -1,4 +1,4 @@
-"""A container's log settings: its own, completed by the daemon's."""
+"""The log configuration of a container: the request's, completed by the daemon's."""
 
 from api_models.container import LogConfig
 from server.containers.logs.plugin import is_plugin
@@ -8,9 +8,9 @@ from server.logdrivers.values import parse_bool
 
 
 def merge_log_config(own: LogConfig, default: LogConfig) -> LogConfig:
-    """The container's log settings with the daemon's defaults filled in, checked.
+    """The container's log configuration, completed by the daemon's, and checked.
 
-    :raises WharfError: INVALID_ARGUMENT naming the driver or option.
+    :raises WharfError: INVALID_ARGUMENT with the name of the driver or the option.
     """
     kind = own.type or default.type
     options = dict(own.config or {})
@@ -18,15 +18,14 @@ def merge_log_config(own: LogConfig, default: LogConfig) -> LogConfig:
         for key, value in (default.config or {}).items():
             options.setdefault(key, value)
     if is_plugin(kind):
-        # What else it understands is the plugin's own affair.
-        check_common(options)
+        check_common(options)  # the plugin checks the other options
     else:
         check_log_options(kind, options)
     return LogConfig(type=kind, config=options)
 
 
 def log_file(container: Container) -> str:
-    """The log's path, ``""`` for a driver that keeps none here; for one that sends lines away, its copy's."""
+    """The path of the log file, ``""`` if there is none. Drivers that send lines to a server have a local copy."""
     config = container.host_config.log_config
     match config.type:
         case "json-file":

@@ -1,4 +1,4 @@
-"""What a container adds to each of its log records: its tag, and the labels and variables that were chosen."""
+"""The fields of a container in its log records: the tag, and the attributes that log options select."""
 
 import os
 import time
@@ -8,14 +8,14 @@ from engine.common.errors import internal
 from server.containers.model import Container
 from server.gotemplate.template import TemplateError, render
 
-#: The tag of drivers that send lines away; files have one only where it is asked for.
+#: The default tag of drivers that send lines to a server. File drivers have no default tag.
 DEFAULT_TAG = "{{.ID}}"
 
 
 def log_attributes(container: Container) -> dict[str, str]:
-    """What ``labels``, ``env`` and their regexes choose.
+    """The labels and environment variables that the options ``labels``, ``env`` and their regexes select.
 
-    :raises WharfError: INTERNAL (dockerd's 500 at start) for a bad pattern.
+    :raises WharfError: INTERNAL, as in dockerd at start: a malformed regex.
     """
     options = container.host_config.log_config.config or {}
     variables = dict(entry.split("=", 1) for entry in container.config.env or () if "=" in entry)
@@ -37,9 +37,10 @@ def log_attributes(container: Container) -> dict[str, str]:
 
 
 def render_tag(container: Container, template: str) -> str:
-    """``{{.Name}}/{{.ID}}`` and whatever else Go's templates make of what Docker tells log drivers.
+    """The tag from a Go template such as ``{{.Name}}/{{.ID}}``, with the fields and methods of dockerd's
+    ``logger.Info``.
 
-    :raises WharfError: INTERNAL in Go's words: what can't be read, or isn't there.
+    :raises WharfError: INTERNAL, in Go's words: a malformed template, or an unknown field.
     """
     config = container.host_config.log_config.config or {}
     created, nanoseconds = divmod(container.created_ns, 1_000_000_000)
@@ -73,11 +74,6 @@ def render_tag(container: Container, template: str) -> str:
         raise internal(f"failed to initialize logging driver: {error}") from None
 
 
-def image_id(container: Container) -> str:
-    """Without the name of the hash."""
-    return container.image_id.rpartition(":")[2]
-
-
 def command(container: Container) -> str:
-    """The whole command line."""
+    """The command line: program and arguments."""
     return " ".join([container.path, *container.args])

@@ -1,9 +1,9 @@
-"""The files of a log, found while their writer may rename, pack and drop them at any moment.
+"""The files of a log, opened while the shim may rotate, compress and remove them.
 
 A rotation renames ``x.1`` to ``x.2`` and so on, the highest number first, and ``x`` to ``x.1`` last; then ``x.1`` may
-become ``x.1.gz``. So a file's number only grows, and who opens the numbers in ascending order passes none by: at worst
-he meets one twice that moved on meanwhile, and a number that is vacant just then. Files that are open here are known
-by their inodes, which no other file can have as long; a packed one tells whose inode it was made of.
+be compressed to ``x.1.gz``. So a file's number only grows, and a reader that opens the numbers in ascending order
+misses no file: it may open a renamed file twice, and find no file for one number. An open file is identified by its
+inode, which no other file can get while it is open; the header of a compressed file has the inode of its original.
 """
 
 import os
@@ -11,35 +11,37 @@ import zlib
 from collections.abc import Iterator
 
 CHUNK = 1 << 18
-# Enough of a file's beginning to hold the time of its first record.
+# Bytes at the beginning of a file that identify it: they include the time of its first record.
 _IDENTITY = 1 << 16
-_GLANCE = 256
-# How often a file may be on the move while the one before it is looked for.
-_TRIES = 1000
+# Bytes at the beginning of a file that show whether it was truncated and written again.
+_HEAD = 256
+# How often older() looks again for a file that is renamed at the same time.
+_ATTEMPTS = 1000
 # RFC 1952: the extra field of a header, and our subfield in it (engine/shim/logs/rotate.py).
 _FEXTRA, _ORIGIN = 4, b"WF"
 
 
 class Plain:
-    """An open file that is written, or was. ``position`` is where to read next."""
+    """An open, uncompressed file. ``position``: the offset of the next read."""
 
     def __init__(self, fd: int, number: int = 0) -> None:
-        """Takes the descriptor over."""
+        """``close`` closes ``fd``."""
         self.fd = fd
         self.number = number
         self.inode = os.fstat(fd).st_ino
         self.position = 0
-        self._glance = os.pread(fd, _GLANCE, 0)
+        self._head = os.pread(fd, _HEAD, 0)
 
     @property
     def size(self) -> int:
         return os.fstat(self.fd).st_size
 
     def restarted(self) -> bool:
-        """Whether the file was emptied and written anew since the last look: its writer found no room for another."""
-        now = os.pread(self.fd, _GLANCE, 0)
-        before, self._glance = self._glance, now
-        return now[: len(before)] != before or self.size < self.position
+        """Whether the file was truncated and written again since the last call. The shim does so if the disk has no
+        space for a new file."""
+        head = os.pread(self.fd, _HEAD, 0)
+        former, self._head = self._head, head
+        return head[: len(former)] != former or self.size < self.position
 
     def read(self, size: int = CHUNK) -> bytes:
         data = os.pread(self.fd, size, self.position)
@@ -54,19 +56,19 @@ class Plain:
 
 
 class Packed:
-    """A file that was rotated away and gzipped; read from its beginning only."""
+    """A rotated, gzipped file; it can be read only from its beginning."""
 
     def __init__(self, fd: int, number: int) -> None:
-        """Takes the descriptor over."""
+        """``close`` closes ``fd``."""
         self.fd = fd
         self.number = number
         self.inode = os.fstat(fd).st_ino
-        self.origin = _origin(os.pread(fd, _GLANCE, 0))
+        self.origin = _origin(os.pread(fd, _HEAD, 0))
         self._skip = 0
         self._stream = self._unpack()
 
     def _unpack(self) -> Iterator[bytes]:
-        """Ends early where a file is torn."""
+        """The decompressed content; ends early if the file is damaged."""
         inflate, offset = zlib.decompressobj(31), 0
         while raw := os.pread(self.fd, CHUNK, offset):
             offset += len(raw)
@@ -77,7 +79,7 @@ class Packed:
         yield inflate.flush()
 
     def identity(self) -> bytes:
-        """The beginning of what is packed."""
+        """The first ``_IDENTITY`` bytes of the content."""
         data = b""
         for part in self._unpack():
             data += part
@@ -92,7 +94,7 @@ class Packed:
         self._skip = size
 
     def read(self, size: int = CHUNK) -> bytes:
-        """The next part, whatever its size."""
+        """The next part of the content, of any size; b"" at the end."""
         for data in self._stream:
             dropped = min(self._skip, len(data))
             self._skip -= dropped
@@ -108,7 +110,7 @@ File = Plain | Packed
 
 
 def _origin(head: bytes) -> int:
-    """The inode of the file that a gzipped one was made of; 0: its header doesn't say."""
+    """The inode of the original file, from the header of a gzipped one; 0: the header doesn't have it."""
     if len(head) < 12 or not head[3] & _FEXTRA:
         return 0
     extra = head[12 : 12 + int.from_bytes(head[10:12], "little")]
@@ -120,28 +122,30 @@ def _origin(head: bytes) -> int:
     return 0
 
 
-def _same(held: File, met: File) -> bool:
-    """Whether a file that was met now is one that is held open, perhaps packed meanwhile."""
-    if held.inode == met.inode:
+def _same(opened: File, candidate: File) -> bool:
+    """Whether ``candidate`` has the content of ``opened``: the same file, or the compressed copy of it."""
+    if opened.inode == candidate.inode:
         return True
-    if isinstance(held, Packed) or isinstance(met, Plain):
-        # What a packed file was made of has gone, and its inode may be another's by now.
+    if isinstance(opened, Packed) or isinstance(candidate, Plain):
+        # The original of a compressed file is removed, and another file may have its inode.
         return False
-    if met.origin:
-        return met.origin == held.inode
-    return met.identity() == held.at(_IDENTITY, 0) != b""
+    if candidate.origin:
+        return candidate.origin == opened.inode
+    return candidate.identity() == opened.at(_IDENTITY, 0) != b""
 
 
 class LogFiles:
-    """The files of the log at ``path``. All methods block on the disk; the caller closes what he gets."""
+    """The files of the log at ``path``. All methods block on the disk; the caller closes the returned files."""
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     def newest(self) -> File | None:
+        """The file that is written now; None: there is no file."""
         return next(self._ascending(0), None)
 
     def oldest(self) -> File | None:
+        """The oldest file; None: there is no file."""
         found: File | None = None
         for file in self._ascending(max(self._numbers(), default=0)):
             if found is not None:
@@ -149,40 +153,42 @@ class LogFiles:
             found = file
         return found
 
-    def newer(self, held: File) -> File | None:
-        """The file that was begun after ``held``; None: there is none yet. Where ``held`` was dropped, and perhaps
-        others after it, the oldest that is left."""
-        start = max(0, held.number - 1)
+    def newer(self, opened: File) -> File | None:
+        """The next file after ``opened``; None: there is none yet. If the rotation has removed ``opened``: the oldest
+        remaining file."""
+        start = max(0, opened.number - 1)
         while True:
-            there, found = self._up_to(held, start)
-            if not there:
+            exists, found = self._up_to(opened, start)
+            if not exists:
                 return found or self.oldest()
-            below = [number for number in self._numbers() if number < held.number]
+            below = [number for number in self._numbers() if number < opened.number]
             if found is not None or not below:
                 return found
-            # Somebody has taken files away from between the two.
+            # Files between the two were removed.
             start = max(below)
 
-    def older(self, held: File) -> File | None:
-        """The file that was begun before ``held``; None: there is none any more."""
-        for _ in range(_TRIES):
-            if not self._locate(held):
+    def older(self, opened: File) -> File | None:
+        """The file before ``opened``; None: there is none any more."""
+        for _ in range(_ATTEMPTS):
+            if not self._locate(opened):
                 return None
-            number = held.number
+            number = opened.number
             found = next(self._ascending(number + 1), None)
-            # If ``held`` has not moved meanwhile, what was met is the one before it.
-            if self._locate(held) and held.number == number:
+            # Unless ``opened`` was renamed meanwhile, the found file is the one before it.
+            if self._locate(opened) and opened.number == number:
                 return found
             if found is not None:
                 found.close()
         return None
 
-    def _up_to(self, held: File, start: int) -> tuple[bool, File | None]:
-        """Whether ``held`` is there, and the last of the files from ``start`` on that comes before it."""
+    def _up_to(self, opened: File, start: int) -> tuple[bool, File | None]:
+        """Opens the files from number ``start`` up to ``opened``. Whether ``opened`` exists, and the last file below
+        it.
+        """
         last: File | None = None
         for file in self._ascending(start):
-            if _same(held, file):
-                held.number = file.number
+            if _same(opened, file):
+                opened.number = file.number
                 file.close()
                 return True, last
             if last is not None:
@@ -190,14 +196,15 @@ class LogFiles:
             last = file
         return False, last
 
-    def _locate(self, held: File) -> bool:
-        there, last = self._up_to(held, held.number)
+    def _locate(self, opened: File) -> bool:
+        """Updates ``opened.number``; False: the file was removed."""
+        exists, last = self._up_to(opened, opened.number)
         if last is not None:
             last.close()
-        return there
+        return exists
 
     def _numbers(self) -> list[int]:
-        """The numbers in use; 0 is that of the file which is written now."""
+        """The numbers of the existing files; 0 is the file that is written now."""
         directory, base = os.path.split(self.path)
         try:
             names = os.listdir(directory or ".")
@@ -207,12 +214,12 @@ class LogFiles:
         return [int(ending) for ending in endings if ending.isdecimal()] + ([0] if base in names else [])
 
     def _ascending(self, number: int) -> Iterator[File]:
-        """The files from a number on, opened one by one. One number may be vacant for a moment; where it is more,
-        somebody has taken files away."""
-        vacant = 0
-        while vacant < 2 or number <= max(self._numbers(), default=0):
+        """Opens the files from ``number`` on. During a rotation one number may be missing; if more are, files were
+        removed."""
+        missing = 0
+        while missing < 2 or number <= max(self._numbers(), default=0):
             file = self._open(number)
-            vacant = vacant + 1 if file is None else 0
+            missing = missing + 1 if file is None else 0
             number += 1
             if file is not None:
                 yield file

@@ -1,4 +1,4 @@
-"""``docker logs``: the log as it is, and as it grows until the container stops."""
+"""``docker logs``: the log until now, and with ``--follow`` new records until the container stops."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ _CHANGES = inotify.MODIFY | inotify.MOVED_TO | inotify.CREATE
 
 
 class _Directory:
-    """One watched directory and those who wait for a change in it."""
+    """A watched directory, and the events to set after a change in it."""
 
     __slots__ = ("changed", "watch")
 
@@ -40,32 +40,32 @@ class LogWatch:
         if self._watcher is None:
             self._watcher = inotify.Watcher()
             self._task = asyncio.create_task(self._run(self._watcher), name="log watch")
-        place = self._by_path.get(directory)
-        if place is None:
-            place = _Directory(self._watcher.add(directory, _CHANGES))
-            self._by_path[directory] = self._by_watch[place.watch] = place
-        place.changed.add(changed)
+        watched = self._by_path.get(directory)
+        if watched is None:
+            watched = _Directory(self._watcher.add(directory, _CHANGES))
+            self._by_path[directory] = self._by_watch[watched.watch] = watched
+        watched.changed.add(changed)
 
     def remove(self, directory: str, changed: asyncio.Event) -> None:
-        place = self._by_path.get(directory)
-        if place is None:
+        watched = self._by_path.get(directory)
+        if watched is None:
             return
-        place.changed.discard(changed)
-        if not place.changed:
+        watched.changed.discard(changed)
+        if not watched.changed:
             del self._by_path[directory]
-            self._by_watch.pop(place.watch, None)
+            self._by_watch.pop(watched.watch, None)
             if self._watcher is not None:
                 try:
-                    self._watcher.remove(place.watch)
+                    self._watcher.remove(watched.watch)
                 except OSError:
-                    return  # the directory is gone, and the watch with it
+                    return  # the directory was removed, and the kernel has removed the watch
 
     async def _run(self, watcher: inotify.Watcher) -> None:
         while True:
             for event in await watcher.read():
                 if event.mask & inotify.Q_OVERFLOW:
-                    for place in self._by_path.values():
-                        for changed in place.changed:
+                    for watched in self._by_path.values():
+                        for changed in watched.changed:
                             changed.set()
                 elif (found := self._by_watch.get(event.watch)) is not None:
                     for changed in found.changed:
@@ -82,7 +82,7 @@ class LogWatch:
 
 
 class _Follower:
-    """Waits for the log's next change, or the container's end."""
+    """A stream that waits for the log's next change, or the container's exit."""
 
     __slots__ = ("changed", "stopped")
 
@@ -92,7 +92,7 @@ class _Follower:
 
 
 class Logs:
-    """The log of every container whose driver can be read."""
+    """The logs of containers whose driver keeps a file."""
 
     def __init__(self, context: ContainerContext) -> None:
         self._context = context
@@ -102,10 +102,10 @@ class Logs:
         context.hooks.removed.append(self._stopped)
 
     def open(self, container: Container, query: Query, end: End | None = None) -> AsyncIterator[bytes]:
-        """The log in pieces, up to ``end``. Errors are raised now, before the first piece.
+        """The log in chunks, up to ``end``. Errors are raised by this call, not by the iterator.
 
-        :raises WharfError: INVALID_ARGUMENT: no stream chosen. CONFLICT: the container is being removed.
-            NOT_IMPLEMENTED: its driver can't be read.
+        :raises WharfError: INVALID_ARGUMENT: no stream is selected; CONFLICT: the container is being removed;
+            NOT_IMPLEMENTED: its driver keeps no file.
         """
         if not (query.stdout or query.stderr):
             raise invalid("Bad parameters: you must choose at least one stream")
@@ -129,9 +129,9 @@ class Logs:
         try:
             while True:
                 follower.changed.clear()
-                # Asked before the read: what was written before the end is there to be read after it.
+                # Get it before the read: all output is in the file when the container has stopped.
                 stopped = follower.stopped
-                # A client that leaves waits for the thread: it must not find its file closed.
+                # If the client leaves, wait for the thread before the file is closed.
                 data = await run_to_completion(asyncio.to_thread(reader.read))
                 if data:
                     yield data
@@ -153,5 +153,5 @@ class Logs:
             follower.changed.set()
 
     async def close(self) -> None:
-        """Ends the watch; streams that are still open get no more."""
+        """Ends the watch; open streams get no new records."""
         await self._watch.close()

@@ -1,7 +1,8 @@
-"""Log records of the file drivers turned into what ``docker logs`` sends; whole blocks at a time.
+"""The formats of the file drivers, and the output of ``docker logs``.
 
-A ``json-file`` block is parsed as one JSON array (its records are one per line and contain no bare newline), which
-is several times faster than line by line; a block with a broken record (a full disk, a crash) is done by line.
+A block of a ``json-file`` log is parsed as one JSON array: its records have one line each, without newlines inside.
+This is several times as fast as parsing line by line, which is only done for a block with a malformed record (after a
+full disk or a crash).
 """
 
 import contextlib
@@ -22,10 +23,8 @@ _HEADERS = {name: [bytes((number, 0, 0, 0)) + size.to_bytes(4, "big") for size i
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What a client wants of a log. ``tail`` -1: all. Times in ns since the epoch, 0: no bound.
-
-    ``framed``: each record in a stdcopy frame; else bare, as for a terminal.
-    """
+    """The query of ``GET /containers/{id}/logs``. ``tail``: the number of records, -1: all. Times: ns since the epoch,
+    0: no bound. ``framed``: each record in a stdcopy frame; else raw, as for a terminal."""
 
     stdout: bool = True
     stderr: bool = True
@@ -39,42 +38,43 @@ class Query:
 
 
 def header(stream: str, size: int) -> bytes:
-    """The head of a stdcopy frame."""
+    """The header of a stdcopy frame with ``size`` bytes of data."""
     return bytes((STREAMS[stream], 0, 0, 0)) + size.to_bytes(4, "big")
 
 
 def stamp(ns: int) -> str:
-    """RFC 3339 in UTC with all nine digits: texts of this form sort as the times do."""
+    """A time as RFC 3339 in UTC with nine digits of the fraction, so that texts compare as the times do."""
     seconds, nanos = divmod(ns, 1_000_000_000)
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanos:09d}Z"
 
 
 def _padded(time: str) -> str:
-    """The driver drops trailing zeros of the fraction; here they are again."""
+    """A record's time with nine digits of the fraction: the driver omits trailing zeros."""
     return time if len(time) == 30 else time[:19] + "." + time[20:-1].ljust(9, "0") + "Z"
 
 
 def attributes_text(attributes: Mapping[str, str]) -> str:
-    """``--details``: sorted ``key=value``, both as in a URL's query."""
+    """The attributes for ``--details``: sorted ``key=value``, both encoded as in a URL's query."""
     return ",".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in sorted(attributes.items()))
 
 
 class Formatter:
-    """Writes records as the query wants them. ``done``: a record later than ``until`` was seen."""
+    """Formats records for a query. ``done``: a record later than ``until`` was reached."""
 
     def __init__(self, query: Query) -> None:
         self.done = False
         self._query = query
-        self._wanted = {"stdout": query.stdout, "stderr": query.stderr}
+        self._selected = {"stdout": query.stdout, "stderr": query.stderr}
         self._all = query.stdout and query.stderr
         self._since = stamp(query.since_ns) if query.since_ns > 0 else ""
-        # Before the epoch: a bound that no line is within.
+        # A bound before the epoch excludes all records.
         self._until = stamp(max(query.until_ns, 1)) if query.until_ns else ""
         self._plain = not (query.timestamps or query.details or self._since or self._until)
 
     def format(self, records: list[dict[str, Any]]) -> bytes:
-        """``records``: dicts with ``log``, ``stream``, ``time`` and perhaps ``attrs``. Others are left out."""
+        """The output for ``records``: objects with ``log``, ``stream``, ``time`` and optionally ``attrs``. Malformed
+        records are skipped."""
         try:
             return self._format(records)
         except (KeyError, TypeError, AttributeError):
@@ -84,7 +84,7 @@ class Formatter:
         if not self._plain:
             return b"".join(self._each(records))
         if not self._all:
-            records = [record for record in records if self._wanted[record["stream"]]]
+            records = [record for record in records if self._selected[record["stream"]]]
         if not self._query.framed:
             return "".join([record["log"] for record in records]).encode()
         parts: list[bytes] = []
@@ -107,7 +107,7 @@ class Formatter:
             if until and time > until:
                 self.done = True
                 return
-            if not self._wanted[record["stream"]]:
+            if not self._selected[record["stream"]]:
                 continue
             text = record["log"]
             if query.details:
@@ -121,23 +121,24 @@ class Formatter:
 
 
 class Format(Protocol):
-    """How a driver lays out its file."""
+    """The format of a driver's file."""
 
     def whole(self, data: bytes) -> int:
-        """How many bytes of ``data`` are complete records."""
+        """The number of bytes of the complete records at the beginning of ``data``."""
 
     def records(self, data: bytes) -> list[dict[str, Any]]:
-        """The records of a block of complete ones; what is broken is left out."""
+        """The records in a block of complete records; malformed ones are skipped."""
 
     def tail(self, read: Callable[[int, int], bytes], size: int, count: int) -> tuple[int, int]:
-        """Where the last ``count`` records begin, and how many there are. ``read(size, offset)``."""
+        """The offset at which the last ``count`` records begin, and their number, which is smaller in a short file.
+        ``read(size, offset)`` reads the file; ``size``: its bytes."""
 
 
 _BLOCK = 1 << 16
 
 
 class JsonLines:
-    """``json-file``."""
+    """The format of ``json-file``: a JSON object in each line."""
 
     def whole(self, data: bytes) -> int:
         return data.rfind(b"\n") + 1
@@ -148,7 +149,7 @@ class JsonLines:
             return found
         except ValueError:
             pass
-        return [record for line in data.splitlines() if (record := _broken(line)) is not None]
+        return [record for line in data.splitlines() if (record := _parse_line(line)) is not None]
 
     def tail(self, read: Callable[[int, int], bytes], size: int, count: int) -> tuple[int, int]:
         found, end = 0, size
@@ -156,7 +157,7 @@ class JsonLines:
             begin = max(0, end - _BLOCK)
             block = read(end - begin, begin)
             at = len(block)
-            # The newline that ends the file ends the last record; each one before it, another.
+            # Each newline ends a record; the one at the end of the file ends the last record.
             while (at := block.rfind(b"\n", 0, at)) >= 0:
                 if begin + at + 1 == size:
                     continue
@@ -167,7 +168,7 @@ class JsonLines:
         return 0, found + (1 if size else 0)
 
 
-def _broken(line: bytes) -> dict[str, Any] | None:
+def _parse_line(line: bytes) -> dict[str, Any] | None:
     try:
         record = orjson.loads(line)
     except ValueError:
@@ -176,7 +177,7 @@ def _broken(line: bytes) -> dict[str, Any] | None:
 
 
 def valid(record: object) -> TypeGuard[dict[str, Any]]:
-    """Whether it is what the driver writes."""
+    """Whether ``record`` has the fields and types that the driver writes."""
     if not isinstance(record, dict) or record.get("stream") not in STREAMS:
         return False
     attributes = record.get("attrs") or {}
@@ -189,7 +190,7 @@ def valid(record: object) -> TypeGuard[dict[str, Any]]:
 
 
 class LocalRecords:
-    """``local``: a protobuf LogEntry between two copies of its length (4 bytes, big-endian)."""
+    """The format of ``local``: a protobuf LogEntry between two copies of its length (4 bytes, big-endian)."""
 
     def whole(self, data: bytes) -> int:
         at = 0
@@ -204,7 +205,7 @@ class LocalRecords:
         found, at = [], 0
         while at + 8 <= len(data):
             size = int.from_bytes(data[at : at + 4], "big")
-            with contextlib.suppress(IndexError, ValueError):  # broken; its length leads to the next
+            with contextlib.suppress(IndexError, ValueError):  # malformed: skip it by its length
                 found.append(_entry(data[at + 4 : at + 4 + size]))
             at += 8 + size
         return found
@@ -221,7 +222,11 @@ class LocalRecords:
 
 
 def _entry(data: bytes) -> dict[str, Any]:
-    """LogEntry: 1 source, 2 time_nano, 3 line, 4 partial, 5 partial's metadata. The line lacks its newline."""
+    """The record of a LogEntry, whose fields are: 1 source, 2 time_nano, 3 line without newline, 4 partial, 5 metadata
+    of a partial line.
+
+    :raises ValueError, IndexError: a malformed message.
+    """
     stream, ns, line, partial, last = "", 0, b"", False, False
     at = 0
     while at < len(data):
@@ -251,5 +256,5 @@ def _entry(data: bytes) -> dict[str, Any]:
 
 
 def format_of(driver: str) -> Format:
-    """The form of its file; the copy of a driver that sends lines away has that of ``local``."""
+    """The format of a driver's file. The copies of drivers that send lines to a server have the format of ``local``."""
     return JsonLines() if driver == "json-file" else LocalRecords()

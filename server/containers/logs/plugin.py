@@ -1,6 +1,6 @@
 """Log drivers in other processes: Docker's legacy plugin protocol (``LogDriver.StartLogging`` and a FIFO).
 
-The FIFO is made here and written by the container's shim, so that a restart of this daemon interrupts nothing.
+This daemon makes the FIFO, and the container's shim writes to it: a restart of this daemon interrupts no log.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _plugins = LegacyPlugins()
 
 
 def is_plugin(driver: str) -> bool:
-    """Whether a driver that isn't one of ours has a plugin here."""
+    """Whether the driver is none of ours, and a plugin of this name exists."""
     return driver not in DRIVERS and _plugins.address(driver) is not None
 
 
@@ -38,9 +38,10 @@ def _client(driver: str) -> PluginClient:
 
 
 async def start_logging(context: ContainerContext, container: Container) -> None:
-    """Before the task is created. Does nothing for our own drivers.
+    """Makes the FIFO and starts the plugin's logging; call it before the task is created. Does nothing for our own
+    drivers.
 
-    :raises WharfError: NOT_FOUND: the plugin has gone; INTERNAL with what it says.
+    :raises WharfError: NOT_FOUND: there is no such plugin; INTERNAL: the plugin's error.
     """
     driver = container.host_config.log_config.type
     if driver in DRIVERS:
@@ -57,7 +58,8 @@ async def start_logging(context: ContainerContext, container: Container) -> None
 
 
 async def stop_logging(context: ContainerContext, container: Container) -> None:
-    """After the task was deleted, or its start has failed. The shim has written the last lines by then."""
+    """Ends the plugin's logging and removes the FIFO; call it after the task is deleted, when the shim has written all
+    lines, or after a failed start. Errors are logged."""
     driver = container.host_config.log_config.type
     if driver in DRIVERS:
         return
@@ -71,7 +73,7 @@ async def stop_logging(context: ContainerContext, container: Container) -> None:
 
 
 def _info(container: Container) -> dict[str, Any]:
-    """What a plugin is told, in the names of dockerd's own structure."""
+    """The ``Info`` of ``LogDriver.StartLogging``, with the fields of dockerd's ``logger.Info``."""
     return {
         "Config": dict(container.host_config.log_config.config or {}),
         "ContainerID": container.id,

@@ -1,6 +1,6 @@
-"""Reads a container's log across its rotated files, and goes on where it grows, without loss or repeat.
+"""Reads a container's log across its rotated files and continues as it grows, without lost or repeated records.
 
-The reader holds its file open, so what is renamed, packed or removed meanwhile is still read to its end.
+The reader keeps its file open, so that it reads a file to its end that the rotation renames, compresses or removes.
 """
 
 import os
@@ -14,16 +14,16 @@ from server.containers.logs.format import Format, Formatter, Query
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Where a log ended at some moment: after ``size`` bytes of the file that ``fd`` has open; -1: there was none."""
+    """The end of a log at some time: after ``size`` bytes of the open file ``fd``. -1: there was no file."""
 
     fd: int
     size: int
 
 
 class LogReader:
-    """One pass over a log. Every method blocks on the disk: call it from a thread, one at a time.
+    """One pass over a log. Every method blocks on the disk: call it in a thread, one call at a time.
 
-    ``end``: what was written after it is not wanted; its descriptor stays the caller's.
+    ``end``: the reader stops there; the caller closes its descriptor.
     """
 
     def __init__(self, path: str, form: Format, query: Query, end: End | None = None) -> None:
@@ -38,16 +38,16 @@ class LogReader:
         self._started = False
         self._ended = False
         self._end = end
-        # Up to an end: the files that are still to be read, all of them open.
-        self._waiting: deque[File] = deque()
+        # With an ``end``: the open files that follow the current one.
+        self._following: deque[File] = deque()
 
     @property
     def done(self) -> bool:
-        """A record later than ``until`` was reached, or the end: nothing more is wanted."""
+        """Whether a record later than ``until``, or ``end``, was reached."""
         return self._formatter.done or self._ended
 
     def read(self) -> bytes:
-        """The next piece of output; empty when there is nothing more now."""
+        """The next chunk of output; b"": there is no more now."""
         if not self._started:
             self._started = True
             self._begin()
@@ -56,7 +56,7 @@ class LogReader:
                 self._file = self._files.oldest()
                 if self._file is None:
                     return b""
-            data = self._file.read(self._wanted())
+            data = self._file.read(self._read_size())
             if self._end is None and isinstance(self._file, Plain) and self._file.restarted():
                 self._file.position, self._rest = 0, b""
                 continue
@@ -64,7 +64,7 @@ class LogReader:
                 if self._advance():
                     continue
                 return b""
-            if out := self._take(data):
+            if out := self._format_records(data):
                 return out
         return b""
 
@@ -72,50 +72,51 @@ class LogReader:
         if self._file is not None:
             self._file.close()
             self._file = None
-        while self._waiting:
-            self._waiting.popleft().close()
+        while self._following:
+            self._following.popleft().close()
 
-    def _wanted(self) -> int:
-        """How much to read of the file now."""
-        if self._end is None or self._waiting or not isinstance(self._file, Plain):
+    def _read_size(self) -> int:
+        """The number of bytes to read next: not beyond ``end``."""
+        if self._end is None or self._following or not isinstance(self._file, Plain):
             return CHUNK
         return max(0, min(CHUNK, self._end.size - self._file.position))
 
-    def _take(self, data: bytes) -> bytes:
+    def _format_records(self, data: bytes) -> bytes:
+        """The output for the complete records; an incomplete one at the end waits for the next read."""
         data = self._rest + data if self._rest else data
         size = self._format.whole(data)
         self._rest = data[size:]
         return self._formatter.format(self._format.records(data[:size])) if size else b""
 
     def _begin(self) -> None:
-        """Opens the file where the query begins."""
+        """Opens the first file of the query."""
         if self._end is not None:
-            self._gather(self._end.fd)
+            self._open_until(self._end.fd)
         elif self._query.tail >= 0:
             self._file = self._tail(self._query.tail)
 
-    def _gather(self, fd: int) -> None:
-        """The file of the end and all that are older: whatever happens to their names, they are read."""
+    def _open_until(self, fd: int) -> None:
+        """Opens all files up to the one of ``fd``: a rotation during the pass has no effect then."""
         if fd < 0:
             self._ended = True
             return
         file: File | None = Plain(os.dup(fd))
         while file is not None:
-            self._waiting.appendleft(file)
+            self._following.appendleft(file)
             file = self._files.older(file)
-        self._file = self._waiting.popleft()
+        self._file = self._following.popleft()
 
     def _tail(self, missing: int) -> File | None:
-        """The file where the last records begin, and the place in it."""
+        """Opens the file in which the last ``missing`` records begin, at their position."""
         file = self._files.newest()
         while file is not None:
             if isinstance(file, Plain):
                 size = file.size
                 file.position, found = self._format.tail(file.at, size, missing) if missing else (size, 0)
             else:
-                # Only a tail that reaches into packed files pays for unpacking one in memory.
+                # Decompressed in memory, as the format's tail() reads backwards.
                 data = file.whole()
-                begin, found = self._format.tail(_reading(data), len(data), missing) if missing else (len(data), 0)
+                begin, found = self._format.tail(_reader(data), len(data), missing) if missing else (len(data), 0)
                 file.skip(begin)
             missing -= found
             if missing <= 0 or (older := self._files.older(file)) is None:
@@ -125,18 +126,18 @@ class LogReader:
         return file
 
     def _advance(self) -> bool:
-        """At the end of a file: whether there is more to read in it or in a newer one."""
+        """Continues at the end of a file. Whether there may be more to read, in this file or in the next."""
         file = self._file
         assert file is not None
         if self._end is not None:
-            newer = self._waiting.popleft() if self._waiting else None
+            newer = self._following.popleft() if self._following else None
             self._ended = newer is None
         elif isinstance(file, Plain) and not self._sealed:
             try:
                 current = os.stat(self.path).st_ino == file.inode
             except FileNotFoundError:
-                current = False  # between the renaming and the new file
-            # The writer closed it before it was renamed: one more look, then it is finished.
+                current = False  # the rotation has renamed the file, and not made the new one yet
+            # The shim closes a file before it renames it: after one more read it is at its end.
             self._sealed = not current
             return self._sealed
         else:
@@ -148,5 +149,5 @@ class LogReader:
         return True
 
 
-def _reading(data: bytes) -> Callable[[int, int], bytes]:
+def _reader(data: bytes) -> Callable[[int, int], bytes]:
     return lambda size, offset: data[offset : offset + size]

@@ -1,4 +1,4 @@
-"""The settings of log drivers that send lines away, as the shim reads them."""
+"""The shim's settings for log drivers that send lines to a server or a plugin."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -12,14 +12,16 @@ from server.logdrivers.driver import Info
 from server.logdrivers.drivers import DRIVERS
 from server.units import parse_size
 
-#: dockerd's, for all drivers (``mode=non-blocking`` without a size).
+#: Bytes of the buffer with ``mode=non-blocking`` and no ``max-buffer-size``, as in dockerd.
 DEFAULT_BUFFER = 1 << 20
 
 
 def remote_options(container: Container, fifo: str) -> dict[str, str]:
-    """``remote``, and how the container waits for it. ``fifo``: where a plugin listens.
+    """The options ``remote``, ``mode`` and ``buffer`` of the stdio URI, and ``driver`` for a plugin. ``fifo``: the
+    plugin's FIFO.
 
-    :raises WharfError: INVALID_ARGUMENT for an address, INTERNAL for a tag.
+    :raises WharfError: INVALID_ARGUMENT: a bad address; INTERNAL: a bad tag or regex.
+    :raises ValueError: a bad size or other value.
     """
     config = container.host_config.log_config
     options = config.config or {}
