@@ -65,9 +65,10 @@ def repeat(work: Callable[[], object]) -> set[object]:
 
 @pytest.mark.usefixtures("race")
 def test_look_stays_inside(root: int) -> None:
-    assert repeat(lambda: tree.look(root, "/w/d/file").size) == {len("inside")}
+    assert repeat(lambda: tree.stat_path(root, "/w/d/file").size) == {len("inside")}
     # A link of this name exists outside, too: its target must not be disclosed to a container.
-    shown = repeat(lambda: tree.look(root, "/w/d/link").link_target) | repeat(lambda: paths.resolve(root, "/w/d/link"))
+    shown = repeat(lambda: tree.stat_path(root, "/w/d/link").link_target)
+    shown |= repeat(lambda: paths.resolve(root, "/w/d/link"))
     assert not [path for path in shown if "secret" in str(path)]
     assert "/w/d/file" in shown
 
@@ -76,7 +77,7 @@ def test_look_stays_inside(root: int) -> None:
 def test_pack_stays_inside(root: int) -> None:
     def work(path: str) -> tuple[bytes, ...]:
         out = BytesIO()
-        tree.pack(root, path, out.write, found=lambda _: None)
+        tree.pack(root, path, out.write, on_stat=lambda _: None)
         out.seek(0)
         with tarfile.open(fileobj=out) as archive:
             return tuple(b"" if (file := archive.extractfile(m)) is None else file.read() for m in archive.getmembers())
@@ -85,7 +86,7 @@ def test_pack_stays_inside(root: int) -> None:
 
     def names() -> tuple[str, ...]:
         out = BytesIO()
-        tree.pack(root, "/w/d/below", out.write, found=lambda _: None)
+        tree.pack(root, "/w/d/below", out.write, on_stat=lambda _: None)
         out.seek(0)
         with tarfile.open(fileobj=out) as archive:
             return tuple(archive.getnames())
@@ -141,5 +142,5 @@ def test_links_are_resolved_within_the_root(root: int, tmp_path: Path) -> None:
     assert paths.resolve(root, "/") == ""
     with pytest.raises(WharfError, match="too many links"):
         paths.resolve(root, "loop/x")
-    assert to_unix(tree.look(root, "/abs").mode) & 0o170000 == 0o120000
-    assert tree.look(root, "/abs").link_target == "/etc/passwd"
+    assert to_unix(tree.stat_path(root, "/abs").mode) & 0o170000 == 0o120000
+    assert tree.stat_path(root, "/abs").link_target == "/etc/passwd"

@@ -1,1 +1,1 @@
-"""Files of a container: ``docker cp``, ``docker export``, ``docker diff``. The kernel resolves paths in its root."""
+"""Files of a container: ``docker cp``, ``docker export``, ``docker diff``. The kernel confines paths to the root."""

@@ -1,4 +1,4 @@
-"""What a container changed in its root file system, read from its overlay without mounting it. Blocks."""
+"""The changes of a container in its root file system, from the directories of its overlay. Blocks."""
 
 import os
 import stat
@@ -9,11 +9,10 @@ from engine.common.layers.diff import Change, ChangeKind
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def of_overlay(upper: str, lowers: Sequence[str]) -> Iterator[Change]:
-    """The changes in byte order of their paths, a directory before what is in it.
+def from_overlay(upper: str, lowers: Sequence[str]) -> Iterator[Change]:
+    """The changes in byte order of their paths, a directory before its entries.
 
-    ``lowers``: the layers below, the nearest first. A directory that only holds changes counts as modified, as with
-    dockerd.
+    ``lowers``: the lower layers, the uppermost first. As in dockerd, a directory with changed entries is modified.
     """
     fds = [os.open(path, _DIRECTORY) for path in (upper, *lowers)]
     try:
@@ -45,7 +44,7 @@ def _walk(directory: int, lowers: Sequence[int], above: str) -> Iterator[Change]
 
 
 def _below(lowers: Sequence[int], name: str) -> os.stat_result | None:
-    """The file of this name in the layers below; ``None`` if there is none, or it was deleted by then."""
+    """The file of this name in the lower layers; None: there is none, or a whiteout deletes it."""
     for lower in lowers:
         try:
             status = os.stat(name, dir_fd=lower, follow_symlinks=False)
@@ -56,7 +55,7 @@ def _below(lowers: Sequence[int], name: str) -> os.stat_result | None:
 
 
 def _directories(lowers: Sequence[int], name: str) -> list[int]:
-    """The directories of this name below, down to one that hides the rest."""
+    """Opens the directories of this name in the lower layers, down to an opaque one, which hides those below it."""
     found: list[int] = []
     for lower in lowers:
         try:
@@ -64,7 +63,7 @@ def _directories(lowers: Sequence[int], name: str) -> list[int]:
         except FileNotFoundError:
             continue
         except OSError:
-            break  # a file or a whiteout: what is under it isn't seen
+            break  # a file or a whiteout hides the layers below it
         found.append(fd)
         if _opaque(fd):
             break

@@ -1,7 +1,7 @@
 """Files of a container: ``docker cp``, ``export`` and ``diff``.
 
-A running container's files are those that its first process sees: volumes, binds and tmpfs included. Those of a
-stopped one are mounted in a thread that has mounts of its own, with volumes and binds.
+The files of a running container are accessed through its first process's root, with volumes, binds and tmpfs. The root
+of a stopped one is mounted in a thread with its own mount namespace, with volumes and binds.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 @contextmanager
 def _missing(key: str) -> Iterator[None]:
-    """dockerd's sentence for a path that isn't there; ``key``: how the client calls the container."""
+    """Replaces the message of NOT_FOUND, a path, by dockerd's sentence. ``key``: the container in the request."""
     try:
         yield
     except WharfError as error:
@@ -44,27 +44,27 @@ def _missing(key: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Root:
-    """A root to work in: the thread that sees it, and a descriptor of it."""
+    """A container's root: the thread in whose mount namespace it is, and a descriptor of it."""
 
-    place: MountThread
+    thread: MountThread
     fd: int
 
 
 @asynccontextmanager
 async def _opened(context: ContainerContext, container: Container) -> AsyncIterator[_Root]:
-    """The container's root with everything mounted in it."""
+    """The container's root with its mounts."""
     async with AsyncExitStack() as stack:
         remap = context.remap_of(container)
-        place = await stack.enter_async_context(MountThread(container.id[:12], owner=remap.root if remap else None))
-        # Also where files are only read: places for the mounts are made.
+        thread = await stack.enter_async_context(MountThread(container.id[:12], owner=remap.root if remap else None))
+        # Also for reading: missing mountpoints are made in the layer.
         stack.enter_context(container.layer.writing())
         try:
-            fd = await place.run(_root_of_process, container)
+            fd = await thread.run(_root_of_process, container)
         except ProcessLookupError:
-            fd = await place.run(os.open, await _mounted(context, container, place, stack), _ROOT)
-        # Before the mounts go: a descriptor would keep them.
+            fd = await thread.run(os.open, await _mounted(context, container, thread, stack), _ROOT)
+        # Closed before the stack unmounts: an open descriptor keeps a mount busy.
         stack.callback(os.close, fd)
-        yield _Root(place, fd)
+        yield _Root(thread, fd)
 
 
 def _root_of_process(container: Container) -> int:
@@ -72,11 +72,12 @@ def _root_of_process(container: Container) -> int:
         return process.open("root", _ROOT)
 
 
-async def _mounted(context: ContainerContext, container: Container, place: MountThread, stack: AsyncExitStack) -> str:
-    """The root of a container without a process, with its volumes and binds: its path in the place."""
+async def _mounted(context: ContainerContext, container: Container, thread: MountThread, stack: AsyncExitStack) -> str:
+    """Mounts the root of a container without a process, with its volumes and binds, in the thread's mount namespace;
+    returns its path there."""
     remap = context.remap_of(container)
     rootfs = await mounts_of(context, container)
-    root = await place.mount(remap.map_mounts(rootfs) if remap else rootfs)
+    root = await thread.mount(remap.map_mounts(rootfs) if remap else rootfs)
     for point in sorted(container.mounts.values(), key=lambda point: point.destination.count("/")):
         source, subpath = point.source, ""
         if point.kind == "volume":
@@ -85,22 +86,23 @@ async def _mounted(context: ContainerContext, container: Container, place: Mount
             stack.push_async_callback(context.volumes.unmount, point.name, user)
             subpath = (point.spec.get("VolumeOptions") or {}).get("Subpath") or ""
         if point.kind in ("bind", "volume") and source:
-            await place.run(_bind, root, source, subpath, point.destination, writable=point.rw)
+            await thread.run(_bind, root, source, subpath, point.destination, writable=point.rw)
     paths = (container.resolv_conf_path, container.hostname_path, container.hosts_path)
     writable = not container.host_config.readonly_rootfs
     for name, path in zip(NETWORK_FILES, paths, strict=True):
         if name not in container.mounts:
-            # Those of its last run; there is none yet before the first.
-            await place.run(_bind, root, path, "", name, writable=writable)
+            # The files of the last run; before the first start they don't exist.
+            await thread.run(_bind, root, path, "", name, writable=writable)
     if not writable:
-        await place.run(linux.mount, None, root, None, linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY, None)
+        await thread.run(linux.mount, None, root, None, linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY, None)
     return root
 
 
 def _bind(root: str, source: str, subpath: str, destination: str, *, writable: bool) -> None:
-    """Shows a mount of the container at its place; one that can't be shown any more is left out, as dockerd does.
+    """Bind-mounts a source to its destination below ``root``. As in dockerd, a mount that fails is left out.
 
-    Other containers may write where it comes from and where it goes: both are opened once, and no name is used again.
+    Other containers may change the source and the destination at the same time: both are opened once, and used by their
+    descriptors.
     """
     fds = ExitStack()
     with fds, suppress(OSError, WharfError):
@@ -115,45 +117,51 @@ def _bind(root: str, source: str, subpath: str, destination: str, *, writable: b
         fds.callback(os.close, target)
         linux.move_mount(tree, "", target, "", linux.MOVE_MOUNT_F_EMPTY_PATH | linux.MOVE_MOUNT_T_EMPTY_PATH)
         if not writable:
-            # The descriptor is of the mount itself.
+            # The descriptor from open_tree refers to the mount that move_mount has attached.
             flags = linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY
             linux.mount(None, f"/proc/self/fd/{tree}", None, flags, None)
 
 
 async def stat_path(context: ContainerContext, container: Container, key: str, path: str) -> PathStat:
-    """One file. Raises NOT_FOUND in dockerd's words."""
+    """The description of one file. ``key``: the container in the request.
+
+    :raises WharfError: NOT_FOUND, in dockerd's words; others as :func:`tree.opened`.
+    """
     async with _opened(context, container) as root:
         with _missing(key):
-            return await root.place.run(tree.look, root.fd, path)
+            return await root.thread.run(tree.stat_path, root.fd, path)
 
 
 async def get(
     context: ContainerContext, container: Container, key: str, path: str
 ) -> tuple[PathStat, AsyncIterator[bytes]]:
-    """A file or a directory as a tar. Raises NOT_FOUND in dockerd's words before anything is streamed."""
+    """The description of a file or a directory, and it as a tar. Errors are raised by this call, not by the iterator.
+
+    :raises WharfError: NOT_FOUND, in dockerd's words; others as :func:`tree.opened`.
+    """
     remap = context.remap_of(container)
     maps = remap.maps if remap is not None else None
-    described: list[PathStat] = []
+    stats: list[PathStat] = []
 
-    async def pieces() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncIterator[bytes]:
         async with _opened(context, container) as root:
 
             def pack(out: Callable[[bytes], object]) -> None:
-                def found(entry: PathStat) -> None:
-                    described.append(entry)
-                    out(b"")  # the answer's head can be sent
+                def on_stat(path_stat: PathStat) -> None:
+                    stats.append(path_stat)
+                    out(b"")  # the first, empty chunk: the file is open and described
 
-                tree.pack(root.fd, path, out, maps, found=found)
+                tree.pack(root.fd, path, out, maps, on_stat=on_stat)
 
             with _missing(key):
-                async for piece in root.place.produce(pack):
-                    yield piece
+                async for chunk in root.thread.produce(pack):
+                    yield chunk
         context.publish(container, "archive-path")
 
-    # The file is opened once: for what is told ahead of the stream, and for the stream.
-    stream = pieces()
+    # The description and the tar are of one open file, although the path may name another file meanwhile.
+    stream = chunks()
     await anext(stream)
-    return described[0], stream
+    return stats[0], stream
 
 
 async def put(
@@ -166,33 +174,36 @@ async def put(
     no_overwrite_kind: bool,
     to_user: bool,
 ) -> None:
-    """Extracts an archive into a directory of the container; its pieces should be large, as each has to come to another
-    thread. ``to_user``: the files become those of the container's
-    user, else they keep the owners that the archive names.
+    """Extracts a tar archive into a directory of the container.
 
-    Raises NOT_FOUND and INVALID_ARGUMENT in dockerd's words, PERMISSION_DENIED where nothing may be written.
+    ``body``: the archive; its chunks should be large, as each is passed to another thread. ``no_overwrite_kind``: a
+    file doesn't replace a directory, nor the reverse. ``to_user``: the files get the container's user as owner, else
+    the archive's owners.
+
+    :raises WharfError: NOT_FOUND, INVALID_ARGUMENT, in dockerd's words; PERMISSION_DENIED: the mount or the root is
+        read-only.
     """
     loop = asyncio.get_running_loop()
     remap = context.remap_of(container)
     maps = remap.maps if remap is not None else None
-    stopped = False
+    cancelled = False
 
-    async def more() -> bytes:
+    async def next_chunk() -> bytes:
         return await anext(body, b"")
 
     def read(size: int) -> bytes:
-        return asyncio.run_coroutine_threadsafe(more(), loop).result()
+        return asyncio.run_coroutine_threadsafe(next_chunk(), loop).result()
 
     async with _opened(context, container) as root:
         try:
             with _missing(key):
-                point = await root.place.run(tree.extraction_point, root.fd, path)
+                point = await root.thread.run(tree.extraction_point, root.fd, path)
                 _check_writable(container, point)
                 owner = None
                 if to_user and container.config.user:
-                    user = await root.place.run(users.lookup, container.config.user, (), users.DirectoryRoot(root.fd))
+                    user = await root.thread.run(users.lookup, container.config.user, (), users.DirectoryRoot(root.fd))
                     owner = (user.uid, user.gid)
-                await root.place.run(
+                await root.thread.run(
                     tree.extract,
                     root.fd,
                     point,
@@ -200,10 +211,10 @@ async def put(
                     no_overwrite_kind=no_overwrite_kind,
                     owner=owner,
                     maps=maps,
-                    cancelled=lambda: stopped,
+                    cancelled=lambda: cancelled,
                 )
         except asyncio.CancelledError:
-            stopped = True
+            cancelled = True
             raise
     context.publish(container, "extract-to-dir")
 
@@ -223,7 +234,7 @@ def _check_writable(container: Container, clean: str) -> None:
 
 
 def _readable(rootfs: tuple[Mount, ...]) -> tuple[Mount, ...]:
-    """The root's layers to be read: an overlay is not mounted for writing a second time while it is in use."""
+    """The mounts with all layers read-only: an upperdir must not be in use by two overlays."""
     if rootfs[0].type != "overlay":
         return rootfs
     found = layers(rootfs)
@@ -233,35 +244,38 @@ def _readable(rootfs: tuple[Mount, ...]) -> tuple[Mount, ...]:
 
 
 async def export(context: ContainerContext, container: Container) -> AsyncIterator[bytes]:
-    """The root file system as a tar, without what is mounted into it."""
+    """The root file system as a tar, without volumes and other mounts.
+
+    :raises WharfError: CONFLICT: the container is being removed.
+    """
     if container.state.dead or container.state.removing:
         raise WharfError(Kind.CONFLICT, f"You cannot export container {container.id} which is Dead")
     mounts = _readable(await mounts_of(context, container))
 
-    async def shown(place: MountThread) -> str:
-        # Where ids are mapped, processes see other owners than the image has.
+    async def mount_root(thread: MountThread) -> str:
+        # With mapped ids, the process's root has the host's ids, the layers have the container's.
         if context.remap_of(container) is None:
             with suppress(OSError):
                 with process_of(container) as process:
-                    return await place.bind_process_root(process)
-        return await place.mount(mounts)
+                    return await thread.bind_process_root(process)
+        return await thread.mount(mounts)
 
-    async def pieces() -> AsyncIterator[bytes]:
-        async with MountThread(container.id[:12]) as place:
-            path = await shown(place)
-            async for piece in place.produce(lambda out: tree.pack_root(path, out)):
-                yield piece
+    async def chunks() -> AsyncIterator[bytes]:
+        async with MountThread(container.id[:12]) as thread:
+            path = await mount_root(thread)
+            async for chunk in thread.produce(lambda out: tree.pack_root(path, out)):
+                yield chunk
         context.publish(container, "export")
 
-    return pieces()
+    return chunks()
 
 
 async def diff(context: ContainerContext, container: Container) -> list[dict[str, Any]]:
-    """The changes as the API lists them."""
+    """The answer of ``GET /containers/{id}/changes``."""
     rootfs = await mounts_of(context, container)
     if rootfs[0].type == "overlay":
         upper, *lowers = layers(rootfs)
-        found = await asyncio.to_thread(lambda: list(changes.of_overlay(upper, lowers)))
+        found = await asyncio.to_thread(lambda: list(changes.from_overlay(upper, lowers)))
     else:
         key = f"{container.id}-diff"
         below = await context.engine.snapshots.view(key, (await context.engine.snapshots.stat(container.id)).parent)

@@ -1,7 +1,7 @@
-"""Files of a root, seen from outside it: looked up, packed and extracted, confined to the root.
+"""Files of a container's root: described, packed and extracted, confined to the root.
 
-``root`` is a descriptor of the directory that is the container's ``/``: a mounted snapshot, or a process's root. A path
-is taken as a process inside would take it, while programs inside may change any part of it. All functions block.
+``root`` is a descriptor of the container's root directory: a mounted snapshot, or a process's root. Paths are resolved
+as by a process inside; processes inside may change the files at the same time. All functions block.
 """
 
 import errno
@@ -24,15 +24,15 @@ from engine.common.system import linux
 
 _ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 #: statfs(2)'s types: proc, sysfs, cgroup, cgroup2, devpts, mqueue, securityfs, debugfs, tracefs, bpf.
-_KERNEL = frozenset(
+_KERNEL_FILE_SYSTEMS = frozenset(
     (0x9FA0, 0x62656572, 0x27E0EB, 0x63677270, 0x1CD1, 0x19800202, 0x73636673, 0x64626720, 0x74726163, 0xCAFE4A11)
 )
 
 
 @dataclass(frozen=True, slots=True)
 class PathStat:
-    """One file. ``mode`` has Go's bits (``os.FileMode``), ``mtime_ns`` is since the epoch, ``link_target`` is the
-    absolute path that a link leads to, inside the root."""
+    """A file as the API describes it. ``mode``: Go's bits (``os.FileMode``). ``mtime_ns``: ns since the epoch.
+    ``link_target``: the absolute path in the root that a symbolic link resolves to."""
 
     name: str
     size: int
@@ -43,8 +43,8 @@ class PathStat:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file of a root, opened: what it is called in an archive, and where its content is read. ``node.parent`` is the
-    directory itself if it is one, else the directory that holds it."""
+    """An open file of a root. ``name``: its name in an archive. ``node.parent``: a descriptor of the directory itself,
+    or of the directory that contains the file."""
 
     name: str
     node: Node
@@ -61,14 +61,17 @@ class Entry:
 
 
 def _clean(path: str) -> str:
-    """:raises WharfError: INVALID_ARGUMENT: a NUL."""
+    """The normalized absolute path.
+
+    :raises WharfError: INVALID_ARGUMENT: it contains a NUL.
+    """
     if "\0" in path:
         raise invalid(f"lstat /{path.lstrip('/')}: invalid argument")
     return posixpath.normpath("/" + path.lstrip("/"))
 
 
 def _trailing(path: str) -> str:
-    """The end of a path that asks for a directory: ``/``, ``/.`` or nothing."""
+    """The end of the path that requires a directory: ``/``, ``/.`` or ``""``."""
     return "/." if path.endswith("/.") else "/" if path.endswith("/") else ""
 
 
@@ -81,10 +84,10 @@ def _refused(error: OSError, path: str, clean: str) -> WharfError:
 
 @contextmanager
 def opened(root: int, path: str) -> Iterator[Entry]:
-    """Opens one file: links above its last part are followed, the last one only before a slash.
+    """Opens one file. Follows symbolic links in the parents, and the file's own only if the path ends in a slash.
 
-    :raises WharfError: NOT_FOUND with the path as its message; else in dockerd's words, INTERNAL as its status is: what
-        is no directory stands before a slash; INVALID_ARGUMENT: no file can be called so.
+    :raises WharfError: NOT_FOUND with the path as its message. In dockerd's words and kinds: INTERNAL: a file is used
+    as     a directory; INVALID_ARGUMENT: the name is too long or contains a NUL.
     """
     clean = _clean(path)
     above, _, last = clean.rpartition("/")
@@ -107,14 +110,14 @@ def opened(root: int, path: str) -> Iterator[Entry]:
 
 
 def base_name(path: str) -> str:
-    """The name that a copied path has in its archive: its last part, ``.`` for a directory's content."""
+    """The name of a path in its archive: the last part; ``.`` for the content of a directory."""
     if posixpath.basename(path.rstrip("/")) == ".":
         return "."
     return posixpath.basename(posixpath.normpath("/" + path)) or "/"
 
 
-def look(root: int, path: str) -> PathStat:
-    """Raises NOT_FOUND with the path as its message."""
+def stat_path(root: int, path: str) -> PathStat:
+    """The description of a file. Errors as :func:`opened`."""
     with opened(root, path) as entry:
         return entry.path_stat()
 
@@ -125,28 +128,31 @@ def pack(
     out: Callable[[bytes], object],
     maps: IdMaps | None = None,
     *,
-    found: Callable[[PathStat], object],
+    on_stat: Callable[[PathStat], object],
 ) -> None:
-    """The file or directory as a tar, under :func:`base_name`. With ``maps``, owners are those that a process inside
-    sees. ``found`` gets the file's description before the first byte. Raises NOT_FOUND with the path as its message."""
+    """Writes the file or directory as a tar to ``out``, with the name of :func:`base_name`. ``maps``: the tar has the
+    owners that a process inside sees. ``on_stat`` is called with the description before the first byte. Errors as
+    :func:`opened`."""
     with opened(root, path) as entry:
-        found(entry.path_stat())
+        on_stat(entry.path_stat())
         writer = TarWriter(out)
         packer = Packer(writer, owner=maps.to_container if maps is not None else None)
         name = entry.name
         packer.add(entry.node, "./" if name == "." else name)
         if entry.is_dir:
             top = entry.node
-            whole = os.path.samestat(top.stat, os.fstat(root))
-            for node in walk(top.parent, skip=_kernels(top.stat.st_dev, device=whole)):
+            from_root = os.path.samestat(top.stat, os.fstat(root))
+            for node in walk(top.parent, skip=_skip_kernel_files(top.stat.st_dev, from_root=from_root)):
                 packer.add(node, f"{name.rstrip('/')}/{node.path}")
         writer.close()
 
 
-def _kernels(start: int, *, device: bool) -> Callable[[Node], bool]:
-    """What is below the kernel's own file systems is no file of the container: they are shown as empty directories.
+def _skip_kernel_files(start: int, *, from_root: bool) -> Callable[[Node], bool]:
+    """A filter that skips files below mounts of the kernel's file systems such as proc: these mounts become empty
+    directories.
 
-    ``start``: the device that the walk begins on. ``device``: it begins at the root, whose ``/dev`` is one of them.
+    ``start``: the device number of the first directory. ``from_root``: it is the root; a tmpfs on ``/dev`` is skipped
+    then.
     """
     known = {start: False}
 
@@ -156,19 +162,20 @@ def _kernels(start: int, *, device: bool) -> Callable[[Node], bool]:
             return found
         if known.get(os.fstat(node.parent).st_dev):
             return True
-        # The first that is seen of a device is its mount point.
+        # The first file with a new device number is a mountpoint.
         kind = linux.filesystem_type(f"/proc/self/fd/{node.parent}/{node.name}")
-        known[node.stat.st_dev] = kind in _KERNEL or (device and node.path == "dev" and kind == linux.TMPFS_MAGIC)
+        is_dev = from_root and node.path == "dev" and kind == linux.TMPFS_MAGIC
+        known[node.stat.st_dev] = kind in _KERNEL_FILE_SYSTEMS or is_dev
         return False
 
     return skip
 
 
 def extraction_point(root: int, path: str) -> str:
-    """The directory inside the root that a path leads to, links followed.
+    """The path of a directory of the root, with symbolic links resolved.
 
-    Raises NOT_FOUND with the path as its message, INVALID_ARGUMENT for what is no directory, and INTERNAL, as dockerd
-    has it, for what is none before a slash.
+    :raises WharfError: NOT_FOUND with the path as its message; INVALID_ARGUMENT: not a directory; INTERNAL, as in
+        dockerd: not a directory, and the path ends in a slash.
     """
     real = paths.resolve(root, _clean(path))
     try:
@@ -192,8 +199,11 @@ def extract(
     maps: IdMaps | None = None,
     cancelled: Callable[[], bool],
 ) -> None:
-    """Extracts an archive into an :func:`extraction_point`; everything becomes the ``owner``'s (uid, gid), if there is
-    one. ``maps``: how ids inside the root are those outside. Raises INVALID_ARGUMENT for a bad archive."""
+    """Extracts a tar archive into the directory ``point`` (:func:`extraction_point`). ``owner``: the (uid, gid) of all
+    files, None: the archive's. ``maps``: translates the archive's ids to the host's.
+
+    :raises WharfError: INVALID_ARGUMENT: a malformed archive.
+    """
 
     def to_host(uid: int, gid: int) -> tuple[int, int]:
         assert maps is not None
@@ -217,7 +227,7 @@ def extract(
 
 
 def pack_root(root_path: str, out: Callable[[bytes], object]) -> None:
-    """The whole root as a tar, as ``docker export`` gives it."""
+    """Writes the whole root as a tar to ``out``, for ``docker export``."""
     root = os.open(root_path, _ROOT)
     try:
         writer = TarWriter(out)

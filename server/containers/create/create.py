@@ -35,7 +35,7 @@ from server.containers.mounts import disklimit, initlayer, orphan_volumes
 from server.containers.mounts import mounts as mount_points
 from server.containers.mounts.mounting import open_below
 from server.containers.mounts.rootfs import mounted, mounts_of
-from server.containers.mounts.snapshot import Found, look
+from server.containers.mounts.snapshot import FileKind, file_kind
 from server.containers.plan import MountPoint
 from server.containers.spec import security
 from server.containers.values.counts import check_counts
@@ -200,10 +200,10 @@ async def make_working_directory(context: ContainerContext, container: Container
     :raises WharfError: INTERNAL: a part of the path is a file.
     """
     path = container.config.working_dir
-    kind = look(container.rootfs, path)
-    if kind is Found.FILE:
+    kind = file_kind(container.rootfs, path)
+    if kind is FileKind.FILE:
         raise internal(f"Cannot mkdir: {path} is not a directory")
-    if kind is Found.NOTHING:
+    if kind is FileKind.MISSING:
         async with mounted(context, container, "working-directory") as root:
             await asyncio.to_thread(_make_directories, context.remap_of(container), root + path)
 
@@ -214,7 +214,7 @@ def _make_directories(remap: Remap | None, path: str) -> None:
 
 
 #: The kinds of files at a volume's destination whose content is copied. Where a link leads is known only when mounted.
-_COPIED = (Found.DIRECTORY, Found.LINK)
+_COPIED = (FileKind.DIRECTORY, FileKind.LINK)
 
 
 async def populate(context: ContainerContext, container: Container) -> None:
@@ -226,7 +226,7 @@ async def populate(context: ContainerContext, container: Container) -> None:
     if not points:
         return
     rootfs = await mounts_of(context, container)
-    points = [point for point in points if look(rootfs, point.destination) in _COPIED]
+    points = [point for point in points if file_kind(rootfs, point.destination) in _COPIED]
     if not points:
         return
     async with mounted(context, container, "copy-up") as root:

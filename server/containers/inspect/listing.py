@@ -86,7 +86,7 @@ def row_of(context: ContainerContext, container: Container) -> dict[str, Any]:
         "NetworkSettings": {
             "Networks": {name: _endpoint(endpoint) for name, endpoint in (settings.get("Networks") or {}).items()}
         },
-        "Mounts": mounts.shown(container),
+        "Mounts": mounts.describe(container),
     }
     if container.image_manifest is not None:
         row["ImageManifestDescriptor"] = container.image_manifest

@@ -1,3 +1,5 @@
-"""Mount points: read from a request (``mountspec``), decided at create (``mounts``), mounted at start (``mounting``).
-The root file system and the layer between image and container are here, too.
+"""Mount points: parsed from a request (``mountspec``), resolved at create (``mounts``), mounted at start
+(``mounting``).
+
+Also the root file system (``rootfs``, ``snapshot``) and the layer between image and container (``initlayer``).
 """

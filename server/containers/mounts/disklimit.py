@@ -1,6 +1,6 @@
-"""``--storage-opt size=``: how much a container may write into its own layer.
+"""``--storage-opt size=``: a limit of the size of a container's writable layer.
 
-It takes project quotas: overlayfs on an XFS that is mounted with ``pquota``. Elsewhere it is refused as by dockerd.
+It needs project quotas: overlayfs on an XFS that is mounted with ``pquota``. Other hosts refuse it, as with dockerd.
 """
 
 import os
@@ -13,10 +13,9 @@ from server.units import parse_size
 
 
 def set_limit(rootfs: Sequence[Mount], options: Mapping[str, str]) -> None:
-    """``HostConfig.StorageOpt`` for a container's fresh snapshot. Blocks.
+    """Applies ``HostConfig.StorageOpt`` to a container's new snapshot. Blocks.
 
-    :raises WharfError: INTERNAL, with dockerd's words, for an option that isn't known, where it can't be, and for a
-        size that is none.
+    :raises WharfError: INTERNAL, in dockerd's words: an unknown option, a malformed size, or no support by this host.
     """
     for key in options:
         if key.lower() != "size":
@@ -30,7 +29,8 @@ def set_limit(rootfs: Sequence[Mount], options: Mapping[str, str]) -> None:
     except ValueError as error:
         raise internal(str(error)) from None
     try:
-        # Both, as overlayfs renames from one to the other; and where they are, for what it makes there later.
+        # upperdir and workdir need the same project, as overlayfs renames files from one to the other. Their directory
+        # has it too, so that a workdir that overlayfs makes again inherits it.
         projectquota.limit((os.path.dirname(upper), upper, work), size)
     except OSError as error:
         raise internal(f"failed to set the quota of {upper}: {(error.strerror or str(error)).lower()}") from error

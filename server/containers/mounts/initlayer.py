@@ -1,8 +1,8 @@
-"""The layer between image and container: what Docker puts into every root, so that the runtime finds the places of
-its mounts and programs see that they are in a container (``/.dockerenv``).
+"""The init layer between image and container: the files that Docker adds to every root file system. They are the
+mountpoints of the runtime's mounts, and ``/.dockerenv``, by which programs detect a container.
 
-Made once for each image and kept by the image's config; a container's own layer begins above it, so neither ``diff``
-nor ``commit`` shows any of it.
+The layer is made once for each image; a label of the image's config refers to it. The container's layer is above it, so
+``diff`` and ``commit`` don't show its files.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from server.containers.model import Container
 from server.containers.mounts.snapshot import mount_at, unmount_at
 from server.images.model import Image
 
-#: Path → "" for an empty file, "/" for a directory, else where the link leads.
+#: Path → "" for an empty file, "/" for a directory, else the target of a symbolic link.
 _CONTENT = {
     ".dockerenv": "",
     "dev/console": "",
@@ -35,14 +35,14 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def layer_of(image: Image) -> str:
-    """The snapshot that a container of the image begins above."""
+    """The name of the init layer's snapshot, the parent of the snapshots of the image's containers."""
     return f"{image.chain_id or 'scratch'}-init"
 
 
 async def prepare(
     context: ContainerContext, image: Image, container_id: str, labels: Mapping[str, str]
 ) -> tuple[Mount, ...]:
-    """The container's writable root file system. Usually one call: the layer is there.
+    """Prepares the container's writable snapshot and returns its mounts. Makes the init layer if it doesn't exist.
 
     :raises WharfError: NOT_FOUND: a blob of the image is missing.
     """
@@ -52,34 +52,34 @@ async def prepare(
     except WharfError as error:
         if error.kind is not Kind.NOT_FOUND:
             raise
-    await _make(context, image, name, container_id)
+    await _make_layer(context, image, name, container_id)
     return await context.engine.snapshots.prepare(container_id, name, labels)
 
 
-async def again(context: ContainerContext, container: Container) -> tuple[Mount, ...]:
-    """How a container's root file system is mounted whose layers a power cut has taken: they are unpacked anew.
+async def restore(context: ContainerContext, container: Container) -> tuple[Mount, ...]:
+    """Unpacks the parents of a container's snapshot again, which a power failure has damaged; returns the mounts.
 
-    :raises WharfError: NOT_FOUND: the image isn't here, or the container's own layer.
+    :raises WharfError: NOT_FOUND: the image or the container's own snapshot doesn't exist.
     """
     described = (container.image_manifest or {}).get("platform") or {}
     platform = "/".join(described[part] for part in ("os", "architecture", "variant") if described.get(part))
     image = await context.images.resolve(container.image_id, platform=platform or None)
-    await _make(context, image, layer_of(image), container.id)
+    await _make_layer(context, image, layer_of(image), container.id)
     return await context.engine.snapshots.mounts(container.id)
 
 
-async def _make(context: ContainerContext, image: Image, name: str, container_id: str) -> None:
+async def _make_layer(context: ContainerContext, image: Image, name: str, container_id: str) -> None:
     engine = context.engine
     key = f"{container_id}-init"
-    place = f"{context.settings.exec_root}/containers/{container_id}/init"
+    mountpoint = f"{context.settings.exec_root}/containers/{container_id}/init"
     async with engine.leases.acquire():
         mounts = await context.images.rootfs(image, key, labels={ROOT_LABEL: context.settings.root})
         try:
-            await asyncio.to_thread(mount_at, mounts, place)
+            await asyncio.to_thread(mount_at, mounts, mountpoint)
             try:
-                await asyncio.to_thread(fill, place)
+                await asyncio.to_thread(fill, mountpoint)
             finally:
-                await asyncio.to_thread(unmount_at, place)
+                await asyncio.to_thread(unmount_at, mountpoint)
             await engine.snapshots.commit(name, key)
         except BaseException as error:
             with contextlib.suppress(WharfError):
@@ -91,24 +91,25 @@ async def _make(context: ContainerContext, image: Image, name: str, container_id
 
 
 def fill(root: str) -> None:
-    """Writes the layer's content into a mounted image. What is in its way goes, links are not followed. Blocks."""
+    """Writes the init layer's files into a mounted image. Replaces other files at these paths; doesn't follow links.
+    Blocks."""
     fd = os.open(root, _DIRECTORY)
     try:
-        for path, what in _CONTENT.items():
-            *above, last = path.split("/")
+        for path, content in _CONTENT.items():
+            *parents, last = path.split("/")
             with contextlib.ExitStack() as stack:
                 directory = fd
-                for part in above:
-                    _clear(directory, part)
+                for part in parents:
+                    _remove_file(directory, part)
                     _make_directory(directory, part)
                     directory = os.open(part, _DIRECTORY, dir_fd=directory)
                     stack.callback(os.close, directory)
-                _clear(directory, last)
-                if what == "/":
+                _remove_file(directory, last)
+                if content == "/":
                     _make_directory(directory, last)
-                elif what:
+                elif content:
                     with contextlib.suppress(FileExistsError):
-                        os.symlink(what, last, dir_fd=directory)
+                        os.symlink(content, last, dir_fd=directory)
                 else:
                     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                     with contextlib.suppress(IsADirectoryError):
@@ -119,8 +120,8 @@ def fill(root: str) -> None:
         os.close(fd)
 
 
-def _clear(directory: int, name: str) -> None:
-    """Removes what is there, unless it is a directory."""
+def _remove_file(directory: int, name: str) -> None:
+    """Removes a file or link; keeps a directory."""
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
             os.unlink(name, dir_fd=directory)

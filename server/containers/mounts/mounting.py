@@ -1,7 +1,7 @@
-"""Mounts at start: volumes mounted, sources made, subpaths and images opened, ``/dev/shm`` shared.
+"""The mounts of a start: mounts volumes and images, makes sources, resolves subpaths, shares ``/dev/shm``.
 
-``tear_down`` undoes it all when the container has ended, start failed, or a crash left it; only the ways that led
-to a source go earlier (the exit stack ``brief``): once the runtime has made the mounts its own they are not needed.
+``tear_down`` undoes it after the exit, a failed start or a crash. Temporary mounts that only the start needs are on the
+exit stack ``during_start``: the caller closes it when the runtime has mounted the sources.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ NETWORK_FILES = ("/etc/resolv.conf", "/etc/hostname", "/etc/hosts")
 
 
 async def set_up(
-    context: ContainerContext, container: Container, brief: AsyncExitStack
+    context: ContainerContext, container: Container, during_start: AsyncExitStack
 ) -> list[BindMount | TmpfsMount]:
-    """The mounts for the spec, without the network's files.
+    """Prepares the sources of all mount points and returns the mounts for the spec, without ``NETWORK_FILES``.
 
-    :raises WharfError: a source that isn't there or can't be mounted.
+    :raises WharfError: a source doesn't exist or can't be mounted.
     """
     host = container.host_config
     found: list[BindMount | TmpfsMount] = []
@@ -49,7 +49,7 @@ async def set_up(
         if point.kind == "tmpfs":
             found.append(TmpfsMount(point.destination, ",".join(mountspec.tmpfs_options(point.spec))))
             continue
-        source = await _source(context, container, point, number, brief)
+        source = await _source(context, container, point, number, during_start)
         found.append(_bind(point, source))
         if point.kind == "volume":
             context.bus.publish(
@@ -72,30 +72,31 @@ async def _source(
     container: Container,
     point: MountPoint,
     number: int,
-    brief: AsyncExitStack,
+    during_start: AsyncExitStack,
 ) -> str:
-    place = f"{context.settings.exec_root}/containers/{container.id}/mount-{number}"
+    """The path of the mount's source on the host."""
+    target = f"{context.settings.exec_root}/containers/{container.id}/mount-{number}"
     if point.kind == "volume":
         try:
             path = await context.volumes.mount(point.name, user_of(container, point))
         except WharfError as error:
             raise WharfError(error.kind, f"error while mounting volume '{point.source}': {error.message}") from error
         subpath = (point.spec.get("VolumeOptions") or {}).get("Subpath") or ""
-        return await _below(path, subpath, place, brief) if subpath else str(path)
+        return await _bind_subpath(path, subpath, target, during_start) if subpath else str(path)
     if point.kind == "image":
-        return await _image(context, container, point, number, place, brief)
-    # It may be on a file system that doesn't answer: only this start waits for that.
+        return await _image(context, container, point, number, target, during_start)
+    # In a thread: the source may be on a file system that doesn't answer.
     await run_in_thread(_bind_source, context, container, point)
     return point.source
 
 
 def user_of(container: Container, point: MountPoint) -> str:
-    """How the volume service knows this mount."""
+    """The key of this mount as a user of its volume."""
     return f"{container.id}:{point.destination}"
 
 
 async def tear_down(context: ContainerContext, container: Container) -> None:
-    """Undoes ``set_up`` and ``shared_memory``, as far as they went. Failures are logged: the rest must go on."""
+    """Undoes ``set_up`` and ``shared_memory``, also if they were incomplete. Errors are logged."""
     for number, point in enumerate(container.mounts.values()):
         try:
             if point.kind == "volume":
@@ -119,21 +120,22 @@ async def _image(
     container: Container,
     point: MountPoint,
     number: int,
-    place: str,
-    brief: AsyncExitStack,
+    target: str,
+    during_start: AsyncExitStack,
 ) -> str:
+    """Mounts an image read-only at ``target``; returns the path of its content, or of the subpath in it."""
     image = await context.images.resolve(point.spec["Source"])
-    # A writable snapshot, mounted read-only: it takes the same way as a container's own root file system.
+    # A writable snapshot as for a container's root file system, mounted read-only.
     labels = {GC_ROOT: str(container.created_ns), ROOT_LABEL: context.settings.root}
     rootfs = await context.images.rootfs(image, _image_key(container, number), labels=labels)
-    await asyncio.to_thread(mount_at, rootfs, place, read_only=True, remap=context.remap_of(container))
-    brief.push_async_callback(asyncio.to_thread, unmount_at, place)
+    await asyncio.to_thread(mount_at, rootfs, target, read_only=True, remap=context.remap_of(container))
+    during_start.push_async_callback(asyncio.to_thread, unmount_at, target)
     subpath = (point.spec.get("ImageOptions") or {}).get("Subpath") or ""
-    return await _below(place, subpath, place + "-sub", brief) if subpath else place
+    return await _bind_subpath(target, subpath, target + "-sub", during_start) if subpath else target
 
 
 async def remove_snapshot(context: ContainerContext, key: str) -> None:
-    """Removes a snapshot; one that isn't there is no error."""
+    """Removes a snapshot; a missing one is no error."""
     try:
         await context.engine.snapshots.remove(key)
     except WharfError as error:
@@ -141,17 +143,18 @@ async def remove_snapshot(context: ContainerContext, key: str) -> None:
             raise
 
 
-async def _below(path: str, subpath: str, place: str, brief: AsyncExitStack) -> str:
-    """``subpath`` below ``path`` bound to a place of its own: what the path leads to can't be exchanged any more."""
-    await run_in_thread(_bind_below, path, subpath, place)
-    brief.push_async_callback(asyncio.to_thread, _unbind, place)
-    return place
+async def _bind_subpath(path: str, subpath: str, target: str, during_start: AsyncExitStack) -> str:
+    """Bind-mounts ``subpath`` below ``path`` to ``target`` and returns ``target``: a container that changes the path
+    afterwards can't change the source of the mount."""
+    await run_in_thread(_bind_below, path, subpath, target)
+    during_start.push_async_callback(asyncio.to_thread, _unbind, target)
+    return target
 
 
 def open_below(path: str, subpath: str) -> int:
-    """A descriptor (``O_PATH``) of what ``subpath`` is below ``path``; links are followed, but not out of it. Blocks.
+    """A descriptor (``O_PATH``) of ``subpath`` below ``path``. Follows symbolic links, but not out of ``path``. Blocks.
 
-    :raises WharfError: NOT_FOUND: it isn't there; INVALID_ARGUMENT: it leads out.
+    :raises WharfError: NOT_FOUND: it doesn't exist; INVALID_ARGUMENT: it leads out of ``path``.
     """
     root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -169,36 +172,36 @@ def open_below(path: str, subpath: str) -> int:
         os.close(root)
 
 
-def _bind_below(path: str, subpath: str, place: str) -> None:
+def _bind_below(path: str, subpath: str, target: str) -> None:
     fd = open_below(path, subpath)
     try:
-        bind_descriptor(fd, place)
+        bind_descriptor(fd, target)
     finally:
         os.close(fd)
 
 
-def bind_descriptor(fd: int, place: str) -> None:
-    """Binds what a descriptor is of to a path of our own, which is made. Blocks."""
+def bind_descriptor(fd: int, target: str) -> None:
+    """Bind-mounts the file or directory of a descriptor to ``target``, which is made. Blocks."""
     if stat.S_ISDIR(os.fstat(fd).st_mode):
-        private.make_directory(place)
+        private.make_directory(target)
     else:
-        private.make_directory(os.path.dirname(place))
-        os.close(os.open(place, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    linux.mount(f"/proc/self/fd/{fd}", place, None, linux.MS_BIND | linux.MS_REC)
+        private.make_directory(os.path.dirname(target))
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    linux.mount(f"/proc/self/fd/{fd}", target, None, linux.MS_BIND | linux.MS_REC)
 
 
-def _unbind(place: str) -> None:
-    mounts.unmount_under(place)
-    if os.path.isdir(place):
-        os.rmdir(place)
-    elif os.path.lexists(place):
-        os.unlink(place)
+def _unbind(target: str) -> None:
+    mounts.unmount_under(target)
+    if os.path.isdir(target):
+        os.rmdir(target)
+    elif os.path.lexists(target):
+        os.unlink(target)
 
 
 def _bind_source(context: ContainerContext, container: Container, point: MountPoint) -> None:
-    """Makes a missing source directory where that is wanted.
+    """Makes the missing source directory of a bind with ``create_source``.
 
-    :raises WharfError: INTERNAL if it can't be made; INVALID_ARGUMENT if it must be there and isn't.
+    :raises WharfError: INTERNAL: it can't be made; INVALID_ARGUMENT: the source of another bind doesn't exist.
     """
     if os.path.exists(point.source):
         return
@@ -214,7 +217,7 @@ def _bind_source(context: ContainerContext, container: Container, point: MountPo
 
 
 def _make_source(path: str, remap: Remap | None) -> None:
-    """Makes a directory and those above it that are missing; they become the container's root's."""
+    """Makes a directory and its missing parents; their owner is the container's root."""
     missing = [path]
     while not os.path.lexists(above := os.path.dirname(missing[-1])):
         missing.append(above)
@@ -244,7 +247,8 @@ def _bind(point: MountPoint, source: str) -> BindMount:
 
 
 def network_files(container: ContainerPlan, paths: Mapping[str, str], remap: Remap | None = None) -> list[BindMount]:
-    """The binds of ``/etc/hosts`` and the like; what the user mounts there himself wins."""
+    """The bind mounts of ``NETWORK_FILES``, except where the container has a mount of its own. ``paths``: path in the
+    container → path on the host."""
     if remap is not None:
         for path in paths.values():
             os.chown(path, *remap.root)
@@ -257,9 +261,9 @@ def network_files(container: ContainerPlan, paths: Mapping[str, str], remap: Rem
 
 
 async def shared_memory(context: ContainerContext, container: Container) -> str:
-    """The directory for ``/dev/shm`` where it is shared with others; ``""`` for one of the container's own.
+    """The host directory for ``/dev/shm`` if it is shared with other containers; ``""``: the container has its own.
 
-    :raises WharfError: the other container isn't there or doesn't share.
+    :raises WharfError: CONFLICT, INVALID_ARGUMENT: the other container doesn't run or doesn't share its ``/dev/shm``.
     """
     host = container.host_config
     other = modes.joined(host.ipc_mode)
@@ -292,7 +296,7 @@ def _mount_shm(path: str, size: int, remap: Remap | None) -> None:
 
 
 def drop_shared_memory(container: Container) -> None:
-    """Undoes ``shared_memory``. Blocks; no error if there is nothing."""
+    """Undoes ``shared_memory``; does nothing if there is no mount. Blocks."""
     path = _shm(container)
     mounts.unmount_under(path)
     with contextlib.suppress(FileNotFoundError):

@@ -1,7 +1,7 @@
-"""A container's mount points, decided at create: volumes from others, ``-v``, ``--mount``, the image's ``VOLUME``.
+"""The mount points of a container at create: ``--volumes-from``, ``-v``, ``--mount``, and the image's ``VOLUME``.
 
-Later ones replace earlier ones at the same destination, but two of the request may not share one. A container
-refers to each of its volumes from then on; what fails on the way is released again.
+Later ones replace earlier ones at the same destination, except that ``-v`` and ``--mount`` must not share one. From
+then on the container is a reference of its volumes; if create fails, the references are released.
 """
 
 import posixpath
@@ -20,20 +20,20 @@ from server.containers.values.counts import check_mounts
 async def register(
     context: ContainerContext, container: Container, undo: AsyncExitStack, *, plain_readonly: bool
 ) -> None:
-    """Fills ``container.mounts``; ``undo`` lets go again of the volumes made or referred to here.
+    """Fills ``container.mounts`` and makes volumes. ``undo`` releases the volumes and removes those made here.
 
-    ``plain_readonly``: read-only binds aren't recursively read-only (clients below 1.44).
+    ``plain_readonly``: read-only binds aren't recursively read-only (clients below API 1.44).
 
-    :raises WharfError: INVALID_ARGUMENT, NOT_FOUND.
+    :raises WharfError: INVALID_ARGUMENT: a bad or duplicate mount point; NOT_FOUND: a volume driver or an image.
     """
-    check_mounts(container.config, container.host_config)  # now with those of the image
+    check_mounts(container.config, container.host_config)  # again, as the configuration has the image's volumes now
     undo.push_async_callback(_undo, context, container)
     await _register(context, container, plain_readonly=plain_readonly)
 
 
 async def _undo(context: ContainerContext, container: Container) -> None:
     await release(context, container, remove_anonymous=True)
-    # A named volume that only this failed create wanted did not exist before.
+    # Remove named volumes that this failed create has made, unless another container refers to them.
     for volume in context.volumes.all():
         if volume.made_for == container.id and not context.volumes.references(volume.name):
             await _discard(context, volume.name)
@@ -43,16 +43,16 @@ async def _discard(context: ContainerContext, name: str) -> None:
     try:
         await context.volumes.remove(name, force=True)
     except WharfError:
-        # Somebody else has begun to use it meanwhile: it is theirs now.
-        return
+        return  # another client uses it meanwhile
 
 
 async def release(context: ContainerContext, container: Container, *, remove_anonymous: bool) -> list[str]:
-    """Drops the container's references; with ``remove_anonymous`` its anonymous volumes go too.
+    """Releases the container's references to volumes; ``remove_anonymous``: also removes its anonymous volumes.
 
-    Returns what could not be removed, as sentences: by then the container is gone and must not come back.
+    Returns the errors of volumes that could not be removed, and doesn't raise them: the caller can't undo the removal
+    of the container.
     """
-    failed: list[str] = []
+    errors: list[str] = []
     for point in container.mounts.values():
         if point.kind != "volume" or not point.name:
             continue
@@ -62,8 +62,8 @@ async def release(context: ContainerContext, container: Container, *, remove_ano
         try:
             await context.volumes.remove(point.name, force=True)
         except WharfError as error:
-            failed.append(error.message)
-    return failed
+            errors.append(error.message)
+    return errors
 
 
 async def _register(context: ContainerContext, container: Container, *, plain_readonly: bool) -> None:
@@ -72,33 +72,33 @@ async def _register(context: ContainerContext, container: Container, *, plain_re
     inherited = 0
     for spec in host.volumes_from or ():
         name, mode = mountspec.parse_volumes_from(spec)
-        other = _other(context, name)
+        other = _get_container(context, name)
         inherited += len(other.mounts)
         check_mounts(container.config, host, inherited=inherited)
-        _from_other(context, container, other, mode)
-    taken: set[str] = set()
+        _copy_points(context, container, other, mode)
+    requested: set[str] = set()
     for bind in host.binds or ():
         point = mountspec.parse_bind(bind, host.volume_driver)
-        _daemon_root(context, point)
-        if point.destination in taken or point.destination in (host.tmpfs or {}):
+        _adapt_to_daemon_root(context, point)
+        if point.destination in requested or point.destination in (host.tmpfs or {}):
             raise invalid(f"Duplicate mount point: {point.destination}")
-        taken.add(point.destination)
-        await _settle(context, container, point, plain_readonly=plain_readonly)
-        _place(context, container, point)
+        requested.add(point.destination)
+        await _resolve(context, container, point, plain_readonly=plain_readonly)
+        _add(context, container, point)
     for mount in host.mounts or ():
         spec_dict = mount.wire()
-        # It looks for a bind's source, which may be on a file system that doesn't answer.
+        # In a thread: the check of a bind's source blocks on a file system that doesn't answer.
         point = await run_in_thread(mountspec.parse_mount, spec_dict)
-        _daemon_root(context, point)
-        if point.destination in taken:
+        _adapt_to_daemon_root(context, point)
+        if point.destination in requested:
             raise invalid(f"Duplicate mount point: {mount.target}")
-        taken.add(point.destination)
-        await _settle(context, container, point, plain_readonly=plain_readonly)
-        _place(context, container, point)
-    filled = {posixpath.normpath(path) for path in host.tmpfs or ()}
+        requested.add(point.destination)
+        await _resolve(context, container, point, plain_readonly=plain_readonly)
+        _add(context, container, point)
+    tmpfs_paths = {posixpath.normpath(path) for path in host.tmpfs or ()}
     for path in container.config.volumes or ():
         destination = posixpath.normpath(path)
-        if destination in points or destination in filled:
+        if destination in points or destination in tmpfs_paths:
             continue
         point = MountPoint(
             kind="volume",
@@ -108,14 +108,13 @@ async def _register(context: ContainerContext, container: Container, *, plain_re
             anonymous=True,
             spec={"Type": "volume", "Target": destination},
         )
-        await _settle(context, container, point, plain_readonly=False)
-        # dockerd shows no mode for these.
-        point.mode = ""
-        _place(context, container, point)
+        await _resolve(context, container, point, plain_readonly=False)
+        point.mode = ""  # as in dockerd
+        _add(context, container, point)
 
 
-def _place(context: ContainerContext, container: Container, point: MountPoint) -> None:
-    """Puts the point at its destination; a volume that it replaces is no longer referred to."""
+def _add(context: ContainerContext, container: Container, point: MountPoint) -> None:
+    """Adds the point; releases the reference to a volume that it replaces."""
     replaced = container.mounts.get(point.destination)
     container.mounts[point.destination] = point
     if replaced is None or replaced.kind != "volume":
@@ -124,14 +123,16 @@ def _place(context: ContainerContext, container: Container, point: MountPoint) -
         context.volumes.release(replaced.name, container.id)
 
 
-def _other(context: ContainerContext, name: str) -> Container:
+def _get_container(context: ContainerContext, name: str) -> Container:
+    """:raises WharfError: INVALID_ARGUMENT: no such container."""
     try:
         return context.registry.get(name)
     except WharfError as error:
         raise invalid(error.message) from None
 
 
-def _from_other(context: ContainerContext, container: Container, other: Container, mode: str) -> None:
+def _copy_points(context: ContainerContext, container: Container, other: Container, mode: str) -> None:
+    """``--volumes-from``: adds copies of the other container's mount points."""
     for point in other.mounts.values():
         copied = MountPoint(
             kind=point.kind,
@@ -147,11 +148,11 @@ def _from_other(context: ContainerContext, container: Container, other: Containe
         )
         if point.kind == "volume":
             context.volumes.refer(point.name, container.id)
-        _place(context, container, copied)
+        _add(context, container, copied)
 
 
-async def _settle(context: ContainerContext, container: Container, point: MountPoint, *, plain_readonly: bool) -> None:
-    """Makes a volume point's volume, or adapts a bind."""
+async def _resolve(context: ContainerContext, container: Container, point: MountPoint, *, plain_readonly: bool) -> None:
+    """Makes the volume, sets the read-only mode of a bind, or resolves the image of the point."""
     if point.kind == "volume":
         options: dict[str, Any] = point.spec.get("VolumeOptions") or {}
         volume = await context.volumes.create(
@@ -164,8 +165,7 @@ async def _settle(context: ContainerContext, container: Container, point: MountP
         )
         point.name, point.driver, point.source = volume.name, volume.driver, volume.mountpoint
         if not point.mode and point.driver == "local":
-            # dockerd labels volumes of its own driver as shared by default, and shows that.
-            point.mode = "z"
+            point.mode = "z"  # as in dockerd, which relabels its local volumes as shared by default
     elif point.kind == "bind" and not point.rw and plain_readonly:
         point.spec["BindOptions"] = {**(point.spec.get("BindOptions") or {}), "ReadOnlyNonRecursive": True}
     elif point.kind == "image":
@@ -173,23 +173,27 @@ async def _settle(context: ContainerContext, container: Container, point: MountP
         point.spec["Source"] = image.id
 
 
-def _daemon_root(context: ContainerContext, point: MountPoint) -> None:
-    """A bind that shows the daemon's own root must not keep what the daemon unmounts there alive."""
+def _adapt_to_daemon_root(context: ContainerContext, point: MountPoint) -> None:
+    """Sets the propagation of a bind of the daemon's root: with a private one, mounts that the daemon unmounts there
+    would stay in use by the container.
+
+    :raises WharfError: INVALID_ARGUMENT: the request has another propagation.
+    """
     root, source = context.settings.root, point.source
     if point.kind != "bind" or not (source.startswith(root) or root.startswith(source)):
         return
-    asked = (point.spec.get("BindOptions") or {}).get("Propagation") or ""
-    if asked == "":
+    requested = (point.spec.get("BindOptions") or {}).get("Propagation") or ""
+    if requested == "":
         point.propagation = "rslave"
-    elif asked not in ("rslave", "rshared"):
+    elif requested not in ("rslave", "rshared"):
         raise invalid(
             'invalid mount config: must use either propagation mode "rslave" or "rshared" when mount source is '
-            f'within the daemon root, daemon root: "{root}", bind mount source: "{source}", propagation: "{asked}"'
+            f'within the daemon root, daemon root: "{root}", bind mount source: "{source}", propagation: "{requested}"'
         )
 
 
-def shown(container: Container) -> list[dict[str, Any]]:
-    """Inspect's and list's ``Mounts``."""
+def describe(container: Container) -> list[dict[str, Any]]:
+    """``Mounts`` of inspect and of ``docker ps``."""
     rows = []
     for point in container.mounts.values():
         row: dict[str, Any] = {"Type": point.kind}

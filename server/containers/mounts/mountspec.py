@@ -1,7 +1,7 @@
-"""``-v`` strings and ``--mount`` objects read into mount points, with dockerd's rules and sentences.
+"""Parses ``-v`` strings and ``--mount`` objects to mount points, with dockerd's rules and sentences.
 
-A mount's request is a dict in the API's own field names (``Type``, ``Source``, ``Target``, ``BindOptions`` …);
-a ``-v`` string is turned into one, so that both ways end in the same checks.
+A ``--mount`` object is a dict with the API's field names (``Type``, ``Source``, ``Target``, ``BindOptions`` …). A
+``-v`` string is converted to one, so that the same checks apply to both.
 """
 
 import os
@@ -27,14 +27,14 @@ _OPTIONS_OF = {
 
 
 class MountError(WharfError):
-    """A mount request that cannot be; the sentence names the mount's type."""
+    """An invalid mount; the sentence has the mount's type."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(Kind.INVALID_ARGUMENT, f'invalid mount config for type "{kind}": {text}')
 
 
 def valid_mode(mode: str) -> bool:
-    """Whether ``mode`` is a list of at most one word of each group."""
+    """Whether ``mode`` is a list with at most one word of each of ``_GROUPS``; "" is valid."""
     if not mode:
         return True
     seen: set[int] = set()
@@ -51,7 +51,7 @@ def writable(mode: str) -> bool:
 
 
 def parse_volumes_from(text: str) -> tuple[str, str]:
-    """``container[:mode]`` of ``--volumes-from``.
+    """The container and the mode of ``--volumes-from container[:mode]``.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
@@ -67,9 +67,9 @@ def parse_volumes_from(text: str) -> tuple[str, str]:
 
 
 def parse_bind(text: str, volume_driver: str) -> MountPoint:
-    """One entry of ``HostConfig.Binds``: ``source:target[:mode]``, or a target alone.
+    """The mount point of an entry of ``HostConfig.Binds``: ``source:target[:mode]``, or only a target.
 
-    :raises WharfError: INTERNAL, as dockerd has it.
+    :raises WharfError: INTERNAL, as in dockerd: a malformed entry.
     """
     bad = f"invalid volume specification: '{text}'"
     parts = text.split(":", 3)
@@ -95,7 +95,7 @@ def parse_bind(text: str, volume_driver: str) -> MountPoint:
     if volume_driver and spec["Type"] == "volume":
         options["DriverConfig"] = {"Name": volume_driver}
     if "nocopy" in words:
-        options["NoCopy"] = True  # a bind with it is refused below
+        options["NoCopy"] = True  # parse_mount refuses it for a bind
     if options:
         spec["VolumeOptions"] = options
     propagation = next((word for word in words if word in _PROPAGATION), "")
@@ -111,7 +111,7 @@ def parse_bind(text: str, volume_driver: str) -> MountPoint:
 
 
 def parse_mount(spec: dict[str, Any], *, check_source: bool = True) -> MountPoint:
-    """One entry of ``HostConfig.Mounts``, checked. ``check_source``: a bind's source must exist now.
+    """The mount point of an entry of ``HostConfig.Mounts``. ``check_source``: the source of a bind must exist.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
@@ -141,7 +141,7 @@ def parse_mount(spec: dict[str, Any], *, check_source: bool = True) -> MountPoin
 
 
 def check_mount(spec: dict[str, Any], *, check_source: bool = True) -> None:
-    """What dockerd checks of a mount before anything is made.
+    """Checks an entry of ``HostConfig.Mounts``. ``check_source``: the source of a bind must exist.
 
     :raises MountError: INVALID_ARGUMENT.
     """
@@ -173,14 +173,14 @@ def check_mount(spec: dict[str, Any], *, check_source: bool = True) -> None:
             raise MountError(kind, "field Source must not be empty")
         _check_subpath(kind, (spec.get("ImageOptions") or {}).get("Subpath") or "")
     elif kind == "cluster":
-        # Cluster volumes are Swarm's; dockerd without a Swarm has none either.
+        # As in dockerd on a node that isn't part of a swarm.
         raise MountError(kind, "cluster volumes need a swarm, and this node is not part of one")
     else:
         raise MountError(kind, "mount type unknown")
 
 
 def check_destination(target: str) -> None:
-    """:raises WharfError: INVALID_ARGUMENT if ``target`` is no absolute path below the root."""
+    """:raises WharfError: INVALID_ARGUMENT: ``target`` isn't an absolute path, or is the root."""
     slashed = target.replace("\\", "/")
     if posixpath.normpath(slashed) in ("/", "//"):
         raise invalid("invalid specification: destination can't be '/'")
@@ -220,9 +220,9 @@ def _check_subpath(kind: str, subpath: str) -> None:
 
 
 def tmpfs_options(spec: dict[str, Any]) -> list[str]:
-    """A tmpfs mount's options for mount(8), in dockerd's spelling.
+    """The options of a tmpfs mount for mount(8), in dockerd's spelling.
 
-    :raises MountError: INVALID_ARGUMENT for an option outside of those that the API allows (1.46).
+    :raises MountError: INVALID_ARGUMENT: an option that the API doesn't allow (``TmpfsOptions.Options``, API 1.46).
     """
     options = spec.get("TmpfsOptions") or {}
     words = ["ro"] if spec.get("ReadOnly") else []
@@ -243,7 +243,7 @@ def tmpfs_options(spec: dict[str, Any]) -> list[str]:
 
 
 def options_misplaced(spec: dict[str, Any]) -> str:
-    """The name of an options object that does not belong to the mount's type, or ``""`` (API 1.42 and newer)."""
+    """The name of an options object of another type than the mount's, or ``""`` (checked from API 1.42 on)."""
     for kind, name in _OPTIONS_OF.items():
         if spec.get(name) is not None and spec.get("Type") != kind:
             return name

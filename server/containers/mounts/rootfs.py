@@ -1,7 +1,7 @@
-"""A container's root file system seen from the daemon: its mounts, and mounted for a moment.
+"""A container's root file system in the daemon: its mounts, and a temporary mount of it.
 
-While a container runs, its files are reached through its processes; this is for what happens before (create
-fills volumes) or without them (files of a stopped container).
+The files of a running container are accessed through its first process; the temporary mount is for create, which fills
+volumes, and for containers that don't run.
 """
 
 import asyncio
@@ -17,26 +17,29 @@ from server.containers.mounts.snapshot import mount_at, unmount_at
 
 
 async def mounts_of(context: ContainerContext, container: Container) -> tuple[Mount, ...]:
-    """How the container's root file system is mounted; asked of the engine once in a daemon's life."""
+    """The mounts of the container's root file system; requested from the engine once, then cached.
+
+    :raises WharfError: NOT_FOUND: the snapshot, or the image for damaged layers, doesn't exist.
+    """
     if not container.rootfs:
         try:
             container.rootfs = await context.engine.snapshots.mounts(container.id)
         except WharfError as error:
             if error.kind is not Kind.NOT_FOUND or not container.image_id:
                 raise
-            container.rootfs = await initlayer.again(context, container)
+            container.rootfs = await initlayer.restore(context, container)
     return container.rootfs
 
 
 @asynccontextmanager
 async def mounted(context: ContainerContext, container: Container, purpose: str) -> AsyncIterator[str]:
-    """The root file system mounted at a path of its own; unmounted at the end. ``purpose`` names the path."""
+    """Mounts the root file system during the block, at a path that ends in ``purpose``."""
     await context.wait_cleaned(container.id)
     rootfs = await mounts_of(context, container)
-    place = f"{context.settings.exec_root}/containers/{container.id}/{purpose}"
+    mountpoint = f"{context.settings.exec_root}/containers/{container.id}/{purpose}"
     with container.layer.writing():
-        await asyncio.to_thread(mount_at, rootfs, place, remap=context.remap_of(container))
+        await asyncio.to_thread(mount_at, rootfs, mountpoint, remap=context.remap_of(container))
         try:
-            yield place
+            yield mountpoint
         finally:
-            await asyncio.to_thread(unmount_at, place)
+            await asyncio.to_thread(unmount_at, mountpoint)

@@ -1,4 +1,4 @@
-"""The mounts of a snapshot: what its layers hold, and mounted by the daemon."""
+"""Access to a snapshot's files by its mounts: in the layers' directories, or mounted by the daemon."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ from server.volumes.mountopts import split_options
 
 
 def layers(rootfs: Sequence[Mount]) -> tuple[str, ...]:
-    """The directories of an overlay, uppermost first; of a plain one the directory itself."""
+    """The directories of an overlay, uppermost first; else the one directory of the snapshot."""
     top = rootfs[0]
     if top.type != "overlay":
         return (top.source,)
@@ -31,93 +31,94 @@ def layers(rootfs: Sequence[Mount]) -> tuple[str, ...]:
     return tuple(found)
 
 
-class Found(Enum):
-    """What :func:`look` sees at a path."""
+class FileKind(Enum):
+    """The result of :func:`file_kind`."""
 
-    NOTHING = "nothing"
+    MISSING = "missing"
     DIRECTORY = "directory"
-    FILE = "file"  # also on the way
-    LINK = "link"  # on the way or there: only mounted it tells where it leads
+    FILE = "file"  # the path, or a part of it, is a file
+    LINK = "link"  # the path, or a part of it, is a symbolic link: its target is known only when mounted
 
 
-def look(rootfs: Sequence[Mount], path: str) -> Found:
-    """What there is at ``path``, seen in the layers without mounting them. Blocks for a few system calls."""
+def file_kind(rootfs: Sequence[Mount], path: str) -> FileKind:
+    """The kind of the file at ``path``, from the layers' directories. Blocks for a few system calls."""
     parts = [part for part in path.split("/") if part]
     for layer in layers(rootfs):
-        where = layer
+        current = layer
         for part in parts:
-            where = f"{where}/{part}"
+            current = f"{current}/{part}"
             try:
-                info = os.lstat(where)
+                info = os.lstat(current)
             except (FileNotFoundError, NotADirectoryError):
                 break
             if stat.S_ISLNK(info.st_mode):
-                return Found.LINK
+                return FileKind.LINK
             if not stat.S_ISDIR(info.st_mode):
                 whiteout = stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
-                return Found.NOTHING if whiteout else Found.FILE
+                return FileKind.MISSING if whiteout else FileKind.FILE
         else:
-            return Found.DIRECTORY
-    return Found.NOTHING
+            return FileKind.DIRECTORY
+    return FileKind.MISSING
 
 
 class ContainerFiles:
-    """Reads small files for the spec (passwd, group) without mounting, or mounted where links need it."""
+    """Reads small files for the spec (passwd, group): from the layers' directories, or, if a path has a symbolic link,
+    from a temporary mount at ``mountpoint``. See ``RootFiles``."""
 
-    def __init__(self, rootfs: Sequence[Mount], place: str) -> None:
+    def __init__(self, rootfs: Sequence[Mount], mountpoint: str) -> None:
         self._layered: RootFiles = LayeredRoot(layers(rootfs))
         self._rootfs = rootfs
-        self._place = place
+        self._mountpoint = mountpoint
 
     def read(self, path: str) -> bytes | None:
         try:
             return self._layered.read(path)
         except NeedsMount:
             pass
-        mount_at(self._rootfs, self._place)
+        mount_at(self._rootfs, self._mountpoint)
         try:
-            return DirectoryRoot(self._place).read(path)
+            return DirectoryRoot(self._mountpoint).read(path)
         finally:
-            unmount_at(self._place)
+            unmount_at(self._mountpoint)
 
 
 async def task_rootfs(
-    remap: Remap | None, rootfs: tuple[Mount, ...], place: str, stack: AsyncExitStack
+    remap: Remap | None, rootfs: tuple[Mount, ...], mountpoint: str, stack: AsyncExitStack
 ) -> tuple[Mount, ...]:
-    """The root file system as the engine is to mount it for a task.
+    """The mounts of the root file system for the engine's task.
 
-    Where ids are mapped it is mounted here, since it takes a thread that acts as the container's root, and the engine
-    gets a bind of it. ``stack`` unmounts it: for when the task has been made.
+    With mapped ids the overlay is mounted here at ``mountpoint``, because the mounting thread must act as the
+    container's root, and the engine gets a bind mount of it. ``stack`` unmounts it: close it after the task is created.
     """
     if remap is None:
         return rootfs
-    await asyncio.to_thread(mount_at, rootfs, place, remap=remap)
-    stack.push_async_callback(asyncio.to_thread, unmount_at, place)
-    return (Mount("bind", place, options=("rbind", "rw")),)
+    await asyncio.to_thread(mount_at, rootfs, mountpoint, remap=remap)
+    stack.push_async_callback(asyncio.to_thread, unmount_at, mountpoint)
+    return (Mount("bind", mountpoint, options=("rbind", "rw")),)
 
 
-def mount_at(rootfs: Sequence[Mount], place: str, *, read_only: bool = False, remap: Remap | None = None) -> None:
-    """Mounts a snapshot; with ``remap`` as its containers see it. Blocks.
+def mount_at(rootfs: Sequence[Mount], mountpoint: str, *, read_only: bool = False, remap: Remap | None = None) -> None:
+    """Mounts a snapshot at ``mountpoint``, which is made; with ``remap``, with the host's ids. Blocks.
 
-    :raises WharfError: INTERNAL naming what failed.
+    :raises WharfError: INTERNAL with the kernel's error.
     """
-    private.make_directory(place)
+    private.make_directory(mountpoint)
     if remap is not None:
         rootfs = remap.map_mounts(rootfs)
     try:
         for mount in rootfs:
             with as_container_root(remap):
-                _mount(mount, os.path.join(place, mount.target.lstrip("/")), read_only=read_only)
+                _mount(mount, os.path.join(mountpoint, mount.target.lstrip("/")), read_only=read_only)
     except OSError as error:
-        unmount_at(place)
-        raise internal(f"mount of the root file system at {place}: {error.strerror}") from error
+        unmount_at(mountpoint)
+        raise internal(f"mount of the root file system at {mountpoint}: {error.strerror}") from error
 
 
-def unmount_at(place: str) -> None:
-    """Unmounts what ``mount_at`` did and removes the directory. Blocks."""
-    mounts.unmount_under(place)
+def unmount_at(mountpoint: str) -> None:
+    """Undoes ``mount_at`` and removes the directory. Blocks."""
+    mounts.unmount_under(mountpoint)
     try:
-        os.rmdir(place)
+        os.rmdir(mountpoint)
     except FileNotFoundError:
         return
 
