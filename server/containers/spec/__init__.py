@@ -1,5 +1,5 @@
-"""The OCI runtime spec of a container as Docker would write it: data in, a dict out.
+"""The OCI runtime spec of a container, as dockerd writes it.
 
-``build.build(SpecInput, HostFacts)`` is the container, ``process.exec_process`` an exec inside it. What a client
-may ask for and this package cannot give is refused by name.
+``build.build(SpecInput, HostFacts)`` makes the spec of a container, ``process.exec_process`` the process of an exec.
+Requests that can't be expressed in the spec, or that this host can't fulfil, raise an error with dockerd's sentence.
 """

@@ -1,7 +1,7 @@
-"""AppArmor: whether the host confines with it, and the profile ``docker-default`` that containers get.
+"""AppArmor: whether the host uses it, and the profile ``docker-default`` of containers.
 
-A runtime refuses to start a process under a profile that the kernel doesn't know. So Docker's default profile is
-loaded at start where it is missing; where it can't be (no ``apparmor_parser``, no securityfs), containers run without.
+A runtime refuses to start a process with a profile that isn't loaded. So the daemon loads Docker's default profile at
+its start; if it can't (no ``apparmor_parser``, no securityfs), containers run without a profile.
 """
 
 import logging
@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 _SECURITYFS = "/sys/kernel/security/apparmor/profiles"
 _ENABLED = "/sys/module/apparmor/parameters/enabled"
 
-# What a container may not do whatever its capabilities say: change the kernel's settings through procfs and sysfs,
-# mount, trace what is outside. Of the settings, those of its own namespaces stay writable (kernel.sem, kernel.shm*).
+# Denies, regardless of capabilities: changes of kernel settings in procfs and sysfs, mounts, and ptrace of processes
+# outside. Settings of the container's own namespaces stay writable (kernel.sem, kernel.shm*).
 _PROFILE = f"""
 profile {DEFAULT} flags=(attach_disconnected,mediate_deleted) {{
   network,
@@ -61,17 +61,17 @@ def _read(path: str) -> str:
 
 
 def in_kernel() -> bool:
-    """Whether the kernel confines with AppArmor (not so inside another container manager's container)."""
+    """Whether AppArmor is enabled; False inside a container of another container manager."""
     return _read(_ENABLED).strip() == "Y" and not os.environ.get("container")  # noqa: SIM112 -- systemd's name
 
 
 def loaded(profile: str) -> bool:
-    """Whether the kernel knows the profile: a line of securityfs is ``name (mode)``."""
+    """Whether the profile is loaded. A line of the file in securityfs is ``name (mode)``."""
     return any(line.rpartition(" (")[0] == profile for line in _read(_SECURITYFS).splitlines())
 
 
 def ensure_default() -> bool:
-    """Whether containers can have the default profile; loads it if need be. May take a second: for a thread."""
+    """Loads the default profile unless it is loaded. Whether containers can have it. Blocks for up to a second."""
     if not in_kernel():
         return False
     if loaded(DEFAULT):

@@ -1,4 +1,4 @@
-"""Puts the parts together: ``build`` writes what dockerd would have written to ``config.json``."""
+"""The whole spec from its parts: ``build`` returns the content of ``config.json`` as dockerd writes it."""
 
 import functools
 import glob
@@ -35,15 +35,16 @@ _CRUN_SUBGROUP = "run.oci.systemd.subgroup"
 
 @functools.cache
 def masked_paths() -> tuple[str, ...]:
-    """What a container that is not privileged must not read of this host: what the kernel counts (interrupts,
-    throttling) tells neighbours what runs in other containers (GHSA-6fw5-f8r9-fgfm)."""
+    """The masked paths of a container that isn't privileged. They include the kernel's counters of interrupts and
+    throttling, which leak the activity of other containers (GHSA-6fw5-f8r9-fgfm)."""
     return (*_MASKED_PATHS, *sorted(glob.glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle")))
 
 
 def check_cgroup_parent(parent: str, driver: str) -> None:
-    """
-    :raises WharfError: INVALID_ARGUMENT: neither the kernel nor systemd could make it. A slice is one name
-        (systemd.slice(5)): with a slash in it, its path would lead out of the hierarchy.
+    """Checks the cgroup parent for ``driver``. A slice is a name (systemd.slice(5)); as a path with slashes it could
+    lead out of the hierarchy.
+
+    :raises WharfError: INVALID_ARGUMENT: the kernel or systemd can't make it.
     """
     if "\0" in parent or any(len(os.fsencode(part)) > 255 for part in parent.split("/")):
         raise invalid(f"cgroup-parent {parent!r}: invalid argument")
@@ -54,7 +55,7 @@ def check_cgroup_parent(parent: str, driver: str) -> None:
 def cgroups_path(container_id: str, parent: str, driver: str) -> str:
     """``linux.cgroupsPath``: a path for cgroupfs, ``slice:prefix:id`` for systemd. ``parent`` "": the default.
 
-    Scopes have dockerd's names, ``docker-<id>.scope``: monitoring looks for them, and ids are unique on a host.
+    Scopes have dockerd's names, ``docker-<id>.scope``, for which monitoring programs search.
     """
     if driver == SYSTEMD:
         return f"{parent or 'system.slice'}:docker:{container_id}"
@@ -62,39 +63,42 @@ def cgroups_path(container_id: str, parent: str, driver: str) -> str:
 
 
 def _namespaces(inp: SpecInput) -> list[Json]:
-    wanted = inp.namespaces
+    namespaces = inp.namespaces
     found: list[Json] = [{"type": "mount"}]
-    for kind, choice in (
-        ("network", wanted.network),
-        ("uts", wanted.uts),
-        ("pid", wanted.pid),
-        ("ipc", wanted.ipc),
-        ("cgroup", wanted.cgroup),
-        ("user", wanted.user),
+    for kind, value in (
+        ("network", namespaces.network),
+        ("uts", namespaces.uts),
+        ("pid", namespaces.pid),
+        ("ipc", namespaces.ipc),
+        ("cgroup", namespaces.cgroup),
+        ("user", namespaces.user),
     ):
-        if choice == PRIVATE:
+        if value == PRIVATE:
             found.append({"type": kind})
-        elif choice != HOST:
-            found.append({"type": kind, "path": choice})
+        elif value != HOST:
+            found.append({"type": kind, "path": value})
     return found
 
 
 def _sysctls(inp: SpecInput) -> dict[str, str]:
-    """:raises WharfError: INTERNAL for a value with a NUL, as runc refuses it."""
+    """``linux.sysctl``.
+
+    :raises WharfError: INTERNAL, in runc's words: a value contains a NUL.
+    """
     found: dict[str, str] = {}
     if inp.domainname:
         found["kernel.domainname"] = inp.domainname
     if inp.namespaces.network != HOST and not inp.namespaces.network_joined:
-        # Docker lets unprivileged users open low ports and ping, as the namespace is the container's own.
+        # As dockerd: in its own network namespace, unprivileged users may bind low ports and ping.
         if os.path.exists("/proc/sys/net/ipv4/ip_unprivileged_port_start"):
             found[_PORT_START] = "0"
         if inp.id_maps is None and os.path.exists("/proc/sys/net/ipv4/ping_group_range"):
             found[_PING_GROUPS] = "0 2147483647"
-    asked = inp.host.sysctls or {}
-    for name, value in asked.items():
-        if "\0" in value:  # crun would write what comes before it
+    requested = inp.host.sysctls or {}
+    for name, value in requested.items():
+        if "\0" in value:  # crun would write the part before the NUL
             raise internal(f"{CREATE_REFUSED}write /proc/sys/{name.replace('.', '/')}: invalid argument: unknown")
-    return {**found, **asked}
+    return {**found, **requested}
 
 
 def _mappings(mappings: tuple[IdMapping, ...]) -> list[Json]:
@@ -102,8 +106,8 @@ def _mappings(mappings: tuple[IdMapping, ...]) -> list[Json]:
 
 
 def _linux(inp: SpecInput, host: HostFacts, root_propagation: str) -> Json:
-    wanted = inp.host
-    nodes, rules = devices.plan(wanted.devices or (), wanted.device_cgroup_rules or (), privileged=wanted.privileged)
+    config = inp.host
+    nodes, rules = devices.plan(config.devices or (), config.device_cgroup_rules or (), privileged=config.privileged)
     linux: Json = {"resources": {"devices": rules}, "namespaces": _namespaces(inp)}
     if sysctls := _sysctls(inp):
         linux["sysctl"] = sysctls
@@ -116,8 +120,8 @@ def _linux(inp: SpecInput, host: HostFacts, root_propagation: str) -> Json:
     if inp.id_maps is not None:
         linux["uidMappings"] = _mappings(inp.id_maps.uids)
         linux["gidMappings"] = _mappings(inp.id_maps.gids)
-    masked, readonly = wanted.masked_paths, wanted.readonly_paths
-    if not wanted.privileged:
+    masked, readonly = config.masked_paths, config.readonly_paths
+    if not config.privileged:
         masked = masked_paths() if masked is None else masked
         readonly = READONLY_PATHS if readonly is None else readonly
     if masked:
@@ -132,9 +136,8 @@ def _linux(inp: SpecInput, host: HostFacts, root_propagation: str) -> Json:
 def build(inp: SpecInput, host: HostFacts) -> Json:
     """The OCI spec of a container.
 
-    :raises WharfError: INTERNAL with dockerd's sentence for what only shows at start: a user, a device or a
-        propagation that isn't there, a seccomp profile that can't be read. INVALID_ARGUMENT for what create
-        should have refused.
+    :raises WharfError: INTERNAL, with the sentences of dockerd's start: a user or a device doesn't exist, a mount's
+        source doesn't have the propagation, a seccomp profile is malformed. INVALID_ARGUMENT: conflicting options.
     """
     process = container_process(inp, host)
     all_mounts, root_propagation = mounts.plan(inp, host)
@@ -148,7 +151,7 @@ def build(inp: SpecInput, host: HostFacts) -> Json:
     }
     simple.write(spec, inp.host, cgroup_v2=host.cgroup_v2)
     resources.complete(section(linux, "resources"), inp.host, host)
-    # A privileged container has no filter unless one was given by name.
+    # A privileged container has a seccomp filter only if the request or the daemon names a profile.
     profile = inp.seccomp or (seccomp.UNCONFINED if inp.host.privileged else "")
     capabilities = process["capabilities"]
     assert isinstance(capabilities, dict)
@@ -157,6 +160,6 @@ def build(inp: SpecInput, host: HostFacts) -> Json:
     if inp.namespaces.uts != HOST and inp.hostname:
         spec["hostname"] = inp.hostname
     if host.cgroup_driver == SYSTEMD:
-        # crun would put the container one cgroup below its scope, where nobody looks for it.
+        # Without it crun puts the container into a cgroup below the scope, where monitoring doesn't find it.
         section(spec, "annotations").setdefault(_CRUN_SUBGROUP, "")
     return spec

@@ -1,10 +1,10 @@
-"""Capabilities: their names, Docker's default set, and what ``--cap-add``, ``--cap-drop`` make of it."""
+"""Capabilities: their names, Docker's default set, and its changes by ``--cap-add`` and ``--cap-drop``."""
 
 from collections.abc import Iterable, Sequence
 
 from engine.common.errors import invalid
 
-#: By number, ``<linux/capability.h>``.
+#: The names in the order of their numbers (include/uapi/linux/capability.h).
 KNOWN: tuple[str, ...] = tuple(
     "CAP_" + name
     for name in (
@@ -30,9 +30,9 @@ _KNOWN_SET = frozenset(KNOWN)
 
 
 def normalize(names: Iterable[str] | None) -> list[str]:
-    """Upper case, with ``CAP_``; ``ALL`` stays.
+    """The names in upper case with the prefix ``CAP_``, and ``ALL`` unchanged.
 
-    :raises WharfError: INVALID_ARGUMENT for a name that no kernel knows.
+    :raises WharfError: INVALID_ARGUMENT: an unknown name.
     """
     result = []
     for name in names or ():
@@ -47,9 +47,9 @@ def normalize(names: Iterable[str] | None) -> list[str]:
 
 
 def tweak(add: Sequence[str], drop: Sequence[str], *, privileged: bool, available: Sequence[str]) -> tuple[str, ...]:
-    """The capabilities of a container. ``available``: what this host can give (its bounding set).
+    """The capabilities of a container. ``available``: the daemon's bounding set.
 
-    :raises WharfError: INVALID_ARGUMENT for unknown names.
+    :raises WharfError: INVALID_ARGUMENT: an unknown name.
     """
     if privileged:
         return tuple(available)

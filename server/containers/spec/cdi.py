@@ -1,8 +1,8 @@
-"""Devices of the Container Device Interface: specifications read from their directories, and put into an OCI spec.
+"""The Container Device Interface: reads specifications of devices and adds devices to an OCI spec.
 
-A specification (JSON or YAML, https://github.com/cncf-tags/container-device-interface, SPEC.md) names devices
-``vendor.com/class=name`` and, for each and for all of them, edits of a container's OCI spec. Directories later in the
-list win; two specifications of one directory that name the same device make it unusable.
+A specification (JSON or YAML; https://github.com/cncf-tags/container-device-interface, SPEC.md) declares devices
+``vendor.com/class=name`` and the edits of the OCI spec for each device and for all of them. A later directory overrides
+an earlier one. A device that two files of one directory declare can't be used.
 """
 
 import os
@@ -23,11 +23,13 @@ _SUFFIXES = (".json", ".yaml", ".yml")
 
 
 class CdiError(Exception):
-    """A device that isn't there, or can't be put into a spec."""
+    """A device doesn't exist, or can't be added to a spec."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Device:
+    """A declared device. ``common``: the edits for all devices of its file."""
+
     file: str
     common: Json
     edits: Json
@@ -35,26 +37,26 @@ class _Found:
 
 @dataclass(slots=True)
 class Registry:
-    """The devices of all specifications; ``problems`` are files that could not be used, with the reason."""
+    """The devices of all specifications by qualified name. ``problems``: unusable files and the reasons."""
 
-    devices: dict[str, _Found] = field(default_factory=dict)
+    devices: dict[str, _Device] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
 
     def names(self, kind: str = "") -> list[str]:
-        """Qualified names, of one ``vendor.com/class`` or of all."""
+        """The qualified names of the devices of one ``vendor.com/class``, or of all."""
         return sorted(name for name in self.devices if not kind or name.partition("=")[0] == kind)
 
 
 def load(directories: Iterable[str]) -> Registry:
-    """Reads the specifications. Blocks; a directory that isn't there holds none."""
+    """Reads the specifications in ``directories``, of which some may not exist. Blocks."""
     registry = Registry()
     for directory in directories:
         try:
             files = sorted(os.listdir(directory))
         except OSError:
             continue
-        here: dict[str, _Found] = {}
-        double: set[str] = set()
+        here: dict[str, _Device] = {}
+        duplicates: set[str] = set()
         for name in files:
             if not name.endswith(_SUFFIXES):
                 continue
@@ -64,9 +66,9 @@ def load(directories: Iterable[str]) -> Registry:
             except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
                 registry.problems[path] = str(error)
                 continue
-            double |= here.keys() & found.keys()
+            duplicates |= here.keys() & found.keys()
             here |= found
-        for name in double:
+        for name in duplicates:
             registry.problems[here[name].file] = f"conflicting device {name}"
             here.pop(name)
             registry.devices.pop(name, None)
@@ -74,13 +76,13 @@ def load(directories: Iterable[str]) -> Registry:
     return registry
 
 
-def _read(path: str) -> dict[str, _Found]:
+def _read(path: str) -> dict[str, _Device]:
     with open(path, "rb") as file:
         text = file.read()
     if path.endswith(".json"):
         document = jsontext.loads(text)
     else:
-        import yaml  # only who has such files pays for it
+        import yaml  # here, to save its memory without such files
 
         try:
             document = yaml.safe_load(text)
@@ -92,19 +94,19 @@ def _read(path: str) -> dict[str, _Found]:
     if not str(document["cdiVersion"]):
         raise ValueError("no cdiVersion")
     common = dict(document.get("containerEdits") or {})
-    found: dict[str, _Found] = {}
+    found: dict[str, _Device] = {}
     for device in document["devices"]:
         name = str(device["name"])
         if _DEVICE.fullmatch(name) is None:
             raise ValueError(f"invalid device name {name!r}")
-        found[f"{kind}={name}"] = _Found(path, common, dict(device.get("containerEdits") or {}))
+        found[f"{kind}={name}"] = _Device(path, common, dict(device.get("containerEdits") or {}))
     return found
 
 
 def inject(spec: Json, names: Sequence[str], registry: Registry) -> None:
-    """Puts the devices into ``spec``: what is for all devices of a specification once, and before theirs.
+    """Applies the edits of the devices to ``spec``; those for all devices of a file are applied once, first.
 
-    :raises CdiError: one of them isn't there, or its node is not on this host.
+    :raises CdiError: a device doesn't exist, or its node is missing on this host.
     """
     if missing := [name for name in names if name not in registry.devices]:
         raise CdiError(f"unresolvable CDI devices {', '.join(missing)}")
@@ -114,14 +116,14 @@ def inject(spec: Json, names: Sequence[str], registry: Registry) -> None:
             found = registry.devices[name]
             if found.file not in seen:
                 seen.add(found.file)
-                _edit(spec, found.common)
-            _edit(spec, found.edits)
+                _apply(spec, found.common)
+            _apply(spec, found.edits)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CdiError(f"invalid CDI specification: {error!r}") from None
     spec["mounts"].sort(key=lambda mount: os.path.normpath(mount["destination"]).count("/"))
 
 
-def _edit(spec: Json, edits: Mapping[str, Any]) -> None:
+def _apply(spec: Json, edits: Mapping[str, Any]) -> None:
     process, linux = spec["process"], spec["linux"]
     for entry in edits.get("env") or ():
         name = entry.partition("=")[0]
@@ -138,8 +140,8 @@ def _edit(spec: Json, edits: Mapping[str, Any]) -> None:
     for hook in edits.get("hooks") or ():
         if hook["hookName"] not in _HOOKS:
             raise CdiError(f"unknown hook name {hook['hookName']!r}")
-        told = {key: hook[key] for key in ("path", "args", "env", "timeout") if hook.get(key)}
-        spec.setdefault("hooks", {}).setdefault(hook["hookName"], []).append(told)
+        entry = {key: hook[key] for key in ("path", "args", "env", "timeout") if hook.get(key)}
+        spec.setdefault("hooks", {}).setdefault(hook["hookName"], []).append(entry)
     for gid in edits.get("additionalGids") or ():
         if gid and gid not in process["user"].setdefault("additionalGids", []):
             process["user"]["additionalGids"].append(gid)
@@ -163,18 +165,18 @@ def _add_node(spec: Json, node: Mapping[str, Any]) -> None:
             raise CdiError(f"CDI device {inside!r}: type is {real!r}, not {kind!r}")
         kind = real
         major, minor = os.major(info.st_rdev), os.minor(info.st_rdev)
-    made: Json = {"path": inside, "type": kind, "major": major or 0, "minor": minor or 0}
+    added: Json = {"path": inside, "type": kind, "major": major or 0, "minor": minor or 0}
     if node.get("fileMode") is not None:
-        made["fileMode"] = node["fileMode"]
+        added["fileMode"] = node["fileMode"]
     for key in ("uid", "gid"):
         own = spec["process"]["user"].get(key) or 0
         if node.get(key) is not None:
-            made[key] = node[key]
+            added[key] = node[key]
         elif own:
-            # A program that does not run as root gets the device as its own.
-            made[key] = own
+            # The process's user owns the node, unless the specification names an owner.
+            added[key] = own
     linux = spec["linux"]
-    linux["devices"] = [old for old in linux.get("devices", ()) if old["path"] != inside] + [made]
+    linux["devices"] = [old for old in linux.get("devices", ()) if old["path"] != inside] + [added]
     if kind in ("b", "c"):
-        rule = {"allow": True, "type": kind, "major": made["major"], "minor": made["minor"]}
+        rule = {"allow": True, "type": kind, "major": added["major"], "minor": added["minor"]}
         linux["resources"].setdefault("devices", []).append({**rule, "access": node.get("permissions") or "rwm"})

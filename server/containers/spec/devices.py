@@ -1,4 +1,4 @@
-"""Device nodes and the cgroup rules that allow their use."""
+"""Device nodes, and the rules of the device cgroup for them."""
 
 import errno
 import os
@@ -12,32 +12,27 @@ from engine.common.errors import internal
 Json = dict[str, object]
 
 _RULE = re.compile(r"([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})")
-#: zero, null, urandom, random, tty, console. The runtimes add those that they make themselves (full, ptys).
+#: zero, null, urandom, random, tty, console. The runtimes add the devices that they make themselves (full, ptys).
 _DEFAULT = ((1, 5), (1, 3), (1, 9), (1, 8), (5, 0), (5, 1))
 _SKIPPED = frozenset(("pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"))
 
 
 def default_rules() -> list[Json]:
-    """Nothing but the standard devices. The denial comes first: later rules win."""
+    """The rules for the standard devices. The first rule denies all: later rules override earlier ones."""
     rules: list[Json] = [{"allow": False, "access": "rwm"}]
     for major, minor in _DEFAULT:
         rules.append({"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"})
     return rules
 
 
-def check_rule(text: str) -> None:
-    """
-    :raises WharfError: INTERNAL, as dockerd has it, for a ``--device-cgroup-rule`` that is none.
-    """
-    if _RULE.fullmatch(text) is None:
-        raise internal(f"invalid device cgroup rule format: '{text}'")
-
-
 def parse_rule(text: str) -> Json:
-    """One ``--device-cgroup-rule`` such as ``c 42:* rmw``; an absent number means all."""
-    check_rule(text)
+    """The rule of ``--device-cgroup-rule``, such as ``c 42:* rmw``. In the spec a missing number means all.
+
+    :raises WharfError: INTERNAL, as in dockerd: a malformed rule.
+    """
     match = _RULE.fullmatch(text)
-    assert match is not None
+    if match is None:
+        raise internal(f"invalid device cgroup rule format: '{text}'")
     kind, major, minor, access = match.groups()
     rule: Json = {"allow": True, "type": kind, "access": access}
     if major != "*":
@@ -83,11 +78,11 @@ def _walk(root: str, inside: str, *, skip: bool) -> Iterator[Json]:
             if (node := _node(entry.path, below)) is not None:
                 yield node
         except FileNotFoundError:
-            continue  # it was unplugged while we looked
+            continue  # it was removed meanwhile
 
 
 def host_devices() -> list[Json]:
-    """Every device node below ``/dev``, for a privileged container."""
+    """All device nodes below ``/dev``, for a privileged container."""
     return list(_walk("/dev", "/dev", skip=True))
 
 
@@ -106,14 +101,14 @@ def _inside(device: DeviceMapping) -> str:
 
 
 def resolve(device: DeviceMapping) -> tuple[list[Json], list[Json]]:
-    """The nodes and the cgroup rules of one ``--device``.
+    """The nodes and the cgroup rules of one ``--device``; a directory stands for all nodes below it.
 
-    :raises WharfError: INTERNAL with dockerd's sentence if there is no such device (found at start).
+    :raises WharfError: INTERNAL, with the sentence of dockerd's start: there is no such device.
     """
     problem, inside = "not a device node", _inside(device)
     nodes: list[Json] = []
     try:
-        if not device.path_on_host.startswith("/"):  # the daemon's directory is nobody's business
+        if not device.path_on_host.startswith("/"):  # not relative to the daemon's working directory
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         path = os.path.realpath(device.path_on_host)
         if (node := _node(path, inside)) is not None:
@@ -135,13 +130,13 @@ def plan(devices: Sequence[DeviceMapping], rules: Sequence[str], *, privileged: 
         nodes = host_devices()
         known = {node["path"] for node in nodes}
         for device in devices:
-            # A privileged container sees the host's nodes already; only other names for them are added.
+            # A privileged container has all of the host's nodes; add only those at other paths.
             if _inside(device) not in known:
                 nodes += resolve(device)[0]
         return nodes, [{"allow": True, "access": "rwm"}]
     allowed = default_rules()
     for device in devices:
-        more, theirs = resolve(device)
-        nodes += more
-        allowed += theirs
+        device_nodes, device_rules = resolve(device)
+        nodes += device_nodes
+        allowed += device_rules
     return nodes, allowed + [parse_rule(text) for text in rules]

@@ -1,4 +1,4 @@
-"""What this host can do, found out once: the spec depends on it and stays a pure function."""
+"""The properties of this host on which specs depend, probed once at the daemon's start."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ _ARCHES = {
     "s390x": "s390x",
     "riscv64": "riscv64",
 }
-#: Static ones first: the file is bound into containers that have other libraries or none.
+#: Static programs first: the file is bind-mounted into containers that may lack its libraries.
 _INITS = ("docker-init", "tini-static", "catatonit", "tini")
 _INIT_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/usr/libexec/docker"
 CGROUPFS = "cgroupfs"
@@ -29,8 +29,8 @@ SYSTEMD = "systemd"
 class HostFacts:
     """``kernel``: (major, minor). ``arch``: Go's name. ``capabilities``: this process's bounding set, by number.
 
-    ``recursive_readonly``: kernel and runtime can make a mount tree read-only. ``init_path``: the program for
-    ``--init`` ("" none found). ``cpus``: how many are online.
+    ``recursive_readonly``: kernel and runtime support recursively read-only mounts. ``init_path``: the program for
+    ``--init``, "" if there is none. ``cpus``: the number of usable CPUs. ``memory``: bytes.
     """
 
     kernel: tuple[int, int]
@@ -52,7 +52,7 @@ class HostFacts:
 
 
 def kernel_version(release: str) -> tuple[int, int]:
-    """``6.1.0-13-amd64`` → (6, 1); what is no number counts as 0."""
+    """(major, minor) of a release such as ``6.1.0-13-amd64``; a part without digits is 0."""
     numbers = []
     for part in [*release.split("-")[0].split("."), "0", "0"][:2]:
         digits = "".join(char for char in part if char.isdigit())
@@ -69,21 +69,21 @@ def _read(path: str) -> str:
 
 
 def bounding_set() -> tuple[str, ...]:
-    """The known capabilities that this process may hand on."""
-    held = []
+    """The capabilities in this process's bounding set."""
+    found = []
     for number, name in enumerate(caps.KNOWN):
         try:
             if linux.capability_in_bounding_set(number):
-                held.append(name)
+                found.append(name)
         except OSError:
-            break  # an older kernel: it knows none of the rest either
-    return tuple(held)
+            break  # the kernel doesn't have this capability, nor those with larger numbers
+    return tuple(found)
 
 
 def find_init(configured: str = "") -> str:
-    """The program for ``--init``: the configured one, or the first of the usual names. "" if there is none.
+    """The program for ``--init``: the configured one, or the first of ``_INITS`` that exists. "": there is none.
 
-    Never a link (docker-init leads to tini): CRIU would restore the mount of one as that of a directory.
+    Symbolic links are resolved (docker-init links to tini): CRIU restores the mount of a link as one of a directory.
     """
     for name in (configured,) if configured else _INITS:
         if found := shutil.which(name, path=_INIT_PATH):
@@ -94,8 +94,9 @@ def find_init(configured: str = "") -> str:
 def probe(
     *, cgroup_driver: str = CGROUPFS, init_path: str = "", recursive_readonly: bool = True, apparmor: bool = False
 ) -> HostFacts:
-    """Looks at the running host. ``recursive_readonly``: whether the OCI runtime knows ``rro``; ``apparmor``: whether
-    the kernel has Docker's default profile (:func:`server.containers.spec.apparmor.ensure_default`)."""
+    """Probes this host. ``init_path``: the configured program. ``recursive_readonly``: the OCI runtime supports
+    ``rro``. ``apparmor``: Docker's default profile is loaded
+    (:func:`server.containers.spec.apparmor.ensure_default`)."""
     release = kernel_version(platform.release())
     return HostFacts(
         kernel=release,

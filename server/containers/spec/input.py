@@ -1,7 +1,7 @@
-"""What a container's OCI spec is made from: everything already decided, nothing to look up but two files.
+"""The input of a container's OCI spec: the configuration, and references resolved to paths of this host.
 
-Docker's ``Config`` and ``HostConfig`` as they are, and what of them had to be resolved: other containers' namespaces
-are paths, volumes are directories, the cgroup is a path. Sizes are bytes, CPU times microseconds.
+Namespaces of other containers, volumes and the cgroup are paths. Only ``/etc/passwd`` and ``/etc/group`` of the
+container are read later. Sizes are bytes, CPU times microseconds.
 """
 
 from dataclasses import dataclass, field
@@ -16,23 +16,23 @@ HOST = "host"
 
 
 class RootFiles(Protocol):
-    """Reads small files of a container's root file system; the path cannot lead out of it."""
+    """Reads small files of a container's root file system; symbolic links can't lead out of it."""
 
     def read(self, path: str) -> bytes | None:
-        """The file's content (at most a few MiB), or None if it isn't there.
+        """The file's content (at most ``users.MAX_FILE`` bytes); None: there is no such file.
 
-        :raises OSError: it is there but can't be read.
+        :raises OSError: it exists, but can't be read.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class BindMount:
-    """A directory or file of the host shown in the container.
+    """A bind mount of a directory or file of the host.
 
-    ``propagation``: "" (left to the runtime), private, rprivate, slave, rslave, shared or rshared.
-    ``recursive``: what is mounted below the source is shown too. A read-only bind is recursively read-only
-    where kernel and runtime can, unless ``read_only_non_recursive``; ``read_only_force_recursive``: or fail.
-    ``implied``: nobody asked for this propagation, so a source that has nothing to propagate is no error.
+    ``propagation``: "" (the runtime's default), private, rprivate, slave, rslave, shared or rshared. ``recursive``:
+    with the mounts below the source. A read-only bind is recursively read-only if kernel and runtime support it, except
+    with ``read_only_non_recursive``; with ``read_only_force_recursive`` it is an error if they don't. ``implied``: the
+    propagation is a default, so a source that isn't shared is no error.
     """
 
     source: str
@@ -47,7 +47,7 @@ class BindMount:
 
 @dataclass(frozen=True, slots=True)
 class TmpfsMount:
-    """A tmpfs; ``options`` as Docker takes them (``size=1m,mode=1777,exec``), laid over its defaults."""
+    """A tmpfs mount. ``options``: Docker's (``size=1m,mode=1777,exec``); they override its defaults."""
 
     destination: str
     options: str = ""
@@ -55,11 +55,8 @@ class TmpfsMount:
 
 @dataclass(frozen=True, slots=True)
 class Namespaces:
-    """Each is ``private``, ``host`` or the path of another's (``/proc/<pid>/ns/ipc``).
-
-    ``network`` may be the path of a prepared namespace. ``cgroup``: ``private`` or ``host``. ``user``: ``host``
-    or a path.
-    """
+    """Each is ``private``, ``host`` or the path of a namespace. ``cgroup``: ``private`` or ``host``. ``user``: ``host``
+    or a path."""
 
     network: str = PRIVATE
     ipc: str = PRIVATE
@@ -67,20 +64,20 @@ class Namespaces:
     uts: str = PRIVATE
     cgroup: str = PRIVATE
     user: str = HOST
-    #: network only: the namespace is another container's (its sysctls are that container's affair).
+    #: The network namespace is another container's, which has set its sysctls.
     network_joined: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecInput:
-    """See the module. ``args`` is entrypoint plus command. ``config`` and ``host`` are the container's, with the
-    image's configuration and the daemon's defaults filled in.
+    """The input of ``build.build``. ``args``: entrypoint and command. ``config`` and ``host``: the container's
+    configuration, completed by the image's and by the daemon's defaults.
 
-    ``link_env`` comes from links and lies below ``config.env``. ``seccomp``: "" the default profile, ``unconfined``, or
-    a profile's JSON. ``apparmor``: "" Docker's default profile where the kernel has AppArmor, or a name.
-    ``ulimits`` are those of the request and the daemon's. ``shm_path``: a directory for ``/dev/shm`` instead of a tmpfs
-    of ``host.shm_size``. ``mounts`` in any order, with the files for ``/etc/hosts`` and the like at the end.
-    ``id_maps``: those of the user namespace that ``namespaces.user`` leads to (the daemon's ``userns-remap``).
+    ``link_env``: environment variables of legacy links; ``config.env`` overrides them. ``seccomp``: "" the default
+    profile, ``unconfined``, or a profile's JSON. ``apparmor``: "" Docker's default profile if AppArmor is enabled, or a
+    name. ``ulimits``: the request's and the daemon's. ``shm_path``: a directory for ``/dev/shm`` instead of a tmpfs of
+    ``host.shm_size``. ``mounts``: in any order, but with ``/etc/hosts`` and the other network files last. ``id_maps``:
+    of the user namespace at ``namespaces.user`` (the daemon's ``userns-remap``).
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""The mounts of a container, in the order in which dockerd has the runtime make them."""
+"""``mounts`` of the spec, in dockerd's order."""
 
 import posixpath
 from collections.abc import Callable, Sequence
@@ -14,12 +14,12 @@ Json = dict[str, object]
 INIT_PATH = "/sbin/docker-init"
 _SHARED = ("shared", "rshared")
 _SLAVE = ("slave", "rslave")
-#: What a tmpfs can be of itself; a slave without a master is private.
-_OF_OWN_TMPFS = frozenset((*_SHARED, "unbindable", "runbindable"))
-#: What stays writable under a read-only root: the runtime's own file systems in memory.
+#: The propagation modes that have an effect on a new tmpfs: as a slave without a master it is private.
+_TMPFS_PROPAGATION = frozenset((*_SHARED, "unbindable", "runbindable"))
+#: Mountpoints that stay writable with a read-only root: file systems of the runtime in memory.
 _ALWAYS_WRITABLE = frozenset(("/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"))
 
-#: Words of tmpfs(5) and mount(8) by what they decide; the last word of a kind wins.
+#: Options of tmpfs(5) and mount(8) by kind; of several options of one kind the last one is used.
 _FLAG_KINDS = {
     **dict.fromkeys(("ro", "rw"), "write"),
     **dict.fromkeys(("suid", "nosuid"), "suid"),
@@ -37,7 +37,7 @@ _FLAG_KINDS = {
     **dict.fromkeys(("unbindable", "runbindable", "private", "rprivate", "shared", "rshared"), "propagation"),
     **dict.fromkeys(("slave", "rslave"), "propagation"),
 }
-#: The files of /proc that a mount may cover, as runc has it (crun would let any be): what lxcfs gives containers.
+#: The files in /proc on which runc allows mounts (for lxcfs). crun allows all.
 _PROC_FILES = frozenset(
     (
         *("/proc/cpuinfo", "/proc/diskstats", "/proc/loadavg", "/proc/meminfo", "/proc/net/dev", "/proc/slabinfo"),
@@ -49,9 +49,9 @@ _TMPFS_KEYS = frozenset(("mode", "size", "uid", "gid", "nr_inodes", "nr_blocks",
 
 
 def merge_tmpfs_options(options: Sequence[str]) -> list[str]:
-    """One word of each kind, the last one said, in the order of their last mention.
+    """The last option of each kind, in order.
 
-    :raises WharfError: INTERNAL for a word that tmpfs does not know.
+    :raises WharfError: INTERNAL: an unknown option.
     """
     merged: dict[str, str] = {}
     for option in options:
@@ -69,9 +69,7 @@ def merge_tmpfs_options(options: Sequence[str]) -> list[str]:
 
 
 def check_tmpfs_options(options: str) -> None:
-    """
-    :raises WharfError: INVALID_ARGUMENT, for create.
-    """
+    """:raises WharfError: INTERNAL: an unknown option in a list such as ``size=1m,exec``."""
     merge_tmpfs_options([word for word in options.split(",") if word])
 
 
@@ -97,6 +95,7 @@ def defaults(inp: SpecInput) -> list[Json]:
 
 
 def _propagation_of(source: str, find: Callable[[str], MountInfo | None]) -> tuple[str, tuple[str, ...]]:
+    """The mountpoint of the mount with ``source``, and the names of its optional fields (``shared``, ``master``)."""
     info = find(source)
     if info is None:
         raise internal(f"Could not find source mount of {source}")
@@ -104,14 +103,17 @@ def _propagation_of(source: str, find: Callable[[str], MountInfo | None]) -> tup
 
 
 def _check_propagation(mount: BindMount, find: Callable[[str], MountInfo | None]) -> bool:
-    """True if something can propagate; False where it can't and nobody asked for it."""
-    where, fields = _propagation_of(mount.source, find)
+    """Whether the source's mount has the bind's propagation. False only if the propagation is implied.
+
+    :raises WharfError: INTERNAL, with dockerd's sentence: it doesn't have a requested propagation.
+    """
+    mountpoint, fields = _propagation_of(mount.source, find)
     if mount.propagation in _SHARED and "shared" not in fields:
-        raise internal(f"path {mount.source} is mounted on {where} but it is not a shared mount")
+        raise internal(f"path {mount.source} is mounted on {mountpoint} but it is not a shared mount")
     if mount.propagation in _SLAVE and "shared" not in fields and "master" not in fields:
         if mount.implied:
             return False
-        raise internal(f"path {mount.source} is mounted on {where} but it is not a shared or slave mount")
+        raise internal(f"path {mount.source} is mounted on {mountpoint} but it is not a shared or slave mount")
     return True
 
 
@@ -127,7 +129,7 @@ def _bind(mount: BindMount, host: HostFacts) -> Json:
             recursive = False
         options.append("rro" if recursive else "ro")
     if mount.propagation:
-        # Without what lies below there is nothing to recurse into; crun takes "rprivate" for "rbind", too.
+        # A bind without submounts has no recursive propagation: crun would treat "rprivate" as "rbind".
         options.append(mount.propagation if mount.recursive else mount.propagation.removeprefix("r"))
     return _mount(mount.destination, "bind", mount.source, *options)
 
@@ -155,25 +157,26 @@ def _depth(mount: BindMount | TmpfsMount) -> int:
 def plan(
     inp: SpecInput, host: HostFacts, *, find: Callable[[str], MountInfo | None] | None = None
 ) -> tuple[list[Json], str]:
-    """All mounts and ``linux.rootfsPropagation`` ("": the runtime's own default).
+    """All mounts, and ``linux.rootfsPropagation`` ("": the runtime's default).
 
-    ``find`` tells which mount holds a path; it is asked only for shared and slave binds and for ``/proc``.
+    ``find`` returns the mount of a path; it is called only for shared and slave binds and for ``/proc``.
 
-    :raises WharfError: INTERNAL for a propagation that the source's mount can't give, and for a mount inside ``/proc``.
+    :raises WharfError: INTERNAL: the source's mount doesn't have the propagation, or a mount is inside ``/proc``.
     """
-    # The table of mounts is read once for all of them.
+    # MountTable reads the table once for all mounts.
     find = find or system_mounts.MountTable().mount_of
-    asked: list[BindMount | TmpfsMount] = []
+    requested: list[BindMount | TmpfsMount] = []
     shm = inp.shm_path or ("/dev/shm" if inp.namespaces.ipc == "host" else "")
-    taken = {posixpath.normpath(mount.destination) for mount in inp.mounts}
-    if shm and "/dev/shm" not in taken:
-        asked.append(BindMount(shm, "/dev/shm", propagation="rprivate"))
-    asked += inp.mounts
-    taken = {posixpath.normpath(mount.destination) for mount in asked}
+    destinations = {posixpath.normpath(mount.destination) for mount in inp.mounts}
+    if shm and "/dev/shm" not in destinations:
+        requested.append(BindMount(shm, "/dev/shm", propagation="rprivate"))
+    requested += inp.mounts
+    destinations = {posixpath.normpath(mount.destination) for mount in requested}
     result = [
         mount
         for mount in defaults(inp)
-        if mount["destination"] not in taken and not ("/dev" in taken and str(mount["destination"]).startswith("/dev/"))
+        if mount["destination"] not in destinations
+        and not ("/dev" in destinations and str(mount["destination"]).startswith("/dev/"))
     ]
     if inp.init and inp.namespaces.pid == "private":
         result.append(_mount(INIT_PATH, "bind", host.init_path, "bind", "ro"))
@@ -184,14 +187,14 @@ def plan(
             if mount["destination"] not in _ALWAYS_WRITABLE and not {"ro", "rro"} & set(options):
                 options.append("ro")
     root = ""
-    # Parents before what lies inside them; sorted() keeps the given order otherwise.
-    for entry in sorted(asked, key=_depth):
+    # Parents before the mounts below them; sorted() keeps the order of mounts of the same depth.
+    for entry in sorted(requested, key=_depth):
         _check_proc(entry, find)
         if isinstance(entry, TmpfsMount):
             tmpfs = _tmpfs(entry)
             result.append(tmpfs)
-            # crun ends with this propagation on the root; its default is rprivate, which undoes the tmpfs's own.
-            if not root and _OF_OWN_TMPFS.intersection(tmpfs["options"]):  # type: ignore[arg-type]
+            # crun applies the root's propagation after all mounts: its default, rprivate, would change the tmpfs's.
+            if not root and _TMPFS_PROPAGATION.intersection(tmpfs["options"]):  # type: ignore[arg-type]
                 root = "private"
             continue
         if entry.propagation in _SHARED + _SLAVE and _check_propagation(entry, find):
@@ -201,7 +204,7 @@ def plan(
                 root = "rslave"
         result.append(_bind(entry, host))
     if root == "private":
-        # Without rprivate, the binds that a runtime makes of the host's cgroups would still propagate to the host.
+        # As the root isn't rprivate, the runtime's bind mounts of the host's cgroups would propagate to the host.
         for mount in result:
             options = mount["options"]
             assert isinstance(options, list)

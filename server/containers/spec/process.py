@@ -1,4 +1,4 @@
-"""The process part of a spec: environment, arguments, user, privileges; and the process of an exec."""
+"""``process`` of a spec: environment, arguments, user, privileges; and the process of an exec."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,13 +13,14 @@ Json = dict[str, object]
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DOCKER_APPARMOR = "docker-default"
-#: What dockerd puts before a refusal of runc, for what is refused before a runtime that would not refuse it.
+#: dockerd's prefixes of runc's errors, for checks that runc makes and crun doesn't.
 CREATE_REFUSED = "failed to create task for container: failed to create shim task: OCI runtime create failed: "
 _EXEC_REFUSED = "OCI runtime exec failed: exec failed: "
 
 
 def merge_env(base: Sequence[str], over: Sequence[str]) -> list[str]:
-    """``over`` replaces in place what ``base`` names, and a bare name removes it; the rest is appended."""
+    """``base`` with the changes of ``over``: a variable of the same name is replaced in place, a name without ``=``
+    removes the variable, other variables are appended."""
     result = list(base)
     index = {entry.partition("=")[0]: number for number, entry in enumerate(result)}
     removed: set[int] = set()
@@ -39,7 +40,7 @@ def merge_env(base: Sequence[str], over: Sequence[str]) -> list[str]:
 
 
 def daemon_env(hostname: str, link_env: Sequence[str], *, tty: bool) -> list[str]:
-    """What Docker sets before the container's own environment."""
+    """The variables that Docker sets, which the container's own override."""
     found = [DEFAULT_PATH, "HOSTNAME=" + hostname]
     if tty:
         found.append("TERM=xterm")
@@ -47,10 +48,10 @@ def daemon_env(hostname: str, link_env: Sequence[str], *, tty: bool) -> list[str
 
 
 def _env(entries: Sequence[str], *, refused: str) -> list[str]:
-    """An empty ``HOME`` is the user's own, as with runc; crun looks it up only where there is none.
+    """The environment without an empty ``HOME``: runc replaces it by the user's home, crun only a missing one.
 
-    :param refused: begins the error's message.
-    :raises WharfError: INTERNAL in runc's words for a NUL, at which crun would end the variable.
+    :param refused: the prefix of the error's message.
+    :raises WharfError: INTERNAL, in runc's words: an entry contains a NUL, where crun would end the variable.
     """
     for entry in entries:
         if "\0" in entry:
@@ -64,7 +65,7 @@ def _env(entries: Sequence[str], *, refused: str) -> list[str]:
 
 
 def rlimits(ulimits: Sequence[Ulimit]) -> list[Json]:
-    # -1 is "unlimited", which the spec's unsigned numbers write as all ones.
+    # -1 means unlimited; in the spec's unsigned numbers that is 2**64 - 1.
     return [
         {
             "type": "RLIMIT_" + limit.name.upper(),
@@ -84,13 +85,16 @@ def _capabilities(names: Sequence[str]) -> Json:
 
 
 def container_process(inp: SpecInput, host: HostFacts) -> Json:
-    """The ``process`` of a container's first program.
+    """``process`` of a container.
 
-    :raises WharfError: INTERNAL for a user that isn't there, or ``--init`` without an init on the host.
+    :raises WharfError: INTERNAL: the user doesn't exist, or the host has no program for ``--init``.
     """
-    config, wanted = inp.config, inp.host
+    config, host_config = inp.config, inp.host
     names = caps.tweak(
-        wanted.cap_add or (), wanted.cap_drop or (), privileged=wanted.privileged, available=host.capabilities
+        host_config.cap_add or (),
+        host_config.cap_drop or (),
+        privileged=host_config.privileged,
+        available=host.capabilities,
     )
     args = list(inp.args)
     if inp.init and inp.namespaces.pid == "private":
@@ -98,7 +102,7 @@ def container_process(inp: SpecInput, host: HostFacts) -> Json:
             raise internal('exec: "docker-init": executable file not found in $PATH')
         args = [INIT_PATH, "--", *args]
     process: Json = {
-        "user": _user(users.lookup(config.user, wanted.group_add or (), inp.files)),
+        "user": _user(users.lookup(config.user, host_config.group_add or (), inp.files)),
         "args": args,
         "env": _env(
             merge_env(daemon_env(inp.hostname, inp.link_env, tty=config.tty), config.env or ()), refused=CREATE_REFUSED
@@ -108,7 +112,7 @@ def container_process(inp: SpecInput, host: HostFacts) -> Json:
     }
     if config.tty:
         process["terminal"] = True
-        height, width = (*wanted.console_size, 0, 0)[:2]
+        height, width = (*host_config.console_size, 0, 0)[:2]
         if (height, width) != (0, 0):
             process["consoleSize"] = {"height": height, "width": width}
     if inp.ulimits:
@@ -116,7 +120,7 @@ def container_process(inp: SpecInput, host: HostFacts) -> Json:
     if inp.no_new_privileges:
         process["noNewPrivileges"] = True
     if host.apparmor:
-        process["apparmorProfile"] = inp.apparmor or ("unconfined" if wanted.privileged else DOCKER_APPARMOR)
+        process["apparmorProfile"] = inp.apparmor or ("unconfined" if host_config.privileged else DOCKER_APPARMOR)
     if host.selinux and inp.process_label:
         process["selinuxLabel"] = inp.process_label
     return process
@@ -136,13 +140,14 @@ def exec_process(
     privileged: bool = False,
     console_size: tuple[int, int] = (0, 0),
 ) -> Json:
-    """The process of an exec: the container's own, with other arguments and what the request changes.
+    """``process`` of an exec: the container's, with the request's changes.
 
     :param container: ``process`` of the container's spec.
     :param env: the whole environment (``merge_env`` of the container's and the request's).
-    :param user: the request's, or the container's ``Config.User``; with none it is the container's process's, and
-        ``files`` are not read.
-    :raises WharfError: INTERNAL for a user that isn't there.
+    :param user: the request's, or the container's ``Config.User``. "": the user of the container's process; ``files``
+        are not read then.
+    :param console_size: (height, width); (0, 0): not set.
+    :raises WharfError: INTERNAL: the user doesn't exist.
     """
     process = {key: value for key, value in container.items() if key not in ("terminal", "consoleSize")}
     process["args"] = list(args)

@@ -1,4 +1,4 @@
-"""What ``linux.resources`` has in another form than Docker's limits; the rest is written by ``simple``."""
+"""The parts of ``linux.resources`` that need a conversion from Docker's limits. ``simple`` writes the others."""
 
 import os
 from collections.abc import Sequence
@@ -38,9 +38,7 @@ def _weighted(devices: Sequence[WeightDevice]) -> list[Json]:
 
 
 def _check_shares(shares: int) -> None:
-    """
-    :raises WharfError: INTERNAL for shares that the kernel would silently replace, as runc does.
-    """
+    """:raises WharfError: INTERNAL, as with runc: shares that the kernel would silently replace by its bounds."""
     if shares != 0:
         if shares < _MIN_SHARES:
             raise internal(f"the minimum allowed cpu-shares is {_MIN_SHARES}")
@@ -63,30 +61,31 @@ def _devices(limits: Resources) -> Json:
     return found
 
 
-def _swap_alone(given: Json) -> Json:
-    """Takes the limit of memory and swap together out of ``given``, and returns it in v2's terms.
+def _take_swap(memory: Json) -> Json:
+    """Removes ``swap``, the limit of memory plus swap, from ``memory``; returns cgroup v2's limit of swap alone.
 
-    crun tells systemd the sum as ``MemorySwapMax``, which comes into force as soon as systemd looks at the scope again.
+    crun sets systemd's ``MemorySwapMax``, which is swap alone, to the sum: systemd applies it at its next change of the
+    scope. Through ``unified`` the correct limit is written.
     """
-    swap, limit = given.get("swap"), given.get("limit")
+    swap, limit = memory.get("swap"), memory.get("limit")
     if swap == -1:
         found = "max"
     elif isinstance(swap, int) and isinstance(limit, int):
         found = str(swap - limit)
     else:
-        return {}  # an update of it alone: the runtime's error is dockerd's
-    del given["swap"]
+        return {}  # an update of swap without memory: the runtime's error is the same as with dockerd
+    del memory["swap"]
     return {"memory.swap.max": found}
 
 
 def complete(resources: Json, limits: Resources, host: HostFacts) -> None:
-    """Adds to ``linux.resources``, which has the limits that ``simple`` writes, the others but the device rules.
+    """Adds the limits that ``simple`` doesn't write, except device rules, to ``linux.resources``.
 
-    :raises WharfError: INTERNAL for a number of shares out of range, and if a throttled device isn't there.
+    :raises WharfError: INTERNAL: CPU shares out of range, or a throttled device doesn't exist.
     """
     _check_shares(limits.cpu_shares)
     if limits.nano_cpus > 0:
-        # ``--cpus`` becomes a quota of Docker's period of 100 ms.
+        # --cpus as a quota of Docker's period of 100 ms.
         cpu = section(resources, "cpu")
         cpu.setdefault("period", CFS_PERIOD)
         cpu.setdefault("quota", limits.nano_cpus * CFS_PERIOD // 1_000_000_000)
@@ -96,14 +95,14 @@ def complete(resources: Json, limits: Resources, host: HostFacts) -> None:
         resources["pids"] = {"limit": limits.pids_limit if limits.pids_limit > 0 else -1}
     memory = resources.get("memory")
     if host.cgroup_v2 and host.cgroup_driver == SYSTEMD and isinstance(memory, dict):
-        if swap := _swap_alone(memory):
+        if swap := _take_swap(memory):
             resources["unified"] = swap
         if not memory:
             del resources["memory"]
 
 
 def build(limits: Resources, host: HostFacts) -> Json:
-    """``linux.resources`` of limits alone, for ``docker update``.
+    """``linux.resources`` without device rules, for ``docker update``.
 
     :raises WharfError: as :func:`complete`.
     """

@@ -1,4 +1,4 @@
-"""Seccomp profiles in Docker's form, resolved for one container: rules by capability, architecture and kernel."""
+"""Seccomp profiles in Docker's format, resolved for a container's capabilities, architecture and kernel."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ _NATIVE = {
     "riscv64": "SCMP_ARCH_RISCV64",
 }
 
-#: Go's words for what JSON has instead of an object.
+#: The names of JSON types in Go's errors.
 _KINDS = {bool: "bool", str: "string", list: "array"}
 
 Json = Mapping[str, object]
@@ -28,7 +28,7 @@ Json = Mapping[str, object]
 
 @cache
 def default_profile() -> Json:
-    """Docker's default profile, as published. Read once, when the first container needs it."""
+    """Docker's default profile, as published. Read at the first use, then cached."""
     return _object(json.loads(Path(__file__).with_name("seccomp_default.json").read_text()))
 
 
@@ -38,11 +38,11 @@ def _default_for(caps: frozenset[str], arch: str, kernel: tuple[int, int]) -> di
 
 
 def resolve(profile: str, caps: Sequence[str], host: HostFacts) -> dict[str, object] | None:
-    """The OCI ``linux.seccomp`` of a container, None for no filter. Not to be changed: it may be shared.
+    """``linux.seccomp`` of a container, None for no filter. The caller must not change it: it is cached.
 
     :param profile: "" Docker's default, ``unconfined``, or a profile's JSON.
     :param caps: the container's bounding set.
-    :raises WharfError: INTERNAL, with dockerd's words, for a profile that can't be read.
+    :raises WharfError: INTERNAL, in dockerd's words: a malformed profile, or a kernel without seccomp.
     """
     if profile == UNCONFINED:
         return None
@@ -96,8 +96,8 @@ def _applies(rule: Json, caps: frozenset[str], arch: str, kernel: tuple[int, int
     oldest = str(excludes.get("minKernel") or "")
     if oldest and kernel >= kernel_version(oldest):
         return False
-    wanted = _strings(includes.get("arches"))
-    if (wanted and arch not in wanted) or not caps.issuperset(_strings(includes.get("caps"))):
+    arches = _strings(includes.get("arches"))
+    if (arches and arch not in arches) or not caps.issuperset(_strings(includes.get("caps"))):
         return False
     oldest = str(includes.get("minKernel") or "")
     return not oldest or kernel >= kernel_version(oldest)

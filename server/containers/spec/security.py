@@ -1,4 +1,4 @@
-"""``--security-opt``: what the strings mean, checked at create with dockerd's sentences."""
+"""``--security-opt``: parses the options, with dockerd's sentences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 
 @dataclass(frozen=True, slots=True)
 class SecurityOptions:
-    """``seccomp`` and ``apparmor``: "" nothing said. ``no_new_privileges``: None nothing said (the daemon's
-    default holds). ``labels``: SELinux label options such as ``disable`` or ``type:x``.
+    """``seccomp`` and ``apparmor``: "" not set. ``no_new_privileges`` and ``writable_cgroups``: None not set.
+    ``labels``: SELinux label options such as ``disable`` or ``type:x``.
     """
 
     no_new_privileges: bool | None = None
@@ -23,9 +23,9 @@ class SecurityOptions:
 
 
 def parse(options: Sequence[str] | None) -> SecurityOptions:
-    """Reads ``HostConfig.SecurityOpt``; ``key=value``, and ``key:value`` as in old times.
+    """Parses ``HostConfig.SecurityOpt``: ``key=value``, or the older form ``key:value``.
 
-    :raises WharfError: INTERNAL, as dockerd has it, for one that isn't known.
+    :raises WharfError: INTERNAL, as in dockerd: an unknown or malformed option.
     """
     labels: list[str] = []
     no_new_privileges: bool | None = None
@@ -41,7 +41,7 @@ def parse(options: Sequence[str] | None) -> SecurityOptions:
         if option == "disable":
             labels.append("disable")
             continue
-        # The separator is the first that occurs: a seccomp profile's JSON is full of colons.
+        # "=" first: the JSON of a seccomp profile contains colons.
         key, found, value = option.partition("=")
         if not found:
             key, found, value = option.partition(":")

@@ -1,28 +1,28 @@
-"""The user of a process, looked up in the container's own ``/etc/passwd`` and ``/etc/group``."""
+"""The user of a process, from the container's ``/etc/passwd`` and ``/etc/group``."""
 
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from engine.common.errors import WharfError, internal
+from engine.common.errors import internal
 from engine.common.files import paths
 from server.containers.spec.input import RootFiles
 
 MAX_ID = (1 << 31) - 1
-#: Bytes of a passwd or group file that are read.
+#: The largest passwd or group file in bytes.
 MAX_FILE = 8 << 20
-#: Bytes of a line in one, as with the library that dockerd and runc use.
+#: The longest line of these files in bytes, as in the library that dockerd and runc use.
 _MAX_LINE = 64 << 10
-#: What a runtime mounts something on.
-_OF_THE_RUNTIME = frozenset(("dev", "proc", "sys"))
+#: Directories on which the runtime mounts file systems.
+_RUNTIME_MOUNTS = frozenset(("dev", "proc", "sys"))
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """``additional_gids`` starts with ``gid``, as dockerd writes it."""
+    """A process's ids. ``additional_gids`` begins with ``gid``, as in dockerd."""
 
     uid: int = 0
     gid: int = 0
@@ -30,12 +30,12 @@ class User:
 
 
 class NeedsMount(Exception):
-    """The layers alone don't tell (a link on the way): the file system must be mounted to read the file."""
+    """A part of the path is a symbolic link: the file can only be read in the mounted file system."""
 
 
 @dataclass(frozen=True, slots=True)
 class DirectoryRoot:
-    """Files of a mounted root file system: its path, or a descriptor of it (of a process's root)."""
+    """Reads files of a mounted root file system. ``root``: its path or a descriptor. See ``RootFiles``."""
 
     root: str | int
 
@@ -48,22 +48,26 @@ class DirectoryRoot:
         return _read(fd, path)
 
     def _check_link(self, path: str) -> None:
-        """A link to a file that is there only once the container runs (``/dev/zero``): the runtime would read it."""
+        """Refuses a link into a mount of the runtime, such as to ``/dev/zero``: the file doesn't exist yet, but the
+        runtime would read it.
+
+        :raises OSError: EINVAL.
+        """
         with ExitStack() as stack:
             root = self.root
             if isinstance(root, str):
                 root = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
                 stack.callback(os.close, root)
             first = paths.resolve(root, path).partition("/")[0]
-        if first in _OF_THE_RUNTIME:
+        if first in _RUNTIME_MOUNTS:
             raise OSError(errno.EINVAL, "not a regular file", path)
 
 
 @dataclass(frozen=True, slots=True)
 class LayeredRoot:
-    """Files of an overlay that isn't mounted: its directories, uppermost first.
+    """Reads files of an overlay that isn't mounted. ``layers``: its directories, uppermost first. See ``RootFiles``.
 
-    :raises NeedsMount: from ``read``, if a link is on the way.
+    :raises NeedsMount: from ``read``: a part of the path is a symbolic link.
     """
 
     layers: tuple[str, ...]
@@ -77,6 +81,7 @@ class LayeredRoot:
         return None
 
     def _read_layer(self, layer: str, parts: Sequence[str]) -> tuple[bool, bytes | None]:
+        """Whether the layer decides (it has the path, or hides the lower layers there), and the content or None."""
         fd = os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         opaque = False
         try:
@@ -132,12 +137,13 @@ def _read(fd: int, path: str) -> bytes:
 def lookup(spec: str, group_add: Sequence[str], files: RootFiles) -> User:
     """Resolves ``user[:group]`` (names or numbers) and ``--group-add``.
 
-    :raises WharfError: INTERNAL with dockerd's sentence (it finds out at start, and answers 500).
+    :raises WharfError: INTERNAL, as in dockerd at start: an unknown user or group, or an unreadable file.
+    :raises NeedsMount, ProcessLookupError: from ``files``.
     """
     user_text, _, group_text = spec.partition(":")
     uid, gid, name = _user(user_text, files)
-    # Also where it decides nothing: the runtime reads it whoever the user is, and would wait for a FIFO.
-    with _told(f"unable to find groups for spec {uid if name is None else name}"):
+    # Read it even if no name needs it: the runtime reads it for every user, and would block on a FIFO.
+    with _read_errors(f"unable to find groups for spec {uid if name is None else name}"):
         groups = list(_groups(files))
     extra: list[int] = []
     if group_text:
@@ -149,8 +155,8 @@ def lookup(spec: str, group_add: Sequence[str], files: RootFiles) -> User:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Makes errors of reading dockerd's, except that the process whose files they are has gone."""
+def _read_errors(prefix: str) -> Iterator[None]:
+    """Converts an OSError in the block to dockerd's error, except ProcessLookupError: the process has exited."""
     try:
         yield
     except (ProcessLookupError, NeedsMount):
@@ -158,19 +164,16 @@ def _told(what: str) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         reason = reason[:1].lower() + reason[1:]
-        raise internal(f"{what}: read {error.filename}: {reason}" if error.filename else f"{what}: {reason}") from None
+        read = f"read {error.filename}: " if error.filename else ""
+        raise internal(f"{prefix}: {read}{reason}") from None
 
 
 def _user(text: str, files: RootFiles) -> tuple[int, int, str | None]:
+    """uid, gid and name; a number without an entry has gid 0 and no name."""
     number = 0 if text == "" else _number(text)
-    wanted: Callable[[str, int], bool]
-    if number is None:
-        wanted = lambda name, _: name == text  # noqa: E731 - one of two tests, both one line
-    else:
-        wanted = lambda _, uid: uid == number  # noqa: E731
-    with _told(f"unable to find user {text or 0}"):
+    with _read_errors(f"unable to find user {text or 0}"):
         for name, uid, gid in _passwd(files):
-            if wanted(name, uid):
+            if (name == text) if number is None else (uid == number):
                 return uid, gid, name
     if number is None:
         raise internal(f"unable to find user {text}: no matching entries in passwd file")
@@ -214,7 +217,7 @@ def _number(text: str) -> int | None:
 
 def _check_range(number: int) -> None:
     if not 0 <= number <= MAX_ID:
-        raise WharfError(internal("").kind, f"uids and gids must be in range 0-{MAX_ID}")
+        raise internal(f"uids and gids must be in range 0-{MAX_ID}")
 
 
 def _lines(data: bytes | None) -> Iterator[list[str]]:
@@ -238,5 +241,5 @@ def _groups(files: RootFiles) -> Iterator[_Group]:
 
 
 def _int(fields: Sequence[str], index: int) -> int:
-    # A line that lacks the field counts as 0, as in the library that dockerd uses.
+    # A missing field is 0, as in the library that dockerd uses.
     return (_number(fields[index]) or 0) if len(fields) > index else 0

@@ -192,7 +192,7 @@ def test_a_mount_over_dev_replaces_what_lies_in_it() -> None:
     assert destinations == ["/proc", "/sys", "/sys/fs/cgroup", "/dev/"]
 
 
-def test_systemd_is_told_of_swap_without_memory() -> None:
+def test_systemd_gets_the_limit_of_swap_without_memory() -> None:
     host = replace(HOST, cgroups=V2, cgroup_driver="systemd")
     for limits, found in (
         (Resources(memory=64, memory_swap=100), {"unified": {"memory.swap.max": "36"}, "memory": {"limit": 64}}),
@@ -202,12 +202,12 @@ def test_systemd_is_told_of_swap_without_memory() -> None:
         (Resources(memory=64), {"memory": {"limit": 64}}),
     ):
         assert resources.build(limits, host) == found
-    # whoever sets limits without systemd converts them
+    # a runtime that writes the cgroup files itself converts them
     plain = resources.build(Resources(memory=64, memory_swap=100), replace(HOST, cgroups=V2))
     assert plain == {"memory": {"limit": 64, "swap": 100}}
 
 
-def test_cgroup_v2_leaves_out_what_it_does_not_know() -> None:
+def test_cgroup_v2_omits_unsupported_limits() -> None:
     inp = with_host(BASE, memory=1 << 30, memory_swappiness=5, oom_kill_disable=True, cpu_realtime_runtime=10)
     host = replace(HOST, cgroups=V2)
     linux: Any = build.build(replace(inp, namespaces=Namespaces()), host)["linux"]
