@@ -1,4 +1,4 @@
-"""What happened: the bus that every service publishes on and ``GET /events`` listens to."""
+"""The event bus: services publish events, ``GET /events`` subscribes to them."""
 
 from server.events.bus import EventBus, Subscription
 from server.events.message import EventMessage

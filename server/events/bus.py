@@ -1,4 +1,4 @@
-"""The event bus: a ring of the last events, and any number of listeners with a filter each."""
+"""The event bus: the last events, and subscriptions, each with its filter."""
 
 import asyncio
 import logging
@@ -12,104 +12,108 @@ from server.events.message import EventMessage
 
 log = logging.getLogger(__name__)
 
-# How many past events since/until can reach. dockerd keeps 256; a burst of containers makes many.
+# The number of past events that ``since`` and ``until`` can select. dockerd keeps 256, fewer than the start of a
+# hundred containers publishes.
 RING = 1024
-# What a listener may fall behind before it is dropped: a client that doesn't read must not grow the daemon.
+# The number of queued events at which a subscription is closed, to bound the memory of a client that doesn't read.
 BACKLOG = 8192
 
 
 class Subscription(AsyncIterator[EventMessage]):
-    """Events for one listener, in order. Registered on construction, so nothing published later is missed."""
+    """The events of one subscription, in order: those of ``past`` first. ``until_ns``: the end, None: no end."""
 
     def __init__(self, bus: "EventBus", past: Iterable[EventMessage], until_ns: int | None, filters: Filters) -> None:
         self._bus = bus
         self._filters = filters
         self._until_ns = until_ns
-        self._waiting: deque[EventMessage] = deque(event for event in past if matches(event, filters))
+        self._queue: deque[EventMessage] = deque(event for event in past if matches(event, filters))
         self._ready = asyncio.Event()
         self._closed = False
         self._overrun = False
 
-    def _offer(self, event: EventMessage) -> None:
+    def _put(self, event: EventMessage) -> None:
         if self._overrun or not matches(event, self._filters):
             return
-        if len(self._waiting) >= BACKLOG:
-            log.warning("a listener to events is %d behind and is dropped", BACKLOG)
+        if len(self._queue) >= BACKLOG:
+            log.warning("a client of the events has not read %d events: its subscription is closed", BACKLOG)
             self._overrun = True
         else:
-            self._waiting.append(event)
+            self._queue.append(event)
         self._ready.set()
 
     def __aiter__(self) -> "Subscription":
         return self
 
     async def __anext__(self) -> EventMessage:
-        """The next event; ends at ``until`` or when the listener fell too far behind."""
-        while not self._waiting:
+        """The next event. The iteration ends at ``until_ns``, after ``aclose``, or after ``BACKLOG`` unread events."""
+        while not self._queue:
             if self._closed or self._overrun:
                 await self.aclose()
                 raise StopAsyncIteration
             self._ready.clear()
-            left = None if self._until_ns is None else (self._until_ns - time.time_ns()) / 1e9
-            if left is not None and left <= 0:
+            seconds = None if self._until_ns is None else (self._until_ns - time.time_ns()) / 1e9
+            if seconds is not None and seconds <= 0:
                 await self.aclose()
                 raise StopAsyncIteration
             try:
-                await asyncio.wait_for(self._ready.wait(), left)
+                await asyncio.wait_for(self._ready.wait(), seconds)
             except TimeoutError:
                 continue
-        return self._waiting.popleft()
+        return self._queue.popleft()
 
     async def aclose(self) -> None:
-        """Stops listening; further reading ends at what is queued."""
+        """Ends the subscription; queued events can still be read."""
         self._closed = True
-        self._bus.forget(self)
+        self._bus.unsubscribe(self)
         self._ready.set()
 
 
 class EventBus:
-    """Publishes to whoever listens. All calls are made on the loop; none waits."""
+    """Passes published events to all subscriptions. Call it on the event loop; no call waits."""
 
     def __init__(self) -> None:
         self._ring: deque[EventMessage] = deque(maxlen=RING)
-        self._listeners: set[Subscription] = set()
+        self._subscriptions: set[Subscription] = set()
         self._last_ns = 0
-        #: How many events there were since the start.
+        #: The number of events since the daemon's start.
         self.published = 0
 
     def publish(
         self, kind: str, action: str, actor: str, attributes: Mapping[str, str], *, scope: str = "local"
     ) -> EventMessage:
-        """Tells all listeners, in the order of the calls. Times never run backwards."""
+        """Publishes an event. ``kind``: the type of the object, ``actor``: its id or name. Subscriptions get events in
+        the order of the calls, with increasing times."""
         self._last_ns = max(time.time_ns(), self._last_ns + 1)
         event = EventMessage(kind, action, actor, dict(attributes), scope, self._last_ns)
         self._ring.append(event)
         self.published += 1
-        for listener in tuple(self._listeners):
-            listener._offer(event)
+        for subscription in tuple(self._subscriptions):
+            subscription._put(event)
         return event
 
     def subscribe(
         self, since_ns: int | None = None, until_ns: int | None = None, filters: Filters | None = None
     ) -> Subscription:
-        """Listens from now on; past events come first if ``since_ns`` or an end is given."""
+        """Subscribes from now on; with ``since_ns`` or ``until_ns`` past events come first. Times are ns since the
+        epoch.
+        """
         past: Iterable[EventMessage] = ()
         if since_ns is not None or until_ns is not None:
             past = [
                 event
                 for event in self._ring
-                # An end that was before the epoch cuts off nothing, as with dockerd.
+                # As with dockerd, an end before the epoch excludes no event.
                 if event.time_ns >= (since_ns or 0) and (until_ns is None or not 0 < until_ns < event.time_ns)
             ]
         subscription = Subscription(self, past, until_ns, filters or Filters())
         if until_ns is None or until_ns > time.time_ns():
-            self._listeners.add(subscription)
+            self._subscriptions.add(subscription)
         return subscription
 
     @property
     def listeners(self) -> int:
-        """How many listen now (``NEventsListener`` of info)."""
-        return len(self._listeners)
+        """The number of subscriptions (``NEventsListener`` of info)."""
+        return len(self._subscriptions)
 
-    def forget(self, subscription: Subscription) -> None:
-        self._listeners.discard(subscription)
+    def unsubscribe(self, subscription: Subscription) -> None:
+        self._subscriptions.discard(subscription)

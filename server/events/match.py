@@ -1,4 +1,4 @@
-"""Which events a filter lets through, by dockerd's rules."""
+"""Matches events against filters, by dockerd's rules."""
 
 import re
 
@@ -23,18 +23,16 @@ ACCEPTED = frozenset(
         "volume",
     }
 )
-# Actions that carry a detail after a colon, named in a filter without it.
-_OPEN_ENDED = ("exec_create", "exec_start", "health_status")
-
-
-# Kinds of objects that a filter names by the beginning of an ID or name.
+# Actions with a detail after a colon; a filter names them without the detail.
+_WITH_DETAIL = ("exec_create", "exec_start", "health_status")
+# Filters with the type of an object, whose value is the beginning of its id or name.
 _KINDS = ("container", "plugin", "volume", "network", "daemon", "service", "node", "secret", "config")
 
 
 def matches(event: EventMessage, filters: Filters) -> bool:
-    """True if every key of ``filters`` accepts the event.
+    """Whether every key of ``filters`` accepts the event.
 
-    As in dockerd an object's filter looks at the actor, whatever its kind is.
+    As in dockerd, the filter of an object's type (``container=…``) compares the actor of events of all types.
     """
     if not len(filters):
         return True
@@ -50,13 +48,13 @@ def matches(event: EventMessage, filters: Filters) -> bool:
 
 
 def _action(action: str, filters: Filters) -> bool:
-    if any(value in _OPEN_ENDED for value in filters.get("event")):
+    if any(value in _WITH_DETAIL for value in filters.get("event")):
         return filters.fuzzy("event", action)
     return filters.exact("event", action)
 
 
 def _image(event: EventMessage, filters: Filters) -> bool:
-    """An image's filter also takes the events of containers made from it, with and without the tag."""
+    """The filter ``image`` also accepts events of containers with the image; its value may lack the tag."""
     if "image" not in filters:
         return True
     name = event.attributes.get("name" if event.kind == "image" else "image", "")
@@ -64,5 +62,5 @@ def _image(event: EventMessage, filters: Filters) -> bool:
 
 
 def _untagged(name: str) -> str:
-    """``repo:tag`` → ``repo``; a port of the registry stays."""
+    """The name without tag and digest; keeps the port of a registry."""
     return re.sub(r"(@[^@]*|:[^:/]*)\Z", "", name)

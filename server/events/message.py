@@ -1,4 +1,4 @@
-"""One event, as services publish it."""
+"""The record of an event."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class EventMessage:
-    """One event. ``actor`` is the ID (or name) of what it happened to."""
+    """An event. ``kind``: the type of the object (``container``), ``actor``: its id or name. ``time_ns``: ns since the
+    epoch."""
 
     kind: str
     action: str

@@ -1,4 +1,4 @@
-"""An event as clients read it."""
+"""The JSON form of an event."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from server.events.message import EventMessage
 
 
 def document(event: EventMessage) -> dict[str, Any]:
-    """The JSON object. ``status``, ``id`` and ``from`` are the old spelling, which clients below 1.52 read."""
+    """The JSON object of an event. Clients below API 1.52 read the older fields ``status``, ``id`` and ``from``."""
     message: dict[str, Any] = {}
     if event.kind in ("container", "image"):
         message["status"] = event.action
@@ -28,5 +28,5 @@ def document(event: EventMessage) -> dict[str, Any]:
 
 
 def hidden(event: EventMessage, version: Version) -> bool:
-    """Whether a client of ``version`` doesn't know the event."""
+    """Whether clients of ``version`` don't get the event."""
     return event.kind == "image" and event.action == "create" and not changes.IMAGE_CREATE_EVENTS.within(version)

@@ -1,1 +1,1 @@
-"""Go's text/template, as far as ``--log-opt tag=`` uses it, with bounded work."""
+"""Go's text/template for ``--log-opt tag=``, with limits for its time and memory."""

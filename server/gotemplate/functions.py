@@ -1,4 +1,5 @@
-"""The functions of Go's templates (text/template, and what Docker adds for tags), and how Go prints values."""
+"""The functions of templates (Go's text/template, and those that Docker adds for tags), and Go's text form of
+values."""
 
 import json
 import re
@@ -10,25 +11,25 @@ from engine.common import limits
 
 
 def truth(value: Any) -> bool:
-    """What ``if`` takes for true: neither zero nor empty."""
+    """Whether ``if`` is taken: the value is neither zero nor empty."""
     return bool(value)
 
 
-def shown(value: Any) -> str:
-    """As Go's fmt prints it."""
+def to_text(value: Any) -> str:
+    """The text that Go's fmt prints with ``%v``."""
     if value is None:
         return "<no value>"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Mapping):
-        return "map[" + " ".join(f"{key}:{shown(item)}" for key, item in sorted(value.items())) + "]"
+        return "map[" + " ".join(f"{key}:{to_text(item)}" for key, item in sorted(value.items())) + "]"
     if isinstance(value, list | tuple):
-        return "[" + " ".join(map(shown, value)) + "]"
+        return "[" + " ".join(map(to_text, value)) + "]"
     return str(value)
 
 
 def gotype(value: Any) -> str:
-    """What Go calls its type."""
+    """The name of the value's type in Go's errors."""
     if isinstance(value, str):
         return "string"
     if isinstance(value, bool):
@@ -57,12 +58,12 @@ def _index(value: Any, *keys: Any) -> Any:
     return value
 
 
-_TOO_WIDE = 1_000_000
-"""Go's fmt refuses wider fields."""
+#: The widest field and the largest precision of Go's fmt.
+_MAX_WIDTH = 1_000_000
 
 
-def _bounded(size: int) -> None:
-    """:raises ValueError: a text of this size is beyond ``limits.TEMPLATE_BYTES``."""
+def _check_size(size: int) -> None:
+    """:raises ValueError: ``size`` exceeds ``limits.TEMPLATE_BYTES``."""
     if size > limits.TEMPLATE_BYTES:
         raise ValueError(f"text exceeds the limit TEMPLATE_BYTES ({limits.TEMPLATE_BYTES})")
 
@@ -71,33 +72,33 @@ def _printf(text: str, *values: Any) -> str:
     rest = iter(values)
     size = len(text)
 
-    def one(match: re.Match[str]) -> str:
+    def replace(match: re.Match[str]) -> str:
         nonlocal size
         width, _, precision = match[1].lstrip("-+# 0").partition(".")
-        for digits, mistake in ((width, "BADWIDTH"), (precision, "BADPREC")):
-            if len(digits) > 7 or int(digits or 0) > _TOO_WIDE:
-                return f"%!({mistake})"
+        for digits, error in ((width, "BADWIDTH"), (precision, "BADPREC")):
+            if len(digits) > 7 or int(digits or 0) > _MAX_WIDTH:
+                return f"%!({error})"
         size += max(int(width or 0), int(precision or 0))
-        _bounded(size)
-        made = formatted(match)
-        size += len(made)
-        _bounded(size)
-        return made
+        _check_size(size)
+        formatted = format_next(match)
+        size += len(formatted)
+        _check_size(size)
+        return formatted
 
-    def formatted(match: re.Match[str]) -> str:
+    def format_next(match: re.Match[str]) -> str:
         verb = match[2]
         if verb == "%":
             return "%"
         value = next(rest, None)
         if verb == "q":
-            return f"%{match[1]}s" % json.dumps(shown(value), ensure_ascii=False)
+            return f"%{match[1]}s" % json.dumps(to_text(value), ensure_ascii=False)
         if verb in "dxXoc" and isinstance(value, int):
             return f"%{match[1]}{verb}" % value
         if verb in "feg" and isinstance(value, int | float):
             return f"%{match[1]}{verb}" % value
-        return f"%{match[1]}s" % shown(value)
+        return f"%{match[1]}s" % to_text(value)
 
-    return re.sub(r"%([-+# 0]*\d*(?:\.\d+)?)([a-zA-Z%])", one, text)
+    return re.sub(r"%([-+# 0]*\d*(?:\.\d+)?)([a-zA-Z%])", replace, text)
 
 
 def _compare(test: Callable[[Any, Any], bool]) -> Callable[..., bool]:
@@ -120,7 +121,7 @@ def _truncate(text: str, length: int) -> str:
 
 
 def _pad(text: str, before: int, after: int) -> str:
-    _bounded(len(text) + max(before, 0) + max(after, 0))
+    _check_size(len(text) + max(before, 0) + max(after, 0))
     return " " * before + text + " " * after if text else text
 
 
@@ -128,12 +129,12 @@ def _print(*values: Any) -> str:
     text = ""
     for number, value in enumerate(values):
         both_other = number and not isinstance(value, str) and not isinstance(values[number - 1], str)
-        text += (" " if both_other else "") + shown(value)
+        text += (" " if both_other else "") + to_text(value)
     return text
 
 
 def _join(items: Any, by: str) -> str:
-    _bounded(sum(map(len, items)) + len(by) * len(items))
+    _check_size(sum(map(len, items)) + len(by) * len(items))
     return by.join(items)
 
 
@@ -150,7 +151,7 @@ def _slice(value: Any, *bounds: int) -> Any:
     return value[slice(*bounds)] if len(bounds) > 1 else value[bounds[0] :] if bounds else value
 
 
-#: Go's own and Docker's.
+#: The functions by their names in templates.
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "and": _and,
     "or": _or,
@@ -160,7 +161,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "slice": _slice,
     "print": _print,
     "printf": _printf,
-    "println": lambda *values: " ".join(map(shown, values)) + "\n",
+    "println": lambda *values: " ".join(map(to_text, values)) + "\n",
     "html": lambda *values: _html(_print(*values)),
     "js": lambda *values: _js(_print(*values)),
     "urlquery": lambda *values: quote_plus(_print(*values)),
@@ -180,7 +181,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "truncate": _truncate,
 }
 
-#: Of functions that take texts: what each argument has to be.
+#: The types of the arguments, for functions on texts.
 TEXTS: Mapping[str, tuple[type, ...]] = {
     "split": (str, str),
     "join": (list, str),
@@ -190,5 +191,5 @@ TEXTS: Mapping[str, tuple[type, ...]] = {
     "pad": (str, int, int),
     "truncate": (str, int),
 }
-#: How many arguments others take.
+#: The number of arguments of other functions.
 COUNTS: Mapping[str, int] = {"not": 1, "len": 1, "ne": 2, "lt": 2, "le": 2, "gt": 2, "ge": 2, "json": 1}

@@ -1,8 +1,8 @@
-"""Go's text/template, as far as one line of text can use it: what ``--log-opt tag=`` may hold.
+"""The part of Go's text/template that ``--log-opt tag=`` needs.
 
-Actions, pipelines, fields, variables, ``if``, ``with``, ``range``, the built-in functions that make sense for text, and
-those that Docker adds. The data are dicts (structs and maps), lists, strings, numbers and truths; a callable is a
-method. Errors carry Go's words.
+It has actions, pipelines, fields, variables, ``if``, ``with``, ``range``, the built-in functions for text, and those
+that Docker adds. The data are dicts (structs and maps), lists, strings, numbers and booleans; a callable is a method.
+Errors have Go's sentences.
 """
 
 import json
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.common import jsontext, limits
-from server.gotemplate.functions import COUNTS, FUNCTIONS, TEXTS, gotype, shown, truth
+from server.gotemplate.functions import COUNTS, FUNCTIONS, TEXTS, gotype, to_text, truth
 
 _TOKEN = re.compile(
     r"""\s+|(?P<string>"(?:\\.|[^"\\\n])*"|`[^`]*`)|(?P<char>'(?:\\.|[^'\\])+')|(?P<number>[+-]?\d[\w.]*)"""
@@ -23,7 +23,7 @@ _KEYWORDS = ("if", "else", "end", "with", "range", "break", "continue", "define"
 
 
 class TemplateError(ValueError):
-    """In Go's words."""
+    """A malformed template, or an error of its execution; the message is Go's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,8 @@ class _Token:
 
 @dataclass(slots=True)
 class _Node:
-    """``kind``: text, pipe, if, with or range."""
+    """A node of the syntax tree. ``kind``: text, pipe, if, with or range. ``names``: the declared variables. ``other``:
+    the nodes after ``else``."""
 
     kind: str
     text: str = ""
@@ -47,7 +48,8 @@ class _Node:
 
 @dataclass(frozen=True, slots=True)
 class _Command:
-    """Operands (tokens for constants and functions, chains, pipelines in parentheses), and the text they have."""
+    """A command of a pipeline. ``words``: its operands, which are tokens (constants and functions) or chains. ``text``:
+    its source, which errors quote; ``at``: the source's offset."""
 
     words: list[Any]
     text: str
@@ -56,7 +58,8 @@ class _Command:
 
 @dataclass(frozen=True, slots=True)
 class _Chain:
-    """Fields of something: of the dot (``base`` None), a variable or a pipeline in parentheses."""
+    """A chain of fields such as ``.A.B``. ``base``: None for the dot, a variable's token, or a pipeline in
+    parentheses."""
 
     base: Any
     fields: tuple[_Token, ...]
@@ -65,9 +68,10 @@ class _Chain:
 
 
 def render(name: str, source: str, data: Mapping[str, Any], typename: str) -> str:
-    """The text that a template gives for ``data``, which Go's errors call ``typename``.
+    """The output of a template. ``name``: the template's name, ``typename``: the name of the type of ``data``, both for
+    errors.
 
-    :raises TemplateError: it can't be read, or asks for what isn't there.
+    :raises TemplateError: the template is malformed, refers to an unknown field, or exceeds a limit.
     """
     if len(source) > limits.TEMPLATE_BYTES:
         raise TemplateError(f"template: {name}: exceeds the limit TEMPLATE_BYTES ({limits.TEMPLATE_BYTES})")
@@ -85,9 +89,9 @@ class _Parser:
         self._tokens: list[_Token] = []
         self._variables = ["$"]
 
-    def _error(self, words: str) -> TemplateError:
+    def _error(self, message: str) -> TemplateError:
         line = self._source.count("\n", 0, self._at) + 1
-        return TemplateError(f"template: {self._name}:{line}: {words}")
+        return TemplateError(f"template: {self._name}:{line}: {message}")
 
     def parse(self) -> list[_Node]:
         nodes, ended = self._list()
@@ -96,7 +100,8 @@ class _Parser:
         return nodes
 
     def _list(self) -> tuple[list[_Node], str]:
-        """Nodes up to the end of the text (""), or to ``end`` or ``else``, whose rest is in the tokens."""
+        """Parses nodes up to the end of the source, ``end`` or ``else``. Returns them and the keyword, "" at the end of
+        the source. ``self._tokens`` has the tokens after the keyword."""
         nodes: list[_Node] = []
         while self._at < len(self._source):
             begin = self._source.find("{{", self._at)
@@ -118,13 +123,13 @@ class _Parser:
         return nodes, ""
 
     def _action(self, begin: int) -> str:
-        """Reads an action's tokens; its keyword, if it begins with one."""
+        """Reads the tokens of the action at ``begin`` into ``self._tokens``. Returns its keyword, "" if it has none."""
         self._at = begin
         inside = begin + (3 if _TRIM_LEFT.match(self._source, begin) else 2)
         comment = re.compile(r"\s*/\*.*?\*/\s*-?\}\}", re.DOTALL).match(self._source, inside)
         self._tokens = []
         if comment:
-            self._leave(comment.end())
+            self._end_action(comment.end())
             return ""
         at = inside
         while not self._source.startswith("}}", at):
@@ -141,22 +146,23 @@ class _Parser:
             if found.lastgroup:
                 self._tokens.append(_Token(found.lastgroup, found[0], at))
             at = found.end()
-        self._leave(at + 2)
+        self._end_action(at + 2)
         if not self._tokens:
             raise self._error("missing value for command")
         first = self._tokens[0]
         if first.kind == "word" and first.text in _KEYWORDS:
             if first.text == "template" and len(self._tokens) > 1:
                 named = self._tokens[1]
-                raise _at(self._name, named.at, f"{{{{template {named.text}}}}}", f"template {named.text} not defined")
+                text, message = f"{{{{template {named.text}}}}}", f"template {named.text} not defined"
+                raise _execution_error(self._name, named.at, text, message)
             if first.text not in ("if", "else", "end", "with", "range"):
                 raise self._error(f"{{{{{first.text}}}}} is not supported here")
             del self._tokens[0]
             return first.text
         return ""
 
-    def _leave(self, end: int) -> None:
-        """Goes on behind an action; one that ends in ``-}}`` takes the space behind it along."""
+    def _end_action(self, end: int) -> None:
+        """Continues after an action that ends at ``end``; skips the white space after ``-}}``."""
         self._at = end
         if _TRIM_RIGHT.match(self._source, max(0, end - 4)):
             while self._at < len(self._source) and self._source[self._at].isspace():
@@ -237,12 +243,13 @@ class _Parser:
             raise self._error(f"unexpected {json.dumps(token.text)} in operand")
 
 
-def _at(name: str, at: int, shown_text: str, words: str) -> TemplateError:
-    return TemplateError(f'template: {name}:1:{at}: executing "{name}" at <{shown_text}>: {words}')
+def _execution_error(name: str, at: int, text: str, message: str) -> TemplateError:
+    """The error of the operand ``text`` at the offset ``at`` of the template ``name``."""
+    return TemplateError(f'template: {name}:1:{at}: executing "{name}" at <{text}>: {message}')
 
 
 class _Run:
-    """One execution."""
+    """One execution of a template."""
 
     def __init__(self, name: str, typename: str, data: Any) -> None:
         self._name, self._typename = name, typename
@@ -251,8 +258,8 @@ class _Run:
         self._steps = 0
         self._size = 0
 
-    def _error(self, at: int, text: str, words: str) -> TemplateError:
-        return _at(self._name, at, text, words)
+    def _error(self, at: int, text: str, message: str) -> TemplateError:
+        return _execution_error(self._name, at, text, message)
 
     def nodes(self, nodes: Sequence[_Node], dot: Any) -> str:
         return "".join(self._node(node, dot) for node in nodes)
@@ -262,12 +269,12 @@ class _Run:
         if self._steps > limits.TEMPLATE_STEPS:
             raise TemplateError(f"template: {self._name}: exceeds the limit TEMPLATE_STEPS ({limits.TEMPLATE_STEPS})")
         if node.kind == "text":
-            return self._counted(node.text)
-        held = len(self._variables)
+            return self._count(node.text)
+        scope = len(self._variables)
         value = self._pipe(node.pipe, dot)
         if node.kind == "pipe":
             if not node.names:
-                return self._counted(self._shown(value))
+                return self._count(self._to_text(value))
             self._variables.append((node.names[-1], value))
             return ""
         if node.kind == "range":
@@ -277,34 +284,38 @@ class _Run:
             chosen = truth(value)
             inner = value if node.kind == "with" and chosen else dot
             text = self.nodes(node.body if chosen else node.other, inner)
-        del self._variables[held:]
+        del self._variables[scope:]
         return text
 
-    def _counted(self, text: str) -> str:
+    def _count(self, text: str) -> str:
+        """Returns ``text`` and adds its length to that of the output.
+
+        :raises TemplateError: the output exceeds its limit.
+        """
         self._size += len(text)
         if self._size > limits.TEMPLATE_BYTES:
             raise TemplateError(f"template: {self._name}: exceeds the limit TEMPLATE_BYTES ({limits.TEMPLATE_BYTES})")
         return text
 
-    def _shown(self, value: Any) -> str:
+    def _to_text(self, value: Any) -> str:
         if value is self._root:
-            return "{" + " ".join(shown(item) for item in value.values() if not callable(item)) + "}"
-        return shown(value)
+            return "{" + " ".join(to_text(item) for item in value.values() if not callable(item)) + "}"
+        return to_text(value)
 
     def _range(self, node: _Node, value: Any, dot: Any) -> str:
         if not isinstance(value, Mapping | list):
             last = node.pipe[-1]
-            raise self._error(last.at, last.text, f"range can't iterate over {shown(value)}")
+            raise self._error(last.at, last.text, f"range can't iterate over {to_text(value)}")
         pairs: list[tuple[Any, Any]]
         pairs = sorted(value.items()) if isinstance(value, Mapping) else list(enumerate(value))
         if not pairs:
             return self.nodes(node.other, dot)
         parts = []
         for key, item in pairs:
-            held = len(self._variables)
+            scope = len(self._variables)
             self._variables += zip(node.names, (key, item) if len(node.names) > 1 else (item,), strict=False)
             parts.append(self.nodes(node.body, item))
-            del self._variables[held:]
+            del self._variables[scope:]
         return "".join(parts)
 
     def _pipe(self, commands: Sequence[_Command], dot: Any) -> Any:
@@ -317,25 +328,29 @@ class _Run:
         first, *rest = command.words
         arguments = [self._value(word, dot) for word in rest] + last
         if isinstance(first, _Token) and first.text in FUNCTIONS:
-            self._check(first, rest, arguments)
+            self._check_arguments(first, rest, arguments)
             try:
                 return FUNCTIONS[first.text](*arguments)
             except (TypeError, ValueError, LookupError) as error:
-                said = str(error) if isinstance(error, ValueError) else "wrong number or type of args"
-                raise self._error(command.at, command.text, f"error calling {first.text}: {said}") from None
+                reason = str(error) if isinstance(error, ValueError) else "wrong number or type of args"
+                raise self._error(command.at, command.text, f"error calling {first.text}: {reason}") from None
         return self._value(first, dot, arguments)
 
-    def _check(self, name: _Token, words: Sequence[Any], arguments: Sequence[Any]) -> None:
+    def _check_arguments(self, name: _Token, words: Sequence[Any], arguments: Sequence[Any]) -> None:
+        """Checks the number and types of a function's arguments, whose operands are ``words``.
+
+        :raises TemplateError: they don't match.
+        """
         kinds = TEXTS.get(name.text, ())
-        wanted = len(kinds) or COUNTS.get(name.text)
-        if wanted is not None and wanted != len(arguments):
-            words_of = f"wrong number of args for {name.text}: want {wanted} got {len(arguments)}"
-            raise self._error(name.at, name.text, words_of)
+        expected = len(kinds) or COUNTS.get(name.text)
+        if expected is not None and expected != len(arguments):
+            message = f"wrong number of args for {name.text}: want {expected} got {len(arguments)}"
+            raise self._error(name.at, name.text, message)
         for word, kind, value in zip(words, kinds, arguments, strict=False):
             if not isinstance(value, kind):
-                what = {str: "string", int: "integer", list: "[]string"}[kind]
+                type_name = {str: "string", int: "integer", list: "[]string"}[kind]
                 text = getattr(word, "text", "")
-                raise self._error(getattr(word, "at", name.at), text, f"expected {what}; found {text}")
+                raise self._error(getattr(word, "at", name.at), text, f"expected {type_name}; found {text}")
 
     def _value(self, word: Any, dot: Any, arguments: Sequence[Any] = ()) -> Any:
         if isinstance(word, _Chain):
@@ -352,7 +367,7 @@ class _Run:
         return {"true": True, "false": False, "nil": None}[word.text]
 
     def _unquoted(self, word: _Token) -> str:
-        # Go knows escapes that JSON does not.
+        # Converts the escapes of Go that JSON doesn't have.
         text = re.sub(r"\\x([0-9a-fA-F]{2})", r"\\u00\1", word.text).replace("\\a", "\\u0007").replace("\\v", "\\u000b")
         try:
             return str(jsontext.loads(text))
@@ -375,15 +390,15 @@ class _Run:
     def _field(self, chain: _Chain, item: _Token, value: Any, arguments: Sequence[Any]) -> Any:
         name, root = item.text[1:], value is self._root
         if not isinstance(value, Mapping) or (root and name not in value):
-            of = f"*{self._typename}" if root else gotype(value)
-            raise self._error(item.at, chain.text, f"can't evaluate field {name} in type {of}")
-        found = value.get(name, "")  # a map of strings: what isn't there is the zero of its kind
+            type_name = f"*{self._typename}" if root else gotype(value)
+            raise self._error(item.at, chain.text, f"can't evaluate field {name} in type {type_name}")
+        found = value.get(name, "")  # a missing key of Go's map[string]string is ""
         if not callable(found):
             if arguments:
                 raise self._error(item.at, chain.text, f"{name} has arguments but cannot be invoked as function")
             return found
-        wanted = 1 if name == "ExtraAttributes" else 0
-        if len(arguments) != wanted:
-            words = f"wrong number of args for {name}: want {wanted} got {len(arguments)}"
-            raise self._error(item.at, chain.text, words)
+        expected = 1 if name == "ExtraAttributes" else 0
+        if len(arguments) != expected:
+            message = f"wrong number of args for {name}: want {expected} got {len(arguments)}"
+            raise self._error(item.at, chain.text, message)
         return found(*arguments)

@@ -1,3 +1,5 @@
-"""Log drivers and their options, for the daemon's configuration and for containers: ``drivers`` has a module for each.
-Imports no models and no other package but ``server.units``, as the configuration is checked before they are loaded.
+"""Log drivers and their options, for the daemon's configuration and for containers; ``drivers`` has a module for each.
+
+This package imports no models, and of the server only ``server.units``: ``wharfd --validate`` and the start check the
+configuration before they load the rest.
 """

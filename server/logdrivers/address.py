@@ -1,4 +1,4 @@
-"""Addresses of log servers, as the drivers' options name them; the sentences of a refusal are dockerd's."""
+"""Addresses of log servers in the drivers' options; the sentences of errors are dockerd's."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -8,7 +8,7 @@ from engine.common.errors import invalid
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """``scheme`` "" is this host's own syslog. ``path`` for unix sockets, else ``host`` and ``port``."""
+    """``scheme`` "": this host's syslog. ``path``: of a unix socket; else ``host`` and ``port`` are set."""
 
     scheme: str = ""
     host: str = ""
@@ -16,12 +16,15 @@ class Address:
     path: str = ""
 
     def wire(self) -> dict[str, object]:
-        """As the shim reads it."""
+        """The JSON form for the shim."""
         return {"scheme": self.scheme, "host": self.host, "port": self.port, "path": self.path}
 
 
 def split(text: str) -> tuple[str, str, str, str]:
-    """Scheme, host, port and path. :raises WharfError: INVALID_ARGUMENT in the words of Go's url.Parse."""
+    """Scheme, host, port and path of an address; without ``://`` all of it is the host.
+
+    :raises WharfError: INVALID_ARGUMENT, in the words of Go's url.Parse.
+    """
     scheme, separator, _ = text.partition("://")
     if not separator:
         return "", text, "", ""
@@ -29,12 +32,12 @@ def split(text: str) -> tuple[str, str, str, str]:
         parts = urlsplit(text)
     except ValueError as error:
         raise invalid(f'parse "{text}": {error}') from None
-    place = parts.netloc.rpartition("@")[2]
-    if place.startswith("["):
-        host, _, rest = place[1:].partition("]")
+    host_port = parts.netloc.rpartition("@")[2]
+    if host_port.startswith("["):
+        host, _, rest = host_port[1:].partition("]")
         port = rest.removeprefix(":")
     else:
-        host, _, port = place.partition(":")
+        host, _, port = host_port.partition(":")
         if ":" in port:
             port = ":" + port.rpartition(":")[2]
     if port and not port.isdecimal():
@@ -43,6 +46,7 @@ def split(text: str) -> tuple[str, str, str, str]:
 
 
 def parse_port(text: str) -> int:
+    """:raises WharfError: INVALID_ARGUMENT, in the words of Go's strconv: ``text`` (digits) exceeds 65535."""
     number = int(text)
     if number > 65535:
         raise invalid(f'strconv.ParseUint: parsing "{text}": value out of range')

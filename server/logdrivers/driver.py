@@ -1,17 +1,19 @@
-"""What a log driver declares of itself; ``drivers`` holds one module for each."""
+"""The declaration of a log driver; ``drivers`` has one module for each driver."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-#: Options of the drivers that name a container in their records.
+#: Options that add a container's tag, labels and variables to records.
 META = frozenset(("labels", "labels-regex", "env", "env-regex", "tag"))
 
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """What a driver may say of a container (dockerd's ``logger.Info``). ``created`` is RFC 3339, ``tag`` is rendered.
+    """The properties of a container for a driver's records (dockerd's ``logger.Info``).
 
-    ``attributes``: what the options ``labels``, ``env`` and their regexes choose; it raises INTERNAL for a bad pattern.
+    ``created``: RFC 3339. ``tag``: rendered from its template. ``options``: the container's log options.
+    ``attributes``: returns the labels and variables that ``labels``, ``env`` and their regexes select; raises INTERNAL
+    for a malformed regex.
     """
 
     container_id: str
@@ -27,11 +29,12 @@ class Info:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogDriver:
-    """``options``: those besides the ones that all drivers take. ``unknown``: dockerd's sentence for any other.
+    """``options``: the driver's own options, besides those of all drivers. ``unknown``: dockerd's sentence for an
+    unknown option.
 
-    ``check`` raises INVALID_ARGUMENT for values that make no sense, in dockerd's words. ``settings`` makes what the
-    shim's module of the same name (``engine.shim.logs.remote``) reads of a driver that sends lines away; None: the
-    driver keeps a file, or nothing.
+    ``check`` raises INVALID_ARGUMENT for invalid values, in dockerd's words; None: there is nothing to check.
+    ``settings`` returns the settings of a driver that sends lines to a server, for the shim's module of the same name
+    (``engine.shim.logs.remote``); None: the driver writes a file, or nothing.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""Log options checked, for containers and for the daemon's defaults.
+"""The checks of log options, for containers and for the daemon's defaults.
 
-Values are checked here as far as dockerd checks them at create; file sizes and tags are read when the log is opened.
+They check the values that dockerd checks at create. File sizes and tags are parsed at start, as in dockerd.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,17 @@ from server.units import parse_size
 
 _COMMON = frozenset(("mode", "max-buffer-size"))
 _CACHE = frozenset(("cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"))
-#: Those that keep a file of their own; the others' lines are read from a copy ("dual logging").
+#: The drivers that write a file. ``docker logs`` reads the lines of other drivers from a copy ("dual logging").
 FILES = frozenset(("json-file", "local"))
-#: dockerd's other drivers: they speak the protocols of single vendors, for which there is no library here.
+#: Drivers of dockerd that this engine doesn't have: each needs the library of one vendor.
 _VENDORS = frozenset(("splunk", "awslogs", "gcplogs", "etwlogs", "logentries"))
 
 
 def check_log_options(kind: str, options: Mapping[str, str]) -> None:
-    """:raises WharfError: INVALID_ARGUMENT in dockerd's sentences."""
+    """Checks the options of the driver ``kind``.
+
+    :raises WharfError: INVALID_ARGUMENT, with dockerd's sentences: an unknown driver, an unknown option or a bad value.
+    """
     if kind == "none":
         return
     check_common(options)
@@ -36,7 +39,10 @@ def check_log_options(kind: str, options: Mapping[str, str]) -> None:
 
 
 def check_common(options: Mapping[str, str]) -> None:
-    """What all drivers take. :raises WharfError: INVALID_ARGUMENT in dockerd's sentences."""
+    """Checks the options of all drivers.
+
+    :raises WharfError: INVALID_ARGUMENT, with dockerd's sentences.
+    """
     mode = options.get("mode", "")
     if mode not in ("", "blocking", "non-blocking"):
         raise invalid(f"logger: logging mode not supported: {mode}")

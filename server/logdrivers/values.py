@@ -1,4 +1,4 @@
-"""The values of log options, read as dockerd reads them."""
+"""Parsers for the values of log options, with Go's rules and errors."""
 
 import re
 
@@ -8,7 +8,7 @@ _MILLISECONDS = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3, "m": 
 
 
 def parse_bool(text: str) -> bool:
-    """:raises ValueError: in the words of Go's strconv."""
+    """:raises ValueError: not a boolean, in the words of Go's strconv."""
     if text in TRUE:
         return True
     if text in FALSE:
@@ -17,14 +17,17 @@ def parse_bool(text: str) -> bool:
 
 
 def parse_unsigned(text: str) -> int:
-    """:raises ValueError: in the words of Go's strconv."""
+    """:raises ValueError: not an unsigned number, in the words of Go's strconv."""
     if not text.isdecimal() or not text.isascii():
         raise ValueError(f'strconv.ParseUint: parsing "{text}": invalid syntax')
     return int(text)
 
 
 def parse_milliseconds(text: str) -> int:
-    """A duration of Go (``1s``, ``1m30s``). :raises ValueError: in the words of Go's time."""
+    """The milliseconds of a Go duration (``1s``, ``1m30s``).
+
+    :raises ValueError: not a duration, in the words of Go's time package.
+    """
     if not _DURATION.fullmatch(text):
         raise ValueError(f'time: invalid duration "{text}"')
     parts = re.findall(r"([0-9.]+)(ns|us|µs|ms|s|m|h)", text)

@@ -1,1 +1,1 @@
-"""The database of wharfd: documents in one SQLite file. Each package stores its records in it (``store.py``)."""
+"""The database of wharfd: JSON documents in one SQLite file. Each service has its records in a table (``store.py``)."""

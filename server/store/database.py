@@ -1,12 +1,13 @@
-"""One SQLite file, one writer thread, one reader thread, documents in tables.
+"""One SQLite file with tables of documents, a writer thread and a reader thread.
 
-A reply is sent after its change is committed: :meth:`Database.write` returns after the commit. Writes that are queued
-together share one transaction, each in its own savepoint, so that a failing one undoes only itself.
+:meth:`Database.write` returns after the commit, so that a response is sent after its change is stored. Queued writes
+share one transaction, each in its own savepoint: a failing write undoes only its own changes.
 
-``synchronous=NORMAL`` with WAL: a crash of the process loses nothing; a power failure may lose the last commits, but
-never damages the database.
+With WAL and ``synchronous=NORMAL``, a crash of the process loses no commit. A power failure may lose the last commits,
+but doesn't damage the database.
 
-On a full disk writes use :mod:`engine.common.system.reserve`; its second part is for writes that free space.
+On a full disk, writes use the space of :mod:`engine.common.system.reserve`; its second part is for writes that free
+space.
 """
 
 import asyncio
@@ -26,13 +27,13 @@ from engine.common.system.sqlite import connect
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
-# The schema, as the list of steps that led to it; PRAGMA user_version counts those taken. Only ever append.
+# The schema, as a list of migrations; PRAGMA user_version is the number of those applied. Only append to the list.
 #
 #   containers   id, name, doc     server/containers/store.py
 #   networks     id, name, doc     server/networks/store.py
 #   volumes      id, name, doc     server/volumes/store.py     (id is the name)
-#   endpoints    id, name, doc     addresses held by endpoints: id "<network>/<container>"
-#   settings     id, name, doc     single facts of the daemon: its ID, the swarm-less node, ...
+#   endpoints    id, name, doc     addresses of endpoints: id "<network>/<container>"
+#   settings     id, name, doc     single values, such as the daemon's ID
 #   build_cache  id, name, doc     records of the builder's cache
 _DOCUMENTS = "CREATE TABLE {0} (id TEXT PRIMARY KEY, name TEXT, doc BLOB NOT NULL) WITHOUT ROWID"
 MIGRATIONS: Sequence[Sequence[str]] = (
@@ -49,23 +50,23 @@ MIGRATIONS: Sequence[Sequence[str]] = (
 
 
 class NewerDatabase(Exception):
-    """A later version of the daemon wrote the file."""
+    """A later version of the daemon has written the file."""
 
 
 def _open(path: Path) -> sqlite3.Connection:
     connection = connect(str(path), timeout=30)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
-    # 512 KiB of pages suffice for documents and save memory.
+    # A cache of 512 KiB is enough for documents, and saves memory.
     connection.execute("PRAGMA cache_size=-512")
     return connection
 
 
 def _migrate(connection: sqlite3.Connection, steps: Sequence[Sequence[str]]) -> None:
-    (taken,) = connection.execute("PRAGMA user_version").fetchone()
-    if taken > len(steps):
-        raise NewerDatabase(f"the database has schema {taken}, this daemon knows up to {len(steps)}")
-    for number in range(taken, len(steps)):
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(steps):
+        raise NewerDatabase(f"the database has schema {version}, this daemon knows up to {len(steps)}")
+    for number in range(version, len(steps)):
         connection.execute("BEGIN IMMEDIATE")
         try:
             for statement in steps[number]:
@@ -88,7 +89,7 @@ _Result = tuple[object, BaseException | None]
 
 
 class _Worker:
-    """A thread that runs work on its own connection, in order; with a ``reserve`` it writes, in batches."""
+    """A thread that runs functions on its own connection, in order. With a ``reserve`` it writes, in batches."""
 
     def __init__(self, name: str, connection: sqlite3.Connection, *, reserve: Reserve | None = None) -> None:
         self._connection = connection
@@ -131,10 +132,10 @@ class _Worker:
         assert self._reserve is not None
         results = self._transaction(items)
         if isinstance(results, list):
-            if not self._reserve.held:  # the disk was full, or the log is new: there may be space now
+            if not self._reserve.held:  # used on a full disk, or lost with a new WAL file
                 self._reserve.renew()
             return results
-        # The second part of the reserve is for writes that free space: other writes would only consume it.
+        # Only writes that free space may use the second part of the reserve: others would only consume it.
         freeing = [item for item in items if item.frees]
         if not is_full(results) or not freeing or not self._reserve.release():
             return [(None, disk_error(results))] * len(items)
@@ -143,7 +144,7 @@ class _Worker:
         return [next(freed) if item.frees else (None, disk_error(results)) for item in items]
 
     def _transaction(self, items: list[_Item]) -> list[_Result] | sqlite3.Error:
-        """The committed results of the items; or the error of the transaction."""
+        """The results of the items after the commit; or the error of the transaction."""
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             results = [self._savepoint(item.work) for item in items]
@@ -181,15 +182,15 @@ def _resolve(future: "asyncio.Future[object]", value: object, error: BaseExcepti
 
 
 class Database:
-    """The daemon's store. ``write`` and ``read`` take a function of a connection and run it in a thread.
+    """The daemon's database. ``write`` and ``read`` run a function of a connection in a thread.
 
-    The function may return only plain values: no cursor, no row that is read later.
+    The function must not return cursors or rows: the connection is used only in its thread.
     """
 
     def __init__(self, path: str | os.PathLike[str], migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
-        """Opens or creates the file (0600) and migrates its schema.
+        """Opens or creates the file (mode 0600) and migrates its schema.
 
-        :raises NewerDatabase: a later version of the daemon wrote it.
+        :raises NewerDatabase: a later version of the daemon has written it.
         """
         self.path = Path(path)
         private.make_directory(self.path.parent, 0o710)
@@ -206,10 +207,10 @@ class Database:
         self._reader = _Worker("db-read", _open(self.path))
 
     async def write(self, work: Work[T], *, frees: bool = False) -> T:
-        """Runs ``work`` in a transaction; returns after the commit. If it raises, its changes are undone.
+        """Runs ``work`` in a transaction and returns its result after the commit. If it raises, its changes are undone.
 
-        A queued write is executed even if the caller is cancelled. ``frees``: it removes something, or records a fact
-        (such as an exit), so on a full disk it may use the reserve.
+        A queued write is executed even if the caller is cancelled. ``frees``: the write removes something or records an
+        event such as an exit, so it may use all of the reserve on a full disk.
 
         :raises WharfError: RESOURCE_EXHAUSTED: the disk is full.
         """
@@ -220,7 +221,7 @@ class Database:
         return await self._reader.submit(work)
 
     def close(self) -> None:
-        """Waits for queued work and closes the file. Blocks: call it at the daemon's end."""
+        """Executes the queued work and closes the file. Blocks; for the daemon's end."""
         self._writer.close()
         self._reader.close()
 

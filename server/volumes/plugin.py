@@ -214,27 +214,28 @@ class LegacyPlugins:
         return self._find(name)
 
     async def _activated(self, name: str, address: Address, deadline: str) -> PluginDriver | None:
-        mark = _identity(address)
+        identity = _identity(address)
         known, driver = self._known.get(name, (None, None))
-        if known != mark:
+        if known != identity:
             client = PluginClient(name, address)
             scope = await _activate(client, deadline)
             driver = PluginDriver(client, scope) if scope else None
-            self._known[name] = (mark, driver)
+            self._known[name] = (identity, driver)
         return driver
 
     def _scan(self) -> Iterator[str]:
         """The names of all plugins, including those in their own directories."""
-        places = [(each, ".sock") for each in self._sockets]
-        for directory, ending in places + [(each, kind) for each in self._specs for kind in (".spec", ".json")]:
+        sockets = [(directory, ".sock") for directory in self._sockets]
+        files = [(directory, suffix) for directory in self._specs for suffix in (".spec", ".json")]
+        for directory, suffix in sockets + files:
             try:
                 entries = list(os.scandir(directory))
             except OSError:
                 continue
             for entry in entries:
-                if entry.name.endswith(ending):
-                    yield entry.name.removesuffix(ending)
-                elif entry.is_dir() and os.path.exists(f"{entry.path}/{entry.name}{ending}"):
+                if entry.name.endswith(suffix):
+                    yield entry.name.removesuffix(suffix)
+                elif entry.is_dir() and os.path.exists(f"{entry.path}/{entry.name}{suffix}"):
                     yield entry.name
 
     def _find(self, name: str) -> Address | None:
@@ -249,10 +250,10 @@ class LegacyPlugins:
                 if path.is_socket():
                     return Address(f"unix://{path}")
         for directory in self._specs:
-            for place in (directory, directory / name):
-                if (path := place / f"{name}.spec").is_file():
+            for parent in (directory, directory / name):
+                if (path := parent / f"{name}.spec").is_file():
                     return Address(path.read_text().strip())
-                if (path := place / f"{name}.json").is_file():
+                if (path := parent / f"{name}.json").is_file():
                     try:
                         return read_json(path)
                     except (OSError, ValueError) as error:

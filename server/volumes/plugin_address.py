@@ -76,10 +76,10 @@ def read_json(path: Path) -> Address:
     document = jsontext.loads(path.read_bytes())
     if not isinstance(document, dict) or not isinstance(url := document.get("Addr"), str) or "://" not in url:
         raise ValueError('there is no address in "Addr"')
-    given = document.get("TLSConfig") or {}
-    if not isinstance(given, dict):
+    tls = document.get("TLSConfig") or {}
+    if not isinstance(tls, dict):
         raise ValueError('"TLSConfig" is not an object')
-    if unknown := [*(document.keys() - _KEYS), *(given.keys() - _TLS_KEYS)]:
+    if unknown := [*(document.keys() - _KEYS), *(tls.keys() - _TLS_KEYS)]:
         raise ValueError(f'"{unknown[0]}" is unknown')
-    files = [str(given.get(name) or "") for name in ("CAFile", "CertFile", "KeyFile")]
-    return Address(url, Tls(bool(given.get("InsecureSkipVerify")) or not files[0], *files))
+    files = [str(tls.get(name) or "") for name in ("CAFile", "CertFile", "KeyFile")]
+    return Address(url, Tls(bool(tls.get("InsecureSkipVerify")) or not files[0], *files))

@@ -60,10 +60,10 @@ class RemoteVolumes:
             raise WharfError(error.kind, f"{reason}: {error.message}") from error
 
     async def probe(self, name: str) -> Volume | None:
-        """A volume of this name in any plugin; ignores plugins that fail."""
-        for driver, state in await _ask(await self._drivers(()), lambda driver: driver.get(name)):
+        """A volume of this name in any plugin; None: no plugin has one. Ignores plugins that fail."""
+        for driver, state in await _query(await self._drivers(()), lambda driver: driver.get(name)):
             if isinstance(state, VolumeState):
-                return _foreign(name, driver, state)
+                return _from_state(name, driver, state)
         return None
 
     async def merge(self, known: Mapping[str, Volume], drivers: Collection[str]) -> tuple[list[Volume], list[str]]:
@@ -72,7 +72,7 @@ class RemoteVolumes:
         ``drivers``: only these, if any are given. If a plugin doesn't answer, its known volumes are listed; if it
         answers, only those that it still has.
         """
-        answers = {driver.name: (driver, state) for driver, state in await _ask(await self._drivers(drivers), _list)}
+        answers = {driver.name: (driver, state) for driver, state in await _query(await self._drivers(drivers), _list)}
         found: list[Volume] = []
         warnings: list[str] = []
         for volume in known.values():
@@ -83,14 +83,14 @@ class RemoteVolumes:
                 found.append(volume)
             elif volume.name in state:
                 found.append(with_state(volume, state[volume.name]))
-        taken = set(known)
+        names = set(known)
         for driver, state in answers.values():
             if isinstance(state, WharfError):
                 warnings.append(f"list {driver.name}: {state.message}")
                 continue
             # If several drivers have the same name, the first one's volume is listed.
-            found += [_foreign(name, driver, each) for name, each in state.items() if name not in taken]
-            taken.update(state)
+            found += [_from_state(name, driver, each) for name, each in state.items() if name not in names]
+            names.update(state)
         return found, warnings
 
     async def _drivers(self, names: Collection[str]) -> list[RemoteDriver]:
@@ -109,7 +109,7 @@ def with_state(volume: Volume, state: VolumeState) -> Volume:
     )
 
 
-def _foreign(name: str, driver: RemoteDriver, state: VolumeState) -> Volume:
+def _from_state(name: str, driver: RemoteDriver, state: VolumeState) -> Volume:
     return with_state(Volume(name, driver.name, scope=driver.scope), state)
 
 
@@ -117,7 +117,7 @@ def _list(driver: RemoteDriver) -> Coroutine[object, object, dict[str, VolumeSta
     return driver.list()
 
 
-async def _ask(
+async def _query(
     drivers: Iterable[RemoteDriver], question: Callable[[RemoteDriver], Coroutine[object, object, T]]
 ) -> list[tuple[RemoteDriver, T | WharfError]]:
     """Queries all concurrently; returns errors as results."""

@@ -38,8 +38,8 @@ class Bus(Protocol):
 class Volumes:
     """All volumes of the daemon.
 
-    A *reference* is a container that has the volume in its configuration: it keeps the volume from being
-    removed. A *user* has it mounted: a file system from driver options is mounted for the first user and
+    A *reference* is a container with the volume in its configuration: a volume with references can't be removed. A
+    *user* has mounted the volume: the file system of a volume with driver options is mounted for the first user and
     unmounted after the last.
     """
 
@@ -134,7 +134,7 @@ class Volumes:
         if found is None:
             return None
         if driver:
-            await self._known(name, driver)
+            await self._check_driver(name, driver)
         if found.driver != self._local.name:
             try:
                 state = await self._remotes.state(found)
@@ -158,7 +158,8 @@ class Volumes:
             )
         return found
 
-    async def _known(self, name: str, driver: str) -> None:
+    async def _check_driver(self, name: str, driver: str) -> None:
+        """:raises WharfError: NOT_FOUND: the driver doesn't exist."""
         try:
             await self.driver(driver)
         except WharfError as error:
@@ -185,7 +186,7 @@ class Volumes:
         try:
             await self._store.put(volume)
         except BaseException:
-            # A plugin may have had it before; without a record here its own listing still has it.
+            # A plugin may have had the volume before, so it must not remove it; its own list still has it.
             if backend is self._local:
                 await backend.remove(name)
             raise
@@ -270,14 +271,15 @@ class Volumes:
                 if not force:
                     kind = error.kind if isinstance(error, WharfError) else Kind.INTERNAL
                     raise WharfError(kind, f"remove {name}: {error}") from error
-                log.warning("volume %s its driver failed to remove it, its record is removed: %s", name, error)
+                log.warning("volume %s: its driver failed to remove it; its record is removed: %s", name, error)
             await self._forget(name)
             self.publish("destroy", name, {"driver": volume.driver})
 
     # operations for containers
 
     async def clear(self, name: str) -> None:
-        """Removes what a crash has left of an unused volume, even without a record."""
+        """Removes the parts of a volume that an interrupted create or removal left, also without a record. Does nothing
+        if the volume has references."""
         if not self._references.get(name):
             await self.remove(name, force=True)
             await self._local.remove(name)

@@ -1,6 +1,6 @@
-"""The log drivers: each module of this package declares them in ``DRIVERS``, and nothing else needs to know it.
+"""The log drivers: each module of this package declares drivers in its ``DRIVERS``; they are found by that name.
 
-The daemon's configuration is checked with these modules before anything else is loaded: they import no models.
+These modules import no models: the daemon's configuration is checked with them before the rest is loaded.
 """
 
 import importlib
@@ -18,5 +18,5 @@ def _declared() -> dict[str, LogDriver]:
     return found
 
 
-#: By the names that ``--log-driver`` takes. A driver that isn't here is a plugin's, or refused by name.
+#: The drivers by the names of ``--log-driver``. Other names are those of plugins.
 DRIVERS: Mapping[str, LogDriver] = _declared()

@@ -1,4 +1,4 @@
-"""The drivers that keep a file of their own, and ``none``. The shim writes the files (``engine.shim.logs.files``)."""
+"""The drivers that write a file, and ``none``. The shim writes the files (``engine.shim.logs.files``)."""
 
 from server.logdrivers.driver import META, LogDriver
 

@@ -24,21 +24,21 @@ def _address(text: str) -> Address:
     """:raises WharfError: INVALID_ARGUMENT."""
     if not text:
         return Address("tcp", "127.0.0.1", 24224)
-    where = f"invalid fluentd-address ({text}): "
+    prefix = f"invalid fluentd-address ({text}): "
     try:
         scheme, host, port, path = split(text if "://" in text else f"tcp://{text}")
     except WharfError as error:
-        raise invalid(where + error.message) from None
+        raise invalid(prefix + error.message) from None
     if scheme == "unix":
         if not path.strip("/"):
-            raise invalid(f"{where}path is empty")
+            raise invalid(f"{prefix}path is empty")
         return Address("unix", path=path)
     if scheme not in ("tcp", "tls"):
-        raise invalid(f"{where}unsupported scheme: '{scheme}'")
+        raise invalid(f"{prefix}unsupported scheme: '{scheme}'")
     if path.strip("/"):
-        raise invalid(f"{where}should not contain a path element")
+        raise invalid(f"{prefix}should not contain a path element")
     if port and int(port) > 65535:
-        raise invalid(f'{where}invalid port: strconv.ParseUint: parsing "{port}": value out of range')
+        raise invalid(f'{prefix}invalid port: strconv.ParseUint: parsing "{port}": value out of range')
     return Address(scheme, host or "127.0.0.1", int(port or 24224))
 
 
@@ -60,7 +60,7 @@ def _check(options: Mapping[str, str]) -> None:
 
 
 def _settings(info: Info) -> dict[str, object]:
-    def given(name: str) -> bool:
+    def enabled(name: str) -> bool:
         return parse_bool(info.options.get(f"fluentd-{name}") or "false")
 
     retry = info.options.get("fluentd-retry-wait") or info.options.get("fluentd-async-reconnect-interval") or "1s"
@@ -72,9 +72,9 @@ def _settings(info: Info) -> dict[str, object]:
             "container_name": f"/{info.container_name}",
             **info.attributes(),
         },
-        "precise": given("sub-second-precision"),
-        "receipts": given("request-ack"),
-        "asynchronous": given("async") or given("async-connect"),
+        "precise": enabled("sub-second-precision"),
+        "receipts": enabled("request-ack"),
+        "asynchronous": enabled("async") or enabled("async-connect"),
         "retry": parse_milliseconds(retry),
         "attempts": parse_unsigned(info.options.get("fluentd-max-retries") or "0"),
     }

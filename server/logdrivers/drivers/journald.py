@@ -4,7 +4,7 @@ import re
 
 from server.logdrivers.driver import META, Info, LogDriver
 
-_NOT_IN_A_FIELD = re.compile(r"[^A-Z0-9]")
+_INVALID = re.compile(r"[^A-Z0-9]")
 
 
 def _settings(info: Info) -> dict[str, object]:
@@ -17,8 +17,9 @@ def _settings(info: Info) -> dict[str, object]:
         "SYSLOG_IDENTIFIER": info.tag,
     }
     for key, value in info.attributes().items():
-        # The journal takes capitals, digits and underscores, and keeps names that begin with one for itself.
-        fields[_NOT_IN_A_FIELD.sub("_", key.upper()).lstrip("_")] = value
+        # Field names consist of capitals, digits and underscores; a leading underscore is reserved
+        # (systemd.journal-fields(7)).
+        fields[_INVALID.sub("_", key.upper()).lstrip("_")] = value
     return {"fields": fields}
 
 

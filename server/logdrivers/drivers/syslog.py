@@ -15,7 +15,10 @@ _FORMATS = ("", "rfc3164", "rfc5424", "rfc5424micro")
 
 
 def _facility(text: str) -> int:
-    """A name or a number. :raises ValueError: neither."""
+    """The number of a facility, from its name or number; "" is ``daemon``.
+
+    :raises ValueError: an unknown facility.
+    """
     if not text:
         return _FACILITIES.index("daemon")
     if text in _FACILITIES:
@@ -59,7 +62,7 @@ def _settings(info: Info) -> dict[str, object]:
         "ca": info.options.get("syslog-tls-ca-cert", ""),
         "cert": info.options.get("syslog-tls-cert", ""),
         "key": info.options.get("syslog-tls-key", ""),
-        # dockerd takes the option's mere presence for a yes.
+        # As in dockerd, the option is true with any value.
         "skip-verify": "syslog-tls-skip-verify" in info.options,
     }
 
