@@ -6,7 +6,8 @@ import time
 from engine.common import regex
 from engine.common.errors import internal
 from server.containers.model import Container
-from server.gotemplate.template import TemplateError, render
+from server.gotemplate.parse import TemplateError
+from server.gotemplate.template import render
 
 #: The default tag of drivers that send lines to a server. File drivers have no default tag.
 DEFAULT_TAG = "{{.ID}}"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from server.gotemplate.template import TemplateError, render
+from server.gotemplate.parse import TemplateError
+from server.gotemplate.template import render
 
 DATA = {
     "Env": ["A=1", "B=2"],

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from server.gotemplate.template import TemplateError, render
+from server.gotemplate.parse import TemplateError
+from server.gotemplate.template import render
 
 GROWING = '{{$a:="xxxxxxxxxx"}}' + '{{$a:=printf "%s%s%s%s%s%s%s%s%s%s" $a $a $a $a $a $a $a $a $a $a}}' * 9
 LOOPS = "{{range .L}}{{range $.L}}{{range $.L}}{{range $.L}}x{{end}}{{end}}{{end}}{{end}}"
