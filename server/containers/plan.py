@@ -56,6 +56,7 @@ class ContainerPlan:
     apparmor_profile: str = ""
     no_new_privileges: bool = False
     seccomp_profile: str = ""
+    # Fields of inspect for SELinux, which is not supported: always empty.
     mount_label: str = ""
     process_label: str = ""
     started_before: bool = False

@@ -18,7 +18,6 @@ class HostLimits:
     reservation: bool = False
     swappiness: bool = False
     oom_kill_disable: bool = False
-    kernel_memory: bool = False
     kernel_memory_tcp: bool = False
     cpu_shares: bool = False
     cpu_cfs: bool = False
@@ -63,7 +62,6 @@ def _v1(layout: CgroupLayout) -> HostLimits:
         reservation=has("memory", "memory.soft_limit_in_bytes"),
         swappiness=has("memory", "memory.swappiness"),
         oom_kill_disable=has("memory", "memory.oom_control"),
-        kernel_memory=has("memory", "memory.kmem.limit_in_bytes"),
         kernel_memory_tcp=has("memory", "memory.kmem.tcp.limit_in_bytes"),
         cpu_shares=has("cpu", "cpu.shares"),
         cpu_cfs=has("cpu", "cpu.cfs_quota_us"),

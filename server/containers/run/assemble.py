@@ -64,8 +64,6 @@ def assemble(context: ContainerContext, container: ContainerPlan, prepared: Prep
             no_new_privileges=container.no_new_privileges,
             seccomp=container.seccomp_profile or settings.seccomp_profile,
             apparmor=container.apparmor_profile,
-            process_label=container.process_label,
-            mount_label=container.mount_label,
             writable_cgroups=bool(security.writable_cgroups),
             ulimits=_ulimits(context, host),
             cgroups_path=cgroups_path(

@@ -105,7 +105,7 @@ def _mappings(mappings: tuple[IdMapping, ...]) -> list[Json]:
     return [{"containerID": m.container_id, "hostID": m.host_id, "size": m.size} for m in mappings]
 
 
-def _linux(inp: SpecInput, host: HostFacts, root_propagation: str) -> Json:
+def _linux(inp: SpecInput, root_propagation: str) -> Json:
     config = inp.host
     nodes, rules = devices.plan(config.devices or (), config.device_cgroup_rules or (), privileged=config.privileged)
     linux: Json = {"resources": {"devices": rules}, "namespaces": _namespaces(inp)}
@@ -128,8 +128,6 @@ def _linux(inp: SpecInput, host: HostFacts, root_propagation: str) -> Json:
         linux["maskedPaths"] = list(masked)
     if readonly:
         linux["readonlyPaths"] = list(readonly)
-    if host.selinux and inp.mount_label:
-        linux["mountLabel"] = inp.mount_label
     return linux
 
 
@@ -141,7 +139,7 @@ def build(inp: SpecInput, host: HostFacts) -> Json:
     """
     process = container_process(inp, host)
     all_mounts, root_propagation = mounts.plan(inp, host)
-    linux = _linux(inp, host, root_propagation)
+    linux = _linux(inp, root_propagation)
     spec: Json = {
         "ociVersion": OCI_VERSION,
         "process": process,

@@ -40,7 +40,7 @@ class HostFacts:
     capabilities: tuple[str, ...] = caps.KNOWN
     seccomp: bool = True
     apparmor: bool = False
-    selinux: bool = False
+
     recursive_readonly: bool = True
     init_path: str = ""
     cpus: int = 1
@@ -106,7 +106,6 @@ def probe(
         capabilities=bounding_set(),
         seccomp="Seccomp:" in _read("/proc/self/status"),
         apparmor=apparmor,
-        selinux=os.path.exists("/sys/fs/selinux/enforce"),
         recursive_readonly=recursive_readonly and release >= (5, 12),
         init_path=find_init(init_path),
         cpus=len(os.sched_getaffinity(0)),

@@ -95,8 +95,7 @@ class SpecInput:
     no_new_privileges: bool = False
     seccomp: str = ""
     apparmor: str = ""
-    process_label: str = ""
-    mount_label: str = ""
+
     writable_cgroups: bool = False
     ulimits: tuple[Ulimit, ...] = ()
     cgroups_path: str = ""

@@ -121,8 +121,7 @@ def container_process(inp: SpecInput, host: HostFacts) -> Json:
         process["noNewPrivileges"] = True
     if host.apparmor:
         process["apparmorProfile"] = inp.apparmor or ("unconfined" if host_config.privileged else DOCKER_APPARMOR)
-    if host.selinux and inp.process_label:
-        process["selinuxLabel"] = inp.process_label
+
     return process
 
 

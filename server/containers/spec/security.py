@@ -11,23 +11,20 @@ _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 
 @dataclass(frozen=True, slots=True)
 class SecurityOptions:
-    """``seccomp`` and ``apparmor``: "" not set. ``no_new_privileges`` and ``writable_cgroups``: None not set.
-    ``labels``: SELinux label options such as ``disable`` or ``type:x``.
-    """
+    """``seccomp`` and ``apparmor``: "" not set. ``no_new_privileges`` and ``writable_cgroups``: None not set."""
 
     no_new_privileges: bool | None = None
     seccomp: str = ""
     apparmor: str = ""
-    labels: tuple[str, ...] = ()
     writable_cgroups: bool | None = None
 
 
 def parse(options: Sequence[str] | None) -> SecurityOptions:
-    """Parses ``HostConfig.SecurityOpt``: ``key=value``, or the older form ``key:value``.
+    """Parses ``HostConfig.SecurityOpt``: ``key=value``, or the older form ``key:value``. SELinux labels have no effect,
+    as in a dockerd without ``--selinux-enabled``.
 
     :raises WharfError: INTERNAL, as in dockerd: an unknown or malformed option.
     """
-    labels: list[str] = []
     no_new_privileges: bool | None = None
     writable_cgroups: bool | None = None
     seccomp = apparmor = ""
@@ -38,8 +35,7 @@ def parse(options: Sequence[str] | None) -> SecurityOptions:
         if option == "writable-cgroups":
             writable_cgroups = True
             continue
-        if option == "disable":
-            labels.append("disable")
+        if option == "disable":  # a label
             continue
         # "=" first: the JSON of a seccomp profile contains colons.
         key, found, value = option.partition("=")
@@ -49,7 +45,7 @@ def parse(options: Sequence[str] | None) -> SecurityOptions:
             raise internal(f'invalid --security-opt 1: "{option}"')
         match key:
             case "label":
-                labels.append(value)
+                continue
             case "apparmor":
                 apparmor = value
             case "seccomp":
@@ -60,7 +56,7 @@ def parse(options: Sequence[str] | None) -> SecurityOptions:
                 writable_cgroups = _boolean(option, value)
             case _:
                 raise internal(f'invalid --security-opt 2: "{option}"')
-    return SecurityOptions(no_new_privileges, seccomp, apparmor, tuple(labels), writable_cgroups)
+    return SecurityOptions(no_new_privileges, seccomp, apparmor, writable_cgroups)
 
 
 def _boolean(option: str, value: str) -> bool:

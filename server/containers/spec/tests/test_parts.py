@@ -211,7 +211,7 @@ def test_bad_seccomp_profiles(profile: str, host: HostFacts) -> None:
 
 def test_security_options() -> None:
     parsed = security.parse(['seccomp={"a":"b=c"}', "apparmor:x", "label=type:t", "no-new-privileges=false"])
-    assert parsed == security.SecurityOptions(False, '{"a":"b=c"}', "x", ("type:t",))
+    assert parsed == security.SecurityOptions(False, '{"a":"b=c"}', "x")
     assert security.parse(["no-new-privileges"]).no_new_privileges
     assert security.parse(["writable-cgroups"]).writable_cgroups
     assert security.parse(None) == security.SecurityOptions()
