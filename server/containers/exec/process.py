@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from engine.common.errors import conflict, internal
+from engine.common.errors import internal
 from server.containers.context import ContainerContext
 from server.containers.exec.model import ExecRequest
 from server.containers.model import Container
 from server.containers.run.process import ProcessFiles
+from server.containers.run.stop import not_running
 from server.containers.spec.process import exec_process, merge_env
 
 
@@ -59,7 +60,7 @@ class ExecProcesses:
         try:
             return await asyncio.to_thread(make) if user else make()
         except ProcessLookupError:
-            raise conflict(f"container {container.id} is not running") from None
+            raise not_running(container) from None
 
     async def _container_process(self, container: Container) -> Mapping[str, Any]:
         started_ns, process = self._cache.get(container.id, (0, {}))

@@ -17,6 +17,7 @@ from server.containers.exec.model import ExecInstance
 from server.containers.model import Container
 from server.containers.run import exits
 from server.containers.run.failures import refusal, start_failure
+from server.containers.run.stop import not_running
 from server.containers.stdio.client import DEFAULT_KEYS, Client
 from server.containers.stdio.stdio import owner, socket_path
 from server.containers.values.signals import SIGKILL
@@ -30,6 +31,11 @@ class StartFailed(Exception):
         self.code, self.error = start_failure(error)
 
 
+def is_paused(name: str) -> WharfError:
+    """dockerd's error for an exec in a paused container."""
+    return conflict(f"Container {name} is paused, unpause the container before exec")
+
+
 async def state_error(
     context: ContainerContext, container: Container, started_ns: int, error: WharfError
 ) -> WharfError | None:
@@ -38,7 +44,7 @@ async def state_error(
 
     ``started_ns``: the start of the container's run in which the exec was started.
     """
-    paused = conflict(f"Container {container.id} is paused, unpause the container before exec")
+    paused = is_paused(container.id)
     if refusal(error)[1] is Reason.CONTAINER_PAUSED:  # the container may run again by now
         return paused
     # A pause or an exit that is being handled holds the lock.
@@ -54,7 +60,7 @@ async def state_error(
             # When the first process of a PID namespace exits, the kernel kills the others before it reports the exit.
             if task is not None and not is_exiting(task.pid):
                 return paused if task.status is not TaskStatus.RUNNING else None
-        return conflict(f"container {container.id} is not running")
+        return not_running(container)
 
 
 def _stdio_options(context: ContainerContext, container: Container, instance: ExecInstance) -> dict[str, str]:

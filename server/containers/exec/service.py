@@ -25,6 +25,7 @@ from server.containers.exec.process import ExecProcesses
 from server.containers.model import Container
 from server.containers.run.failures import NOT_EXECUTABLE, UNKNOWN
 from server.containers.run.process import ProcessFiles
+from server.containers.run.stop import is_restarting, not_running
 from server.containers.spec.users import lookup
 from server.containers.stdio.client import Client
 
@@ -130,7 +131,7 @@ class Exec:
             raise conflict(f"Error: Exec command {id} is already running")
         container = self._context.registry.by_id(instance.container_id)
         if container is not None and container.state.paused:
-            raise conflict(f"Container {container.id} is paused, unpause the container before exec")
+            raise run.is_paused(container.id)
         return instance
 
     async def start(
@@ -348,11 +349,11 @@ def _check_active(container: Container, name: str) -> None:
     """
     state = container.state
     if not state.running:
-        raise conflict(f"container {container.id} is not running")
+        raise not_running(container)
     if state.paused:
-        raise conflict(f"Container {name} is paused, unpause the container before exec")
+        raise run.is_paused(name)
     if state.restarting:
-        raise conflict(f"Container {container.id} is restarting, wait until the container is running")
+        raise is_restarting(container)
 
 
 def _error_output(error: WharfError, *, framed: bool) -> bytes:

@@ -1,1 +1,1 @@
-"""What this host gives to containers: the limits that its kernel enforces, its OCI runtimes, mapped user ids."""
+"""What this host offers to containers: the limits that its kernel enforces, its OCI runtimes, mapped user ids."""

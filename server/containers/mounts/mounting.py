@@ -82,7 +82,7 @@ async def _source(
         except WharfError as error:
             raise WharfError(error.kind, f"error while mounting volume '{point.source}': {error.message}") from error
         subpath = (point.spec.get("VolumeOptions") or {}).get("Subpath") or ""
-        return await _bind_subpath(path, subpath, target, during_start) if subpath else str(path)
+        return await _bind_subpath(path, subpath, target, during_start) if subpath else path
     if point.kind == "image":
         return await _image(context, container, point, number, target, during_start)
     # In a thread: the source may be on a file system that doesn't answer.

@@ -7,7 +7,6 @@ writes and reads it with CRIU (Debian's ``criu``, for crun also ``libcriu2``); t
 import asyncio
 import contextlib
 import os
-import re
 import shutil
 from typing import Any
 
@@ -19,10 +18,7 @@ from server.containers.model import Container
 from server.containers.run.stop import is_restarting, not_running
 from server.containers.stdio.stdio import task_owner
 from server.containers.stdio_backend import Embedded
-from server.containers.values import signals
-from server.containers.values.names import ALLOWED
-
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+from server.containers.values import names, signals
 
 
 def check_enabled(context: ContainerContext) -> None:
@@ -64,8 +60,8 @@ async def create(
         raise not_running(container)
     if state.restarting:
         raise is_restarting(container)
-    if _NAME.fullmatch(name) is None:
-        raise internal(f"Invalid checkpoint ID ({name}), only {ALLOWED} are allowed")
+    if not names.is_valid(name):
+        raise internal(f"Invalid checkpoint ID ({name}), only {names.ALLOWED} are allowed")
     path = _path(container, directory, name)
     try:
         os.makedirs(path, mode=0o700)
@@ -134,7 +130,7 @@ async def remove(container: Container, name: str, directory: str, key: str) -> N
 
     :raises WharfError: INTERNAL, as in dockerd: there is no such checkpoint.
     """
-    if _NAME.fullmatch(name) is None:
+    if not names.is_valid(name):
         raise internal(f"checkpoint {name} does not exist for container {key}")
     await asyncio.to_thread(shutil.rmtree, _existing(container, directory, name, key))
 
@@ -149,7 +145,7 @@ def find_path(context: ContainerContext, container: Container, name: str, direct
         return ""
     if not context.settings.experimental:
         raise invalid("checkpoint is only supported in experimental mode")
-    if _NAME.fullmatch(name) is None:
+    if not names.is_valid(name):
         raise internal(f"checkpoint {name} does not exist for container /{container.name}")
     found = _existing(container, directory, name, f"/{container.name}")
     program = context.runtimes.get(container.host_config.runtime).path

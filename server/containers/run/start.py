@@ -30,6 +30,7 @@ from server.containers.run.stop import stop_and_wait
 from server.containers.spec.process import DOCKER_APPARMOR
 from server.containers.stdio.stdio import stdio_uri, task_owner
 from server.containers.values.modes import check_nameservers, joined
+from server.containers.values.signals import SIGKILL
 from server.registry.reference import Reference, parse_any
 
 log = logging.getLogger(__name__)
@@ -255,8 +256,7 @@ async def _start(
 async def _start_network(context: ContainerContext, container: Container) -> Sandbox:
     check_nameservers(container.host_config.dns or ())
     try:
-        sandbox: Sandbox = await context.networks.start(container)
-        return sandbox
+        return await context.networks.start(container)
     except WharfError as error:
         if joined(container.host_config.network_mode) is None:
             raise WharfError(error.kind, f"failed to set up container networking: {error.message}") from error
@@ -360,7 +360,7 @@ async def _create_task(
 async def remove_task(context: ContainerContext, container_id: str) -> None:
     """Kills and deletes a task; a missing one is no error, other errors are logged."""
     try:
-        await context.engine.tasks.kill(container_id, 9, everything=True)
+        await context.engine.tasks.kill(container_id, SIGKILL, everything=True)
         await context.engine.tasks.wait(container_id)
     except WharfError as error:
         if error.kind not in (Kind.NOT_FOUND, Kind.FAILED_PRECONDITION):

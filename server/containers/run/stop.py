@@ -19,10 +19,12 @@ timeouts.define("container.unsignalled", 2.0)  # for an exit although the stop s
 
 
 def not_running(container: Container) -> WharfError:
+    """dockerd's error for an operation that needs a running container."""
     return conflict(f"container {container.id} is not running")
 
 
 def is_restarting(container: Container) -> WharfError:
+    """dockerd's error for an operation that a restarting container can't have."""
     return conflict(f"Container {container.id} is restarting, wait until the container is running")
 
 

@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 from engine.common.errors import invalid
 
+#: The syntax in dockerd's sentences.
 ALLOWED = "[a-zA-Z0-9][a-zA-Z0-9_.-]"
-_PATTERN = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_PATTERN = re.compile(ALLOWED + "+")
 _ATTEMPTS = 6
 
 # Each list is one text: as literals it would take ten times as many lines.
@@ -41,13 +42,18 @@ _ADJECTIVES = _ADJECTIVES_TEXT.split()
 _SURNAMES = _SURNAMES_TEXT.split()
 
 
-def canonical(name: str) -> str:
-    """``name`` without its optional leading slash, checked.
+def is_valid(name: str) -> bool:
+    """Whether ``name``, without leading slash, is a valid name of a container or a checkpoint."""
+    return _PATTERN.fullmatch(name) is not None
 
-    :raises WharfError: INVALID_ARGUMENT with dockerd's sentence.
+
+def canonical(name: str) -> str:
+    """``name`` without its optional leading slash.
+
+    :raises WharfError: INVALID_ARGUMENT, with dockerd's sentence: a malformed name.
     """
     bare = name.removeprefix("/")
-    if _PATTERN.fullmatch(bare) is None:
+    if not is_valid(bare):
         raise invalid(f"Invalid container name ({name}), only {ALLOWED} are allowed")
     return bare
 
