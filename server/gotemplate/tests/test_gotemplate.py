@@ -1,4 +1,4 @@
-"""Go's templates: values and sentences as a real dockerd gave them."""
+"""Templates: outputs and errors, recorded from a real dockerd."""
 
 import pytest
 
@@ -37,7 +37,7 @@ DATA = {
         ("{{`raw`}} {{true}} {{1.5}}", "raw true 1.5"),
     ],
 )
-def test_texts(template: str, text: str) -> None:
+def test_outputs(template: str, text: str) -> None:
     assert render("log-tag", template, DATA, "logger.Info") == text
 
 
@@ -75,7 +75,7 @@ AT = ': executing "log-tag" at '
         ("{{1 2}}", f":2{AT}<1>: can't give argument to non-function 1"),
     ],
 )
-def test_sentences(template: str, words: str) -> None:
+def test_errors(template: str, words: str) -> None:
     with pytest.raises(TemplateError) as caught:
         render("log-tag", template, DATA, "logger.Info")
     assert str(caught.value) == f"template: log-tag:1{words}"

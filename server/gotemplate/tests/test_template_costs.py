@@ -1,4 +1,4 @@
-"""Templates of clients that would take memory or time without end."""
+"""The limits of a template's time and memory."""
 
 import time
 
@@ -23,14 +23,14 @@ LOOPS = "{{range .L}}{{range $.L}}{{range $.L}}{{range $.L}}x{{end}}{{end}}{{end
         ("{{" + "(" * 50_000 + "1" + ")" * 50_000 + "}}", "maximum template depth"),
     ],
 )
-def test_bounded(source: str, limit: str) -> None:
+def test_limits(source: str, limit: str) -> None:
     begin = time.monotonic()
     with pytest.raises(TemplateError, match=limit):
         render("log-tag", source, {"L": ["x"] * 300}, "logger.Info")
     assert time.monotonic() - begin < 60
 
 
-def test_wide_fields_as_go_refuses_them() -> None:
+def test_too_wide_fields_have_gos_errors() -> None:
     assert render("t", '{{printf "%999999999d" 1}}', {}, "x") == "%!(BADWIDTH)"
     assert render("t", '{{printf "%.9999999d" 1}}', {}, "x") == "%!(BADPREC)"
     assert render("t", '{{printf "%5d|%-3s|%.1f" 1 "a" 2.25}}', {}, "x") == "    1|a  |2.2"

@@ -1,4 +1,4 @@
-"""What a log driver declares: its options, and the settings that the shim's module of the same name reads."""
+"""The declarations of log drivers: options, and the settings for the shim's modules."""
 
 from importlib import import_module
 from typing import Any
@@ -75,7 +75,7 @@ def test_options_refused_in_dockerds_words(kind: str, options: dict[str, str], s
     assert sentence in caught.value.message
 
 
-def test_options_taken() -> None:
+def test_valid_options() -> None:
     check_log_options("none", {"anything": "x"})
     check_log_options("json-file", {"max-size": "1m", "labels": "a", "cache-disabled": "true"})
     check_log_options("fluentd", {"fluentd-address": "unix:///s", "fluentd-buffer-limit": "1m", "mode": "blocking"})

@@ -233,7 +233,7 @@ def test_a_plugin_with_a_malformed_list(tmp_path: Path, plugin: Plugin, rows: An
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("answer", "reason"),
     [
         (b"", "it did not answer in HTTP"),
         (b"220 mail.example.org ESMTP\r\n", "it did not answer in HTTP"),
@@ -245,8 +245,8 @@ def test_a_plugin_with_a_malformed_list(tmp_path: Path, plugin: Plugin, rows: An
         (JSON + orjson.dumps({"Err": "not today"}), "VolumeDriver.List: not today"),
     ],
 )
-def test_a_plugin_that_breaks_the_protocol(tmp_path: Path, plugin: Plugin, said: bytes, reason: str) -> None:
-    plugin.instead["List"] = lambda _: said
+def test_a_plugin_that_breaks_the_protocol(tmp_path: Path, plugin: Plugin, answer: bytes, reason: str) -> None:
+    plugin.instead["List"] = lambda _: answer
 
     async def scenario() -> None:
         volumes = make(tmp_path)

@@ -1,4 +1,4 @@
-"""Create requests that make no sense, in dockerd's words; and what the host can't do, as warnings."""
+"""Invalid create requests are refused with dockerd's sentences; limits that the host can't enforce give warnings."""
 
 from typing import Any
 
@@ -33,9 +33,9 @@ def rules(limits: HostLimits = FULL, *, systemd: bool = False) -> validate.Rules
 
 
 def check(host: dict[str, Any], config: dict[str, Any] | None = None, limits: HostLimits = FULL) -> list[str]:
-    wanted, settings = ContainerConfig.parse(config or {}), HostConfig.parse(host)
-    validate.check_request(wanted, settings, rules(limits))
-    validate.check_config(wanted)
+    parsed, settings = ContainerConfig.parse(config or {}), HostConfig.parse(host)
+    validate.check_request(parsed, settings, rules(limits))
+    validate.check_config(parsed)
     return validate.check_host_config(settings, rules(limits, systemd=True))[1]
 
 
@@ -111,7 +111,7 @@ M = 1 << 20
         ({"CpuRealtimePeriod": 1000}, "Your kernel does not support CPU real-time scheduler"),
     ],
 )
-def test_refused(host: dict[str, Any], sentence: str) -> None:
+def test_invalid_host_config(host: dict[str, Any], sentence: str) -> None:
     with pytest.raises(WharfError) as caught:
         check(host)
     assert (caught.value.kind, caught.value.message) == (Kind.INVALID_ARGUMENT, sentence)
@@ -127,13 +127,13 @@ def test_refused(host: dict[str, Any], sentence: str) -> None:
         ({"Healthcheck": {"Retries": -1}}, "Retries in Healthcheck cannot be negative"),
     ],
 )
-def test_refused_process(config: dict[str, Any], sentence: str) -> None:
+def test_invalid_config(config: dict[str, Any], sentence: str) -> None:
     with pytest.raises(WharfError) as caught:
         check({}, config)
     assert (caught.value.kind, caught.value.message) == (Kind.INVALID_ARGUMENT, sentence)
 
 
-def test_discarded_with_a_warning() -> None:
+def test_unsupported_limits_are_discarded_with_a_warning() -> None:
     bare = HostLimits(unified=True, ncpu=1)
     host = HostConfig.parse(
         {"Memory": 64 * M, "MemorySwappiness": 10, "CpuShares": 5, "PidsLimit": 3, "OomKillDisable": True}
@@ -143,7 +143,7 @@ def test_discarded_with_a_warning() -> None:
     assert (host.memory, host.memory_swappiness, host.cpu_shares, host.pids_limit) == (0, None, 0, None)
 
 
-def test_published_ports_on_the_host_network() -> None:
+def test_published_ports_on_the_host_network_give_a_warning() -> None:
     assert check({"NetworkMode": "host", "PortBindings": {"80/tcp": [{"HostPort": "80"}]}}) == [
         "Published ports are discarded when using host network mode"
     ]

@@ -1,4 +1,4 @@
-"""Sizes of layers: what is remembered, what is asked for again, and how many are asked for at a time."""
+"""Sizes of layers: which are cached, which are measured again, and how many are measured concurrently."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from server.containers.model import Container
 
 
 class Snapshots:
-    """Snapshots in memory that count what is asked."""
+    """Snapshots in memory that count the calls."""
 
     def __init__(self, snapshotter: str = "overlayfs") -> None:
         self.snapshotter = snapshotter
@@ -73,7 +73,7 @@ def world(
     return cast(ContainerContext, context), snapshots, containers
 
 
-def test_of_layers_that_nothing_was_written_to_one_is_measured() -> None:
+def test_one_of_the_layers_without_writes_is_measured() -> None:
     async def play() -> None:
         context, snapshots, containers = world(800, pristine=True)
         found = await sizes.get_all(context, containers)
@@ -86,7 +86,7 @@ def test_of_layers_that_nothing_was_written_to_one_is_measured() -> None:
     asyncio.run(play())
 
 
-def test_a_snapshotter_that_is_not_known_to_make_them_alike() -> None:
+def test_another_snapshotter_measures_each_layer() -> None:
     async def play() -> None:
         context, snapshots, containers = world(20, pristine=True, snapshotter="devmapper")
         snapshots.sizes["c7"] = 9
@@ -95,7 +95,7 @@ def test_a_snapshotter_that_is_not_known_to_make_them_alike() -> None:
     asyncio.run(play())
 
 
-def test_after_a_restart_of_the_daemon_all_are_measured_once_a_few_at_a_time() -> None:
+def test_after_a_restart_of_the_daemon_each_layer_is_measured_once() -> None:
     async def play() -> None:
         context, snapshots, containers = world(100, pristine=False)
         for number, container in enumerate(containers):
@@ -111,7 +111,7 @@ def test_after_a_restart_of_the_daemon_all_are_measured_once_a_few_at_a_time() -
     asyncio.run(play())
 
 
-def test_what_is_written_is_measured_again() -> None:
+def test_a_layer_is_measured_again_after_a_write() -> None:
     async def play() -> None:
         context, snapshots, containers = world(3, pristine=True)
         one, two, three = containers
@@ -134,7 +134,7 @@ def test_what_is_written_is_measured_again() -> None:
     asyncio.run(play())
 
 
-def test_a_write_while_it_is_measured_is_not_lost() -> None:
+def test_a_write_during_the_measurement_invalidates_it() -> None:
     async def play() -> None:
         context, snapshots, containers = world(2, pristine=True)
         asked = asyncio.create_task(sizes.get_all(context, containers))
@@ -148,7 +148,7 @@ def test_a_write_while_it_is_measured_is_not_lost() -> None:
     asyncio.run(play())
 
 
-def test_one_that_is_being_removed() -> None:
+def test_a_removed_layer_has_size_zero() -> None:
     async def play() -> None:
         context, snapshots, containers = world(6, pristine=False)
         for key in ("c3", "top"):

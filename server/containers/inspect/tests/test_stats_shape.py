@@ -1,4 +1,4 @@
-"""Statistics records in both forms; which of them the host's own containers have depends on its cgroups."""
+"""Statistics records from metrics of cgroup v1 and v2, of which a host has only one."""
 
 from engine.api.pb import cgroups_v1_pb2, cgroups_v2_pb2
 from engine.api.types import AnyValue
@@ -7,7 +7,7 @@ from server.containers.inspect.stats_shape import EMPTY, HostSample, host_cpu, n
 HOST = HostSample(system_ns=5_000_000_000, online_cpus=4, memory=8 << 30)
 
 
-def test_version_2() -> None:
+def test_metrics_of_cgroup_v2() -> None:
     metrics = cgroups_v2_pb2.Metrics(
         pids=cgroups_v2_pb2.PidsStat(current=3, limit=100),
         cpu=cgroups_v2_pb2.CPUStat(usage_usec=30, user_usec=20, system_usec=10, nr_periods=7, throttled_usec=2),
@@ -23,7 +23,7 @@ def test_version_2() -> None:
     assert found["name"] == "/name"
     assert found["pids_stats"] == {"current": 3, "limit": 100}
     assert found["cpu_stats"] == {
-        # No usage by CPU: version 2 doesn't count it.
+        # No percpu_usage: cgroup v2 doesn't count it.
         "cpu_usage": {"total_usage": 30_000, "usage_in_kernelmode": 10_000, "usage_in_usermode": 20_000},
         "system_cpu_usage": 5_000_000_000,
         "online_cpus": 4,
@@ -40,7 +40,7 @@ def test_version_2() -> None:
     assert found["blkio_stats"]["io_serviced_recursive"] is None
 
 
-def test_version_1() -> None:
+def test_metrics_of_cgroup_v1() -> None:
     metrics = cgroups_v1_pb2.Metrics(
         cpu=cgroups_v1_pb2.CPUStat(usage=cgroups_v1_pb2.CPUUsage(total=30, kernel=10, user=20, per_cpu=[10, 20])),
         memory=cgroups_v1_pb2.MemoryStat(
@@ -59,14 +59,14 @@ def test_version_1() -> None:
     assert "networks" not in found
 
 
-def test_of_one_that_does_not_run() -> None:
+def test_empty_record_of_a_stopped_container() -> None:
     found = record("name", "id", EMPTY)
     assert found["read"] == found["preread"] == "0001-01-01T00:00:00Z"
     assert found["memory_stats"] == {}
     assert found["cpu_stats"]["cpu_usage"]["total_usage"] == 0
 
 
-def test_what_the_kernel_tells() -> None:
+def test_counters_of_proc() -> None:
     text = "cpu  1 2 3 4 5 6 7 800 900 1000\ncpu0 1 1 1 1\ncpu1 1 1 1 1\nintr 5\n"
     assert host_cpu(text, 100) == (28 * 10_000_000, 2)
     head = "Inter-|   Receive\n face |bytes\n"

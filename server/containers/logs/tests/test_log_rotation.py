@@ -1,4 +1,4 @@
-"""Readers of logs while they are rotated: at every single step of the reader, and between any two of the writer."""
+"""Readers of logs during a rotation: at each system call of the reader, and between any two of the writer."""
 
 import gzip
 import itertools
@@ -23,8 +23,8 @@ PACKED = pytest.mark.parametrize("gz", [False, True])
 
 
 class Writer:
-    """A container's log of numbers, five or so in a file. Lines of one write have the same time, and the same text as
-    those of other files but for ``same``."""
+    """Writes a log of numbers, about five in a file. Lines of one write have the same time. With ``same`` all lines
+    have the same text."""
 
     def __init__(self, path: Path, driver: str, *, files: int = 30, gz: bool = False, same: bool = False) -> None:
         file = LogFile(str(path), max_size=400, max_files=files, gzip=gz)
@@ -41,7 +41,7 @@ class Writer:
 
 @contextmanager
 def hooked(names: tuple[str, ...], at: int, act: Callable[[], object]) -> Iterator[list[int]]:
-    """Before the ``at``-th call of one of ``os``'s functions ``act`` is called; counts the calls."""
+    """Calls ``act`` before the ``at``-th call of a function of ``os``; counts the calls."""
     calls = [0]
     originals = {name: getattr(os, name) for name in names}
 
@@ -68,7 +68,7 @@ STEPS = ("open", "listdir", "stat", "pread")
 
 
 def each_step(run: Callable[[int], bool]) -> None:
-    """``run(step)`` for every step until it says that there was none such any more."""
+    """Calls ``run(step)`` with increasing steps until it returns False: there was no such step."""
     for step in itertools.count():
         if not run(step):
             return
@@ -94,7 +94,7 @@ def test_a_rotation_at_every_step_of_a_reader(tmp_path: Path, driver: str, gz: b
         got += rest(reader)
         reader.close()
         writer.log.close()
-        # What came while the tail was looked for may count as part of it.
+        # Lines that were written during the search may be part of the tail.
         first = [max(0, count - tail) if tail >= 0 else 0 for count in (18, writer.count)]
         begin = got[0] if got else writer.count
         assert first[0] <= begin <= first[1], step
@@ -107,13 +107,13 @@ def test_a_rotation_at_every_step_of_a_reader(tmp_path: Path, driver: str, gz: b
 @DRIVERS
 @PACKED
 def test_a_reader_between_any_two_steps_of_a_rotation(tmp_path: Path, driver: str, gz: bool) -> None:
-    """It follows, and starts, in the middle of the writer's renaming and packing."""
+    """The reader begins, and follows, while the writer renames and compresses files."""
 
     def run(step: int) -> bool:
         directory = tmp_path / str(step)
         directory.mkdir()
         path = str(directory / "log")
-        # Each name that a rotation may have is a step: no more of them than these lines need.
+        # Each name that a rotation may use is a step: allow only as many as these lines need.
         writer = Writer(Path(path), driver, files=12, gz=gz)
         follower = LogReader(path, format_of(driver), Query(framed=False))
         late = LogReader(path, format_of(driver), Query(framed=False))
@@ -145,7 +145,7 @@ def test_a_reader_between_any_two_steps_of_a_rotation(tmp_path: Path, driver: st
 @pytest.mark.parametrize("files", [1, 3, 30])
 @pytest.mark.parametrize("lines", [6, 30])
 def test_up_to_an_end_while_it_is_rotated(tmp_path: Path, driver: str, gz: bool, files: int, lines: int) -> None:
-    """What a client that attaches is told of the log: all that is there, and nothing that was written after."""
+    """A client that attaches gets the log until then, and nothing that is written later."""
 
     def run(step: int) -> bool:
         directory = tmp_path / str(step)
@@ -160,7 +160,7 @@ def test_up_to_an_end_while_it_is_rotated(tmp_path: Path, driver: str, gz: bool,
         there.close()
         end = End(held, int(str(writer.log.mark()["size"])))
         if step == 0:
-            writer.write(lines)  # already before it begins
+            writer.write(lines)  # before the reader begins
         reader = LogReader(str(directory / "log"), format_of(driver), Query(framed=False), end)
         with hooked(STEPS, step, lambda: writer.write(lines)) as calls:
             got = rest(reader)
@@ -168,7 +168,7 @@ def test_up_to_an_end_while_it_is_rotated(tmp_path: Path, driver: str, gz: bool,
         reader.close()
         os.close(held)
         writer.log.close()
-        # Older files may be dropped before they were opened; what the mark's own file had is never lost.
+        # Older files may be removed before the reader opens them; the file of the end is open already.
         assert got == list(range(got[0], 18)), step
         if files == 30:
             assert got == expected, step
@@ -178,8 +178,8 @@ def test_up_to_an_end_while_it_is_rotated(tmp_path: Path, driver: str, gz: bool,
 
 
 @DRIVERS
-def test_packed_files_of_the_same_content_are_told_apart(tmp_path: Path, driver: str) -> None:
-    """`yes` writes so much at once that whole files have the same lines and times."""
+def test_compressed_files_of_the_same_content_are_distinguished(tmp_path: Path, driver: str) -> None:
+    """`yes` writes so many lines at once that whole files have the same lines and times."""
     path = tmp_path / "log"
     writer = Writer(path, driver, files=100, gz=True, same=True)
     writer.write(1)
@@ -193,8 +193,8 @@ def test_packed_files_of_the_same_content_are_told_apart(tmp_path: Path, driver:
     assert all(gzip.decompress(packed.read_bytes()) for packed in tmp_path.glob("log.*.gz"))
 
 
-def test_packed_files_of_others_are_known_by_their_content(tmp_path: Path) -> None:
-    """An older release, or dockerd, says nothing of where they come from."""
+def test_compressed_files_without_an_inode_are_identified_by_their_content(tmp_path: Path) -> None:
+    """Files of an older release, or of dockerd, lack the inode of the original in their header."""
     path = tmp_path / "log"
     writer = Writer(path, "json-file")
     writer.write(3)
@@ -209,7 +209,7 @@ def test_packed_files_of_others_are_known_by_their_content(tmp_path: Path) -> No
     reader.close()
 
 
-def test_files_that_somebody_took_away(tmp_path: Path) -> None:
+def test_removed_files(tmp_path: Path) -> None:
     path = tmp_path / "log"
     writer = Writer(path, "json-file")
     writer.write(60)

@@ -1,4 +1,4 @@
-"""Reading logs that the shim's own drivers wrote: formats, tails, rotation, following."""
+"""Reads logs that the shim's drivers have written: formats, tails, rotation, following."""
 
 import gzip
 import io
@@ -90,7 +90,7 @@ def test_details_are_sorted_and_quoted(tmp_path: Path) -> None:
     assert attributes_text({"b": "x y,z=ü"}) == "b=x+y%2Cz%3D%C3%BC"
 
 
-def test_broken_records_are_left_out(tmp_path: Path) -> None:
+def test_malformed_records_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "log"
     good = b'{"log":"good\\n","stream":"stdout","time":"2023-11-14T22:13:20.5Z"}\n'
     path.write_bytes(
@@ -120,7 +120,7 @@ def test_rotated_files_are_one_log(tmp_path: Path, driver: str, gz: bool) -> Non
 @pytest.mark.parametrize("driver", ["json-file", "local"])
 @pytest.mark.parametrize("gz", [False, True])
 def test_a_follower_loses_and_repeats_nothing(tmp_path: Path, driver: str, gz: bool) -> None:
-    """A reader that sometimes lags some rotations behind, but never more than are kept."""
+    """The reader is sometimes several rotations behind, but never more than there are files."""
     chance = random.Random(7)
     path = tmp_path / "log"
     log = open_file(path, driver, size=1500, files=40, gz=gz)
@@ -142,7 +142,8 @@ def test_a_follower_loses_and_repeats_nothing(tmp_path: Path, driver: str, gz: b
 
 
 def test_a_reader_beside_a_writer_that_renames_many_files(tmp_path: Path) -> None:
-    """Each rotation renames a hundred files, one after the other: what is looked for may be between two names."""
+    """Each rotation renames a hundred files one after the other: a file may have no name while the reader searches
+    it."""
     path, count = tmp_path / "log", 3000
     log = open_file(path, "json-file", size=2500, files=400)
 
@@ -163,7 +164,7 @@ def test_a_reader_beside_a_writer_that_renames_many_files(tmp_path: Path) -> Non
     assert got.split() == [str(each).encode() for each in range(count)]
 
 
-def test_a_follower_that_lags_too_far_goes_on_with_what_is_left(tmp_path: Path) -> None:
+def test_a_follower_too_far_behind_continues_with_the_oldest_file(tmp_path: Path) -> None:
     path = tmp_path / "log"
     log = open_file(path, "json-file", size=500, files=3)
     reader = LogReader(str(path), JsonLines(), Query(framed=False))
@@ -178,7 +179,7 @@ def test_a_follower_that_lags_too_far_goes_on_with_what_is_left(tmp_path: Path) 
     assert got[-1] == 99
 
 
-def test_a_single_file_that_is_emptied_is_read_anew(tmp_path: Path) -> None:
+def test_a_truncated_file_is_read_from_its_beginning(tmp_path: Path) -> None:
     path = tmp_path / "log"
     log = open_file(path, "json-file", size=700, files=1)
     reader = LogReader(str(path), JsonLines(), Query(framed=False))
@@ -191,7 +192,7 @@ def test_a_single_file_that_is_emptied_is_read_anew(tmp_path: Path) -> None:
     assert got == list(range(40))
 
 
-def test_a_log_that_is_not_there_yet(tmp_path: Path) -> None:
+def test_a_log_without_a_file_yet(tmp_path: Path) -> None:
     path = tmp_path / "log"
     reader = LogReader(str(path), JsonLines(), Query(framed=False, tail=3))
     assert reader.read() == b""
@@ -202,7 +203,7 @@ def test_a_log_that_is_not_there_yet(tmp_path: Path) -> None:
     reader.close()
 
 
-def test_a_torn_gzip_is_skipped(tmp_path: Path) -> None:
+def test_a_damaged_gzip_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "log"
     record = {"log": "x\n", "stream": "stdout", "time": "2023-11-14T22:13:20Z"}
     line = json.dumps(record).encode() + b"\n"

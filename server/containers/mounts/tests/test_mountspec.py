@@ -1,4 +1,4 @@
-"""``-v`` and ``--mount``: what is read, and what is refused in which words."""
+"""The parser of ``-v`` and ``--mount``, and its errors."""
 
 from typing import Any
 

@@ -1,5 +1,5 @@
-"""News of an end that came late: the container was started again meanwhile. A stand-in for the engine, as the moment
-between its answer and the container's lock can't be met from outside."""
+"""Late exit events: the container was started again meanwhile. The engine is simulated, as a test of a real one can't
+act between its answer and the container's lock."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from server.containers.waiters import Waiters
 
 
 class Tasks:
-    """``status`` None: there is no task."""
+    """A simulated engine. ``status`` None: there is no task."""
 
     def __init__(self, status: TaskStatus | None) -> None:
         self.status = status
@@ -32,10 +32,10 @@ class Tasks:
 
 
 class Stopped(Exception):
-    """The end is taken for true."""
+    """Raised where the exit is handled."""
 
 
-def room_with(status: TaskStatus | None) -> ContainerContext:
+def context_with(status: TaskStatus | None) -> ContainerContext:
     async def ended(_: str) -> None:
         raise Stopped
 
@@ -47,11 +47,11 @@ def room_with(status: TaskStatus | None) -> ContainerContext:
 
 @pytest.mark.parametrize("status", exits.ALIVE)
 @pytest.mark.parametrize("end", [None, Exit(0, 137, 1), Exit(1, 0, 1)])
-def test_a_later_run_goes_on(end: Exit | None, status: TaskStatus) -> None:
+def test_an_exit_of_an_earlier_run_is_ignored(end: Exit | None, status: TaskStatus) -> None:
     async def scenario() -> None:
         container = make()
         container.state.running, container.state.pid = True, 2
-        await exits.on_exit(room_with(status), container, end)
+        await exits.on_exit(context_with(status), container, end)
         assert (container.state.running, container.state.pid) == (True, 2)
 
     asyncio.run(scenario())
@@ -60,18 +60,18 @@ def test_a_later_run_goes_on(end: Exit | None, status: TaskStatus) -> None:
 @pytest.mark.parametrize(
     ("end", "status"), [(None, None), (None, TaskStatus.STOPPED), (Exit(2, 0, 1), TaskStatus.RUNNING)]
 )
-def test_an_end_that_is_this_runs(end: Exit | None, status: TaskStatus | None) -> None:
+def test_an_exit_of_this_run_is_handled(end: Exit | None, status: TaskStatus | None) -> None:
     async def scenario() -> None:
         container = make()
         container.state.running, container.state.pid = True, 2
         with pytest.raises(Stopped):
-            await exits.on_exit(room_with(status), container, end)
+            await exits.on_exit(context_with(status), container, end)
 
     asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_the_task_stays_until_its_end_is_on_record(monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
+def test_the_task_is_deleted_after_its_exit_is_saved(monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
     """Until then only the task has the exit status: a daemon that starts after a crash must find it."""
     done: list[str] = []
 
@@ -82,7 +82,7 @@ def test_the_task_stays_until_its_end_is_on_record(monkeypatch: pytest.MonkeyPat
         done.append("delete")
 
     async def save(container: Container) -> None:
-        await asyncio.sleep(0)  # a task that could be deleted now has its chance
+        await asyncio.sleep(0)  # lets a premature deletion of the task run
         done.append(f"save {container.state.exit_code}")
         if full:
             raise WharfError(Kind.INTERNAL, "disk I/O error")

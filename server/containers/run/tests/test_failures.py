@@ -1,4 +1,4 @@
-"""The exit code and the answer of a start that the engine refused, with a reason or with a sentence alone."""
+"""The exit code and the error of a failed start, from the engine's reason or only from its message."""
 
 import pytest
 
@@ -29,10 +29,10 @@ def test_exit_codes(error: WharfError, code: int, kind: Kind | None) -> None:
     assert failure.kind is (kind or Kind.INVALID_ARGUMENT)
 
 
-def test_a_directory_is_told_in_the_older_words() -> None:
+def test_a_directory_is_reported_as_permission_denied() -> None:
     assert start_failure(internal("x", reason=Reason.IS_A_DIRECTORY))[1].message == "x: permission denied"
 
 
 @pytest.mark.parametrize("words", ["container is paused", "cannot exec in a paused state: unknown"])
-def test_a_paused_container_is_known_by_a_stock_containerds_words(words: str) -> None:
+def test_a_paused_container_is_recognized_by_the_message_of_a_stock_containerd(words: str) -> None:
     assert refusal(internal(words))[1] is Reason.CONTAINER_PAUSED

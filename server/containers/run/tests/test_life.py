@@ -1,4 +1,4 @@
-"""Waiting, restarting, names and the words for durations: the pure parts of a container's life."""
+"""Records, waiters, restart policies, names, signals, the merge with an image, and the texts of durations."""
 
 import asyncio
 
@@ -66,7 +66,7 @@ def test_wait_conditions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "exit_code", "restarts", "stopped", "wanted"),
+    ("policy", "exit_code", "restarts", "stopped", "expected"),
     [
         ("no", 1, 0, False, False),
         ("always", 0, 99, True, True),
@@ -76,9 +76,9 @@ def test_wait_conditions() -> None:
         ("on-failure", 1, 9, False, True),
     ],
 )
-def test_policies(policy: str, exit_code: int, restarts: int, stopped: bool, wanted: bool) -> None:
+def test_policies(policy: str, exit_code: int, restarts: int, stopped: bool, expected: bool) -> None:
     rule = RestartPolicy(name=policy)
-    assert should_restart(rule, exit_code=exit_code, restarts=restarts, stopped=stopped) is wanted
+    assert should_restart(rule, exit_code=exit_code, restarts=restarts, stopped=stopped) is expected
 
 
 def test_policy_with_a_count() -> None:
@@ -149,7 +149,7 @@ def test_merge_with_the_image() -> None:
     assert set(own.exposed_ports or ()) == {"80/tcp", "81/tcp"}
     assert own.healthcheck is not None
     assert (own.healthcheck.test, own.healthcheck.interval, own.healthcheck.retries) == (("CMD", "true"), 5, 4)
-    # An entrypoint of one's own drops the image's command; [""] means none at all.
+    # The request's entrypoint replaces the image's entrypoint and command; [""] removes the entrypoint.
     other = merge_config(ContainerConfig.parse({"Entrypoint": ["/mine"]}), image)
     assert (other.entrypoint, other.cmd) == (("/mine",), None)
     cleared = merge_config(ContainerConfig.parse({"Entrypoint": [""], "Cmd": ["x"]}), image)

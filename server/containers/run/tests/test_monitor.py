@@ -18,7 +18,7 @@ from server.containers.run.tests.test_life import make
 
 @pytest.mark.parametrize("paused", [True, False])
 @pytest.mark.parametrize("status", [TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.STOPPED, None])
-def test_the_engine_has_the_last_word(status: TaskStatus | None, paused: bool) -> None:
+def test_a_late_event_is_compared_with_the_engines_state(status: TaskStatus | None, paused: bool) -> None:
     published: list[str] = []
 
     async def save(_: Container) -> None:
@@ -43,7 +43,7 @@ def test_the_engine_has_the_last_word(status: TaskStatus | None, paused: bool) -
 
 
 def test_events_wait_until_the_daemon_has_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sweep of what the last daemon left works on lists: a restart meanwhile would lose its network to it."""
+    """Recovery decides by lists: it would remove the network of a container that restarts meanwhile."""
     seen: list[object] = []
 
     class Events:

@@ -1,4 +1,4 @@
-"""What is asked of a running container's process is never asked of another with its pid."""
+"""A reused pid is never taken for the container's process."""
 
 import os
 from contextlib import ExitStack
@@ -23,7 +23,7 @@ def test_only_the_process_itself() -> None:
         path = namespace_of(container, "net", held)
         assert os.stat(path).st_ino == os.stat("/proc/self/ns/net").st_ino
     assert not os.path.exists(path)
-    container.state.pid_started -= 1  # it was another that had this pid
+    container.state.pid_started -= 1  # the start time of another process with this pid
     for work in (process_of, lambda c: ProcessFiles(c).read("/etc/passwd"), lambda c: namespace_of(c, "net", held)):
         with pytest.raises(ProcessLookupError):
             work(container)

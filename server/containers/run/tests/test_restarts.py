@@ -1,5 +1,5 @@
-"""Restarts by policy: which failures are tried again, what the container looks like meanwhile, and that none begins
-before the daemon has recovered. A stand-in for the engine, whose faults can't be met from outside at a given moment."""
+"""Restarts by policy: after which failures they are repeated, the container's state meanwhile, and that none begins
+before recovery is complete. The engine is simulated, for failures at given times."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -50,7 +50,7 @@ Starting = Callable[..., Coroutine[Any, Any, None]]
 
 
 def scripted(*outcomes: Exception | None) -> tuple[Starting, list[Container]]:
-    """A start that fails with each error in turn, and the containers as they were at each try."""
+    """A start that fails with each of the errors in turn, and the records at each attempt."""
     left, seen = list(outcomes), list[Container]()
 
     async def begin(_context: ContainerContext, container: Container, *_: object, **__: object) -> None:
@@ -62,7 +62,7 @@ def scripted(*outcomes: Exception | None) -> tuple[Starting, list[Container]]:
     return begin, seen
 
 
-def test_a_fault_of_the_engine_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporary_failure_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     faults = [WharfError(Kind.UNAVAILABLE, "away"), OSError(22, "Invalid argument"), WharfError(Kind.CANCELLED, "x")]
     begin, seen = scripted(*faults, None)
     monkeypatch.setattr(start, "_start", begin)
@@ -78,8 +78,8 @@ def test_a_fault_of_the_engine_is_tried_again(monkeypatch: pytest.MonkeyPatch) -
     assert [(at.state.status, at.state.exit_code) for at in seen] == [("restarting", 7)] * 4
 
 
-def test_what_the_runtime_refuses_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in dockerd: it is exited, with the exit code of its last run and the runtime's words."""
+def test_an_error_of_the_runtime_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in dockerd the container has exited, with the exit code of its last run and the runtime's message."""
     begin, seen = scripted(start._NotStarted(internal("no such device"), 128))
     monkeypatch.setattr(start, "_start", begin)
 
@@ -96,7 +96,7 @@ def test_what_the_runtime_refuses_is_not(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(seen) == 1
 
 
-def test_a_stop_ends_the_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_ends_the_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     begin, seen = scripted(*(WharfError(Kind.UNAVAILABLE, "away") for _ in range(100)))
     monkeypatch.setattr(start, "_start", begin)
 
@@ -116,7 +116,7 @@ def test_a_stop_ends_the_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(scenario())
 
 
-def test_none_begins_before_the_daemon_has_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_restart_before_recovery_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     begin, seen = scripted(None)
     monkeypatch.setattr(start, "_start", begin)
 
@@ -135,7 +135,7 @@ def test_none_begins_before_the_daemon_has_recovered(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("kind", [Kind.UNAVAILABLE, Kind.RESOURCE_EXHAUSTED, Kind.INVALID_ARGUMENT, Kind.INTERNAL])
-def test_a_cause_in_other_words_counts(kind: Kind) -> None:
+def test_a_temporary_cause_is_temporary(kind: Kind) -> None:
     error = WharfError(kind, "the engine said no")
     _, failure = start_failure(error)
     failure.__cause__ = error

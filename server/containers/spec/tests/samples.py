@@ -1,4 +1,4 @@
-"""A request, and the host and files that it meets: what the tests of specs begin with."""
+"""A request, the host's properties and the container's files for the tests of specs."""
 
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ GROUP = b"root:x:0:\ndaemon:x:1:www\nwww:x:33:\nextra:x:77:www\n"
 
 
 class Files:
-    """The two files that a spec reads."""
+    """The container's passwd and group files in memory."""
 
     def __init__(self, passwd: bytes | None = PASSWD, group: bytes | None = GROUP) -> None:
         self.content = {"/etc/passwd": passwd, "/etc/group": group}
@@ -52,5 +52,5 @@ BASE = SpecInput(
 
 
 def with_host(inp: SpecInput, **changes: Any) -> SpecInput:
-    """``inp`` with some fields of its HostConfig changed."""
+    """``inp`` with other fields of its HostConfig."""
     return replace(inp, host=replace(inp.host, **changes))

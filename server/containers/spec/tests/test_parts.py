@@ -1,4 +1,4 @@
-"""The parts of a spec, each by itself: users, capabilities, devices, seccomp, security options, mounts."""
+"""The parts of a spec: users, capabilities, devices, seccomp, security options, mounts."""
 
 import os
 import stat
@@ -119,7 +119,7 @@ def test_files_of_a_directory_and_of_layers(tmp_path: Path) -> None:
 
 
 def _nodes(etc: Path) -> dict[str, str]:
-    """Files that must not be opened, and why each is refused."""
+    """Files that must not be read, and the error of each."""
     os.mkfifo(etc / "fifo")
     os.mknod(etc / "zero", 0o600 | stat.S_IFCHR, os.makedev(1, 5))
     (etc / "directory").mkdir()
@@ -140,8 +140,8 @@ def _nodes(etc: Path) -> dict[str, str]:
 
 
 @pytest.mark.root
-def test_files_that_are_no_files(tmp_path: Path) -> None:
-    """An image may have anything at ``/etc/passwd``: nothing is waited for, and memory is bounded."""
+def test_special_files_are_refused(tmp_path: Path) -> None:
+    """An image may have any file at ``/etc/passwd``: reading it must not block, and its size is limited."""
     (tmp_path / "etc").mkdir()
 
     class Renamed:
@@ -154,7 +154,7 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
     for name, reason in _nodes(tmp_path / "etc").items():
         for root in (users.DirectoryRoot(str(tmp_path)), users.LayeredRoot((str(tmp_path),))):
             if isinstance(root, users.LayeredRoot) and name in ("link", "loop"):
-                continue  # it is asked again, mounted
+                continue  # the caller reads it in a mount
             with pytest.raises(WharfError) as caught:
                 users.lookup("", (), Renamed(root, name))
             assert caught.value.message.startswith("unable to find user 0: "), name
@@ -244,7 +244,7 @@ def test_cgroup_paths() -> None:
     build.check_cgroup_parent("/foo", "cgroupfs")
 
 
-def test_propagation_needs_a_mount_that_has_it() -> None:
+def test_propagation_needs_a_source_mount_with_it() -> None:
     private = MountInfo(1, 0, "8:1", "/", "/", ("rw",), (), "ext4", "/dev/x", ())
     inp = replace(BASE, mounts=(BindMount("/src", "/d", propagation="rslave"),))
     with pytest.raises(WharfError, match="path /src is mounted on / but it is not a shared or slave mount"):

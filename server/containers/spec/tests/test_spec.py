@@ -110,7 +110,7 @@ JOINED = replace(
 
 @pytest.fixture(autouse=True)
 def shared_sources(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every source lies on one shared mount, whatever this machine has."""
+    """Simulates one shared mount for all sources."""
     shared = MountInfo(1, 0, "8:1", "/", "/srv", ("rw",), ("shared:1",), "ext4", "/dev/x", ())
     monkeypatch.setattr(mounts.plan, "__kwdefaults__", {"find": lambda _: shared})
 
@@ -152,15 +152,15 @@ def normal(spec: dict[str, Any], name: str) -> dict[str, Any]:
 def test_specs_equal_dockerds(name: str, inp: SpecInput) -> None:
     golden = normal(json.loads((GOLDEN / f"{name}.json").read_text()), name)
     made = normal(build.build(inp, HOST), name)
-    if name == "many":  # its --device /dev/fuse, which not every machine has
+    if name == "many":  # it has --device /dev/fuse, which some machines lack
         golden["linux"].pop("devices")
         fuse = [rule for rule in golden["linux"]["resources"]["devices"] if rule.get("major") != 10]
         golden["linux"]["resources"]["devices"] = fuse
     if name == "host_namespaces":
-        # A bind without what lies below it: the same to the kernel, and crun does not take it for a recursive one.
+        # Both forms are the same to the kernel, but crun would treat dockerd's as a recursive bind.
         golden["mounts"]["/b1"]["options"] = ["bind", "private", "rro"]
     if "maskedPaths" in golden["linux"]:
-        # Since 28 more is masked, and it depends on the host; these were recorded from 26.
+        # dockerd 28 and newer mask more paths, depending on the host; the files were recorded with 26.
         golden["linux"]["maskedPaths"] = list(build.masked_paths())
     for part in sorted(golden.keys() | made.keys()):
         assert made.get(part) == golden.get(part), part
@@ -175,7 +175,7 @@ def test_order_of_mounts_is_by_depth_and_stable() -> None:
 
 
 def test_a_shared_tmpfs_keeps_its_propagation() -> None:
-    """crun ends with the root's propagation, by default a recursive one; no other mount becomes shared by that."""
+    """crun applies the root's propagation last, by default a recursive one; no other mount must become shared."""
     planned, propagation = mounts.plan(replace(BASE, mounts=(TmpfsMount("/t", "shared"),)), HOST)
     assert propagation == "private"
     for mount in planned:
@@ -186,7 +186,7 @@ def test_a_shared_tmpfs_keeps_its_propagation() -> None:
         assert mounts.plan(replace(BASE, mounts=(TmpfsMount("/t", words),)), HOST)[1] == ""
 
 
-def test_a_mount_over_dev_replaces_what_lies_in_it() -> None:
+def test_a_mount_on_dev_replaces_the_mounts_below_it() -> None:
     planned, _ = mounts.plan(replace(BASE, mounts=(BindMount("/s", "/dev/"),)), HOST)
     destinations = [mount["destination"] for mount in planned]
     assert destinations == ["/proc", "/sys", "/sys/fs/cgroup", "/dev/"]
@@ -248,13 +248,13 @@ def test_mounts_inside_proc() -> None:
         mounts.plan(replace(BASE, mounts=(good,)), HOST, find=lambda _: proc)
 
 
-def test_shares_that_the_kernel_would_replace() -> None:
+def test_cpu_shares_out_of_range_are_refused() -> None:
     for shares, word in ((1, "minimum"), (262_145, "maximum")):
         with pytest.raises(WharfError, match=f"the {word} allowed cpu-shares is"):
             resources.build(replace(MANY.host, cpu_shares=shares), HOST)
 
 
-def test_an_empty_home_is_the_users() -> None:
+def test_an_empty_home_is_removed() -> None:
     process: Any = build.build(replace(BASE, config=replace(BASE.config, env=("HOME=", "A="))), HOST)["process"]
     assert "A=" in process["env"]
     assert not [entry for entry in process["env"] if entry.startswith("HOME")]
@@ -277,4 +277,4 @@ def test_exec_process_keeps_the_containers_confinement() -> None:
     )
     assert set(wide["capabilities"]["effective"]) == set(caps.KNOWN)
     assert wide["consoleSize"] == {"height": 5, "width": 6}
-    assert container["terminal"] is True  # the container's own is untouched
+    assert container["terminal"] is True  # the container's process is unchanged
