@@ -47,7 +47,7 @@ from server.system.runtime import cgroup_driver, prepare_cgroup_parent
 from server.system.service import System
 from server.version import SERVER_VERSION
 from server.volumes.local import LocalDriver
-from server.volumes.plugin import LegacyPlugins
+from server.volumes.plugin import VolumePlugins
 from server.volumes.service import Volumes
 from server.volumes.store import VolumeStore
 
@@ -111,7 +111,7 @@ async def open_services(config: Config, zygote: Handle | None = None) -> AsyncIt
         await networks.open()
 
         local = LocalDriver(Path(config.data_root) / "volumes", owner=remap.root if remap else None)
-        volumes = Volumes(VolumeStore(database), bus, local, LegacyPlugins())
+        volumes = Volumes(VolumeStore(database), bus, local, VolumePlugins())
         await volumes.load()
 
         confined = await asyncio.to_thread(apparmor.ensure_default)

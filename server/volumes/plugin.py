@@ -1,99 +1,23 @@
-"""Volume drivers in other processes: Docker's legacy plugin protocol (JSON over HTTP on a socket).
+"""Volume drivers in other processes: Docker's legacy plugin protocol (``server.plugins``).
 
-A plugin is found by name: a socket ``<name>.sock`` (or ``<name>/<name>.sock``) in ``/run/docker/plugins``, or a file in
-``/etc/docker/plugins`` or ``/usr/lib/docker/plugins`` (or in ``<name>/`` there): ``<name>.spec`` with its address, or
-``<name>.json`` (see :mod:`plugin_address`). It is activated at its first use. ``WHARF_PLUGINS`` in the environment
-names another directory for the sockets.
+A plugin is activated at its first use.
 """
 
 import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from engine.common import jsontext, timeouts
-from engine.common.errors import Kind, WharfError, internal, not_found
+from engine.common.errors import WharfError, internal, not_found
+from server.plugins.address import Address
+from server.plugins.client import PluginClient, Refused
+from server.plugins.directories import PluginDirectories
 from server.volumes.base import VolumeState
-from server.volumes.plugin_address import Address, read_json
 
 log = logging.getLogger(__name__)
-
-SOCKETS = (Path(os.environ.get("WHARF_PLUGINS", "/run/docker/plugins")),)
-SPECS = (Path("/etc/docker/plugins"), Path("/usr/lib/docker/plugins"))
-_TYPE = "application/vnd.docker.plugins.v1.2+json"
-_MAX_ANSWER = 16 << 20
-#: Bytes, the limit of a file's name.
-_MAX_NAME = 250
-
-
-class Refused(WharfError):
-    """The plugin answered with an error."""
-
-
-class PluginClient:
-    """Calls one plugin."""
-
-    def __init__(self, name: str, address: Address) -> None:
-        self.name = name
-        self._address = address
-
-    async def call(
-        self, method: str, body: Mapping[str, object] | None = None, *, deadline: str = "volume.plugin"
-    ) -> dict[str, Any]:
-        """Returns the plugin's answer.
-
-        :raises Refused: with the plugin's own sentence.
-        :raises WharfError: INTERNAL: it can't be reached or violates the protocol; DEADLINE_EXCEEDED.
-        """
-        try:
-            async with timeouts.limit(deadline):
-                status, answer = await self._exchange(method, jsontext.dumps(body or {}))
-        except (OSError, ValueError) as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            raise internal(f'error while checking plugin "{self.name}": {reason}') from error
-        try:
-            document = jsontext.loads(answer) if answer.strip() else {}
-        except ValueError:
-            document = None
-        failure = document.get("Err") if isinstance(document, dict) else ""
-        if status >= 400 or failure:
-            text = failure or answer.decode(errors="replace").strip() or f"status {status}"
-            raise Refused(Kind.INTERNAL, f"{method}: {text}")
-        if not isinstance(document, dict):
-            raise internal(f'{method}: plugin "{self.name}" did not answer with a JSON object')
-        return document
-
-    async def _exchange(self, method: str, body: bytes) -> tuple[int, bytes]:
-        reader, writer = await self._address.connect()
-        try:
-            # HTTP/1.0: the response isn't chunked and ends with the connection.
-            head = (
-                f"POST /{method} HTTP/1.0\r\nHost: plugin\r\nAccept: {_TYPE}\r\nContent-Type: {_TYPE}\r\n"
-                f"Content-Length: {len(body)}\r\n\r\n"
-            )
-            writer.write(head.encode() + body)
-            await writer.drain()
-            whole = bytearray()
-            while part := await reader.read(65536):
-                whole += part
-                if len(whole) > _MAX_ANSWER:
-                    raise ValueError(f"its answer is longer than {_MAX_ANSWER} bytes")
-        finally:
-            writer.close()
-        top, _, content = bytes(whole).partition(b"\r\n\r\n")
-        line, *headers = top.split(b"\r\n")
-        words = line.split(b" ", 2)
-        if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-            raise ValueError("it did not answer in HTTP")
-        for header in headers:
-            name, _, value = header.partition(b":")
-            if name.strip().lower() == b"content-length" and len(content) < int(value):
-                raise ValueError("its answer was cut off")
-        return int(words[1]), content
 
 
 class PluginDriver:
@@ -168,12 +92,11 @@ def _nanoseconds(text: object) -> int:
         return 0
 
 
-class LegacyPlugins:
-    """Finds plugins in the usual directories and caches the activated ones."""
+class VolumePlugins:
+    """The volume drivers among the plugins; see :class:`server.volumes.remotes.Plugins`. Activated ones are cached."""
 
-    def __init__(self, sockets: Sequence[Path] = SOCKETS, specs: Sequence[Path] = SPECS) -> None:
-        self._sockets = sockets
-        self._specs = specs
+    def __init__(self, directories: PluginDirectories | None = None) -> None:
+        self._directories = directories or PluginDirectories()
         # By name: its identity, and the driver, or None for a plugin of another kind.
         self._known: dict[str, tuple[object, PluginDriver | None]] = {}
 
@@ -186,7 +109,7 @@ class LegacyPlugins:
 
         :raises WharfError: NOT_FOUND ``plugin "x" not found``, or it is not a volume driver.
         """
-        address = self._find(name)
+        address = self._directories.find(name)
         if address is None:
             self._known.pop(name, None)
             raise not_found(f'plugin "{name}" not found')
@@ -200,18 +123,14 @@ class LegacyPlugins:
 
         async def one(name: str) -> PluginDriver | None:
             try:
-                address = self._find(name)
+                address = self._directories.find(name)
                 return await self._activated(name, address, "volume.ask") if address is not None else None
             except (WharfError, OSError) as error:
                 log.warning("volume plugin %s is ignored: %s", name, error)
                 return None
 
-        found = await asyncio.gather(*(one(name) for name in sorted(set(self._scan()))))
+        found = await asyncio.gather(*(one(name) for name in sorted(set(self._directories.names()))))
         return [driver for driver in found if driver is not None]
-
-    def address(self, name: str) -> Address | None:
-        """The address of a plugin of any kind; None: there is none of this name."""
-        return self._find(name)
 
     async def _activated(self, name: str, address: Address, deadline: str) -> PluginDriver | None:
         identity = _identity(address)
@@ -222,43 +141,6 @@ class LegacyPlugins:
             driver = PluginDriver(client, scope) if scope else None
             self._known[name] = (identity, driver)
         return driver
-
-    def _scan(self) -> Iterator[str]:
-        """The names of all plugins, including those in their own directories."""
-        sockets = [(directory, ".sock") for directory in self._sockets]
-        files = [(directory, suffix) for directory in self._specs for suffix in (".spec", ".json")]
-        for directory, suffix in sockets + files:
-            try:
-                entries = list(os.scandir(directory))
-            except OSError:
-                continue
-            for entry in entries:
-                if entry.name.endswith(suffix):
-                    yield entry.name.removesuffix(suffix)
-                elif entry.is_dir() and os.path.exists(f"{entry.path}/{entry.name}{suffix}"):
-                    yield entry.name
-
-    def _find(self, name: str) -> Address | None:
-        """Finds a plugin's socket or file.
-
-        :raises WharfError: INTERNAL: its file is malformed.
-        """
-        if "/" in name or name.startswith(".") or len(os.fsencode(name)) > _MAX_NAME:
-            return None
-        for directory in self._sockets:
-            for path in (directory / f"{name}.sock", directory / name / f"{name}.sock"):
-                if path.is_socket():
-                    return Address(f"unix://{path}")
-        for directory in self._specs:
-            for parent in (directory, directory / name):
-                if (path := parent / f"{name}.spec").is_file():
-                    return Address(path.read_text().strip())
-                if (path := parent / f"{name}.json").is_file():
-                    try:
-                        return read_json(path)
-                    except (OSError, ValueError) as error:
-                        raise internal(f'plugin "{name}": {path}: {error}') from error
-        return None
 
 
 def _identity(address: Address) -> object:

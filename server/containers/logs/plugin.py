@@ -14,16 +14,17 @@ from engine.common.system import private
 from server.containers.context import ContainerContext
 from server.containers.model import Container
 from server.logdrivers.drivers import DRIVERS
-from server.volumes.plugin import LegacyPlugins, PluginClient
+from server.plugins.client import PluginClient
+from server.plugins.directories import PluginDirectories
 
 log = logging.getLogger(__name__)
 
-_plugins = LegacyPlugins()
+_directories = PluginDirectories()
 
 
 def is_plugin(driver: str) -> bool:
     """Whether the driver is none of ours, and a plugin of this name exists."""
-    return driver not in DRIVERS and _plugins.address(driver) is not None
+    return driver not in DRIVERS and _directories.find(driver) is not None
 
 
 def fifo_path(context: ContainerContext, container: Container) -> str:
@@ -31,7 +32,7 @@ def fifo_path(context: ContainerContext, container: Container) -> str:
 
 
 def _client(driver: str) -> PluginClient:
-    address = _plugins.address(driver)
+    address = _directories.find(driver)
     if address is None:
         raise not_found(f'error looking up logging plugin {driver}: plugin "{driver}" not found')
     return PluginClient(driver, address)

@@ -1,0 +1,78 @@
+"""Calls of a plugin's methods: a JSON object by HTTP ``POST``, and a JSON object as the answer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from engine.common import jsontext, timeouts
+from engine.common.errors import Kind, WharfError, internal
+from server.plugins.address import Address
+
+_TYPE = "application/vnd.docker.plugins.v1.2+json"
+#: The longest answer in bytes.
+_MAX_ANSWER = 16 << 20
+
+
+class Refused(WharfError):
+    """The plugin answered with an error."""
+
+
+class PluginClient:
+    """Calls one plugin."""
+
+    def __init__(self, name: str, address: Address) -> None:
+        self.name = name
+        self._address = address
+
+    async def call(
+        self, method: str, body: Mapping[str, object] | None = None, *, deadline: str = "volume.plugin"
+    ) -> dict[str, Any]:
+        """Returns the plugin's answer.
+
+        :raises Refused: with the plugin's own sentence.
+        :raises WharfError: INTERNAL: it can't be reached or violates the protocol; DEADLINE_EXCEEDED.
+        """
+        try:
+            async with timeouts.limit(deadline):
+                status, answer = await self._exchange(method, jsontext.dumps(body or {}))
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise internal(f'error while checking plugin "{self.name}": {reason}') from error
+        try:
+            document = jsontext.loads(answer) if answer.strip() else {}
+        except ValueError:
+            document = None
+        failure = document.get("Err") if isinstance(document, dict) else ""
+        if status >= 400 or failure:
+            text = failure or answer.decode(errors="replace").strip() or f"status {status}"
+            raise Refused(Kind.INTERNAL, f"{method}: {text}")
+        if not isinstance(document, dict):
+            raise internal(f'{method}: plugin "{self.name}" did not answer with a JSON object')
+        return document
+
+    async def _exchange(self, method: str, body: bytes) -> tuple[int, bytes]:
+        reader, writer = await self._address.connect()
+        try:
+            # HTTP/1.0: the response isn't chunked and ends with the connection.
+            head = (
+                f"POST /{method} HTTP/1.0\r\nHost: plugin\r\nAccept: {_TYPE}\r\nContent-Type: {_TYPE}\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n"
+            )
+            writer.write(head.encode() + body)
+            await writer.drain()
+            whole = bytearray()
+            while part := await reader.read(65536):
+                whole += part
+                if len(whole) > _MAX_ANSWER:
+                    raise ValueError(f"its answer is longer than {_MAX_ANSWER} bytes")
+        finally:
+            writer.close()
+        top, _, content = bytes(whole).partition(b"\r\n\r\n")
+        line, *headers = top.split(b"\r\n")
+        words = line.split(b" ", 2)
+        if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+            raise ValueError("it did not answer in HTTP")
+        for header in headers:
+            name, _, value = header.partition(b":")
+            if name.strip().lower() == b"content-length" and len(content) < int(value):
+                raise ValueError("its answer was cut off")
+        return int(words[1]), content
