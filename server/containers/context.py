@@ -18,13 +18,14 @@ from server.containers.host.limits import HostLimits
 from server.containers.host.remap import Remap
 from server.containers.host.runtimes import Runtimes
 from server.containers.model import Container, event_attributes
-from server.containers.neighbours import Bus, Images, Networks, Store, Volumes
+from server.containers.neighbours import Images, Networks, Store, Volumes
 from server.containers.plan import ContainerPlan
 from server.containers.registry import Registry
 from server.containers.restarts import Restarts
 from server.containers.spec.host import HostFacts
 from server.containers.stdio_backend import Embedded, StdioBackend
 from server.containers.waiters import Waiters
+from server.events.publisher import EventPublisher
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class ContainerContext:
 
     engine: Engine
     store: Store
-    bus: Bus
+    bus: EventPublisher
     images: Images
     networks: Networks
     volumes: Volumes

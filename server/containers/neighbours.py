@@ -15,18 +15,6 @@ from server.images.model import Image
 from server.volumes.base import Volume
 
 
-class Bus(Protocol):
-    """The event bus of ``GET /events``."""
-
-    def publish(
-        self, kind: str, action: str, actor: str, attributes: Mapping[str, str], *, scope: str = "local"
-    ) -> object:
-        """Sends one event to every subscriber and returns at once. Events keep the order of the calls.
-
-        ``kind`` is the type of the object (``container``), ``actor`` its id.
-        """
-
-
 class Store(Protocol):
     """The records of containers on disk. A call returns when the change is durable."""
 

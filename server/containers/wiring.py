@@ -13,10 +13,11 @@ from server.containers.create.validate import Rules
 from server.containers.host.limits import detect
 from server.containers.host.remap import Remap
 from server.containers.host.runtimes import Runtimes
-from server.containers.neighbours import Bus, Images, Networks, Store, Volumes
+from server.containers.neighbours import Images, Networks, Store, Volumes
 from server.containers.service import Containers
 from server.containers.spec.host import SYSTEMD, HostFacts
 from server.containers.stdio_backend import IoHosts
+from server.events.publisher import EventPublisher
 
 
 def settings_from(config: Config, facts: HostFacts) -> Settings:
@@ -60,7 +61,7 @@ def make_containers(
     *,
     engine: Engine,
     store: Store,
-    bus: Bus,
+    bus: EventPublisher,
     images: Images,
     networks: Networks,
     volumes: Volumes,

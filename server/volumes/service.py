@@ -11,6 +11,7 @@ from typing import Protocol
 
 from engine.common.errors import Kind, WharfError, conflict, not_found
 from engine.common.system import mounts
+from server.events.publisher import EventPublisher
 from server.volumes.base import ANONYMOUS_LABEL, Driver, Volume
 from server.volumes.local import LocalDriver
 from server.volumes.locks import Locks
@@ -29,12 +30,6 @@ class Store(Protocol):
     async def load(self) -> Sequence[Volume]: ...
 
 
-class Bus(Protocol):
-    def publish(
-        self, kind: str, action: str, actor: str, attributes: Mapping[str, str], *, scope: str = "local"
-    ) -> object: ...
-
-
 class Volumes:
     """All volumes of the daemon.
 
@@ -43,7 +38,7 @@ class Volumes:
     unmounted after the last.
     """
 
-    def __init__(self, store: Store, bus: Bus, local: LocalDriver, plugins: Plugins | None = None) -> None:
+    def __init__(self, store: Store, bus: EventPublisher, local: LocalDriver, plugins: Plugins | None = None) -> None:
         self._store = store
         self._bus = bus
         self._local = local
