@@ -27,6 +27,7 @@ DEFAULT_INTERVAL = 30 * _SECOND
 DEFAULT_TIMEOUT = 30 * _SECOND
 DEFAULT_START_INTERVAL = 5 * _SECOND
 DEFAULT_RETRIES = 3
+#: Bytes of a probe's output, and number of results, in the health log.
 MAX_OUTPUT = 4096
 MAX_LOG = 5
 STARTING, HEALTHY, UNHEALTHY = "starting", "healthy", "unhealthy"
@@ -120,10 +121,8 @@ class HealthChecks:
     def _unwatch(self, container: Container) -> None:
         """Ends the checks of a stopped or paused container, which is then unhealthy, as in dockerd."""
         self._cancel(container)
-        if container.state.health is not None:
-            container.state.health.status = UNHEALTHY
-            if container.state.health.failing_streak:
-                container.state.health.failing_streak = 0
+        if (health := container.state.health) is not None:
+            health.status, health.failing_streak = UNHEALTHY, 0
             container.row = None
 
     def _cancel(self, container: Container) -> None:
@@ -149,7 +148,7 @@ class HealthChecks:
     ) -> None:
         before = health.status
         entry = {"Start": rfc3339(begin), "End": rfc3339(time.time_ns()), "ExitCode": code, "Output": output}
-        health.log[:] = [*health.log[1 - MAX_LOG :], entry] if MAX_LOG > 1 else [entry]
+        health.log[:] = [*health.log, entry][-MAX_LOG:]
         apply_result(health, config, container.state.started_ns, exit_code=code, begin_ns=begin)
         if health.status == before:
             return
