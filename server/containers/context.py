@@ -35,8 +35,6 @@ timeouts.define("container.save", 1.0)  # between two attempts to write a record
 
 #: Marks the containers and snapshots that this daemon made in the engine: recovery removes no other client's.
 ROOT_LABEL = "io.wharf/root"
-#: containerd's label: garbage collection keeps the snapshot.
-GC_ROOT = "containerd.io/gc.root"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,14 @@ from typing import Any
 
 from api_models.container import ContainerConfig, HostConfig
 from api_models.network import EndpointSettings
+from engine.api.labels import GC_ROOT
 from engine.api.types import Platform
 from engine.common.errors import WharfError, internal
 from engine.common.files.copyup import copy_up
 from engine.common.system import private
 from engine.common.threads import run_in_thread
 from engine.common.timeline import Timeline
-from server.containers.context import GC_ROOT, ROOT_LABEL, ContainerContext
+from server.containers.context import ROOT_LABEL, ContainerContext
 from server.containers.create import validate
 from server.containers.create.defaults import adapt_host_config, command, hostname
 from server.containers.create.merge import merge_config

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Mapping
 
+from engine.api.labels import GC_REF
 from engine.api.types import Mount
 from engine.common.errors import Kind, WharfError
 from server.containers.context import ROOT_LABEL, ContainerContext
@@ -86,7 +87,7 @@ async def _make_layer(context: ContainerContext, image: Image, name: str, contai
                 await asyncio.shield(engine.snapshots.remove(key))
             if not (isinstance(error, WharfError) and error.kind is Kind.ALREADY_EXISTS):
                 raise
-        label = f"containerd.io/gc.ref.snapshot.{engine.snapshots.snapshotter}/init"
+        label = f"{GC_REF}snapshot.{engine.snapshots.snapshotter}/init"
         await engine.content.update_labels(image.config_digest, {label: name})
 
 

@@ -13,10 +13,11 @@ import stat
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
+from engine.api.labels import GC_ROOT
 from engine.common.errors import Kind, WharfError, internal, invalid, not_found
 from engine.common.system import linux, mounts, private
 from engine.common.threads import run_in_thread
-from server.containers.context import GC_ROOT, ROOT_LABEL, ContainerContext
+from server.containers.context import ROOT_LABEL, ContainerContext
 from server.containers.host.remap import Remap
 from server.containers.model import Container
 from server.containers.mounts import mountspec
