@@ -105,8 +105,8 @@ def test_refusals(shared_daemon: Daemon, method: str, path: str, status: int, se
     ],
 )
 def test_a_create_that_is_refused(shared_daemon: Daemon, body: dict[str, Any], status: int, sentence: str) -> None:
-    wanted = {"Image": "busybox", "Cmd": ["true"], **body} if body else body
-    assert shared_daemon.refusal("POST", "/containers/create", json=wanted) == (status, sentence)
+    expected = {"Image": "busybox", "Cmd": ["true"], **body} if body else body
+    assert shared_daemon.refusal("POST", "/containers/create", json=expected) == (status, sentence)
     assert names(shared_daemon, all=1) == ["running", "created"]  # nothing is left of it
 
 
@@ -174,7 +174,7 @@ def test_a_list_is_filtered(daemon: Daemon) -> None:
     assert names(daemon, all="true") == names(daemon, all="yes") == ["third", "second", "first"]
     assert names(daemon, all="0") == names(daemon, all="False") == ["third"]
     assert names(daemon, limit=2) == ["third", "second"]
-    for filters, wanted in (
+    for filters, expected in (
         ({"label": ["kind"]}, ["second", "first"]),
         ({"label": ["kind=a"]}, ["first"]),
         ({"label": ["kind=a", "kind=b"]}, []),
@@ -192,7 +192,7 @@ def test_a_list_is_filtered(daemon: Daemon) -> None:
         ({"volume": ["nope"]}, []),
         ({"health": ["none"]}, ["third", "second", "first"]),
     ):
-        assert names(daemon, all=1, filters=filters) == wanted, filters
+        assert names(daemon, all=1, filters=filters) == expected, filters
 
 
 def test_rename_and_remove(daemon: Daemon) -> None:

@@ -70,7 +70,7 @@ def test_a_list_is_filtered(daemon: Daemon) -> None:
     daemon.load("app:1", "app:2", files={"a": b"1"}, config={"Labels": {"kind": "app"}})
     daemon.load("lab:5000/tool:1", files={"a": b"2"}, config={"Labels": {"kind": "tool"}})
     nameless = daemon.load(files={"a": b"3"})
-    for filters, wanted in (
+    for filters, expected in (
         ({}, ["app:1", "app:2", "lab:5000/tool:1", nameless]),
         ({"dangling": ["true"]}, [nameless]),
         ({"dangling": ["0"]}, ["app:1", "app:2", "lab:5000/tool:1"]),
@@ -82,10 +82,10 @@ def test_a_list_is_filtered(daemon: Daemon) -> None:
         ({"reference": ["lab:5000/*"]}, ["lab:5000/tool:1"]),
         ({"before": ["nope"]}, None),
     ):
-        if wanted is None:
+        if expected is None:
             assert daemon.refusal("GET", "/images/json", params={"filters": json.dumps(filters)})[0] == 404
         else:
-            assert tags(daemon, **filters) == sorted(wanted), filters
+            assert tags(daemon, **filters) == sorted(expected), filters
 
 
 @pytest.mark.parametrize(

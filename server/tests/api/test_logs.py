@@ -62,9 +62,9 @@ def test_lines(logged: Daemon, query: dict[str, object], lines: list[tuple[int, 
 
 def test_types_by_version_and_terminal(logged: Daemon) -> None:
     raw, multiplexed = "application/vnd.docker.raw-stream", "application/vnd.docker.multiplexed-stream"
-    for name, version, wanted in (("one", "1.42", multiplexed), ("one", "1.41", raw), ("tty", "1.42", raw)):
+    for name, version, expected in (("one", "1.42", multiplexed), ("one", "1.41", raw), ("tty", "1.42", raw)):
         answer = logged.get(f"/v{version}/containers/{name}/logs", stdout=1)
-        assert answer.headers["content-type"] == wanted, (name, version)
+        assert answer.headers["content-type"] == expected, (name, version)
     assert logged.get("/containers/tty/logs", stdout=1).content == b"first\nthird\n"
 
 

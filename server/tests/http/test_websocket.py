@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from server.http.routing import ApiRoute
 from server.http.websocket import websocket
-from server.tests.serving import Serving, read_all, read_until, serving
+from server.tests.http.serving import Serving, read_all, read_until, serving
 
 
 async def socket_echo(request: Request) -> None:

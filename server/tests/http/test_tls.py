@@ -13,7 +13,7 @@ import trustme
 from engine.common import timeouts
 from server.config.load import load
 from server.sockets import tls_context
-from server.tests.serving import DEADLINE, Serving, serving
+from server.tests.http.serving import DEADLINE, Serving, serving
 
 
 @pytest.fixture(scope="module")

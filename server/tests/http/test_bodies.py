@@ -18,7 +18,7 @@ from engine.common.errors import invalid
 from server.http.answers import json_answer
 from server.http.bodies import pieces
 from server.http.routing import ApiRoute
-from server.tests.serving import DEADLINE, Serving, read_all, read_until, serving
+from server.tests.http.serving import DEADLINE, Serving, read_all, read_until, serving
 
 SIZE = 5_000_001
 left = threading.Event()

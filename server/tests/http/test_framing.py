@@ -11,7 +11,7 @@ from starlette.responses import Response
 from server.http import params
 from server.http.answers import json_answer
 from server.http.routing import ApiRoute
-from server.tests.serving import Serving, read_all, serving
+from server.tests.http.serving import Serving, read_all, serving
 
 
 async def echo(request: Request) -> Response:
