@@ -11,7 +11,7 @@ import aiofiles
 
 from engine.common.errors import internal, invalid
 from engine.common.urls import parse_url
-from server.builder.context import clone, is_git, repository
+from server.builder.contexts.git import clone, is_git, repository
 from server.builder.operations.interfaces import Fetched
 
 UNNAMED = "__unnamed__"
@@ -23,17 +23,17 @@ async def fetch(folder: str, url: str, *, checksum: str, keep_git_dir: bool) -> 
 
     :raises WharfError: INVALID_ARGUMENT for a checksum mismatch; INTERNAL when the source cannot be fetched.
     """
-    place = await asyncio.to_thread(tempfile.mkdtemp, prefix="fetched-", dir=folder)
+    directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="fetched-", dir=folder)
     if is_git(url):
-        return await _repository(place, url, checksum=checksum, keep_git_dir=keep_git_dir)
-    return await _file(place, url, checksum=checksum)
+        return await _repository(directory, url, checksum=checksum, keep_git_dir=keep_git_dir)
+    return await _file(directory, url, checksum=checksum)
 
 
-async def _file(place: str, url: str, *, checksum: str) -> Fetched:
+async def _file(directory: str, url: str, *, checksum: str) -> Fetched:
     import httpx  # few builds need it
 
     name = unquote(posixpath.basename(parse_url(url).path)) or UNNAMED
-    path = os.path.join(place, "file")
+    path = os.path.join(directory, "file")
     digest = hashlib.sha256()
     try:
         async with (
@@ -65,8 +65,8 @@ def _last_modified(text: str) -> int:
         return 0
 
 
-async def _repository(place: str, url: str, *, checksum: str, keep_git_dir: bool) -> Fetched:
-    root = os.path.join(place, "tree")
+async def _repository(directory: str, url: str, *, checksum: str, keep_git_dir: bool) -> Fetched:
+    root = os.path.join(directory, "tree")
     await asyncio.to_thread(os.mkdir, root)
     commit, path = await clone(url, root, keep_git=keep_git_dir)
     if checksum and not commit.startswith(checksum):

@@ -145,10 +145,10 @@ class TaskRunner:
         await container_context.networks.check(container)  # fills in the defaults of the network mode
         sandbox = await container_context.networks.start(container)
         timeline.mark("network")
-        wanted = job.binds or job.files or job.tmpfs
+        mounts_needed = job.binds or job.files or job.tmpfs
         binds = (
             await run_to_completion(asyncio.to_thread(_binds, job, container.directory, container_context.remap))
-            if wanted
+            if mounts_needed
             else ()
         )
         root = await task_rootfs(container_context.remap, job.rootfs, f"{container.directory}/rootfs", task)
@@ -195,24 +195,24 @@ class TaskRunner:
         return end.status
 
     async def _watch(
-        self, container: ContainerPlan, place: str, stdio: Stdio, output: Output, timeline: Timeline
+        self, container: ContainerPlan, name: str, stdio: Stdio, output: Output, timeline: Timeline
     ) -> Exit:
-        """Start the task, forward its output, and wait until both have ended."""
-        ours, theirs = socket.socketpair()
-        ours.settimeout(0)
+        """Start the task, forward its output, and wait until both have ended. ``name``: of the stdio's directory."""
+        own, inner = socket.socketpair()
+        own.settimeout(0)
         session = None
         reading: asyncio.Task[None] | None = None
         container_context = self._container_context
         try:
-            session = await stdio.open(Attach(framed=True), theirs)
-            theirs.close()
-            reading = asyncio.create_task(_frames(ours, output), name=f"output of {container.name}")
+            session = await stdio.open(Attach(framed=True), inner)
+            inner.close()
+            reading = asyncio.create_task(_frames(own, output), name=f"output of {container.name}")
             await container_context.engine.tasks.start(container.id)
-            await container_context.stdio.started(place)
+            await container_context.stdio.started(name)
             timeline.mark("start")
             end = await container_context.engine.tasks.wait(container.id)
             timeline.mark("process")
-            await container_context.stdio.ended(place)
+            await container_context.stdio.ended(name)
             # Output of a surviving grandchild is not waited for; the process's own output has been read.
             with contextlib.suppress(WharfError):
                 await stdio.drained()
@@ -227,8 +227,8 @@ class TaskRunner:
                 await asyncio.gather(reading, return_exceptions=True)
             if session is not None:
                 session.abandon()
-            theirs.close()
-            ours.close()
+            inner.close()
+            own.close()
 
 
 async def _join(first: Awaitable[A], second: Awaitable[B]) -> tuple[A, B]:
@@ -274,14 +274,14 @@ def _clear(directory: str, *more: str) -> None:
 
 
 def _binds(job: Job, directory: str, remap: Remap | None) -> Sequence[BindMount | TmpfsMount]:
-    """Prepare the mounts of a process apart from its root. Blocks."""
+    """Prepare the mounts of a process, without its root. Blocks."""
     found: list[BindMount | TmpfsMount] = []
     for number, bind in enumerate(job.binds):
-        place = f"{directory}/bind{number}"
+        mountpoint = f"{directory}/bind{number}"
         source = bind.path if remap is None or not bind.path else remap.path(bind.path)
         if bind.mounts:
-            mount_at(bind.mounts, place, read_only=bind.readonly, remap=remap)
-            source = place
+            mount_at(bind.mounts, mountpoint, read_only=bind.readonly, remap=remap)
+            source = mountpoint
         if bind.kept:
             _make_inside(source, bind.selector)
         shown = _bind_selection(source, bind, f"{directory}/part{number}")
@@ -317,9 +317,9 @@ def _make_inside(root: str, path: str) -> None:
         os.close(fd)
 
 
-def _bind_selection(root: str, bind: Bind, place: str) -> str:
-    """Bind the selected part of ``root``, links resolved within it, to ``place``. The runtime then mounts exactly what
-    was found, even if the path changes."""
+def _bind_selection(root: str, bind: Bind, mountpoint: str) -> str:
+    """Bind the selected part of ``root``, links resolved within it, to ``mountpoint``. The runtime then mounts exactly
+    what was found, even if the path changes."""
     if not bind.selector.strip("/."):
         return root
     try:
@@ -328,7 +328,7 @@ def _bind_selection(root: str, bind: Bind, place: str) -> str:
         kind = Kind.NOT_FOUND if isinstance(error, FileNotFoundError) else Kind.INVALID_ARGUMENT
         raise WharfError(kind, f'"/{bind.selector.strip("/")}": {(error.strerror or "").lower()}') from None
     try:
-        mounting.bind_descriptor(fd, place)
+        mounting.bind_descriptor(fd, mountpoint)
     finally:
         os.close(fd)
-    return place
+    return mountpoint

@@ -15,7 +15,7 @@ from server.builder.cache.garbage_collection import GarbageCollector
 from server.builder.cache.pruning import PruneOptions, Usage, matching, read_filters
 from server.builder.cache.records import MOUNT, Cache, Record, choose
 from server.builder.classic.build import ClassicBuild, read
-from server.builder.context import Contexts
+from server.builder.contexts.contexts import Contexts
 from server.builder.lease import BuildLease
 from server.builder.neighbours import Images
 from server.builder.operations.difference import clean_up

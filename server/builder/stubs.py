@@ -72,10 +72,10 @@ def _restore(upper: str, lowers: Sequence[str], parts: Sequence[str]) -> bool:
     path = os.path.join(upper, *parts)
     below = next((found for lower in lowers if os.path.lexists(found := os.path.join(lower, *parts))), "")
     try:
-        ours, theirs = os.lstat(path), os.lstat(below)
-        if not stat.S_ISDIR(theirs.st_mode) or os.listdir(path) or "trusted.overlay.opaque" in os.listxattr(path):
+        own, underlying = os.lstat(path), os.lstat(below)
+        if not stat.S_ISDIR(underlying.st_mode) or os.listdir(path) or "trusted.overlay.opaque" in os.listxattr(path):
             return False
-        if (ours.st_mode, ours.st_uid, ours.st_gid) != (theirs.st_mode, theirs.st_uid, theirs.st_gid):
+        if (own.st_mode, own.st_uid, own.st_gid) != (underlying.st_mode, underlying.st_uid, underlying.st_gid):
             return False
         os.rmdir(path)
     except OSError:

@@ -153,8 +153,8 @@ class Gateway:
     ) -> gateway_pb2.ResolveImageConfigResponse:
         job = await self._job(call)
         platform = request.Platform
-        wanted = "/".join(filter(None, (platform.OS, platform.Architecture, platform.Variant)))
-        digest, config = await self._resolve(job, request.Ref, wanted)
+        text = "/".join(filter(None, (platform.OS, platform.Architecture, platform.Variant)))
+        digest, config = await self._resolve(job, request.Ref, text)
         return gateway_pb2.ResolveImageConfigResponse(Digest=digest, Config=config, Ref=request.Ref)
 
     async def read_file(self, request: gateway_pb2.ReadFileRequest, call: str) -> gateway_pb2.ReadFileResponse:

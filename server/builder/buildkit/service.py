@@ -10,7 +10,7 @@ from server.builder.buildkit.frontend import Frontend
 from server.builder.buildkit.gateway import BUILD, Gateway
 from server.builder.buildkit.platforms import platforms
 from server.builder.buildkit.post_build import PostBuild
-from server.builder.context import Contexts
+from server.builder.contexts.contexts import Contexts
 from server.builder.exporters.export import Exporters
 from server.builder.exporters.files import Files
 from server.builder.history.blobs import Blobs

@@ -68,8 +68,8 @@ class Document:
     def _matching(self, key: Key) -> frozenset[int]:
         """The indexes of records of a key that have a matching record for each of the key's inputs."""
         if id(key) not in self._found:
-            places = [index for digest in key.digests for index in self._indexes.get(digest, ())]
-            fitting = frozenset(index for index in places if self._matches(self.records[index], key))
+            positions = [index for digest in key.digests for index in self._indexes.get(digest, ())]
+            fitting = frozenset(index for index in positions if self._matches(self.records[index], key))
             self._found[id(key)] = (key, fitting)
         return self._found[id(key)][1]
 

@@ -67,9 +67,9 @@ class CacheMounts:
                 return False
             await self._cache.remove([record.id])
             # Move it away first: the next step creates a new directory, even while the removal still runs.
-            place = await asyncio.to_thread(tempfile.mkdtemp, prefix="removed-", dir=self._scratch)
-            await asyncio.to_thread(_move, record.path, os.path.join(place, name))
-        await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+            directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="removed-", dir=self._scratch)
+            await asyncio.to_thread(_move, record.path, os.path.join(directory, name))
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
         return True
 
     async def _claim(self, key: str, sharing: str) -> tuple[str, _Use]:
@@ -98,13 +98,13 @@ class CacheMounts:
             number += 1
 
     async def _make(self, path: str, fill: Fill) -> None:
-        place = await asyncio.to_thread(tempfile.mkdtemp, prefix="cache-mount-", dir=self._scratch)
+        directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="cache-mount-", dir=self._scratch)
         try:
-            made = os.path.join(place, "made")
+            made = os.path.join(directory, "made")
             await fill(made)
             await asyncio.to_thread(os.rename, made, path)
         finally:
-            await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def _leave(self, name: str, use: _Use) -> None:
         async with self._changed:

@@ -68,7 +68,7 @@ class PruneOptions:
 
 
 def matching(usage: Sequence[Usage], filters: Sequence[str], what: str) -> list[Usage]:
-    """Return the matching records. ``what``: who gave the filters.
+    """Return the matching records. ``what``: the request that has the filters, for the error.
 
     :raises WharfError: INVALID_ARGUMENT: the filters can't be parsed.
     """

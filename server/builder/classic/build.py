@@ -14,7 +14,7 @@ from server.builder.classic.image import Documents, store
 from server.builder.classic.metadata import MetadataTimes
 from server.builder.classic.squash import find_base, squash
 from server.builder.classic.stream import Stream
-from server.builder.context import Context
+from server.builder.contexts.files import Context
 from server.builder.dockerfile.errors import DockerfileError
 from server.builder.dockerfile.instructions import Dockerfile, Instruction, Mount
 from server.builder.dockerfile.parse import parse_in_thread
@@ -48,13 +48,13 @@ class Bases:
     options: ClassicOptions
     messages: Progress
     found: dict[str, Image] = field(default_factory=dict)
-    asked: str = ""
+    requested: str = ""
 
     def named_context(self, name: str) -> str | None:
         return None
 
     async def image(self, ref: str, *, platform: str, step: str) -> BaseImage:
-        self.asked = ref
+        self.requested = ref
         image = self.found.get(f"{ref} {platform}")
         if image is None:
             image = await self._find(ref, platform)
@@ -72,17 +72,17 @@ class Bases:
                 await unpack_image(self.engine, image)
 
     async def _find(self, ref: str, platform: str) -> Image:
-        wanted = platform if self.options.platform or platform != host_platform() else None
+        explicit = platform if self.options.platform or platform != host_platform() else None
         if not self.options.pull:
             try:
-                return await self.images.resolve(ref, platform=wanted)
+                return await self.images.resolve(ref, platform=explicit)
             except WharfError as error:
                 if error.kind is not Kind.NOT_FOUND:
                     raise
         await self.images.pull_for_build(
-            ref, platform=wanted, credentials=self.options.credentials, messages=self.messages
+            ref, platform=explicit, credentials=self.options.credentials, messages=self.messages
         )
-        return await self.images.resolve(ref, platform=wanted)
+        return await self.images.resolve(ref, platform=explicit)
 
 
 def host_platform() -> str:
@@ -233,11 +233,11 @@ class ClassicBuild:
         count = len(file.stages)
         if options.target:
             names = [stage.base.name for stage in file.stages]
-            wanted = options.target.lower()
-            count = 1 + (int(wanted) if wanted.isdigit() else names.index(wanted))
+            target = options.target.lower()
+            count = 1 + (int(target) if target.isdigit() else names.index(target))
         self._total = len(file.arguments) + bool(options.labels)
         self._total += sum(1 + len(stage.instructions) for stage in file.stages[:count])
-        wanted_platform = options.platform or host_platform()
+        target_platform = options.platform or host_platform()
         try:
             return await plan(
                 file,
@@ -245,7 +245,7 @@ class ClassicBuild:
                     target=options.target,
                     build_args=options.build_args,
                     labels=options.labels,
-                    platform=wanted_platform,
+                    platform=target_platform,
                     build_platform=host_platform(),
                     no_cache=options.no_cache,
                     classic=True,
@@ -258,7 +258,7 @@ class ClassicBuild:
             await self._show_failed(file, lambda item: span is not None and item.span.first == span.first)
             raise BuildFailed(error.message) from None
         except WharfError as error:
-            await self._show_failed(file, lambda item: item.original.split()[1:2] == [self._bases.asked])
+            await self._show_failed(file, lambda item: item.original.split()[1:2] == [self._bases.requested])
             raise BuildFailed(error.message) from None
 
     async def _show_failed(self, file: Dockerfile, fits: Callable[[Instruction], bool]) -> None:

@@ -56,8 +56,8 @@ def ignored(copies: Iterable[tuple[str, Sequence[str], Span | None]], ignore: Ig
 
 def platform_mismatch(ref: str, config: Mapping[str, object], platform: str, span: Span) -> Warning | None:
     """Return a finding if a base image has another platform (``os/arch…``) than the requested one."""
-    found, wanted = [str(config.get("os")), str(config.get("architecture"))], platform.split("/")
-    if found == wanted[:2]:
+    found, expected = [str(config.get("os")), str(config.get("architecture"))], platform.split("/")
+    if found == expected[:2]:
         return None
     actual = "/".join([*found, *filter(None, (str(config.get("variant") or ""),))])
     sentence = f'Base image {ref} was pulled with platform "{actual}", expected "{platform}" for current build'

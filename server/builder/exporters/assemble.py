@@ -117,11 +117,11 @@ class Assembler:
         """Return the layer converted as requested: new layers get the times, forced compression applies to all."""
         own = number >= made.base_layers
         clamp = made.epoch_ns if options.rewrite_times and own else None
-        wanted = options.compression if own or options.force else None
-        same = wanted is None or layer.descriptor.media_type == MEDIA_TYPES[wanted]
+        compression = options.compression if own or options.force else None
+        same = compression is None or layer.descriptor.media_type == MEDIA_TYPES[compression]
         if clamp is None and same:
             return layer
-        kind = wanted or next((k for k, v in MEDIA_TYPES.items() if v == layer.descriptor.media_type), None)
+        kind = compression or next((k for k, v in MEDIA_TYPES.items() if v == layer.descriptor.media_type), None)
         if kind is None:
             return layer
         return await convert(self.engine, layer, self.scratch, compression=kind, clamp_ns=clamp)

@@ -171,8 +171,8 @@ class Exporters:
             chain = item.documents.chain_id
             if not chain:
                 continue
-            async with self._files.mounted(chain) as (place, root):
-                async for piece in place.produce(partial(_pack, root, prefix, item.epoch_ns)):
+            async with self._files.mounted(chain) as (thread, root):
+                async for piece in thread.produce(partial(_pack, root, prefix, item.epoch_ns)):
                     yield piece
         yield bytes(1024)
 
@@ -185,8 +185,8 @@ class Exporters:
                 for item in made:
                     root: int | None = None
                     if item.documents.chain_id:
-                        place, path = await stack.enter_async_context(self._files.mounted(item.documents.chain_id))
-                        root = await place.run(selection.open_root, path)
+                        thread, path = await stack.enter_async_context(self._files.mounted(item.documents.chain_id))
+                        root = await thread.run(selection.open_root, path)
                         stack.callback(os.close, root)
                     folder = item.platform.replace("/", "_") if len(made) > 1 else ""
                     trees[folder] = Tree(root, item.epoch_ns)
@@ -249,21 +249,21 @@ async def send_trees(session: Session, trees: Mapping[str, Tree], number: int) -
     try:
         await describe()
         while True:
-            asked = await call.read()
-            if asked is None:
+            request = await call.read()
+            if request is None:
                 call.check()
                 raise internal("the client ended the transfer early")
-            if asked.type == packet.PACKET_FIN:
+            if request.type == packet.PACKET_FIN:
                 await call.write(packet(type=packet.PACKET_FIN))
                 call.done_writing()
                 return
-            if asked.type == packet.PACKET_ERR:
-                raise invalid(asked.data.decode("utf-8", "replace"))
-            root, path, _ = entries[asked.ID]
+            if request.type == packet.PACKET_ERR:
+                raise invalid(request.data.decode("utf-8", "replace"))
+            root, path, _ = entries[request.ID]
             assert root is not None
             async for data in _content(root, path):
-                await call.write(packet(type=packet.PACKET_DATA, ID=asked.ID, data=data))
-            await call.write(packet(type=packet.PACKET_DATA, ID=asked.ID))
+                await call.write(packet(type=packet.PACKET_DATA, ID=request.ID, data=data))
+            await call.write(packet(type=packet.PACKET_DATA, ID=request.ID))
     finally:
         call.cancel()
 

@@ -81,23 +81,23 @@ def read(kind: str, attrs: Mapping[str, str]) -> ExportOptions:
         if match is not None:
             if match["kind"] == "index-descriptor":
                 raise not_implemented("annotations of kind index-descriptor are not supported")
-            place = match["kind"] or "manifest", match["platform"] or ""
-            annotations.setdefault(place, {})[match["key"]] = value
+            subject = match["kind"] or "manifest", match["platform"] or ""
+            annotations.setdefault(subject, {})[match["key"]] = value
         elif key not in _KNOWN and not key.startswith("attest:"):
             raise not_implemented(f"the exporter option {key} is not supported")
-    wanted = attrs.get("compression", "")
-    if wanted and wanted not in COMPRESSIONS:
-        raise not_implemented(f"the exporter option compression={wanted} is not supported")
+    compression = attrs.get("compression", "")
+    if compression and compression not in COMPRESSIONS:
+        raise not_implemented(f"the exporter option compression={compression} is not supported")
     epoch = attrs.get("source-date-epoch", "")
     if epoch and not epoch.isdecimal():
         raise invalid(f"invalid SOURCE_DATE_EPOCH: {epoch}")
     oci_types = _flag(attrs, "oci-mediatypes", default=True)
-    if wanted == "zstd" and not oci_types:
+    if compression == "zstd" and not oci_types:
         raise invalid("zstd compression needs oci-mediatypes=true")
     return ExportOptions(
         annotations,
         oci_types,
-        COMPRESSIONS.get(wanted),
+        COMPRESSIONS.get(compression),
         _flag(attrs, "force-compression"),
         _flag(attrs, "rewrite-timestamp"),
         int(epoch) * 10**9 if epoch else None,

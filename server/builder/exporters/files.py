@@ -34,17 +34,17 @@ class Files:
         key = f"build-read-{secrets.token_hex(8)}"
         mounts = await self._engine.snapshots.view(key, chain)
         try:
-            async with MountThread("build-read") as place:
-                yield place, await place.mount(mounts)
+            async with MountThread("build-read") as thread:
+                yield thread, await thread.mount(mounts)
         finally:
             await self._engine.snapshots.remove(key)
 
     async def _in(self, chain: str, function: Callable[[str], R]) -> R:
         if not chain:
             raise not_found("no such file or directory")
-        async with self.mounted(chain) as (place, root):
+        async with self.mounted(chain) as (thread, root):
             try:
-                return await place.run(function, root)
+                return await thread.run(function, root)
             except FileNotFoundError as error:
                 raise not_found(f"lstat {error.filename}: no such file or directory") from None
             except NotADirectoryError as error:

@@ -43,8 +43,8 @@ async def convert(
     engine: Engine, layer: Layer, scratch: str, *, compression: Compression, clamp_ns: int | None = None
 ) -> Layer:
     """Write the converted layer to the content store, under the caller's lease."""
-    async with temporary_directory(scratch, "convert") as place:
-        source, target = os.path.join(place, "in"), os.path.join(place, "out")
+    async with temporary_directory(scratch, "convert") as directory:
+        source, target = os.path.join(directory, "in"), os.path.join(directory, "out")
         async with aiofiles.open(source, "wb") as copy:
             async for piece in engine.content.read(layer.descriptor.digest):
                 await copy.write(piece)

@@ -91,8 +91,8 @@ class Mounts:
 
     async def _overlay(self, path: str) -> tuple[Mount, ...]:
         """An overlay with a temporary upper layer over a directory of the host."""
-        place = await self._stack.enter_async_context(temporary_directory(self.builder.scratch, "over"))
-        upper, work = os.path.join(place, "upper"), os.path.join(place, "work")
+        directory = await self._stack.enter_async_context(temporary_directory(self.builder.scratch, "over"))
+        upper, work = os.path.join(directory, "upper"), os.path.join(directory, "work")
         for made in (upper, work):
             await asyncio.to_thread(os.mkdir, made, 0o755)
         options = (f"lowerdir={path}", f"upperdir={upper}", f"workdir={work}", "index=off")
@@ -127,11 +127,11 @@ class Mounts:
 
     async def _acquire_caches(self) -> None:
         """Acquire one directory per cache, however often it is mounted; all steps lock caches in the same order."""
-        wanted: dict[str, ResolvedMount] = {}
+        caches: dict[str, ResolvedMount] = {}
         for mount in self.operation.mounts:
             if mount.options.type == "cache":
-                wanted.setdefault(self._identity(mount), mount)
-        for identity, mount in sorted(wanted.items()):
+                caches.setdefault(self._identity(mount), mount)
+        for identity, mount in sorted(caches.items()):
             use = self.builder.cache_mounts.use(
                 identity, mount.options.sharing, partial(self._fill, mount=mount), partial(self._describe, mount=mount)
             )
@@ -153,13 +153,13 @@ class Mounts:
         if mount.origin is None:
             return
         root, mounts = await self._source(mount)
-        async with MountThread("build") as place:
+        async with MountThread("build") as thread:
             if mounts:
-                root = await place.mount(mounts)
-            if root and not await place.run(copy_up, root, options.source or "/", path):
+                root = await thread.mount(mounts)
+            if root and not await thread.run(copy_up, root, options.source or "/", path):
                 raise not_found(f'failed to compute cache key: "/{options.source.strip("/")}": not found')
             if mounts:
-                await place.unmount(root)
+                await thread.unmount(root)
 
     def _describe(self, record: str, path: str, mount: ResolvedMount) -> Record:
         now, options = time.time_ns(), mount.options

@@ -154,15 +154,15 @@ class Planner:
 
     async def target(self) -> PlannedStage:
         """Plan the target and the stages that it needs."""
-        wanted = self.options.target
-        if not wanted:
+        target = self.options.target
+        if not target:
             index = len(self.file.stages) - 1
         else:
-            found = self._find(wanted)
+            found = self._find(target)
             if found is None:
                 if self.options.classic:
-                    raise invalid(f"failed to reach build target {wanted} in Dockerfile")
-                raise invalid(f'target stage "{wanted}" could not be found')
+                    raise invalid(f"failed to reach build target {target} in Dockerfile")
+                raise invalid(f'target stage "{target}" could not be found')
             index = found
         return await self.stage(index)
 

@@ -77,7 +77,7 @@ class _Receiver:
 
     def handle(self, packets: Sequence[bytes]) -> list[int]:
         """Handle packets; return the entries whose content is needed. Runs in a thread."""
-        wanted: list[int] = []
+        requested: list[int] = []
         mirror, parse = self._mirror, Packet.FromString
         for data in packets:
             packet = parse(data)
@@ -88,7 +88,7 @@ class _Receiver:
                     continue
                 number, self._next = self._next, self._next + 1
                 if mirror.add(number, _entry(packet.stat)):
-                    wanted.append(number)
+                    requested.append(number)
                     self.outstanding += 1
             elif kind == _DATA:
                 if mirror.data(packet.ID, packet.data):
@@ -97,7 +97,7 @@ class _Receiver:
                 self.ended = True
             elif kind == _ERR:
                 raise invalid(packet.data.decode("utf-8", "replace"))
-        return wanted
+        return requested
 
     @property
     def complete(self) -> bool:
@@ -109,21 +109,21 @@ class _Requests:
 
     def __init__(self, call: calls.Call[Packet]) -> None:
         self._call = call
-        self._wanted: list[Packet] = []
-        self._news = asyncio.Event()
+        self._requested: list[Packet] = []
+        self._added = asyncio.Event()
         self.task = asyncio.create_task(self._send(), name="requests for a build's context")
 
     def add(self, packets: Iterable[Packet]) -> None:
-        self._wanted += packets
-        self._news.set()
+        self._requested += packets
+        self._added.set()
 
     async def _send(self) -> None:
         while True:
-            await self._news.wait()
-            self._news.clear()
-            wanted, self._wanted = self._wanted, []
+            await self._added.wait()
+            self._added.clear()
+            requested, self._requested = self._requested, []
             with contextlib.suppress(WharfError):  # the reader raises the call's error
-                await self._call.write_all(wanted)
+                await self._call.write_all(requested)
 
     async def close(self) -> None:
         self.task.cancel()

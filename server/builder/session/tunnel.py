@@ -16,10 +16,10 @@ async def carry(
 
     Ends when either side closes. Raises what ``serve`` raises before it takes the socket over.
     """
-    ours, theirs = socket.socketpair()
-    for end in (ours, theirs):
+    own, inner = socket.socketpair()
+    for end in (own, inner):
         end.settimeout(0)
-    reader, writer = await asyncio.open_connection(sock=ours)
+    reader, writer = await asyncio.open_connection(sock=own)
 
     async def inward() -> None:
         async for data in incoming:
@@ -29,9 +29,9 @@ async def carry(
 
     async def serving() -> None:
         try:
-            await serve(theirs)
+            await serve(inner)
         except Exception:
-            theirs.close()
+            inner.close()
             raise
 
     served, pump = asyncio.create_task(serving()), asyncio.create_task(inward())

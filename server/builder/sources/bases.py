@@ -77,10 +77,10 @@ class Bases:
         return BaseImage(Base(name, documents.id, documents.chain_id, made.layers), jsontext.loads(documents.config))
 
     async def _find(self, ref: str, platform: str) -> Image:
-        wanted = platform if platform != host_platform() else None
+        explicit = platform if platform != host_platform() else None
         if not self.pull:
             try:
-                return await self.images.resolve(ref, platform=wanted)
+                return await self.images.resolve(ref, platform=explicit)
             except WharfError as error:
                 if error.kind is not Kind.NOT_FOUND:
                     raise
@@ -90,13 +90,13 @@ class Bases:
             return await self.sources.session.credentials(registry)
 
         try:
-            await self.images.pull_for_build(ref, platform=wanted, credentials=ask, messages=messages)
+            await self.images.pull_for_build(ref, platform=explicit, credentials=ask, messages=messages)
         except WharfError as error:
-            if wanted and error.kind is Kind.NOT_FOUND and (only := await self._only(ref)):
+            if explicit and error.kind is Kind.NOT_FOUND and (only := await self._only(ref)):
                 return only
             sentence = f"{ref}: failed to resolve source metadata for {oci_name(ref)}: {error.message}"
             raise WharfError(error.kind, sentence) from None
-        return await self.images.resolve(ref, platform=wanted)
+        return await self.images.resolve(ref, platform=explicit)
 
     async def _only(self, ref: str) -> Image | None:
         """Return an image that exists for a single platform: BuildKit uses it for any, and a build check warns."""

@@ -191,8 +191,8 @@ class Caches:
                 return {}
             folder = attrs.get("dest", "")
             with vertex.status(f"writing cache to {folder}"):
-                place = Content(ClientStore(session, f"local:{folder}"))
-                await copy_blobs(self._engine.content, place, [*blobs, target])
+                target_store = Content(ClientStore(session, f"local:{folder}"))
+                await copy_blobs(self._engine.content, target_store, [*blobs, target])
             return {"cache.manifest": json.dumps(oci.to_json(target))}
 
     async def _manifest(self, data: bytes) -> tuple[Descriptor, list[Descriptor]]:

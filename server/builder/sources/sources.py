@@ -13,7 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from engine.common.errors import Kind, WharfError, invalid
-from server.builder.context import DEFAULT, MAX_DOCKERFILE, Contexts, folder_below, repository
+from server.builder.contexts.contexts import Contexts
+from server.builder.contexts.files import DEFAULT, MAX_DOCKERFILE, folder_below
+from server.builder.contexts.git import repository
 from server.builder.dockerfile.ignore import read
 from server.builder.dockerfile.instructions import Mount
 from server.builder.fetch import fetch

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from engine.common.errors import Kind, WharfError
-from server.builder.context import Contexts, clone, is_git, repository
+from server.builder.contexts.contexts import Contexts
+from server.builder.contexts.git import clone, is_git, repository
 
 pytestmark = pytest.mark.root
 
