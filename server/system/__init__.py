@@ -1,1 +1,1 @@
-"""The daemon about itself: version, info, disk usage, its identity."""
+"""What the daemon reports about itself: version, information, disk usage, metrics, its ID."""

@@ -1,4 +1,4 @@
-"""What the daemon tells about the host it runs on."""
+"""The host, as ``GET /info`` and the metrics describe it."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686"
 
 @cache
 def os_release() -> Mapping[str, str]:
-    """``/etc/os-release`` (os-release(5)); empty where there is none."""
+    """Return the variables of ``/etc/os-release`` (os-release(5)); empty if the file is missing."""
     try:
         return platform.freedesktop_os_release()
     except OSError:
@@ -20,12 +20,12 @@ def os_release() -> Mapping[str, str]:
 
 
 def go_architecture() -> str:
-    """``GOARCH`` of this machine."""
+    """Return ``GOARCH`` of this machine."""
     return _ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
 def operating_system() -> str:
-    """As dockerd names it; in a container it says so."""
+    """Return the name of the operating system, with dockerd's suffix if this host is a container."""
     name = os_release().get("PRETTY_NAME", "Linux")
     return f"{name} (containerized)" if _containerized() else name
 
@@ -41,7 +41,7 @@ def _containerized() -> bool:
 
 
 def switched_on(path: str) -> bool:
-    """A sysctl that holds 1."""
+    """Whether the sysctl at ``path`` is 1; False if this kernel lacks it."""
     try:
         with open(path) as file:
             return file.read().strip() == "1"
@@ -50,12 +50,12 @@ def switched_on(path: str) -> bool:
 
 
 def open_files() -> int:
-    """How many descriptors this process has."""
+    """Return the number of file descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 
 def backing_filesystem(path: str) -> str:
-    """The type of the file system that holds ``path``, by the name that dockerd has for it."""
+    """Return the type of the file system of ``path``, by dockerd's name."""
     best, kind = "", "<unknown>"
     real = os.path.realpath(path)
     for info in mounts.mounts():

@@ -1,4 +1,4 @@
-"""The engine's ID: made once, the same for ever."""
+"""The engine's ID: a random UUID that is stored at the first start."""
 
 import uuid
 
@@ -6,7 +6,7 @@ from server.store.database import Database, Documents
 
 
 async def engine_id(database: Database) -> str:
-    """The ID under ``settings/engine-id``; made on the first start."""
+    """Return the ID stored as ``settings/engine-id``; create it at the first start."""
     settings = Documents(database, "settings")
     known = await settings.get("engine-id")
     if known is not None:

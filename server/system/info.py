@@ -1,4 +1,4 @@
-"""The answer of ``GET /info``, as one document of plain values; ``api_models.system.Info`` fits it to a version."""
+"""The parts of the answer of ``GET /info`` at the newest API version."""
 
 import asyncio
 import os
@@ -10,6 +10,7 @@ from typing import Any
 from engine.runtime.probe import Probe
 from server.config import Config
 from server.config.hosts import parse_host
+from server.config.load import masked
 from server.containers.host.limits import HostLimits
 from server.containers.host.runtimes import SHIM
 from server.containers.spec.host import HostFacts
@@ -20,12 +21,12 @@ from server.system.features import Features
 from server.version import SERVER_VERSION
 
 INDEX = "https://index.docker.io/v1/"
-#: Networks that can be made, by the names under which dockerd lists them.
+#: The drivers of ``docker network create``, in dockerd's order.
 NETWORK_DRIVERS = ("bridge", "host", "ipvlan", "macvlan", "null")
 
 
 def storage(config: Config, snapshotter: str) -> dict[str, Any]:
-    """Driver and status; ``driver-type`` is how clients know an engine that stores images as containerd does."""
+    """The storage driver; clients recognize an engine with containerd's image store by ``driver-type``."""
     return {
         "Driver": snapshotter,
         "DriverStatus": [
@@ -36,7 +37,7 @@ def storage(config: Config, snapshotter: str) -> dict[str, Any]:
 
 
 def limits(found: HostLimits) -> dict[str, Any]:
-    """What control groups can do here."""
+    """The limits that the host's cgroups support."""
     return {
         "MemoryLimit": found.memory,
         "SwapLimit": found.swap,
@@ -51,7 +52,7 @@ def limits(found: HostLimits) -> dict[str, Any]:
 
 
 def limit_warnings(found: HostLimits) -> list[str]:
-    """What this host can't limit, in dockerd's words."""
+    """The limits that the host's cgroups don't support, in dockerd's words."""
     named = (
         (found.memory, "memory limit"),
         (found.swap, "swap limit"),
@@ -66,8 +67,8 @@ def limit_warnings(found: HostLimits) -> list[str]:
     return warnings
 
 
-def open_doors(config: Config) -> list[str]:
-    """Sockets on which everybody is root."""
+def insecure_sockets(config: Config) -> list[str]:
+    """Warnings about tcp sockets without TLS: every client of theirs has root's power."""
     if config.tls or config.tlsverify:
         return []
     return [
@@ -79,7 +80,7 @@ def open_doors(config: Config) -> list[str]:
 
 
 def security(config: Config, facts: HostFacts) -> list[str]:
-    """``SecurityOptions``: which confinements containers get."""
+    """``SecurityOptions``: the confinement that containers have by default."""
     options = []
     if facts.apparmor:
         options.append("name=apparmor")
@@ -96,7 +97,7 @@ def security(config: Config, facts: HostFacts) -> list[str]:
 
 
 def registries(config: Config) -> dict[str, Any]:
-    """``RegistryConfig``: which registries are asked how."""
+    """``RegistryConfig``: mirrors, and registries without TLS."""
     networks = [item for item in config.insecure_registries if "/" in item]
     mirrors = list(dict.fromkeys(mirror.removesuffix("/") + "/" for mirror in config.registry_mirrors))
     indexes: dict[str, Any] = {
@@ -113,7 +114,7 @@ def registries(config: Config) -> dict[str, Any]:
 
 
 def host_facts(facts: HostFacts) -> dict[str, Any]:
-    """The machine."""
+    """The host: kernel, operating system, processors, memory, cgroups."""
     return {
         "KernelVersion": platform.release(),
         "OperatingSystem": host.operating_system(),
@@ -143,13 +144,13 @@ def process(config: Config, listeners: int) -> dict[str, Any]:
 
 
 def configured(config: Config) -> dict[str, Any]:
-    """What the configuration says, secrets in proxies' addresses masked."""
+    """Settings of the configuration; user and password in a proxy's address are masked."""
     return {
         "LoggingDriver": config.log_driver,
         "IndexServerAddress": INDEX,
         "DockerRootDir": str(config.data_root),
-        "HttpProxy": _masked(config.http_proxy or os.environ.get("HTTP_PROXY", "")),
-        "HttpsProxy": _masked(config.https_proxy or os.environ.get("HTTPS_PROXY", "")),
+        "HttpProxy": masked(config.http_proxy or os.environ.get("HTTP_PROXY", "")),
+        "HttpsProxy": masked(config.https_proxy or os.environ.get("HTTPS_PROXY", "")),
         "NoProxy": config.no_proxy or os.environ.get("NO_PROXY", ""),
         "Labels": list(config.labels),
         "ExperimentalBuild": config.experimental,
@@ -162,14 +163,8 @@ def configured(config: Config) -> dict[str, Any]:
     }
 
 
-def _masked(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    _, at, where = rest.rpartition("@")
-    return f"{scheme}://xxxxx:xxxxx@{where}" if separator and at else url
-
-
 def swarm() -> dict[str, Any]:
-    """No swarm."""
+    """``Swarm`` of an engine without swarm mode."""
     return {
         "NodeID": "",
         "NodeAddr": "",
@@ -181,7 +176,7 @@ def swarm() -> dict[str, Any]:
 
 
 def plugins(volumes: Sequence[str]) -> dict[str, Any]:
-    """Drivers that can be named when something is made."""
+    """The drivers of volumes, networks and logs. ``volumes``: the names of volume drivers."""
     return {
         "Volume": list(volumes),
         "Network": list(NETWORK_DRIVERS),
@@ -191,17 +186,17 @@ def plugins(volumes: Sequence[str]) -> dict[str, Any]:
 
 
 async def runtimes(paths: Mapping[str, str], default: str, features: Features) -> dict[str, Any]:
-    """OCI runtimes that ``--runtime`` takes; containerd's name for runc's shim stands for the default one."""
+    """The OCI runtimes of ``--runtime``; containerd's name of runc's shim means the default one."""
     found: dict[str, Any] = {}
     for name, path in {**paths, SHIM: paths.get(default, default)}.items():
         found[name] = {"path": path}
-        if status := await features.of(path):
+        if status := await features.get(path):
             found[name]["status"] = status
     return {"Runtimes": dict(sorted(found.items())), "DefaultRuntime": default}
 
 
 def commits(engine: str, probe: Probe, facts: HostFacts) -> dict[str, Any]:
-    """Which programs are below."""
+    """The programs that this daemon runs, with their commits."""
     runtime = probe.usable.get("runc") or probe.default
     commit = runtime.commit or runtime.version if runtime is not None else ""
     return {

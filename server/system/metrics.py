@@ -1,7 +1,6 @@
-"""What ``--metrics-addr`` serves: counters in Prometheus' text format, by dockerd's names.
+"""The metrics of ``--metrics-addr`` in Prometheus' text format, by dockerd's names.
 
-Of dockerd's set these are left out, as nothing here corresponds to them: the builder's, swarm's, and those of Go's
-runtime.
+dockerd's metrics of the builder, of swarm and of Go's runtime have no counterpart here and are omitted.
 """
 
 import os
@@ -18,9 +17,9 @@ from server.events import EventBus
 from server.system import host
 from server.version import GIT_COMMIT, SERVER_VERSION
 
-#: Seconds, the upper bounds of a histogram's buckets (those of Prometheus' client libraries).
+#: The upper bounds of a histogram's buckets in seconds (those of Prometheus' client libraries).
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-#: The routes whose time is taken, by dockerd's name for what they do.
+#: The routes that are timed, with dockerd's names of the actions.
 ACTIONS: Mapping[tuple[str, str], str] = {
     ("GET", "/containers/{name}/changes"): "changes",
     ("POST", "/commit"): "commit",
@@ -56,13 +55,13 @@ class Metrics:
         self._actions = {name: _Histogram() for name in sorted(ACTIONS.values())}
 
     def observe(self, method: str, path: str, seconds: float) -> None:
-        """A request of a route ended well after so long."""
+        """Count a request that succeeded; ``path`` is the path of its route."""
         action = ACTIONS.get((method, path))
         if action is not None:
             self._actions[action].add(seconds)
 
     def text(self) -> bytes:
-        """Everything, in the text format's version 0.0.4."""
+        """Return all metrics, in version 0.0.4 of the text format."""
         return "".join(f"{line}\n" for line in self._lines()).encode()
 
     def _lines(self) -> Iterator[str]:
@@ -139,7 +138,7 @@ def _family(name: str, kind: str, text: str, samples: Iterable[tuple[str, float]
 
 
 def _process() -> Iterator[str]:
-    """The daemon's own process, as Prometheus' client libraries tell it."""
+    """The daemon's own process, with the metrics of Prometheus' client libraries."""
     with open("/proc/self/stat") as file:
         fields = file.read().rpartition(")")[2].split()
     with open("/proc/stat") as file:

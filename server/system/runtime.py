@@ -1,4 +1,4 @@
-"""Which cgroup driver this host gets when the configuration names none."""
+"""The cgroup driver, and the preparation of the parent cgroup."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from server.containers.spec.host import CGROUPFS, SYSTEMD
 
 
 def cgroup_driver(config: Config) -> str:
-    """The configured driver, else systemd where it is the init on a unified hierarchy, as dockerd chooses."""
+    """Return the configured driver; else systemd if it is the init and the hierarchy is unified, as dockerd does."""
     configured = config.exec_opts.get("native.cgroupdriver", "")
     if configured:
         return configured
@@ -19,12 +19,12 @@ def cgroup_driver(config: Config) -> str:
 
 
 def prepare_cgroup_parent(config: Config) -> None:
-    """So that the first containers may start all at once. Blocks."""
+    """Prepare the parent cgroup of containers, so that concurrent first starts don't race to create it. Blocks."""
     driver = cgroup_driver(config)
     if driver == CGROUPFS:
         layout = cgroups.host_cgroups()
-        with contextlib.suppress(OSError):  # then they are limited as far as they can be
+        with contextlib.suppress(OSError):  # the containers have the limits of the controllers that are delegated
             cgroups.delegate_controllers(layout)
         parent = os.path.dirname(cgroups_path("any", config.cgroup_parent, driver))
-        with contextlib.suppress(OSError):  # the runtime will tell whom it concerns
+        with contextlib.suppress(OSError):  # a container that needs the cpuset fails with the runtime's error
             cgroups.prepare_cpuset(layout, parent)

@@ -1,4 +1,4 @@
-"""The daemon about itself: version, information, disk usage."""
+"""The service of ``GET /version``, ``/info`` and ``/system/df``."""
 
 import asyncio
 import glob
@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -32,7 +32,7 @@ from server.version import BUILD_TIME, GIT_COMMIT, SERVER_VERSION
 from server.volumes import query as volume_query
 from server.volumes.service import Volumes, directory_size
 
-#: What ``type`` of ``GET /system/df`` may name.
+#: The values of ``type`` of ``GET /system/df``.
 OBJECTS = ("container", "image", "volume", "build-cache")
 
 
@@ -68,7 +68,7 @@ class System:
         self._features = Features()
 
     async def version(self) -> dict[str, Any]:
-        """``GET /version``."""
+        """Return the answer of ``GET /version``."""
         engine = await self._engine.version()
         common = {
             "ApiVersion": spelled(MAXIMUM),
@@ -94,13 +94,13 @@ class System:
             "Components": components,
             "Version": SERVER_VERSION,
             **common,
-            # Always there, as clients in typed languages want it.
+            # Clients in typed languages require this field.
             "GoVersion": "",
         }
 
     @cached_property
     def _init_version(self) -> str:
-        """tini says "tini version 0.19.0"."""
+        """The version in the output of tini: ``tini version 0.19.0``; "" for another program."""
         try:
             done = run_sync([self._facts.init_path, "--version"], deadline=timeouts.seconds("runtime.probe"))
         except (OSError, subprocess.SubprocessError, WharfError):
@@ -109,7 +109,7 @@ class System:
         return words[2] if len(words) > 2 else ""
 
     async def info(self) -> dict[str, Any]:
-        """``GET /info`` in its newest form."""
+        """Return the answer of ``GET /info`` at the newest API version."""
         context = self._containers.context
         states = Counter(container.state.status for container in self._containers.registry)
         running = states["running"] + states["restarting"]
@@ -131,7 +131,8 @@ class System:
                 "Address": self._engine.address.removeprefix("unix://"),
                 "Namespaces": {"Containers": self._engine.namespace, "Plugins": ""},
             },
-            "Warnings": [*info.open_doors(config), *self._probe.warnings, *info.limit_warnings(context.limits)] or None,
+            "Warnings": [*info.insecure_sockets(config), *self._probe.warnings, *info.limit_warnings(context.limits)]
+            or None,
         }
         for part in (
             info.storage(config, self._snapshotter),
@@ -146,23 +147,22 @@ class System:
         return document
 
     async def disk_usage(self, objects: Collection[str]) -> dict[str, Any]:
-        """``GET /system/df`` for the kinds of :data:`OBJECTS` that are asked for.
+        """Return the answer of ``GET /system/df`` for ``objects`` (of :data:`OBJECTS`), or for all if it is empty.
 
         :raises WharfError: INVALID_ARGUMENT ``unknown object type: x``.
         """
         for name in objects:
             if name not in OBJECTS:
                 raise invalid(f"unknown object type: {name}")
-        asked: Sequence[str] = [name for name in OBJECTS if not objects or name in objects]
         document: dict[str, Any] = {}
-        await run_all(self._usage(name, document) for name in asked)
+        await run_all(self._usage(name, document) for name in OBJECTS if not objects or name in objects)
         return document
 
     async def _usage(self, name: str, document: dict[str, Any]) -> None:
         if name == "container":
             rows = await self._containers.list(Filters(), everything=True, size=True)
-            places = {one.id: (one.directory, one.log_path) for one in self._containers.registry}
-            document["Containers"] = await asyncio.to_thread(_with_files, rows, places)
+            paths = {one.id: (one.directory, one.log_path) for one in self._containers.registry}
+            document["Containers"] = await asyncio.to_thread(_add_files, rows, paths)
         elif name == "image":
             local = self._images.local
             document["Images"] = await local.summaries(Filters(), show_all=False, shared_size=True)
@@ -193,11 +193,11 @@ class System:
         ]
 
 
-def _with_files(rows: list[dict[str, Any]], places: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
-    """What a container has beside its layer, mostly its log, takes room, too, and goes with it: it is counted here,
-    where people look. ``places``: by container, its directory and its log."""
+def _add_files(rows: list[dict[str, Any]], paths: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
+    """Add the size of the files beside a container's layer, mostly its log, which are removed with it. ``paths``: the
+    directory and the log of each container."""
     for row in rows:
-        directory, log = places.get(row["Id"], ("", ""))
+        directory, log = paths.get(row["Id"], ("", ""))
         size = directory_size(directory) if directory else 0
         if log and not log.startswith(f"{directory}/"):
             size += sum(map(_size, glob.glob(glob.escape(log) + "*")))
@@ -210,7 +210,7 @@ def _size(path: str) -> int:
     try:
         return os.stat(path).st_size
     except OSError:
-        # Rotated away under us.
+        # Removed by a log rotation meanwhile.
         return 0
 
 
