@@ -27,9 +27,8 @@ def boot(words: Sequence[str], handle: zygote.Handle) -> int:
     try:
         config, given = load(list(words))
         if "validate" in given:
-            from server.sockets import (
-                tls_context,
-            )  # loads OpenSSL, which must not be in the memory of the processes below
+            # Imported here: it loads OpenSSL, which must not be in the memory of the processes below.
+            from server.sockets import tls_context
 
             tls_context(config)
     except ConfigError as error:
@@ -61,8 +60,8 @@ def _claim(pidfile: Path) -> None:
         other = int(pidfile.read_text().strip())
         words = [os.path.basename(word) for word in Path(f"/proc/{other}/cmdline").read_bytes().split(b"\0")]
         # The pid may have been reused.
-        ours = b"wharfd" in words[:2] or (b"-m" in words and b"server" in words)
-        if other != os.getpid() and ours:
+        is_wharfd = b"wharfd" in words[:2] or (b"-m" in words and b"server" in words)
+        if other != os.getpid() and is_wharfd:
             raise ConfigError(f"process with PID {other} is still running: the PID file is {pidfile}")
     pidfile.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     pidfile.write_text(f"{os.getpid()}\n")
@@ -114,7 +113,7 @@ def close_roots(config: Config) -> None:
 
 
 def _warn_of_proxies(config: Config) -> None:
-    """Set the configured proxies, which override those of the environment."""
+    """Warn about proxies of the environment that the configuration overrides."""
     for name in ("http_proxy", "https_proxy", "no_proxy"):
         value: str = getattr(config, name)
         for variable in (name, name.upper()):

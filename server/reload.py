@@ -11,9 +11,11 @@ from server.config.flags import Given
 from server.config.load import masked
 from server.config.options import OPTIONS
 from server.log import set_level
-from server.wiring import Services, registry_settings
+from server.wiring import Services
 
 log = logging.getLogger("wharfd")
+
+_RELOADED = tuple(option for option in OPTIONS if option.reloads)
 
 
 def _shown(value: Any) -> str:
@@ -42,14 +44,10 @@ class Reloader:
         except ConfigError as error:
             log.error("%s", error)
             return
-        fields = {
-            option.attribute: getattr(read, option.attribute)
-            for option in OPTIONS
-            if option.reloads and hasattr(read, option.attribute)
-        }
+        fields = {option.attribute: getattr(read, option.attribute) for option in _RELOADED}
         self._config = replace(self._config, **fields, given=read.given)
         self._apply(self._config)
-        attributes = {option.name: _shown(fields[option.attribute]) for option in OPTIONS if option.attribute in fields}
+        attributes = {option.name: _shown(fields[option.attribute]) for option in _RELOADED}
         attributes["runtimes"] = " ".join(f"{name}:{runtime.path}" for name, runtime in self._config.runtimes.items())
         proxies = {"http-proxy": masked(read.http_proxy), "https-proxy": masked(read.https_proxy)}
         log.info("Reloaded configuration: %s", json.dumps({**attributes, **proxies, "no-proxy": read.no_proxy}))
@@ -59,5 +57,5 @@ class Reloader:
     def _apply(self, config: Config) -> None:
         set_level(config)
         self._services.system.config = config
-        self._services.images.transfer.settings = registry_settings(config)
+        self._services.images.transfer.reload(config)
         self._services.containers.reload(config)

@@ -39,7 +39,6 @@ from server.images.model import ImageUser
 from server.images.service import Images
 from server.networks.service import Networks
 from server.networks.store import NetworkStore
-from server.registry.hosts import Settings as RegistrySettings
 from server.store.database import Database
 from server.system.identity import engine_id
 from server.system.metrics import Metrics
@@ -157,7 +156,7 @@ async def make_services(
     # the host's /dev/null (ours a sealed one), so the container's user would become its owner.
     runtime = runtimes.require("" if config.embedded else RUNC)
     users: list[Containers] = []
-    images = Images(engine, bus, partial(_users, users), registry_settings(config), apply_changes=apply_changes)
+    images = Images(engine, bus, partial(_users, users), config, apply_changes=apply_changes)
     await images.start()
     stack.push_async_callback(images.stop)
 
@@ -237,20 +236,6 @@ async def _remap(config: Config, stack: AsyncExitStack) -> Remap | None:
     remap = await asyncio.to_thread(Remap, config.id_maps, f"{config.exec_root}/remap", str(config.data_root))
     stack.push_async_callback(asyncio.to_thread, remap.close)
     return remap
-
-
-def registry_settings(config: Config) -> RegistrySettings:
-    """Return the registry settings of the configuration."""
-    return RegistrySettings(
-        mirrors=config.registry_mirrors,
-        insecure=config.insecure_registries,
-        http_proxy=config.http_proxy,
-        https_proxy=config.https_proxy,
-        no_proxy=config.no_proxy,
-        downloads=config.max_concurrent_downloads,
-        uploads=config.max_concurrent_uploads,
-        attempts=config.max_download_attempts,
-    )
 
 
 def _users(containers: list[Containers]) -> Iterable[ImageUser]:

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from engine.common.errors import WharfError
 from server.config.hosts import parse_host
-from server.config.model import Config, ConfigError
+from server.config.model import Config
+from server.config.types import ConfigError
 from server.config.values import parse_size
 from server.logdrivers.drivers import DRIVERS
 from server.logdrivers.options import check_log_options as check_container_log_options

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from server.config.model import ConfigError
-from server.config.options import BY_FLAG, BY_SHORT, OPTIONS, Kind, Option
+from server.config.option import Kind, Option
+from server.config.options import BY_FLAG, BY_SHORT, OPTIONS
+from server.config.types import ConfigError
 
 Given = dict[str, list[str]]
 

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from server.config.model import ConfigError
+from server.config.types import ConfigError
 
 DEFAULT_TCP_PORT = 2375
 DEFAULT_TLS_PORT = 2376

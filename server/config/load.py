@@ -5,19 +5,21 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from api_models import gojson
 from engine.common import jsontext
 from server.config.check import check
 from server.config.flags import Given, parse
-from server.config.model import Config, ConfigError
-from server.config.options import BY_FLAG, BY_KEY, FLATTENED, MERGED, Kind, Option
+from server.config.model import Config
+from server.config.option import Kind, Option
+from server.config.options import BY_FLAG, BY_KEY, FLATTENED, MERGED
+from server.config.types import ConfigError
 from server.config.values import from_file, from_flag, kind_of
 
 DEFAULT_FILE = "/etc/wharf/daemon.json"
 _FIELDS = frozenset(field.name for field in fields(Config))
-_PATHS = frozenset({"data_root", "exec_root", "pidfile", "config_file"})
+_PATHS = frozenset(field.name for field in fields(Config) if Path in get_args(field.type))
 # The features that can be switched; the other known ones are fixed in this engine.
 _SWITCHES = frozenset({"cdi"})
 _FEATURES = {"containerd-snapshotter": True, "buildkit": True}
@@ -165,10 +167,10 @@ def _shown(name: str, value: Any) -> str:
 
 
 def masked(url: str) -> str:
-    """A proxy's address without user and password, for display."""
+    """Mask user and password of a proxy's address, for display."""
     scheme, separator, rest = url.partition("://")
-    user, at, host = rest.rpartition("@")
-    return f"{scheme}://xxxxx:xxxxx@{host}" if separator and at and user else url
+    _, at, host = rest.rpartition("@")
+    return f"{scheme}://xxxxx:xxxxx@{host}" if separator and at else url
 
 
 def _refuse(settings: Mapping[str, Any], origin: Mapping[str, str]) -> None:

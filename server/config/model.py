@@ -1,158 +1,141 @@
-"""The configuration for the services: immutable, with checked and typed values."""
+"""The configuration for the services: immutable, with checked and typed values.
+
+Each option is declared once, as a field of :class:`Config`: its name is the key in ``daemon.json`` (with dashes), its
+type decides how flag and key are read, and the mark :class:`~server.config.option.Option` has the rest.
+``server.config.options`` derives the table of flags and keys from it.
+"""
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from engine.common.ids import IdMaps
+from server.config.option import Kind, Option
+from server.config.types import AddressPool, BuilderGc, Runtime, Ulimit
+
+_Texts = tuple[str, ...]
+_Map = Mapping[str, str]
+_Bytes = Annotated[int, Kind.BYTES]
+# Given as a list of "key=value".
+_Pairs = Annotated[Mapping[str, str], Kind.LIST]
 
 
-class ConfigError(Exception):
-    """An invalid flag or key; the text is for the administrator."""
-
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """An OCI runtime registered by name: a program, and arguments that precede every call's."""
-
-    path: str = ""
-    args: tuple[str, ...] = ()
-    type: str = ""
-    options: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Ulimit:
-    name: str
-    soft: int
-    hard: int
-
-
-@dataclass(frozen=True, slots=True)
-class AddressPool:
-    """Networks without a subnet in their request get one of ``/size`` from ``base``."""
-
-    base: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class GcRule:
-    """One rule of ``builder.gc``: which records it affects, and how much of them stays. Sizes are bytes or "10%" of the
-    disk.
-
-    ``filters``: (name, value), as in ``docker builder prune --filter``. ``everything``: includes records that others
-    are built on. ``reserved``: the size that always stays; ``most``: the maximum size; ``free``: the space to leave
-    free on the disk. 0 is no limit.
-    """
-
-    filters: tuple[tuple[str, str], ...] = ()
-    everything: bool = False
-    reserved: int | str = 0
-    most: int | str = 0
-    free: int | str = 0
-
-
-@dataclass(frozen=True, slots=True)
-class BuilderGc:
-    """The garbage collection of the build cache. Without ``rules``: all records, with the sizes given here."""
-
-    enabled: bool = True
-    rules: tuple[GcRule, ...] = ()
-    reserved: int | str = "10%"
-    most: int | str = 0
-    free: int | str = 0
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """All settings, named like the flags and keys; sizes in bytes, times in seconds."""
+    """All settings; sizes in bytes, times in seconds."""
 
     # paths
-    data_root: Path = Path("/var/lib/wharf")
-    exec_root: Path = Path("/run/wharf")
-    pidfile: Path = Path("/run/wharf/wharfd.pid")
-    config_file: Path = Path("/etc/wharf/daemon.json")
-    containerd: str = ""
-    containerd_namespace: str = "moby"
+    data_root: Annotated[Path, Option("Root directory of persistent state")] = Path("/var/lib/wharf")
+    exec_root: Annotated[Path, Option("Root directory of run-time state")] = Path("/run/wharf")
+    pidfile: Annotated[Path, Option("Path of the PID file", short="p")] = Path("/run/wharf/wharfd.pid")
+    config_file: Annotated[Path, Option("Configuration file", only_flag=True)] = Path("/etc/wharf/daemon.json")
+    containerd: Annotated[str, Option("gRPC address of a containerd to use instead of the own supervisor")] = ""
+    containerd_namespace: Annotated[str, Option("Namespace to use there")] = "moby"
 
     # the API
-    hosts: tuple[str, ...] = ()
-    group: str = "docker"
-    tls: bool = False
-    tlsverify: bool = False
-    tlscacert: str = ""
-    tlscert: str = ""
-    tlskey: str = ""
-    debug: bool = False
-    log_level: str = "info"
-    log_format: str = "text"
-    metrics_addr: str = ""
-    labels: tuple[str, ...] = ()
-    shutdown_timeout: int = 15
-    experimental: bool = False
+    hosts: Annotated[_Texts, Option("Sockets to listen on", "host", short="H")] = ()
+    group: Annotated[str, Option("Group of the unix socket", short="G")] = "docker"
+    tls: Annotated[bool, Option("Use TLS on tcp sockets; implied by --tlsverify")] = False
+    tlsverify: Annotated[bool, Option("Use TLS and verify the client")] = False
+    tlscacert: Annotated[str, Option("Trust clients signed by this CA")] = ""
+    tlscert: Annotated[str, Option("Certificate of the daemon")] = ""
+    tlskey: Annotated[str, Option("Key of that certificate")] = ""
+    debug: Annotated[bool, Option("Debug mode", short="D", reloads=True)] = False
+    log_level: Annotated[str, Option('Level of the daemon\'s log ("debug" | "info" | "warn" | "error")', short="l")] = (
+        "info"
+    )
+    log_format: Annotated[str, Option('Form of the daemon\'s log ("text" | "json")')] = "text"
+    metrics_addr: Annotated[str, Option("Address to serve the metrics on, host:port")] = ""
+    labels: Annotated[_Texts, Option("Labels of the daemon", "label", reloads=True)] = ()
+    shutdown_timeout: Annotated[int, Option("Seconds that requests get to end when the daemon stops", reloads=True)] = (
+        15
+    )
+    experimental: Annotated[bool, Option("Enable experimental features: checkpoints")] = False
 
     # containers
-    log_driver: str = "json-file"
-    log_opts: Mapping[str, str] = field(default_factory=dict)
-    runtimes: Mapping[str, Runtime] = field(default_factory=dict)
+    log_driver: Annotated[str, Option("Log driver of containers")] = "json-file"
+    log_opts: Annotated[_Map, Option("Options of the log driver", "log-opt")] = field(default_factory=dict)
+    runtimes: Annotated[
+        Mapping[str, Runtime], Option("Register an additional OCI compatible runtime", "add-runtime", reloads=True)
+    ] = field(default_factory=dict)
     # "": crun where the host supports it, else runc.
-    default_runtime: str = ""
-    exec_opts: Mapping[str, str] = field(default_factory=dict)
-    cgroup_parent: str = ""
-    default_ulimits: Mapping[str, Ulimit] = field(default_factory=dict)
-    default_shm_size: int = 64 * 1024 * 1024
-    default_ipc_mode: str = "private"
+    default_runtime: Annotated[str, Option("OCI runtime of containers that name none", reloads=True)] = ""
+    exec_opts: Annotated[_Pairs, Option("Runtime execution options", "exec-opt")] = field(default_factory=dict)
+    cgroup_parent: Annotated[str, Option("Parent cgroup of all containers")] = ""
+    default_ulimits: Annotated[Mapping[str, Ulimit], Option("Ulimits of containers", "default-ulimit")] = field(
+        default_factory=dict
+    )
+    default_shm_size: Annotated[_Bytes, Option("Size of /dev/shm", reloads=True)] = 64 * 1024 * 1024
+    default_ipc_mode: Annotated[str, Option('IPC mode of containers ("shareable" | "private")')] = "private"
     # "": private on cgroup v2, host on v1 and hybrid.
-    default_cgroupns_mode: str = ""
-    init: bool = False
-    init_path: str = ""
-    seccomp_profile: str = "builtin"
-    no_new_privileges: bool = False
-    cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
-    live_restore: bool = True
-    userns_remap: str = ""
+    default_cgroupns_mode: Annotated[str, Option('Cgroup namespace of containers ("host" | "private")')] = ""
+    init: Annotated[bool, Option("Run an init as first process of containers")] = False
+    init_path: Annotated[str, Option("Path of that init")] = ""
+    seccomp_profile: Annotated[str, Option('Seccomp profile of containers, or "unconfined"')] = "builtin"
+    no_new_privileges: Annotated[bool, Option("Set no-new-privileges for containers")] = False
+    cdi_spec_dirs: Annotated[_Texts, Option("Directories of CDI specifications", "cdi-spec-dir")] = (
+        "/etc/cdi",
+        "/var/run/cdi",
+    )
+    live_restore: Annotated[
+        bool,
+        Option(
+            "Containers run on without the daemon (always)",
+            refused="containers always outlive the daemon",
+            allowed=True,
+            reloads=True,
+        ),
+    ] = True
+    userns_remap: Annotated[str, Option('Ids of containers: "default" or "user[:group]", see subuid(5)')] = ""
     # The parsed ``userns_remap``; None: containers have the host's ids.
     id_maps: IdMaps | None = None
 
     # images
-    registry_mirrors: tuple[str, ...] = ()
-    insecure_registries: tuple[str, ...] = ()
-    max_concurrent_downloads: int = 3
-    max_concurrent_uploads: int = 5
-    max_download_attempts: int = 5
-    storage_driver: str = ""
-    builder: BuilderGc = BuilderGc()
-    http_proxy: str = ""
-    https_proxy: str = ""
-    no_proxy: str = ""
+    registry_mirrors: Annotated[_Texts, Option("Mirrors of Docker Hub", "registry-mirror", reloads=True)] = ()
+    insecure_registries: Annotated[_Texts, Option("Registries without TLS", "insecure-registry", reloads=True)] = ()
+    max_concurrent_downloads: Annotated[int, Option("Layers pulled at a time", reloads=True)] = 3
+    max_concurrent_uploads: Annotated[int, Option("Layers pushed at a time", reloads=True)] = 5
+    max_download_attempts: Annotated[int, Option("Attempts for each layer", reloads=True)] = 5
+    storage_driver: Annotated[str, Option('Snapshotter ("overlayfs" | "native")', short="s")] = ""
+    builder: Annotated[BuilderGc, Option("Clean-up of the build cache", only_file=True)] = field(
+        default_factory=BuilderGc
+    )
+    http_proxy: Annotated[str, Option("HTTP proxy of outgoing traffic")] = ""
+    https_proxy: Annotated[str, Option("HTTPS proxy of outgoing traffic")] = ""
+    no_proxy: Annotated[str, Option("Hosts that are reached without the proxy")] = ""
+    # The directory of each registry's certificates and hosts.toml: no option, as in dockerd.
+    certs_dir: Path = Path("/etc/docker/certs.d")
 
     # "": our own default bridge; "none": no default network; else an existing bridge.
-    bridge: str = ""
-    # The name of our own default bridge.
-    bridge_name: str = "wharf0"
-    bip: str = ""
-    bip6: str = ""
-    fixed_cidr: str = ""
-    fixed_cidr_v6: str = ""
-    default_gateway: str = ""
-    default_gateway_v6: str = ""
-    default_address_pools: tuple[AddressPool, ...] = ()
-    default_network_opts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    mtu: int = 0
-    ip: str = "0.0.0.0"
-    icc: bool = True
-    ip_forward: bool = True
-    ip_masq: bool = True
-    iptables: bool = True
-    ip6tables: bool = True
-    ipv6: bool = False
-    userland_proxy: bool = True
-    dns: tuple[str, ...] = ()
-    dns_opts: tuple[str, ...] = ()
-    dns_search: tuple[str, ...] = ()
-    host_gateway_ips: tuple[str, ...] = ()
+    bridge: Annotated[str, Option('Attach containers to an existing bridge, or "none"', short="b")] = ""
+    bridge_name: Annotated[str, Option("Name of the default bridge that the engine makes")] = "wharf0"
+    bip: Annotated[str, Option("IPv4 address of the default bridge, CIDR notation")] = ""
+    bip6: Annotated[str, Option("IPv6 address of the default bridge, CIDR notation")] = ""
+    fixed_cidr: Annotated[str, Option("IPv4 subnet of container addresses")] = ""
+    fixed_cidr_v6: Annotated[str, Option("IPv6 subnet of container addresses")] = ""
+    default_gateway: Annotated[str, Option("Default gateway of containers, IPv4")] = ""
+    default_gateway_v6: Annotated[str, Option("Default gateway of containers, IPv6")] = ""
+    default_address_pools: Annotated[
+        tuple[AddressPool, ...], Option("Address pools of networks", "default-address-pool")
+    ] = ()
+    default_network_opts: Annotated[
+        Mapping[str, Mapping[str, str]], Option("Default options of networks", "default-network-opt")
+    ] = field(default_factory=dict)
+    mtu: Annotated[int, Option("MTU of the default bridge")] = 0
+    ip: Annotated[str, Option("Address that published ports bind to")] = "0.0.0.0"
+    icc: Annotated[bool, Option("Containers of the default bridge reach each other")] = True
+    ip_forward: Annotated[bool, Option("Switch net.ipv4.ip_forward on")] = True
+    ip_masq: Annotated[bool, Option("Masquerade what containers send outward")] = True
+    iptables: Annotated[bool, Option("Write firewall rules for IPv4")] = True
+    ip6tables: Annotated[bool, Option("Write firewall rules for IPv6")] = True
+    ipv6: Annotated[bool, Option("IPv6 on the default bridge")] = False
+    userland_proxy: Annotated[bool, Option("Forward published ports in user space too")] = True
+    dns: Annotated[_Texts, Option("DNS servers")] = ()
+    dns_opts: Annotated[_Texts, Option("DNS options", "dns-opt")] = ()
+    dns_search: Annotated[_Texts, Option("DNS search domains")] = ()
+    host_gateway_ips: Annotated[_Texts, Option("Addresses that host-gateway stands for", "host-gateway-ip")] = ()
 
     # The settings that were given and their source ("flag" or "file"), by file key: some features act differently if a
     # default is given explicitly.

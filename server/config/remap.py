@@ -13,7 +13,8 @@ from engine.common import timeouts
 from engine.common.errors import WharfError
 from engine.common.ids import IdMapping, IdMaps
 from engine.common.system import private
-from server.config.model import Config, ConfigError
+from server.config.model import Config
+from server.config.types import ConfigError
 
 SUBUID, SUBGID = "/etc/subuid", "/etc/subgid"
 #: The user and group of ``default``; created if they are missing.
@@ -53,13 +54,13 @@ def _names(text: str) -> tuple[str, str]:
         if first.isdecimal():
             raise ConfigError(f"Uid {first} has no entry in /etc/passwd") from None
         raise ConfigError(f'Error during uid lookup for "{first}": no such entry in /etc/passwd') from None
-    wanted = second or user
+    group_text = second or user
     try:
-        group = grp.getgrgid(int(wanted)).gr_name if wanted.isdecimal() else grp.getgrnam(wanted).gr_name
+        group = grp.getgrgid(int(group_text)).gr_name if group_text.isdecimal() else grp.getgrnam(group_text).gr_name
     except KeyError:
-        if wanted.isdecimal():
-            raise ConfigError(f"Gid {wanted} has no entry in /etc/group") from None
-        raise ConfigError(f'Error during groupname lookup for "{wanted}": no such entry in /etc/group') from None
+        if group_text.isdecimal():
+            raise ConfigError(f"Gid {group_text} has no entry in /etc/group") from None
+        raise ConfigError(f'Error during groupname lookup for "{group_text}": no such entry in /etc/group') from None
     return user, group
 
 

@@ -5,13 +5,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from server.config.model import AddressPool, BuilderGc, ConfigError, GcRule, Runtime, Ulimit
-from server.config.options import Kind
+from server import units
+from server.config.option import Kind
+from server.config.types import AddressPool, BuilderGc, ConfigError, GcRule, Runtime, Ulimit
 
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kKmMgGtTpP])?[iI]?[bB]?\Z")
-_EXPONENT = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 ULIMITS = frozenset(
     {
         "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
@@ -36,10 +35,10 @@ def parse_int(text: str) -> int:
 
 def parse_size(text: str) -> int:
     """ "64m", "1GiB", "1048576" → bytes."""
-    found = _SIZE.match(text.strip())
-    if found is None:
-        raise ConfigError(f"invalid size: '{text}'")
-    return int(float(found[1]) * 1024 ** _EXPONENT[(found[2] or "").lower()])
+    try:
+        return units.parse_size(text)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def parse_ulimit(text: str) -> Ulimit:
@@ -166,13 +165,13 @@ def kind_of(value: object) -> str:
     return next((word for each, word in kinds if isinstance(value, each)), "object")
 
 
-def _wrong(name: str, value: object, wanted: str) -> ConfigError:
-    return ConfigError(f"json: cannot unmarshal {kind_of(value)} into Go struct field Config.{name} of type {wanted}")
+def _wrong(name: str, value: object, go_type: str) -> ConfigError:
+    return ConfigError(f"json: cannot unmarshal {kind_of(value)} into Go struct field Config.{name} of type {go_type}")
 
 
-def _typed(name: str, value: Any, kind: type, wanted: str) -> Any:
+def _typed(name: str, value: Any, kind: type, go_type: str) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise _wrong(name, value, wanted)
+        raise _wrong(name, value, go_type)
     return value
 
 

@@ -252,13 +252,13 @@ class Removal:
             for digest in mounted(user):
                 left = {name: record for name, record in left.items() if record.target.digest != digest}
             left.pop(dangling_name(user.image_id), None)
-            asked = user.config.image or ""
-            if user.image_id.startswith("sha256:" + asked.removeprefix("sha256:")) or asked.endswith(
+            requested = user.config.image or ""
+            if user.image_id.startswith("sha256:" + requested.removeprefix("sha256:")) or requested.endswith(
                 f"@{user.image_id}"
             ):
                 used.add(user.image_id)
             try:
-                parsed = parse_any(asked)
+                parsed = parse_any(requested)
             except WharfError:
                 continue
             if isinstance(parsed, Reference):
@@ -278,16 +278,16 @@ class Removal:
             pass
 
 
-def _same(wanted: Reference, group: list[ImageRecord]) -> list[ImageRecord]:
+def _same(reference: Reference, group: list[ImageRecord]) -> list[ImageRecord]:
     """Return the names that a reference removes: its tag; with a digest, all of the repository. The repository's names
     by digest are removed with its last tag."""
-    tag = "" if wanted.digest else wanted.tagged().tag
+    tag = "" if reference.digest else reference.tagged().tag
     same: list[ImageRecord] = []
     by_digest: list[ImageRecord] = []
     others = False
     for record in group:
         name = parse_canonical(record.name)
-        if name is None or name.name != wanted.name:
+        if name is None or name.name != reference.name:
             if is_dangling(record):
                 same.append(record)
             continue

@@ -70,20 +70,20 @@ class Resolver:
     async def resolve(self, text: str, *, platform: str | None = None) -> Image:
         """See ``Images.resolve``."""
         record = await self.record(text)
-        wanted = oci.parse_platform(platform) if platform else None
-        return await self.resolve_record(record, wanted, text=text)
+        requested = oci.parse_platform(platform) if platform else None
+        return await self.resolve_record(record, requested, text=text)
 
     async def resolve_record(
-        self, record: ImageRecord, wanted: Platform | None = None, *, text: str = "", exact: bool = True
+        self, record: ImageRecord, requested: Platform | None = None, *, text: str = "", exact: bool = True
     ) -> Image:
         """Return the image of one platform of a record.
 
         :raises WharfError: NOT_FOUND if no local image matches.
         """
-        key = record.target.digest, oci.format_platform(wanted) if wanted else ""
+        key = record.target.digest, oci.format_platform(requested) if requested else ""
         image = self._images.get(key)
         if image is None:
-            image = await self._read(record, wanted, text or record.name, exact=exact)
+            image = await self._read(record, requested, text or record.name, exact=exact)
             _keep(self._images, key, image)
         name = "" if record.name == dangling_name(record.target.digest) else record.name
         return image if image.name == name else replace(image, name=name)
@@ -94,25 +94,25 @@ class Resolver:
             for key in [key for key in cache if key[0] == digest]:
                 del cache[key]
 
-    async def _read(self, record: ImageRecord, wanted: Platform | None, text: str, *, exact: bool) -> Image:
+    async def _read(self, record: ImageRecord, requested: Platform | None, text: str, *, exact: bool) -> Image:
         candidates: list[tuple[int, Image]] = []
         async for image in self.platforms(record):
-            if wanted is not None:
-                place = oci.rank(wanted, image.platform)
-                if place is None or (exact and place > 1):
+            if requested is not None:
+                distance = oci.rank(requested, image.platform)
+                if distance is None or (exact and distance > 1):
                     continue
             else:
-                place = oci.rank(self.host, image.platform)
-                place = 1000 if place is None else place
-            candidates.append((place, image))
-            if place == 0:
+                distance = oci.rank(self.host, image.platform)
+                distance = 1000 if distance is None else distance
+            candidates.append((distance, image))
+            if distance == 0:
                 break
         if candidates:
             return min(candidates, key=lambda pair: pair[0])[1]
-        if wanted is not None:
+        if requested is not None:
             raise not_found(
                 f"image with reference {text} was found but does not provide the specified platform"
-                f" ({oci.format_platform(wanted)})"
+                f" ({oci.format_platform(requested)})"
             )
         try:
             raise no_such_image(parse_any(text))

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from engine.api.client import Engine
 from engine.api.types import Descriptor, ImageRecord, Mount
 from engine.common.errors import Kind, WharfError
+from server.config.model import Config
 from server.events.bus import EventBus
 from server.images import creation, rootfs
 from server.images.archive import loading, saving
@@ -19,9 +20,16 @@ from server.images.sizes import Sizes
 from server.images.transfer import Transfer
 from server.images.unpacker import Unpacker
 from server.registry import oci
-from server.registry.auth import ANONYMOUS, Ask, Credentials, asked, credentials_key, find_entry, from_document
+from server.registry.auth import (
+    ANONYMOUS,
+    Ask,
+    Credentials,
+    ask_credentials,
+    credentials_key,
+    find_entry,
+    from_document,
+)
 from server.registry.client import Repository
-from server.registry.hosts import Settings
 from server.registry.progress import Message, Report
 from server.registry.reference import Reference, parse
 
@@ -47,7 +55,7 @@ class Images:
         engine: Engine,
         bus: EventBus,
         users: Users,
-        registries: Settings | None = None,
+        config: Config,
         *,
         apply_changes: ApplyChanges,
     ) -> None:
@@ -56,7 +64,7 @@ class Images:
         self._context = ImageContext(engine, names, Resolver(engine, names), bus, users, unpacker, apply_changes)
         sizes = Sizes(engine, unpacker)
         self.local = LocalImages(self._context, sizes)
-        self.transfer = Transfer(self._context, registries or Settings())
+        self.transfer = Transfer(self._context, config)
         self.removal = Removal(self._context, self.local, sizes, self.transfer.downloads)
 
     async def start(self) -> None:
@@ -98,19 +106,19 @@ class Images:
     def load(self, body: AsyncIterator[bytes], *, platform: str | None = None) -> Messages:
         """``docker load``: return the messages of the stream."""
         report = Report()
-        wanted = oci.parse_platform(platform) if platform else None
-        return report.run(loading.load_archive(self._context, body, report, platform=wanted))
+        requested = oci.parse_platform(platform) if platform else None
+        return report.run(loading.load_archive(self._context, body, report, platform=requested))
 
     async def save(self, names: Sequence[str], *, platform: str | None = None) -> AsyncIterator[bytes]:
         """``docker save``: check that all content is local, then return the archive's bytes.
 
         :raises WharfError: NOT_FOUND.
         """
-        wanted = oci.parse_platform(platform) if platform else None
+        requested = oci.parse_platform(platform) if platform else None
         images = await saving.select_images(self._context, names)
         for record, _ in images:
-            await self._context.resolver.resolve_record(record, wanted)
-        return saving.save(self._context, images, platform=wanted)
+            await self._context.resolver.resolve_record(record, requested)
+        return saving.save(self._context, images, platform=requested)
 
     def import_(
         self,
@@ -124,10 +132,10 @@ class Images:
     ) -> Messages:
         """``docker import``: return the messages; the last one has the image's id."""
         report = report or Report()
-        wanted = oci.parse_platform(platform) if platform else None
+        requested = oci.parse_platform(platform) if platform else None
         return report.run(
             creation.import_image(
-                self._context, body, report, reference=reference, message=message, changes=changes, platform=wanted
+                self._context, body, report, reference=reference, message=message, changes=changes, platform=requested
             )
         )
 
@@ -157,10 +165,10 @@ class Images:
         call."""
         reference = parse(ref).tagged()
         if isinstance(credentials, Mapping):
-            who = from_document(find_entry(credentials, reference))
+            client_credentials = from_document(find_entry(credentials, reference))
         else:
-            who = await asked(credentials, credentials_key(reference))
-        async for message in self.pull(reference, credentials=who, platform=platform):
+            client_credentials = await ask_credentials(credentials, credentials_key(reference))
+        async for message in self.pull(reference, credentials=client_credentials, platform=platform):
             await messages.put(message)
 
     # for the builder
@@ -198,7 +206,7 @@ class Images:
     async def repository(self, ref: str, ask: Ask) -> Repository:
         """Return a repository for reading: an async context manager."""
         reference = parse(ref)
-        return Repository(self.transfer.settings, reference, await asked(ask, credentials_key(reference)))
+        return Repository(self.transfer.config, reference, await ask_credentials(ask, credentials_key(reference)))
 
     async def push_built(self, ref: str, target: Descriptor, ask: Ask) -> None:
         """Push the result of a build under a name.
@@ -206,9 +214,9 @@ class Images:
         :raises WharfError: the registry's errors.
         """
         reference = parse(ref)
-        who = await asked(ask, credentials_key(reference))
+        client_credentials = await ask_credentials(ask, credentials_key(reference))
         report = Report()
-        async for _ in report.run(self.transfer.push_target(reference, target, report, who)):
+        async for _ in report.run(self.transfer.push_target(reference, target, report, client_credentials)):
             continue
 
     async def commit(

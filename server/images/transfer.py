@@ -6,13 +6,14 @@ from typing import Any
 from engine.api.types import Descriptor, ImageRecord
 from engine.common import jsontext, limits
 from engine.common.errors import Kind, WharfError, invalid, not_found
+from server.config.model import Config
 from server.images.context import ImageContext
 from server.images.model import no_such_image
 from server.registry import documents, oci
 from server.registry.auth import ANONYMOUS, Credentials
 from server.registry.client import Repository
 from server.registry.download import Downloads
-from server.registry.hosts import Settings, is_insecure
+from server.registry.hosts import is_insecure
 from server.registry.progress import Report
 from server.registry.pull import Puller, dockerd_error
 from server.registry.push import Pusher
@@ -21,12 +22,19 @@ from server.registry.responses import RegistryError, limited
 
 
 class Transfer:
-    """``settings`` may be replaced while the daemon runs (SIGHUP)."""
+    """Pulls, pushes and other requests to registries, by the daemon's configuration."""
 
-    def __init__(self, context: ImageContext, settings: Settings) -> None:
+    def __init__(self, context: ImageContext, config: Config) -> None:
         self._context = context
-        self.settings = settings
-        self.downloads = Downloads(context.engine, limit=settings.downloads, attempts=settings.attempts)
+        self.config = config
+        self.downloads = Downloads(
+            context.engine, limit=config.max_concurrent_downloads, attempts=config.max_download_attempts
+        )
+
+    def reload(self, config: Config) -> None:
+        """Apply the settings that dockerd reloads; running transfers keep the old ones."""
+        self.config = config
+        self.downloads.set_limits(limit=config.max_concurrent_downloads, attempts=config.max_download_attempts)
 
     # pull
 
@@ -37,7 +45,7 @@ class Transfer:
 
         :raises WharfError: NOT_FOUND in dockerd's words for a missing or inaccessible repository.
         """
-        async with Repository(self.settings, reference, credentials) as repository:
+        async with Repository(self.config, reference, credentials) as repository:
             if not reference.name_only:
                 await self._pull_one(repository, reference, report, platform)
                 return
@@ -52,11 +60,11 @@ class Transfer:
         self, repository: Repository, reference: Reference, report: Report, platform: str | None
     ) -> None:
         context = self._context
-        wanted = oci.parse_platform(platform) if platform else context.resolver.host
+        requested = oci.parse_platform(platform) if platform else context.resolver.host
         name = str(reference)
         async with context.engine.leases.acquire():
             puller = Puller(
-                context.engine, self.downloads, repository, report, wanted=wanted, exact=platform is not None
+                context.engine, self.downloads, repository, report, platform=requested, exact=platform is not None
             )
             pulled = await puller.run(reference)
             context.resolver.forget(pulled.target.digest)
@@ -112,12 +120,9 @@ class Transfer:
         self, reference: Reference, target: Descriptor, report: Report, credentials: Credentials
     ) -> None:
         """Push a target under a tag, or by digest only. The caller holds its content by a lease."""
-        async with Repository(self.settings, reference, credentials, push=True) as repository:
-            try:
-                pusher = Pusher(self._context.engine, repository, report, limit=self.settings.uploads)
-                await pusher.run(target, reference.tag or target.digest)
-            except RegistryError as error:
-                raise _push_error(error) from None
+        async with Repository(self.config, reference, credentials, push=True) as repository:
+            pusher = Pusher(self._context.engine, repository, report, limit=self.config.max_concurrent_uploads)
+            await pusher.run(target, reference.tag or target.digest)
 
     async def _pushable(self, record: ImageRecord, platform: str | None, report: Report) -> Descriptor:
         """Return what to push: an index if all its content is local, else the single local platform."""
@@ -166,34 +171,22 @@ class Transfer:
         :raises WharfError: UNAUTHENTICATED for wrong credentials.
         """
         domain = _server(credentials.server)
-        async with Repository(self.settings, Reference(domain, ""), credentials, mirrors=False) as repository:
-            try:
-                return await repository.ping(offline=True)
-            except RegistryError as error:
-                if error.status == 401:
-                    raise WharfError(Kind.UNAUTHENTICATED, error.message) from None
-                raise
+        async with Repository(self.config, Reference(domain, ""), credentials, mirrors=False) as repository:
+            return await repository.ping(offline=True)
 
     async def distribution(self, reference: Reference, credentials: Credentials = ANONYMOUS) -> dict[str, Any]:
         """Return the descriptor and the platforms of a name in a registry."""
-        async with Repository(self.settings, reference, credentials) as repository:
-            try:
-                data, media_type = await repository.manifest(reference.selector)
-                document = oci.load(data, reference.selector)
-                desc = {"mediaType": media_type, "digest": oci.digest_of(data), "size": len(data)}
-                platforms: list[dict[str, Any]] = []
-                if oci.is_index(media_type):
-                    platforms = [
-                        dict(item["platform"]) for item in document.get("manifests", ()) if item.get("platform")
-                    ]
-                elif oci.is_manifest(media_type):
-                    config = oci.parse_manifest(document).config
-                    if oci.is_config(config.media_type) and config.size <= limits.DOCUMENT_BYTES:
-                        platforms = [await self._config_platform(repository, config)]
-            except RegistryError as error:
-                if error.status in (401, 403):
-                    raise _denied(error) from None
-                raise
+        async with Repository(self.config, reference, credentials) as repository:
+            data, media_type = await repository.manifest(reference.selector)
+            document = oci.load(data, reference.selector)
+            desc = {"mediaType": media_type, "digest": oci.digest_of(data), "size": len(data)}
+            platforms: list[dict[str, Any]] = []
+            if oci.is_index(media_type):
+                platforms = [dict(item["platform"]) for item in document.get("manifests", ()) if item.get("platform")]
+            elif oci.is_manifest(media_type):
+                config = oci.parse_manifest(document).config
+                if oci.is_config(config.media_type) and config.size <= limits.DOCUMENT_BYTES:
+                    platforms = [await self._config_platform(repository, config)]
         return {"Descriptor": desc, "Platforms": platforms}
 
     async def _config_platform(self, repository: Repository, config: Descriptor) -> dict[str, Any]:
@@ -221,8 +214,8 @@ class Transfer:
         is_host = bool(slash) and ("." in head or ":" in head or head == "localhost")
         domain, text = (head, rest) if is_host else ("index.docker.io", term)
         host = Reference(domain if is_host else "index.docker.io", "")
-        async with Repository(self.settings, host, credentials, mirrors=False) as repository:
-            schemes = ("https", "http") if is_insecure(self.settings, domain) else ("https",)
+        async with Repository(self.config, host, credentials, mirrors=False) as repository:
+            schemes = ("https", "http") if is_insecure(self.config, domain) else ("https",)
             last: WharfError | None = None
             for scheme in schemes:
                 try:
@@ -250,12 +243,3 @@ def _server(address: str) -> str:
         # The name is used in a URL, a header and the path of the certificates.
         raise invalid(f"unable to parse server address: parse {jsontext.dumps(bare).decode()}: invalid host name")
     return DEFAULT_DOMAIN if bare in ("", "index.docker.io", "registry-1.docker.io") else bare
-
-
-def _denied(error: RegistryError) -> WharfError:
-    kind = Kind.PERMISSION_DENIED if error.status == 403 else Kind.UNAUTHENTICATED
-    return WharfError(kind, error.message)
-
-
-def _push_error(error: RegistryError) -> WharfError:
-    return _denied(error) if error.status in (401, 403) else error

@@ -49,7 +49,7 @@ ANONYMOUS = Credentials()
 Ask = Callable[[str], Awaitable[tuple[str, str]]]
 
 
-async def asked(ask: Ask, registry: str) -> Credentials:
+async def ask_credentials(ask: Ask, registry: str) -> Credentials:
     """The credentials that a client gives for a registry."""
     user, secret = await ask(registry)
     return Credentials(user, secret) if user else Credentials(identity_token=secret)

@@ -12,16 +12,19 @@ from urllib.parse import urljoin, urlsplit
 from engine.common import limits, timeouts
 from engine.common.errors import Kind, WharfError
 from engine.common.urls import parse_url
+from server.config.model import Config
 from server.registry import oci, tokens
 from server.registry.auth import ANONYMOUS, Authorizer, Credentials
-from server.registry.hosts import Endpoint, Settings, endpoints, origin_of, proxy_for, tls_context
+from server.registry.hosts import Endpoint, endpoints, origin_of, proxy_for, tls_context
 from server.registry.reference import Reference
 from server.registry.responses import RegistryError, during, from_httpx_error, limited, pieces, refusal
+from server.version import SERVER_VERSION
 
 if TYPE_CHECKING:
     import httpx
 
 _REDIRECTS = 10
+_USER_AGENT = f"docker/{SERVER_VERSION.partition('+')[0]} (wharf)"
 
 Content = Callable[[], AsyncIterator[bytes]] | bytes | None
 
@@ -49,7 +52,7 @@ class Repository:
 
     def __init__(
         self,
-        settings: Settings,
+        config: Config,
         reference: Reference,
         credentials: Credentials = ANONYMOUS,
         *,
@@ -57,7 +60,8 @@ class Repository:
         mirrors: bool = True,
     ) -> None:
         self.reference = reference
-        self.settings = settings
+        self.attempts = max(1, config.max_download_attempts)
+        self._config = config
         self._credentials = credentials
         self._mirrors = mirrors and not push
         self._endpoints: list[Endpoint] | None = None
@@ -104,7 +108,7 @@ class Repository:
     async def _find_endpoints(self) -> list[Endpoint]:
         if self._endpoints is None:
             domain = self.reference.domain
-            self._endpoints = await asyncio.to_thread(endpoints, self.settings, domain, mirrors=self._mirrors)
+            self._endpoints = await asyncio.to_thread(endpoints, self._config, domain, mirrors=self._mirrors)
         return self._endpoints
 
     def drop_mirrors(self) -> bool:
@@ -232,8 +236,8 @@ class Repository:
         from server.registry.bulk import BulkTransport
 
         connect, answer = timeouts.seconds("registry.connect"), timeouts.seconds("registry.answer")
-        context = tls_context(self.settings, endpoint) if endpoint.scheme == "https" else None
-        proxy = proxy_for(self.settings, endpoint.scheme, endpoint.host)
+        context = tls_context(self._config, endpoint) if endpoint.scheme == "https" else None
+        proxy = proxy_for(self._config, endpoint.scheme, endpoint.host)
         transport = None
         if bulk and not proxy:
             transport = BulkTransport(endpoint.host, context, connect=connect, answer=answer)
@@ -244,7 +248,7 @@ class Repository:
             trust_env=False,
             follow_redirects=False,
             timeout=httpx.Timeout(answer, connect=connect, pool=None),
-            headers={"user-agent": self.settings.user_agent, "accept-encoding": "identity"},
+            headers={"user-agent": _USER_AGENT, "accept-encoding": "identity"},
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
         )
 

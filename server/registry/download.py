@@ -67,9 +67,13 @@ class Downloads:
 
     def __init__(self, engine: Engine, *, limit: int, attempts: int) -> None:
         self._engine = engine
+        self._jobs: dict[str, _Job] = {}
+        self.set_limits(limit=limit, attempts=attempts)
+
+    def set_limits(self, *, limit: int, attempts: int) -> None:
+        """Set the number of concurrent downloads, and of attempts for each. Applies to downloads that begin later."""
         self._attempts = max(1, attempts)
         self._slots = asyncio.Semaphore(max(1, limit))
-        self._jobs: dict[str, _Job] = {}
 
     async def fetch(
         self, repository: Repository, desc: Descriptor, *, watch: OnBlobState | None = None, urls: tuple[str, ...] = ()

@@ -10,28 +10,13 @@ from urllib.parse import urlsplit
 
 from engine.common.errors import Kind, WharfError
 from engine.common.urls import parse_url
+from server.config.model import Config
 from server.registry import hostsfile
 from server.registry.hostsfile import Host
 from server.registry.reference import DEFAULT_DOMAIN
 
 _DOCKER_HUB = "registry-1.docker.io"
 _LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The daemon's settings for registries."""
-
-    mirrors: tuple[str, ...] = ()  # of Docker Hub
-    insecure: tuple[str, ...] = ()  # hosts, host:port, or networks in CIDR form
-    certs_dir: str = "/etc/docker/certs.d"
-    http_proxy: str = ""
-    https_proxy: str = ""
-    no_proxy: str = ""
-    downloads: int = 3  # concurrent layers of one pull
-    uploads: int = 5
-    attempts: int = 5  # attempts per download before the pull fails
-    user_agent: str = "docker/28.5.2 (wharf)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +66,13 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-def is_insecure(settings: Settings, host: str) -> bool:
+def is_insecure(config: Config, host: str) -> bool:
     """Whether plain HTTP and untrusted certificates are accepted: for loopback always, for others by configuration."""
     name = urlsplit(f"//{host}").hostname or ""
     address = _address(host)
     if name == "localhost" or (address is not None and any(address in net for net in _LOOPBACK)):
         return True
-    for item in settings.insecure:
+    for item in config.insecure_registries:
         if item in (host, name):
             return True
         if address is not None and "/" in item:
@@ -99,24 +84,24 @@ def is_insecure(settings: Settings, host: str) -> bool:
     return False
 
 
-def _verified(settings: Settings, host: str) -> bool:
+def _verified(config: Config, host: str) -> bool:
     """Whether a host's certificate must be trusted."""
-    return not is_insecure(settings, host) or _has_certificates(settings, host)
+    return not is_insecure(config, host) or _has_certificates(config, host)
 
 
-def _has_certificates(settings: Settings, host: str) -> bool:
+def _has_certificates(config: Config, host: str) -> bool:
     """Whether TLS is configured for a host: by a folder with certificates, not one that only names mirrors."""
     try:
-        names = os.listdir(os.path.join(settings.certs_dir, host))
+        names = os.listdir(os.path.join(config.certs_dir, host))
     except OSError:
         return False
     return not names or any(name.endswith((".crt", ".cert", ".key")) for name in names)
 
 
-def _variants(settings: Settings, host: str) -> Iterator[Endpoint]:
-    if is_insecure(settings, host):
+def _variants(config: Config, host: str) -> Iterator[Endpoint]:
+    if is_insecure(config, host):
         # A folder of certificates means that TLS is configured: verify it, and never use plain HTTP.
-        known = _has_certificates(settings, host)
+        known = _has_certificates(config, host)
         yield Endpoint("https", host, verify=known)
         if not known:
             yield Endpoint("http", host, verify=False)
@@ -124,45 +109,45 @@ def _variants(settings: Settings, host: str) -> Iterator[Endpoint]:
         yield Endpoint("https", host, verify=True)
 
 
-def endpoints(settings: Settings, domain: str, *, mirrors: bool) -> list[Endpoint]:
+def endpoints(config: Config, domain: str, *, mirrors: bool) -> list[Endpoint]:
     """All endpoints of a registry in the order of preference: mirrors, then the registry itself. Reads files: call it
     in a thread.
 
-    ``settings.mirrors`` are Docker Hub's, as dockerd's ``--registry-mirror``; mirrors of any registry are in its
+    ``config.registry_mirrors`` are Docker Hub's; mirrors of any registry are in its
     ``hosts.toml``. Without ``mirrors`` only the registry itself is returned, even if the file names another server.
 
     :raises WharfError: INVALID_ARGUMENT for a malformed ``hosts.toml``.
     """
     origin = host_of(domain)
     hub = origin == _DOCKER_HUB
-    file = hostsfile.read(settings.certs_dir, DEFAULT_DOMAIN if hub else origin)
+    file = hostsfile.read(config.certs_dir, DEFAULT_DOMAIN if hub else origin)
     found: list[Endpoint] = []
     if mirrors and hub:
-        found += [_hub_mirror(settings, mirror) for mirror in settings.mirrors]
+        found += [_hub_mirror(config, mirror) for mirror in config.registry_mirrors]
     if file is None:
-        return [*found, *_variants(settings, origin)]
+        return [*found, *_variants(config, origin)]
     if mirrors:
-        found += [_from_file(settings, host, origin, domain) for host in file.mirrors if host.pulls]
+        found += [_from_file(config, host, origin, domain) for host in file.mirrors if host.pulls]
     server = file.server
     if not server.host or (server.host != origin and not mirrors):
         own = ("authorities", "clients", "headers") if not server.host else ()
         kept = {name: getattr(server, name) for name in own}
-        for way in _variants(settings, origin):
+        for way in _variants(config, origin):
             verify = way.verify if server.skip_verify is None or server.host else not server.skip_verify
             found.append(replace(way, verify=verify, **kept))
         return found
-    found.append(_from_file(settings, server, origin, domain, mirror=server.host != origin))
+    found.append(_from_file(config, server, origin, domain, mirror=server.host != origin))
     return found
 
 
-def _hub_mirror(settings: Settings, mirror: str) -> Endpoint:
+def _hub_mirror(config: Config, mirror: str) -> Endpoint:
     parts = urlsplit(mirror)
-    verify = _verified(settings, parts.netloc)
+    verify = _verified(config, parts.netloc)
     return Endpoint(parts.scheme, parts.netloc, verify=verify, mirror=True, path=parts.path.rstrip("/") + "/v2")
 
 
-def _from_file(settings: Settings, host: Host, origin: str, domain: str, *, mirror: bool = True) -> Endpoint:
-    verify = not host.skip_verify if host.skip_verify is not None else _verified(settings, host.host)
+def _from_file(config: Config, host: Host, origin: str, domain: str, *, mirror: bool = True) -> Endpoint:
+    verify = not host.skip_verify if host.skip_verify is not None else _verified(config, host.host)
     return Endpoint(
         host.scheme,
         host.host,
@@ -192,13 +177,13 @@ def _strict() -> ssl.SSLContext:
     return context
 
 
-def tls_context(settings: Settings, endpoint: Endpoint) -> ssl.SSLContext:
+def tls_context(config: Config, endpoint: Endpoint) -> ssl.SSLContext:
     """Trusted and client certificates of ``certs.d/<host>/``: ``*.crt`` are authorities, ``x.cert`` belongs to
     ``x.key``; and those in ``hosts.toml``. Reads files: call it in a thread.
 
     :raises WharfError: INVALID_ARGUMENT for files that don't match.
     """
-    directory = os.path.join(settings.certs_dir, endpoint.host)
+    directory = os.path.join(config.certs_dir, endpoint.host)
     try:
         names: Sequence[str] = sorted(os.listdir(directory))
     except (FileNotFoundError, NotADirectoryError):
@@ -243,15 +228,15 @@ def tls_context(settings: Settings, endpoint: Endpoint) -> ssl.SSLContext:
     return context
 
 
-def proxy_for(settings: Settings, endpoint_scheme: str, host: str) -> str:
+def proxy_for(config: Config, endpoint_scheme: str, host: str) -> str:
     """The proxy to use, "" for none: the configuration's, else the environment's. Never for loopback."""
     environ = os.environ
     name = "https" if endpoint_scheme == "https" else "http"
-    configured = settings.https_proxy if name == "https" else settings.http_proxy
+    configured = config.https_proxy if name == "https" else config.http_proxy
     proxy = configured or environ.get(f"{name.upper()}_PROXY") or environ.get(f"{name}_proxy") or ""
     if not proxy:
         return ""
-    excluded = settings.no_proxy or environ.get("NO_PROXY") or environ.get("no_proxy") or ""
+    excluded = config.no_proxy or environ.get("NO_PROXY") or environ.get("no_proxy") or ""
     bare = (urlsplit(f"//{host}").hostname or "").lower()
     address = _address(host)
     if bare == "localhost" or (address is not None and address.is_loopback):

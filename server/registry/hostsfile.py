@@ -8,6 +8,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,7 +42,7 @@ class HostsFile:
     server: Host
 
 
-def read(certs_dir: str, host: str) -> HostsFile | None:
+def read(certs_dir: Path, host: str) -> HostsFile | None:
     """Reads the file of a registry, or of ``_default`` for registries without a folder; None if there is none.
 
     :raises WharfError: INVALID_ARGUMENT with the file's path if it can't be read or parsed.

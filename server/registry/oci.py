@@ -333,23 +333,23 @@ def format_platform(platform: Platform) -> str:
     return "/".join(part for part in (platform.os, platform.architecture, platform.variant) if part)
 
 
-def rank(wanted: Platform, offered: Platform) -> int | None:
+def rank(requested: Platform, offered: Platform) -> int | None:
     """How well a platform matches: 0 exactly, higher is worse, None: it doesn't run."""
-    if offered.os != wanted.os:
+    if offered.os != requested.os:
         return None
-    if offered == wanted:
+    if offered == requested:
         return 0
-    if offered.architecture == wanted.architecture:
-        if wanted.architecture == "arm" and offered.variant and wanted.variant:
+    if offered.architecture == requested.architecture:
+        if requested.architecture == "arm" and offered.variant and requested.variant:
             # an older variant runs on a newer one
-            distance = _number(wanted.variant) - _number(offered.variant)
+            distance = _number(requested.variant) - _number(offered.variant)
             return distance if distance > 0 else None
-        if wanted.architecture == "amd64" and _number(offered.variant) > max(1, _number(wanted.variant)):
+        if requested.architecture == "amd64" and _number(offered.variant) > max(1, _number(requested.variant)):
             return None
         return 1
-    if wanted.architecture == "arm64" and offered.architecture == "arm":
+    if requested.architecture == "arm64" and offered.architecture == "arm":
         return 10 + 8 - _number(offered.variant or "v7")
-    if wanted.architecture == "amd64" and offered.architecture == "386":
+    if requested.architecture == "amd64" and offered.architecture == "386":
         return 10
     return None
 
@@ -359,13 +359,13 @@ def _number(variant: str) -> int:
     return int(digits) if digits.isdigit() else 1
 
 
-def best(items: Iterable[Descriptor], wanted: Platform) -> list[Descriptor]:
+def best(items: Iterable[Descriptor], requested: Platform) -> list[Descriptor]:
     """The matching descriptors, best first. One without a platform is last."""
     ranked = []
     for item in items:
         if item.annotations.get(ATTESTATION):
             continue
-        place = 100 if item.platform is None else rank(wanted, item.platform)
-        if place is not None:
-            ranked.append((place, item))
+        distance = 100 if item.platform is None else rank(requested, item.platform)
+        if distance is not None:
+            ranked.append((distance, item))
     return [item for _, item in sorted(ranked, key=lambda pair: pair[0])]

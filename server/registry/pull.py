@@ -20,7 +20,7 @@ from server.registry.download import Downloads, download_ref
 from server.registry.hosts import host_of
 from server.registry.progress import Report
 from server.registry.reference import Reference
-from server.registry.responses import RegistryError, pause
+from server.registry.responses import RegistryError, retried
 from server.registry.unpack import unpack
 
 _T = TypeVar("_T")
@@ -49,14 +49,14 @@ class Puller:
         repository: Repository,
         report: Report,
         *,
-        wanted: Platform,
+        platform: Platform,
         exact: bool,
     ) -> None:
         self._engine = engine
         self._downloads = downloads
         self._repository = repository
         self._report = report
-        self._wanted = wanted
+        self._platform = platform
         self._exact = exact
         self._begun: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
@@ -77,16 +77,8 @@ class Puller:
     # documents
 
     async def _retried(self, step: Callable[[], Awaitable[_T]]) -> _T:
-        for attempt in range(self._repository.settings.attempts):
-            try:
-                return await step()
-            except RegistryError as error:
-                # An unreachable registry isn't retried: nothing was received yet.
-                attempts = self._repository.settings.attempts if error.status else 1
-                if not error.again or attempt + 1 >= attempts:
-                    raise
-                await pause(attempt, error)
-        raise AssertionError("no attempt was made")
+        # An unreachable registry isn't retried: nothing was received yet.
+        return await retried(step, self._repository.attempts, unreachable=False)
 
     async def _top(self, reference: Reference) -> Descriptor:
         """Resolves the reference at the registry. Fetches the document only if it isn't in the store: a HEAD is
@@ -137,12 +129,12 @@ class Puller:
             if not oci.is_index(target.media_type):
                 return target
             index = oci.parse_index(await documents.read(self._engine, target))
-            fitting = oci.best(index, self._wanted)
+            fitting = oci.best(index, self._platform)
             if self._exact:
-                fitting = [d for d in fitting if d.platform is None or (oci.rank(self._wanted, d.platform) or 0) <= 1]
+                fitting = [d for d in fitting if d.platform is None or (oci.rank(self._platform, d.platform) or 0) <= 1]
             if not fitting:
                 raise not_found(
-                    f"no matching manifest for {oci.format_platform(self._wanted)} in the manifest list entries"
+                    f"no matching manifest for {oci.format_platform(self._platform)} in the manifest list entries"
                 )
             child = fitting[0]
             if child.size > limits.DOCUMENT_BYTES:
@@ -234,10 +226,10 @@ class Puller:
     def _check_platform(self, config: oci.Json) -> None:
         """An image without an index must match a platform in the request."""
         offered = oci.platform_of(config)
-        if self._exact and offered is not None and oci.rank(self._wanted, offered) is None:
+        if self._exact and offered is not None and oci.rank(self._platform, offered) is None:
             raise not_found(
                 f"image with reference {self._repository.reference} was found but does not provide the specified"
-                f" platform ({oci.format_platform(self._wanted)})"
+                f" platform ({oci.format_platform(self._platform)})"
             )
 
     async def _layer(self, layer: Descriptor, urls: tuple[str, ...], *, quiet: bool) -> None:

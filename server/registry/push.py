@@ -16,7 +16,7 @@ from server.registry.client import Repository
 from server.registry.download import read_ahead
 from server.registry.progress import Report
 from server.registry.pull import remember_source
-from server.registry.responses import RegistryError, pause
+from server.registry.responses import RegistryError, pause, retried
 
 _BAR_SECONDS = 0.1
 #: A blob of at most this many bytes is sent in the request that completes its upload, which saves an exchange.
@@ -69,38 +69,29 @@ class Pusher:
     async def _manifest(self, desc: Descriptor, selector: str) -> None:
         data = await self._engine.content.read_all(desc.digest)
         media_type = desc.media_type or oci.media_type_of(oci.load(data, desc.digest))
-        settings = self._repository.settings
-        for attempt in range(settings.attempts):
-            try:
-                async with self._repository.request(
-                    "PUT",
-                    f"manifests/{selector}",
-                    headers={"content-type": media_type},
-                    content=data,
-                    ok=(200, 201, 202),
-                ):
-                    return
-            except RegistryError as error:
-                if not error.again or attempt + 1 == settings.attempts:
-                    raise
-                await pause(attempt, error)
+
+        async def put() -> None:
+            async with self._repository.request(
+                "PUT",
+                f"manifests/{selector}",
+                headers={"content-type": media_type},
+                content=data,
+                ok=(200, 201, 202),
+            ):
+                pass
+
+        await retried(put, self._repository.attempts)
 
     # blobs
 
     async def _blob(self, blob: Descriptor) -> None:
         id = blob.digest.partition(":")[2][:12] if oci.is_layer(blob.media_type) else ""
         async with self._slots:
-            attempts = self._repository.settings.attempts
-            for attempt in range(attempts):
-                try:
-                    state = await self._once(blob, id)
-                    break
-                except RegistryError as error:
-                    if not error.again or attempt + 1 == attempts:
-                        raise
-                    if id:
-                        self._report.offer("Retrying", id)
-                    await pause(attempt, error)
+            state = await retried(
+                lambda: self._once(blob, id),
+                self._repository.attempts,
+                on_retry=lambda: self._report.offer("Retrying", id) if id else None,
+            )
         if id:
             await self._report.part(state, id)
 
@@ -204,7 +195,7 @@ class Pusher:
                 ok=(201, 204),
             ):
                 return
-        attempts = self._repository.settings.attempts
+        attempts = self._repository.attempts
         offset = 0
         for attempt in range(attempts):
             try:
@@ -257,5 +248,5 @@ class Pusher:
     async def _state(self, location: str) -> tuple[str, int]:
         async with self._repository.request("GET", location, ok=(200, 202, 204)) as response:
             last = response.headers.get("range", "").removeprefix("bytes=").partition("-")[2]
-            place = self._location(response.headers.get("location", "") or location, str(response.url))
-            return place, int(last) + 1 if last.isdigit() and last != "0" else 0
+            target = self._location(response.headers.get("location", "") or location, str(response.url))
+            return target, int(last) + 1 if last.isdigit() and last != "0" else 0

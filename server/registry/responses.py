@@ -7,9 +7,9 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from engine.common import jsontext, timeouts
@@ -17,6 +17,8 @@ from engine.common.errors import Kind, Reason, WharfError
 
 if TYPE_CHECKING:
     import httpx
+
+_T = TypeVar("_T")
 
 timeouts.define("registry.connect", 30.0)
 timeouts.define("registry.answer", 60.0)  # no bytes arrive, or none can be sent
@@ -132,6 +134,31 @@ async def pause(attempt: int, error: WharfError) -> None:
     """Waits between two attempts: the time that the registry asked for, else an increasing one with jitter."""
     after = error.after if isinstance(error, RegistryError) else 0.0
     await asyncio.sleep(after or min(0.25 * 2**attempt, 10.0) * random.uniform(0.75, 1.25))
+
+
+async def retried(
+    step: Callable[[], Awaitable[_T]],
+    attempts: int,
+    *,
+    unreachable: bool = True,
+    on_retry: Callable[[], object] = lambda: None,
+) -> _T:
+    """Run ``step`` until it succeeds, up to ``attempts`` times, while its error may be temporary. ``unreachable``: also
+    if the registry did not answer.
+
+    :raises RegistryError: of the last attempt.
+    """
+    attempt = 0
+    while True:
+        try:
+            return await step()
+        except RegistryError as error:
+            attempt += 1
+            if not error.again or attempt >= attempts or not (error.status or unreachable):
+                raise
+            last = error
+        on_retry()
+        await pause(attempt - 1, last)
 
 
 async def limited(response: "httpx.Response", limit: int = _BODY_MAX) -> bytes:

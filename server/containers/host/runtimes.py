@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from engine.api.pb import runc_options_pb2
 from engine.api.types import AnyValue
 from engine.common.errors import WharfError, invalid
-from server.config.model import Runtime
+from server.config.types import Runtime
 
 SHIM = "io.containerd.runc.v2"
 

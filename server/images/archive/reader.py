@@ -89,14 +89,14 @@ async def adopt(engine: Engine, desc: Descriptor, platform: Platform | None = No
     media_type = desc.media_type or oci.media_type_of(document)
     if oci.is_index(media_type):
         labels = {}
-        wanted = oci.parse_index(document)
+        chosen = oci.parse_index(document)
         if platform is not None:
-            wanted = tuple(oci.best(wanted, platform)[:1])
-            if not wanted:
+            chosen = tuple(oci.best(chosen, platform)[:1])
+            if not chosen:
                 raise not_found(
                     f"requested platform ({oci.format_platform(platform)}) not found: image might be filtered out"
                 )
-        for number, child in enumerate(wanted):
+        for number, child in enumerate(chosen):
             if await adopt(engine, child, platform) is not None:
                 labels[f"{oci.REF}.m.{number}"] = child.digest
         await engine.content.update_labels(desc.digest, labels)

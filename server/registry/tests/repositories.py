@@ -3,11 +3,12 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
+from server.config.model import Config
 from server.registry.auth import Credentials
 from server.registry.client import Repository
-from server.registry.hosts import Settings
 from server.registry.reference import parse
 
 T = TypeVar("T")
@@ -21,13 +22,15 @@ def with_repository(
     step: Callable[[Repository], Awaitable[T]],
     *,
     credentials: Credentials | None = None,
-    settings: Settings | None = None,
+    config: Config | None = None,
     push: bool = False,
 ) -> T:
+    config = config or Config(certs_dir=Path("/nonexistent"))
+
     async def run() -> T:
         reference = parse(f"{address}/team/app:1")
         who = credentials or Credentials()
-        async with Repository(settings or Settings(certs_dir="/nonexistent"), reference, who, push=push) as repository:
+        async with Repository(config, reference, who, push=push) as repository:
             return await step(repository)
 
     return asyncio.run(asyncio.wait_for(run(), 60))

@@ -12,14 +12,14 @@ import pytest
 import trustme
 
 from engine.common.errors import Kind, WharfError
+from server.config.model import Config
 from server.registry.client import Repository
-from server.registry.hosts import Settings
 from server.registry.reference import parse
 from server.registry.tests.servers import scripted
 
 
 def repository(address: str, certs: Path) -> Repository:
-    return Repository(Settings(certs_dir=str(certs)), parse(f"{address}/team/app:1"))
+    return Repository(Config(certs_dir=certs), parse(f"{address}/team/app:1"))
 
 
 async def blob(found: Repository, offset: int = 0) -> bytes:

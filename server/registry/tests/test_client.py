@@ -11,9 +11,9 @@ import pytest
 import trustme
 
 from engine.common.errors import Kind, WharfError
+from server.config.model import Config
 from server.registry.auth import Credentials
 from server.registry.client import Repository
-from server.registry.hosts import Settings
 from server.registry.oci import digest_of
 from server.registry.reference import parse
 from server.registry.responses import RegistryError, retry_after
@@ -114,13 +114,13 @@ def test_redirects_from_tls(tmp_path: Path) -> None:
         return (200, dict(TYPE), MANIFEST) if "/manifests/" in request.path else (200, {}, b"blob")
 
     with scripted(store) as storage, scripted(registry, tls) as server:
-        settings = Settings(certs_dir=str(tmp_path))
+        config = Config(certs_dir=tmp_path)
         for verified in (False, True):
             if verified:
                 (tmp_path / server.address).mkdir()
                 authority.cert_pem.write_to_path(tmp_path / server.address / "ca.crt")
             who = Credentials("ali", SECRET)
-            assert with_repository(server.address, read, settings=settings, credentials=who) == b"blob"
+            assert with_repository(server.address, read, config=config, credentials=who) == b"blob"
         assert len(storage.seen) == 4
         assert not any("authorization" in request.headers for request in storage.seen)
 
@@ -175,7 +175,7 @@ def test_a_registry_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         server = await asyncio.start_server(silent, "127.0.0.1", 0)
         async with server:
             port = server.sockets[0].getsockname()[1]
-            async with Repository(Settings(certs_dir="/nonexistent"), parse(f"127.0.0.1:{port}/a:1")) as repository:
+            async with Repository(Config(certs_dir=Path("/nonexistent")), parse(f"127.0.0.1:{port}/a:1")) as repository:
                 with pytest.raises(WharfError, match=r"registry\.(answer|connect): nothing for"):
                     await repository.manifest("1")
 

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
+from server.config.model import Config
 from server.registry.auth import ANONYMOUS
 from server.registry.client import Repository
-from server.registry.hosts import Settings
 from server.registry.reference import Reference
 from server.registry.tests.servers import Seen, scripted
 
@@ -31,17 +31,17 @@ def serve(certificate: trustme.LeafCert, **versions: ssl.TLSVersion) -> ssl.SSLC
     return context
 
 
-def trusting(folder: Path, address: str, authority: bytes) -> Settings:
+def trusting(folder: Path, address: str, authority: bytes) -> Config:
     """A configuration that verifies this registry with this authority."""
     certs = folder / address
     certs.mkdir(parents=True)
     (certs / "ca.crt").write_bytes(authority)
-    return Settings(certs_dir=str(folder), attempts=1)
+    return Config(certs_dir=folder, max_download_attempts=1)
 
 
-def ping(settings: Settings, address: str) -> None:
+def ping(config: Config, address: str) -> None:
     async def ask() -> None:
-        async with Repository(settings, Reference(address, ""), ANONYMOUS) as repository:
+        async with Repository(config, Reference(address, ""), ANONYMOUS) as repository:
             await repository.ping()
 
     asyncio.run(ask())
@@ -65,8 +65,8 @@ def fine(seen: Seen) -> tuple[int, dict[str, str], bytes]:
 def test_addresses(tmp_path: Path, names: list[str], reason: str) -> None:
     authority = trustme.CA()
     with scripted(fine, serve(authority.issue_cert(*names))) as server:
-        settings = trusting(tmp_path, server.address, authority.cert_pem.bytes())
-        refused_for(settings, server.address, reason)
+        config = trusting(tmp_path, server.address, authority.cert_pem.bytes())
+        refused_for(config, server.address, reason)
 
 
 @pytest.mark.parametrize(
@@ -82,14 +82,14 @@ def test_names(tmp_path: Path, names: list[str], reason: str) -> None:
     authority = trustme.CA()
     with scripted(fine, serve(authority.issue_cert(*names))) as server:
         address = f"localhost:{server.address.rpartition(':')[2]}"
-        settings = trusting(tmp_path, address, authority.cert_pem.bytes())
-        refused_for(settings, address, reason)
+        config = trusting(tmp_path, address, authority.cert_pem.bytes())
+        refused_for(config, address, reason)
 
 
 def test_another_authority(tmp_path: Path) -> None:
     with scripted(fine, serve(trustme.CA().issue_cert("127.0.0.1"))) as server:
-        settings = trusting(tmp_path, server.address, trustme.CA().cert_pem.bytes())
-        refused_for(settings, server.address, "certificate")
+        config = trusting(tmp_path, server.address, trustme.CA().cert_pem.bytes())
+        refused_for(config, server.address, "certificate")
 
 
 def test_the_common_name_does_not_count(tmp_path: Path) -> None:
@@ -141,13 +141,13 @@ def test_old_versions_are_refused(tmp_path: Path) -> None:
         refused_for(trusting(tmp_path, server.address, authority.cert_pem.bytes()), server.address, "rotocol")
 
 
-def refused_for(settings: Settings, address: str, reason: str) -> None:
+def refused_for(config: Config, address: str, reason: str) -> None:
     """Accepted if ``reason`` is empty."""
     if not reason:
-        ping(settings, address)
+        ping(config, address)
         return
     with pytest.raises(WharfError, match=reason) as caught:
-        ping(settings, address)
+        ping(config, address)
     assert caught.value.kind is Kind.INTERNAL
 
 
@@ -161,7 +161,7 @@ def silent() -> Iterator[str]:
 def test_a_stalled_handshake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(timeouts._SECONDS, "registry.connect", 0.5)
     with silent() as address:
-        settings = trusting(tmp_path, address, trustme.CA().cert_pem.bytes())
+        config = trusting(tmp_path, address, trustme.CA().cert_pem.bytes())
         with pytest.raises(WharfError, match=r"registry\.connect") as caught:
-            ping(settings, address)
+            ping(config, address)
     assert caught.value.kind is Kind.DEADLINE_EXCEEDED

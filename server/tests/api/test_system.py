@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from server.config.model import AddressPool
+from server.config.types import AddressPool
 from server.routes import metrics
 from server.tests.daemon import Daemon, serving
 from server.version import SERVER_VERSION

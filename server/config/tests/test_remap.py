@@ -9,7 +9,8 @@ import pytest
 
 from engine.common.ids import OVERFLOW, IdMapping, IdMaps
 from server.config import remap
-from server.config.model import Config, ConfigError
+from server.config.model import Config
+from server.config.types import ConfigError
 
 pytestmark = pytest.mark.root
 
