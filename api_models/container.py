@@ -184,7 +184,8 @@ class UpdateRequest(Resources):
     restart_policy: Annotated[RestartPolicy, Checked(_no_pids_limit_before_1_40)] = _NO_POLICY
 
 
-class CheckpointRequest(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointRequest(Record):
     """The body of ``POST /containers/{id}/checkpoints``."""
 
     go_name: ClassVar[str] = "checkpoint.CreateOptions"
@@ -227,16 +228,19 @@ class ContainerSummary(Model):
     mounts: list[dict[str, Any]] = Field(default_factory=list)
 
 
-class NetworkSettings(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSettings(Record):
+    """``NetworkSettings`` of inspect. The addresses at the top repeat the default bridge's endpoint."""
+
     bridge: str = ""
     sandbox_id: Annotated[str, Field(alias="SandboxID")] = ""
     sandbox_key: str = ""
-    ports: dict[str, list[PortBinding] | None] = Field(default_factory=dict)
+    ports: Mapping[str, tuple[PortBinding, ...] | None] | None = None
     hairpin_mode: bool = False
     link_local_ipv6_address: Annotated[str, Field(alias="LinkLocalIPv6Address")] = ""
     link_local_ipv6_prefix_len: Annotated[Int, Field(alias="LinkLocalIPv6PrefixLen")] = 0
-    secondary_ip_addresses: Annotated[list[dict[str, Any]] | None, Field(alias="SecondaryIPAddresses")] = None
-    secondary_ipv6_addresses: Annotated[list[dict[str, Any]] | None, Field(alias="SecondaryIPv6Addresses")] = None
+    secondary_ip_addresses: Annotated[Strings | None, Field(alias="SecondaryIPAddresses")] = None
+    secondary_ipv6_addresses: Annotated[Strings | None, Field(alias="SecondaryIPv6Addresses")] = None
     endpoint_id: Annotated[str, Field(alias="EndpointID")] = ""
     gateway: str = ""
     global_ipv6_address: Annotated[str, Field(alias="GlobalIPv6Address")] = ""
@@ -245,7 +249,7 @@ class NetworkSettings(Model):
     ip_prefix_len: Annotated[Int, Field(alias="IPPrefixLen")] = 0
     ipv6_gateway: Annotated[str, Field(alias="IPv6Gateway")] = ""
     mac_address: str = ""
-    networks: dict[str, EndpointSettings] = Field(default_factory=dict)
+    networks: Mapping[str, EndpointSettings] | None = None
 
 
 def _own_names_before_1_45(document: dict[str, Any], version: Version) -> None:
@@ -284,7 +288,7 @@ class ContainerInspect(Record):
     graph_driver: Annotated[Mapping[str, Any] | None, Json()] = None
     mounts: Annotated[Sequence[Mapping[str, Any]], Json()] = ()
     config: ContainerConfig | None = None
-    network_settings: Annotated[Mapping[str, Any] | None, Json(NetworkSettings), Adapted(_own_names_before_1_45)] = None
+    network_settings: Annotated[NetworkSettings | None, Adapted(_own_names_before_1_45)] = None
     image_manifest_descriptor: Annotated[Mapping[str, Any] | None, Json(), OMIT, Shown((1, 48))] = None
     size_rw: Annotated[Int64 | None, OMIT] = None
     size_root_fs: Annotated[Int64 | None, OMIT] = None

@@ -1,12 +1,15 @@
 """Exec: an additional process in a running container."""
 
+from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from api_models.base import Model, Strings, Uint
+from api_models.base import Uint
+from api_models.record import Record, Strings
 from api_models.versions import Since
 
 
-class ExecCreateRequest(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecCreateRequest(Record):
     """The body of ``POST /containers/{id}/exec``."""
 
     go_name: ClassVar[str] = "types.ExecConfig"
@@ -15,7 +18,7 @@ class ExecCreateRequest(Model):
     privileged: bool = False
     tty: bool = False
     # [height, width]
-    console_size: Annotated[list[Uint] | None, Since((1, 42))] = None
+    console_size: Annotated[tuple[Uint, ...] | None, Since((1, 42))] = None
     attach_stdin: bool = False
     attach_stderr: bool = False
     attach_stdout: bool = False
@@ -26,11 +29,12 @@ class ExecCreateRequest(Model):
     cmd: Strings | None = None
 
 
-class ExecStartRequest(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecStartRequest(Record):
     """The body of ``POST /exec/{id}/start``."""
 
     go_name: ClassVar[str] = "types.ExecStartCheck"
 
     detach: bool = False
     tty: bool = False
-    console_size: Annotated[list[Uint] | None, Since((1, 42))] = None
+    console_size: Annotated[tuple[Uint, ...] | None, Since((1, 42))] = None

@@ -53,7 +53,8 @@ class NetworkingConfig(Record):
     ] = None
 
 
-class IPAMPool(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IPAMPool(Record):
     """One entry of ``IPAM.Config``."""
 
     go_name: ClassVar[str] = "network.IPAMConfig"
@@ -61,24 +62,27 @@ class IPAMPool(Model):
     subnet: Annotated[str, OMIT] = ""
     ip_range: Annotated[str, Field(alias="IPRange"), OMIT] = ""
     gateway: Annotated[str, OMIT] = ""
-    auxiliary_addresses: Annotated[dict[str, Text] | None, OMIT] = None
+    auxiliary_addresses: Annotated[StringMap | None, OMIT] = None
 
 
-class IPAM(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IPAM(Record):
     go_name: ClassVar[str] = "network.IPAM"
 
     driver: str = ""
-    options: dict[str, Text] | None = None
-    config: list[IPAMPool] | None = None
+    options: StringMap | None = None
+    config: tuple[IPAMPool, ...] | None = None
 
 
-class ConfigReference(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigReference(Record):
     go_name: ClassVar[str] = "network.ConfigReference"
 
     network: str = ""
 
 
-class NetworkCreate(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkCreate(Record):
     go_name: ClassVar[str] = "network.CreateOptions"
     go_embedded: ClassVar[str] = "NetworkCreate"
 
@@ -92,10 +96,11 @@ class NetworkCreate(Model):
     ingress: bool = False
     config_only: bool = False
     config_from: ConfigReference | None = None
-    options: dict[str, Text] | None = None
-    labels: dict[str, Text] | None = None
+    options: StringMap | None = None
+    labels: StringMap | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkCreateRequest(NetworkCreate):
     """The body of ``POST /networks/create``."""
 
@@ -116,7 +121,8 @@ class NetworkConnect(Record):
     endpoint_config: EndpointSettings | None = None
 
 
-class NetworkDisconnect(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkDisconnect(Record):
     """The body of ``POST /networks/{id}/disconnect``."""
 
     go_name: ClassVar[str] = "types.NetworkDisconnect"

@@ -48,13 +48,9 @@ KeySet = Mapping[str, Annotated[Mapping[str, Any], BeforeValidator(_struct), Go(
 
 
 class Json:
-    """Marks a field of an answer that is a JSON value already; ``model`` is what versions know of it. ``wire`` doesn't
-    copy it."""
+    """Marks a field of an answer that is a JSON value already. ``wire`` doesn't copy it."""
 
-    __slots__ = ("model",)
-
-    def __init__(self, model: type[Model] | None = None) -> None:
-        self.model = model
+    __slots__ = ()
 
 
 class Record:

@@ -1,5 +1,6 @@
 """The daemon: login, version, info, disk usage."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -7,11 +8,13 @@ from pydantic import Field
 from api_models.base import OMIT, Model
 from api_models.container import ContainerSummary
 from api_models.image import ImageSummary
+from api_models.record import Record
 from api_models.versions import Adapted, Filled, Shown, Version
 
 
-class AuthConfig(Model):
-    """Credentials: the body of ``POST /auth``, and (base64 JSON) of the header ``X-Registry-Auth``."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthConfig(Record):
+    """Credentials: the body of ``POST /auth``."""
 
     go_name: ClassVar[str] = "registry.AuthConfig"
 

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from api_models.base import Model
-from api_models.record import Json, Record, body_of, inner_models
+from api_models.record import Record, body_of, inner_models
 from engine.common.errors import invalid
 
 Version = tuple[int, int]
@@ -219,11 +219,10 @@ def _node(cls: type[Model]) -> _Node:
                 node.requests.append((attribute, mark))
             elif isinstance(mark, AnswerMark):
                 node.answers.append((alias, mark))
-        known = tuple(mark.model for mark in info.metadata if isinstance(mark, Json) and mark.model is not None)
-        for inner in known or inner_models(info.annotation):
+        for inner in inner_models(info.annotation):
             below = _node(inner)
             if below.requests or below.answers or below.inner:
-                node.inner.append((attribute, alias, inner, not known and "dict[" in str(info.annotation)))
+                node.inner.append((attribute, alias, inner, "dict[" in str(info.annotation)))
     return node
 
 

@@ -6,8 +6,9 @@ are dockerd's sentences. All methods are called on the event loop.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
+from api_models.container import NetworkSettings
 from engine.api.types import Mount
 from server.containers.model import Container
 from server.containers.plan import ContainerPlan
@@ -108,8 +109,8 @@ class Networks(Protocol):
         """Replaces the DNS names of a running container on all its networks. ``old``: the former name, without leading
         slash; ``container`` has the new name."""
 
-    def settings(self, container: Container) -> dict[str, Any]:
-        """``NetworkSettings`` of inspect as JSON values, at the newest API version; the caller may change it."""
+    def settings(self, container: Container) -> NetworkSettings:
+        """``NetworkSettings`` of inspect, at the newest API version."""
 
     def link_names(self) -> dict[str, list[str]]:
         """The names of containers from legacy links: ``/client/alias``, by the id of the link's target."""

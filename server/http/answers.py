@@ -5,24 +5,17 @@ from typing import Any
 
 from starlette.responses import Response
 
-from api_models.base import Model, wire
 from engine.common import jsontext
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Model):
-        return wire(value)
-    raise TypeError(f"{type(value).__name__} is not a JSON value")
-
-
 def dumps(value: Any) -> bytes:
-    """JSON of plain values and models, as in dockerd's ordinary responses: ``<``, ``>`` and ``&`` are not escaped."""
-    return jsontext.escaped(jsontext.dumps(value, _plain), html=False)
+    """JSON of plain values, as in dockerd's ordinary responses: ``<``, ``>`` and ``&`` are not escaped."""
+    return jsontext.escaped(jsontext.dumps(value), html=False)
 
 
 def dumps_escaped(value: Any) -> bytes:
     """The same with these escaped, as dockerd does in messages of streams and in the header of a path."""
-    return jsontext.escaped(jsontext.dumps(value, _plain), html=True)
+    return jsontext.escaped(jsontext.dumps(value), html=True)
 
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -15,7 +15,7 @@ from server.http.hijack import connection_of
 from server.http.protocol import EngineProtocol
 
 _PIECE = 1 << 20
-_ROOM = 64 << 10  # with less free space in the buffer, the piece is passed on
+_MARGIN = 64 << 10  # with less free space in the buffer, the piece is passed on
 _READY = 2  # pieces queued for the handler; then the client waits
 
 
@@ -59,12 +59,12 @@ class _Reader(asyncio.BufferedProtocol):
     def __init__(self, protocol: EngineProtocol, first: bytes) -> None:
         self._protocol = protocol
         self._body = cast(Body, protocol.in_body)
-        self._buffer = memoryview(bytearray(_PIECE + _ROOM))
+        self._buffer = memoryview(bytearray(_PIECE + _MARGIN))
         self._kept = 0  # bytes of an unfinished line, which precede the next ones
         self._at = 0
         self._parts: list[memoryview | bytes] = [first, protocol.early_body()]
         self._ready: list[bytes] = []
-        self._wanted = asyncio.Event()
+        self._progress = asyncio.Event()
         self._ended = False
         rest = bytes(protocol.received)
         protocol.received.clear()
@@ -90,8 +90,8 @@ class _Reader(asyncio.BufferedProtocol):
             if self._protocol.cycle.disconnected:
                 raise ClientDisconnect
             self._protocol.flow.resume_reading()
-            self._wanted.clear()
-            await self._wanted.wait()
+            self._progress.clear()
+            await self._progress.wait()
         piece = self._ready.pop(0) if self._ready else b""
         if not self._ended:
             self._protocol.flow.resume_reading()
@@ -112,7 +112,7 @@ class _Reader(asyncio.BufferedProtocol):
             self._ended = True
             self._put_into(protocol)
             protocol.reject_body()
-            self._wanted.set()
+            self._progress.set()
             return
         if not protocol.cycle.response_complete:  # else no handler reads it any more
             self._parts += parts
@@ -124,8 +124,8 @@ class _Reader(asyncio.BufferedProtocol):
             self._ended = True
             self._put_into(protocol)
             protocol.body_ended()
-            self._wanted.set()
-        elif len(self._buffer) - end < _ROOM or not self._parts:
+            self._progress.set()
+        elif len(self._buffer) - end < _MARGIN or not self._parts:
             self._flush()
 
     def _flush(self) -> None:
@@ -134,7 +134,7 @@ class _Reader(asyncio.BufferedProtocol):
         self._parts.clear()
         if piece:
             self._ready.append(piece)
-            self._wanted.set()
+            self._progress.set()
             if len(self._ready) >= _READY:
                 self._protocol.flow.pause_reading()
         self._buffer[: self._kept] = bytes(self._buffer[self._at - self._kept : self._at])
@@ -143,12 +143,12 @@ class _Reader(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         self._put_into(self._protocol)
         stays = self._protocol.eof_received()
-        self._wanted.set()
+        self._progress.set()
         return stays
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._protocol.connection_lost(exc)
-        self._wanted.set()
+        self._progress.set()
 
     def pause_writing(self) -> None:
         self._protocol.pause_writing()

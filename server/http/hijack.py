@@ -1,7 +1,7 @@
 """Takes a connection over from HTTP: attach, exec, BuildKit's /grpc and /session, websockets.
 
     async def handler(request):
-        body = await params.body(request, Model)          # first: nothing can be read afterwards
+        body = await params.body(request, Options)        # first: nothing can be read afterwards
         ... everything that may fail with an HTTP status ...
         taken = await hijack(request)
         sock.send(taken.head("application/vnd.docker.raw-stream")) ...
@@ -111,11 +111,11 @@ async def hijack(request: Request) -> Hijacked:
         # Closes the loop's descriptor; the connection stays open in the copy.
         transport.abort()
         return Hijacked(sock, early, upgrade, relayed=False, headers=headers)
-    ours, theirs = socket.socketpair()
-    ours.settimeout(0)
-    theirs.settimeout(0)
-    await _Relay.start(transport, theirs, half_closed=protocol.half_closed)
-    return Hijacked(ours, early, upgrade, relayed=True, headers=headers)
+    own, inner = socket.socketpair()
+    own.settimeout(0)
+    inner.settimeout(0)
+    await _Relay.start(transport, inner, half_closed=protocol.half_closed)
+    return Hijacked(own, early, upgrade, relayed=True, headers=headers)
 
 
 class _Side(asyncio.Protocol):
@@ -163,7 +163,7 @@ class _Side(asyncio.Protocol):
 
 
 class _Relay:
-    """Relays between a client's transport and a socket of ours."""
+    """Relays between a client's transport and one end of a socket pair."""
 
     @staticmethod
     async def start(transport: asyncio.Transport, sock: socket.socket, *, half_closed: bool) -> None:

@@ -6,7 +6,6 @@ import binascii
 from collections.abc import Collection
 from typing import TypeVar
 
-from pydantic import ValidationError
 from starlette.requests import Request
 
 from api_models.base import Model
@@ -14,7 +13,6 @@ from api_models.changes import Change
 from api_models.decode import decode
 from api_models.filters import Filters
 from api_models.record import Record, body_of, freeze
-from api_models.system import AuthConfig
 from api_models.versions import QueryMark, Version, accept
 from engine.common import jsontext
 from engine.common.errors import WharfError, invalid
@@ -143,57 +141,41 @@ def check_json(request: Request) -> None:
         raise invalid(f"unsupported Content-Type header ({kind}): must be 'application/json'")
 
 
-async def body(request: Request, model: type[M], *, optional: bool = True) -> M:
-    """The JSON body as ``model``, adapted to the client's version. ``optional``: a missing body is an empty object.
+async def body(request: Request, kind: type[R], *, optional: bool = True) -> R:
+    """The JSON body, adapted to the client's version. ``optional``: a missing body is an empty object.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
     check_json(request)
     data = await raw_body(request)
-    parsed = model.model_validate({}) if optional and not data else await decoded(model, data)
-    accept(parsed, version_of(request))
-    return parsed
-
-
-async def record(request: Request, kind: type[R], *, optional: bool = True) -> R:
-    """The JSON body as a frozen record: ``body`` of its model, which nothing sees after this.
-
-    :raises WharfError: INVALID_ARGUMENT.
-    """
-    return freeze(kind, await body(request, body_of(kind), optional=optional))
+    if optional and not data:
+        return left_out(request, kind)
+    model = await _decoded(body_of(kind), data)
+    accept(model, version_of(request))
+    return freeze(kind, model)
 
 
 def left_out(request: Request, kind: type[R]) -> R:
     """An object that the client left out of its body, as its version means it."""
-    parsed = body_of(kind).model_validate({})
-    accept(parsed, version_of(request))
-    return freeze(kind, parsed)
+    model = body_of(kind).model_validate({})
+    accept(model, version_of(request))
+    return freeze(kind, model)
 
 
-async def decoded(model: type[M], data: bytes) -> M:
-    """``decode``, in a thread if it may take long.
+async def unversioned(data: bytes, kind: type[R]) -> R:
+    """The object in ``data``, which means the same to every version.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
+    return freeze(kind, await _decoded(body_of(kind), data))
+
+
+async def _decoded(model: type[M], data: bytes) -> M:
+    """``decode``, in a thread if it may take long."""
     if len(data) <= _LARGE:
         return decode(model, data)
     model.model_rebuild()  # here: threads must not build the same model's validator concurrently
     return await asyncio.to_thread(decode, model, data)
-
-
-def registry_auth(request: Request, header: str = "x-registry-auth") -> AuthConfig | None:
-    """The credentials in a header: base64url of JSON. None if it is missing.
-
-    :raises WharfError: INVALID_ARGUMENT: invalid base64 or JSON.
-    """
-    encoded = request.headers.get(header, "")
-    if not encoded:
-        return None
-    document = decode_auth(encoded, header)
-    try:
-        return AuthConfig.model_validate(document)
-    except ValidationError:
-        raise _bad_auth(header) from None
 
 
 def decode_auth(encoded: str, header: str) -> object:

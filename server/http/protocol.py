@@ -210,7 +210,7 @@ class EngineProtocol(HttpToolsProtocol):
         cast(dict[str, Any], self.scope)["extensions"] = {"connection": self}
         check_host(version, self.headers)
         self._body = Body(self.headers, version)
-        self.upgrade = self._wanted_upgrade()
+        self.upgrade = self._requested_upgrade()
         self.disconnect_cancels = False
         self.cycle = Cycle(
             scope=self.scope,
@@ -246,13 +246,13 @@ class EngineProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """See :meth:`on_body`."""
 
-    def _wanted_upgrade(self) -> str:
+    def _requested_upgrade(self) -> str:
         """The protocol that the client requests, in lower case, or ""."""
         connection = b",".join(value for name, value in self.headers if name == b"connection").lower()
         if b"upgrade" not in (token.strip() for token in connection.split(b",")):
             return ""
-        wanted = [value for name, value in self.headers if name == b"upgrade"]
-        return wanted[0].decode("latin-1").strip().lower() if wanted else ""
+        requested = [value for name, value in self.headers if name == b"upgrade"]
+        return requested[0].decode("latin-1").strip().lower() if requested else ""
 
     def _take_body(self, body: Body) -> bool:
         """Passes available body bytes to the handler. Returns True when the message is complete."""

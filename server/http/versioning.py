@@ -16,20 +16,20 @@ def common_headers(*, experimental: bool) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def negotiated(route: ApiRoute, asked: str | None, minimum: Version = MINIMUM) -> Version:
+def negotiated(route: ApiRoute, requested: str | None, minimum: Version = MINIMUM) -> Version:
     """The version of a request: the one in its path, or the newest on an unversioned path.
 
     :raises WharfError: INVALID_ARGUMENT: too new, too old, or a route that this version lacks.
     """
-    if asked is None:
+    if requested is None:
         version: tuple[int, ...] = MAXIMUM
     else:
-        version = parse_version(asked)
+        version = parse_version(requested)
         if version > MAXIMUM and version[:2] != MAXIMUM:
-            raise invalid(f"client version {asked} is too new. Maximum supported API version is {spelled(MAXIMUM)}")
+            raise invalid(f"client version {requested} is too new. Maximum supported API version is {spelled(MAXIMUM)}")
         if version < minimum:
             raise invalid(
-                f"client version {asked} is too old. Minimum supported API version is {spelled(minimum)},"
+                f"client version {requested} is too old. Minimum supported API version is {spelled(minimum)},"
                 " please upgrade your client to a newer version"
             )
     known: Version = (version[0], version[1] if len(version) > 1 else 0)

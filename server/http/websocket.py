@@ -125,5 +125,5 @@ async def websocket(request: Request, *, text: bool = False) -> WebSocket:
     """
     check_handshake(request)
     key = request.headers["sec-websocket-key"]
-    wanted = request.headers.get("sec-websocket-protocol", "").split(",")[0].strip()
-    return WebSocket(await hijack(request), key, wanted, text=text)
+    subprotocol = request.headers.get("sec-websocket-protocol", "").split(",")[0].strip()
+    return WebSocket(await hijack(request), key, subprotocol, text=text)

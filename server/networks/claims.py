@@ -40,7 +40,7 @@ class Claims:
 
         :param sharer: "": exclusive. Else this engine's name: other sharing engines may claim it too.
         :param wait: seconds to retry, while an owner exits.
-        :raises Claimed: another engine has it, or shares it while exclusive use is requested.
+        :raises ClaimConflict: another engine has it, or shares it while exclusive use is requested.
         """
         end = time.monotonic() + wait
         with self._lock:
@@ -71,7 +71,7 @@ class Claims:
 def _bound(name: str, sharer: str) -> socket.socket:
     """Binds the name.
 
-    :raises Claimed: another engine has it.
+    :raises ClaimConflict: another engine has it.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     try:
@@ -95,12 +95,12 @@ def _bound(name: str, sharer: str) -> socket.socket:
 def _refuse(name: str, held: str) -> None:
     """Refuses the name if its holder is an engine: any local user can bind a name, but only root runs an engine.
 
-    :raises Claimed: the holder runs as root, or is not visible.
+    :raises ClaimConflict: the holder runs as root, or is not visible.
     """
     pid, uid = _holder(held)
     if uid:
-        said = "process %d of user %d, which is no engine, holds the name %s: an engine behind it would go unnoticed"
-        log.warning(said, pid, uid, held)
+        message = "process %d of user %d, which is no engine, has the name %s: an engine with this name is not detected"
+        log.warning(message, pid, uid, held)
         return
     raise ClaimConflict(name, f"PID {pid}" if pid else "its process is not visible in this namespace")
 

@@ -130,7 +130,7 @@ class NetworkContext:
             raise
 
     async def run_in_background(self, function: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
-        """As ``work``, for background work, which must not delay a start."""
+        """As ``run_in_thread``, for background work, which must not delay a start."""
         return await asyncio.get_running_loop().run_in_executor(self.sweepers, function, *arguments)
 
     def spawn(self, work: Coroutine[object, None, None], name: str) -> "asyncio.Task[None]":

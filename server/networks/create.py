@@ -35,7 +35,7 @@ async def create(context: NetworkContext, request: NetworkCreateRequest) -> Netw
     network = _record(context, request)
     if network.config_only:
         _families(network, request)
-        network.ipam = _pools_asked(request, ipv6=network.enable_ipv6) or None
+        network.ipam = _requested_pools(request, ipv6=network.enable_ipv6) or None
         context.add(network)
         await context.store.put(network)
         _announce(context, network)
@@ -104,6 +104,7 @@ def _record(context: NetworkContext, request: NetworkCreateRequest) -> Network:
     ipam_driver = (request.ipam.driver if request.ipam else "") or "default"
     if ipam_driver not in ("default", "null"):
         raise not_found(f'plugin "{ipam_driver}" not found')
+    ipam_options = request.ipam.options if request.ipam else None
     network = Network(
         id=secrets.token_hex(32),
         name=request.name,
@@ -113,17 +114,17 @@ def _record(context: NetworkContext, request: NetworkCreateRequest) -> Network:
         attachable=request.attachable,
         config_only=request.config_only,
         ipam_driver=ipam_driver,
-        ipam_options=request.ipam.options if request.ipam else None,
+        ipam_options=None if ipam_options is None else dict(ipam_options),
         options=dict(request.options or {}),
         labels=dict(request.labels or {}),
     )
     source = request.config_from.network if request.config_from else ""
     if source:
-        _take_config(context, network, request, source)
+        _copy_config(context, network, request, source)
     return network
 
 
-def _take_config(context: NetworkContext, network: Network, request: NetworkCreateRequest, source: str) -> None:
+def _copy_config(context: NetworkContext, network: Network, request: NetworkCreateRequest, source: str) -> None:
     depends = "are not supported if the network depends on a configuration network"
     if request.config_only:
         raise WharfError(
@@ -155,20 +156,20 @@ async def _fill(context: NetworkContext, network: Network, request: NetworkCreat
         _families(network, request)
     options.check(network)
     if source is not None:
-        asked = [replace(item, aux=dict(item.aux)) for item in source.ipam or ()]
+        requested = [replace(item, aux=dict(item.aux)) for item in source.ipam or ()]
     else:
-        asked = _pools_asked(request, ipv6=network.enable_ipv6)
+        requested = _requested_pools(request, ipv6=network.enable_ipv6)
     if not network.enable_ipv4 and not network.enable_ipv6 and network.ipam_driver != "null":
         raise invalid("IPv4 or IPv6 must be enabled")
     if network.ipam_driver == "null":
-        if asked:
+        if requested:
             raise invalid("network configured with null IPAM driver cannot have a subnet")
         if network.driver == BRIDGE:
             raise invalid("ipv4 pool is empty")
         network.ipam = []
     else:
         routes = await context.run_in_thread(subnets_in_use, context.host)
-        _subnets(context, network, asked, routes)
+        _subnets(context, network, requested, routes)
     network.pools = network.make_pools()
     _devices(context, network)
 
@@ -179,7 +180,7 @@ def _families(network: Network, request: NetworkCreateRequest) -> None:
     network.enable_ipv6 = options.family(given, options.ENABLE6, request.enable_ipv6, default=False)
 
 
-def _pools_asked(request: NetworkCreateRequest, *, ipv6: bool) -> list[PoolConfig]:
+def _requested_pools(request: NetworkCreateRequest, *, ipv6: bool) -> list[PoolConfig]:
     """The validated subnets of the request.
 
     :raises WharfError: INVALID, with all problems.
@@ -196,13 +197,13 @@ def _pools_asked(request: NetworkCreateRequest, *, ipv6: bool) -> list[PoolConfi
             if item.gateway or item.ip_range or item.auxiliary_addresses:
                 problems.append("every ip-range or gateway must have a corresponding subnet")
             continue
-        found.append(_pool_asked(item, problems, ipv6=ipv6))
+        found.append(_requested_pool(item, problems, ipv6=ipv6))
     if problems:
         raise invalid("invalid network config:\n" + "\n".join(problems))
     return [item for item in found if item is not None]
 
 
-def _pool_asked(item: IPAMPool, problems: list[str], *, ipv6: bool) -> PoolConfig | None:
+def _requested_pool(item: IPAMPool, problems: list[str], *, ipv6: bool) -> PoolConfig | None:
     try:
         loose = ip_network(item.subnet, strict=False)
         if "/" not in item.subnet:
@@ -245,9 +246,9 @@ def _pool_asked(item: IPAMPool, problems: list[str], *, ipv6: bool) -> PoolConfi
     )
 
 
-def _subnets(context: NetworkContext, network: Network, asked: list[PoolConfig], routes: Sequence[Subnet]) -> None:
+def _subnets(context: NetworkContext, network: Network, requested: list[PoolConfig], routes: Sequence[Subnet]) -> None:
     """The network's subnets: the requested ones, and one from the pools for a family without any."""
-    nets = [ip_network(config.subnet) for config in asked]
+    nets = [ip_network(config.subnet) for config in requested]
     # Subnets are disjoint or nested, so in this order one that overlaps any other overlaps its neighbour.
     ordered = sorted(nets, key=lambda net: (net.version, net.network_address.packed, net.prefixlen))
     if any(net.version == other.version and net.overlaps(other) for net, other in pairwise(ordered)):
@@ -260,7 +261,7 @@ def _subnets(context: NetworkContext, network: Network, asked: list[PoolConfig],
     for net in nets:
         if any(net.version == other.version and net.overlaps(other) for other in taken):
             raise WharfError(Kind.PERMISSION_DENIED, "Pool overlaps with other one on this address space")
-    configs = list(asked)
+    configs = list(requested)
     pools = context.pools
     for version, enabled in ((4, network.enable_ipv4), (6, network.enable_ipv6)):
         if enabled and not any(ip_network(config.subnet).version == version for config in configs):
@@ -277,7 +278,7 @@ def _choose_gateway(network: Network, config: PoolConfig) -> None:
     if config.gateway:
         _check_gateway(config)
         return
-    if connected(network):
+    if network.routes_without_gateway:
         return
     if network.internal and network.driver != BRIDGE:
         return
@@ -302,11 +303,6 @@ def _check_gateway(config: PoolConfig) -> None:
     for name, text in config.aux.items():
         if ip_address(text) == gateway:
             raise internal(f"failed to allocate secondary ip address ({name}:{text}): Address already in use")
-
-
-def connected(network: Network) -> bool:
-    """Whether containers need no gateway: ipvlan in its routed modes."""
-    return network.driver == IPVLAN and network.option("ipvlan_mode", "l2") in ("l3", "l3s")
 
 
 def _devices(context: NetworkContext, network: Network) -> None:

@@ -4,7 +4,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from api_models.network import EndpointSettings
 from engine.common.errors import Kind, WharfError, internal, invalid, not_found
@@ -77,10 +77,10 @@ def check_endpoint(network: Network, settings: EndpointSettings) -> None:
         raise invalid(f"invalid MAC address {settings.mac_address}")
     problems: list[str] = []
     ipam = settings.ipam_config
-    asked = [ipam.ipv4_address, ipam.ipv6_address] if ipam else []
+    requested = [ipam.ipv4_address, ipam.ipv6_address] if ipam else []
     if settings.aliases and network.predefined:
         problems.append("network-scoped alias is supported only for containers in user defined networks")
-    if any(asked):
+    if any(requested):
         problems += _check_addresses(network, settings)
     if ipam and ipam.link_local_ips:
         problems += [f"invalid link-local IP address: {text}" for text in ipam.link_local_ips if not _local(text)]
@@ -195,19 +195,19 @@ def _allocate(
         return
     ipam = settings.ipam_config
     text = (ipam.ipv4_address if version == 4 else ipam.ipv6_address) if ipam else ""
-    wanted = ip_address(text) if text else None
+    requested = ip_address(text) if text else None
     prefer: Address | None = None
     if old:
         remembered = old.ip4 if version == 4 else old.ip6
         prefer = ip_address(remembered) if remembered else None
     address = None
     for pool in pools:
-        if wanted is not None and wanted not in pool:
+        if requested is not None and requested not in pool:
             continue
         if prefer is not None and prefer not in pool and len(pools) > 1:
             continue
         try:
-            address = pool.allocate(endpoint.id, wanted=wanted, prefer=prefer)
+            address = pool.allocate(endpoint.id, requested=requested, prefer=prefer)
         except PoolExhausted:
             continue
         except AddressInUse:
@@ -312,17 +312,6 @@ def parse_link(text: str) -> tuple[str, str]:
     return name, alias
 
 
-def find_network(context: NetworkContext, key: str) -> Network:
-    """The network of this key.
-
-    :raises WharfError: NOT_FOUND.
-    """
-    network = context.find(key)
-    if network is None:
-        raise not_found(f"network {key} not found")
-    return network
-
-
 def in_order(networks: Mapping[str, Network], endpoints: Iterable[Endpoint]) -> list[Endpoint]:
     """The endpoints of a container in dockerd's order, in which interfaces are numbered and names are looked up."""
 
@@ -349,14 +338,5 @@ def _leads_out(network: Network, endpoint: Endpoint, version: int) -> bool:
     if network.internal:
         return False
     if version == 4:
-        return bool(endpoint.address4) and (bool(endpoint.gateway4) or connected_default(network))
-    return bool(endpoint.address6) and (bool(endpoint.gateway6) or connected_default(network))
-
-
-def connected_default(network: Network) -> bool:
-    """Whether the default route only names the interface (ipvlan in its routed modes)."""
-    return network.driver == "ipvlan" and network.option("ipvlan_mode", "l2") in ("l3", "l3s")
-
-
-def network_prefix(text: str) -> str:
-    return str(ip_interface(text).network)
+        return bool(endpoint.address4) and (bool(endpoint.gateway4) or network.routes_without_gateway)
+    return bool(endpoint.address6) and (bool(endpoint.gateway6) or network.routes_without_gateway)

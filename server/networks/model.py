@@ -96,6 +96,11 @@ class Network:
     def subnets(self) -> list[Subnet]:
         return [pool.subnet for pool in self.pools]
 
+    @property
+    def routes_without_gateway(self) -> bool:
+        """Whether the containers' default route names only the interface: ipvlan in its routed modes."""
+        return self.driver == IPVLAN and self.option("ipvlan_mode", "l2") in ("l3", "l3s")
+
     def option(self, name: str, default: str = "") -> str:
         return self.options.get(name, default)
 

@@ -51,15 +51,15 @@ def flag(options: Mapping[str, str], name: str, *, default: bool) -> bool:
     raise invalid(f'failed to parse {name} value: {value} (strconv.ParseBool: parsing "{value}": invalid syntax)')
 
 
-def family(options: dict[str, str], name: str, asked: bool | None, *, default: bool) -> bool:  # noqa: FBT001
+def family(options: dict[str, str], name: str, requested: bool | None, *, default: bool) -> bool:  # noqa: FBT001
     """Whether a network has a family of addresses (``ENABLE4``, ``ENABLE6``). The request's field precedes the option,
     which is then removed, as it may differ.
 
     :raises WharfError: INVALID: the option is neither true nor false.
     """
-    if asked is not None:
+    if requested is not None:
         options.pop(name, None)
-        return asked
+        return requested
     value = options.get(name)
     if value is not None and value not in _TRUE | _FALSE:
         raise invalid(f'driver-opt "{name}" is not a valid bool')

@@ -40,32 +40,31 @@ async def ensure(context: NetworkContext) -> None:
 
 
 async def _configure(context: NetworkContext, network: Network) -> None:
-    settings = context.config
-    network.bridge = context.config.bridge_device
-    network.enable_ipv6 = settings.ipv6
-    known = {_version(config): config for config in network.ipam or ()}
+    config = context.config
+    network.bridge = config.bridge_device
+    network.enable_ipv6 = config.ipv6
+    known = {_version(pool): pool for pool in network.ipam or ()}
     device = await context.run_in_thread(_device_addresses, context, network.bridge)
     taken = [subnet for other in context if other is not network for subnet in other.subnets]
     routes = await context.run_in_thread(subnets_in_use, context.host)
     # Ignore the bridge's own route.
     routes = [route for route in routes if not any(route == address.network for address in device)]
-    configs = [_v4(context, known.get(4), device, [*taken, *routes])]
-    if settings.ipv6:
-        configs.append(_v6(context, known.get(6), device, [*taken, *routes]))
-    network.ipam = configs
-    network.pools = [config.make_pool() for config in configs]
+    network.ipam = [_v4(context, known.get(4), device, [*taken, *routes])]
+    if config.ipv6:
+        network.ipam.append(_v6(context, known.get(6), device, [*taken, *routes]))
+    network.pools = [pool.make_pool() for pool in network.ipam]
     network.options = {
         options.DEFAULT: "true",
-        options.ICC: str(settings.icc).lower(),
-        options.MASQUERADE: str(settings.ip_masq).lower(),
-        options.BINDING4: settings.ip or "0.0.0.0",
+        options.ICC: str(config.icc).lower(),
+        options.MASQUERADE: str(config.ip_masq).lower(),
+        options.BINDING4: config.ip or "0.0.0.0",
         options.NAME: network.bridge,
-        options.MTU: str(settings.mtu or 1500),
+        options.MTU: str(config.mtu or 1500),
     }
 
 
-def _version(config: PoolConfig) -> int:
-    return ip_network(config.subnet).version
+def _version(pool: PoolConfig) -> int:
+    return ip_network(pool.subnet).version
 
 
 def _device_addresses(context: NetworkContext, name: str) -> list[Interface]:
@@ -83,9 +82,9 @@ def _device_addresses(context: NetworkContext, name: str) -> list[Interface]:
 
 def _check_alone(context: NetworkContext, link: Link) -> None:
     """Two engines on one bridge would allocate the same addresses."""
-    ours = mark(context.config.network_name)
-    others = [port.name for port in context.host.links() if port.master == link.index and port.alias != ours]
-    if others and link.alias != ours:
+    own_mark = mark(context.config.network_name)
+    others = [port.name for port in context.host.links() if port.master == link.index and port.alias != own_mark]
+    if others and link.alias != own_mark:
         raise WharfError(
             Kind.INVALID_ARGUMENT,
             f"bridge {link.name} is in use by another engine ({', '.join(others)} plugged in): "
@@ -96,29 +95,29 @@ def _check_alone(context: NetworkContext, link: Link) -> None:
 def _v4(
     context: NetworkContext, known: PoolConfig | None, device: list[Interface], taken: list[allocator.Network]
 ) -> PoolConfig:
-    settings = context.config
-    fixed = ip_interface(settings.fixed_cidr) if settings.fixed_cidr else None
-    found = ip_interface(settings.bip) if settings.bip else default_bridge.address(context, known, device, fixed, 4)
-    if found is None and settings.bridge and fixed is None:
-        raise WharfError(Kind.INVALID_ARGUMENT, f"bridge {settings.bridge} has no IPv4 address")
+    config = context.config
+    fixed = ip_interface(config.fixed_cidr) if config.fixed_cidr else None
+    found = ip_interface(config.bip) if config.bip else default_bridge.address(context, known, device, fixed, 4)
+    if found is None and config.bridge and fixed is None:
+        raise WharfError(Kind.INVALID_ARGUMENT, f"bridge {config.bridge} has no IPv4 address")
     if found is None:
         pools = [pool for pool in context.pools if pool.base.version == 4] or allocator.LOCAL_DEFAULTS
         subnet = fixed.network if fixed is not None else allocator.choose_subnet(pools, taken, version=4)
         found = ip_interface(f"{subnet[1]}/{subnet.prefixlen}")
-    return default_bridge.pool(context, found, fixed, settings.default_gateway)
+    return default_bridge.pool(context, found, fixed, config.default_gateway)
 
 
 def _v6(
     context: NetworkContext, known: PoolConfig | None, device: list[Interface], taken: list[allocator.Network]
 ) -> PoolConfig:
-    settings = context.config
-    fixed = ip_interface(settings.fixed_cidr_v6) if settings.fixed_cidr_v6 else None
-    found = ip_interface(settings.bip6) if settings.bip6 else default_bridge.address(context, known, device, fixed, 6)
+    config = context.config
+    fixed = ip_interface(config.fixed_cidr_v6) if config.fixed_cidr_v6 else None
+    found = ip_interface(config.bip6) if config.bip6 else default_bridge.address(context, known, device, fixed, 6)
     if found is None:
         pools = list(default_pools(context.pools, 6))
         subnet = fixed.network if fixed is not None else allocator.choose_subnet(pools, taken, version=6)
         found = ip_interface(f"{subnet[1]}/{subnet.prefixlen}")
-    return default_bridge.pool(context, found, fixed, settings.default_gateway_v6)
+    return default_bridge.pool(context, found, fixed, config.default_gateway_v6)
 
 
 async def make_devices(context: NetworkContext) -> None:

@@ -1,6 +1,6 @@
 """The client of wharf-proxy: starts it at the first use, finds a running one, and restarts it if it dies.
 
-This module keeps the wanted state, so that it can be sent to a new proxy.
+This module keeps the state that the proxy must have, so that a new proxy can get it.
 """
 
 import asyncio
@@ -106,7 +106,7 @@ class Forwarder:
         views: Mapping[str, ViewRequest],
         zones: Mapping[str, Zone],
     ) -> dict[str, tuple[int, int]]:
-        """After a start of wharfd: takes over a running proxy and sends it the wanted state.
+        """After a start of wharfd: connects to a running proxy and sends it the state.
 
         Returns the name service's (UDP, TCP) ports of each view. Ports that can't be bound any more are logged: the
         rules still forward their traffic.
@@ -123,7 +123,7 @@ class Forwarder:
                     await self._start()
                 # The proxy may die meanwhile: the next one gets everything.
                 with contextlib.suppress(_Lost):
-                    return await self._tell_all()
+                    return await self._send_state()
         raise WharfError(Kind.UNAVAILABLE, "wharf-proxy does not stay alive")
 
     @property
@@ -136,12 +136,12 @@ class Forwarder:
         :raises PortInUse: nothing was bound.
         """
         request = {"op": "publish", "owner": owner, "listens": [tuple(item) for item in listens]}
-        asked = asyncio.ensure_future(self._request(request))
+        sent = asyncio.ensure_future(self._request(request))
         try:
-            answer = await asyncio.shield(asked)
+            answer = await asyncio.shield(sent)
         except asyncio.CancelledError:
             # The proxy has them already, and no later request would release them.
-            await asyncio.wait([asked])
+            await asyncio.wait([sent])
             await self._request({"op": "release", "owner": owner})
             raise
         _raise(answer)
@@ -208,7 +208,7 @@ class Forwarder:
                 if not await self._connect():
                     await self._start()
                 if self._needed or self._zones:
-                    await self._tell_all()
+                    await self._send_state()
             assert self._connection is not None
             return self._connection
 
@@ -267,8 +267,8 @@ class Forwarder:
         if not await self._connect():
             raise WharfError(Kind.UNAVAILABLE, "wharf-proxy did not start")
 
-    async def _tell_all(self) -> dict[str, tuple[int, int]]:
-        """Makes the proxy's state equal to the wanted one; unchanged parts keep running."""
+    async def _send_state(self) -> dict[str, tuple[int, int]]:
+        """Makes the proxy's state equal to this object's; unchanged parts keep running."""
         connection = self._connection
         assert connection is not None
         hello = await self._ask(connection, {"op": "hello"})
@@ -282,7 +282,7 @@ class Forwarder:
             listens = [tuple(item) for item in self._listens[owner]]
             answer = await self._ask(connection, {"op": "publish", "owner": owner, "listens": listens})
             if "error" in answer:
-                log.warning("ports of endpoint %s cannot be held: %s", owner, answer["error"])
+                log.warning("ports of endpoint %s cannot be bound: %s", owner, answer["error"])
         for key, zone in self._zones.items():
             await self._ask(connection, {**zone.wire(), "key": key})
         ports = {}
@@ -324,7 +324,7 @@ class Forwarder:
                     return
                 if not await self._connect():
                     await self._start()
-                ports = await self._tell_all()
+                ports = await self._send_state()
             if self._rewired:
                 for key, (udp, tcp) in ports.items():
                     await self._rewired(key, udp, tcp)

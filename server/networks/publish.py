@@ -83,9 +83,9 @@ async def publish(
                 undo.push_async_callback(context.forwarder.release, endpoint.id)
         except PortInUse as error:
             context.ports.release(endpoint.id)
-            loose = next((key for key in found.loose if key[1] == error.port), None)
-            if loose is not None:
-                taken_by_others.add(loose)
+            random = next((key for key in found.random if key[1] == error.port), None)
+            if random is not None:
+                taken_by_others.add(random)
                 continue
             protocol = next((item.protocol for item in found.listens if _covers(item, error.port)), "tcp")
             sentence = portmap.in_use_sentence(protocol, error.host, error.port, error.message)

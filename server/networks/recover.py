@@ -42,7 +42,7 @@ async def recover(context: NetworkContext, running: Sequence[Container], stored:
         for endpoint in record.endpoints:
             endpoints.reserve(context.networks[endpoint.network], endpoint)
             for listen in endpoint.listens:
-                _hold_ports(context, endpoint.id, listen)
+                _allocate_ports(context, endpoint.id, listen)
         await _complete_interrupted(context, alive[record.container], record)
     for record in await context.run_in_thread(_kernel, context, kept):
         await context.store.put_sandbox(record)
@@ -76,27 +76,27 @@ async def _complete_interrupted(context: NetworkContext, container: Container, r
         await context.save_container(container)
 
 
-def _hold_ports(context: NetworkContext, owner: str, listen: Listen) -> None:
+def _allocate_ports(context: NetworkContext, owner: str, listen: Listen) -> None:
     hosts = ("0.0.0.0", "::") if listen.both else (listen.host,)
     for host in hosts:
-        wanted = publish.port_range(listen, host)
-        if context.ports.conflict(wanted) is None:
-            context.ports.allocate(owner, wanted)
+        ports = publish.port_range(listen, host)
+        if context.ports.conflict(ports) is None:
+            context.ports.allocate(owner, ports)
 
 
 def _kernel(context: NetworkContext, kept: Sequence[SandboxRecord]) -> list[SandboxRecord]:
     """In a thread: links, namespaces, bridges and rules. Returns the changed records."""
-    wanted: dict[str, list[Element]] = {}
+    elements: dict[str, list[Element]] = {}
     for record in kept:
         for endpoint in record.endpoints:
             found = sandbox.elements(endpoint)
             if found:
-                wanted[endpoint.id] = found
+                elements[endpoint.id] = found
     claimed = [
         network for network in context if network.driver == BRIDGE and network.bridge and _claimed(context, network)
     ]
     # The rules first: until then, the rules of the last run apply to a container's traffic.
-    context.firewall.start(wanted, [options.rules(network) for network in claimed])
+    context.firewall.start(elements, [options.rules(network) for network in claimed])
     for network in context:
         if network.config_only or not (network.bridge or network.parent):
             continue
@@ -143,9 +143,9 @@ def _sweep_namespaces(context: NetworkContext, keep: set[str]) -> None:
 
 
 def _sweep_links(context: NetworkContext, keep: set[str]) -> None:
-    ours = {network.bridge or network.parent for network in context}
+    own_devices = {network.bridge or network.parent for network in context}
     for link in context.host.links():
-        if link.alias != mark(context.config.network_name) or link.name in keep or link.name in ours:
+        if link.alias != mark(context.config.network_name) or link.name in keep or link.name in own_devices:
             continue
         log.info("removing link %s of an earlier run", link.name)
         try:

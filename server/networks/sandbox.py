@@ -51,7 +51,7 @@ async def start(context: NetworkContext, container: ContainerPlan) -> Sandbox:
             await _own(context, container, record, undo)
         else:
             await _plain(context, container, record, undo)
-        files = await context.run_in_thread(hosts_file.write_all, *hosts_file.build_plan(context, container, record))
+        files = await context.run_in_thread(hosts_file.write_all, hosts_file.build_plan(context, container, record))
         await context.store.put_sandbox(record)
         undo.push_async_callback(context.store.delete_sandbox, container.id)
         context.sandboxes[container.id] = record
@@ -170,11 +170,11 @@ def free_interface(network: Network, endpoint: Endpoint, taken: set[str]) -> str
 
     :raises WharfError: the requested name is in use.
     """
-    asked = (endpoint.settings.get("DriverOpts") or {}).get(options.ENDPOINT_IFNAME, "")
-    if asked:
-        if asked in taken:
-            raise WharfError(Kind.INVALID_ARGUMENT, f"interface name {asked} is used twice")
-        return str(asked)
+    requested = (endpoint.settings.get("DriverOpts") or {}).get(options.ENDPOINT_IFNAME, "")
+    if requested:
+        if requested in taken:
+            raise WharfError(Kind.INVALID_ARGUMENT, f"interface name {requested} is used twice")
+        return str(requested)
     prefix = network.option(options.PREFIX) or "eth"
     return next(f"{prefix}{number}" for number in range(1024) if f"{prefix}{number}" not in taken)
 
@@ -251,7 +251,7 @@ def default_routes(context: NetworkContext, present: Sequence[Endpoint]) -> list
             continue
         network = context.networks[endpoint.network]
         gateway = endpoint.gateway4 if version == 4 else endpoint.gateway6
-        if endpoints.connected_default(network):
+        if network.routes_without_gateway:
             gateway = ""
         found.append(interfaces.DefaultRoute(endpoint.interface, gateway, version))
     return found

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+from api_models.container import NetworkSettings
 from api_models.filters import Filters
 from api_models.network import EndpointSettings, NetworkCreateRequest
 from engine.common.errors import Kind, WharfError, invalid, not_found
@@ -177,7 +178,7 @@ class Networks:
         await names.send_zones(self.context, record)
         await self.context.store.put_sandbox(record)
 
-    def settings(self, container: Container) -> dict[str, Any]:
+    def settings(self, container: Container) -> NetworkSettings:
         """inspect's ``NetworkSettings``."""
         return settings.settings(self.context, container)
 
@@ -257,7 +258,7 @@ class Networks:
         """
         await query.remove(self.context, self.context.get(key))
 
-    async def connect(self, key: str, container: str, wanted_settings: EndpointSettings | None) -> None:
+    async def connect(self, key: str, container: str, endpoint: EndpointSettings | None) -> None:
         """Connects a container.
 
         :raises WharfError: with dockerd's sentence.
@@ -265,7 +266,7 @@ class Networks:
         assert self.context.containers is not None
         target = self.context.containers.get(container)
         async with target.lock:
-            await connect.connect(self.context, self.context.get(key), target, wanted_settings or EndpointSettings())
+            await connect.connect(self.context, self.context.get(key), target, endpoint or EndpointSettings())
 
     async def disconnect(self, key: str, container: str, *, force: bool = False) -> None:
         """Disconnects a container.

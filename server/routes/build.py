@@ -54,9 +54,9 @@ def _bytes(request: Request, name: str) -> int:
     try:
         return params.number(request, name) or 0
     except WharfError:
-        given = params.text(request, name)
-        said = f'strconv.Atoi: parsing "{given}": invalid syntax'
-        raise invalid(f"{name} is in bytes and expects an integer, got {given}: {said}") from None
+        value = params.text(request, name)
+        reason = f'strconv.Atoi: parsing "{value}": invalid syntax'
+        raise invalid(f"{name} is in bytes and expects an integer, got {value}: {reason}") from None
 
 
 async def cancel(request: Request) -> Response:

@@ -22,12 +22,12 @@ def _protocol(request: Request) -> str:
 
     :raises WharfError: INVALID_ARGUMENT: another protocol, or none.
     """
-    wanted: str = request.headers.get("upgrade", "")
-    if not wanted:
+    protocol: str = request.headers.get("upgrade", "")
+    if not protocol:
         raise invalid("no upgrade proto in request")
-    if wanted != "h2c":
-        raise invalid(f"protocol {wanted} not supported")
-    return wanted
+    if protocol != "h2c":
+        raise invalid(f"protocol {protocol} not supported")
+    return protocol
 
 
 async def _upgrade(request: Request) -> tuple[BuildKit, Hijacked]:
@@ -35,12 +35,12 @@ async def _upgrade(request: Request) -> tuple[BuildKit, Hijacked]:
 
     :raises WharfError: INVALID_ARGUMENT: another protocol. UNAVAILABLE: the builder can't be loaded.
     """
-    wanted = _protocol(request)
+    protocol = _protocol(request)
     facade: BuilderFacade = request.app.state.services.build
     builds = await facade.builds()
     taken = await hijack(request)
     # Some clients omit ``Connection: Upgrade``.
-    taken.upgrade = wanted
+    taken.upgrade = protocol
     await taken.send(taken.head())
     return builds.buildkit, taken
 

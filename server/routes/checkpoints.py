@@ -29,9 +29,9 @@ async def listing(request: Request) -> Response:
 
 async def create(request: Request) -> Response:
     context, container, key = _get_container(request)
-    wanted = await params.body(request, CheckpointRequest)
-    leave = not wanted.exit
-    await checkpoint.create(context, container, key, wanted.checkpoint_id, wanted.checkpoint_dir, leave=leave)
+    body = await params.body(request, CheckpointRequest)
+    leave = not body.exit
+    await checkpoint.create(context, container, key, body.checkpoint_id, body.checkpoint_dir, leave=leave)
     return Response(status_code=201)
 
 

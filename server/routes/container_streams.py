@@ -126,10 +126,10 @@ async def stats(request: Request) -> Response:
 
 
 async def update(request: Request) -> Response:
-    wanted = await params.record(request, UpdateRequest)
+    body = await params.body(request, UpdateRequest)
     containers = _containers(request)
     container = containers.get(request.path_params["name"])
-    warnings = await update_container(containers.context, container, wanted, wanted.restart_policy)
+    warnings = await update_container(containers.context, container, body, body.restart_policy)
     return json_answer({"Warnings": list(warnings) or None})
 
 

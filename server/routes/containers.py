@@ -48,7 +48,7 @@ async def list_containers(request: Request) -> Response:
 
 
 async def create(request: Request) -> Response:
-    body = await params.record(request, CreateBody, optional=False)
+    body = await params.body(request, CreateBody, optional=False)
     config, host = body.config(), body.host_config or params.left_out(request, HostConfig)
     if body.host_config is not None and config.volumes is None:
         config = replace(config, volumes={})

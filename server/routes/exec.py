@@ -68,9 +68,9 @@ async def create(request: Request) -> Response:
             keys = parse_keys(body.detach_keys)
         except WharfError:
             raise internal(f"Invalid escape keys ({body.detach_keys}) provided") from None
-    wanted = ExecRequest(
-        cmd=tuple(body.cmd or ()),
-        env=tuple(body.env or ()),
+    options = ExecRequest(
+        cmd=body.cmd or (),
+        env=body.env or (),
         user=body.user,
         working_dir=body.working_dir,
         privileged=body.privileged,
@@ -82,9 +82,9 @@ async def create(request: Request) -> Response:
         console_size=_console(body.console_size),
     )
     name = request.path_params["name"]
-    if wanted.user and wanted.cmd:
-        await _exec(request).check_user(name, wanted.user)
-    return json_answer({"Id": _exec(request).create(name, wanted).id}, 201)
+    if options.user and options.cmd:
+        await _exec(request).check_user(name, options.user)
+    return json_answer({"Id": _exec(request).create(name, options).id}, 201)
 
 
 async def start(request: Request) -> Response | None:

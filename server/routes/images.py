@@ -7,7 +7,6 @@ from starlette.responses import Response
 
 from api_models.container import ContainerConfig
 from api_models.image import ImageInspect, ImageSummary
-from api_models.record import body_of, freeze
 from api_models.versions import Since, shape
 from engine.common import jsontext
 from engine.common.errors import Kind, WharfError, invalid
@@ -96,8 +95,8 @@ async def tag(request: Request) -> Response:
     reference = parse(repo).trimmed()
     if parse(repo).digest:
         raise invalid("refusing to create a tag with a digest reference")
-    wanted = params.text(request, "tag") or parse(repo).tag
-    await _images(request).local.tag(_name(request), reference.with_tag(wanted) if wanted else reference.tagged())
+    new_tag = params.text(request, "tag") or parse(repo).tag
+    await _images(request).local.tag(_name(request), reference.with_tag(new_tag) if new_tag else reference.tagged())
     return no_content(201)
 
 
@@ -158,8 +157,8 @@ async def push(request: Request) -> Response:
         except ValueError:
             raise invalid("bad parameters and missing X-Registry-Auth: invalid X-Registry-Auth header") from None
     reference = parse(_name(request))
-    if wanted := params.text(request, "tag"):
-        reference = reference.trimmed().with_tag(wanted)
+    if new_tag := params.text(request, "tag"):
+        reference = reference.trimmed().with_tag(new_tag)
     messages = _images(request).push(reference, credentials=credentials, platform=_platform(request))
     return json_stream(messages, name="push")
 
@@ -189,7 +188,7 @@ async def commit(request: Request) -> Response:
     data = await params.raw_body(request)
     body = None
     if data.strip() not in (b"", b"null"):
-        body = freeze(ContainerConfig, await params.decoded(body_of(ContainerConfig), data))
+        body = await params.unversioned(data, ContainerConfig)
     containers: Containers = request.app.state.services.containers
     image_id = await commit_container(
         _images(request),

@@ -38,20 +38,20 @@ async def inspect(request: Request) -> Response:
 
 
 async def create(request: Request) -> Response:
-    wanted = await params.body(request, NetworkCreateRequest, optional=False)
-    network = await _networks(request).create(wanted)
+    body = await params.body(request, NetworkCreateRequest, optional=False)
+    network = await _networks(request).create(body)
     return json_answer({"Id": network.id, "Warning": ""}, 201)
 
 
 async def connect(request: Request) -> Response:
-    wanted = await params.record(request, NetworkConnect, optional=False)
-    await _networks(request).connect(request.path_params["id"], wanted.container, wanted.endpoint_config)
+    body = await params.body(request, NetworkConnect, optional=False)
+    await _networks(request).connect(request.path_params["id"], body.container, body.endpoint_config)
     return no_content(200)
 
 
 async def disconnect(request: Request) -> Response:
-    wanted = await params.body(request, NetworkDisconnect, optional=False)
-    await _networks(request).disconnect(request.path_params["id"], wanted.container, force=wanted.force)
+    body = await params.body(request, NetworkDisconnect, optional=False)
+    await _networks(request).disconnect(request.path_params["id"], body.container, force=body.force)
     return no_content(200)
 
 

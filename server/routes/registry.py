@@ -23,7 +23,7 @@ def _images(request: Request) -> Images:
 
 async def auth(request: Request) -> Response:
     body = await params.body(request, AuthConfig)
-    token = await _images(request).transfer.login(from_document(body.model_dump(by_alias=True)))
+    token = await _images(request).transfer.login(from_document(body.wire()))
     return json_answer({"Status": "Login Succeeded", "IdentityToken": token})
 
 

@@ -27,12 +27,10 @@ async def list_volumes(request: Request) -> Response:
 
 
 async def create(request: Request) -> Response:
-    wanted = await params.body(request, VolumeCreateRequest)
-    if wanted.cluster_volume_spec is not None:
+    body = await params.body(request, VolumeCreateRequest)
+    if body.cluster_volume_spec is not None:
         raise WharfError(Kind.UNAVAILABLE, NO_MANAGER)
-    volume = await _volumes(request).create(
-        wanted.name, wanted.driver, options=wanted.driver_opts, labels=wanted.labels
-    )
+    volume = await _volumes(request).create(body.name, body.driver, options=body.driver_opts, labels=body.labels)
     return json_answer(query.show(volume), 201)
 
 

@@ -2,11 +2,13 @@
 
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from api_models.container import PortBinding
 from api_models.filters import Filters
+from api_models.network import EndpointSettings
 from api_models.times import human
 from engine.common import limits
 from engine.common.errors import Kind, WharfError, internal, invalid, not_found
@@ -78,13 +80,13 @@ def row_of(context: ContainerContext, container: Container) -> dict[str, Any]:
         "ImageID": container.image_id,
         "Command": _command(container),
         "Created": container.created_ns // 10**9,
-        "Ports": _ports(settings.get("Ports") or {}),
+        "Ports": _ports(settings.ports or {}),
         "Labels": dict(container.labels),
         "State": "",
         "Status": "",
         "HostConfig": summary,
         "NetworkSettings": {
-            "Networks": {name: _endpoint(endpoint) for name, endpoint in (settings.get("Networks") or {}).items()}
+            "Networks": {name: _endpoint(endpoint) for name, endpoint in (settings.networks or {}).items()}
         },
         "Mounts": mounts.describe(container),
     }
@@ -99,31 +101,23 @@ def _command(container: Container) -> str:
     return " ".join([container.path, *words])
 
 
-def _endpoint(full: dict[str, Any]) -> dict[str, Any]:
+def _endpoint(full: EndpointSettings) -> dict[str, Any]:
     """The endpoint as the list shows it. ``full``: the endpoint of inspect, which has more values."""
-    ipam = full.get("IPAMConfig")
-    found: dict[str, Any] = {"IPAMConfig": None, "Links": None, "Aliases": None}
-    if ipam is not None:
-        found["IPAMConfig"] = {key: ipam[key] for key in ("IPv4Address", "IPv6Address") if ipam.get(key)}
-    for key in ("MacAddress", "DriverOpts", "GwPriority", "NetworkID", "EndpointID", "Gateway", "IPAddress"):
-        found[key] = None if key == "DriverOpts" else full.get(key, 0 if key == "GwPriority" else "")
-    for key in ("IPPrefixLen", "IPv6Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen"):
-        found[key] = full.get(key, 0 if key.endswith("Len") else "")
-    found["DNSNames"] = None
-    return found
+    ipam = full.ipam_config and replace(full.ipam_config, link_local_ips=None)
+    return replace(full, ipam_config=ipam, links=None, aliases=None, driver_opts=None, dns_names=None).wire()
 
 
-def _ports(bindings: dict[str, list[dict[str, str]] | None]) -> list[dict[str, Any]]:
+def _ports(bindings: Mapping[str, Sequence[PortBinding] | None]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for port, hosts in bindings.items():
         number, _, protocol = port.partition("/")
         for host in hosts or (None,):
             row: dict[str, Any] = {}
-            if host is not None and host.get("HostIp"):
-                row["IP"] = host["HostIp"]
+            if host is not None and host.host_ip:
+                row["IP"] = host.host_ip
             row["PrivatePort"] = int(number)
-            if host is not None and host.get("HostPort"):
-                row["PublicPort"] = int(host["HostPort"])
+            if host is not None and host.host_port:
+                row["PublicPort"] = int(host.host_port)
             row["Type"] = protocol or "tcp"
             rows.append(row)
     return rows

@@ -52,14 +52,14 @@ def ensure(
             sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
     present = set() if fresh else {address for index, address in host.addresses(link.index) if index == link.index}
     # The kernel has an IPv6 address once, with any prefix: keep it, as a bridge's prefix has no effect.
-    stay = {address for address in present if address.version == 6 and address.ip in {wish.ip for wish in addresses}}
+    stay = {address for address in present if address.version == 6 and address.ip in {other.ip for other in addresses}}
     for address in addresses:
         if address not in present and all(address.ip != other.ip for other in stay):
             host.run(address_add(link.index, address))
     for address in present - set(addresses) - stay:
         if address.version == 6 and isinstance(address, IPv6Interface) and address.ip.is_link_local:
             continue
-        if any(address.version == wanted.version for wanted in addresses):
+        if any(address.version == other.version for other in addresses):
             host.run(address_delete(link.index, address))
     if not link.up or (mtu and link.mtu != mtu):
         # An MTU set on an existing bridge stays; one given at its creation would follow the ports.

@@ -28,8 +28,7 @@ from server.networks.netlink.rtnetlink import (
 class InterfaceSpec:
     """The properties of a container's interface. ``name`` is its name inside.
 
-    ``routes``: (destination, gateway) in addition to the subnet's route. ``sysctls`` with ``IFNAME`` in their names are
-    set for the interface before it is set up.
+    ``sysctls`` with ``IFNAME`` in their names are set for the interface before it is set up.
     """
 
     name: str
@@ -37,7 +36,6 @@ class InterfaceSpec:
     mac: str = ""
     mtu: int = 0
     ipv6: bool = False
-    routes: tuple[tuple[str, str], ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
 
 
@@ -66,7 +64,6 @@ class BridgePort:
     host: Netlink
     bridge: int
     hairpin: bool = False
-    isolated: bool = False
 
     def attach(self, pool: NamespacePool, space: Namespace, spec: InterfaceSpec) -> str:
         if space.veth and spec.name == "eth0":
@@ -87,13 +84,8 @@ class BridgePort:
         :raises OSError: one of them is gone.
         """
         messages = [link_set(veth, master=self.bridge, up=True, mtu=mtu)]
-        options: dict[str, object] = {}
         if self.hairpin:
-            options["IFLA_BRPORT_MODE"] = 1
-        if self.isolated:
-            options["IFLA_BRPORT_ISOLATED"] = 1
-        if options:
-            messages.append(link_set(veth, brport=options))
+            messages.append(link_set(veth, brport={"IFLA_BRPORT_MODE": 1}))
         self.host.run(*messages)
 
 
@@ -117,9 +109,6 @@ def attach_interface(pool: NamespacePool, space: Namespace, attacher: Attacher, 
             netns.sysctls(space.path, settings)
         messages: list[Message] = [link_set(index=link.index, mac=spec.mac, mtu=spec.mtu, up=True)]
         messages += [address_add(link.index, address) for address in spec.addresses]
-        messages += [
-            route_add(destination, gateway=gateway, interface=link.index) for destination, gateway in spec.routes
-        ]
         space.netlink.run(*messages)
         undo.pop_all()
     return veth
@@ -142,9 +131,9 @@ def detach_interface(pool: NamespacePool, netlink: Netlink | None, name: str, ve
                 raise
 
 
-def set_default_routes(netlink: Netlink, wanted: Sequence[DefaultRoute]) -> None:
+def set_default_routes(netlink: Netlink, routes: Sequence[DefaultRoute]) -> None:
     """Sets the default routes to exactly these (one for IPv4, one for IPv6, or none)."""
-    by_version: Mapping[int, DefaultRoute] = {route.version: route for route in wanted}
+    by_version: Mapping[int, DefaultRoute] = {route.version: route for route in routes}
     links = {link.name: link.index for link in netlink.links()}
     for version, family, name in ((4, 2, "default4"), (6, 10, "default6")):
         route = by_version.get(version)

@@ -20,7 +20,7 @@ from server.networks.dns import files
 from server.networks.model import Endpoint, SandboxRecord
 from server.networks.ports import portmap
 
-#: Path inside → the container's attribute with its path on the host.
+#: The paths inside the container.
 _FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 
 
@@ -44,21 +44,19 @@ def paths(container: ContainerPlan) -> dict[str, str]:
     return dict(zip(_FILES, (container.hosts_path, container.hostname_path, container.resolv_conf_path), strict=True))
 
 
-def build_plan(context: NetworkContext, container: ContainerPlan, record: SandboxRecord) -> tuple[Plan]:
-    """Reads the records (in the loop); the files are written in a thread."""
+def build_plan(context: NetworkContext, container: ContainerPlan, record: SandboxRecord) -> Plan:
+    """Reads the records (in the loop); :func:`write_all` writes the files in a thread."""
     record.hosts = [*_extra_hosts(context, container), *_links(context, container, record)]
     own = [line for endpoint in record.endpoints for line in own_lines(container, endpoint)]
-    return (
-        Plan(
-            paths(container),
-            (*record.hosts, *own),
-            container.config.hostname,
-            _overrides(context, container),
-            record.mode,
-            embedded=uses_embedded(context, record),
-            ipv6=any(endpoint.address6 for endpoint in record.endpoints),
-            without_ipv6=endpoints.without_ipv6(container),
-        ),
+    return Plan(
+        paths(container),
+        (*record.hosts, *own),
+        container.config.hostname,
+        overrides(context, container),
+        record.mode,
+        embedded=uses_embedded(context, record),
+        ipv6=any(endpoint.address6 for endpoint in record.endpoints),
+        without_ipv6=endpoints.without_ipv6(container),
     )
 
 
@@ -172,16 +170,17 @@ def link_environment(
     return found
 
 
-def _overrides(context: NetworkContext, container: ContainerPlan) -> files.Overrides:
-    host, settings = container.host_config, context.config
+def overrides(context: NetworkContext, container: ContainerPlan) -> files.Overrides:
+    """The DNS settings of the container, else of the daemon."""
+    host, config = container.host_config, context.config
 
     def chosen(own: Sequence[str] | None, daemon: Sequence[str]) -> tuple[str, ...] | None:
         return tuple(own or daemon) or None
 
     return files.Overrides(
-        chosen(host.dns, settings.dns),
-        chosen(host.dns_search, settings.dns_search),
-        chosen(host.dns_options, settings.dns_opts),
+        chosen(host.dns, config.dns),
+        chosen(host.dns_search, config.dns_search),
+        chosen(host.dns_options, config.dns_opts),
     )
 
 
@@ -210,10 +209,6 @@ def write_all(plan: Plan) -> dict[str, str]:
 def upstreams(chosen: files.Overrides) -> list[tuple[str, bool]]:
     """In a thread: the name servers behind the embedded one; the flag: queried from the host's namespace."""
     return files.embedded(files.host_resolv_conf(), chosen)[1]
-
-
-def overrides(context: NetworkContext, container: ContainerPlan) -> files.Overrides:
-    return _overrides(context, container)
 
 
 def _read(path: str) -> str:

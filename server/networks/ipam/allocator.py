@@ -43,17 +43,6 @@ LOCAL_DEFAULTS: tuple[DefaultPool, ...] = (
 )
 
 
-def parse_default_pool(text: str) -> DefaultPool:
-    """Parses ``base=10.10.0.0/16,size=24``, the form of dockerd's flag."""
-    values: dict[str, str] = {}
-    for part in text.split(","):
-        key, equals, value = part.strip().partition("=")
-        if not equals or key not in ("base", "size"):
-            raise invalid(f"invalid argument {text!r} for --default-address-pool: {key!r} is not a field of a pool")
-        values[key] = value
-    return default_pool(values.get("base", ""), values.get("size", ""))
-
-
 def default_pool(base: str, size: str | int) -> DefaultPool:
     """A default pool.
 
@@ -131,27 +120,27 @@ class AddressPool:
             number += 1
         raise PoolExhausted
 
-    def allocate(self, owner: str, *, wanted: Address | None = None, prefer: Address | None = None) -> Address:
-        """An address for ``owner``: exactly ``wanted``; else ``prefer`` if it is free; else the lowest free one.
+    def allocate(self, owner: str, *, requested: Address | None = None, prefer: Address | None = None) -> Address:
+        """An address for ``owner``: exactly ``requested``; else ``prefer`` if it is free; else the lowest free one.
 
         :raises AddressInUse, PoolExhausted: there is none.
         """
-        if wanted is not None:
-            if wanted not in self.subnet:
-                raise invalid(f"Invalid address {wanted}: It does not belong to any of this network's subnets")
+        if requested is not None:
+            if requested not in self.subnet:
+                raise invalid(f"Invalid address {requested}: It does not belong to any of this network's subnets")
             network_or_broadcast = (
                 self.subnet.version == 4
                 and self.subnet.num_addresses > 2
-                and wanted
+                and requested
                 in (
                     self.subnet.network_address,
                     self.subnet.broadcast_address,
                 )
             )
-            if wanted in self.taken or wanted in self.reserved or network_or_broadcast:
+            if requested in self.taken or requested in self.reserved or network_or_broadcast:
                 raise AddressInUse
-            self.taken[wanted] = owner
-            return wanted
+            self.taken[requested] = owner
+            return requested
         if prefer is not None and prefer not in self.taken and prefer not in self.reserved:
             first, last = self._bounds()
             if prefer.version == self.subnet.version and first <= int(prefer) <= last:
@@ -169,10 +158,7 @@ class AddressPool:
             self._hint = min(self._hint, int(address))
 
 
-def mac_from_address(address: Address, salt: bytes = b"") -> str:
-    """A MAC derived from the address, so that a reused address has the same MAC and no stale neighbour entry.
-
-    ``salt`` makes the MAC of an IPv6-only endpoint, whose address is longer than a MAC.
-    """
-    packed = address.packed if address.version == 4 else (salt + address.packed)[-4:]
-    return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + packed)
+def mac_from_address(address: Address) -> str:
+    """A MAC derived from the last four bytes of the address, so that a reused address has the same MAC and no stale
+    neighbour entry."""
+    return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + address.packed[-4:])

@@ -19,12 +19,12 @@ def flush_udp(addresses: set[str]) -> int:
     """Deletes the UDP flows whose answers come from one of ``addresses``; returns their number."""
     removed = 0
     for family in (socket.AF_INET, socket.AF_INET6):
-        wanted = {ip_address(text).packed for text in addresses if (":" in text) == (family == socket.AF_INET6)}
-        if not wanted:
+        sources = {ip_address(text).packed for text in addresses if (":" in text) == (family == socket.AF_INET6)}
+        if not sources:
             continue
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 12) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-            for original in list(_flows(sock, family, wanted)):
+            for original in list(_flows(sock, family, sources)):
                 body = struct.pack("=BBH", family, 0, 0) + original
                 sock.send(_HEADER.pack(_HEADER.size + len(body), _DELETE, _REQUEST | _ACK, 2, 0) + body)
                 code = struct.unpack_from("=i", sock.recv(4096), _HEADER.size)[0]
@@ -34,7 +34,7 @@ def flush_udp(addresses: set[str]) -> int:
     return removed
 
 
-def _flows(sock: socket.socket, family: int, wanted: set[bytes]) -> Iterator[bytes]:
+def _flows(sock: socket.socket, family: int, sources: set[bytes]) -> Iterator[bytes]:
     """The original tuples (as attributes) of matching flows."""
     sock.send(_HEADER.pack(_HEADER.size + 4, _GET, _REQUEST | _DUMP, 1, 0) + struct.pack("=BBH", family, 0, 0))
     while True:
@@ -54,7 +54,7 @@ def _flows(sock: socket.socket, family: int, wanted: set[bytes]) -> Iterator[byt
             source = _attributes(reply.get(1, b""))  # CTA_TUPLE_IP
             protocol = _attributes(reply.get(2, b"")).get(1, b"\0")  # CTA_TUPLE_PROTO, CTA_PROTO_NUM
             address = source.get(1) or source.get(3)  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
-            if protocol[0] == _UDP and address in wanted:
+            if protocol[0] == _UDP and address in sources:
                 original = attributes[_TUPLE_ORIG]
                 yield struct.pack("=HH", len(original) + 4, _TUPLE_ORIG | _NESTED) + original
             offset += (length + 3) & ~3

@@ -54,10 +54,9 @@ def create_owned(path: str, owner: str) -> Netlink:
     return netlink
 
 
-def create(path: str, setup: Callable[[], None] | None = None) -> Netlink:
+def create(path: str) -> Netlink:
     """Creates a namespace bound at ``path``, its loopback up; returns a netlink socket inside it.
 
-    :param setup: called with the thread inside, before anything else uses the namespace (sysctls).
     :raises FileExistsError: ``path`` is taken.
     """
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_CLOEXEC, 0o444))
@@ -69,8 +68,6 @@ def create(path: str, setup: Callable[[], None] | None = None) -> Netlink:
             linux.mount("/proc/thread-self/ns/net", path, None, linux.MS_BIND)
             netlink = Netlink()
             netlink.run(link_set(index=1, up=True))
-            if setup:
-                setup()
         except BaseException:
             if netlink:
                 netlink.close()

@@ -21,7 +21,7 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
-_CREATE, _EXCL, _REPLACE = 0x400, 0x200, 0x100
+_CREATE, _EXCL = 0x400, 0x200
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 IFF_UP = 0x1
 IFA_F_NODAD = 0x02
@@ -34,7 +34,7 @@ Interface = IPv4Interface | IPv6Interface
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network device. ``master`` and ``peer`` are interface indexes, 0: none."""
+    """A network device. ``master``: the index of its bridge; 0: none."""
 
     index: int
     name: str
@@ -127,7 +127,6 @@ def link_set(
     mtu: int = 0,
     mac: str = "",
     master: int = 0,
-    netns: int | None = None,
     up: bool | None = None,
     alias: str = "",
     brport: Mapping[str, object] | None = None,
@@ -140,8 +139,6 @@ def link_set(
         attributes.append(("IFLA_IFNAME", name))
     elif rename:
         attributes.append(("IFLA_IFNAME", rename))
-    if netns is not None:
-        attributes.append(("IFLA_NET_NS_FD", netns))
     attributes += _link_attributes(mtu=mtu, mac=mac, master=master, alias=alias)
     if brport:
         data = {"attrs": list(brport.items())}
@@ -154,11 +151,9 @@ def link_set(
     return message
 
 
-def link_delete(name: str = "", *, index: int = 0) -> Message:
+def link_delete(name: str) -> Message:
     message = _message(ifinfmsg, RTM_DELLINK, 0)
-    message["index"] = index
-    if not index:
-        message["attrs"] = [("IFLA_IFNAME", name)]
+    message["attrs"] = [("IFLA_IFNAME", name)]
     return message
 
 
@@ -189,19 +184,16 @@ def address_delete(index: int, interface: Interface) -> Message:
     return _address(RTM_DELADDR, 0, index, interface)
 
 
-def route_add(
-    destination: str, *, gateway: str = "", interface: int = 0, replace: bool = False, source: str = ""
-) -> Message:
+def route_add(destination: str, *, gateway: str = "", interface: int = 0) -> Message:
     """A route of the main table. ``destination``: ``default4``, ``default6`` or a prefix."""
-    flags = _CREATE | (_REPLACE if replace else _EXCL)
-    return _route(RTM_NEWROUTE, flags, destination, gateway, interface, source)
+    return _route(RTM_NEWROUTE, _CREATE | _EXCL, destination, gateway, interface)
 
 
 def route_delete(destination: str, *, gateway: str = "", interface: int = 0) -> Message:
-    return _route(RTM_DELROUTE, 0, destination, gateway, interface, "")
+    return _route(RTM_DELROUTE, 0, destination, gateway, interface)
 
 
-def _route(command: int, flags: int, destination: str, gateway: str, interface: int, source: str) -> Message:
+def _route(command: int, flags: int, destination: str, gateway: str, interface: int) -> Message:
     message = _message(rtmsg, command, flags)
     attributes: list[tuple[str, object]] = [("RTA_TABLE", RT_TABLE_MAIN)]
     if destination in ("default4", "default6"):
@@ -219,8 +211,6 @@ def _route(command: int, flags: int, destination: str, gateway: str, interface: 
     message["scope"] = 0 if gateway or command == RTM_DELROUTE or message["family"] == socket.AF_INET6 else 253
     if gateway:
         attributes.append(("RTA_GATEWAY", gateway))
-    if source:
-        attributes.append(("RTA_PREFSRC", source))
     if interface:
         attributes.append(("RTA_OIF", interface))
     message["attrs"] = attributes

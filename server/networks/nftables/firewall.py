@@ -1,6 +1,6 @@
-"""Keeps the kernel's ruleset equal to the wanted elements, with one transaction per change.
+"""Keeps the kernel's ruleset equal to the engine's elements, with one transaction per change.
 
-This module has the wanted elements, by owner. If another program flushed the table, the next change detects it (the
+This module has these elements, by owner. If another program flushed the table, the next change detects it (the
 kernel counts the changes of a ruleset) and rewrites the table. All methods block for about a millisecond: call them in
 a thread; they are serialized.
 """
@@ -44,7 +44,7 @@ class Firewall:
         self._marker = marker
         self._tag = self.table
         self._lock = RLock()
-        self._wanted: dict[str, list[Element]] = {}
+        self._elements: dict[str, list[Element]] = {}
         self._bridges: dict[str, BridgeRules] = {}
         self._opened: list[Chain] = []
         self._firewalld = Firewalld()
@@ -75,13 +75,13 @@ class Firewall:
             if v6 and sysctl("net.ipv6.conf.default.forwarding") == "0":
                 sysctl("net.ipv6.conf.default.forwarding", "1")
 
-    def start(self, wanted: Mapping[str, Sequence[Element]], bridges: Sequence[BridgeRules]) -> None:
+    def start(self, elements: Mapping[str, Sequence[Element]], bridges: Sequence[BridgeRules]) -> None:
         """Sets the ruleset to exactly this, whatever an earlier process left."""
         with self._lock:
-            self._wanted = {owner: list(elements) for owner, elements in wanted.items()}
+            self._elements = {owner: list(own) for owner, own in elements.items()}
             self._bridges = {bridge.bridge: bridge for bridge in bridges}
             for bridge in bridges:
-                self._wanted[_owner(bridge.bridge)] = rules.bridge_elements(bridge)
+                self._elements[_owner(bridge.bridge)] = rules.bridge_elements(bridge)
             if self.enabled:
                 self._rebuild()
 
@@ -110,27 +110,27 @@ class Firewall:
         :raises NftError: the kernel refused; nothing has changed then.
         """
         with self._lock:
-            had = self._wanted.get(owner, [])
+            had = self._elements.get(owner, [])
             fresh = [element for element in elements if element not in had]
             if not fresh:
                 return
-            self._wanted[owner] = had + fresh
+            self._elements[owner] = had + fresh
             try:
                 self._apply(rules.change(self.table, add=fresh) + more)
             except BaseException:
-                self._wanted[owner] = had
+                self._elements[owner] = had
                 if not had:
-                    del self._wanted[owner]
+                    del self._elements[owner]
                 raise
 
     def remove(self, owner: str) -> None:
         """Removes all elements of an owner; does nothing if it has none. Keeps those that another owner has too: a
         subnet may belong to a new network while the device of its old one is still being removed."""
         with self._lock:
-            gone = self._wanted.pop(owner, [])
+            gone = self._elements.pop(owner, [])
             if shared := [element for element in gone if element[0].startswith(rules.OF_SUBNETS)]:
-                wanted = {element for owned in self._wanted.values() for element in owned}
-                gone = [element for element in gone if element not in shared or element not in wanted]
+                remaining = {element for owned in self._elements.values() for element in owned}
+                gone = [element for element in gone if element not in shared or element not in remaining]
             if gone:
                 self._apply(rules.change(self.table, delete=gone))
 
@@ -167,7 +167,7 @@ class Firewall:
             if not self.enabled:
                 return
             self._bridges = {}
-            self._wanted = {}
+            self._elements = {}
             self._foreign()
             with contextlib.suppress(NftError):
                 kept = len(self._run(f"list chain inet {self.table} {rules.USER_CHAIN}\n").splitlines()) > 4
@@ -194,7 +194,7 @@ class Firewall:
             self._rebuild()
             return
         if self._notice():
-            return  # the change is included in the wanted elements, and so in the rewrite
+            return  # the change is included in the elements, and so in the rewrite
         try:
             self._change(text)
         except NftError as error:
@@ -246,7 +246,7 @@ class Firewall:
 
     def _rebuild(self) -> None:
         self._generation = generation()
-        elements = [element for owned in self._wanted.values() for element in owned]
+        elements = [element for owned in self._elements.values() for element in owned]
         text = rules.whole(self.table, elements, guard_router=self.guards_router)
         try:
             self._change(text)
@@ -266,7 +266,7 @@ class Firewall:
 
     def _foreign(self) -> None:
         """Tagged accept rules for our bridges in other firewalls' forward chains, and firewalld's zone."""
-        wanted = {(side, bridge) for bridge in self._bridges for side in "io"}
+        expected = {(side, bridge) for bridge in self._bridges for side in "io"}
         self._opened, self._zoned = [], False
         for family, table, chain in _FOREIGN:
             try:
@@ -285,11 +285,11 @@ class Firewall:
                     continue
                 interface = _INTERFACE.search(match["rule"])
                 key = (interface["side"], interface["name"]) if interface else ("", "")
-                if key in wanted and key not in present:
+                if key in expected and key not in present:
                     present.add(key)
                 else:
                     text.append(f"delete rule {family} {table} {chain} handle {match['handle']}\n")
-            for side, bridge in sorted(wanted - present):
+            for side, bridge in sorted(expected - present):
                 text.append(self._insert((family, table, chain), side, bridge))
             if text:
                 try:

@@ -40,7 +40,7 @@ class Publication:
     """``count`` host ports from ``host_port`` on at ``host`` lead to ports from ``port`` on of ``target``.
 
     Without ``translate`` the container's ports are only opened (gateway mode routed, or a forwarder serves the host's
-    address because the families differ). With ``open_only`` false and ``translate`` both happen.
+    address because the families differ).
     """
 
     bridge: str

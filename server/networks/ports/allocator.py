@@ -46,59 +46,49 @@ class PortAllocator:
     _ranges: list[PortRange] = field(default_factory=list)
     _next: int = 0
 
-    def conflict(self, wanted: PortRange) -> PortRange | None:
-        """The allocated range that conflicts with ``wanted``, if any."""
-        if len(wanted) == 1:
-            near = self._by_port.get((wanted.protocol, wanted.first), ())
-            found = next((held for held in near if held.overlaps(wanted)), None)
-            return found or next((held for held in self._ranges if held.overlaps(wanted)), None)
-        for held in self._ranges:
-            if held.overlaps(wanted):
-                return held
+    def conflict(self, requested: PortRange) -> PortRange | None:
+        """The allocated range that conflicts with ``requested``, if any."""
+        if len(requested) == 1:
+            near = self._by_port.get((requested.protocol, requested.first), ())
+            found = next((other for other in near if other.overlaps(requested)), None)
+            return found or next((other for other in self._ranges if other.overlaps(requested)), None)
+        for other in self._ranges:
+            if other.overlaps(requested):
+                return other
         for (protocol, port), singles in self._by_port.items():
-            if protocol == wanted.protocol and wanted.first <= port <= wanted.last:
-                for held in singles:
-                    if held.overlaps(wanted):
-                        return held
+            if protocol == requested.protocol and requested.first <= port <= requested.last:
+                for other in singles:
+                    if other.overlaps(requested):
+                        return other
         return None
 
-    def allocate(self, owner: str, wanted: PortRange) -> None:
+    def allocate(self, owner: str, requested: PortRange) -> None:
         """Allocates a range.
 
         :raises WharfError: in use, with dockerd's sentence.
         """
-        held = self.conflict(wanted)
-        if held:
-            raise allocated(wanted.address, max(held.first, wanted.first))
-        self.taken.setdefault(owner, []).append(wanted)
-        if len(wanted) == 1:
-            self._by_port.setdefault((wanted.protocol, wanted.first), []).append(wanted)
+        other = self.conflict(requested)
+        if other:
+            raise allocated(requested.address, max(other.first, requested.first))
+        self.taken.setdefault(owner, []).append(requested)
+        if len(requested) == 1:
+            self._by_port.setdefault((requested.protocol, requested.first), []).append(requested)
         else:
-            self._ranges.append(wanted)
+            self._ranges.append(requested)
 
-    def release_range(self, owner: str, held: PortRange) -> None:
-        """Releases one range of ``owner``; a missing one is fine."""
-        mine = self.taken.get(owner, [])
-        if held not in mine:
-            return
-        mine.remove(held)
-        if not mine:
-            del self.taken[owner]
-        self._free(held)
-
-    def _free(self, held: PortRange) -> None:
-        if len(held) == 1:
-            near = self._by_port[held.protocol, held.first]
-            near.remove(held)
+    def _free(self, other: PortRange) -> None:
+        if len(other) == 1:
+            near = self._by_port[other.protocol, other.first]
+            near.remove(other)
             if not near:
-                del self._by_port[held.protocol, held.first]
+                del self._by_port[other.protocol, other.first]
         else:
-            self._ranges.remove(held)
+            self._ranges.remove(other)
 
     def release(self, owner: str) -> None:
         """Releases all ranges of ``owner``."""
-        for held in self.taken.pop(owner, ()):
-            self._free(held)
+        for other in self.taken.pop(owner, ()):
+            self._free(other)
 
     def ephemeral(self, protocol: str, addresses: list[str], first: int = 0, last: int = 0) -> Iterator[int]:
         """Free ports to try in turn, at most ``_CANDIDATES``, from the given range or from the kernel's ephemeral one.

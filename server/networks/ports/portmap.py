@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from api_models.container import ContainerConfig, HostConfig
+from api_models.container import ContainerConfig, HostConfig, PortBinding
 from engine.common import limits
 from engine.common.errors import Kind, WharfError, invalid
 from engine.proxy.forward import Listen
@@ -37,13 +37,12 @@ class PortRequest(NamedTuple):
 
 @dataclass(slots=True)
 class Published:
-    """The result."""
+    """The setup of a container's ports. ``random``: the (protocol, port) of host ports that no request names."""
 
     publications: list[Publication] = field(default_factory=list)
     listens: list[Listen] = field(default_factory=list)
-    ranges: list[PortRange] = field(default_factory=list)
     ports: list[PortSpan] = field(default_factory=list)
-    loose: dict[tuple[str, int], tuple[int, PortRequest]] = field(default_factory=dict)
+    random: set[tuple[str, int]] = field(default_factory=set)
 
 
 def parse_port(text: str) -> tuple[int, int, str]:
@@ -109,7 +108,7 @@ def port_requests(config: ContainerConfig, host: HostConfig, default_hosts: Sequ
 
 
 def _is_address(text: str) -> bool:
-    """Like dockerd, takes an invalid address (Go's net.ParseIP) as none given."""
+    """Whether an address was given: an invalid one (Go's net.ParseIP) counts as none, as in dockerd."""
     try:
         return "%" not in text and bool(ip_address(text))
     except ValueError:
@@ -167,7 +166,7 @@ def allocate(
             if not _translated(hosts, target):
                 _open(done, first, count, target)
                 continue
-            port = _take(allocator, owner, first, count, hosts, refused, done)
+            port = _allocate_host_port(allocator, owner, first, count, hosts, refused, done)
             _publish(done, first, port, count, hosts, target)
     except BaseException:
         allocator.release(owner)
@@ -212,7 +211,7 @@ def _translated(hosts: Sequence[str], target: Target) -> bool:
     return any(target.nat6 if ":" in host and target.ip6 else target.nat4 for host in hosts)
 
 
-def _take(
+def _allocate_host_port(
     allocator: PortAllocator,
     owner: str,
     request: PortRequest,
@@ -223,21 +222,17 @@ def _take(
 ) -> int:
     if request.exact:
         for host in hosts:
-            wanted = PortRange(request.protocol, host, request.first, request.first + count - 1)
-            allocator.allocate(owner, wanted)
-            done.ranges.append(wanted)
+            allocator.allocate(owner, PortRange(request.protocol, host, request.first, request.first + count - 1))
         return request.first
     candidates = allocator.ephemeral(request.protocol, list(hosts), request.first, request.last)
     for port in candidates:
         if refused(request.protocol, port):
             continue
         for host in hosts:
-            wanted = PortRange(request.protocol, host, port, port)
-            allocator.allocate(owner, wanted)
-            done.ranges.append(wanted)
+            allocator.allocate(owner, PortRange(request.protocol, host, port, port))
         if not request.first:
             allocator.mark_used(port)
-        done.loose[request.protocol, port] = (port, request)
+        done.random.add((request.protocol, port))
         return port
     host = hosts[0] if hosts else "0.0.0.0"
     if request.first:
@@ -282,9 +277,9 @@ def in_use_sentence(protocol: str, host: str, port: int, text: str) -> str:
 
 def inspect_ports(
     spans: Iterable[PortSpan], config: ContainerConfig, host: HostConfig
-) -> dict[str, list[dict[str, str]] | None]:
-    """inspect's ``Ports``: published ones, and null for only exposed ones."""
-    found: dict[str, list[dict[str, str]] | None] = {
+) -> dict[str, tuple[PortBinding, ...] | None]:
+    """inspect's ``Ports``: published ones, and None for only exposed ones."""
+    found: dict[str, list[PortBinding] | None] = {
         f"{port}/{protocol}": None for port, protocol in exposed(config, host)
     }
     for span in spans:
@@ -293,5 +288,5 @@ def inspect_ports(
             bindings = found.get(key)
             if bindings is None:
                 bindings = found[key] = []
-            bindings += [{"HostIp": item, "HostPort": outer} for item in span.hosts]
-    return found
+            bindings += [PortBinding(host_ip=host_ip, host_port=outer) for host_ip in span.hosts]
+    return {key: None if bindings is None else tuple(bindings) for key, bindings in found.items()}

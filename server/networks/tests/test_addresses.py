@@ -26,7 +26,7 @@ def test_addresses_that_cannot_be_requested(text: str) -> None:
     pool = AddressPool(ip_network("10.0.0.0/29"), reserved={ip_address("10.0.0.1")})
     pool.allocate("first")
     with pytest.raises(AddressInUse):
-        pool.allocate("chosen", wanted=ip_address(text))
+        pool.allocate("chosen", requested=ip_address(text))
 
 
 def test_a_range_bounds_allocation_but_not_requests() -> None:
@@ -34,7 +34,7 @@ def test_a_range_bounds_allocation_but_not_requests() -> None:
     assert [str(pool.allocate(f"e{n}")) for n in range(2)] == ["10.0.0.128", "10.0.0.129"]
     with pytest.raises(PoolExhausted):
         pool.allocate("more")
-    assert str(pool.allocate("asked", wanted=ip_address("10.0.0.5"))) == "10.0.0.5"
+    assert str(pool.allocate("asked", requested=ip_address("10.0.0.5"))) == "10.0.0.5"
     pool.release(ip_address("10.0.0.128"), "e0")
     assert str(pool.allocate("back", prefer=ip_address("10.0.0.5"))) == "10.0.0.128"
 
@@ -77,14 +77,14 @@ def test_port_conflicts() -> None:
     ports.allocate("b", PortRange("tcp", "192.0.2.1", 80, 80))
     ports.allocate("b", PortRange("tcp", "::1", 80, 80))
     ports.allocate("c", PortRange("tcp", "0.0.0.0", 1000, 2999))
-    for wanted, at in (
+    for requested, at in (
         (PortRange("tcp", "0.0.0.0", 80, 80), 80),
         (PortRange("tcp", "::", 70, 90), 80),
         (PortRange("tcp", "192.0.2.7", 2999, 2999), 2999),
         (PortRange("tcp", "192.0.2.7", 900, 1000), 1000),
     ):
         with pytest.raises(WharfError, match=f":{at} failed: port is already allocated"):
-            ports.allocate("d", wanted)
+            ports.allocate("d", requested)
     ports.release("a")
     ports.allocate("d", PortRange("tcp", "127.0.0.1", 80, 80))
     ports.release("b")

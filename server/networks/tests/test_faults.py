@@ -129,13 +129,13 @@ def test_a_failed_connect(tmp_path: Path, after: bool) -> None:
         await world.network("one", Internal=True)
         await world.network("two")
         container, path = await world.run("web", network="one", PortBindings=bindings("8080:80"))
-        settings = dict(world.networks.settings(container)["Networks"])
+        settings = world.settings(container)["Networks"]
 
         async def connect() -> None:
             try:
                 await world.networks.connect("two", "web", None)
             except BaseException:
-                assert world.networks.settings(container)["Networks"] == settings
+                assert world.settings(container)["Networks"] == settings
                 raise
 
         assert await every_step(world, connect, after=after) >= 4

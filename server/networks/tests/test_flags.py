@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.common.errors import WharfError
-from server.config.model import AddressPool
+from server.config.types import AddressPool
 from server.networks.netlink import netns
 from server.networks.netlink.rtnetlink import Netlink, address_add, link_add, link_set
 from server.networks.netlink.tests.space import Echo, ask, link_names
@@ -126,7 +126,7 @@ def test_an_administrators_bridge(tmp_path: Path) -> None:
         assert shown(world)["IPAM"]["Config"] == [{"Subnet": "10.44.0.0/24", "Gateway": "10.44.0.7"}]
         web, path = await world.run("web", PortBindings=bindings("8080:80"))
         assert world.address(web).startswith("10.44.0.")
-        assert world.networks.settings(web)["Bridge"] == "admin0"
+        assert world.settings(web)["Bridge"] == "admin0"
         with echoes((path, "web", 80)):
             assert ask(HOST, 8080, path=outside) == f"web {OUTSIDE}"
 
@@ -227,7 +227,7 @@ def test_address_pools_options_and_mtu(tmp_path: Path) -> None:
 def test_published_at_one_address_by_default(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         web, path = await world.run("web", PortBindings=bindings("8080:80"))
-        assert world.networks.settings(web)["Ports"] == {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]}
+        assert world.settings(web)["Ports"] == {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]}
         with echoes((path, "web", 80)):
             assert ask("127.0.0.1", 8080).startswith("web")
             assert ask(HOST, 8080, path=outside) == ""
@@ -252,7 +252,7 @@ def test_the_default_gateways_network(tmp_path: Path) -> None:
                 assert address in world.networks.context.firewall.dump()
             await world.networks.disconnect("a", "one")
             assert ask(OUTSIDE, 80, path=path) == ""
-            assert world.networks.settings(container)["Ports"]["80/tcp"] is None
+            assert world.settings(container)["Ports"]["80/tcp"] is None
         finally:
             server.close()
 

@@ -228,7 +228,7 @@ def test_fifty_at_once_have_addresses_and_names(tmp_path: Path) -> None:
             *(world.run(f"c{number}", network="net", PortBindings={"80/tcp": [{}]}) for number in range(50))
         )
         addresses = {world.address(container, "net") for container, _ in ready}
-        ports = {world.networks.settings(container)["Ports"]["80/tcp"][0]["HostPort"] for container, _ in ready}
+        ports = {world.settings(container)["Ports"]["80/tcp"][0]["HostPort"] for container, _ in ready}
         assert len(addresses) == len(ports) == 50
         for number, (container, _) in enumerate(ready):
             path = ready[(number + 1) % 50][1]

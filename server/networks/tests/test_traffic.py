@@ -287,6 +287,6 @@ def test_a_killed_daemon_leaves_running_containers_their_traffic(tmp_path: Path)
         assert until(lambda: len(pool._ready) == pool._size)
         assert link_names() == expected | {space.veth for space in pool._ready}
         again, _ = await world.run("again", PortBindings=bindings("8081:80"))
-        assert world.networks.settings(again)["Ports"]["80/tcp"][0]["HostPort"] == "8081"
+        assert world.settings(again)["Ports"]["80/tcp"][0]["HostPort"] == "8081"
 
     scenario(tmp_path, body)

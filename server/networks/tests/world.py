@@ -129,10 +129,14 @@ class World:
         self.registry.release(container.name)
 
     async def network(self, name: str, **fields: Any) -> Network:
-        return await self.networks.create(NetworkCreateRequest.model_validate({"Name": name, **fields}))
+        return await self.networks.create(NetworkCreateRequest.parse({"Name": name, **fields}))
+
+    def settings(self, container: Container) -> dict[str, Any]:
+        """``NetworkSettings`` as inspect's answer has them."""
+        return self.networks.settings(container).wire()
 
     def endpoint(self, container: Container, network: str = "bridge") -> dict[str, Any]:
-        found: dict[str, Any] = self.networks.settings(container)["Networks"][network]
+        found: dict[str, Any] = self.settings(container)["Networks"][network]
         return found
 
     def address(self, container: Container, network: str = "bridge") -> str:

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.root
 def test_addresses_change() -> None:
     with own_namespace(), Netlink() as host:
 
-        def addresses(*wanted: str) -> set[str]:
-            index = bridge.ensure(host, "bridge", [ip_interface(text) for text in wanted]).index
+        def addresses(*expected: str) -> set[str]:
+            index = bridge.ensure(host, "bridge", [ip_interface(text) for text in expected]).index
             return {
                 str(address)
                 for at, address in host.addresses(index)

@@ -8,7 +8,7 @@ from server.networks.bridges.default_bridge import choose
 
 
 @pytest.mark.parametrize(
-    ("present", "fixed", "adopted", "wanted"),
+    ("present", "fixed", "adopted", "expected"),
     [
         ("", "", False, None),
         ("10.1.0.8/24 10.2.0.8/24", "", False, "10.1.0.8/24"),
@@ -26,8 +26,8 @@ from server.networks.bridges.default_bridge import choose
         ("fd00:1::8/64", "fd00:1::/56", False, "fd00:1::8/56"),
     ],
 )
-def test_the_address_that_counts(present: str, fixed: str, adopted: bool, wanted: str | None) -> None:
+def test_the_address_that_counts(present: str, fixed: str, adopted: bool, expected: str | None) -> None:
     found = choose(
         [ip_interface(text) for text in present.split()], ip_interface(fixed) if fixed else None, adopted=adopted
     )
-    assert found == (ip_interface(wanted) if wanted else None)
+    assert found == (ip_interface(expected) if expected else None)

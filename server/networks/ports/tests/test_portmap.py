@@ -21,7 +21,7 @@ def published(bindings: dict[str, Any], target: Target | None = None, ports: Por
 
 def shown(done: Published) -> dict[str, list[tuple[str, str]]]:
     found = portmap.inspect_ports(done.ports, ContainerConfig(), HostConfig())
-    return {key: [(item["HostIp"], item["HostPort"]) for item in value or ()] for key, value in found.items()}
+    return {key: [(item.host_ip, item.host_port) for item in value or ()] for key, value in found.items()}
 
 
 def test_neighbours_become_one_span() -> None:

@@ -56,5 +56,5 @@ def test_ports_with_many_bindings() -> None:
     begin = time.monotonic()
     rows = portmap.inspect_ports(spans, ContainerConfig(), HostConfig())["1/tcp"]
     assert rows is not None
-    assert (len(rows), rows[-1]) == (65535, {"HostIp": "0.0.0.0", "HostPort": "65535"})
+    assert (len(rows), rows[-1]) == (65535, PortBinding(host_ip="0.0.0.0", host_port="65535"))
     assert time.monotonic() - begin < 60
