@@ -43,6 +43,7 @@ class Reason(Enum):
     # A registry's codes.
     NAME_UNKNOWN = "NAME_UNKNOWN"
     MANIFEST_UNKNOWN = "MANIFEST_UNKNOWN"
+    TOO_MANY_REQUESTS = "TOOMANYREQUESTS"
     # A Dockerfile has a keyword that is no instruction.
     UNKNOWN_INSTRUCTION = "UNKNOWN_INSTRUCTION"
     # A Git server can't send a history of limited depth.

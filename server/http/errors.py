@@ -1,9 +1,10 @@
-"""Chooses the HTTP status by the kind of an error; no other module does. The body is dockerd's error format."""
+"""Chooses the HTTP status by the kind of an error, or by its reason; no other module does. The body is dockerd's error
+format."""
 
 import logging
 
 from engine.common import jsontext
-from engine.common.errors import Kind, WharfError, causes
+from engine.common.errors import Kind, Reason, WharfError, causes
 from engine.common.system.reserve import disk_error
 from server.messages import message_of
 
@@ -26,11 +27,15 @@ STATUS = {
     Kind.CANCELLED: 499,
     Kind.INTERNAL: 500,
 }
+#: The statuses of errors that need one apart from their kind's.
+STATUS_OF_REASON = {Reason.TOO_MANY_REQUESTS: 429}
 
 
 def status_of(error: BaseException) -> int:
     """The HTTP status of an error; 500 for an exception that is no WharfError."""
-    return STATUS[error.kind] if isinstance(error, WharfError) else 500
+    if not isinstance(error, WharfError):
+        return 500
+    return STATUS_OF_REASON.get(error.reason, STATUS[error.kind]) if error.reason else STATUS[error.kind]
 
 
 def report(error: BaseException, request: str) -> None:

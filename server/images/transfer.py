@@ -5,7 +5,7 @@ from typing import Any
 
 from engine.api.types import Descriptor, ImageRecord
 from engine.common import jsontext, limits
-from engine.common.errors import Kind, WharfError, invalid, not_found
+from engine.common.errors import Kind, Reason, WharfError, invalid, not_found
 from server.config.model import Config
 from server.images.context import ImageContext
 from server.images.model import no_such_image
@@ -175,9 +175,18 @@ class Transfer:
             return await repository.ping(offline=True)
 
     async def distribution(self, reference: Reference, credentials: Credentials = ANONYMOUS) -> dict[str, Any]:
-        """Return the descriptor and the platforms of a name in a registry."""
+        """Return the descriptor and the platforms of a name in a registry.
+
+        :raises WharfError: the registry's errors; TOO_MANY_REQUESTS only here, because dockerd answers 500 to a pull
+            and a login that the registry limits.
+        """
         async with Repository(self.config, reference, credentials) as repository:
-            data, media_type = await repository.manifest(reference.selector)
+            try:
+                data, media_type = await repository.manifest(reference.selector)
+            except RegistryError as error:
+                if error.status != 429:
+                    raise
+                raise WharfError(error.kind, error.message, reason=Reason.TOO_MANY_REQUESTS) from None
             document = oci.load(data, reference.selector)
             desc = {"mediaType": media_type, "digest": oci.digest_of(data), "size": len(data)}
             platforms: list[dict[str, Any]] = []

@@ -47,7 +47,7 @@ class Repository:
     registry itself is used.
 
     Every method raises RegistryError (a WharfError): NOT_FOUND, UNAUTHENTICATED, PERMISSION_DENIED, INTERNAL
-    (unreachable, 5xx, 429: dockerd answers 500), DEADLINE_EXCEEDED, INVALID_ARGUMENT (a malformed response).
+    (unreachable, 5xx, 429), DEADLINE_EXCEEDED, INVALID_ARGUMENT (a malformed response).
     """
 
     def __init__(

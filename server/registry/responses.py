@@ -25,6 +25,7 @@ timeouts.define("registry.answer", 60.0)  # no bytes arrive, or none can be sent
 timeouts.define("registry.wait", 60.0)  # the longest wait for a Retry-After
 
 _BODY_MAX = 1 << 20
+_TEXT_SHOWN = 500
 _DIAL = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN)
 _PIECE = 1 << 20
 #: OpenSSL's reasons for an answer that is no TLS record.
@@ -78,6 +79,25 @@ def _errors(body: bytes) -> list[tuple[str, str]]:
         return []
 
 
+def details(body: bytes) -> str:
+    """The field ``details`` of a JSON object, which some servers send instead of a list of errors; "" without it."""
+    try:
+        document: Any = jsontext.loads(body)
+        found = document.get("details")
+    except (ValueError, AttributeError):
+        return ""
+    return found[:_TEXT_SHOWN] if isinstance(found, str) else ""
+
+
+def _limit_text(body: bytes) -> str:
+    """The text of a 429 without a list of errors, as dockerd reads it: ``details``, or a body that is no JSON."""
+    try:
+        jsontext.loads(body)
+    except ValueError:
+        return body[:_TEXT_SHOWN].decode(errors="replace").strip()
+    return details(body)
+
+
 def _reason(body: bytes) -> Reason | None:
     codes = {code.upper() for code, _ in _errors(body)}
     return next((each for each in (Reason.NAME_UNKNOWN, Reason.MANIFEST_UNKNOWN) if each.value in codes), None)
@@ -89,6 +109,8 @@ def refusal(method: str, url: str, response: "httpx.Response", body: bytes) -> R
     message = error_text(body)
     if not message and status == 401:
         message = "unauthorized: authentication required"
+    if not message and status == 429 and (text := _limit_text(body)):
+        message = f"toomanyrequests: {text}"
     if not message:
         shown = urlsplit(url)._replace(query="", fragment="").geturl()
         message = f"unexpected status from {method} request to {shown}: {status} {response.reason_phrase}"

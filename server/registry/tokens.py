@@ -1,13 +1,12 @@
 """One exchange with a token server: redirects, and its refusals."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
-from engine.common import jsontext
 from engine.common.errors import Kind
 from server.registry.hosts import origin_of
-from server.registry.responses import RegistryError, error_text, from_httpx_error, limited
+from server.registry.responses import RegistryError, details, error_text, from_httpx_error, limited
 
 if TYPE_CHECKING:
     import httpx
@@ -66,7 +65,7 @@ def refusal(status: int, body: bytes) -> RegistryError:
         shown = f"received unexpected HTTP status: {_line(status)}"
         return RegistryError(Kind.INTERNAL, f"{shown}: {message}" if message else shown, status=status, again=True)
     if status == 401:
-        text = message or f"unauthorized: {_details(body) or 'incorrect username or password'}"
+        text = message or f"unauthorized: {details(body) or 'incorrect username or password'}"
         return RegistryError(Kind.UNAUTHENTICATED, text, status=status)
     if not message:
         message = f"unknown: {body[:_BODY_SHOWN].decode(errors='replace').strip() or _line(status)}"
@@ -80,12 +79,3 @@ def _line(status: int) -> str:
     import httpx
 
     return f"{status} {httpx.codes.get_reason_phrase(status)}".strip()
-
-
-def _details(body: bytes) -> str:
-    try:
-        document: Any = jsontext.loads(body)
-        details = document.get("details")
-    except (ValueError, AttributeError):
-        return ""
-    return details[:_BODY_SHOWN] if isinstance(details, str) else ""

@@ -135,6 +135,24 @@ def test_too_many_requests_and_what_they_ask_for() -> None:
     assert retry_after("soon") == 0.0
 
 
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (errors("TOOMANYREQUESTS", "you have reached your limit"), "toomanyrequests: you have reached your limit"),
+        (b'{"details": "slow down"}', "toomanyrequests: slow down"),
+        (b"slow down\n", "toomanyrequests: slow down"),
+        (b"{}", "429 Too Many Requests"),
+        (b"", "429 Too Many Requests"),
+    ],
+)
+def test_the_text_of_a_limit(body: bytes, sentence: str) -> None:
+    """As dockerd 26.1 shows it, except for an answer without any text."""
+    with scripted(lambda request: (429, {}, body)) as server:
+        with pytest.raises(RegistryError) as caught:
+            with_repository(server.address, lambda repository: repository.manifest("1"))
+    assert caught.value.message.endswith(sentence)
+
+
 def test_blobs_resume_only_where_the_registry_does() -> None:
     data = bytes(range(256)) * 10
 

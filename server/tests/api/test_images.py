@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from server.registry.tests.servers import scripted
 from server.tests import samples
 from server.tests.daemon import Daemon
 
@@ -22,6 +23,21 @@ def tags(daemon: Daemon, **filters: list[str]) -> list[str]:
 
 def stream(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_registry_that_limits_requests(daemon: Daemon) -> None:
+    """The statuses of dockerd 26.1; its sentence for a login is another one."""
+    limit = {"errors": [{"code": "TOOMANYREQUESTS", "message": "you have reached your limit"}]}
+    with scripted(lambda request: (429, {"retry-after": "0.01"}, json.dumps(limit).encode())) as registry:
+        name = f"{registry.address}/team/app"
+        login = {"username": "ali", "password": "x", "serveraddress": registry.address}
+        answers = [
+            daemon.get(f"/distribution/{name}:1/json"),
+            daemon.post("/images/create", fromImage=name, tag="1"),
+            daemon.post("/auth", login),
+        ]
+    assert [answer.status_code for answer in answers] == [429, 500, 500]
+    assert {answer.json()["message"] for answer in answers} == {"toomanyrequests: you have reached your limit"}
 
 
 def test_list_and_inspect(daemon: Daemon) -> None:
