@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from engine.common.errors import invalid
 from engine.common.layers.compression import Compression, detect
-from engine.common.layers.extract import Options, Target, apply
+from engine.common.layers.extract import apply
+from engine.common.layers.target import Options, Target
 from engine.common.threads import run_in_thread, run_to_completion
 from server.builder.contexts.files import MAX_DOCKERFILE
 
