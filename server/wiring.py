@@ -39,6 +39,7 @@ from server.images.model import ImageUser
 from server.images.service import Images
 from server.networks.service import Networks
 from server.networks.store import NetworkStore
+from server.plugins.discovery import Plugins
 from server.store.database import Database
 from server.system.identity import engine_id
 from server.system.metrics import Metrics
@@ -110,7 +111,7 @@ async def open_services(config: Config, zygote: Handle | None = None) -> AsyncIt
         await networks.open()
 
         local = LocalDriver(Path(config.data_root) / "volumes", owner=remap.root if remap else None)
-        volumes = Volumes(VolumeStore(database), bus, local, VolumePlugins())
+        volumes = Volumes(VolumeStore(database), bus, local, VolumePlugins(Plugins()))
         await volumes.load()
 
         confined = await asyncio.to_thread(apparmor.ensure_default)

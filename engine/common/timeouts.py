@@ -40,7 +40,7 @@ _SECONDS: dict[str, float] = {
     "network.proxy": 15.0,
     "network.claim": 2.0,  # an ending engine releases its bridge
     "firewalld.call": 30.0,  # it may be loading its rules
-    "volume.plugin": 60.0,
+    "plugin.call": 60.0,
     "volume.ask": 15.0,  # a plugin lists its volumes: a listing waits for the slowest plugin
     "event.deliver": 10.0,
     "tls.handshake": 30.0,  # an API client: from its connection to the end of the handshake

@@ -1,4 +1,4 @@
-"""Calls of a plugin's methods: a JSON object by HTTP ``POST``, and a JSON object as the answer."""
+"""Calls of one plugin: ``POST /<method>`` with a JSON object, answered by a JSON object."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,6 @@ from engine.common.errors import Kind, WharfError, internal
 from server.plugins.address import Address
 
 _TYPE = "application/vnd.docker.plugins.v1.2+json"
-#: The longest answer in bytes.
 _MAX_ANSWER = 16 << 20
 
 
@@ -24,26 +23,39 @@ class PluginClient:
         self._address = address
 
     async def call(
-        self, method: str, body: Mapping[str, object] | None = None, *, deadline: str = "volume.plugin"
+        self, method: str, body: Mapping[str, object] | None = None, *, deadline: str = "plugin.call"
     ) -> dict[str, Any]:
         """Returns the plugin's answer.
 
         :raises Refused: with the plugin's own sentence.
         :raises WharfError: INTERNAL: it can't be reached or violates the protocol; DEADLINE_EXCEEDED.
         """
+        document = await self.answer(method, body, deadline=deadline)
+        if failure := document.get("Err"):
+            raise Refused(Kind.INTERNAL, f"{method}: {failure}")
+        return document
+
+    async def answer(
+        self, method: str, body: Mapping[str, object] | None = None, *, deadline: str = "plugin.call"
+    ) -> dict[str, Any]:
+        """The same for a method whose answer may contain ``Err`` beside its result.
+
+        :raises Refused: the status is not 200; with the plugin's own sentence.
+        :raises WharfError: as for :meth:`call`.
+        """
         try:
             async with timeouts.limit(deadline):
-                status, answer = await self._exchange(method, jsontext.dumps(body or {}))
+                status, content = await self._exchange(method, jsontext.dumps(body or {}))
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise internal(f'error while checking plugin "{self.name}": {reason}') from error
         try:
-            document = jsontext.loads(answer) if answer.strip() else {}
+            document = jsontext.loads(content) if content.strip() else {}
         except ValueError:
             document = None
-        failure = document.get("Err") if isinstance(document, dict) else ""
-        if status >= 400 or failure:
-            text = failure or answer.decode(errors="replace").strip() or f"status {status}"
+        if status != 200:
+            failure = document.get("Err") if isinstance(document, dict) else ""
+            text = failure or content.decode(errors="replace").strip() or f"status {status}"
             raise Refused(Kind.INTERNAL, f"{method}: {text}")
         if not isinstance(document, dict):
             raise internal(f'{method}: plugin "{self.name}" did not answer with a JSON object')

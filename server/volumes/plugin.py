@@ -1,23 +1,19 @@
-"""Volume drivers in other processes: Docker's legacy plugin protocol (``server.plugins``).
-
-A plugin is activated at its first use.
-"""
+"""Volume drivers in other processes: Docker's legacy plugin protocol (``server.plugins``)."""
 
 import asyncio
-import contextlib
 import logging
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from engine.common.errors import WharfError, internal, not_found
-from server.plugins.address import Address
+from engine.common.errors import Kind, WharfError, internal
 from server.plugins.client import PluginClient, Refused
-from server.plugins.directories import PluginDirectories
+from server.plugins.discovery import Plugins
 from server.volumes.base import VolumeState
 
 log = logging.getLogger(__name__)
+
+_INTERFACE = "VolumeDriver"
 
 
 class PluginDriver:
@@ -93,71 +89,42 @@ def _nanoseconds(text: object) -> int:
 
 
 class VolumePlugins:
-    """The volume drivers among the plugins; see :class:`server.volumes.remotes.Plugins`. Activated ones are cached."""
+    """The volume drivers among the plugins; see :class:`server.volumes.remotes.DriverSource`."""
 
-    def __init__(self, directories: PluginDirectories | None = None) -> None:
-        self._directories = directories or PluginDirectories()
-        # By name: its identity, and the driver, or None for a plugin of another kind.
-        self._known: dict[str, tuple[object, PluginDriver | None]] = {}
+    def __init__(self, plugins: Plugins) -> None:
+        self._plugins = plugins
+        self._known: dict[str, tuple[PluginClient, PluginDriver]] = {}
 
     def names(self) -> list[str]:
         """The volume drivers that have been used."""
-        return sorted(name for name, (_, driver) in self._known.items() if driver is not None)
+        return sorted(self._known)
 
     async def driver(self, name: str) -> PluginDriver:
         """The driver of this name.
 
         :raises WharfError: NOT_FOUND ``plugin "x" not found``, or it is not a volume driver.
         """
-        address = self._directories.find(name)
-        if address is None:
-            self._known.pop(name, None)
-            raise not_found(f'plugin "{name}" not found')
-        driver = await self._activated(name, address, "volume.plugin")
-        if driver is None:
-            raise not_found(f'plugin "{name}" does not implement the requested interface')
-        return driver
+        try:
+            client = await self._plugins.get(name, _INTERFACE)
+        except WharfError as error:
+            if error.kind is Kind.NOT_FOUND:
+                self._known.pop(name, None)
+            raise
+        return await self._driver(client, "plugin.call")
 
     async def drivers(self) -> list[PluginDriver]:
         """All volume drivers, activated; one that doesn't answer is logged and left out."""
+        found = await self._plugins.list(_INTERFACE, deadline="volume.ask")
+        return await asyncio.gather(*(self._driver(client, "volume.ask") for client in found))
 
-        async def one(name: str) -> PluginDriver | None:
-            try:
-                address = self._directories.find(name)
-                return await self._activated(name, address, "volume.ask") if address is not None else None
-            except (WharfError, OSError) as error:
-                log.warning("volume plugin %s is ignored: %s", name, error)
-                return None
-
-        found = await asyncio.gather(*(one(name) for name in sorted(set(self._directories.names()))))
-        return [driver for driver in found if driver is not None]
-
-    async def _activated(self, name: str, address: Address, deadline: str) -> PluginDriver | None:
-        identity = _identity(address)
-        known, driver = self._known.get(name, (None, None))
-        if known != identity:
-            client = PluginClient(name, address)
-            scope = await _activate(client, deadline)
-            driver = PluginDriver(client, scope) if scope else None
-            self._known[name] = (identity, driver)
-        return driver
+    async def _driver(self, client: PluginClient, deadline: str) -> PluginDriver:
+        known = self._known.get(client.name)
+        if known is None or known[0] is not client:
+            known = self._known[client.name] = client, PluginDriver(client, await _scope(client, deadline))
+        return known[1]
 
 
-def _identity(address: Address) -> object:
-    """The address and, for a socket, its inode: a new socket may be another plugin's."""
-    scheme, _, path = address.url.partition("://")
-    if scheme == "unix":
-        with contextlib.suppress(OSError):
-            return address, os.stat(path).st_ino
-    return address
-
-
-async def _activate(client: PluginClient, deadline: str) -> str:
-    """Activates the plugin; returns its volumes' scope, "" for a plugin of another kind."""
-    manifest = await client.call("Plugin.Activate", deadline=deadline)
-    implements = manifest.get("Implements")
-    if not isinstance(implements, list) or "VolumeDriver" not in implements:
-        return ""
+async def _scope(client: PluginClient, deadline: str) -> str:
     try:
         answer = await client.call("VolumeDriver.Capabilities", deadline=deadline)
     except WharfError:

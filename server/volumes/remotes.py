@@ -11,7 +11,7 @@ from server.volumes.base import RemoteDriver, Volume, VolumeState
 T = TypeVar("T")
 
 
-class Plugins(Protocol):
+class DriverSource(Protocol):
     """Finds drivers in other processes."""
 
     async def driver(self, name: str) -> RemoteDriver:
@@ -29,7 +29,7 @@ class Plugins(Protocol):
 class RemoteVolumes:
     """Queries plugins, without caching."""
 
-    def __init__(self, plugins: Plugins | None) -> None:
+    def __init__(self, plugins: DriverSource | None) -> None:
         self._plugins = plugins
 
     def names(self) -> list[str]:

@@ -15,7 +15,7 @@ from server.events.publisher import EventPublisher
 from server.volumes.base import ANONYMOUS_LABEL, Driver, Volume
 from server.volumes.local import LocalDriver
 from server.volumes.locks import Locks
-from server.volumes.remotes import Plugins, RemoteVolumes, with_state
+from server.volumes.remotes import DriverSource, RemoteVolumes, with_state
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,9 @@ class Volumes:
     unmounted after the last.
     """
 
-    def __init__(self, store: Store, bus: EventPublisher, local: LocalDriver, plugins: Plugins | None = None) -> None:
+    def __init__(
+        self, store: Store, bus: EventPublisher, local: LocalDriver, plugins: DriverSource | None = None
+    ) -> None:
         self._store = store
         self._bus = bus
         self._local = local

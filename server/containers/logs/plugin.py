@@ -9,33 +9,35 @@ import os
 from typing import Any
 
 from api_models.times import rfc3339
-from engine.common.errors import WharfError, not_found
+from engine.common.errors import Kind, WharfError, not_found
 from engine.common.system import private
 from server.containers.context import ContainerContext
 from server.containers.model import Container
 from server.logdrivers.drivers import DRIVERS
 from server.plugins.client import PluginClient
-from server.plugins.directories import PluginDirectories
+from server.plugins.discovery import Plugins
 
 log = logging.getLogger(__name__)
 
-_directories = PluginDirectories()
+_plugins = Plugins()
 
 
 def is_plugin(driver: str) -> bool:
     """Whether the driver is none of ours, and a plugin of this name exists."""
-    return driver not in DRIVERS and _directories.find(driver) is not None
+    return driver not in DRIVERS and _plugins.find(driver) is not None
 
 
 def fifo_path(context: ContainerContext, container: Container) -> str:
     return f"{context.settings.exec_root}/containers/{container.id}/log.fifo"
 
 
-def _client(driver: str) -> PluginClient:
-    address = _directories.find(driver)
-    if address is None:
-        raise not_found(f'error looking up logging plugin {driver}: plugin "{driver}" not found')
-    return PluginClient(driver, address)
+async def _client(driver: str) -> PluginClient:
+    try:
+        return await _plugins.get(driver, "LogDriver")
+    except WharfError as error:
+        if error.kind is not Kind.NOT_FOUND:
+            raise
+        raise not_found(f"error looking up logging plugin {driver}: {error.message}") from error
 
 
 async def start_logging(context: ContainerContext, container: Container) -> None:
@@ -47,10 +49,7 @@ async def start_logging(context: ContainerContext, container: Container) -> None
     driver = container.host_config.log_config.type
     if driver in DRIVERS:
         return
-    client = _client(driver)
-    manifest = await client.call("Plugin.Activate")
-    if "LogDriver" not in (manifest.get("Implements") or ()):
-        raise not_found(f'plugin "{driver}" does not implement the requested interface')
+    client = await _client(driver)
     path = fifo_path(context, container)
     private.make_directory(os.path.dirname(path))
     with contextlib.suppress(FileExistsError):
@@ -66,7 +65,7 @@ async def stop_logging(context: ContainerContext, container: Container) -> None:
         return
     path = fifo_path(context, container)
     try:
-        await _client(driver).call("LogDriver.StopLogging", {"File": path})
+        await (await _client(driver)).call("LogDriver.StopLogging", {"File": path})
     except WharfError as error:
         log.warning("container=%s log plugin: %s", container.id, error)
     with contextlib.suppress(FileNotFoundError):

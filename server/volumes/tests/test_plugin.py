@@ -16,12 +16,12 @@ import pytest
 from api_models.filters import Filters
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
-from server.plugins.directories import PluginDirectories
+from server.plugins.discovery import Plugins
+from server.plugins.tests.plugins import Plugin
 from server.volumes import query
 from server.volumes.local import LocalDriver
 from server.volumes.plugin import VolumePlugins
 from server.volumes.service import Volumes
-from server.volumes.tests.plugins import Plugin
 from server.volumes.tests.stores import MemoryBus, MemoryStore
 
 JSON = b"HTTP/1.1 200 OK\r\n\r\n"
@@ -34,7 +34,7 @@ def plugin(tmp_path: Path) -> Iterator[Plugin]:
 
 
 def make(tmp_path: Path, store: MemoryStore | None = None, bus: MemoryBus | None = None) -> Volumes:
-    plugins = VolumePlugins(PluginDirectories((tmp_path,), (tmp_path / "specs",)))
+    plugins = VolumePlugins(Plugins((tmp_path,), (tmp_path / "specs",)))
     return Volumes(store or MemoryStore(), bus or MemoryBus(), LocalDriver(tmp_path / "volumes"), plugins)
 
 
