@@ -15,6 +15,10 @@ class Refused(WharfError):
     """The plugin answered with an error."""
 
 
+class Unreachable(WharfError):
+    """No connection: the plugin has not received the call."""
+
+
 class PluginClient:
     """Calls one plugin."""
 
@@ -25,12 +29,13 @@ class PluginClient:
     async def call(
         self, method: str, body: Mapping[str, object] | None = None, *, deadline: str = "plugin.call"
     ) -> dict[str, Any]:
-        """Returns the plugin's answer.
+        """Returns the plugin's answer. An answer without a body is an empty object.
 
         :raises Refused: with the plugin's own sentence.
-        :raises WharfError: INTERNAL: it can't be reached or violates the protocol; DEADLINE_EXCEEDED.
+        :raises Unreachable: its socket has no listener, or its certificate is invalid.
+        :raises WharfError: INTERNAL: it violates the protocol; DEADLINE_EXCEEDED.
         """
-        document = await self.answer(method, body, deadline=deadline)
+        document = self._decode(method, await self._content(method, body, deadline) or b"{}")
         if failure := document.get("Err"):
             raise Refused(Kind.INTERNAL, f"{method}: {failure}")
         return document
@@ -38,31 +43,45 @@ class PluginClient:
     async def answer(
         self, method: str, body: Mapping[str, object] | None = None, *, deadline: str = "plugin.call"
     ) -> dict[str, Any]:
-        """The same for a method whose answer may contain ``Err`` beside its result.
+        """The same for a method whose answer may contain ``Err`` beside its result, and must have a body.
 
         :raises Refused: the status is not 200; with the plugin's own sentence.
         :raises WharfError: as for :meth:`call`.
         """
+        return self._decode(method, await self._content(method, body, deadline))
+
+    def _decode(self, method: str, content: bytes) -> dict[str, Any]:
         try:
-            async with timeouts.limit(deadline):
-                status, content = await self._exchange(method, jsontext.dumps(body or {}))
-        except (OSError, ValueError) as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            raise internal(f'error while checking plugin "{self.name}": {reason}') from error
-        try:
-            document = jsontext.loads(content) if content.strip() else {}
+            document = jsontext.loads(content)
         except ValueError:
             document = None
-        if status != 200:
-            failure = document.get("Err") if isinstance(document, dict) else ""
-            text = failure or content.decode(errors="replace").strip() or f"status {status}"
-            raise Refused(Kind.INTERNAL, f"{method}: {text}")
         if not isinstance(document, dict):
             raise internal(f'{method}: plugin "{self.name}" did not answer with a JSON object')
         return document
 
+    async def _content(self, method: str, body: Mapping[str, object] | None, deadline: str) -> bytes:
+        """The body of an answer with the status 200."""
+        try:
+            async with timeouts.limit(deadline):
+                status, content = await self._exchange(method, jsontext.dumps(body or {}))
+        except (OSError, ValueError) as error:
+            raise internal(_failure(self.name, error)) from error
+        content = content.strip()
+        if status != 200:
+            try:
+                document = jsontext.loads(content)
+            except ValueError:
+                document = None
+            failure = document.get("Err") if isinstance(document, dict) else ""
+            text = failure or content.decode(errors="replace") or f"status {status}"
+            raise Refused(Kind.INTERNAL, f"{method}: {text}")
+        return content
+
     async def _exchange(self, method: str, body: bytes) -> tuple[int, bytes]:
-        reader, writer = await self._address.connect()
+        try:
+            reader, writer = await self._address.connect()
+        except OSError as error:
+            raise Unreachable(Kind.INTERNAL, _failure(self.name, error)) from error
         try:
             # HTTP/1.0: the response isn't chunked and ends with the connection.
             head = (
@@ -88,3 +107,8 @@ class PluginClient:
             if name.strip().lower() == b"content-length" and len(content) < int(value):
                 raise ValueError("its answer was cut off")
         return int(words[1]), content
+
+
+def _failure(name: str, error: Exception) -> str:
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return f'error while checking plugin "{name}": {reason}'
