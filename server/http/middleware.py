@@ -23,7 +23,7 @@ class Activity:
 
 
 class GoPaths:
-    """Answers what Go's router answers by itself: ``OPTIONS`` for any path, and a redirect from an unclean path.
+    """Answers what Go's router answers by itself: a redirect from an unclean path.
 
     It comes before the endpoints: a name in a path may have slashes, and would take unclean parts for its own.
     """
@@ -32,9 +32,7 @@ class GoPaths:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "OPTIONS":
-            await Response(b"", 200)(scope, receive, send)
-        elif (location := _clean(scope["path"], scope["query_string"])) is not None:
+        if (location := _clean(scope["path"], scope["query_string"])) is not None:
             await Response(b"", 301, {"Location": location})(scope, receive, send)
         else:
             await self._app(scope, receive, send)

@@ -55,6 +55,9 @@ class ApiRoute:
         return major, minor
 
 
+#: The path of a route that has all paths of its method.
+EVERY_PATH = "/{path:path}"
+
 _PARAMETER = re.compile(r"\{(\w+)(:path)?\}")
 
 
@@ -87,12 +90,16 @@ class RouteTable:
         self._fixed: dict[tuple[str, str], ApiRoute] = {}
         # (method, first segment) → routes with parameters, in the table's order.
         self._by_head: dict[tuple[str, str], list[tuple[Pattern[str], ApiRoute]]] = {}
+        # method → the route of all paths that no other has.
+        self._any: dict[str, ApiRoute] = {}
         for route in routes:
             if "{" not in route.path:
                 key = (route.method, route.path)
                 if key in self._fixed:
                     raise ValueError(f"two routes for {route.method} {route.path}")
                 self._fixed[key] = route
+            elif route.path == EVERY_PATH:
+                self._any[route.method] = route
             else:
                 head = route.path.split("/", 2)[1]
                 self._by_head.setdefault((route.method, head), []).append((_pattern(route.path), route))
@@ -110,4 +117,5 @@ class RouteTable:
             found = pattern.match(path)
             if found is not None:
                 return Found(route, found.groupdict(), version)
-        return None
+        rest = self._any.get(method)
+        return Found(rest, {}, version) if rest is not None else None

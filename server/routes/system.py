@@ -9,7 +9,7 @@ from api_models.system import DiskUsage, Info
 from api_models.versions import Since, shape
 from server.http import params
 from server.http.answers import json_answer
-from server.http.routing import ApiRoute
+from server.http.routing import EVERY_PATH, ApiRoute
 from server.system.service import System
 
 #: ``Builder-Version: 2``: clients build with BuildKit's protocol.
@@ -34,6 +34,10 @@ async def ping(request: Request) -> Response:
     return _PONG if request.method == "GET" else _PONG_HEAD
 
 
+async def options(request: Request) -> Response:
+    return Response(b"", 200)
+
+
 async def version(request: Request) -> Response:
     return json_answer(await _system(request).version())
 
@@ -50,6 +54,7 @@ async def disk_usage(request: Request) -> Response:
 routes: Sequence[ApiRoute] = (
     ApiRoute("GET", "/_ping", ping, instant=_PONG),
     ApiRoute("HEAD", "/_ping", ping, instant=_PONG_HEAD),
+    ApiRoute("OPTIONS", EVERY_PATH, options),
     ApiRoute("GET", "/version", version),
     ApiRoute("GET", "/info", info),
     ApiRoute("GET", "/system/df", disk_usage, waits=True, query={"type": Since((1, 42))}),

@@ -29,6 +29,12 @@ def test_unknown_paths_and_wrong_methods(shared_daemon: Daemon, method: str, pat
     assert shared_daemon.refusal(method, path) == (404, "page not found")
 
 
+def test_options_of_any_path(shared_daemon: Daemon) -> None:
+    for path in ("/info", "/nope", "/v1.41/containers/json"):
+        answer = shared_daemon.request("OPTIONS", path)
+        assert (answer.status_code, answer.content) == (200, b"")
+
+
 def test_every_route_answers_with_and_without_a_version(daemon: Daemon) -> None:
     """Whatever it says to names that nothing has, it is no "page not found"."""
     for route in all_routes():

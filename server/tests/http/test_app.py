@@ -16,7 +16,7 @@ from server.app import EngineApp
 from server.http import params
 from server.http.answers import json_answer
 from server.http.hijack import ClientGone
-from server.http.routing import ApiRoute
+from server.http.routing import EVERY_PATH, ApiRoute
 from server.http.streams import BrokenStream
 
 FAILURES: dict[str, Exception] = {
@@ -56,6 +56,7 @@ ROUTES = (
     ApiRoute("POST", "/waits", echo, waits=True),
     ApiRoute("GET", "/fails/{how}", fails),
     ApiRoute("POST", "/takes", takes),
+    ApiRoute("OPTIONS", EVERY_PATH, echo),
 )
 
 
@@ -103,6 +104,8 @@ class Api:
         ("HEAD", "/echo", 404),
         ("GET", "/v1.30", 404),
         ("OPTIONS", "/anything", 200),
+        ("OPTIONS", "/v1.30/fails/same", 200),
+        ("OPTIONS", "/v1.10/anything", 400),
     ],
 )
 def test_unknown_paths_and_wrong_methods_are_404(method: str, url: str, status: int) -> None:

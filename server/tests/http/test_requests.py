@@ -53,7 +53,6 @@ def test_an_instant_response_equals_an_ordinary_one(api: Serving) -> None:
         ("GET /v1.99/nothing", 404, "page not found"),
         ("GET /fails/conflict", 409, "in use"),
         ("GET /fails/defect", 500, "internal error: see the daemon's log"),
-        ("OPTIONS /anything", 200, None),
     ],
 )
 def test_routes_and_errors(api: Serving, line: str, status: int, message: str | None) -> None:
