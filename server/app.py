@@ -4,8 +4,11 @@ A handler hijacks a connection through the ASGI extension ``connection`` (``serv
 through ASGI afterwards.
 """
 
+from __future__ import annotations
+
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -20,6 +23,10 @@ from server.http.hijack import ClientGone, connection_of
 from server.http.middleware import Activity, GoPaths
 from server.http.routing import ApiRoute
 from server.http.streams import BrokenStream
+
+if TYPE_CHECKING:
+    from server.http.authorization import AuthorizedEndpoints
+    from server.plugins.discovery import Plugins
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +67,9 @@ class EngineApp(Starlette):
         self, routes: Iterable[ApiRoute], services: object, observe: Callable[[str, str, float], None] | None = None
     ) -> None:
         """``observe`` is called with (method, path of the route, seconds) for each request that succeeded."""
-        endpoints = Endpoints(routes, observe)
+        self._endpoints = Endpoints(routes, observe)
         super().__init__(
-            routes=[endpoints],
+            routes=[self._endpoints],
             middleware=[Middleware(Activity), Middleware(GoPaths)],
             exception_handlers={
                 WharfError: _failed,
@@ -75,4 +82,36 @@ class EngineApp(Starlette):
         )
         self.state.services = services
         #: For the protocol class, which answers pings without calling the application.
-        self.instant = endpoints.instant
+        self.instant = self._endpoints.instant
+        self._authorized: AuthorizedEndpoints | None = None
+
+    async def authorize(self, names: Sequence[str], plugins: Plugins | None = None) -> None:
+        """Let these authorization plugins allow or deny every request from now on; without names, none does.
+
+        ``plugins``: finds them; by default in the usual directories.
+        :raises WharfError: a plugin is missing or fails, and nothing changes.
+        """
+        if not names:
+            if self._authorized is not None:
+                self._authorized.plugins = None
+                self._authorized = None
+            self.instant = self._endpoints.instant
+            self.router.routes[:] = [self._endpoints]
+            return
+        # Here: without plugins, these modules cost nothing.
+        from server.http.authorization import AuthorizedEndpoints
+        from server.plugins.authorization import AuthorizationPlugins
+        from server.plugins.discovery import Plugins
+
+        chain = AuthorizationPlugins(names, plugins or Plugins())
+        await chain.check()
+        if self._authorized is None:
+            self._authorized = AuthorizedEndpoints(self._endpoints, chain)
+        self._authorized.plugins = chain
+        self.instant = _never_instant
+        self.router.routes[:] = [self._authorized]
+
+
+def _never_instant(method: str, path: str) -> Response | None:
+    """Every request is shown to the plugins."""
+    return None

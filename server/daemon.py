@@ -136,9 +136,10 @@ class _Daemon:
                 self._spawn(self._supervisor.watch())
             async with contextlib.AsyncExitStack() as stack:
                 services = await self._open(stack)
-                reloader = Reloader(self._config, self._given, services)
+                app = await self._application(services)
+                reloader = Reloader(self._config, self._given, services, app)
                 loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(reloader.reload()))
-                await self._serve(listeners, context, services, ending)
+                await self._serve(listeners, context, app, ending)
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -161,11 +162,19 @@ class _Daemon:
                     raise
                 log.warning("the supervisor died while the services were opened; trying again: %s", error)
 
-    async def _serve(self, listeners: list[Listener], context: Any, services: Any, ending: asyncio.Event) -> None:
+    async def _application(self, services: Services) -> EngineApp:
+        """:raises WharfError: an authorization plugin is missing or fails."""
         timed = services.metrics.observe if self._config.metrics_addr else None
-        headers = common_headers(experimental=self._config.experimental)
-        server = HttpServer(EngineApp(all_routes(), services, timed), headers)
-        counters = HttpServer(EngineApp(metrics.routes, services), [])
+        app = EngineApp(all_routes(), services, timed)
+        try:
+            await app.authorize(self._config.authorization_plugins)
+        except WharfError as error:
+            raise WharfError(error.kind, f"failed to validate authorization plugin: {error.message}") from error
+        return app
+
+    async def _serve(self, listeners: list[Listener], context: Any, app: EngineApp, ending: asyncio.Event) -> None:
+        server = HttpServer(app, common_headers(experimental=self._config.experimental))
+        counters = HttpServer(EngineApp(metrics.routes, app.state.services), [])
         for listener in listeners:
             if listener.metrics:
                 await counters.listen(listener.sock)

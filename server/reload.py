@@ -1,11 +1,14 @@
 """SIGHUP: reads the configuration file again and applies the settings that dockerd reloads."""
 
+import asyncio
 import json
 import logging
 import platform
 from dataclasses import replace
 from typing import Any
 
+from engine.common.errors import WharfError
+from server.app import EngineApp
 from server.config import Config, ConfigError, reload
 from server.config.flags import Given
 from server.config.load import masked
@@ -29,20 +32,32 @@ def _shown(value: Any) -> str:
 class Reloader:
     """Applies a changed ``daemon.json`` to the running services."""
 
-    def __init__(self, config: Config, given: Given, services: Services) -> None:
+    def __init__(self, config: Config, given: Given, services: Services, app: EngineApp) -> None:
         self._config = config
         self._given = given
         self._services = services
+        self._app = app
+        # The look-up of a plugin may take seconds: an earlier signal must not win over a later one.
+        self._lock = asyncio.Lock()
 
     async def reload(self) -> None:
         """Reload the file. An invalid file is logged, and nothing changes."""
+        async with self._lock:
+            await self._reload()
+
+    async def _reload(self) -> None:
         log.info("Got signal to reload configuration, reloading from: %s", self._config.config_file)
         # A reload of the firewall has deleted our rules: restore them.
         await self._services.networks.restore()
         try:
             read = reload(self._given)
+            if read.authorization_plugins != self._config.authorization_plugins:
+                await self._app.authorize(read.authorization_plugins)
         except ConfigError as error:
             log.error("%s", error)
+            return
+        except WharfError as error:
+            log.error("failed to validate authorization plugin: %s", error.message)
             return
         fields = {option.attribute: getattr(read, option.attribute) for option in _RELOADED}
         self._config = replace(self._config, **fields, given=read.given)

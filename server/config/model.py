@@ -37,6 +37,10 @@ class Config:
     # the API
     hosts: Annotated[_Texts, Option("Sockets to listen on", "host", short="H")] = ()
     group: Annotated[str, Option("Group of the unix socket", short="G")] = "docker"
+    # In the order of their calls.
+    authorization_plugins: Annotated[
+        _Texts, Option("Plugins that allow or deny each request", "authorization-plugin", reloads=True)
+    ] = ()
     tls: Annotated[bool, Option("Use TLS on tcp sockets; implied by --tlsverify")] = False
     tlsverify: Annotated[bool, Option("Use TLS and verify the client")] = False
     tlscacert: Annotated[str, Option("Trust clients signed by this CA")] = ""

@@ -47,9 +47,6 @@ _OTHERS = (
     # dockerd's, refused by name.
     Option(flag="allow-nondistributable-artifacts", kind=Kind.LIST, refused="removed from the Engine API in 1.49"),
     Option(flag="api-cors-header", refused="put a proxy that sets CORS headers in front of the API"),
-    Option(
-        flag="authorization-plugin", key="authorization-plugins", kind=Kind.LIST, refused="plugins are not supported"
-    ),
     Option(flag="containerd-plugins-namespace", key="containerd-plugin-namespace", refused="no plugins"),
     Option(flag="cpu-rt-period", kind=Kind.INT, refused="set real-time limits on the containers", allowed=0),
     Option(flag="cpu-rt-runtime", kind=Kind.INT, refused="set real-time limits on the containers", allowed=0),

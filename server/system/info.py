@@ -175,12 +175,14 @@ def swarm() -> dict[str, Any]:
     }
 
 
-def plugins(volumes: Sequence[str]) -> dict[str, Any]:
-    """The drivers of volumes, networks and logs. ``volumes``: the names of volume drivers."""
+def plugins(config: Config, volumes: Sequence[str]) -> dict[str, Any]:
+    """The drivers of volumes, networks and logs, and the authorization plugins in the order of their calls.
+
+    ``volumes``: the names of volume drivers."""
     return {
         "Volume": list(volumes),
         "Network": list(NETWORK_DRIVERS),
-        "Authorization": None,
+        "Authorization": list(config.authorization_plugins) or None,
         "Log": sorted(name for name in DRIVERS if name != "none"),
     }
 

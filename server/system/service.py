@@ -121,7 +121,7 @@ class System:
             "ContainersPaused": states["paused"],
             "ContainersStopped": sum(states.values()) - running - states["paused"],
             "Images": await self._images.local.count(),
-            "Plugins": info.plugins(self._volumes.driver_names()),
+            "Plugins": info.plugins(config, self._volumes.driver_names()),
             "SecurityOptions": info.security(config, self._facts),
             "RegistryConfig": info.registries(config),
             "Swarm": info.swarm(),

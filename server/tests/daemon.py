@@ -35,6 +35,7 @@ from server.containers.spec.host import HostFacts
 from server.events import EventBus
 from server.http.server import HttpServer
 from server.http.versioning import common_headers
+from server.plugins.discovery import Plugins
 from server.routes import all_routes
 from server.store.database import Database
 from server.tests import samples
@@ -58,13 +59,20 @@ class _Transport:
 
 
 @dataclass(slots=True)
-class _Connection:
-    """What handlers ask of the protocol under a request; there is no socket to take over."""
+class _Server:
+    default_headers: list[tuple[bytes, bytes]] = field(default_factory=lambda: common_headers(experimental=False))
 
+
+@dataclass(slots=True)
+class _Connection:
+    """What handlers ask of the protocol under a request; there is no socket to take over. ``url``: its target."""
+
+    url: bytes
     disconnect_cancels: bool = False
     detached: bool = False
     in_body: None = None
     transport: _Transport = field(default_factory=_Transport)
+    server_state: _Server = field(default_factory=_Server)
 
 
 @dataclass(slots=True)
@@ -100,6 +108,10 @@ class Daemon:
 
         return self._runner.run(bounded())
 
+    def authorize(self, *names: str, directory: Path) -> None:
+        """Puts authorization plugins, whose sockets are in this directory, before all routes."""
+        self.wait(self._app.authorize(names, Plugins((directory,), ())))
+
     def hijack(self, method: str, path: str, body: object = None, *, upgrade: bool = True) -> tuple[bytes, bytes]:
         """A request over a real socket, whose connection the handler may take over: the head and all that follows."""
         data = b"" if body is None else json.dumps(body).encode()
@@ -107,8 +119,12 @@ class Daemon:
         lines += ["Content-Type: application/json"] if data else []
         lines += ["Connection: Upgrade", "Upgrade: tcp"] if upgrade else ["Connection: close"]
         request = "\r\n".join([*lines, "", ""]).encode() + data
-        head, _, rest = self.wait(self._exchange(request)).partition(b"\r\n\r\n")
+        head, _, rest = self.exchange(request).partition(b"\r\n\r\n")
         return head, rest
+
+    def exchange(self, request: bytes) -> bytes:
+        """The answer to these bytes over a real socket, to its end."""
+        return self.wait(self._exchange(request))
 
     async def _exchange(self, request: bytes) -> bytes:
         server = HttpServer(self._app, common_headers(experimental=False))
@@ -130,7 +146,9 @@ class Daemon:
 
     async def _request(self, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
         async def app(scope: MutableMapping[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
-            scope["extensions"] = {**scope.get("extensions", {}), "connection": _Connection()}
+            query = scope["query_string"]
+            connection = _Connection(scope["raw_path"] + (b"?" + query if query else b""))
+            scope["extensions"] = {**scope.get("extensions", {}), "connection": connection}
             await self._app(scope, receive, send)
 
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,12 @@ class Serving:
     path: str
     loop: asyncio.AbstractEventLoop
     server: HttpServer
+    app: EngineApp
     tls_port: int = 0
+
+    def run(self, work: Coroutine[object, object, None]) -> None:
+        """Runs it on the server's loop."""
+        asyncio.run_coroutine_threadsafe(work, self.loop).result(DEADLINE)
 
     def connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
@@ -66,24 +71,22 @@ def serving(directory: Path, routes: Sequence[ApiRoute], tls: ssl.SSLContext | N
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     loop = uvloop.new_event_loop()
-    server = HttpServer(EngineApp(routes, None), common_headers(experimental=False))
-    running = Serving(path, loop, server)
+    app = EngineApp(routes, None)
+    server = HttpServer(app, common_headers(experimental=False))
+    running = Serving(path, loop, server, app)
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
-    def run(coroutine: object) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, loop).result(DEADLINE)  # type: ignore[arg-type]
-
     try:
-        run(server.listen(listener))
+        running.run(server.listen(listener))
         if tls is not None:
             tcp = socket.socket()
             tcp.bind(("127.0.0.1", 0))
             running.tls_port = tcp.getsockname()[1]
-            run(server.listen(tcp, tls))
+            running.run(server.listen(tcp, tls))
         yield running
     finally:
-        run(server.close(5))
+        running.run(server.close(5))
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
