@@ -83,12 +83,12 @@ class AuthorizedEndpoints(BaseRoute):
             await self._endpoints.handle(scope, receive, response.send)
         except asyncio.CancelledError:
             # The usual end of a stream: its client has disconnected. This task must end.
-            report = asyncio.get_running_loop().create_task(self._report(request))
+            report = asyncio.get_running_loop().create_task(self._report(request, response.shown_as_error()))
             self._reports.add(report)
             report.add_done_callback(self._reports.discard)
             raise
         except Exception:
-            await self._report(request)
+            await self._report(request, response.shown_as_error())
             raise
         await self._finish(request, response)
 
@@ -105,11 +105,11 @@ class AuthorizedEndpoints(BaseRoute):
         else:
             await response.release()
 
-    async def _report(self, request: AuthorizedRequest) -> None:
-        """Shows the plugins a response that can't be withheld any more."""
+    async def _report(self, request: AuthorizedRequest, response: AuthorizedResponse) -> None:
+        """Shows the plugins a response that they can't deny."""
         try:
             if self.plugins is not None:
-                await self.plugins.authorize_response(request, AuthorizedResponse())
+                await self.plugins.authorize_response(request, response)
         except WharfError as error:
             log.warning("AuthZResponse for %s %s returned error: %s", request.method, request.uri, error.message)
 
@@ -148,12 +148,8 @@ class _Response:
 
     def shown(self) -> AuthorizedResponse:
         """What the plugins are shown: nothing of a stream, the common headers of a connection that was taken over."""
-        connection = self._scope["extensions"]["connection"]
-        if self.started:
-            return AuthorizedResponse()
-        common = list(connection.server_state.default_headers)
-        if not self._messages:
-            return AuthorizedResponse(headers=_headers(common))
+        if self.started or not self._messages:
+            return self.shown_as_error()
         start, *parts = self._messages
         headers: list[tuple[bytes, bytes]] = list(start["headers"])
         body = b""
@@ -161,7 +157,14 @@ class _Response:
             body = b"".join(bytes(part.get("body", b"")) for part in parts)
         # dockerd's server adds the length after its plugins.
         own = [(name, value) for name, value in headers if name != b"content-length"]
-        return AuthorizedResponse(start["status"], _headers([*common, *own]), body)
+        return AuthorizedResponse(start["status"], _headers([*self._common(), *own]), body)
+
+    def shown_as_error(self) -> AuthorizedResponse:
+        """The same for an error, whose status and body are decided later: the common headers if it is the response."""
+        return AuthorizedResponse() if self.started else AuthorizedResponse(headers=_headers(self._common()))
+
+    def _common(self) -> list[tuple[bytes, bytes]]:
+        return list(self._scope["extensions"]["connection"].server_state.default_headers)
 
 
 def shows_body(scope: Scope, content_type: str) -> bool:

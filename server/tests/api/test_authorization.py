@@ -136,6 +136,7 @@ def test_an_error_is_answered_without_a_shown_status(daemon: Daemon, plugin: Plu
     assert daemon.refusal("GET", "/containers/nope/json") == (404, "No such container: nope")
     ((_, request), (method, response)) = plugin.calls
     assert method == RESPONSE
+    assert response.pop("ResponseHeaders").keys() == {"Api-Version", "Docker-Experimental", "Ostype", "Server"}
     assert response == request
 
 
