@@ -26,6 +26,16 @@ def test_defaults(tmp_path: Path) -> None:
     assert read(tmp_path, {}, "--exec-root", "/x").pidfile == Path("/x/wharfd.pid")
 
 
+def test_authorization_plugins_in_their_order(tmp_path: Path) -> None:
+    words = ("--authorization-plugin", "b", "--authorization-plugin=a")
+    assert read(tmp_path).authorization_plugins == ()
+    assert read(tmp_path, {}, *words).authorization_plugins == ("b", "a")
+    assert read(tmp_path, {"authorization-plugins": ["b", "a"]}).authorization_plugins == ("b", "a")
+    both = r"authorization-plugins: \(from flag: \[b a\], from file: \[c\]\)"
+    with pytest.raises(ConfigError, match=both):
+        read(tmp_path, {"authorization-plugins": ["c"]}, *words)
+
+
 def test_flags_in_all_their_spellings(tmp_path: Path) -> None:
     config = read(
         tmp_path,
