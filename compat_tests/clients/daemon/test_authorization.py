@@ -206,6 +206,27 @@ def test_a_plugin_that_is_restarted_delays_requests(guarded: Guarded) -> None:
     assert answers == [200]
 
 
+@pytest.mark.parametrize("chunks", [False, True])
+def test_a_body_that_is_too_large_to_be_shown_is_refused(guarded: Guarded, *, chunks: bool) -> None:
+    """CVE-2024-41110: such a body must not pass unseen. The limit is that of dockerd 29."""
+    engine = guarded.engine
+    if engine.kind == "dockerd" and int(engine.api.get("/version").json()["Version"].split(".")[0]) < 29:
+        pytest.skip("this dockerd shows no body of more than 1 MiB")
+    body = json.dumps({"Name": "large", "Labels": {"a": "x" * (4 << 20)}}).encode()
+    parts = (body[at : at + 65536] for at in range(0, len(body), 65536))
+    with guarded.rule(lambda _kind, _body: None), contextlib.closing(engine.api.connection()) as connection:
+        headers = {"Content-Type": "application/json"}
+        if chunks:
+            headers["Transfer-Encoding"] = "chunked"
+        connection.request("POST", "/volumes/create", parts if chunks else body, headers, encode_chunked=chunks)
+        refused = connection.getresponse()
+        # A client error: dockerd answers 500.
+        assert refused.status == (400 if engine.kind == "wharf" else 500)
+        sentence = "request body too large for authorization plugin: size exceeds 4194304 bytes"
+        assert json.loads(refused.read()) == {"message": sentence}
+        assert not guarded.one.shown("Req", "/volumes/create")
+
+
 def test_info_names_them_in_their_order(guarded: Guarded) -> None:
     names = [guarded.one.name, guarded.two.name]
     assert guarded.engine.api.get("/info").json()["Plugins"]["Authorization"] == names
