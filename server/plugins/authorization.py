@@ -10,6 +10,7 @@ Imported when the first plugin is configured.
 
 import asyncio
 import base64
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, internal
 from server.plugins.client import Unreachable
 from server.plugins.discovery import Plugins
+
+log = logging.getLogger(__name__)
 
 _INTERFACE = "authz"
 _REQUEST, _RESPONSE = "AuthZPlugin.AuthZReq", "AuthZPlugin.AuthZRes"
@@ -100,6 +103,7 @@ class AuthorizationPlugins:
                 absent = isinstance(error, Unreachable) or self._plugins.find(name) is None
                 if not absent or not pause:
                     raise
+                log.warning("plugin %s: %s; retrying in %g s", name, error.message, pause)
                 await asyncio.sleep(pause)
 
 
