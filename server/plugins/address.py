@@ -67,6 +67,15 @@ class Address:
         return await asyncio.open_connection(parts.hostname, parts.port, ssl=context)
 
 
+def read_spec(path: Path) -> Address:
+    """Parses a ``.spec`` file.
+
+    :raises OSError: it can't be read.
+    :raises ValueError: it is not UTF-8.
+    """
+    return Address(path.read_text("utf-8").strip())
+
+
 def read_json(path: Path) -> Address:
     """Parses a ``.json`` file.
 

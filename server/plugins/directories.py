@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine.common.errors import internal
-from server.plugins.address import Address, read_json
+from server.plugins.address import Address, read_json, read_spec
 
 SOCKETS = (Path(os.environ.get("WHARF_PLUGINS", "/run/docker/plugins")),)
 SPECS = (Path("/etc/docker/plugins"), Path("/usr/lib/docker/plugins"))
@@ -54,11 +54,11 @@ class PluginDirectories:
                     return Address(f"unix://{path}")
         for directory in self._specs:
             for parent in (directory, directory / name):
-                if (path := parent / f"{name}.spec").is_file():
-                    return Address(path.read_text().strip())
-                if (path := parent / f"{name}.json").is_file():
+                for path, read in ((parent / f"{name}.spec", read_spec), (parent / f"{name}.json", read_json)):
+                    if not path.is_file():
+                        continue
                     try:
-                        return read_json(path)
+                        return read(path)
                     except (OSError, ValueError) as error:
                         raise internal(f'plugin "{name}": {path}: {error}') from error
         return None

@@ -304,6 +304,7 @@ def test_where_plugins_are_found(tmp_path: Path) -> None:
         (specs / "empty.json").write_text("{}")
         (specs / "odd.json").write_text('{"Addr": "unix:///x", "TLSConfig": {"Cipher": "none"}}')
         (specs / "broken.spec").write_text("tcp://127.0.0.1:no-port")
+        (specs / "binary.spec").write_bytes(b"\xff")
         (tmp_path / "file.sock").write_text("no socket")
         deep.volumes["below"] = {"Name": "below"}
         far.volumes["away"] = {"Name": "away"}
@@ -312,7 +313,11 @@ def test_where_plugins_are_found(tmp_path: Path) -> None:
         async def scenario() -> None:
             # If two have a volume of the same name, the first one's is listed.
             assert await listed(make(tmp_path)) == ([("away", "far"), ("below", "deep")], [])
-            for name, why in (("empty", 'no address in "Addr"'), ("odd", '"Cipher" is unknown')):
+            for name, why in (
+                ("empty", 'no address in "Addr"'),
+                ("odd", '"Cipher" is unknown'),
+                ("binary", "can't decode byte 0xff"),
+            ):
                 with pytest.raises(WharfError, match=why):
                     await make(tmp_path).create("x", name)
             with pytest.raises(WharfError, match="not found"):
