@@ -20,6 +20,7 @@ from server.config.values import from_file, from_flag, kind_of
 DEFAULT_FILE = "/etc/wharf/daemon.json"
 _FIELDS = frozenset(field.name for field in fields(Config))
 _PATHS = frozenset(field.name for field in fields(Config) if Path in get_args(field.type))
+_TLS_FILES = frozenset({"tlscacert", "tlscert", "tlskey"})
 # The features that can be switched; the other known ones are fixed in this engine.
 _SWITCHES = frozenset({"cdi"})
 _FEATURES = {"containerd-snapshotter": True, "buildkit": True}
@@ -209,6 +210,9 @@ def _build(settings: dict[str, Any], path: str) -> Config:
     values = {name: value for name, value in settings.items() if name in _FIELDS}
     for name in _PATHS & values.keys():
         values[name] = Path(os.path.abspath(values[name]))
+    for name in _TLS_FILES & values.keys():
+        # The daemon changes its directory before it reads them. "" means the default.
+        values[name] = values[name] and os.path.abspath(values[name])
     values["config_file"] = Path(os.path.abspath(path))
     if not settings.get("features", {}).get("cdi", True) or values.get("cdi_spec_dirs") == ("",):
         values["cdi_spec_dirs"] = ()

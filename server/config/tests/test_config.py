@@ -26,6 +26,13 @@ def test_defaults(tmp_path: Path) -> None:
     assert read(tmp_path, {}, "--exec-root", "/x").pidfile == Path("/x/wharfd.pid")
 
 
+def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = read(tmp_path, {"tlscert": "../cert.pem"}, "--tlskey", "key.pem", "--data-root", "data")
+    assert (config.tlskey, config.tlscert) == (f"{tmp_path}/key.pem", f"{tmp_path.parent}/cert.pem")
+    assert (config.data_root, config.tlscacert) == (tmp_path / "data", "")
+
+
 def test_authorization_plugins_in_their_order(tmp_path: Path) -> None:
     words = ("--authorization-plugin", "b", "--authorization-plugin=a")
     assert read(tmp_path).authorization_plugins == ()
