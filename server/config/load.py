@@ -32,7 +32,11 @@ def load(arguments: Sequence[str]) -> tuple[Config, Given]:
     :raises ConfigError: with the sentence to print.
     """
     given = parse(arguments)
-    return _configure(given), given
+    config = _configure(given)
+    if "config-file" in given:
+        # For a reload: the daemon changes its directory.
+        given["config-file"] = [str(config.config_file)]
+    return config, given
 
 
 def reload(given: Given) -> Config:

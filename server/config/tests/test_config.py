@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from server.config import AddressPool, BuilderGc, Config, ConfigError, GcRule, Ulimit, load
+from server.config import AddressPool, BuilderGc, Config, ConfigError, GcRule, Ulimit, load, reload
 from server.config.hosts import Host, parse_host
 from server.config.options import OPTIONS
 
@@ -31,6 +31,15 @@ def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     config = read(tmp_path, {"tlscert": "../cert.pem"}, "--tlskey", "key.pem", "--data-root", "data")
     assert (config.tlskey, config.tlscert) == (f"{tmp_path}/key.pem", f"{tmp_path.parent}/cert.pem")
     assert (config.data_root, config.tlscacert) == (tmp_path / "data", "")
+
+
+def test_a_reload_in_another_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.json").write_text("{}")
+    _, given = load(["--config-file", "own.json"])
+    monkeypatch.chdir("/")
+    (tmp_path / "own.json").write_text('{"authorization-plugins": ["a"]}')
+    assert reload(given).authorization_plugins == ("a",)
 
 
 def test_authorization_plugins_in_their_order(tmp_path: Path) -> None:
