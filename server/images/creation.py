@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from engine.api.client import Engine
+from engine.api.labels import UNCOMPRESSED
 from engine.api.types import Descriptor, ImageRecord, Mount, Platform
 from engine.common.errors import Kind, WharfError, invalid
 from engine.common.layers.compression import Compression, detect
@@ -133,7 +134,7 @@ async def _import_layer(context: ImageContext, body: AsyncIterator[bytes]) -> tu
     except BaseException:
         await asyncio.shield(_undo(engine, ref, key, applying))
         raise
-    await engine.content.update_labels(digest, {oci.UNCOMPRESSED: applied.digest})
+    await engine.content.update_labels(digest, {UNCOMPRESSED: applied.digest})
     return layer, applied.digest
 
 
@@ -215,7 +216,7 @@ async def _difference(context: ImageContext, key: str) -> tuple[Descriptor, str]
     upper, lower = await asyncio.gather(engine.snapshots.mounts(key), _parent_view(engine, view, parent))
     layer = await engine.diff.diff(lower, upper, media_type=oci.OCI_LAYER + "+gzip", ref=view)
     info = await engine.content.info(layer.digest)
-    diff_id = info.labels.get(oci.UNCOMPRESSED, "")
+    diff_id = info.labels.get(UNCOMPRESSED, "")
     if not diff_id:
         raise invalid("invalid differ response with no diffID")
     return Descriptor(layer.media_type, layer.digest, info.size), diff_id

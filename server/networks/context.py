@@ -1,7 +1,7 @@
 """The state that the operations of this package share: kernel interfaces of the engine's network and all records."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import RLock
@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar, TypeVarTuple
 from engine.common.errors import invalid, not_found
 from server.config.model import Config
 from server.containers.model import Container
+from server.events.publisher import EventPublisher
 from server.networks.claims import Claims
 from server.networks.ipam.allocator import DefaultPool
 from server.networks.model import Network, SandboxRecord
@@ -33,12 +34,6 @@ class Containers(Protocol):
     def __iter__(self) -> Iterator[Container]: ...
 
 
-class Bus(Protocol):
-    def publish(
-        self, kind: str, action: str, actor: str, attributes: Mapping[str, str], *, scope: str = "local"
-    ) -> object: ...
-
-
 class Store(Protocol):
     """The storage of records; a call returns after the commit."""
 
@@ -60,7 +55,7 @@ class NetworkContext:
     config: Config
     pools: Sequence[DefaultPool]
     store: Store
-    bus: Bus
+    bus: EventPublisher
     host: Netlink
     pool: NamespacePool
     firewall: Firewall

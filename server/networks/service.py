@@ -17,10 +17,11 @@ from server.config.model import Config
 from server.containers.model import Container
 from server.containers.neighbours import Sandbox
 from server.containers.plan import ContainerPlan
+from server.events.publisher import EventPublisher
 from server.networks import connect, create, endpoints, predefined, query, recover, sandbox, settings
 from server.networks.bridges import bridge, devices, ownership
 from server.networks.bridges.reconciler import Reconciler
-from server.networks.context import Bus, Containers, NetworkContext, Store
+from server.networks.context import Containers, NetworkContext, Store
 from server.networks.dns import hosts_file, names
 from server.networks.ipam.allocator import default_pool
 from server.networks.model import BRIDGE, Network, SandboxRecord, settings_for
@@ -39,7 +40,7 @@ class Networks:
     Order of calls: constructor, :meth:`open`, :meth:`bind`, :meth:`recover` once, then any, finally :meth:`close`.
     """
 
-    def __init__(self, config: Config, store: Store, bus: Bus, *, userns: str = "") -> None:
+    def __init__(self, config: Config, store: Store, bus: EventPublisher, *, userns: str = "") -> None:
         """``userns``: the user namespace of containers with mapped ids, "" without mapping.
 
         :raises WharfError: INVALID_ARGUMENT: an invalid address pool.

@@ -4,6 +4,7 @@ protect the blobs they reference."""
 from collections.abc import Mapping
 
 from engine.api.client import Engine
+from engine.api.labels import GC_REF
 from engine.api.types import Descriptor
 from engine.common import limits
 from engine.common.errors import Kind, WharfError, invalid
@@ -65,7 +66,7 @@ async def write(
 
 def snapshot_label(engine: Engine, chain_id: str) -> dict[str, str]:
     """The label with which a config protects the image's snapshot; none for an image without layers."""
-    return {f"containerd.io/gc.ref.snapshot.{engine.snapshots.snapshotter}": chain_id} if chain_id else {}
+    return {f"{GC_REF}snapshot.{engine.snapshots.snapshotter}": chain_id} if chain_id else {}
 
 
 async def reference_snapshot(engine: Engine, config_digest: str, chain_id: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine.api.labels import GC_REF
 from engine.api.types import Descriptor, Platform
 from engine.common import jsontext, limits
 from engine.common.errors import invalid
@@ -35,8 +36,7 @@ MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
 ACCEPT = ", ".join((DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX, "*/*"))
 
 #: Labels for the garbage collector: the blobs that a blob protects.
-REF = "containerd.io/gc.ref.content"
-UNCOMPRESSED = "containerd.io/uncompressed"
+REF = f"{GC_REF}content"
 SOURCE = "containerd.io/distribution.source"
 
 #: Annotations that name an image in an index.

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from engine.api.client import Engine
+from engine.api.labels import UNCOMPRESSED
 from engine.api.rpc import current_lease
 from engine.api.types import Descriptor
 from engine.common.errors import Kind, WharfError, invalid
-from server.registry.oci import UNCOMPRESSED, chain_ids
+from server.registry.oci import chain_ids
 
 #: Called with (index, "extracting" | "done" | "exists") for each layer.
 OnLayerState = Callable[[int, str], None]

@@ -6,7 +6,8 @@ from typing import TypeVar, cast
 
 from server.config.model import Config
 from server.containers.model import Container
-from server.networks.context import Bus, NetworkContext, Store
+from server.events.publisher import EventPublisher
+from server.networks.context import NetworkContext, Store
 from server.networks.ipam.allocator import default_pool
 from server.networks.model import BRIDGE, HOST, NULL, Network, PoolConfig, SandboxRecord
 from server.networks.netlink.namespace_pool import NamespacePool
@@ -48,7 +49,7 @@ class FakeNetworks(Networks):
     A subclass, so that mypy holds it to the service's interface; the constructor makes no netlink socket and no thread.
     """
 
-    def __init__(self, config: Config, bus: Bus) -> None:
+    def __init__(self, config: Config, bus: EventPublisher) -> None:
         store: Store = NoNetworks()
         pools = [default_pool(pool.base, pool.size) for pool in config.default_address_pools]
         self.context = NetworkContext(

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from engine.api.client import Engine
+from engine.api.labels import UNCOMPRESSED
 from engine.api.types import Descriptor
 from server.builder.cache.cache_config import CacheHit
 from server.builder.plan.llbkey import Key
@@ -35,7 +36,7 @@ class Remote(Protocol):
 async def download(engine: Engine, id: str, remote: Remote, layer: Layer) -> None:
     """Fetch a layer's blob into the content store, under the caller's lease. Raises if its digest differs."""
     descriptor = layer.descriptor
-    labels = {"containerd.io/uncompressed": layer.diff_id}
+    labels = {UNCOMPRESSED: layer.diff_id}
     async with engine.content.writer(id, expected=descriptor.digest, total=descriptor.size) as writer:
         await writer.truncate()
         if not writer.exists:

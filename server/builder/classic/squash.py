@@ -6,6 +6,7 @@ import secrets
 import time
 
 from engine.api.client import Engine
+from engine.api.labels import UNCOMPRESSED
 from engine.common import jsontext
 from server.builder.classic.image import Documents, encode_manifest
 from server.builder.operations.difference import GZIP_LAYER, clean_up
@@ -36,7 +37,7 @@ async def squash(engine: Engine, found: Documents, result: Result, base: Base | 
         for view in views:
             await asyncio.shield(clean_up(engine.snapshots.remove(view)))
     info = await engine.content.info(descriptor.digest)
-    diff_id = info.labels["containerd.io/uncompressed"]
+    diff_id = info.labels[UNCOMPRESSED]
     chain = chain_id(below, diff_id)
     if not await lease_snapshot(engine, chain):
         mounts = await engine.snapshots.prepare(id, below)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from engine.common.errors import Kind, WharfError, invalid
 from engine.common.files.paths import open_inside
+from engine.common.limits import DOCKERFILE_BYTES
 from server.builder.dockerfile.ignore import Ignore, read
 
 DEFAULT = "Dockerfile"
-MAX_DOCKERFILE = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ def read_dockerfile(root: str, dockerfile: str) -> Context:
     """Read the Dockerfile of a context. The Dockerfile and ``.dockerignore`` are deleted after reading if ignored.
 
     :raises WharfError: INTERNAL for a missing Dockerfile or a path outside the context; INVALID_ARGUMENT for an empty
-        Dockerfile or a file larger than ``MAX_DOCKERFILE``.
+        Dockerfile or a file larger than ``DOCKERFILE_BYTES``.
     """
     name = dockerfile or DEFAULT
     text = _read_inside(root, name)
@@ -80,8 +80,8 @@ def _read_inside(root: str, name: str) -> str | None:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             return None
-        if found.st_size > MAX_DOCKERFILE:
-            raise invalid(f"{name} is larger than {MAX_DOCKERFILE} bytes")
+        if found.st_size > DOCKERFILE_BYTES:
+            raise invalid(f"{name} is larger than {DOCKERFILE_BYTES} bytes")
         return file.read().decode(errors="replace")
 
 

@@ -10,8 +10,8 @@ from engine.common.errors import invalid
 from engine.common.layers.compression import Compression, detect
 from engine.common.layers.extract import apply
 from engine.common.layers.target import Options, Target
+from engine.common.limits import DOCKERFILE_BYTES
 from engine.common.threads import run_in_thread, run_to_completion
-from server.builder.contexts.files import MAX_DOCKERFILE
 
 _AT_ONCE = 256 << 10
 T = TypeVar("T")
@@ -102,7 +102,7 @@ async def extract(stream: Stream, root: str, then: Callable[[], T]) -> T:
 async def extract_or_read(body: AsyncIterator[bytes], root: str) -> tuple[str | None, str]:
     """Extract an archive, or return the text of other content, which is a Dockerfile; and the content's digest.
 
-    :raises WharfError: INVALID_ARGUMENT: a broken archive, or a text longer than ``MAX_DOCKERFILE``.
+    :raises WharfError: INVALID_ARGUMENT: a broken archive, or a text longer than ``DOCKERFILE_BYTES``.
     """
     digest = hashlib.sha256()
 
@@ -116,7 +116,7 @@ async def extract_or_read(body: AsyncIterator[bytes], root: str) -> tuple[str | 
     head = await stream.read_head()
     text = None
     if detect(head) is Compression.NONE and not await stream.is_archive():
-        text = (await stream.read_all(MAX_DOCKERFILE)).decode(errors="replace")
+        text = (await stream.read_all(DOCKERFILE_BYTES)).decode(errors="replace")
     else:
         await extract(stream, root, lambda: None)
         async for _ in pieces:  # hash what follows the end of the archive

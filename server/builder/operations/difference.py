@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 
 from engine.api.client import Engine
+from engine.api.labels import UNCOMPRESSED
 from engine.api.types import Descriptor, Mount
 from engine.common.errors import Kind, WharfError
 
@@ -30,7 +31,7 @@ async def difference(engine: Engine, id: str, parent: str, rootfs: tuple[Mount, 
         if view:
             await asyncio.shield(clean_up(engine.snapshots.remove(view)))
     info = await engine.content.info(descriptor.digest)
-    return descriptor, info.labels["containerd.io/uncompressed"]
+    return descriptor, info.labels[UNCOMPRESSED]
 
 
 def lower_mounts(rootfs: Sequence[Mount]) -> tuple[Mount, ...] | None:

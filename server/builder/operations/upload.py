@@ -7,6 +7,7 @@ import tempfile
 import aiofiles
 
 from engine.api.client import Engine
+from engine.api.labels import UNCOMPRESSED
 from engine.common.layers.blob import Written
 
 #: Bytes read and sent at a time.
@@ -42,9 +43,7 @@ class Spool:
         async with engine.content.writer(ref, expected=written.digest, total=written.size) as writer:
             await writer.truncate()
             await writer.write(bytes(self._memory))
-            await writer.commit(
-                size=written.size, digest=written.digest, labels={"containerd.io/uncompressed": written.diff_id}
-            )
+            await writer.commit(size=written.size, digest=written.digest, labels={UNCOMPRESSED: written.diff_id})
 
     async def close(self) -> None:
         """Remove the file, if any."""
@@ -58,7 +57,7 @@ async def upload(engine: Engine, ref: str, path: str, written: Written) -> None:
 
     :raises WharfError: the content store's error.
     """
-    labels = {"containerd.io/uncompressed": written.diff_id}
+    labels = {UNCOMPRESSED: written.diff_id}
     async with (
         aiofiles.open(path, "rb", buffering=0) as file,
         engine.content.writer(ref, expected=written.digest, total=written.size) as writer,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.api.client import Engine
+from engine.api.labels import UNCOMPRESSED
 from engine.api.services.content import Content
 from engine.api.types import Descriptor
 from engine.common import jsontext
@@ -29,7 +30,7 @@ from server.registry.reference import parse
 
 log = logging.getLogger(__name__)
 
-_CREATED, _UNCOMPRESSED = "buildkit/createdat", "containerd.io/uncompressed"
+_CREATED = "buildkit/createdat"
 
 
 class Store(Protocol):
@@ -213,7 +214,7 @@ class Caches:
 
 def _cache_descriptor(layer: Layer) -> dict[str, object]:
     """Add the annotations that BuildKit expects on a cache's layers."""
-    notes = {_CREATED: utc(layer.created_ns), _UNCOMPRESSED: layer.diff_id}
+    notes = {_CREATED: utc(layer.created_ns), UNCOMPRESSED: layer.diff_id}
     return {**oci.to_json(layer.descriptor), "annotations": notes}
 
 
@@ -221,7 +222,7 @@ def _layers(described: Sequence[Descriptor]) -> list[Layer]:
     """Return the descriptors that name their diff ids, as layers."""
     found = []
     for desc in described:
-        if diff_id := desc.annotations.get(_UNCOMPRESSED, ""):
+        if diff_id := desc.annotations.get(UNCOMPRESSED, ""):
             created = parse_utc(desc.annotations.get(_CREATED, ""))
             found.append(Layer(Descriptor(desc.media_type, desc.digest, desc.size), diff_id, created))
     return found

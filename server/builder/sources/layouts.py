@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.message import Message
 
 from engine.api.client import Engine
+from engine.api.labels import UNCOMPRESSED
 from engine.api.services.content import Content
 from engine.api.types import Descriptor, Platform
 from engine.common import limits, timeouts
@@ -140,7 +141,7 @@ class Layout:
         return data
 
     async def _blob(self, layer: Descriptor, diff_id: str) -> None:
-        labels = {"containerd.io/uncompressed": diff_id}
+        labels = {UNCOMPRESSED: diff_id}
         name = f"layout-{layer.digest}"
         async with self.engine.content.writer(name, expected=layer.digest, total=layer.size) as writer:
             await writer.truncate()

@@ -13,8 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from engine.common.errors import Kind, WharfError, invalid
+from engine.common.limits import DOCKERFILE_BYTES
 from server.builder.contexts.contexts import Contexts
-from server.builder.contexts.files import DEFAULT, MAX_DOCKERFILE, folder_below
+from server.builder.contexts.files import DEFAULT, folder_below
 from server.builder.contexts.git import repository
 from server.builder.dockerfile.ignore import read
 from server.builder.dockerfile.instructions import Mount
@@ -111,7 +112,7 @@ class Sources:
                     Kind.NOT_FOUND, f"failed to read dockerfile: open {filename}: no such file or directory"
                 )
             text, name = found
-            own = await asyncio.to_thread(read_file, root, f"{name}.dockerignore", limit=MAX_DOCKERFILE)
+            own = await asyncio.to_thread(read_file, root, f"{name}.dockerignore", limit=DOCKERFILE_BYTES)
         if own is not None:
             self.ignore = read(own.decode("utf-8", "replace"))
         return text, name
@@ -119,7 +120,7 @@ class Sources:
     @staticmethod
     def _first(root: str, names: Sequence[str]) -> tuple[bytes, str] | None:
         for name in names:
-            data = read_file(root, name, limit=MAX_DOCKERFILE)
+            data = read_file(root, name, limit=DOCKERFILE_BYTES)
             if data is not None:
                 return data, name
         return None
@@ -131,7 +132,7 @@ class Sources:
         vertex = self._vertex("[internal] load .dockerignore")
         with vertex.running(), vertex.status("transferring context:"):
             folder = await (self._listing or self._pull_ignore())
-            data = await asyncio.to_thread(read_file, folder.path, ".dockerignore", limit=MAX_DOCKERFILE)
+            data = await asyncio.to_thread(read_file, folder.path, ".dockerignore", limit=DOCKERFILE_BYTES)
         self.ignore = read(data.decode("utf-8", "replace")) if data is not None else ()
 
     async def _pull_ignore(self) -> Context:
@@ -167,7 +168,7 @@ class Sources:
             vertex = self._vertex(f"[context {name}] load .dockerignore")
             with vertex.running(), vertex.status(f"transferring {name}:") as on_progress:
                 folder = await self._pull(Selection(name=rest, follow=(".dockerignore",)), "named ignore", on_progress)
-                ignore = await asyncio.to_thread(read_file, folder.path, ".dockerignore", limit=MAX_DOCKERFILE)
+                ignore = await asyncio.to_thread(read_file, folder.path, ".dockerignore", limit=DOCKERFILE_BYTES)
             exclude = tuple(read(ignore.decode("utf-8", "replace"))) if ignore is not None else ()
             vertex = self._vertex(f"[context {name}] load from client")
             with vertex.running(), vertex.status(f"transferring {name}:") as on_progress:
