@@ -106,12 +106,13 @@ async def open_services(config: Config, zygote: Handle | None = None) -> AsyncIt
         await engine.leases.delete_stale()
 
         remap = await _remap(config, stack)
-        networks = Networks(config, NetworkStore(database), bus, userns=remap.userns if remap else "")
+        plugins = Plugins()
+        networks = Networks(config, NetworkStore(database), bus, userns=remap.userns if remap else "", plugins=plugins)
         stack.push_async_callback(networks.close)
         await networks.open()
 
         local = LocalDriver(Path(config.data_root) / "volumes", owner=remap.root if remap else None)
-        volumes = Volumes(VolumeStore(database), bus, local, VolumePlugins(Plugins()))
+        volumes = Volumes(VolumeStore(database), bus, local, VolumePlugins(plugins))
         await volumes.load()
 
         confined = await asyncio.to_thread(apparmor.ensure_default)
@@ -198,6 +199,7 @@ async def make_services(
         containers=containers,
         images=images,
         volumes=volumes,
+        networks=networks,
         build=build,
     )
     return Services(

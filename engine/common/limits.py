@@ -70,6 +70,8 @@ NETWORK_SUBNETS = 1000
 """Subnets of one network. A bridge has at most two, one per family."""
 NETWORK_AUXILIARY = 10_000
 """Auxiliary addresses of all subnets of one network."""
+NETWORK_ROUTES = 1000
+"""Static routes that a network plugin adds to one container."""
 
 # Patterns and regular expressions
 

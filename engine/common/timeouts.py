@@ -41,6 +41,9 @@ _SECONDS: dict[str, float] = {
     "network.claim": 2.0,  # an ending engine releases its bridge
     "firewalld.call": 30.0,  # it may be loading its rules
     "plugin.call": 60.0,
+    "network.plugin": 30.0,  # a call of a network or IPAM plugin
+    "network.plugin-start": 20.0,  # plugins that start at the same time as the daemon
+    "network.replay": 5.0,  # the daemon's start waits for IPAM plugins
     "volume.ask": 15.0,  # a plugin lists its volumes: a listing waits for the slowest plugin
     "event.deliver": 10.0,
     "tls.handshake": 30.0,  # an API client: from its connection to the end of the handshake

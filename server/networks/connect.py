@@ -9,7 +9,7 @@ from dataclasses import replace
 from api_models.network import EndpointSettings
 from engine.common.errors import Kind, WharfError, invalid
 from server.containers.model import Container
-from server.networks import endpoints, publish, sandbox
+from server.networks import attachments, endpoints, publish, sandbox, teardown
 from server.networks.bridges import devices, interfaces
 from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file, names
@@ -77,30 +77,75 @@ async def _connect_running(
         await devices.ensure_ready(context, network)
         container.networking[network.name] = settings
         undo.callback(container.networking.pop, network.name, None)
-        endpoint = endpoints.create(context, container, network, settings)
-        undo.callback(endpoints.release, network, endpoint)
-        taken = {item.interface for item in record.endpoints}
-        endpoint.interface = sandbox.free_interface(network, endpoint, taken)
+        if network.uses_plugins:
+            undo.push_async_callback(context.store.put_sandbox, record)
+        endpoint = await attachments.create(context, container, network, settings, record)
+        undo.push_async_callback(attachments.release, context, network, endpoint, record)
+        if network.remote:
+            undo.push_async_callback(context.remote.leave, record, [endpoint])
+            await context.remote.join(container, record, endpoint)
+        if sandbox.has_interface(context, endpoint):
+            taken = {item.interface for item in record.endpoints}
+            endpoint.interface = sandbox.free_interface(network, endpoint, taken)
         embedded = hosts_file.uses_embedded(context, record)
         record.endpoints.append(endpoint)
         undo.callback(lambda: record.endpoints.remove(endpoint))
         record.endpoints = endpoints.in_order(context.networks, record.endpoints)
+        remote = attachments.on_plugins(context, record)
+        added = await _add_gateway(context, container, record, undo) if remote else None
         moved = await _move_ports(context, container, record, undo)
         attached: list[Endpoint] = []
         undo.push_async_callback(context.run_in_thread, _detach, context, record, attached)
-        await context.run_in_thread(_attach, context, record, network, endpoint, attached)
+        if network.remote:
+            # On failure, the plugin is told first, and its link returns to the host.
+            undo.push_async_callback(context.remote.leave, record, [endpoint])
+        for item in (endpoint, added):
+            if item is not None:
+                await context.run_in_thread(_attach, context, record, context.networks[item.network], item, attached)
         await context.run_in_thread(_routes, context, record)
-        if moved is not None and moved is not endpoint:
+        if moved is not None and moved not in (endpoint, added):
             await context.run_in_thread(_refresh_rules, context, moved)
+        if remote:
+            await context.remote.program(container, record)
         await context.run_in_thread(
             hosts_file.change_hosts, container.hosts_path, [], hosts_file.own_lines(container, endpoint)
         )
         await names.register(context, container, record, undo)
         await _resolv_conf(context, container, record, before=embedded)
+        record.pending = [item for item in record.pending if item is not endpoint]
         await context.store.put_sandbox(record)
         undo.pop_all()
-    sandbox.publish_event(context, endpoint, "connect")
+    if remote:
+        await _remove_surplus_gateway(context, record)
+    teardown.publish_event(context, endpoint, "connect")
     await hosts_file.update_linkers(context, container)
+
+
+async def _add_gateway(
+    context: NetworkContext, container: Container, record: SandboxRecord, undo: AsyncExitStack
+) -> Endpoint | None:
+    """Adds the implicit endpoint that the container needs now, ready to be attached; returns it."""
+    added = await context.remote.add_gateway(container, record, undo)
+    if added is not None:
+        taken = {item.interface for item in record.endpoints}
+        added.interface = sandbox.free_interface(context.networks[added.network], added, taken)
+    return added
+
+
+async def _remove_surplus_gateway(context: NetworkContext, record: SandboxRecord) -> None:
+    """Removes the implicit endpoint if another one leads out now; its ports have moved there."""
+    surplus = context.remote.surplus_gateway(record)
+    if surplus is None:
+        return
+    try:
+        record.endpoints.remove(surplus)
+        await context.forwarder.release(surplus.id)
+        await context.run_in_thread(_detach, context, record, [surplus])
+        context.ports.release(surplus.id)
+        endpoints.release(context.networks[surplus.network], surplus)
+        await context.store.put_sandbox(record)
+    except OSError as error:
+        log.warning("container=%s the gateway's interface stays: %s", record.container, error)
 
 
 async def disconnect(context: NetworkContext, network: Network, container: Container) -> None:
@@ -139,6 +184,10 @@ async def _disconnect_running(
     context: NetworkContext, network: Network, container: Container, record: SandboxRecord, endpoint: Endpoint
 ) -> None:
     embedded = hosts_file.uses_embedded(context, record)
+    remote = attachments.on_plugins(context, record)
+    if network.remote:
+        await context.remote.check(network)
+        record.pending.append(endpoint)
     record.endpoints.remove(endpoint)
     endpoint.dns_names = []
     if network.user_defined:
@@ -146,16 +195,25 @@ async def _disconnect_running(
     await context.forwarder.release(endpoint.id)
     context.ports.release(endpoint.id)
     had_ports = bool(endpoint.publications or endpoint.ports)
+    if network.remote:
+        await context.store.put_sandbox(record)
+        await context.remote.leave(record, [endpoint])
     await context.run_in_thread(_detach, context, record, [endpoint])
-    endpoints.release(network, endpoint)
+    await attachments.release(context, network, endpoint, record)
     await context.store.put_sandbox(record)
     async with AsyncExitStack() as undo:
-        if had_ports:
+        added = await _add_gateway(context, container, record, undo) if remote else None
+        # A plugin may have published the ports.
+        if had_ports or network.remote:
             moved = await _move_ports(context, container, record, undo)
-            if moved is not None:
+            if moved is not None and moved is not added:
                 await context.run_in_thread(_refresh_rules, context, moved)
+        if added is not None:
+            await context.run_in_thread(_attach, context, record, context.networks[added.network], added, [])
         undo.pop_all()
     await context.run_in_thread(_routes, context, record)
+    if remote:
+        await _program(context, container, record)
     await context.run_in_thread(
         hosts_file.change_hosts, container.hosts_path, hosts_file.own_lines(container, endpoint), []
     )
@@ -163,7 +221,17 @@ async def _disconnect_running(
         await names.send_view(context, container, record)
     await _resolv_conf(context, container, record, before=embedded)
     await context.store.put_sandbox(record)
-    sandbox.publish_event(context, endpoint, "disconnect")
+    if remote:
+        await _remove_surplus_gateway(context, record)
+    teardown.publish_event(context, endpoint, "disconnect")
+
+
+async def _program(context: NetworkContext, container: Container, record: SandboxRecord) -> None:
+    try:
+        await context.remote.program(container, record)
+    except WharfError as error:
+        # The container has left the network; the reference logs this too.
+        log.error("container=%s %s", record.container, error)
 
 
 async def _move_ports(
@@ -196,7 +264,10 @@ def _attach(
 def _detach(context: NetworkContext, record: SandboxRecord, attached: Sequence[Endpoint]) -> None:
     for endpoint in attached:
         context.firewall.remove(endpoint.id)
-        sandbox.flush_udp(endpoint)
+        teardown.flush_udp(endpoint)
+        if endpoint.remote is not None and context.networks[endpoint.network].remote:
+            devices.discard_link(record.path, endpoint)
+            continue
         netlink = netns.open_netlink(record.path)
         with contextlib.closing(netlink):
             interfaces.detach_interface(context.pool, netlink, endpoint.interface, endpoint.veth)

@@ -19,6 +19,7 @@ from server.networks.netlink.rtnetlink import Netlink
 from server.networks.nftables.firewall import Firewall
 from server.networks.ports.allocator import PortAllocator
 from server.networks.proxy_client import Forwarder
+from server.networks.remotes import RemoteNetworks
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -67,6 +68,7 @@ class NetworkContext:
     devices: RLock = field(default_factory=RLock)  # held while a network's device is created, restored or removed
     containers: Containers | None = None
     save_container: Callable[[Container], Coroutine[object, None, None]] | None = None
+    load_remote: "Callable[[NetworkContext], RemoteNetworks] | None" = None
     #: The daemon stops: pending work is left to the next daemon's recovery.
     closed: bool = False
     networks: dict[str, Network] = field(default_factory=dict)
@@ -75,6 +77,15 @@ class NetworkContext:
     ending: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
     tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
     _names: dict[str, Network] = field(default_factory=dict)
+    _remote: RemoteNetworks | None = None
+
+    @property
+    def remote(self) -> RemoteNetworks:
+        """The networks that use plugins. Loads the code at the first use."""
+        if self._remote is None:
+            assert self.load_remote is not None
+            self._remote = self.load_remote(self)
+        return self._remote
 
     def add(self, network: Network) -> None:
         self.networks[network.id] = network

@@ -40,16 +40,18 @@ async def create(context: NetworkContext, request: NetworkCreateRequest) -> Netw
         await context.store.put(network)
         _announce(context, network)
         return network
-    try:
-        await _fill(context, network, request)
-    except PoolExhausted:
-        if not context.ending:
-            raise
-        # Wait until the subnets of removed networks are free.
-        await context.wait_teardowns()
-        await _fill(context, network, request)
-    _check_name(context, request.name)  # another create may have used it meanwhile
     async with AsyncExitStack() as undo:
+        if network.uses_plugins:
+            await context.remote.resolve(network, request.scope)
+        try:
+            await _fill(context, network, request, undo)
+        except PoolExhausted:
+            if not context.ending:
+                raise
+            # Wait until the subnets of removed networks are free.
+            await context.wait_teardowns()
+            await _fill(context, network, request, undo)
+        _check_name(context, request.name)  # another create may have used it meanwhile
         # Add it before the next await: two concurrent creates can't share a name, a subnet or a bridge.
         context.add(network)
         undo.callback(context.discard, network)
@@ -59,6 +61,8 @@ async def create(context: NetworkContext, request: NetworkCreateRequest) -> Netw
                 await asyncio.wait([pending])
             undo.push_async_callback(context.run_in_thread, devices.remove_device, context, network)
             await context.run_in_thread(devices.make_device, context, network)
+        if network.uses_plugins:
+            await context.remote.create_network(network, undo)
         await context.store.put(network)
         undo.pop_all()
     _announce(context, network)
@@ -99,11 +103,7 @@ def _record(context: NetworkContext, request: NetworkCreateRequest) -> Network:
         raise WharfError(Kind.PERMISSION_DENIED, f'only one instance of "{driver}" network is allowed')
     if request.config_only:
         driver = NULL  # --config-from chooses it
-    elif driver not in (BRIDGE, MACVLAN, IPVLAN):
-        raise not_found(f'plugin "{driver}" not found')
     ipam_driver = (request.ipam.driver if request.ipam else "") or "default"
-    if ipam_driver not in ("default", "null"):
-        raise not_found(f'plugin "{ipam_driver}" not found')
     ipam_options = request.ipam.options if request.ipam else None
     network = Network(
         id=secrets.token_hex(32),
@@ -145,7 +145,7 @@ def _copy_config(context: NetworkContext, network: Network, request: NetworkCrea
     network.labels = dict(config.labels)
 
 
-async def _fill(context: NetworkContext, network: Network, request: NetworkCreateRequest) -> None:
+async def _fill(context: NetworkContext, network: Network, request: NetworkCreateRequest, undo: AsyncExitStack) -> None:
     """Sets options, subnets and devices: all decisions before anything is created."""
     defaults = context.config.default_network_opts.get(network.driver, {})
     network.options = {**defaults, **network.options}
@@ -154,7 +154,8 @@ async def _fill(context: NetworkContext, network: Network, request: NetworkCreat
     source = context.by_name(network.config_from) if network.config_from else None
     if source is None:
         _families(network, request)
-    options.check(network)
+    if not network.remote:
+        options.check(network)
     if source is not None:
         requested = [replace(item, aux=dict(item.aux)) for item in source.ipam or ()]
     else:
@@ -168,8 +169,14 @@ async def _fill(context: NetworkContext, network: Network, request: NetworkCreat
             raise invalid("ipv4 pool is empty")
         network.ipam = []
     else:
-        routes = await context.run_in_thread(subnets_in_use, context.host)
-        _subnets(context, network, requested, routes)
+        skips = await context.remote.skips_gateway(network) if network.remote else _without_gateways(network)
+        nets = _check_subnets(network, requested)
+        if network.remote_ipam:
+            await context.remote.request_pools(network, requested, skips, undo)
+            _check_overlaps(context, network)
+        else:
+            routes = await context.run_in_thread(subnets_in_use, context.host)
+            _subnets(context, network, requested, nets, routes, skips)
     network.pools = network.make_pools()
     _devices(context, network)
 
@@ -246,8 +253,11 @@ def _requested_pool(item: IPAMPool, problems: list[str], *, ipv6: bool) -> PoolC
     )
 
 
-def _subnets(context: NetworkContext, network: Network, requested: list[PoolConfig], routes: Sequence[Subnet]) -> None:
-    """The network's subnets: the requested ones, and one from the pools for a family without any."""
+def _check_subnets(network: Network, requested: Sequence[PoolConfig]) -> list[Subnet]:
+    """The requested subnets, which don't overlap.
+
+    :raises WharfError: INVALID: they do, or the driver supports only one.
+    """
     nets = [ip_network(config.subnet) for config in requested]
     # Subnets are disjoint or nested, so in this order one that overlaps any other overlaps its neighbour.
     ordered = sorted(nets, key=lambda net: (net.version, net.network_address.packed, net.prefixlen))
@@ -257,7 +267,39 @@ def _subnets(context: NetworkContext, network: Network, requested: list[PoolConf
         for version in (4, 6):
             if sum(net.version == version for net in nets) > 1:
                 raise invalid("bridge driver doesn't support multiple subnets")
-    taken = [subnet for other in context for subnet in other.subnets]
+    return nets
+
+
+def _check_overlaps(context: NetworkContext, network: Network) -> None:
+    """A plugin may allocate any subnet; two bridges must not have the same.
+
+    :raises WharfError: PERMISSION_DENIED.
+    """
+    if network.driver != BRIDGE:
+        return
+    nets = [ip_network(config.subnet) for config in network.ipam or ()]
+    for other in context:
+        for subnet in other.subnets if other.driver == BRIDGE else ():
+            if any(net.version == subnet.version and net.overlaps(subnet) for net in nets):
+                bridge, theirs = network.option(options.NAME) or f"br-{network.id[:12]}", other.bridge
+                raise WharfError(
+                    Kind.PERMISSION_DENIED,
+                    f"cannot create network {network.id} ({bridge}): conflicts with network {other.id} ({theirs}): "
+                    f"networks have overlapping IPv{subnet.version}",
+                )
+
+
+def _subnets(
+    context: NetworkContext,
+    network: Network,
+    requested: list[PoolConfig],
+    nets: Sequence[Subnet],
+    routes: Sequence[Subnet],
+    skips: tuple[bool, bool],
+) -> None:
+    """The network's subnets: the requested ones (``nets``), and one from the pools for a family without any."""
+    # Those of IPAM plugins are in an address space of their own.
+    taken = [subnet for other in context if not other.remote_ipam for subnet in other.subnets]
     for net in nets:
         if any(net.version == other.version and net.overlaps(other) for other in taken):
             raise WharfError(Kind.PERMISSION_DENIED, "Pool overlaps with other one on this address space")
@@ -268,24 +310,26 @@ def _subnets(context: NetworkContext, network: Network, requested: list[PoolConf
             subnet = allocator.choose_subnet(list(default_pools(pools, version)), (*taken, *routes), version=version)
             configs.append(PoolConfig(str(subnet)))
     for config in configs:
-        if network.enables(ip_network(config.subnet).version):
-            _choose_gateway(network, config)
+        version = ip_network(config.subnet).version
+        if network.enables(version):
+            _choose_gateway(config, skip=skips[0] if version == 4 else skips[1])
     network.ipam = configs
 
 
-def _choose_gateway(network: Network, config: PoolConfig) -> None:
-    """The first free address, unless one was given or the driver has none."""
+def _choose_gateway(config: PoolConfig, *, skip: bool) -> None:
+    """The first free address, unless one was given or the driver has none (``skip``)."""
     if config.gateway:
         _check_gateway(config)
-        return
-    if network.routes_without_gateway:
-        return
-    if network.internal and network.driver != BRIDGE:
-        return
-    if network.driver == BRIDGE and _without_gateway(network, ip_network(config.subnet).version):
-        return
-    pool = config.make_pool()
-    config.gateway = str(pool.first_usable())
+    elif not skip:
+        config.gateway = str(config.make_pool().first_usable())
+
+
+def _without_gateways(network: Network) -> tuple[bool, bool]:
+    """Whether one of the engine's own drivers needs no IPv4 and no IPv6 gateway."""
+    if network.driver == BRIDGE:
+        return _without_gateway(network, 4), _without_gateway(network, 6)
+    without = network.internal or network.routes_without_gateway
+    return without, without
 
 
 def _without_gateway(network: Network, version: int) -> bool:

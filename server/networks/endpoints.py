@@ -159,14 +159,14 @@ def without_ipv6(container: ContainerPlan) -> bool:
     return any(sysctls.get(f"net.ipv6.conf.{name}.disable_ipv6") == "1" for name in ("all", "lo"))
 
 
-def create(context: NetworkContext, container: ContainerPlan, network: Network, settings: EndpointSettings) -> Endpoint:
-    """An endpoint with allocated addresses. Undone by :func:`release`.
+def make(context: NetworkContext, container: ContainerPlan, network: Network, settings: EndpointSettings) -> Endpoint:
+    """An endpoint without addresses; the network doesn't know it yet.
 
-    :raises WharfError: an address is in use or none is left; NOT_FOUND: the network was removed meanwhile.
+    :raises WharfError: NOT_FOUND: the network was removed meanwhile, or is being removed.
     """
-    if context.networks.get(network.id) is not network:
+    if context.networks.get(network.id) is not network or network.unfinished:
         raise not_found(f"network {network.name} not found")
-    endpoint = Endpoint(
+    return Endpoint(
         id=secrets.token_hex(32),
         network=network.id,
         container=container.id,
@@ -174,12 +174,20 @@ def create(context: NetworkContext, container: ContainerPlan, network: Network, 
         dns_names=dns_names(container, settings, network),
         settings=settings.wire(),
     )
+
+
+def create(context: NetworkContext, container: ContainerPlan, network: Network, settings: EndpointSettings) -> Endpoint:
+    """An endpoint with allocated addresses. Undone by :func:`release`.
+
+    :raises WharfError: an address is in use or none is left; NOT_FOUND: the network was removed meanwhile.
+    """
+    endpoint = make(context, container, network, settings)
     before = context.last.get(container.id)
     old = before.endpoint(network.id) if before else None
     try:
         for version in (4,) if without_ipv6(container) else (4, 6):
             _allocate(network, endpoint, settings, old, version)
-        endpoint.mac = _mac(endpoint, settings)
+        endpoint.mac = chosen_mac(settings) or derived_mac(endpoint)
     except BaseException:
         release(network, endpoint)
         raise
@@ -222,13 +230,13 @@ def _allocate(
             f"no available IPv{version} addresses on this network's address pools: {network.name} ({network.id})",
         )
     if version == 4:
-        endpoint.address4, endpoint.gateway4 = f"{address}/{prefix}", _gateway(network, address)
+        endpoint.address4, endpoint.gateway4 = f"{address}/{prefix}", gateway_of(network, address)
     else:
-        endpoint.address6, endpoint.gateway6 = f"{address}/{prefix}", _gateway(network, address)
+        endpoint.address6, endpoint.gateway6 = f"{address}/{prefix}", gateway_of(network, address)
     return None
 
 
-def _gateway(network: Network, address: Address) -> str:
+def gateway_of(network: Network, address: Address) -> str:
     """The gateway of the address's subnet, or the other router that ``--default-gateway`` names for a bridge; an
     internal network shows none."""
     if network.internal and network.driver == BRIDGE:
@@ -240,14 +248,38 @@ def _gateway(network: Network, address: Address) -> str:
     return ""
 
 
-def _mac(endpoint: Endpoint, settings: EndpointSettings) -> str:
-    if settings.mac_address:
-        return settings.mac_address.lower().replace("-", ":")
+def chosen_mac(settings: EndpointSettings) -> str:
+    """The requested MAC address in the kernel's form; "": none was requested."""
+    return settings.mac_address.lower().replace("-", ":")
+
+
+def derived_mac(endpoint: Endpoint) -> str:
+    """The MAC address that belongs to the endpoint's addresses; "" without any."""
     if endpoint.ip4:
         return mac_from_address(IPv4Address(endpoint.ip4))
     if endpoint.ip6:
         return mac_from_address(IPv6Address(endpoint.ip6))
     return ""
+
+
+def random_mac() -> str:
+    """A locally administered MAC address, for an IPAM plugin that must know it before it allocates an address."""
+    return ":".join(f"{octet:02x}" for octet in b"\x02\x42" + secrets.token_bytes(4))
+
+
+def register(context: NetworkContext, network: Network, endpoint: Endpoint) -> None:
+    """Makes an endpoint with addresses from a plugin known to its network. Undone by :func:`release`.
+
+    :raises WharfError: NOT_FOUND: the network was removed meanwhile.
+    """
+    if context.networks.get(network.id) is not network or network.unfinished:
+        raise not_found(f"network {network.name} not found")
+    for interface in endpoint.interfaces:
+        if interface.version == 4:
+            endpoint.gateway4 = gateway_of(network, interface.ip)
+        else:
+            endpoint.gateway6 = gateway_of(network, interface.ip)
+    network.endpoints[endpoint.container] = endpoint
 
 
 def reserve(network: Network, endpoint: Endpoint) -> None:
@@ -315,10 +347,10 @@ def parse_link(text: str) -> tuple[str, str]:
 def in_order(networks: Mapping[str, Network], endpoints: Iterable[Endpoint]) -> list[Endpoint]:
     """The endpoints of a container in dockerd's order, in which interfaces are numbered and names are looked up."""
 
-    def rank(endpoint: Endpoint) -> tuple[int, bool, bool, str]:
+    def rank(endpoint: Endpoint) -> tuple[int, bool, bool, bool, str]:
         network = networks[endpoint.network]
         dual = bool(endpoint.gateway4 and endpoint.gateway6)
-        return (-endpoint.gw_priority, network.internal, not dual, network.name)
+        return (-endpoint.gw_priority, endpoint.implicit, network.internal, not dual, network.name)
 
     return sorted(endpoints, key=rank)
 
@@ -335,6 +367,8 @@ def default_gateways(
 
 
 def _leads_out(network: Network, endpoint: Endpoint, version: int) -> bool:
+    if network.remote:
+        return endpoint.default_hop(version) is not None
     if network.internal:
         return False
     if version == 4:

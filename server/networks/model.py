@@ -19,11 +19,18 @@ from server.networks.netlink.rtnetlink import Interface
 from server.networks.nftables.rules import Publication
 
 BRIDGE, HOST, NULL, MACVLAN, IPVLAN = "bridge", "host", "null", "macvlan", "ipvlan"
+#: The engine's own drivers. Others are plugins (``server/networks/remote``).
+DRIVERS = frozenset((BRIDGE, HOST, NULL, MACVLAN, IPVLAN))
+IPAM_DRIVERS = frozenset(("default", "null"))
 
 
 @dataclass(slots=True)
 class PoolConfig:
-    """One subnet of a network, as text in the API's form; ``gateway`` empty: none."""
+    """One subnet of a network, as text in the API's form; ``gateway`` empty: none.
+
+    ``pool_id`` is an IPAM plugin's name of the subnet, ``gateway_bits`` the prefix length that it returned with the
+    gateway (0: the subnet's).
+    """
 
     subnet: str
     ip_range: str = ""
@@ -31,6 +38,8 @@ class PoolConfig:
     aux: dict[str, str] = field(default_factory=dict)
     configured: bool = False  # the user gave the subnet, so addresses in it may be given too
     gateway_given: bool = False
+    pool_id: str = ""
+    gateway_bits: int = 0
 
     def make_pool(self) -> AddressPool:
         """The pool, with gateway and auxiliary addresses reserved."""
@@ -42,7 +51,10 @@ class PoolConfig:
 
 @dataclass(slots=True, eq=False)
 class Network:
-    """A network. ``bridge`` is the device of a bridge network, ``parent`` of a macvlan or ipvlan one."""
+    """A network. ``bridge`` is the device of a bridge network, ``parent`` of a macvlan or ipvlan one.
+
+    ``unfinished``: a plugin may know a network whose creation or removal has not ended; it can be removed only.
+    """
 
     id: str
     name: str
@@ -65,6 +77,8 @@ class Network:
     parent: str = ""
     made_parent: bool = False  # this network created the 802.1q sub-interface
     predefined: bool = False
+    address_space: str = ""  # of an IPAM plugin
+    unfinished: bool = False
 
     # not stored
     pools: list[AddressPool] = field(default_factory=list)
@@ -81,6 +95,20 @@ class Network:
     def user_defined(self) -> bool:
         """Whether it supports names, aliases and chosen addresses."""
         return not self.predefined
+
+    @property
+    def remote(self) -> bool:
+        """Whether its driver is a plugin."""
+        return self.driver not in DRIVERS
+
+    @property
+    def remote_ipam(self) -> bool:
+        """Whether its IPAM driver is a plugin."""
+        return self.ipam_driver not in IPAM_DRIVERS
+
+    @property
+    def uses_plugins(self) -> bool:
+        return self.remote or self.remote_ipam
 
     def enables(self, version: int) -> bool:
         """Whether endpoints get addresses of this family: a subnet of the other one is only shown, as in dockerd."""
@@ -137,11 +165,37 @@ class PortSpan:
     count: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class RemoteEndpoint:
+    """What plugins answered about an endpoint: the pools of its addresses, and the interface that it joins with.
+
+    ``source`` is the interface's name on the host ("": the plugin made none), ``prefix`` the beginning of its name in
+    the container. ``routes``: (destination, next hop); without a next hop, directly through the interface.
+    ``without_gateway``: the engine must not give the container another gateway. ``external``: whether the plugin was
+    told that IPv4 and IPv6 traffic of the container leaves through this endpoint.
+    """
+
+    pool4: str = ""
+    pool6: str = ""
+    joined: bool = False
+    source: str = ""
+    prefix: str = ""
+    routes: tuple[tuple[str, str], ...] = ()
+    without_gateway: bool = False
+    external: tuple[bool, bool] = (False, False)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        routes = tuple((destination, hop) for destination, hop in raw["routes"])
+        return cls(**{**raw, "routes": routes, "external": tuple(raw["external"])})
+
+
 @dataclass(slots=True, eq=False)
 class Endpoint:
     """One running container on one network. Addresses are texts with prefix length; empty: none.
 
-    ``settings`` is the request, in Docker's field names.
+    ``settings`` is the request, in Docker's field names. ``implicit``: no request names the network, the engine added
+    it for the container's outgoing traffic. ``remote``: None unless the network uses plugins.
     """
 
     id: str
@@ -162,6 +216,8 @@ class Endpoint:
     ports: list[PortSpan] = field(default_factory=list)
     # in the firewall: client, server, protocol, port
     links: list[tuple[str, str, str, int]] = field(default_factory=list)
+    implicit: bool = False
+    remote: RemoteEndpoint | None = None
 
     @property
     def interfaces(self) -> tuple[Interface, ...]:
@@ -179,11 +235,21 @@ class Endpoint:
     def gw_priority(self) -> int:
         return int(self.settings.get("GwPriority") or 0)
 
+    def default_hop(self, version: int) -> str | None:
+        """The next hop of the default route, "" for one directly through the interface; None: it has none."""
+        if gateway := self.gateway4 if version == 4 else self.gateway6:
+            return gateway
+        wanted = "0.0.0.0/0" if version == 4 else "::/0"
+        routes = self.remote.routes if self.remote else ()
+        return next((hop for destination, hop in routes if destination == wanted), None)
+
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        remote = raw.get("remote")
         return cls(
             **{
                 **raw,
+                "remote": None if remote is None else RemoteEndpoint.from_dict(remote),
                 "publications": [Publication(**item) for item in raw["publications"]],
                 "listens": [Listen(**item) for item in raw["listens"]],
                 "ports": [PortSpan(**{**item, "hosts": tuple(item["hosts"])}) for item in raw["ports"]],
@@ -195,7 +261,7 @@ class Endpoint:
 @dataclass(slots=True, eq=False)
 class SandboxRecord:
     """The network state of a running container. ``path`` is its namespace, empty for the host's or another
-    container's."""
+    container's. ``pending`` are endpoints that a plugin is creating or removing: after a crash they are removed."""
 
     container: str
     id: str
@@ -204,6 +270,7 @@ class SandboxRecord:
     joins: str = ""
     endpoints: list[Endpoint] = field(default_factory=list)
     hosts: list[tuple[str, str]] = field(default_factory=list)  # additional lines of /etc/hosts: address, names
+    pending: list[Endpoint] = field(default_factory=list)
 
     def endpoint(self, network: str) -> Endpoint | None:
         return next((endpoint for endpoint in self.endpoints if endpoint.network == network), None)
@@ -214,7 +281,8 @@ class SandboxRecord:
     @classmethod
     def from_doc(cls, document: bytes) -> Self:
         raw: dict[str, Any] = orjson.loads(document)
-        raw["endpoints"] = [Endpoint.from_dict(item) for item in raw["endpoints"]]
+        for name in ("endpoints", "pending"):
+            raw[name] = [Endpoint.from_dict(item) for item in raw.get(name) or ()]
         raw["hosts"] = [tuple(item) for item in raw["hosts"]]
         return cls(**raw)
 

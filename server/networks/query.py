@@ -143,6 +143,8 @@ async def remove(context: NetworkContext, network: Network) -> None:
             Kind.PERMISSION_DENIED,
             f"error while removing network: network {network.name} has active endpoints ({those})",
         )
+    if network.uses_plugins:
+        await _delete_at_plugins(context, network)
     context.discard(network)
     await context.store.delete(network)
     await context.forwarder.drop_zone(network.id)
@@ -154,11 +156,24 @@ async def remove(context: NetworkContext, network: Network) -> None:
     context.bus.publish("network", "destroy", network.id, {"name": network.name, "type": network.driver})
 
 
-async def _remove_device(context: NetworkContext, network: Network) -> None:
-    # Containers that have just stopped may still be attached.
-    waiting = [context.ending[key] for key in network.endpoints if key in context.ending]
-    for task in waiting:
+async def _delete_at_plugins(context: NetworkContext, network: Network) -> None:
+    await _wait_detached(context, network)
+    try:
+        await context.remote.delete_network(network)
+    except WharfError as error:
+        raise error.worded(f"error while removing network: {error.message}") from error
+    if context.networks.get(network.id) is not network:
+        raise not_found(f"network {network.name} not found")  # another request has removed it
+
+
+async def _wait_detached(context: NetworkContext, network: Network) -> None:
+    """Containers that have just stopped may still be attached."""
+    for task in [context.ending[key] for key in network.endpoints if key in context.ending]:
         await task
+
+
+async def _remove_device(context: NetworkContext, network: Network) -> None:
+    await _wait_detached(context, network)
     await context.run_in_background(devices.remove_device, context, network)
 
 

@@ -13,7 +13,7 @@ from api_models.network import EndpointSettings
 from engine.common.errors import WharfError
 from engine.proxy.forward import Listen
 from server.containers.model import Container
-from server.networks import endpoints, options, publish, repair, sandbox
+from server.networks import endpoints, options, publish, repair, sandbox, teardown
 from server.networks.bridges import bridge, bridge_repair, devices, ownership
 from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file, names
@@ -44,7 +44,9 @@ async def recover(context: NetworkContext, running: Sequence[Container], stored:
             for listen in endpoint.listens:
                 _allocate_ports(context, endpoint.id, listen)
         await _complete_interrupted(context, alive[record.container], record)
-    for record in await context.run_in_thread(_kernel, context, kept):
+    # Plugins have to be told about their endpoints, so the namespaces stay until then.
+    leaving = [record for record in gone if any(item.remote for item in (*record.endpoints, *record.pending))]
+    for record in await context.run_in_thread(_kernel, context, kept, leaving):
         await context.store.put_sandbox(record)
     listens = {endpoint.id: endpoint.listens for record in kept for endpoint in record.endpoints if endpoint.listens}
     views: dict[str, ViewRequest] = {}
@@ -56,7 +58,12 @@ async def recover(context: NetworkContext, running: Sequence[Container], stored:
     for key, (udp, tcp) in ports.items():
         await context.run_in_thread(names.redirect, context.sandboxes[key].path, udp, tcp)
     for record in gone:
-        await context.store.delete_sandbox(record.container)
+        if record in leaving:
+            teardown.begin(context, record)
+        else:
+            await context.store.delete_sandbox(record.container)
+    if any(network.uses_plugins for network in context):
+        await context.remote.recover(kept)
     context.pool.refill()
 
 
@@ -64,7 +71,7 @@ async def _complete_interrupted(context: NetworkContext, container: Container, r
     """Completes a connect or disconnect that was interrupted between its two records: the sandbox's record decides."""
     if record.mode != "own":
         return
-    there = {context.networks[item.network].name: item for item in record.endpoints}
+    there = {context.networks[item.network].name: item for item in record.endpoints if not item.implicit}
     if set(there) == set(container.networking):
         return
     for name in set(container.networking) - set(there):
@@ -84,8 +91,11 @@ def _allocate_ports(context: NetworkContext, owner: str, listen: Listen) -> None
             context.ports.allocate(owner, ports)
 
 
-def _kernel(context: NetworkContext, kept: Sequence[SandboxRecord]) -> list[SandboxRecord]:
-    """In a thread: links, namespaces, bridges and rules. Returns the changed records."""
+def _kernel(
+    context: NetworkContext, kept: Sequence[SandboxRecord], leaving: Sequence[SandboxRecord]
+) -> list[SandboxRecord]:
+    """In a thread: links, namespaces, bridges and rules, except those of ``leaving`` records. Returns the changed
+    records."""
     elements: dict[str, list[Element]] = {}
     for record in kept:
         for endpoint in record.endpoints:
@@ -106,8 +116,9 @@ def _kernel(context: NetworkContext, kept: Sequence[SandboxRecord]) -> list[Sand
             # One unusable network must not prevent the daemon's start; a container's start on it will fail.
             log.error("network=%s cannot be set up: %s", network.name, error)
     changed = restore_links(context, kept)
-    _sweep_namespaces(context, {record.path for record in kept})
-    _sweep_links(context, {item.veth for record in kept for item in record.endpoints if item.veth})
+    stay = (*kept, *leaving)
+    _sweep_namespaces(context, {record.path for record in stay})
+    _sweep_links(context, {item.veth for record in stay for item in record.endpoints if item.veth})
     return changed
 
 

@@ -40,6 +40,8 @@ def repair(context: NetworkContext, record: SandboxRecord, present: Mapping[str,
                 elif link.master != network.index:
                     bridge_repair.join(context, network, endpoint)
                 continue
+            if network.remote:
+                continue  # its plugin made the link
             netlink = netlink or _open(record, stack)
             inside = {link.name for link in netlink.links()} if inside is None else inside
             if endpoint.interface not in inside:

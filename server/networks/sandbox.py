@@ -1,7 +1,6 @@
-"""A container's network from start to stop: namespace, interfaces, ports, names and files.
+"""A container's network at its start: namespace, interfaces, ports, names and files.
 
-Every step is entered on an exit stack; a failure leaves nothing. The teardown runs in the background, as the kernel
-removes links slowly, but the container's addresses and ports stay allocated until it has ended.
+Every step is entered on an exit stack; a failure leaves nothing.
 """
 
 import asyncio
@@ -15,13 +14,13 @@ from ipaddress import ip_network
 from engine.common.errors import Kind, WharfError, not_found
 from server.containers.neighbours import Sandbox
 from server.containers.plan import ContainerPlan
-from server.networks import endpoints, options, publish
+from server.networks import attachments, endpoints, options, publish, teardown
 from server.networks.bridges import bridge_repair, devices, interfaces
 from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file, names
 from server.networks.ipam.allocator import Network as Subnet
 from server.networks.model import BRIDGE, Endpoint, Network, SandboxRecord, settings_for
-from server.networks.netlink import conntrack, netns
+from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import Namespace
 from server.networks.netlink.rtnetlink import Netlink
 from server.networks.nftables import rules
@@ -43,7 +42,7 @@ async def start(context: NetworkContext, container: ContainerPlan) -> Sandbox:
     if mode == "container":
         return await _join(context, container)
     if container.id in context.sandboxes:
-        await stop(context, container)
+        await teardown.stop(context, container)
         await asyncio.wait([context.ending[container.id]])
     record = SandboxRecord(container.id, secrets.token_hex(32), mode)
     async with AsyncExitStack() as undo:
@@ -58,7 +57,7 @@ async def start(context: NetworkContext, container: ContainerPlan) -> Sandbox:
         undo.pop_all()
     context.last.pop(container.id, None)
     for endpoint in record.endpoints:
-        publish_event(context, endpoint, "connect")
+        teardown.publish_event(context, endpoint, "connect")
     linked = hosts_file.legacy_links(context, container)
     await hosts_file.update_linkers(context, container)
     return Sandbox(
@@ -115,12 +114,15 @@ async def _plain(
         record.endpoints.append(endpoint)
     if record.mode == "none":
         owned = container.host_config.userns_mode != "host"
-        undo.push_async_callback(context.run_in_thread, _remove_all, context, record)
+        undo.push_async_callback(context.run_in_thread, teardown.remove_all, context, record)
         await context.run_in_thread(_build, context, record, (), (), owned)
 
 
 async def _own(context: NetworkContext, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack) -> None:
     """A namespace on one or more networks."""
+    # Plugins may know an endpoint before the record is stored at the end, so the record is stored before.
+    if any((network := context.find(name)) and network.uses_plugins for name in container.networking):
+        undo.push_async_callback(context.store.delete_sandbox, container.id)
     for name, settings in container.networking.items():
         network = context.find(name)
         if network is None:
@@ -130,9 +132,13 @@ async def _own(context: NetworkContext, container: ContainerPlan, record: Sandbo
             raise not_found(gone)
         endpoints.check_endpoint(network, settings)
         await devices.ensure_ready(context, network)
-        endpoint = await _allocated(context, container, network)
-        undo.callback(endpoints.release, network, endpoint)
+        endpoint = await _allocated(context, container, network, record)
+        undo.push_async_callback(attachments.release, context, network, endpoint, record)
         record.endpoints.append(endpoint)
+    owned = container.host_config.userns_mode != "host"
+    remote = attachments.on_plugins(context, record)
+    if remote:
+        await _join_plugins(context, container, record, undo, owned=owned)
     record.endpoints = endpoints.in_order(context.networks, record.endpoints)
     _name_interfaces(context, record)
     await publish.publish(context, container, record, undo)
@@ -140,29 +146,57 @@ async def _own(context: NetworkContext, container: ContainerPlan, record: Sandbo
     pairs = [(context.networks[item.network], item) for item in record.endpoints]
     gateways = default_routes(context, record.endpoints)
     # Register the undo first: a cancelled caller doesn't learn what was created.
-    undo.push_async_callback(context.run_in_thread, _remove_all, context, record)
-    await context.run_in_thread(_build, context, record, pairs, gateways, container.host_config.userns_mode != "host")
+    undo.push_async_callback(context.run_in_thread, teardown.remove_all, context, record)
+    if remote:
+        # On failure, plugins are told before the namespace is deleted.
+        undo.push_async_callback(context.remote.leave, record, record.endpoints)
+    await context.run_in_thread(_build, context, record, pairs, gateways, owned)
+    if remote:
+        await context.remote.program(container, record)
     await names.register(context, container, record, undo)
+    record.pending = []
 
 
-async def _allocated(context: NetworkContext, container: ContainerPlan, network: Network) -> Endpoint:
+async def _join_plugins(
+    context: NetworkContext, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack, *, owned: bool
+) -> None:
+    """Creates the namespace, which plugins may enter, and joins their endpoints. Their answers decide by which network
+    the traffic leaves, and so where ports are published."""
+    undo.push_async_callback(context.run_in_thread, teardown.remove_all, context, record)
+    await context.run_in_thread(_make_namespace, context, record, owned)
+    await context.store.put_sandbox(record)
+    undo.push_async_callback(context.remote.leave, record, record.endpoints)
+    for endpoint in record.endpoints:
+        if context.networks[endpoint.network].remote:
+            await context.remote.join(container, record, endpoint)
+    await context.remote.add_gateway(container, record, undo)
+
+
+async def _allocated(
+    context: NetworkContext, container: ContainerPlan, network: Network, record: SandboxRecord
+) -> Endpoint:
     settings = settings_for(container.networking, network.name)
     try:
-        return endpoints.create(context, container, network, settings)
+        return await attachments.create(context, container, network, settings, record)
     except WharfError:
         if not context.ending:
             raise
     # An address may belong to a container that has just stopped.
     await context.wait_teardowns()
-    return endpoints.create(context, container, network, settings)
+    return await attachments.create(context, container, network, settings, record)
 
 
 def _name_interfaces(context: NetworkContext, record: SandboxRecord) -> None:
     taken = {endpoint.interface for endpoint in record.endpoints if endpoint.interface}
     for endpoint in record.endpoints:
-        if not endpoint.interface:
+        if not endpoint.interface and has_interface(context, endpoint):
             endpoint.interface = free_interface(context.networks[endpoint.network], endpoint, taken)
             taken.add(endpoint.interface)
+
+
+def has_interface(context: NetworkContext, endpoint: Endpoint) -> bool:
+    """Whether the engine attaches an interface: a plugin may have made none, or made it in the namespace itself."""
+    return endpoint.remote is None or not context.networks[endpoint.network].remote or bool(endpoint.remote.source)
 
 
 def free_interface(network: Network, endpoint: Endpoint, taken: set[str]) -> str:
@@ -176,6 +210,8 @@ def free_interface(network: Network, endpoint: Endpoint, taken: set[str]) -> str
             raise WharfError(Kind.INVALID_ARGUMENT, f"interface name {requested} is used twice")
         return str(requested)
     prefix = network.option(options.PREFIX) or "eth"
+    if network.remote and endpoint.remote is not None:
+        prefix = endpoint.remote.prefix
     return next(f"{prefix}{number}" for number in range(1024) if f"{prefix}{number}" not in taken)
 
 
@@ -190,11 +226,14 @@ def _build(
 
     ``owned``: the user namespace of remapped containers owns it, if there is one.
 
-    The record has what was created, also after a failure: :func:`_remove_all` removes it.
+    The record has what was created, also after a failure: :func:`teardown.remove_all` removes it.
     """
-    ready = any(network.driver == BRIDGE and endpoint.interface == "eth0" for network, endpoint in pairs)
-    space = context.pool.take(owned=owned) if ready else context.pool.make(veth=False, owned=owned)
-    record.path = space.path
+    if record.path:
+        space = Namespace(record.path, netns.open_netlink(record.path))
+    else:
+        ready = any(network.driver == BRIDGE and endpoint.interface == "eth0" for network, endpoint in pairs)
+        space = context.pool.take(owned=owned) if ready else context.pool.make(veth=False, owned=owned)
+        record.path = space.path
     with contextlib.closing(space):
         for network, endpoint in pairs:
             attach_interface(context, space, network, endpoint)
@@ -202,8 +241,16 @@ def _build(
             interfaces.set_default_routes(space.netlink, gateways)
 
 
+def _make_namespace(context: NetworkContext, record: SandboxRecord, owned: bool) -> None:  # noqa: FBT001 - an executor
+    space = context.pool.make(veth=False, owned=owned)
+    record.path = space.path
+    space.close()
+
+
 def attach_interface(context: NetworkContext, space: Namespace, network: Network, endpoint: Endpoint) -> None:
     """In a thread: attaches one interface, and opens the firewall for it. Undoes itself on failure."""
+    if not has_interface(context, endpoint):
+        return
     opened = elements(endpoint)
     context.firewall.check()
     if opened:
@@ -250,7 +297,7 @@ def default_routes(context: NetworkContext, present: Sequence[Endpoint]) -> list
         if endpoint is None:
             continue
         network = context.networks[endpoint.network]
-        gateway = endpoint.gateway4 if version == 4 else endpoint.gateway6
+        gateway = endpoint.default_hop(version) or ""
         if network.routes_without_gateway:
             gateway = ""
         found.append(interfaces.DefaultRoute(endpoint.interface, gateway, version))
@@ -274,86 +321,6 @@ def _open_links(context: NetworkContext, container: ContainerPlan, record: Sandb
                 for client, target in ((endpoint.ip4, there.ip4), (endpoint.ip6, there.ip6)):
                     if client and target:
                         endpoint.links.append((client, target, protocol, port))
-
-
-async def stop(context: NetworkContext, container: ContainerPlan) -> None:
-    """Takes the container off its networks. Returns at once; its next start waits for the teardown.
-
-    While the daemon stops, the sandbox's record stays: the next daemon finds that its container has exited.
-    """
-    if context.closed:
-        return
-    record = context.sandboxes.pop(container.id, None)
-    if record is None:
-        return
-    context.last[container.id] = record
-    for endpoint in record.endpoints:
-        publish_event(context, endpoint, "disconnect")
-    task = context.spawn(_take_down(context, record), f"network teardown {container.id[:12]}")
-    context.ending[container.id] = task
-    task.add_done_callback(lambda _: context.ending.pop(container.id, None))
-
-
-async def _take_down(context: NetworkContext, record: SandboxRecord) -> None:
-    try:
-        await take_down(context, record)
-    except Exception:
-        log.exception("container=%s network teardown failed", record.container)
-        for endpoint in record.endpoints:
-            # It keeps its addresses, as its link may still exist, but doesn't prevent the removal of a network.
-            network = context.networks.get(endpoint.network)
-            if network is not None and network.endpoints.get(endpoint.container) is endpoint:
-                del network.endpoints[endpoint.container]
-
-
-async def take_down(context: NetworkContext, record: SandboxRecord) -> None:
-    """Removes everything of a sandbox; missing parts are fine. Releases addresses and ports last."""
-    await names.unregister(context, record)
-    for endpoint in record.endpoints:
-        if endpoint.listens:
-            await context.forwarder.release(endpoint.id)
-    await context.run_in_background(_remove_all, context, record)
-    for endpoint in record.endpoints:
-        context.ports.release(endpoint.id)
-        network = context.networks.get(endpoint.network)
-        if network is not None:
-            endpoints.release(network, endpoint)
-    await context.store.delete_sandbox(record.container)
-
-
-def _remove_all(context: NetworkContext, record: SandboxRecord) -> None:
-    if record.path:
-        netns.delete(record.path)
-    for endpoint in record.endpoints:
-        context.firewall.remove(endpoint.id)
-        flush_udp(endpoint)
-        if endpoint.veth:
-            try:
-                context.pool.delete_link(endpoint.veth)
-            except OSError as error:
-                log.warning("container=%s link %s: %s", record.container, endpoint.veth, error)
-
-
-def flush_udp(endpoint: Endpoint) -> None:
-    """Deletes the flows of published UDP ports: their clients would still send to the old address."""
-    if any(item.protocol == "udp" for item in endpoint.publications):
-        try:
-            conntrack.flush_udp({ip for ip in (endpoint.ip4, endpoint.ip6) if ip})
-        except OSError as error:
-            log.warning("endpoint=%s flows of UDP ports stay: %s", endpoint.id, error)
-
-
-def publish_event(context: NetworkContext, endpoint: Endpoint, action: str) -> None:
-    """A build step is not a container of a user: publishes no events for it."""
-    network = context.networks.get(endpoint.network)
-    known = context.containers is None or context.containers.find(endpoint.container) is not None
-    if network is not None and known:
-        context.bus.publish(
-            "network",
-            action,
-            network.id,
-            {"container": endpoint.container, "name": network.name, "type": network.driver},
-        )
 
 
 def subnets_in_use(host: Netlink) -> list[Subnet]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from api_models.container import NetworkSettings
@@ -18,20 +19,29 @@ from server.containers.model import Container
 from server.containers.neighbours import Sandbox
 from server.containers.plan import ContainerPlan
 from server.events.publisher import EventPublisher
-from server.networks import connect, create, endpoints, predefined, query, recover, sandbox, settings
+from server.networks import connect, create, endpoints, predefined, query, recover, sandbox, settings, teardown
 from server.networks.bridges import bridge, devices, ownership
 from server.networks.bridges.reconciler import Reconciler
 from server.networks.context import Containers, NetworkContext, Store
 from server.networks.dns import hosts_file, names
 from server.networks.ipam.allocator import default_pool
-from server.networks.model import BRIDGE, Network, SandboxRecord, settings_for
+from server.networks.model import BRIDGE, DRIVERS, Network, SandboxRecord, settings_for
 from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import NamespacePool, mark
 from server.networks.netlink.rtnetlink import Netlink
 from server.networks.nftables.firewall import Firewall
 from server.networks.proxy_client import Forwarder
+from server.networks.remotes import RemoteNetworks
+from server.plugins.discovery import Plugins
 
 log = logging.getLogger(__name__)
+
+
+def load_remote(context: NetworkContext, plugins: Plugins) -> RemoteNetworks:
+    """The networks that use plugins. An engine without any does not import their code."""
+    from server.networks.remote.service import PluginNetworks
+
+    return PluginNetworks(context, plugins)
 
 
 class Networks:
@@ -40,7 +50,9 @@ class Networks:
     Order of calls: constructor, :meth:`open`, :meth:`bind`, :meth:`recover` once, then any, finally :meth:`close`.
     """
 
-    def __init__(self, config: Config, store: Store, bus: EventPublisher, *, userns: str = "") -> None:
+    def __init__(
+        self, config: Config, store: Store, bus: EventPublisher, *, userns: str = "", plugins: Plugins | None = None
+    ) -> None:
         """``userns``: the user namespace of containers with mapped ids, "" without mapping.
 
         :raises WharfError: INVALID_ARGUMENT: an invalid address pool.
@@ -59,6 +71,7 @@ class Networks:
         )
         forwarder = Forwarder(f"{config.exec_root}/proxy.sock", self._rewired)
         self.context = NetworkContext(config, pools, store, bus, host, pool, firewall, forwarder, workers, sweepers)
+        self.context.load_remote = partial(load_remote, plugins=plugins or Plugins())
         self._stored: Sequence[SandboxRecord] = ()
         self._recovered = False
         self._restorer = Reconciler(self.context)
@@ -159,11 +172,11 @@ class Networks:
 
     async def stop(self, container: ContainerPlan) -> None:
         """After the exit: releases everything, in the background. Does nothing if there is no sandbox."""
-        await sandbox.stop(self.context, container)
+        await teardown.stop(self.context, container)
 
     async def remove(self, container: ContainerPlan) -> None:
         """When the container's record is removed."""
-        await sandbox.stop(self.context, container)
+        await teardown.stop(self.context, container)
         self.context.last.pop(container.id, None)
 
     async def rename(self, container: Container, old: str) -> None:
@@ -251,6 +264,10 @@ class Networks:
         :raises WharfError: with dockerd's sentence.
         """
         return await create.create(self.context, request)
+
+    def drivers(self) -> list[str]:
+        """The engine's own drivers, and those of plugins that networks have."""
+        return sorted(DRIVERS.union(network.driver for network in self.context))
 
     async def delete(self, key: str) -> None:
         """Removes a network.

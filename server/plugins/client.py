@@ -12,7 +12,11 @@ _MAX_ANSWER = 16 << 20
 
 
 class Refused(WharfError):
-    """The plugin answered with an error."""
+    """The plugin answered with an error. ``status``: of its HTTP response."""
+
+    def __init__(self, kind: Kind, message: str, status: int = 200) -> None:
+        super().__init__(kind, message)
+        self.status = status
 
 
 class Unreachable(WharfError):
@@ -74,7 +78,7 @@ class PluginClient:
                 document = None
             failure = document.get("Err") if isinstance(document, dict) else ""
             text = failure or content.decode(errors="replace") or f"status {status}"
-            raise Refused(Kind.INTERNAL, f"{method}: {text}")
+            raise Refused(Kind.INTERNAL, f"{method}: {text}", status)
         return content
 
     async def _exchange(self, method: str, body: bytes) -> tuple[int, bytes]:

@@ -21,8 +21,6 @@ from server.system.features import Features
 from server.version import SERVER_VERSION
 
 INDEX = "https://index.docker.io/v1/"
-#: The drivers of ``docker network create``, in dockerd's order.
-NETWORK_DRIVERS = ("bridge", "host", "ipvlan", "macvlan", "null")
 
 
 def storage(config: Config, snapshotter: str) -> dict[str, Any]:
@@ -175,13 +173,13 @@ def swarm() -> dict[str, Any]:
     }
 
 
-def plugins(config: Config, volumes: Sequence[str]) -> dict[str, Any]:
+def plugins(config: Config, volumes: Sequence[str], networks: Sequence[str]) -> dict[str, Any]:
     """The drivers of volumes, networks and logs, and the authorization plugins in the order of their calls.
 
-    ``volumes``: the names of volume drivers."""
+    ``volumes``, ``networks``: the names of their drivers."""
     return {
         "Volume": list(volumes),
-        "Network": list(NETWORK_DRIVERS),
+        "Network": list(networks),
         "Authorization": list(config.authorization_plugins) or None,
         "Log": sorted(name for name in DRIVERS if name != "none"),
     }

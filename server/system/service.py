@@ -26,6 +26,7 @@ from server.containers.spec.host import HostFacts
 from server.events import EventBus
 from server.images.service import Images
 from server.images.timestamps import format_ns
+from server.networks.service import Networks
 from server.system import host, info
 from server.system.features import Features
 from server.version import BUILD_TIME, GIT_COMMIT, SERVER_VERSION
@@ -52,6 +53,7 @@ class System:
         containers: Containers,
         images: Images,
         volumes: Volumes,
+        networks: Networks,
         build: BuilderFacade,
     ) -> None:
         self.config = config
@@ -64,6 +66,7 @@ class System:
         self._containers = containers
         self._images = images
         self._volumes = volumes
+        self._networks = networks
         self._build = build
         self._features = Features()
 
@@ -121,7 +124,7 @@ class System:
             "ContainersPaused": states["paused"],
             "ContainersStopped": sum(states.values()) - running - states["paused"],
             "Images": await self._images.local.count(),
-            "Plugins": info.plugins(config, self._volumes.driver_names()),
+            "Plugins": info.plugins(config, self._volumes.driver_names(), self._networks.drivers()),
             "SecurityOptions": info.security(config, self._facts),
             "RegistryConfig": info.registries(config),
             "Swarm": info.swarm(),

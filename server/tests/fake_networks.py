@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar, cast
 
 from server.config.model import Config
@@ -14,7 +15,8 @@ from server.networks.netlink.namespace_pool import NamespacePool
 from server.networks.netlink.rtnetlink import Netlink
 from server.networks.nftables.firewall import Firewall
 from server.networks.proxy_client import Forwarder
-from server.networks.service import Networks
+from server.networks.service import Networks, load_remote
+from server.plugins.discovery import Plugins
 
 T = TypeVar("T")
 
@@ -64,6 +66,7 @@ class FakeNetworks(Networks):
             workers=_absent(ThreadPoolExecutor),
             sweepers=_absent(ThreadPoolExecutor),
         )
+        self.context.load_remote = partial(load_remote, plugins=Plugins((), ()))
         subnet = PoolConfig(subnet="172.17.0.0/16", gateway="172.17.0.1")
         for number, (name, driver) in enumerate((("bridge", BRIDGE), ("host", HOST), ("none", NULL))):
             network = Network(f"{number}{'0' * 63}", name, driver, 1_600_000_000_000_000_000, predefined=True)

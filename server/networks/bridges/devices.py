@@ -154,7 +154,28 @@ def attacher(context: NetworkContext, network: Network, endpoint: Endpoint) -> i
         return _Sublink(
             context.host, "ipvlan", network.index, (("IFLA_IPVLAN_MODE", mode), ("IFLA_IPVLAN_FLAGS", flags))
         )
+    if network.remote and endpoint.remote is not None:
+        from server.networks.bridges.moved_link import MovedLink  # no engine without plugins loads it
+
+        return MovedLink(context.host, endpoint.remote.source)
     raise WharfError(Kind.NOT_IMPLEMENTED, f"network {network.name}: driver {network.driver} can't attach containers")
+
+
+def restore_link(path: str, endpoint: Endpoint) -> None:
+    """Moves the link that a plugin made from the namespace at ``path`` back to the host. A missing one is fine."""
+    if endpoint.remote is not None and endpoint.remote.source and endpoint.interface:
+        from server.networks.bridges import moved_link
+
+        moved_link.restore(path, endpoint.interface, endpoint.remote.source)
+
+
+def discard_link(path: str, endpoint: Endpoint) -> None:
+    """Removes the link that a plugin made from the namespace at ``path``, if it is still there: its plugin did not
+    answer. A device of the hardware returns to the host."""
+    if endpoint.remote is not None and endpoint.remote.source and endpoint.interface:
+        from server.networks.bridges import moved_link
+
+        moved_link.discard(path, endpoint.interface, endpoint.remote.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +200,9 @@ class _Sublink:
             os.close(target)
         return ""
 
+    def detach(self, pool: NamespacePool, space: Namespace, spec: interfaces.InterfaceSpec, veth: str) -> None:
+        space.netlink.run(link_delete(spec.name))
+
 
 def interface_spec(network: Network, endpoint: Endpoint) -> interfaces.InterfaceSpec:
     """The properties of the interface."""
@@ -187,7 +211,10 @@ def interface_spec(network: Network, endpoint: Endpoint) -> interfaces.Interface
         (key.replace("IFNAME", endpoint.interface) if "." not in endpoint.interface else _slashed(key, endpoint), value)
         for key, value in options.endpoint_sysctls(driver_opts)
     )
-    mtu = options.mtu(network.options)
+    # A plugin's driver has options of its own and sets the MTU itself.
+    mtu = 0 if network.remote else options.mtu(network.options)
+    # set_default_routes sets the default routes. The next hops of the others must be reachable before.
+    given = [route for route in (endpoint.remote.routes if endpoint.remote else ()) if ip_network(route[0]).prefixlen]
     ipam = endpoint.settings.get("IPAMConfig") or {}
     local = [ip_interface(f"{text}/{64 if ':' in text else 16}") for text in ipam.get("LinkLocalIPs") or ()]
     return interfaces.InterfaceSpec(
@@ -197,6 +224,7 @@ def interface_spec(network: Network, endpoint: Endpoint) -> interfaces.Interface
         mac="" if network.driver == IPVLAN else endpoint.mac,
         mtu=mtu or (1500 if network.driver == BRIDGE else 0),
         ipv6=bool(endpoint.address6),
+        routes=tuple(sorted(given, key=lambda route: bool(route[1]))),
         sysctls=sysctls,
     )
 

@@ -28,7 +28,8 @@ from server.networks.netlink.rtnetlink import (
 class InterfaceSpec:
     """The properties of a container's interface. ``name`` is its name inside.
 
-    ``sysctls`` with ``IFNAME`` in their names are set for the interface before it is set up.
+    ``routes``: (destination, next hop or "") in addition to the subnet's route. ``sysctls`` with ``IFNAME`` in their
+    names are set for the interface before it is set up.
     """
 
     name: str
@@ -36,6 +37,7 @@ class InterfaceSpec:
     mac: str = ""
     mtu: int = 0
     ipv6: bool = False
+    routes: tuple[tuple[str, str], ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
 
 
@@ -54,6 +56,10 @@ class Attacher(Protocol):
     def attach(self, pool: NamespacePool, space: Namespace, spec: InterfaceSpec) -> str:
         """Creates the link inside and returns the name of its host end ("" if there is none). Undoes itself on
         failure."""
+        ...
+
+    def detach(self, pool: NamespacePool, space: Namespace, spec: InterfaceSpec, veth: str) -> None:
+        """Undoes :meth:`attach`, which returned ``veth``."""
         ...
 
 
@@ -78,6 +84,9 @@ class BridgePort:
             raise
         return veth
 
+    def detach(self, pool: NamespacePool, space: Namespace, spec: InterfaceSpec, veth: str) -> None:
+        pool.delete_link(veth)
+
     def join(self, veth: str, mtu: int = 0) -> None:
         """Makes a link of the host a port of the bridge.
 
@@ -93,10 +102,7 @@ def attach_interface(pool: NamespacePool, space: Namespace, attacher: Attacher, 
     """Attaches one interface; returns the name of its link's host end."""
     with ExitStack() as undo:
         veth = attacher.attach(pool, space, spec)
-        if veth:
-            undo.callback(_quietly, lambda: pool.delete_link(veth))
-        else:
-            undo.callback(_quietly, lambda: space.netlink.run(link_delete(spec.name)))
+        undo.callback(_quietly, lambda: attacher.detach(pool, space, spec, veth))
         link = space.netlink.link(spec.name)
         if link is None:
             raise OSError(errno.ENODEV, "the interface is missing in the container's namespace", spec.name)
@@ -109,6 +115,7 @@ def attach_interface(pool: NamespacePool, space: Namespace, attacher: Attacher, 
             netns.sysctls(space.path, settings)
         messages: list[Message] = [link_set(index=link.index, mac=spec.mac, mtu=spec.mtu, up=True)]
         messages += [address_add(link.index, address) for address in spec.addresses]
+        messages += [route_add(destination, gateway=hop, interface=link.index) for destination, hop in spec.routes]
         space.netlink.run(*messages)
         undo.pop_all()
     return veth

@@ -68,7 +68,9 @@ def uses_embedded(context: NetworkContext, record: SandboxRecord) -> bool:
 
 
 def own_lines(container: ContainerPlan, endpoint: Endpoint) -> list[tuple[str, str]]:
-    """The container's own lines of ``/etc/hosts`` for one network."""
+    """The container's own lines of ``/etc/hosts`` for one network; none for the engine's own endpoint."""
+    if endpoint.implicit:
+        return []
     name = container.config.hostname
     if container.config.domainname:
         name = f"{name}.{container.config.domainname} {name}"

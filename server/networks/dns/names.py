@@ -43,6 +43,8 @@ def zone_of(network: Network) -> Zone:
     found: dict[str, list[tuple[str, str]]] = {}
     pointers: dict[str, str] = {}
     for endpoint in network.endpoints.values():
+        if endpoint.implicit:
+            continue
         for name in endpoint.dns_names:
             found.setdefault(name.lower(), []).append((endpoint.ip4, endpoint.ip6))
         for address in (endpoint.ip4, endpoint.ip6):
@@ -56,7 +58,7 @@ async def view_request(context: NetworkContext, container: ContainerPlan, record
     links: dict[str, dict[str, str]] = {}
     zones = []
     for endpoint in record.endpoints:
-        if not context.networks[endpoint.network].user_defined:
+        if endpoint.implicit or not context.networks[endpoint.network].user_defined:
             continue
         zones.append(endpoint.network)
         for text in endpoint.settings.get("Links") or ():

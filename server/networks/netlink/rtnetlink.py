@@ -127,11 +127,13 @@ def link_set(
     mtu: int = 0,
     mac: str = "",
     master: int = 0,
+    netns: int | None = None,
     up: bool | None = None,
     alias: str = "",
     brport: Mapping[str, object] | None = None,
 ) -> Message:
-    """Changes a device, given by ``index`` or by ``name``. ``brport``: attributes of it as a bridge's port."""
+    """Changes a device, given by ``index`` or by ``name``. ``brport``: attributes of it as a bridge's port. ``netns``:
+    the file descriptor of the namespace that it moves to, where it has the name ``rename``."""
     message = _message(ifinfmsg, RTM_NEWLINK, 0)
     message["index"] = index
     attributes: list[tuple[str, object]] = []
@@ -139,6 +141,8 @@ def link_set(
         attributes.append(("IFLA_IFNAME", name))
     elif rename:
         attributes.append(("IFLA_IFNAME", rename))
+    if netns is not None:
+        attributes.append(("IFLA_NET_NS_FD", netns))
     attributes += _link_attributes(mtu=mtu, mac=mac, master=master, alias=alias)
     if brport:
         data = {"attrs": list(brport.items())}

@@ -20,6 +20,7 @@ from server.containers.registry import Registry
 from server.networks.model import Network
 from server.networks.service import Networks
 from server.networks.store import NetworkStore
+from server.plugins.discovery import Plugins
 from server.store.database import Database
 
 
@@ -42,6 +43,7 @@ class World:
         self.registry = Registry()
         self.events = Events()
         self.saved: list[str] = []
+        self.plugins = root / "plugins"
 
     async def open(self) -> None:
         await self.open_only()
@@ -51,7 +53,8 @@ class World:
     async def open_only(self) -> None:
         """The part of a start before the containers are known."""
         self.database = Database(self.root / "data" / "wharf.db")
-        self.networks = Networks(self.config, NetworkStore(self.database), self.events)
+        plugins = Plugins((self.plugins,), ())
+        self.networks = Networks(self.config, NetworkStore(self.database), self.events, plugins=plugins)
         await self.networks.open()
 
     async def _save(self, container: Container) -> None:

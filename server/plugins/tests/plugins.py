@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
@@ -101,7 +101,7 @@ class Plugin:
             except OSError:
                 return  # the client has given up
 
-    def __enter__(self) -> "Plugin":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -1,0 +1,54 @@
+"""The network and IPAM drivers of plugins that this daemon has used."""
+
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from engine.common.errors import Kind, WharfError
+from server.networks.remote import driver, ipam
+from server.networks.remote.driver import RemoteDriver
+from server.networks.remote.ipam import RemoteIpam
+from server.plugins.client import PluginClient
+from server.plugins.discovery import Plugins
+
+_D = TypeVar("_D")
+
+
+class Registry(Generic[_D]):
+    """The drivers of one interface, by name. A plugin whose socket is replaced is activated again."""
+
+    def __init__(self, plugins: Plugins, interface: str, activate: Callable[[PluginClient], Awaitable[_D]]) -> None:
+        self._plugins = plugins
+        self._interface = interface
+        self._activate = activate
+        self._known: dict[str, tuple[PluginClient, _D]] = {}
+
+    async def get(self, name: str) -> _D:
+        """The driver of this name.
+
+        :raises WharfError: NOT_FOUND: there is no such plugin, or it is of another kind; INTERNAL: its activation
+            fails.
+        """
+        client = await self._plugins.get(name, self._interface, deadline="network.plugin")
+        known = self._known.get(name)
+        if known is None or known[0] is not client:
+            known = self._known[name] = (client, await self._activate(client))
+        return known[1]
+
+    async def get_used(self, name: str) -> _D:
+        """As :meth:`get`, but a driver that this daemon has used stays known when its plugin is gone: each call of it
+        fails then."""
+        try:
+            return await self.get(name)
+        except WharfError as error:
+            known = self._known.get(name)
+            if known is None or error.kind is not Kind.NOT_FOUND:
+                raise
+            return known[1]
+
+
+def network_drivers(plugins: Plugins) -> Registry[RemoteDriver]:
+    return Registry(plugins, driver.INTERFACE, RemoteDriver.activate)
+
+
+def ipam_drivers(plugins: Plugins) -> Registry[RemoteIpam]:
+    return Registry(plugins, ipam.INTERFACE, RemoteIpam.activate)
