@@ -265,6 +265,9 @@ def attach_interface(context: NetworkContext, space: Namespace, network: Network
 
 def _attach(context: NetworkContext, space: Namespace, network: Network, endpoint: Endpoint) -> None:
     spec = devices.interface_spec(network, endpoint)
+    if network.remote:
+        _attach_moved(context, space, network, endpoint, spec)
+        return
     index = network.index
     try:
         endpoint.veth = interfaces.attach_interface(
@@ -281,6 +284,19 @@ def _attach(context: NetworkContext, space: Namespace, network: Network, endpoin
     if index != network.index and network.driver == BRIDGE:
         # It was deleted and restored, before it could know this link.
         bridge_repair.join(context, network, endpoint)
+
+
+def _attach_moved(
+    context: NetworkContext, space: Namespace, network: Network, endpoint: Endpoint, spec: interfaces.InterfaceSpec
+) -> None:
+    attacher = devices.attacher(context, network, endpoint)
+    try:
+        interfaces.attach_interface(context.pool, space, attacher, spec)
+    except OSError as error:
+        # The plugin's addresses and routes may be impossible.
+        source = endpoint.remote.source if endpoint.remote else ""
+        reason = f"failed to add interface {source} to sandbox: {(error.strerror or str(error)).lower()}"
+        raise WharfError(Kind.INTERNAL, f"{reason} ({error.filename})" if error.filename else reason) from error
 
 
 def elements(endpoint: Endpoint) -> list[rules.Element]:

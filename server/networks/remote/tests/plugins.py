@@ -3,6 +3,7 @@
 The threads are in the network namespace of the test: the driver makes veth pairs on a bridge there.
 """
 
+import hashlib
 from collections.abc import Callable
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -12,6 +13,12 @@ from server.networks.netlink.rtnetlink import Netlink, address_add, link_add, li
 from server.plugins.tests.plugins import Answer, Plugin
 
 BRIDGE = "plug0"
+
+
+def mac_of(body: dict[str, Any]) -> str:
+    """The MAC address that the driver chooses for an endpoint."""
+    digest = hashlib.sha256(body["EndpointID"].encode()).digest()
+    return ":".join(f"{octet:02x}" for octet in b"\x02" + digest[:5])
 
 
 class NetworkPlugin(Plugin):
@@ -87,7 +94,7 @@ class NetworkPlugin(Plugin):
         self.endpoints[body["EndpointID"]] = body
         given = dict(self.given)
         if not body["Interface"]["MacAddress"]:
-            given.setdefault("MacAddress", "02:11:22:33:44:55")
+            given.setdefault("MacAddress", mac_of(body))
         return {"Interface": given}
 
     def _DeleteEndpoint(self, body: dict[str, Any]) -> dict[str, Any]:
