@@ -28,7 +28,8 @@ class Given:
 class RemoteDriver:
     """The driver behind a client. Its own refusals are ``remote: …``, as in the reference.
 
-    After a Refused, the plugin has done nothing, or has undone it. After another error, it may have done it.
+    After Refused and Unreachable, the plugin has done nothing, or has undone it. After another error, it may have done
+    it.
     """
 
     def __init__(self, client: PluginClient, scope: str, *, checks_gateway: bool) -> None:

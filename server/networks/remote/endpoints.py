@@ -16,7 +16,7 @@ from server.networks.remote import options, pools
 from server.networks.remote.driver import RemoteDriver
 from server.networks.remote.ipam import RemoteIpam
 from server.networks.remote.registry import Registry
-from server.plugins.client import Refused
+from server.plugins.client import Refused, Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class RemoteEndpoints:
         try:
             given = await driver.create_endpoint(network.id, endpoint.id, interface, wanted)
         except WharfError as error:
-            if not isinstance(error, Refused):
+            if not isinstance(error, Refused | Unreachable):
                 await self._delete(network, endpoint)
             sentence = f"failed to create endpoint {endpoint.name} on network {network.name}: {error.message}"
             raise internal(sentence) from error
@@ -124,7 +124,7 @@ class RemoteEndpoints:
         endpoint.remote = replace(before, joined=True)
         try:
             joined = await driver.join(network.id, endpoint.id, record.path, options.sandbox_options(container))
-        except Refused:
+        except (Refused, Unreachable):
             endpoint.remote = before
             raise
         endpoint.remote = replace(

@@ -16,7 +16,7 @@ from server.networks.remote.endpoints import RemoteEndpoints
 from server.networks.remote.gateway import Gateway
 from server.networks.remote.registry import ipam_drivers, network_drivers
 from server.networks.sandbox import subnets_in_use
-from server.plugins.client import Refused
+from server.plugins.client import Refused, Unreachable
 from server.plugins.discovery import Plugins
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class PluginNetworks:
             if network.remote:
                 try:
                     await _settled(self._create_at_driver(network))
-                except Refused:
+                except (Refused, Unreachable):
                     raise
                 except BaseException:
                     # It may have created the network before it failed, or before the client disconnected.
