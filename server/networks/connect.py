@@ -30,7 +30,8 @@ async def connect(context: NetworkContext, network: Network, container: Containe
     endpoints.check_endpoint(network, settings)
     record = context.sandboxes.get(container.id)
     running = record is not None and container.state.running
-    if network.name in container.networking and running:
+    present = record is not None and record.endpoint(network.id) is not None  # also the engine's own on a gateway
+    if running and (present or network.name in container.networking):
         raise WharfError(
             Kind.PERMISSION_DENIED,
             f"endpoint with name {container.name} already exists in network {network.name}",

@@ -59,7 +59,7 @@ async def recover(context: NetworkContext, running: Sequence[Container], stored:
         await context.run_in_thread(names.redirect, context.sandboxes[key].path, udp, tcp)
     for record in gone:
         if record in leaving:
-            teardown.begin(context, record)
+            teardown.begin(context, record, at_start=True)
         else:
             await context.store.delete_sandbox(record.container)
     if any(network.uses_plugins for network in context):

@@ -85,6 +85,10 @@ class RemoteNetworks(Protocol):
         :raises WharfError: the driver is not there and was not used by this daemon.
         """
 
+    async def wait_for(self, networks: Iterable[Network]) -> None:
+        """At the daemon's start: waits for the plugins of these networks, which may start at the same time. Returns
+        also if they aren't there in time."""
+
     async def recover(self, records: Sequence[SandboxRecord]) -> None:
         """At the daemon's start, with the records of running containers: removes unfinished networks and endpoints,
         and replays the requests to IPAM plugins that want it. Waits for a plugin that isn't there in the

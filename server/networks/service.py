@@ -185,6 +185,8 @@ class Networks:
         if record is None:
             return
         for endpoint in record.endpoints:
+            if endpoint.implicit:
+                continue
             network = self.context.networks[endpoint.network]
             endpoint.name = container.name
             chosen = settings_for(container.networking, network.name)

@@ -31,12 +31,22 @@ async def stop(context: NetworkContext, container: ContainerPlan) -> None:
     begin(context, record)
 
 
-def begin(context: NetworkContext, record: SandboxRecord) -> None:
-    """Starts the teardown of a record that no running container has. The next start of its container waits for it."""
+def begin(context: NetworkContext, record: SandboxRecord, *, at_start: bool = False) -> None:
+    """Starts the teardown of a record that no running container has. The next start of its container waits for it.
+
+    ``at_start``: the daemon starts, and plugins may start at the same time.
+    """
     key = record.container
-    task = context.spawn(_take_down(context, record), f"network teardown {key[:12]}")
+    work = _take_down_at_start(context, record) if at_start else _take_down(context, record)
+    task = context.spawn(work, f"network teardown {key[:12]}")
     context.ending[key] = task
     task.add_done_callback(lambda _: context.ending.pop(key, None))
+
+
+async def _take_down_at_start(context: NetworkContext, record: SandboxRecord) -> None:
+    known = (context.networks.get(endpoint.network) for endpoint in (*record.endpoints, *record.pending))
+    await context.remote.wait_for([network for network in known if network is not None])
+    await _take_down(context, record)
 
 
 async def _take_down(context: NetworkContext, record: SandboxRecord) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 from engine.common import timeouts
-from engine.common.errors import Kind, WharfError
+from engine.common.errors import WharfError
 from server.networks import attachments
 from server.networks.context import NetworkContext
 from server.networks.model import Endpoint, Network, SandboxRecord
@@ -16,12 +16,11 @@ from server.networks.remote.registry import Registry
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two look-ups of a plugin.
-_PAUSE = 0.5
-
 
 class Remover(Protocol):
     """The part of ``service.PluginNetworks`` that removes things."""
+
+    async def wait_for(self, networks: Iterable[Network]) -> None: ...
 
     async def remove(self, network: Network) -> None: ...
 
@@ -61,6 +60,7 @@ def _begin(context: NetworkContext, key: str, work: Coroutine[Any, Any, None]) -
 
 async def _remove_network(context: NetworkContext, remover: Remover, network: Network) -> None:
     log.info("network=%s is removed: its creation or removal was interrupted", network.name)
+    await remover.wait_for([network])
     await remover.remove(network)
     context.discard(network)
     await context.store.delete(network)
@@ -68,6 +68,7 @@ async def _remove_network(context: NetworkContext, remover: Remover, network: Ne
 
 async def _remove_endpoints(context: NetworkContext, remover: Remover, record: SandboxRecord) -> None:
     pending = list(record.pending)
+    await remover.wait_for([context.networks[item.network] for item in pending if item.network in context.networks])
     await remover.leave(record, pending)
     for endpoint in pending:
         network = context.networks.get(endpoint.network)
@@ -85,7 +86,7 @@ async def _replay(
     records: Sequence[SandboxRecord],
 ) -> None:
     try:
-        ipam = await _wait_for(context, ipams, name)
+        ipam = await ipams.wait(name, lambda: context.closed)
     except WharfError as error:
         log.warning("IPAM plugin %s: %s; its requests are not replayed", name, error)
         return
@@ -101,21 +102,3 @@ async def _replay(
     for record in records:
         if context.sandboxes.get(record.container) is record:
             await context.store.put_sandbox(record)
-
-
-async def _wait_for(context: NetworkContext, ipams: Registry[RemoteIpam], name: str) -> RemoteIpam:
-    """The plugin, as soon as it is there.
-
-    :raises WharfError: it isn't there in time.
-    """
-    loop = asyncio.get_running_loop()
-    end = loop.time() + timeouts.seconds("network.plugin-start")
-    while True:
-        try:
-            return await ipams.get(name)
-        except WharfError as error:
-            if error.kind is not Kind.NOT_FOUND and error.kind is not Kind.INTERNAL:
-                raise
-            if context.closed or loop.time() > end:
-                raise
-        await asyncio.sleep(_PAUSE)

@@ -1,8 +1,10 @@
 """The network and IPAM drivers of plugins that this daemon has used."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
 from server.networks.remote import driver, ipam
 from server.networks.remote.driver import RemoteDriver
@@ -11,6 +13,8 @@ from server.plugins.client import PluginClient
 from server.plugins.discovery import Plugins
 
 _D = TypeVar("_D")
+#: Seconds between two attempts to reach a plugin that starts.
+_PAUSE = 0.5
 
 
 class Registry(Generic[_D]):
@@ -33,6 +37,19 @@ class Registry(Generic[_D]):
         if known is None or known[0] is not client:
             known = self._known[name] = (client, await self._activate(client))
         return known[1]
+
+    async def wait(self, name: str, stopped: Callable[[], bool]) -> _D:
+        """As :meth:`get`, for a plugin that starts at the same time as the daemon. No event tells of a socket that
+        answers, so this tries again until the deadline, or until ``stopped``."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeouts.seconds("network.plugin-start")
+        while True:
+            try:
+                return await self.get(name)
+            except WharfError:
+                if stopped() or loop.time() > end:
+                    raise
+            await asyncio.sleep(_PAUSE)
 
     async def get_used(self, name: str) -> _D:
         """As :meth:`get`, but a driver that this daemon has used stays known when its plugin is gone: each call of it

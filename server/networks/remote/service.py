@@ -1,6 +1,7 @@
 """Networks that use plugins; the contract is in ``server/networks/remotes``."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
@@ -165,6 +166,17 @@ class PluginNetworks:
             await self._drivers.get_used(network.driver)
         except WharfError as error:
             raise internal(f"{what}: {error.message}") from error
+
+    async def wait_for(self, networks: Iterable[Network]) -> None:
+        def stopped() -> bool:
+            return self._context.closed
+
+        for network in networks:
+            with contextlib.suppress(WharfError):
+                if network.remote:
+                    await self._drivers.wait(network.driver, stopped)
+                if network.remote_ipam:
+                    await self._ipams.wait(network.ipam_driver, stopped)
 
     async def recover(self, records: Sequence[SandboxRecord]) -> None:
         await recovery.recover(self._context, self, self._ipams, records)

@@ -151,6 +151,13 @@ def test_without_a_gateway_the_engine_adds_one(tmp_path: Path) -> None:
         hosts = await asyncio.to_thread(Path(box.hosts_path).read_text)
         assert "10.88.0.2" in hosts
         assert shown["IPv4Address"].partition("/")[0] not in hosts
+        with pytest.raises(WharfError, match="endpoint with name box already exists in network docker_gwbridge"):
+            await world.networks.connect(GATEWAY, "box", None)
+        old, box.name = box.name, "crate"
+        await world.networks.rename(box, old)
+        assert world.networks.inspect(GATEWAY)["Containers"][box.id]["Name"] == shown["Name"]
+        box.name = old
+        await world.networks.rename(box, "crate")
         # A bridge that leads out replaces it, and its end brings it back.
         await world.network("near")
         await world.networks.connect("near", "box", None)
