@@ -32,7 +32,7 @@ class RemoteNetworks(Protocol):
         """Whether the driver needs no address of an IPv4 and an IPv6 gateway."""
 
     async def request_pools(
-        self, network: Network, asked: Sequence[PoolConfig], skips: tuple[bool, bool], undo: AsyncExitStack
+        self, network: Network, requested: Sequence[PoolConfig], skips: tuple[bool, bool], undo: AsyncExitStack
     ) -> None:
         """Sets ``network.ipam`` to the subnets, gateways and auxiliary addresses that the IPAM plugin allocates.
         ``undo`` releases them. ``skips``: no IPv4 and IPv6 gateway unless one is requested."""

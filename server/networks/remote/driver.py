@@ -17,7 +17,7 @@ _SCOPES = ("local", "global")
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ChosenInterface:
     """What ``CreateEndpoint`` answered: the parts of the interface that the driver chose."""
 
     address4: Interface | None = None
@@ -73,12 +73,12 @@ class RemoteDriver:
 
     async def create_endpoint(
         self, network: str, endpoint: str, interface: Mapping[str, str], options: Mapping[str, object]
-    ) -> Given:
+    ) -> ChosenInterface:
         """``interface`` has ``Address``, ``AddressIPv6`` and ``MacAddress``, each "" for the driver to choose."""
         body = {**_ids(network, endpoint), "Interface": interface, "Options": options}
         answer = await _call(self.client, "CreateEndpoint", body)
         try:
-            return _given(answer, interface)
+            return _chosen_interface(answer, interface)
         except WharfError as error:
             try:
                 await self.delete_endpoint(network, endpoint)
@@ -137,11 +137,11 @@ async def _call(client: PluginClient, method: str, body: Mapping[str, object] | 
     return answer
 
 
-def _given(answer: Answer, interface: Mapping[str, str]) -> Given:
+def _chosen_interface(answer: Answer, interface: Mapping[str, str]) -> ChosenInterface:
     """What the driver chose; it may choose only what the engine left open."""
     found = answer.inner("Interface")
     if found is None:
-        return Given()
+        return ChosenInterface()
     mac = found.text("MacAddress")
     if mac and not _is_mac(mac):
         raise internal(f"address {mac}: invalid MAC address")
@@ -150,14 +150,16 @@ def _given(answer: Answer, interface: Mapping[str, str]) -> Given:
             f"driver modified interface MAC address: endpoint interface MAC address present "
             f"({interface['MacAddress']}). Cannot be modified with {mac}."
         )
-    given = Given(found.interface("Address", 4), found.interface("AddressIPv6", 6), mac.lower().replace("-", ":"))
-    for present, wanted in ((interface["Address"], given.address4), (interface["AddressIPv6"], given.address6)):
-        if present and wanted is not None:
+    chosen = ChosenInterface(
+        found.interface("Address", 4), found.interface("AddressIPv6", 6), mac.lower().replace("-", ":")
+    )
+    for present, address in ((interface["Address"], chosen.address4), (interface["AddressIPv6"], chosen.address6)):
+        if present and address is not None:
             raise internal(
                 f"driver modified interface address: endpoint interface IP present ({present}). "
-                f"Cannot be modified with ({wanted})."
+                f"Cannot be modified with ({address})."
             )
-    return given
+    return chosen
 
 
 def _is_mac(text: str) -> bool:

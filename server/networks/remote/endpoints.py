@@ -78,17 +78,17 @@ class RemoteEndpoints:
     ) -> None:
         driver = await self._driver(network, "failed to add endpoint")
         interface = {"Address": endpoint.address4, "AddressIPv6": endpoint.address6, "MacAddress": endpoint.mac}
-        wanted = options.endpoint_options(self._context.config, container, network, settings, record)
+        requested = options.endpoint_options(self._context.config, container, network, settings, record)
         try:
-            given = await driver.create_endpoint(network.id, endpoint.id, interface, wanted)
+            chosen = await driver.create_endpoint(network.id, endpoint.id, interface, requested)
         except WharfError as error:
             if not isinstance(error, Refused | Unreachable):
                 await self._delete(network, endpoint)
             sentence = f"failed to create endpoint {endpoint.name} on network {network.name}: {error.message}"
             raise internal(sentence) from error
-        endpoint.mac = given.mac or endpoint.mac
-        endpoint.address4 = str(given.address4 or endpoint.address4)
-        endpoint.address6 = str(given.address6 or endpoint.address6)
+        endpoint.mac = chosen.mac or endpoint.mac
+        endpoint.address4 = str(chosen.address4 or endpoint.address4)
+        endpoint.address6 = str(chosen.address6 or endpoint.address6)
 
     async def _driver(self, network: Network, what: str) -> RemoteDriver:
         try:
@@ -174,20 +174,20 @@ class RemoteEndpoints:
         first4, first6 = endpoints.default_gateways(networks, record.endpoints)
         for endpoint in record.endpoints:
             state, network = endpoint.remote, networks[endpoint.network]
-            wanted = (endpoint is first4, endpoint is first6)
-            if state is None or not network.remote or state.external == wanted:
+            external = (endpoint is first4, endpoint is first6)
+            if state is None or not network.remote or state.external == external:
                 continue
             try:
                 driver = await self._drivers.get(network.driver)
-                if any(wanted):
-                    endpoint.remote = replace(state, external=wanted)
-                    given = options.sandbox_options(container)
+                if any(external):
+                    endpoint.remote = replace(state, external=external)
+                    ports = options.sandbox_options(container)
                     if first6 is not None and endpoint is not first6:
                         # Another network has the IPv6 traffic: the driver must not forward IPv6 ports.
-                        given[options.NO_IPV6_PROXY] = True
-                    await driver.program_external(network.id, endpoint.id, given)
+                        ports[options.NO_IPV6_PROXY] = True
+                    await driver.program_external(network.id, endpoint.id, ports)
                 else:
-                    endpoint.remote = replace(state, external=wanted)
+                    endpoint.remote = replace(state, external=external)
                     await driver.revoke_external(network.id, endpoint.id)
             except WharfError as error:
                 where = f"{endpoint.name} ({endpoint.id})"

@@ -26,7 +26,7 @@ class Gateway:
 
     def needed(self, record: SandboxRecord) -> bool:
         """Whether a network of the container wants the engine to provide the gateway, and none leads out itself."""
-        wanted = False
+        requested = False
         for endpoint in record.endpoints:
             network = self._context.networks[endpoint.network]
             if endpoint.implicit or network.driver in (NULL, HOST) or network.internal:
@@ -37,8 +37,8 @@ class Gateway:
                 return False
             if network.routes_without_gateway:
                 continue
-            wanted = wanted or network.remote
-        return wanted
+            requested = requested or network.remote
+        return requested
 
     def surplus(self, record: SandboxRecord) -> Endpoint | None:
         """The implicit endpoint of a container that needs none."""
@@ -72,12 +72,12 @@ class Gateway:
             return self._context.by_name(NAME) or await self._create()
 
     async def _create(self) -> Network:
-        wanted = {options.ICC: "false", options.MASQUERADE: "true"}
+        driver_options = {options.ICC: "false", options.MASQUERADE: "true"}
         # Another engine of this host may have the device: then this one has a generated name.
         if await self._context.run_in_thread(self._context.host.link, NAME) is None:
-            wanted[options.NAME] = NAME
+            driver_options[options.NAME] = NAME
         request = NetworkCreateRequest.parse(
-            {"Name": NAME, "Driver": "bridge", "Options": wanted, "EnableIPv4": True, "EnableIPv6": False}
+            {"Name": NAME, "Driver": "bridge", "Options": driver_options, "EnableIPv4": True, "EnableIPv6": False}
         )
         try:
             return await create.create(self._context, request)

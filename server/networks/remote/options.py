@@ -53,7 +53,7 @@ def _pool(config: PoolConfig, space: str) -> dict[str, object]:
 def endpoint_options(
     config: Config, container: ContainerPlan, network: Network, settings: EndpointSettings, record: SandboxRecord
 ) -> dict[str, object]:
-    """``Options`` of ``CreateEndpoint``. Ports are given to one network of the container only, if it isn't internal."""
+    """``Options`` of ``CreateEndpoint``. One network of the container has its ports, if it isn't internal."""
     found: dict[str, object] = dict(settings.driver_opts or {})
     servers = container.host_config.dns or config.dns
     if not network.internal:
@@ -78,18 +78,18 @@ def sandbox_options(container: ContainerPlan) -> dict[str, object]:
 
 
 def _published(container: ContainerPlan) -> list[dict[str, object]]:
-    wanted = portmap.port_requests(container.config, container.host_config, ())
-    return [_binding(item, host) for item in wanted for host in item.hosts or ("",)]
+    ports = portmap.port_requests(container.config, container.host_config, ())
+    return [_binding(item, host) for item in ports for host in item.hosts or ("",)]
 
 
-def _binding(wanted: portmap.PortRequest, host: str) -> dict[str, object]:
+def _binding(port: portmap.PortRequest, host: str) -> dict[str, object]:
     return {
-        "Proto": _PROTOCOLS[wanted.protocol],
+        "Proto": _PROTOCOLS[port.protocol],
         "IP": "",
-        "Port": wanted.port,
+        "Port": port.port,
         "HostIP": host,
-        "HostPort": wanted.first,
-        "HostPortEnd": wanted.last,
+        "HostPort": port.first,
+        "HostPortEnd": port.last,
     }
 
 

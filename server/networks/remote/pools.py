@@ -23,13 +23,13 @@ _OFFERS = 64
 async def request_pools(
     ipam: RemoteIpam,
     network: Network,
-    asked: Sequence[PoolConfig],
+    requested: Sequence[PoolConfig],
     skips: tuple[bool, bool],
     routes: Sequence[Subnet],
 ) -> None:
     """Fills ``network.ipam`` subnet by subnet; :func:`release_pools` releases what it has after a failure.
 
-    :param asked: the subnets of the request; the plugin chooses one for an enabled family without any.
+    :param requested: the subnets of the request; the plugin chooses one for an enabled family without any.
     :param skips: the IPv4 and the IPv6 gateway are not allocated if the request has none.
     :param routes: a subnet that the plugin chooses for a local network overlaps none of these.
     """
@@ -40,8 +40,8 @@ async def request_pools(
     for version, enabled, skip in ((4, network.enable_ipv4, skips[0]), (6, network.enable_ipv6, skips[1])):
         if not enabled:
             continue
-        wanted = [config for config in asked if ip_network(config.subnet).version == version]
-        for config in wanted or (None,):
+        configs = [config for config in requested if ip_network(config.subnet).version == version]
+        for config in configs or (None,):
             if config is not None:
                 pool = await _request_pool(ipam, network, config.subnet, config.ip_range, version)
                 made = replace(config, aux={}, gateway="", subnet=str(pool.subnet), pool_id=pool.id)
@@ -76,13 +76,13 @@ def _overlaps(subnet: Subnet, others: Iterable[Subnet]) -> bool:
     return any(isinstance(other, IPv6Network) and subnet.overlaps(other) for other in others)
 
 
-async def _request_gateway(ipam: RemoteIpam, config: PoolConfig, pool: Pool, asked: str, *, skip: bool) -> None:
-    gateway = pool.gateway if not asked else None
-    if gateway is None and (asked or not skip):
+async def _request_gateway(ipam: RemoteIpam, config: PoolConfig, pool: Pool, requested: str, *, skip: bool) -> None:
+    gateway = pool.gateway if not requested else None
+    if gateway is None and (requested or not skip):
         try:
-            gateway = await ipam.request_address(pool.id, asked, GATEWAY_REQUEST, pool.subnet.version)
+            gateway = await ipam.request_address(pool.id, requested, GATEWAY_REQUEST, pool.subnet.version)
         except WharfError as error:
-            raise internal(f"failed to allocate gateway ({asked}): {error.message}") from error
+            raise internal(f"failed to allocate gateway ({requested}): {error.message}") from error
     if gateway is not None:
         config.gateway = str(gateway.ip)
         bits = gateway.network.prefixlen
@@ -150,28 +150,28 @@ async def request_addresses(ipam: RemoteIpam, network: Network, endpoint: Endpoi
 
     :raises WharfError: the plugin refuses; INVALID_ARGUMENT: no subnet has the requested address.
     """
-    wanted = endpoint.settings.get("IPAMConfig") or {}
+    requested = endpoint.settings.get("IPAMConfig") or {}
     for version in (4, 6):
         if not network.enables(version) or (version == 6 and not ipv6):
             continue
         configs = [config for config in network.ipam or () if ip_network(config.subnet).version == version]
         if not configs:
             raise internal(f"no IPv{version} information available for endpoint {endpoint.name}")
-        await _request_address(ipam, endpoint, configs, wanted.get(f"IPv{version}Address") or "", version)
+        await _request_address(ipam, endpoint, configs, requested.get(f"IPv{version}Address") or "", version)
 
 
 async def _request_address(
-    ipam: RemoteIpam, endpoint: Endpoint, configs: Sequence[PoolConfig], wanted: str, version: int
+    ipam: RemoteIpam, endpoint: Endpoint, configs: Sequence[PoolConfig], address: str, version: int
 ) -> None:
-    pools = [config for config in configs if not wanted or _contains(config, wanted)]
+    pools = [config for config in configs if not address or _contains(config, address)]
     if not pools:
-        raise invalid(f"invalid address {wanted}: It does not belong to any of this network's subnets")
-    address = await ipam.request_address(pools[0].pool_id, wanted, address_options(ipam, endpoint), version)
+        raise invalid(f"invalid address {address}: It does not belong to any of this network's subnets")
+    allocated = await ipam.request_address(pools[0].pool_id, address, address_options(ipam, endpoint), version)
     state = endpoint.remote or RemoteEndpoint()
     if version == 4:
-        endpoint.address4, endpoint.remote = str(address), replace(state, pool4=pools[0].pool_id)
+        endpoint.address4, endpoint.remote = str(allocated), replace(state, pool4=pools[0].pool_id)
     else:
-        endpoint.address6, endpoint.remote = str(address), replace(state, pool6=pools[0].pool_id)
+        endpoint.address6, endpoint.remote = str(allocated), replace(state, pool6=pools[0].pool_id)
 
 
 def _contains(config: PoolConfig, address: str) -> bool:

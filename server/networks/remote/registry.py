@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from engine.common import timeouts
-from engine.common.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError, internal
 from server.networks.remote import driver, ipam
 from server.networks.remote.driver import RemoteDriver
 from server.networks.remote.ipam import RemoteIpam
@@ -29,10 +29,16 @@ class Registry(Generic[_D]):
     async def get(self, name: str) -> _D:
         """The driver of this name.
 
-        :raises WharfError: NOT_FOUND: there is no such plugin, or it is of another kind; INTERNAL: its activation
+        :raises WharfError: NOT_FOUND: there is no such plugin; INTERNAL: it is of another kind, or its activation
             fails.
         """
-        client = await self._plugins.get(name, self._interface, deadline="network.plugin")
+        try:
+            client = await self._plugins.get(name, self._interface, deadline="network.plugin")
+        except WharfError as error:
+            if error.kind is not Kind.NOT_FOUND or self._plugins.find(name) is None:
+                raise
+            reason = "legacy plugin: Plugin does not implement the requested driver"
+            raise internal(f'{reason}: plugin="{name}", requested implementation="{self._interface}"') from error
         known = self._known.get(name)
         if known is None or known[0] is not client:
             known = self._known[name] = (client, await self._activate(client))

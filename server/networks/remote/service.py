@@ -54,12 +54,12 @@ class PluginNetworks:
         return await driver.skips_gateway(options.network_options(network))
 
     async def request_pools(
-        self, network: Network, asked: Sequence[PoolConfig], skips: tuple[bool, bool], undo: AsyncExitStack
+        self, network: Network, requested: Sequence[PoolConfig], skips: tuple[bool, bool], undo: AsyncExitStack
     ) -> None:
         ipam = await self._ipams.get(network.ipam_driver)
         routes = await self._context.run_in_thread(subnets_in_use, self._context.host)
         undo.push_async_callback(pools.release_pools, ipam, network)
-        await _settled(pools.request_pools(ipam, network, asked, skips, routes))
+        await _settled(pools.request_pools(ipam, network, requested, skips, routes))
 
     async def create_network(self, network: Network, undo: AsyncExitStack) -> None:
         async with self._lock(network):

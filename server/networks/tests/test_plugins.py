@@ -141,13 +141,13 @@ def test_without_a_gateway_the_engine_adds_one(tmp_path: Path) -> None:
         assert gateway.bridge == GATEWAY
         shown = world.networks.inspect(GATEWAY)["Containers"][box.id]
         assert shown["Name"] == f"gateway_{context.sandboxes[box.id].id[:12]}"
-        assert list(world.networks.settings(box).networks) == ["far"]
+        assert list(world.settings(box)["Networks"]) == ["far"]
         assert "eth0" in inside(path, "ip", "-o", "link")
         assert f"default via {gateway.gateway(4)} dev eth0" in inside(path, "ip", "route")
         assert not plugin.external
         with echoes((path, "box", 80)):
             assert ask(HOST, 8081).startswith("box")
-        assert world.networks.settings(box).wire()["Ports"]["80/tcp"][0]["HostPort"] == "8081"
+        assert world.settings(box)["Ports"]["80/tcp"][0]["HostPort"] == "8081"
         hosts = await asyncio.to_thread(Path(box.hosts_path).read_text)
         assert "10.88.0.2" in hosts
         assert shown["IPv4Address"].partition("/")[0] not in hosts

@@ -166,8 +166,11 @@ def test_invalid_capabilities_are_refused(tmp_path: Path, answer: dict[str, Any]
 
 def test_a_plugin_of_another_kind_is_no_driver(tmp_path: Path) -> None:
     with IpamPlugin(tmp_path / "ipam.sock"):
-        with pytest.raises(WharfError):
-            asyncio.run(network_drivers(Plugins((tmp_path,), ())).get("ipam"))
+        words = asyncio.run(sentence(network_drivers(Plugins((tmp_path,), ())).get("ipam")))
+        assert words == (
+            "legacy plugin: Plugin does not implement the requested driver: "
+            'plugin="ipam", requested implementation="NetworkDriver"'
+        )
 
 
 def test_a_plugin_that_was_used_stays_known(tmp_path: Path) -> None:
