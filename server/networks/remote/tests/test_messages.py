@@ -1,5 +1,7 @@
 """What plugins answer is checked: a wrong type or address is an error that names the method."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -82,3 +84,13 @@ def test_the_default_route_is_the_gateway_or_a_static_route() -> None:
     assert (endpoint.default_hop(4), endpoint.default_hop(6)) == ("10.0.0.9", "")
     endpoint.gateway4 = "10.0.0.1"
     assert endpoint.default_hop(4) == "10.0.0.1"
+
+
+def test_an_engine_without_plugin_networks_loads_nothing_of_this_room() -> None:
+    script = "import sys, server.networks.service; print(*(name for name in sys.modules if 'server.networks' in name))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    loaded = done.stdout.split()
+    assert "server.networks.remotes" in loaded
+    assert not [
+        name for name in loaded if name.startswith(("server.networks.remote.", "server.networks.bridges.moved"))
+    ]
