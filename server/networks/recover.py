@@ -17,6 +17,7 @@ from server.networks import endpoints, options, publish, repair, sandbox, teardo
 from server.networks.bridges import bridge, bridge_repair, devices, ownership
 from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file, names
+from server.networks.dns.redirect import redirect
 from server.networks.model import BRIDGE, Network, SandboxRecord
 from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import mark
@@ -56,7 +57,7 @@ async def recover(context: NetworkContext, running: Sequence[Container], stored:
     zones = {network.id: names.zone_of(network) for network in context if network.user_defined and network.endpoints}
     ports = await context.forwarder.recover(listens, views, zones)
     for key, (udp, tcp) in ports.items():
-        await context.run_in_thread(names.redirect, context.sandboxes[key].path, udp, tcp)
+        await context.run_in_thread(redirect, context.sandboxes[key].path, udp, tcp)
     for record in gone:
         if record in leaving:
             teardown.begin(context, record, at_start=True)

@@ -24,6 +24,7 @@ from server.networks.bridges import bridge, devices, ownership
 from server.networks.bridges.reconciler import Reconciler
 from server.networks.context import Containers, NetworkContext, Store
 from server.networks.dns import hosts_file, names
+from server.networks.dns.redirect import redirect
 from server.networks.ipam.allocator import default_pool
 from server.networks.model import BRIDGE, DRIVERS, Network, SandboxRecord, settings_for
 from server.networks.netlink import netns
@@ -317,7 +318,7 @@ class Networks:
     async def _rewired(self, container: str, udp: int, tcp: int) -> None:
         record = self.context.sandboxes.get(container)
         if record is not None:
-            await self.context.run_in_thread(names.redirect, record.path, udp, tcp)
+            await self.context.run_in_thread(redirect, record.path, udp, tcp)
 
     async def restore(self) -> None:
         """On reload: restores devices, links and rules that other programs removed."""

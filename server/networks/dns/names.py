@@ -3,18 +3,14 @@
 import asyncio
 from contextlib import AsyncExitStack
 
-from engine.proxy.resolver import LISTEN
 from engine.proxy.upstreams import Upstream
 from server.containers.plan import ContainerPlan
 from server.networks import endpoints
 from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file
+from server.networks.dns.redirect import redirect
 from server.networks.model import Network, SandboxRecord
-from server.networks.netlink import netns
-from server.networks.nftables.libnftables import Nftables, NftError
 from server.networks.proxy_client import ViewRequest, Zone
-
-_TABLE = "wharf-dns"
 
 
 async def register(
@@ -79,29 +75,6 @@ async def send_view(context: NetworkContext, container: ContainerPlan, record: S
         return
     udp, tcp = await context.forwarder.view(container.id, await view_request(context, container, record))
     await context.run_in_thread(redirect, record.path, udp, tcp)
-
-
-def redirect(path: str, udp: int, tcp: int) -> None:
-    """In a thread: redirects port 53 of 127.0.0.11 to the proxy's sockets, so that the container can use port 53
-    itself."""
-    rules = f"""
-table ip {_TABLE} {{
-	chain output {{
-		type nat hook output priority dstnat; policy accept;
-		ip daddr {LISTEN} udp dport 53 dnat to {LISTEN}:{udp}
-		ip daddr {LISTEN} tcp dport 53 dnat to {LISTEN}:{tcp}
-	}}
-}}
-"""
-    with netns.inside(path), Nftables() as nft:
-        try:
-            # Check first: removing rules makes the kernel wait, and a new namespace has none.
-            present = nft.run(f"list table ip {_TABLE}\n")
-        except NftError:
-            nft.run(rules)
-            return
-        if f":{udp}\n" not in present or f":{tcp}\n" not in present:
-            nft.run(f"delete table ip {_TABLE}\n{rules}")
 
 
 async def unregister(context: NetworkContext, record: SandboxRecord) -> None:
