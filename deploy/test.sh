@@ -45,7 +45,7 @@ install_missing \
   "docker-compose?/usr/libexec/docker/cli-plugins/docker-compose" "containerd?ctr" "runc?runc" "crun?crun" \
   "docker-registry?docker-registry" "skopeo?skopeo" "tini?tini" "nftables?nft" "busybox-static" "iproute2?ip" \
   "iptables?iptables" "openssl?openssl" "tmux?tmux" "git?git" "procps?ps" "xz-utils?xz" "bzip2?bzip2" "zstd?zstd" \
-  "util-linux?nsenter" "openssh-client?ssh-agent" "xfsprogs?mkfs.xfs" "ca-certificates"
+  "util-linux?nsenter" "openssh-client?ssh-agent" "xfsprogs?mkfs.xfs" "ca-certificates" "nodejs?node" "npm?npm"
 services_disable_new
 # the protos and the API's description that ours are compared with
 unpack_packages "$CACHE/references" golang-github-containerd-containerd-dev golang-github-containerd-cgroups-dev \
@@ -63,6 +63,9 @@ note "$("$python" -V) in $VENV"
 unset PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONSTARTUP
 export PYTHONPATH=$ROOT PYTHONPYCACHEPREFIX=$CACHE/pycache PYTHONUNBUFFERED=1 PATH="$VENV/bin:$PATH"
 unset "${!DOCKER_@}" "${!BUILDX_@}" "${!COMPOSE_@}"
+
+say "Clients of Node.js"
+"$python" -m compat_tests.support.npm >"$WORK/npm.log" 2>&1 || { tail -n 25 "$WORK/npm.log" >&2; die "npm could not install them"; }
 
 say "What killed runs left"
 "$python" -m compat_tests.support.engines sweep

@@ -109,6 +109,10 @@ class Engine(ABC):
         """Run the docker CLI."""
         return self.run("docker", *args, input=input, env=env, check=check, timeout=timeout, cwd=cwd)
 
+    def run_in_netns(self, *argv: str, env: Mapping[str, str] | None = None, timeout: float = 90) -> Completed:
+        """Run a client program in the network namespace in which ports are published."""
+        return self.run(*argv, env=env, timeout=timeout)
+
     def popen(self, *args: str, **options: object) -> subprocess.Popen[bytes]:
         """Start the docker CLI; the caller must end it and wait for it (use it as a context manager)."""
         streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
@@ -247,7 +251,8 @@ class Dockerd(Engine):
         self, resources: resources.EngineResources, args: Sequence[str], *, containerd_store: bool = False
     ) -> None:
         super().__init__(resources)
-        features = {"cdi": True, "containerd-snapshotter": containerd_store}
+        # dockerd 29 makes time namespaces, which runc before 1.2 doesn't know.
+        features = {"cdi": True, "containerd-snapshotter": containerd_store, "time-namespaces": False}
         (resources.root / "daemon.json").write_text(json.dumps({"features": features}))
         self.netns = resources.root / "netns"
         argv = ["nsenter", f"--net={self.netns}", "dockerd", "--config-file", str(resources.root / "daemon.json")]
@@ -271,7 +276,10 @@ class Dockerd(Engine):
 
     def inside(self, *argv: str, timeout: float = 60) -> Completed:
         """Run a program of the host in dockerd's network namespace."""
-        return self.run("nsenter", f"--net={self.netns}", *argv, timeout=timeout)
+        return self.run_in_netns(*argv, timeout=timeout)
+
+    def run_in_netns(self, *argv: str, env: Mapping[str, str] | None = None, timeout: float = 90) -> Completed:
+        return self.run("nsenter", f"--net={self.netns}", *argv, env=env, timeout=timeout)
 
 
 @contextlib.contextmanager

@@ -1,25 +1,3 @@
-"""dockerode, the client below most Node.js tools.
-
-Its installation by npm takes longer than these tests, so it runs on request only: ``WHARF_NPM=1``.
-"""
-
-from __future__ import annotations
-
-import os
-import shutil
-import subprocess
-import uuid
-from pathlib import Path
-
-import pytest
-
-from compat_tests.support.engines import Engine
-
-# Kept between runs: the packages themselves are not tested.
-FOLDER = Path("/var/cache/wharf/node-clients")
-WANTED = "dockerode@3"
-
-SCRIPT = r"""
 const Docker = require("dockerode"), { PassThrough } = require("stream"), assert = require("assert");
 const tar = require("tar-fs"), fs = require("fs");
 const [socketPath, name, folder] = process.argv.slice(2);
@@ -94,30 +72,3 @@ const heard = (s, text) => new Promise((done) => {
   await assert.rejects(docker.getContainer("nosuch").inspect(), { statusCode: 404, reason: "no such container" });
   process.exit(0);
 })().catch((error) => { console.error(error); process.exit(1); });
-"""
-
-
-@pytest.fixture(scope="module")
-def modules() -> Path:
-    if shutil.which("npm") is None:
-        pytest.skip("needs npm")
-    if not (FOLDER / "node_modules" / "dockerode").is_dir():
-        if not os.environ.get("WHARF_NPM"):
-            pytest.skip("dockerode is not installed: WHARF_NPM=1 does it")
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        words = ["npm", "install", "--no-audit", "--no-fund", "--fetch-retries=0", "--fetch-timeout=20000", WANTED]
-        try:
-            done = subprocess.run(words, cwd=FOLDER, capture_output=True, timeout=300, check=False)
-        except subprocess.TimeoutExpired:
-            pytest.skip("npm install takes too long")
-        if done.returncode:
-            shutil.rmtree(FOLDER / "node_modules", ignore_errors=True)
-            pytest.skip(f"npm install: {done.stderr.decode(errors='replace')[-300:]}")
-    return FOLDER / "node_modules"
-
-
-def test_dockerode(engine: Engine, modules: Path, tmp_path: Path) -> None:
-    script = tmp_path / "client.js"
-    script.write_text(SCRIPT)
-    name = f"node{uuid.uuid4().hex[:10]}"
-    engine.run("node", str(script), str(engine.resources.socket), name, str(tmp_path), env={"NODE_PATH": str(modules)})
