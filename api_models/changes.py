@@ -5,7 +5,7 @@ A handler asks whether the client's version has a change (``params.has(request, 
 
 from dataclasses import dataclass
 
-from api_models.versions import Version
+from api_models.supported import Version
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from api_models.network import EndpointSettings, NetworkingConfig
 from api_models.oci import Oci, always
 from api_models.record import Json, KeySet, Record, StringMap, Strings, StrSlice
 from api_models.resources import Resources, RestartPolicy
-from api_models.versions import Adapted, Checked, Implied, Shown, Since, Version
+from api_models.supported import Version
+from api_models.versions import Adapted, Checked, Implied, Shown, Since
 from engine.common.errors import invalid
 
 #: Names of predefined networks.

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from api_models.base import OMIT, Int64, Model, StringMap, Strings
-from api_models.versions import Adapted, Default, Filled, Instead, Shown, Version
+from api_models.supported import Version
+from api_models.versions import Adapted, Default, Filled, Instead, Shown
 
 
 def _size(document: dict[str, Any]) -> Any:

@@ -5,7 +5,8 @@ from typing import Annotated, Any, ClassVar
 
 from api_models.base import OMIT, Go, Int64, Uint32
 from api_models.record import Record, StringMap, Strings
-from api_models.versions import Checked, Needs, Since, Version
+from api_models.supported import Version
+from api_models.versions import Checked, Needs, Since
 from engine.common.errors import invalid
 
 

@@ -150,6 +150,7 @@ class NetworkInspect(Model):
     containers: dict[str, dict[str, Any]] | None = None
     options: dict[str, Text] | None = None
     labels: dict[str, Text] | None = None
+    status: Annotated[dict[str, Any] | None, OMIT, Shown((1, 52))] = None
 
 
 class NetworkSummary(NetworkInspect):

@@ -9,7 +9,8 @@ from api_models.base import OMIT, Model
 from api_models.container import ContainerSummary
 from api_models.image import ImageSummary
 from api_models.record import Record
-from api_models.versions import Adapted, Filled, Shown, Version
+from api_models.supported import Version
+from api_models.versions import Adapted, Filled, Shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,11 @@
-"""The API versions served, and the functions that apply the version marks of fields and query parameters.
+"""The version marks of fields and query parameters, and the functions that apply them.
 
 A difference between versions is declared at its field, as a mark in ``Annotated[...]``:
 
 * marks of requests (:func:`accept` applies them): :class:`Since`, :class:`Gone`, :class:`Implied`, :class:`Needs`,
   :class:`Checked`;
 * marks of answers (:func:`shape` applies them): :class:`Shown`, :class:`Instead`, :class:`Filled`,
-  :class:`Default`, :class:`Emptied`, :class:`Adapted`.
+  :class:`Default`, :class:`Emptied`, :class:`Adapted`; with ``strict`` also :class:`Dropped`.
 
 Marks of query parameters are in the table of the routes: :class:`Since`, :class:`Fixed`. Other differences are in
 ``api_models.changes``. No handler and no service compares versions.
@@ -13,20 +13,12 @@ Marks of query parameters are in the table of the routes: :class:`Since`, :class
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from api_models.base import Model
 from api_models.record import Record, body_of, inner_models
+from api_models.supported import Version, spelled
 from engine.common.errors import invalid
-
-Version = tuple[int, int]
-
-MINIMUM: Version = (1, 24)
-MAXIMUM: Version = (1, 51)
-
-
-def spelled(version: Version) -> str:
-    return f"{version[0]}.{version[1]}"
 
 
 class RequestMark:
@@ -123,6 +115,9 @@ class Checked(RequestMark):
 class AnswerMark:
     """A rule for a field of an answer, depending on the version."""
 
+    #: Whether the rule is only applied in the daemon's strict mode (``--feature strict-api=true``).
+    strict: ClassVar[bool] = False
+
     def apply(self, document: dict[str, Any], key: str, version: Version) -> None:
         raise NotImplementedError
 
@@ -135,6 +130,21 @@ class Shown(AnswerMark):
 
     def apply(self, document: dict[str, Any], key: str, version: Version) -> None:
         if version < self.version:
+            document.pop(key, None)
+
+
+class Dropped(AnswerMark):
+    """In strict mode, the field is omitted from ``version`` on; else answers keep it, because clients that predate the
+    version read it without asking for a version. ``empty_only``: it is omitted only while it is empty."""
+
+    strict: ClassVar[bool] = True
+
+    def __init__(self, version: Version, *, empty_only: bool = False) -> None:
+        self.version = version
+        self.empty_only = empty_only
+
+    def apply(self, document: dict[str, Any], key: str, version: Version) -> None:
+        if version >= self.version and not (self.empty_only and document.get(key)):
             document.pop(key, None)
 
 
@@ -255,19 +265,23 @@ def _accept_value(value: Any, version: Version) -> None:
             _accept_value(each, version)
 
 
-def shape(schema: type[Model] | type[Record], document: dict[str, Any], version: Version) -> dict[str, Any]:
+def shape(
+    schema: type[Model] | type[Record], document: dict[str, Any], version: Version, *, strict: bool = False
+) -> dict[str, Any]:
     """Changes a full answer to what a client of ``version`` expects (in place) and returns it.
 
     ``document`` holds JSON values under Docker's names; fields that ``schema`` does not declare stay unchanged.
+    ``strict``: also apply the marks of the strict mode.
     """
     node = _node(body_of(schema) if issubclass(schema, Record) else schema)
     for key, mark in node.answers:
-        mark.apply(document, key, version)
+        if strict or not mark.strict:
+            mark.apply(document, key, version)
     for _, alias, inner, is_map in node.inner:
         value = document.get(alias)
         if is_map and isinstance(value, dict):
             value = list(value.values())
         for each in value if isinstance(value, list) else (value,):
             if isinstance(each, dict):
-                shape(inner, each, version)
+                shape(inner, each, version, strict=strict)
     return document

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from api_models.supported import MINIMUM, Version
 from engine.common.errors import WharfError
 from server.http.endpoints import Endpoints
 from server.http.errors import error_body, report, status_of
@@ -64,10 +65,15 @@ class EngineApp(Starlette):
     """All routes over one set of services, which handlers find as ``request.app.state.services``."""
 
     def __init__(
-        self, routes: Iterable[ApiRoute], services: object, observe: Callable[[str, str, float], None] | None = None
+        self,
+        routes: Iterable[ApiRoute],
+        services: object,
+        observe: Callable[[str, str, float], None] | None = None,
+        minimum: Version = MINIMUM,
     ) -> None:
-        """``observe`` is called with (method, path of the route, seconds) for each request that succeeded."""
-        self._endpoints = Endpoints(routes, observe)
+        """``observe`` is called with (method, path of the route, seconds) for each request that succeeded.
+        ``minimum``: the oldest API version that clients may name."""
+        self._endpoints = Endpoints(routes, observe, minimum)
         super().__init__(
             routes=[self._endpoints],
             middleware=[Middleware(Activity), Middleware(GoPaths)],

@@ -165,7 +165,7 @@ class _Daemon:
     async def _application(self, services: Services) -> EngineApp:
         """:raises WharfError: an authorization plugin is missing or fails."""
         timed = services.metrics.observe if self._config.metrics_addr else None
-        app = EngineApp(all_routes(), services, timed)
+        app = EngineApp(all_routes(), services, timed, self._config.oldest_version)
         try:
             await app.authorize(self._config.authorization_plugins)
         except WharfError as error:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import platform
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,8 @@ _RELOADED = tuple(option for option in OPTIONS if option.reloads)
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Mapping):
+        return "map[" + " ".join(f"{key}:{_shown(each)}" for key, each in sorted(value.items())) + "]"
     if isinstance(value, tuple):
         return "[" + ",".join(f'"{each}"' for each in value) + "]"
     return str(value)

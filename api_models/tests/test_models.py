@@ -14,8 +14,9 @@ from api_models.image import ImageInspect, ImageSummary
 from api_models.network import NetworkCreateRequest
 from api_models.record import Record, body_of, freeze, wire
 from api_models.resources import DeviceMapping
+from api_models.supported import Version
 from api_models.system import DiskUsage, Info
-from api_models.versions import Version, accept, shape
+from api_models.versions import accept, shape
 from api_models.volume import VolumeCreateRequest
 from engine.common import limits
 from engine.common.errors import Kind, WharfError

@@ -10,7 +10,8 @@ from api_models.container import ContainerInspect, CreateRequest, UpdateRequest
 from api_models.image import ImageInspect
 from api_models.network import NetworkInspect, NetworkSummary
 from api_models.record import body_of
-from api_models.versions import Fixed, QueryMark, Since, Version, accept, fills, shape
+from api_models.supported import Version
+from api_models.versions import Fixed, QueryMark, Since, accept, fills, shape
 
 
 @pytest.mark.parametrize(

@@ -341,7 +341,7 @@ def test_the_low_level_interface(client: Any, name: str) -> None:
 def test_daemon_and_errors(client: Any) -> None:
     assert client.ping()
     assert client.info()["OSType"] == "linux"
-    assert client.version()["ApiVersion"] == "1.51"
+    assert client.version()["ApiVersion"] == "1.55"
     assert set(client.df()) >= {"LayersSize", "Images", "Containers", "Volumes", "BuildCache"}
     assert client.plugins.list() == []
     for refused in (client.swarm.init, client.services.list, client.nodes.list, client.secrets.list):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+from api_models.supported import MAXIMUM, MINIMUM, parse_version, spelled
 from engine.common.errors import WharfError
 from server.config.hosts import parse_host
 from server.config.model import Config
@@ -52,15 +53,46 @@ def _check_daemon(config: Config) -> None:
         (config.max_concurrent_downloads, "max concurrent downloads"),
         (config.max_concurrent_uploads, "max concurrent uploads"),
         (config.max_download_attempts, "max download attempts"),
+        (config.default_stop_timeout, "default stop timeout"),
     ):
         if number < 0:
             raise ConfigError(f"invalid {name}: {number}")
+    if config.min_api_version:
+        _minimum(config.min_api_version)
     if config.metrics_addr:
         _host_port(config.metrics_addr, "metrics-addr")
     if config.storage_driver not in ("", "overlayfs", "overlay2", "native"):
         raise ConfigError(f'storage driver "{config.storage_driver}" is not supported: use overlayfs or native')
     if config.tlsverify and not config.tlscacert and "tlscacert" in config.given:
         raise ConfigError("--tlsverify requires --tlscacert")
+
+
+def _minimum(version: str) -> None:
+    if version[0] in "vV":
+        raise ConfigError('invalid min-api-version: API version must be provided without "v" prefix')
+    if not re.fullmatch(r"\d+\.\d+", version):
+        raise ConfigError(f"invalid min-api-version: {version}")
+    if parse_version(version) < MINIMUM:
+        raise ConfigError(f"invalid min-api-version: minimum supported API version is {spelled(MINIMUM)}: {version}")
+    if parse_version(version) > MAXIMUM:
+        raise ConfigError(f"invalid min-api-version: maximum supported API version is {spelled(MAXIMUM)}: {version}")
+
+
+def parse_mark(text: str) -> tuple[int, int | None]:
+    """Parse a firewall mark and its mask, ``mark[/mask]``, each decimal, octal (0 or 0o), hexadecimal or binary.
+
+    :raises ConfigError: no such numbers of 32 bits.
+    """
+    mark, separator, mask = text.partition("/")
+    numbers = []
+    for word, what in ((mark, "mark"), (mask, "mask"))[: 2 if separator else 1]:
+        try:
+            numbers.append(int(f"0o{word[1:]}" if re.fullmatch(r"0[0-7]+", word) else word, 0))
+        except ValueError:
+            numbers.append(-1)
+        if not 0 <= numbers[-1] < 1 << 32:
+            raise ConfigError(f'invalid bridge-accept-fwmark: invalid firewall {what} "{text}"')
+    return numbers[0], numbers[1] if separator else None
 
 
 def _host_port(text: str, name: str) -> tuple[str, int]:
@@ -90,6 +122,8 @@ def _interface(text: str, name: str, version: int) -> "ipaddress.IPv4Interface |
 
 
 def _check_network(config: Config) -> None:
+    if config.bridge_accept_fwmark:
+        parse_mark(config.bridge_accept_fwmark)
     if config.bridge and config.bridge != "none" and config.bip:
         raise ConfigError("You specified -b & --bip, mutually exclusive options. Please specify only one")
     bridge = None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from api_models.supported import MINIMUM, Version, parse_version
 from engine.common.ids import IdMaps
 from server.config.option import Kind, Option
 from server.config.types import AddressPool, BuilderGc, Runtime, Ulimit
@@ -57,6 +58,12 @@ class Config:
         15
     )
     experimental: Annotated[bool, Option("Enable experimental features: checkpoints")] = False
+    # By name; ``server.config.load`` refuses names that can't be switched.
+    features: Annotated[Mapping[str, bool], Kind.SWITCHES, Option("Feature switches", "feature", reloads=True)] = field(
+        default_factory=dict
+    )
+    # "": the oldest that the engine knows.
+    min_api_version: Annotated[str, Option("Oldest API version that clients may name", only_file=True)] = ""
 
     # containers
     log_driver: Annotated[str, Option("Log driver of containers")] = "json-file"
@@ -92,6 +99,9 @@ class Config:
             reloads=True,
         ),
     ] = True
+    default_stop_timeout: Annotated[
+        int, Option("Seconds from a container's stop signal to SIGKILL", reloads=True)
+    ] = 10
     userns_remap: Annotated[str, Option('Ids of containers: "default" or "user[:group]", see subuid(5)')] = ""
     # The parsed ``userns_remap``; None: containers have the host's ids.
     id_maps: IdMaps | None = None
@@ -131,7 +141,16 @@ class Config:
     ip: Annotated[str, Option("Address that published ports bind to")] = "0.0.0.0"
     icc: Annotated[bool, Option("Containers of the default bridge reach each other")] = True
     ip_forward: Annotated[bool, Option("Switch net.ipv4.ip_forward on")] = True
+    ip_forward_no_drop: Annotated[
+        bool, Option("Route between other interfaces, too, when forwarding is switched on")
+    ] = False
     ip_masq: Annotated[bool, Option("Masquerade what containers send outward")] = True
+    bridge_accept_fwmark: Annotated[
+        str, Option("Accept packets with this firewall mark on bridge networks, mark[/mask]")
+    ] = ""
+    allow_direct_routing: Annotated[
+        bool, Option("Accept remote packets to published ports at containers' own addresses")
+    ] = False
     iptables: Annotated[bool, Option("Write firewall rules for IPv4")] = True
     ip6tables: Annotated[bool, Option("Write firewall rules for IPv6")] = True
     ipv6: Annotated[bool, Option("IPv6 on the default bridge")] = False
@@ -149,6 +168,19 @@ class Config:
     def engine_address(self) -> str:
         """The gRPC address of the supervisor, or of a stock containerd if one is configured."""
         return self.containerd or f"unix://{self.exec_root}/containerd/containerd.sock"
+
+    @property
+    def oldest_version(self) -> Version:
+        """The oldest API version that clients may name."""
+        if not self.min_api_version:
+            return MINIMUM
+        major, minor = parse_version(self.min_api_version)
+        return major, minor
+
+    @property
+    def strict_api(self) -> bool:
+        """Whether answers drop deprecated fields as the reference does (the feature ``strict-api``)."""
+        return self.features.get("strict-api", False)
 
     @property
     def bridge_device(self) -> str:

@@ -39,7 +39,6 @@ def _declared() -> Iterator[Option]:
 
 
 _OTHERS = (
-    Option("Feature switches", "feature", "features", Kind.SWITCHES),
     Option("Print usage", "help", kind=Kind.BOOL, only_flag=True),
     Option("Accepted: the log has no colours", "raw-logs", kind=Kind.BOOL),
     Option("Check the configuration and exit", "validate", kind=Kind.BOOL, only_flag=True),
@@ -54,8 +53,9 @@ _OTHERS = (
     Option(flag="default-init", only_file=True, refused="name it by init-path"),
     Option(flag="firewall-backend", refused="the engine uses nftables", allowed="nftables"),
     Option(flag="network-control-plane-mtu", kind=Kind.INT, refused=_SWARM, allowed=1500),
-    Option(flag="network-diagnostic-port", kind=Kind.INT, only_file=True, refused=_SWARM, allowed=0),
+    Option(flag="network-diagnostic-port", kind=Kind.INT, refused=_SWARM, allowed=0),
     Option(flag="node-generic-resource", key="node-generic-resources", kind=Kind.LIST, refused=_SWARM),
+    Option(flag="nri-opts", kind=Kind.SWITCHES, refused="the engine has no NRI plugins", allowed={"enable": False}),
     Option(flag="resolv-conf", only_file=True, refused="name the servers by dns"),
     Option(flag="rootless", kind=Kind.BOOL, refused="the engine needs root", allowed=False),
     Option(flag="selinux-enabled", kind=Kind.BOOL, refused="SELinux labels are not supported", allowed=False),

@@ -58,6 +58,7 @@ class Settings:
     cdi_spec_dirs: tuple[str, ...] = ()
     experimental: bool = False
     shutdown_timeout: int = 15
+    default_stop_timeout: int = 10
 
 
 @dataclass(slots=True)

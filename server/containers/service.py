@@ -45,10 +45,13 @@ class Containers:
 
     def reload(self, config: Config) -> None:
         """Applies the settings that dockerd reloads: the runtimes and their default, the default size of ``/dev/shm``,
-        the shutdown timeout."""
+        the timeouts of a shutdown and of a stop."""
         self.context.runtimes.reload(config.runtimes, config.default_runtime)
         self.context.settings = replace(
-            self.context.settings, default_shm_size=config.default_shm_size, shutdown_timeout=config.shutdown_timeout
+            self.context.settings,
+            default_shm_size=config.default_shm_size,
+            shutdown_timeout=config.shutdown_timeout,
+            default_stop_timeout=config.default_stop_timeout,
         )
 
     async def close(self) -> None:

@@ -41,6 +41,7 @@ def settings_from(config: Config, facts: HostFacts) -> Settings:
         no_new_privileges=config.no_new_privileges,
         seccomp_profile=_seccomp(config.seccomp_profile),
         shutdown_timeout=config.shutdown_timeout,
+        default_stop_timeout=config.default_stop_timeout,
         cdi_spec_dirs=tuple(config.cdi_spec_dirs),
         experimental=config.experimental,
     )

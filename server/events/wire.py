@@ -3,7 +3,7 @@
 from typing import Any
 
 from api_models import changes
-from api_models.versions import Version
+from api_models.supported import Version
 from server.events.message import EventMessage
 
 

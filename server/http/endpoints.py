@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
+from api_models.supported import MINIMUM, Version
 from engine.common.errors import WharfError, not_found
 from server.http.hijack import connection_of
 from server.http.routing import ApiRoute, Found, RouteTable
@@ -30,9 +31,16 @@ class Endpoints(BaseRoute):
     Every path matches: dockerd answers 404 ``page not found`` to unknown paths and to wrong methods.
     """
 
-    def __init__(self, routes: Iterable[ApiRoute], observe: Callable[[str, str, float], None] | None = None) -> None:
-        """``observe`` gets (method, path of the route, seconds) of each handler that returned."""
+    def __init__(
+        self,
+        routes: Iterable[ApiRoute],
+        observe: Callable[[str, str, float], None] | None = None,
+        minimum: Version = MINIMUM,
+    ) -> None:
+        """``observe`` gets (method, path of the route, seconds) of each handler that returned. ``minimum``: the oldest
+        version that a path may name."""
         self._table = RouteTable(routes)
+        self._minimum = minimum
         self._observe = observe
         self._instant: dict[tuple[str, str], Response] = {}
 
@@ -43,7 +51,7 @@ class Endpoints(BaseRoute):
             found = self._table.find(method, path)
             if found is not None and found.route.instant is not None:
                 try:
-                    negotiated(found.route, found.version)
+                    negotiated(found.route, found.version, self._minimum)
                 except WharfError:
                     return None
                 known = found.route.instant
@@ -64,7 +72,7 @@ class Endpoints(BaseRoute):
             raise not_found("page not found")
         route = found.route
         request = Request(scope, receive)
-        request.state.version = negotiated(route, found.version)
+        request.state.version = negotiated(route, found.version, self._minimum)
         request.state.query = route.query
         connection_of(request).disconnect_cancels = route.waits
         began = time.monotonic()

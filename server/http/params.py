@@ -4,7 +4,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Collection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
@@ -13,7 +13,8 @@ from api_models.changes import Change
 from api_models.decode import decode
 from api_models.filters import Filters
 from api_models.record import Record, body_of, freeze
-from api_models.versions import QueryMark, Version, accept
+from api_models.supported import Version
+from api_models.versions import QueryMark, accept, shape
 from engine.common import jsontext
 from engine.common.errors import WharfError, invalid
 
@@ -38,6 +39,17 @@ def version_of(request: Request) -> Version:
 def has(request: Request, change: Change) -> bool:
     """Whether the client's version has a change of behaviour."""
     return change.within(version_of(request))
+
+
+def strict(request: Request) -> bool:
+    """Whether the daemon drops deprecated fields as the reference does (``--feature strict-api=true``)."""
+    chosen: bool = request.app.state.services.system.config.strict_api
+    return chosen
+
+
+def shaped(request: Request, schema: type[Model] | type[Record], document: dict[str, Any]) -> dict[str, Any]:
+    """Change an answer to what the client's version expects (in place); return it."""
+    return shape(schema, document, version_of(request), strict=strict(request))
 
 
 def text(request: Request, name: str, default: str = "") -> str:

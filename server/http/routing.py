@@ -12,14 +12,10 @@ from re import Pattern
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api_models.versions import QueryMark, Version
+from api_models.supported import Version, parse_version
+from api_models.versions import QueryMark
 
 Handler = Callable[[Request], Awaitable[Response | None]]
-
-
-def parse_version(text: str) -> tuple[int, ...]:
-    """ "1.51" → (1, 51). The text has only digits and dots."""
-    return tuple(int(part or "0") for part in text.split("."))
 
 
 @dataclass(frozen=True, slots=True)

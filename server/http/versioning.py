@@ -1,8 +1,8 @@
 """The API version of a request, and the headers that announce the supported ones."""
 
-from api_models.versions import MAXIMUM, MINIMUM, Version, spelled
+from api_models.supported import MAXIMUM, MINIMUM, Version, parse_version, spelled
 from engine.common.errors import invalid
-from server.http.routing import ApiRoute, parse_version
+from server.http.routing import ApiRoute
 from server.version import SERVER_VERSION
 
 

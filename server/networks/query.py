@@ -12,6 +12,8 @@ from server.networks.bridges import devices
 from server.networks.context import NetworkContext
 from server.networks.model import Network
 
+_MOST = 2**64 - 1
+
 ACCEPTED = frozenset(("dangling", "driver", "id", "label", "name", "scope", "type", "idOrName"))
 
 
@@ -40,6 +42,16 @@ def show(context: NetworkContext, network: Network, *, containers: bool = True) 
         "Labels": dict(network.labels),
     }
     return shown
+
+
+def status(network: Network) -> dict[str, Any]:
+    """``Status``: how many addresses each subnet has in use, and how many are free. Networks whose driver assigns no
+    addresses have no subnets. The numbers end at 2**64 - 1."""
+    subnets = {}
+    for pool in network.pools:
+        used, free = pool.counts()
+        subnets[str(pool.subnet)] = {"IPsInUse": min(used, _MOST), "DynamicIPsAvailable": min(free, _MOST)}
+    return {"IPAM": {"Subnets": subnets} if subnets else {}}
 
 
 def _config(network: Network) -> list[dict[str, Any]] | None:

@@ -14,6 +14,7 @@ from api_models.filters import Filters
 from api_models.network import EndpointSettings, NetworkCreateRequest
 from engine.common.errors import Kind, WharfError, invalid, not_found
 from engine.common.system import private
+from server.config.check import parse_mark
 from server.config.model import Config
 from server.containers.model import Container
 from server.containers.neighbours import Sandbox
@@ -30,6 +31,7 @@ from server.networks.model import BRIDGE, DRIVERS, Network, SandboxRecord, setti
 from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import NamespacePool, mark
 from server.networks.netlink.rtnetlink import Netlink
+from server.networks.nftables import rules
 from server.networks.nftables.firewall import Firewall
 from server.networks.proxy_client import Forwarder
 from server.networks.remotes import RemoteNetworks
@@ -43,6 +45,14 @@ def load_remote(context: NetworkContext, plugins: Plugins) -> RemoteNetworks:
     from server.networks.remote.service import PluginNetworks
 
     return PluginNetworks(context, plugins)
+
+
+def _policy(config: Config) -> rules.Policy:
+    """The flags of the daemon that change the rules of all bridges."""
+    mark = config.bridge_accept_fwmark
+    return rules.Policy(
+        mark=rules.mark_expression(*parse_mark(mark)) if mark else "", direct=config.allow_direct_routing
+    )
 
 
 class Networks:
@@ -68,7 +78,10 @@ class Networks:
         alias, mtu = mark(config.network_name), config.mtu or 1500
         pool = NamespacePool(self._directory, host, sweepers, alias=alias, mtu=mtu, owner=userns)
         firewall = Firewall(
-            config.network_name, enabled=config.iptables, marker=f"{config.exec_root}/forwarding-enabled"
+            config.network_name,
+            enabled=config.iptables,
+            marker="" if config.ip_forward_no_drop else f"{config.exec_root}/forwarding-enabled",
+            policy=_policy(config),
         )
         forwarder = Forwarder(f"{config.exec_root}/proxy.sock", self._rewired)
         self.context = NetworkContext(config, pools, store, bus, host, pool, firewall, forwarder, workers, sweepers)
@@ -252,7 +265,7 @@ class Networks:
         network = self.context.get(key)
         if scope and network.scope != scope:
             raise WharfError(Kind.NOT_FOUND, f"network {key} not found")
-        return query.show(self.context, network)
+        return {**query.show(self.context, network), "Status": query.status(network)}
 
     async def listing(self, filters: Filters, *, containers: bool) -> list[dict[str, Any]]:
         """The list's response.

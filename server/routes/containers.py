@@ -83,7 +83,7 @@ async def create(request: Request) -> Response:
 
 async def inspect(request: Request) -> Response:
     document = await _containers(request).inspect(_key(request), size=params.flag(request, "size"))
-    return json_answer(shape(ContainerInspect, document, params.version_of(request)))
+    return json_answer(params.shaped(request, ContainerInspect, document))
 
 
 async def start(request: Request) -> Response:

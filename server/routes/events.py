@@ -6,7 +6,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api_models.versions import Version
+from api_models.supported import Version
 from engine.common.errors import invalid
 from server.events import EventBus, Subscription
 from server.events.wire import document, hidden

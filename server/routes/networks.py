@@ -34,7 +34,7 @@ async def list_networks(request: Request) -> Response:
 async def inspect(request: Request) -> Response:
     # ``verbose`` adds a swarm network's tasks and services, which never exist here.
     shown = _networks(request).inspect(request.path_params["id"], scope=params.text(request, "scope"))
-    return json_answer(shape(NetworkInspect, shown, params.version_of(request)))
+    return json_answer(params.shaped(request, NetworkInspect, shown))
 
 
 async def create(request: Request) -> Response:

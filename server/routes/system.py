@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api_models.system import DiskUsage, Info
-from api_models.versions import Since, shape
+from api_models.versions import Since
 from server.http import params
 from server.http.answers import json_answer
 from server.http.routing import EVERY_PATH, ApiRoute
@@ -43,12 +43,12 @@ async def version(request: Request) -> Response:
 
 
 async def info(request: Request) -> Response:
-    return json_answer(shape(Info, await _system(request).info(), params.version_of(request)))
+    return json_answer(params.shaped(request, Info, await _system(request).info()))
 
 
 async def disk_usage(request: Request) -> Response:
     usage = await _system(request).disk_usage(params.texts(request, "type"))
-    return json_answer(shape(DiskUsage, usage, params.version_of(request)))
+    return json_answer(params.shaped(request, DiskUsage, usage))
 
 
 routes: Sequence[ApiRoute] = (

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from api_models.filters import Filters
-from api_models.versions import MAXIMUM, MINIMUM, spelled
+from api_models.supported import MAXIMUM, spelled
 from engine.api.client import Engine
 from engine.common import timeouts
 from engine.common.errors import WharfError, invalid
@@ -75,7 +75,7 @@ class System:
         engine = await self._engine.version()
         common = {
             "ApiVersion": spelled(MAXIMUM),
-            "MinAPIVersion": spelled(MINIMUM),
+            "MinAPIVersion": spelled(self.config.oldest_version),
             "GitCommit": GIT_COMMIT,
             "Os": "linux",
             "Arch": host.go_architecture(),

@@ -233,6 +233,6 @@ def serving(directory: Path, **settings: Any) -> Iterator[Daemon]:
         stack = AsyncExitStack()
         try:
             services = runner.run(_opened(stack, engine, config))
-            yield Daemon(services, engine, runner, EngineApp(all_routes(), services))
+            yield Daemon(services, engine, runner, EngineApp(all_routes(), services, minimum=config.oldest_version))
         finally:
             runner.run(stack.aclose())

@@ -105,7 +105,7 @@ def test_each_version_is_served_with_and_without_its_name(daemon: Wharf) -> None
             assert daemon.api.get(f"/v{version}{path}").status == 200, (version, path)
     for version, words in (
         ("1.23", "client version 1.23 is too old. Minimum supported API version is 1.24, please upgrade your client"),
-        ("1.52", "client version 1.52 is too new. Maximum supported API version is 1.51"),
+        ("1.56", "client version 1.56 is too new. Maximum supported API version is 1.55"),
         ("2.0", "client version 2.0 is too new"),
     ):
         for path in ("/info", "/_ping", "/containers/json"):
@@ -119,7 +119,7 @@ def test_ping_has_the_headers_for_negotiation(daemon: Wharf) -> None:
         answer = daemon.api.request(method, path)
         assert (answer.status, answer.body) == (200, b"OK" if method == "GET" else b"")
         headers = answer.headers
-        assert headers["Api-Version"] == "1.51"
+        assert headers["Api-Version"] == "1.55"
         assert headers["Ostype"] == "linux"
         assert headers["Docker-Experimental"] == "false"
         assert headers["Builder-Version"] == "2"

@@ -13,7 +13,6 @@ from server.containers.waiters import Condition, Waiter
 
 log = logging.getLogger(__name__)
 
-DEFAULT_TIMEOUT = 10
 timeouts.define("container.kill", 10.0)  # from SIGKILL to the exit event
 timeouts.define("container.unsignalled", 2.0)  # for an exit although the stop signal could not be sent
 
@@ -33,10 +32,10 @@ def stop_signal(container: Container) -> int:
     return signals.parse(container.config.stop_signal) if container.config.stop_signal else signals.SIGTERM
 
 
-def stop_timeout(container: Container) -> int:
+def stop_timeout(context: ContainerContext, container: Container) -> int:
     """The seconds from the stop signal to SIGKILL; -1: no SIGKILL."""
     configured = container.config.stop_timeout
-    return DEFAULT_TIMEOUT if configured is None else configured
+    return context.settings.default_stop_timeout if configured is None else configured
 
 
 async def stop(
@@ -76,7 +75,7 @@ async def stop_and_wait(
     if not container.state.running:
         return
     number = signals.parse(signal) if signal else stop_signal(container)
-    seconds = stop_timeout(container) if timeout is None else timeout
+    seconds = stop_timeout(context, container) if timeout is None else timeout
     grace: float | None = None if seconds < 0 else float(seconds)
     ended = context.waiters.register(container, Condition.NOT_RUNNING)
     try:

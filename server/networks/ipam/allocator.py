@@ -105,6 +105,20 @@ class AddressPool:
                 last = min(last, int(self.subnet.broadcast_address) - 1)
         return first, last
 
+    def counts(self) -> tuple[int, int]:
+        """How many addresses are allocated or reserved, and how many of the range are left.
+
+        The network's own address and an IPv4 subnet's broadcast address are reserved, except in subnets of one or two
+        addresses (RFC 3021).
+        """
+        used = self.taken.keys() | self.reserved
+        if self.subnet.num_addresses > 2:
+            used |= {self.subnet.network_address}
+            if self.subnet.version == 4:
+                used |= {self.subnet.broadcast_address}
+        area = self.range or self.subnet
+        return len(used), area.num_addresses - sum(address in area for address in used)
+
     def first_usable(self) -> Address:
         """The default gateway's address: the first free one of the range."""
         return self._lowest()

@@ -35,11 +35,15 @@ class Firewall:
     """The table of one engine.
 
     :param enabled: False for ``--iptables=false``: writes nothing; the forwarder serves the ports.
-    :param marker: a file that records that this engine enabled forwarding; it survives restarts.
+    :param marker: a file that records that this engine enabled forwarding; it survives restarts. "": the host may
+        route for others.
     """
 
-    def __init__(self, bridge: str, *, enabled: bool = True, marker: str = "") -> None:
+    def __init__(
+        self, bridge: str, *, enabled: bool = True, marker: str = "", policy: rules.Policy | None = None
+    ) -> None:
         self.table = rules.table_name(bridge)
+        self._policy = policy or rules.Policy()
         self.enabled = enabled
         self._marker = marker
         self._tag = self.table
@@ -247,7 +251,7 @@ class Firewall:
     def _rebuild(self) -> None:
         self._generation = generation()
         elements = [element for owned in self._elements.values() for element in owned]
-        text = rules.whole(self.table, elements, guard_router=self.guards_router)
+        text = rules.whole(self.table, elements, guard_router=self.guards_router, policy=self._policy)
         try:
             self._change(text)
         except NftError as error:

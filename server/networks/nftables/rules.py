@@ -36,6 +36,26 @@ class BridgeRules:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """The flags of the daemon that change the rules of all bridges.
+
+    ``mark``: an nft expression (``meta mark ...``) of packets that are accepted on all ports; "" for none. ``direct``:
+    accept packets to a published port at the container's own address.
+    """
+
+    mark: str = ""
+    direct: bool = False
+
+
+_NO_POLICY = Policy()
+
+
+def mark_expression(mark: int, mask: int | None) -> str:
+    """The nft expression that matches packets whose firewall mark is ``mark``, or has these bits within ``mask``."""
+    return f"meta mark {mark}" if mask is None else f"meta mark and {mask} == {mark}"
+
+
+@dataclass(frozen=True, slots=True)
 class Publication:
     """``count`` host ports from ``host_port`` on at ``host`` lead to ports from ``port`` on of ``target``.
 
@@ -231,13 +251,18 @@ def skeleton(table: str) -> str:
     return f"table inet {table} {{\n{''.join(body)}}}\n"
 
 
-def whole(table: str, elements: Iterable[Element], *, guard_router: bool) -> str:
+def whole(table: str, elements: Iterable[Element], *, guard_router: bool, policy: Policy = _NO_POLICY) -> str:
     """One transaction after which the table has exactly our rules and ``elements``, whatever it had before.
 
     The administrator's chain keeps its rules.
     """
     text = [skeleton(table), empty(table)]
     chains = {**_CHAINS, "router": _ROUTER_GUARD if guard_router else ""}
+    if policy.mark:
+        marked = f"\n\t\tiifname != @internal oifname != @internal {policy.mark} accept"
+        chains |= {name: marked + chains[name] for name in ("inbound", "between")}
+    if policy.direct:
+        chains["forward"] = chains["forward"].replace("ct status dnat oifname", "oifname")
     body = "".join(f"\tchain {chain} {{{rules}\t}}\n" for chain, rules in chains.items() if rules)
     text.append(f"table inet {table} {{\n{body}}}\n")
     text.append(change(table, add=elements))

@@ -10,8 +10,8 @@ from server.tests.daemon import Daemon
     ("version", "words"),
     [
         ("1.23", "client version 1.23 is too old. Minimum supported API version is 1.24, please upgrade your client"),
-        ("1.52", "client version 1.52 is too new. Maximum supported API version is 1.51"),
-        ("2.0", "client version 2.0 is too new. Maximum supported API version is 1.51"),
+        ("1.56", "client version 1.56 is too new. Maximum supported API version is 1.55"),
+        ("2.0", "client version 2.0 is too new. Maximum supported API version is 1.55"),
     ],
 )
 def test_versions_that_are_not_served(shared_daemon: Daemon, version: str, words: str) -> None:
@@ -43,7 +43,7 @@ def test_every_route_answers_with_and_without_a_version(daemon: Daemon) -> None:
         path = route.path
         for name in ("name", "id", "checkpoint"):
             path = path.replace(f"{{{name}}}", "nope").replace(f"{{{name}:path}}", "nope")
-        for prefix in ("", f"/v{route.until or '1.51'}"):
+        for prefix in ("", f"/v{route.until or '1.55'}"):
             answer = daemon.request(route.method, f"{prefix}{path}")
             found = answer.json() if answer.status_code >= 400 and answer.content else {}
             assert found.get("message") != "page not found", path

@@ -24,7 +24,7 @@ def test_ping(shared_daemon: Daemon) -> None:
 
 def test_version(shared_daemon: Daemon) -> None:
     document = shared_daemon.get("/version").json()
-    assert (document["Version"], document["ApiVersion"], document["MinAPIVersion"]) == (SERVER_VERSION, "1.51", "1.24")
+    assert (document["Version"], document["ApiVersion"], document["MinAPIVersion"]) == (SERVER_VERSION, "1.55", "1.24")
     assert document["Platform"] == {"Name": "Wharf"}
     components = {component["Name"]: component for component in document["Components"]}
     assert components["containerd"]["Version"] == "1.7.24"
@@ -71,7 +71,7 @@ def test_keys_of_info_that_went_with_a_version(shared_daemon: Daemon, key: str, 
 
 
 def test_values_of_info_by_version(shared_daemon: Daemon) -> None:
-    oldest, old, new = (shared_daemon.get(f"/v{version}/info").json() for version in ("1.24", "1.43", "1.51"))
+    oldest, old, new = (shared_daemon.get(f"/v{version}/info").json() for version in ("1.24", "1.43", "1.55"))
     assert oldest["SecurityOptions"] == ["seccomp", "cgroupns"]
     assert old["ContainerdCommit"]["Expected"] == old["ContainerdCommit"]["ID"]
     assert "Expected" not in new["ContainerdCommit"]

@@ -11,10 +11,10 @@ from server.tests.http.serving import Serving, read_all, read_until
 def test_an_answer_has_dockerds_headers(api: Serving) -> None:
     status, headers, body = parts(api.ask(b"GET /echo HTTP/1.1\r\n" + CLOSE + b"\r\n"))
     assert status == 200
-    assert json.loads(body) == {"path": "/echo", "version": [1, 51], "body": ""}
+    assert json.loads(body) == {"path": "/echo", "version": [1, 55], "body": ""}
     assert body.endswith(b"\n")
     assert headers["content-type"] == "application/json"
-    assert headers["api-version"] == "1.51"
+    assert headers["api-version"] == "1.55"
     assert headers["ostype"] == "linux"
     assert headers["docker-experimental"] == "false"
     assert headers["server"].startswith("Docker/")
@@ -41,14 +41,14 @@ def test_an_instant_response_equals_an_ordinary_one(api: Serving) -> None:
         ("GET /nothing", 404, "page not found"),
         ("DELETE /echo", 404, "page not found"),
         ("GET /v1.24/echo", 200, None),
-        ("GET /v1.51/images/a%2Fb/c:d/json", 200, None),
+        ("GET /v1.55/images/a%2Fb/c:d/json", 200, None),
         (
             "GET /v1.23/echo",
             400,
             "client version 1.23 is too old. Minimum supported API version is 1.24, please upgrade your client to a"
             " newer version",
         ),
-        ("GET /v1.99/echo", 400, "client version 1.99 is too new. Maximum supported API version is 1.51"),
+        ("GET /v1.99/echo", 400, "client version 1.99 is too new. Maximum supported API version is 1.55"),
         ("POST /v1.39/newer", 400, "POST /newer requires minimum API version 1.40"),
         ("GET /v1.99/nothing", 404, "page not found"),
         ("GET /fails/conflict", 409, "in use"),
