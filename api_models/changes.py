@@ -31,6 +31,12 @@ WAIT_TELLS_ERRORS = Change((1, 34))
 MULTIPLEXED_TYPE = Change((1, 42))
 #: The creation of an image is an event.
 IMAGE_CREATE_EVENTS = Change((1, 46))
+#: Events are JSON Lines by default; before, their media type is that of one JSON object.
+EVENTS_AS_JSON_LINES = Change((1, 52))
+#: In strict mode, events lack ``status``, ``id`` and ``from``.
+EVENTS_WITHOUT_OLD_NAMES = Change((1, 52))
+#: A log can be JSON objects.
+LOGS_AS_JSON = Change((1, 54))
 
 # containers
 
@@ -40,6 +46,10 @@ CGROUPNS_DEFAULT = Change((1, 41))
 RECURSIVE_READ_ONLY = Change((1, 44))
 #: A MAC address belongs to an endpoint; before, to the container and so to all its endpoints.
 ENDPOINT_MAC_ADDRESS = Change((1, 44))
+#: A container has no MAC address of its own.
+NO_CONTAINER_MAC_ADDRESS = Change((1, 52))
+#: Create warns of exposed ports with an empty list of bindings.
+WARN_OF_EMPTY_PORT_BINDINGS = Change((1, 52))
 
 # volumes
 

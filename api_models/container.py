@@ -11,9 +11,9 @@ from api_models.mount import Mount
 from api_models.network import EndpointSettings, NetworkingConfig
 from api_models.oci import Oci, always
 from api_models.record import Json, KeySet, Record, StringMap, Strings, StrSlice
-from api_models.resources import Resources, RestartPolicy
+from api_models.resources import UPDATABLE_LISTS, Resources, RestartPolicy
 from api_models.supported import Version
-from api_models.versions import Adapted, Checked, Implied, Shown, Since
+from api_models.versions import Adapted, Checked, Dropped, Implied, Shown, Since
 from engine.common.errors import invalid
 
 #: Names of predefined networks.
@@ -62,8 +62,8 @@ class ContainerConfig(Record):
     working_dir: str = ""
     entrypoint: Annotated[StrSlice | None, Go("string")] = None
     network_disabled: Annotated[bool, OMIT] = False
-    mac_address: Annotated[str, OMIT] = ""
-    on_build: Strings | None = None
+    mac_address: Annotated[str, OMIT, Dropped((1, 52))] = ""
+    on_build: Annotated[Strings | None, Dropped((1, 52), empty_only=True)] = None
     labels: StringMap | None = None
     stop_signal: Annotated[str, OMIT] = ""
     stop_timeout: Annotated[Int | None, OMIT] = None
@@ -176,13 +176,21 @@ def _no_pids_limit_before_1_40(body: Any, version: Version) -> None:
         body.pids_limit = None
 
 
+def _no_device_limits_before_1_55(body: Any, version: Version) -> None:
+    if version < (1, 55):
+        for name in UPDATABLE_LISTS:
+            setattr(body, name, None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateRequest(Resources):
     """The body of ``POST /containers/{id}/update``. Missing fields keep their values."""
 
     go_name: ClassVar[str] = "container.UpdateConfig"
 
-    restart_policy: Annotated[RestartPolicy, Checked(_no_pids_limit_before_1_40)] = _NO_POLICY
+    restart_policy: Annotated[
+        RestartPolicy, Checked(_no_pids_limit_before_1_40), Checked(_no_device_limits_before_1_55)
+    ] = _NO_POLICY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +233,7 @@ class ContainerSummary(Model):
     state: str = ""
     status: str = ""
     host_config: SummaryHostConfig = Field(default_factory=SummaryHostConfig)
+    health: Annotated[dict[str, Any] | None, OMIT, Shown((1, 52))] = None
     network_settings: SummaryNetworks = Field(default_factory=SummaryNetworks)
     mounts: list[dict[str, Any]] = Field(default_factory=list)
 
@@ -233,23 +242,23 @@ class ContainerSummary(Model):
 class NetworkSettings(Record):
     """``NetworkSettings`` of inspect. The addresses at the top repeat the default bridge's endpoint."""
 
-    bridge: str = ""
+    bridge: Annotated[str, Dropped((1, 52))] = ""
     sandbox_id: Annotated[str, Field(alias="SandboxID")] = ""
     sandbox_key: str = ""
     ports: Mapping[str, tuple[PortBinding, ...] | None] | None = None
-    hairpin_mode: bool = False
-    link_local_ipv6_address: Annotated[str, Field(alias="LinkLocalIPv6Address")] = ""
-    link_local_ipv6_prefix_len: Annotated[Int, Field(alias="LinkLocalIPv6PrefixLen")] = 0
-    secondary_ip_addresses: Annotated[Strings | None, Field(alias="SecondaryIPAddresses")] = None
-    secondary_ipv6_addresses: Annotated[Strings | None, Field(alias="SecondaryIPv6Addresses")] = None
-    endpoint_id: Annotated[str, Field(alias="EndpointID")] = ""
-    gateway: str = ""
-    global_ipv6_address: Annotated[str, Field(alias="GlobalIPv6Address")] = ""
-    global_ipv6_prefix_len: Annotated[Int, Field(alias="GlobalIPv6PrefixLen")] = 0
-    ip_address: Annotated[str, Field(alias="IPAddress")] = ""
-    ip_prefix_len: Annotated[Int, Field(alias="IPPrefixLen")] = 0
-    ipv6_gateway: Annotated[str, Field(alias="IPv6Gateway")] = ""
-    mac_address: str = ""
+    hairpin_mode: Annotated[bool, Dropped((1, 52))] = False
+    link_local_ipv6_address: Annotated[str, Field(alias="LinkLocalIPv6Address"), Dropped((1, 52))] = ""
+    link_local_ipv6_prefix_len: Annotated[Int, Field(alias="LinkLocalIPv6PrefixLen"), Dropped((1, 52))] = 0
+    secondary_ip_addresses: Annotated[Strings | None, Field(alias="SecondaryIPAddresses"), Dropped((1, 52))] = None
+    secondary_ipv6_addresses: Annotated[Strings | None, Field(alias="SecondaryIPv6Addresses"), Dropped((1, 52))] = None
+    endpoint_id: Annotated[str, Field(alias="EndpointID"), Dropped((1, 52))] = ""
+    gateway: Annotated[str, Dropped((1, 52))] = ""
+    global_ipv6_address: Annotated[str, Field(alias="GlobalIPv6Address"), Dropped((1, 52))] = ""
+    global_ipv6_prefix_len: Annotated[Int, Field(alias="GlobalIPv6PrefixLen"), Dropped((1, 52))] = 0
+    ip_address: Annotated[str, Field(alias="IPAddress"), Dropped((1, 52))] = ""
+    ip_prefix_len: Annotated[Int, Field(alias="IPPrefixLen"), Dropped((1, 52))] = 0
+    ipv6_gateway: Annotated[str, Field(alias="IPv6Gateway"), Dropped((1, 52))] = ""
+    mac_address: Annotated[str, Dropped((1, 52))] = ""
     networks: Mapping[str, EndpointSettings] | None = None
 
 
@@ -286,7 +295,8 @@ class ContainerInspect(Record):
     app_armor_profile: str = ""
     exec_ids: Annotated[Strings | None, Field(alias="ExecIDs")] = None
     host_config: HostConfig | None = None
-    graph_driver: Annotated[Mapping[str, Any] | None, Json()] = None
+    graph_driver: Annotated[Mapping[str, Any] | None, Json(), Dropped((1, 52))] = None
+    storage: Annotated[Mapping[str, Any] | None, Json(), OMIT, Shown((1, 52))] = None
     mounts: Annotated[Sequence[Mapping[str, Any]], Json()] = ()
     config: ContainerConfig | None = None
     network_settings: Annotated[NetworkSettings | None, Adapted(_own_names_before_1_45)] = None

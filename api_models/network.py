@@ -8,7 +8,8 @@ from pydantic import Field
 
 from api_models.base import OMIT, Go, Int, Model, Text
 from api_models.record import Record, StringMap, Strings
-from api_models.versions import Emptied, Shown, Since
+from api_models.supported import Version
+from api_models.versions import Checked, Emptied, Shown, Since
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +112,11 @@ class NetworkCreateRequest(NetworkCreate):
     check_duplicate: bool = False
 
 
+def _no_mac_address_before_1_54(request: Any, version: Version) -> None:
+    if version < (1, 54) and request.endpoint_config is not None:
+        request.endpoint_config.mac_address = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkConnect(Record):
     """The body of ``POST /networks/{id}/connect``."""
@@ -118,7 +124,7 @@ class NetworkConnect(Record):
     go_name: ClassVar[str] = "types.NetworkConnect"
 
     container: str = ""
-    endpoint_config: EndpointSettings | None = None
+    endpoint_config: Annotated[EndpointSettings | None, Checked(_no_mac_address_before_1_54)] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

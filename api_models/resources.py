@@ -8,17 +8,23 @@ from pydantic import Field
 from api_models.base import OMIT, Go, Int, Int64, Uint16, Uint64
 from api_models.oci import Oci, not_negative, positive
 from api_models.record import Record, StringMap, Strings
-from api_models.versions import Gone, Since
+from api_models.versions import Dropped, Gone, Since
 
 
 class _Updatable:
     """Marks a limit that ``docker update`` can change; other limits are fixed at create."""
 
+    def __init__(self, name: str) -> None:
+        self.name = name
+
     def __repr__(self) -> str:
-        return "UPDATABLE"
+        return self.name
 
 
-UPDATABLE = _Updatable()
+#: The values 0, "" and null keep the limit.
+UPDATABLE = _Updatable("UPDATABLE")
+#: A list of limits by device: null keeps it, an empty list clears it.
+UPDATABLE_LIST = _Updatable("UPDATABLE_LIST")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +97,13 @@ class Resources(Record):
     nano_cpus: Annotated[Int64, UPDATABLE] = 0
     cgroup_parent: str = ""
     blkio_weight: Annotated[Uint16, UPDATABLE, Oci("linux.resources.blockIO.weight")] = 0
-    blkio_weight_device: Annotated[tuple[WeightDevice, ...] | None, Go("[]*blkiodev.WeightDevice")] = None
-    blkio_device_read_bps: Throttles = None
-    blkio_device_write_bps: Throttles = None
-    blkio_device_read_iops: Annotated[Throttles, Field(alias="BlkioDeviceReadIOps")] = None
-    blkio_device_write_iops: Annotated[Throttles, Field(alias="BlkioDeviceWriteIOps")] = None
+    blkio_weight_device: Annotated[tuple[WeightDevice, ...] | None, UPDATABLE_LIST, Go("[]*blkiodev.WeightDevice")] = (
+        None
+    )
+    blkio_device_read_bps: Annotated[Throttles, UPDATABLE_LIST] = None
+    blkio_device_write_bps: Annotated[Throttles, UPDATABLE_LIST] = None
+    blkio_device_read_iops: Annotated[Throttles, UPDATABLE_LIST, Field(alias="BlkioDeviceReadIOps")] = None
+    blkio_device_write_iops: Annotated[Throttles, UPDATABLE_LIST, Field(alias="BlkioDeviceWriteIOps")] = None
     cpu_period: Annotated[Int64, UPDATABLE, Oci("linux.resources.cpu.period")] = 0
     cpu_quota: Annotated[Int64, UPDATABLE, Oci("linux.resources.cpu.quota")] = 0
     cpu_realtime_period: Annotated[Int64, UPDATABLE, Oci("linux.resources.cpu.realtimePeriod", cgroup_v1=True)] = 0
@@ -111,6 +119,8 @@ class Resources(Record):
         Field(alias="KernelMemoryTCP"),
         OMIT,
         Since((1, 40)),
+        Gone((1, 52)),
+        Dropped((1, 52)),
         Oci("linux.resources.memory.kernelTCP", positive, cgroup_v1=True),
     ] = 0
     memory_reservation: Annotated[Int64, UPDATABLE, Oci("linux.resources.memory.reservation", positive)] = 0
@@ -130,7 +140,11 @@ class Resources(Record):
     io_maximum_bandwidth: Annotated[Uint64, Field(alias="IOMaximumBandwidth")] = 0
 
 
+def _marked(mark: _Updatable) -> tuple[str, ...]:
+    hints = get_type_hints(Resources, include_extras=True)
+    return tuple(name for name, hint in hints.items() if mark in get_args(hint))
+
+
 #: The attributes of the limits that ``docker update`` can change.
-UPDATABLE_FIELDS = tuple(
-    name for name, hint in get_type_hints(Resources, include_extras=True).items() if UPDATABLE in get_args(hint)
-)
+UPDATABLE_FIELDS = _marked(UPDATABLE)
+UPDATABLE_LISTS = _marked(UPDATABLE_LIST)

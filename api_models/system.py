@@ -10,7 +10,7 @@ from api_models.container import ContainerSummary
 from api_models.image import ImageSummary
 from api_models.record import Record
 from api_models.supported import Version
-from api_models.versions import Adapted, Filled, Shown
+from api_models.versions import Adapted, Dropped, Filled, Shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +67,7 @@ class Info(Model):
     """The answer of ``GET /info``: only the fields that depend on the version; others are passed through."""
 
     kernel_memory: Annotated[bool | None, Filled((1, 42), value=False)] = None
+    kernel_memory_tcp: Annotated[bool | None, Field(alias="KernelMemoryTCP"), OMIT, Dropped((1, 52))] = None
     bridge_nf_iptables: Annotated[bool | None, Field(alias="BridgeNfIptables"), Filled((1, 50), value=False)] = None
     bridge_nf_ip6tables: Annotated[bool | None, Field(alias="BridgeNfIp6tables"), Filled((1, 50), value=False)] = None
     default_address_pools: Annotated[list[dict[str, Any]] | None, OMIT, Shown((1, 41))] = None
@@ -103,6 +104,14 @@ def _builder_size(document: dict[str, Any], version: Version) -> None:
         document["BuilderSize"] = size
 
 
+class _ImageUsage(Model):
+    items: list[UsedImage] | None = None
+
+
+class _ContainerUsage(Model):
+    items: list[ContainerSummary] | None = None
+
+
 class DiskUsage(Model):
     """The answer of ``GET /system/df``."""
 
@@ -112,3 +121,7 @@ class DiskUsage(Model):
     volumes: list[dict[str, Any]] | None = None
     build_cache: list[BuildCacheRecord] | None = None
     builder_size: Annotated[int, OMIT, Adapted(_builder_size)] = 0
+    image_usage: Annotated[_ImageUsage | None, OMIT, Shown((1, 52))] = None
+    container_usage: Annotated[_ContainerUsage | None, OMIT, Shown((1, 52))] = None
+    volume_usage: Annotated[dict[str, Any] | None, OMIT, Shown((1, 52))] = None
+    build_cache_usage: Annotated[dict[str, Any] | None, OMIT, Shown((1, 52))] = None

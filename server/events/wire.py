@@ -7,10 +7,11 @@ from api_models.supported import Version
 from server.events.message import EventMessage
 
 
-def document(event: EventMessage) -> dict[str, Any]:
-    """The JSON object of an event. Clients below API 1.52 read the older fields ``status``, ``id`` and ``from``."""
+def document(event: EventMessage, *, old_names: bool = True) -> dict[str, Any]:
+    """The JSON object. ``status``, ``id`` and ``from`` are the old names of its fields: docker CLI before 25 fails
+    without them."""
     message: dict[str, Any] = {}
-    if event.kind in ("container", "image"):
+    if old_names and event.kind in ("container", "image"):
         message["status"] = event.action
         if event.actor:
             message["id"] = event.actor

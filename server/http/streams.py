@@ -98,16 +98,18 @@ def json_stream(
     media_type: str = "application/json",
     early: bool = False,
     errors_in_stream: bool = False,
+    begin: bytes = b"",
     end: bytes = END,
     name: str = "",
 ) -> Response:
-    """Sends each message as one JSON object in one chunk, flushed at once. The iterator is closed on a disconnect."""
+    """Sends each message as one JSON object in one chunk, between ``begin`` and ``end``, flushed at once. The iterator
+    is closed on a disconnect."""
 
     async def lines() -> AsyncIterator[bytes]:
         iterator = aiter(messages)
         try:
             async for message in iterator:
-                yield dumps_escaped(message) + end
+                yield begin + dumps_escaped(message) + end
         finally:
             close = getattr(iterator, "aclose", None)
             if close is not None:

@@ -19,7 +19,7 @@ from server.containers.run.resize import resize as resize_container
 from server.containers.service import Containers
 from server.containers.stdio.attach import Attachments, AttachRequest
 from server.containers.stdio.client import Client
-from server.http import params
+from server.http import jsonstreams, params
 from server.http.answers import json_answer
 from server.http.hijack import hijack
 from server.http.routing import ApiRoute
@@ -37,7 +37,21 @@ def _tail(text: str) -> int:
     return max(int(text), -1) if text.removeprefix("-").isdecimal() else -1
 
 
+def _logs_type(request: Request) -> str:
+    """The media type of a log as JSON objects; "": the client wants it as it was written.
+
+    :raises WharfError: INVALID_ARGUMENT: an unknown format.
+    """
+    wanted = params.text(request, "format")
+    if wanted not in ("", "json"):
+        raise invalid("unsupported log format")
+    if not params.has(request, changes.LOGS_AS_JSON) or not (wanted or jsonstreams.accepted(request)):
+        return ""
+    return jsonstreams.negotiated(request, jsonstreams.NDJSON)
+
+
 async def logs(request: Request) -> Response:
+    kind = _logs_type(request)
     container = _containers(request).get(request.path_params["name"])
     framed = not container.config.tty
     until = params.text(request, "until")
@@ -51,9 +65,11 @@ async def logs(request: Request) -> Response:
         timestamps=params.flag(request, "timestamps"),
         details=params.flag(request, "details"),
         framed=framed,
+        json=jsonstreams.prefix(kind) if kind else None,
     )
     service: Logs = request.app.state.services.logs
-    kind = MULTIPLEXED if framed and params.has(request, changes.MULTIPLEXED_TYPE) else RAW
+    if not kind:
+        kind = MULTIPLEXED if framed and params.has(request, changes.MULTIPLEXED_TYPE) else RAW
     return byte_stream(service.open(container, query), media_type=kind, early=True, name="logs")
 
 
@@ -134,7 +150,7 @@ async def update(request: Request) -> Response:
 
 
 routes: Sequence[ApiRoute] = (
-    ApiRoute("GET", "/containers/{name}/logs", logs, waits=True),
+    ApiRoute("GET", "/containers/{name}/logs", logs, waits=True, query={"format": Since((1, 54))}),
     ApiRoute("POST", "/containers/{name}/attach", attach),
     ApiRoute(
         "GET",

@@ -11,7 +11,7 @@ from api_models import changes
 from api_models.container import ContainerInspect, ContainerSummary, HostConfig
 from api_models.container import CreateRequest as CreateBody
 from api_models.network import EndpointSettings
-from api_models.versions import Since, shape
+from api_models.versions import Since
 from engine.common.errors import invalid
 from server.containers.create import compat
 from server.containers.create.create import CreateRequest
@@ -43,8 +43,7 @@ async def list_containers(request: Request) -> Response:
         limit=params.number(request, "limit") or 0,
         size=params.flag(request, "size"),
     )
-    version = params.version_of(request)
-    return json_answer([shape(ContainerSummary, row, version) for row in rows])
+    return json_answer([params.shaped(request, ContainerSummary, row) for row in rows])
 
 
 async def create(request: Request) -> Response:
@@ -62,7 +61,9 @@ async def create(request: Request) -> Response:
     if not params.has(request, changes.CGROUPNS_DEFAULT):
         host = compat.share_cgroups(host, cgroup_v2=containers.context.limits.unified)
     deprecated = ""
-    if params.has(request, changes.ENDPOINT_MAC_ADDRESS):
+    if params.has(request, changes.NO_CONTAINER_MAC_ADDRESS):
+        compat.refuse_mac_address(config)
+    elif params.has(request, changes.ENDPOINT_MAC_ADDRESS):
         config, deprecated = compat.move_mac_address(config, host, endpoints)
     else:
         compat.spread_mac_address(config, host, endpoints)
@@ -78,6 +79,8 @@ async def create(request: Request) -> Response:
     )
     if deprecated:
         warnings.append(deprecated)
+    if params.has(request, changes.WARN_OF_EMPTY_PORT_BINDINGS):
+        warnings += compat.empty_port_bindings(host)
     return json_answer({"Id": container.id, "Warnings": warnings}, 201)
 
 

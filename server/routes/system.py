@@ -47,7 +47,8 @@ async def info(request: Request) -> Response:
 
 
 async def disk_usage(request: Request) -> Response:
-    usage = await _system(request).disk_usage(params.texts(request, "type"))
+    verbose = params.flag(request, "verbose")
+    usage = await _system(request).disk_usage(params.texts(request, "type"), verbose=verbose)
     return json_answer(params.shaped(request, DiskUsage, usage))
 
 
@@ -57,5 +58,5 @@ routes: Sequence[ApiRoute] = (
     ApiRoute("OPTIONS", EVERY_PATH, options),
     ApiRoute("GET", "/version", version),
     ApiRoute("GET", "/info", info),
-    ApiRoute("GET", "/system/df", disk_usage, waits=True, query={"type": Since((1, 42))}),
+    ApiRoute("GET", "/system/df", disk_usage, waits=True, query={"type": Since((1, 42)), "verbose": Since((1, 52))}),
 )

@@ -27,7 +27,7 @@ from server.events import EventBus
 from server.images.service import Images
 from server.images.timestamps import format_ns
 from server.networks.service import Networks
-from server.system import host, info
+from server.system import host, info, usage
 from server.system.features import Features
 from server.version import BUILD_TIME, GIT_COMMIT, SERVER_VERSION
 from server.volumes import query as volume_query
@@ -35,6 +35,13 @@ from server.volumes.service import Volumes, directory_size
 
 #: The values of ``type`` of ``GET /system/df``.
 OBJECTS = ("container", "image", "volume", "build-cache")
+#: In the disk usage, the object with the sums of each list.
+_LISTS = {
+    "Containers": "ContainerUsage",
+    "Images": "ImageUsage",
+    "Volumes": "VolumeUsage",
+    "BuildCache": "BuildCacheUsage",
+}
 
 
 class System:
@@ -149,8 +156,10 @@ class System:
             document |= part
         return document
 
-    async def disk_usage(self, objects: Collection[str]) -> dict[str, Any]:
-        """Return the answer of ``GET /system/df`` for ``objects`` (of :data:`OBJECTS`), or for all if it is empty.
+    async def disk_usage(self, objects: Collection[str], *, verbose: bool = False) -> dict[str, Any]:
+        """Return the answer of ``GET /system/df`` for ``objects`` (of :data:`OBJECTS`), or for all if it is empty: the
+        sums of each kind and the lists of objects. ``verbose``: the lists are in the objects of the sums, not beside
+        them.
 
         :raises WharfError: INVALID_ARGUMENT ``unknown object type: x``.
         """
@@ -159,21 +168,30 @@ class System:
                 raise invalid(f"unknown object type: {name}")
         document: dict[str, Any] = {}
         await run_all(self._usage(name, document) for name in OBJECTS if not objects or name in objects)
+        if verbose:
+            document.pop("LayersSize", None)
+            for rows, sums in _LISTS.items():
+                if items := document.pop(rows, None):
+                    document[sums]["Items"] = items
         return document
 
     async def _usage(self, name: str, document: dict[str, Any]) -> None:
         if name == "container":
             rows = await self._containers.list(Filters(), everything=True, size=True)
             paths = {one.id: (one.directory, one.log_path) for one in self._containers.registry}
-            document["Containers"] = await asyncio.to_thread(_add_files, rows, paths)
+            rows = document["Containers"] = await asyncio.to_thread(_add_files, rows, paths)
+            document["ContainerUsage"] = usage.of_containers(rows)
         elif name == "image":
             local = self._images.local
-            document["Images"] = await local.summaries(Filters(), show_all=False, shared_size=True)
+            rows = document["Images"] = await local.summaries(Filters(), show_all=False, shared_size=True)
             document["LayersSize"] = await local.layers_size()
+            document["ImageUsage"] = usage.of_images(rows, document["LayersSize"])
         elif name == "volume":
-            document["Volumes"] = await volume_query.usage(self._volumes)
+            rows = document["Volumes"] = await volume_query.usage(self._volumes)
+            document["VolumeUsage"] = usage.of_volumes(rows)
         else:
-            document["BuildCache"] = await self._cache_records()
+            rows = document["BuildCache"] = await self._cache_records()
+            document["BuildCacheUsage"] = usage.of_build_cache(rows)
 
     async def _cache_records(self) -> list[dict[str, Any]]:
         builds = self._build.loaded

@@ -5,13 +5,23 @@ from dataclasses import replace
 from typing import Any
 
 from api_models.container import HostConfig
-from api_models.resources import UPDATABLE_FIELDS, Resources, RestartPolicy
+from api_models.resources import (
+    UPDATABLE_FIELDS,
+    UPDATABLE_LISTS,
+    Resources,
+    RestartPolicy,
+    ThrottleDevice,
+    WeightDevice,
+)
 from engine.common.errors import Kind, WharfError, conflict
 from server.containers.context import ContainerContext
 from server.containers.create.resources import check_resources
 from server.containers.create.validate import check_restart_policy
 from server.containers.model import Container
 from server.containers.spec import resources as spec_resources
+
+_DEFAULT_WEIGHT = 100
+_NO_RATE = 2**64 - 1
 
 
 def _check_conflicts(resources: Resources, current: Resources) -> None:
@@ -42,6 +52,7 @@ def merged(current: HostConfig, resources: Resources, policy: RestartPolicy | No
     changes: dict[str, Any] = {
         name: value for name in UPDATABLE_FIELDS if (value := getattr(resources, name)) not in (0, "", None)
     }
+    changes |= {name: value for name in UPDATABLE_LISTS if (value := getattr(resources, name)) is not None}
     if resources.pids_limit is not None:
         changes["pids_limit"] = resources.pids_limit  # 0: unlimited
     if policy is not None and policy.name:
@@ -49,6 +60,28 @@ def merged(current: HostConfig, resources: Resources, policy: RestartPolicy | No
             raise conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
         changes["restart_policy"] = policy
     return replace(current, **changes)
+
+
+def device_limits(current: Resources, resources: Resources) -> dict[str, Any]:
+    """The lists of limits by device that the kernel needs: the requested ones, and for devices that a list no longer names
+    the value that removes the limit. The runtimes remove none by themselves."""
+    found: dict[str, Any] = {}
+    for name in UPDATABLE_LISTS:
+        listed = getattr(resources, name)
+        if listed is None:
+            continue
+        paths = {device.path for device in listed}
+        rest = [device for device in getattr(current, name) or () if device.path not in paths]
+        found[name] = (*listed, *map(_unlimited, rest))
+    return found
+
+
+def _unlimited(device: WeightDevice | ThrottleDevice) -> WeightDevice | ThrottleDevice:
+    """``io.max`` and the files of ``blkio.throttle`` take the greatest number as no limit, ``io.max`` refuses 0. A
+    weight can't be removed through a runtime: BFQ's default is the weight of a device without one."""
+    if isinstance(device, WeightDevice):
+        return replace(device, weight=_DEFAULT_WEIGHT)
+    return replace(device, rate=_NO_RATE)
 
 
 async def update(
@@ -69,7 +102,7 @@ async def update(
                 raise conflict('container is marked for removal and cannot be "update"')
             updated = merged(container.host_config, resources, policy)
             if container.state.running and not container.state.restarting:
-                await _apply(context, container, resources)
+                await _apply(context, container, container.host_config, resources)
         except WharfError as error:
             raise WharfError(error.kind, f"Cannot update container {container.id}: {error.message}") from error
         container.host_config = updated
@@ -78,9 +111,10 @@ async def update(
     return warnings
 
 
-async def _apply(context: ContainerContext, container: Container, resources: Resources) -> None:
+async def _apply(context: ContainerContext, container: Container, current: HostConfig, resources: Resources) -> None:
     # The request may have other fields, which the runtime must not get.
     fields: dict[str, Any] = {name: getattr(resources, name) for name in UPDATABLE_FIELDS}
+    fields |= device_limits(current, resources)
     if fields["pids_limit"] == 0:
         fields["pids_limit"] = -1
     limits = spec_resources.build(Resources(**fields), context.facts)

@@ -74,6 +74,7 @@ def describe(context: ContainerContext, container: Container) -> ContainerInspec
         exec_ids=tuple(sorted(container.exec_ids)) or None,
         host_config=_host_config(context, container),
         graph_driver={"Data": None, "Name": container.driver},
+        storage={"RootFS": {"Snapshot": {"Name": container.driver}}},
         mounts=mounts.describe(container),
         config=_config(container),
         network_settings=context.networks.settings(container),

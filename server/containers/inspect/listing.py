@@ -47,6 +47,7 @@ async def listing(
         row = _copy(row_of(context, container))
         row["Names"] = [*row["Names"], *link_names.get(container.id, ())]
         row["State"], row["Status"] = container.state.status, status(container)
+        row["Health"] = _health(container)
         row["Image"] = await _image(context, container)
         if size:
             rw, total = layer_sizes[container.id]
@@ -145,6 +146,13 @@ def status(container: Container) -> str:
     if state.finished_ns == 0:
         return ""
     return f"Exited ({state.exit_code}) {human(now - state.finished_ns)} ago"
+
+
+def _health(container: Container) -> dict[str, Any]:
+    health = container.state.health
+    if health is None:
+        return {"Status": "none", "FailingStreak": 0}
+    return {"Status": health.status, "FailingStreak": health.failing_streak}
 
 
 async def _image(context: ContainerContext, container: Container) -> str:

@@ -70,6 +70,7 @@ def record(name: str, id: str, now: Sample, before: Sample = EMPTY) -> Json:
     """The record of ``now``, with the CPU counters of ``before`` in ``precpu_stats``: clients compute percentages from
     both."""
     found: Json = {
+        "os_type": "linux",
         "read": now.read,
         "preread": before.read,
         "pids_stats": now.pids,

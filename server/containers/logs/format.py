@@ -7,7 +7,7 @@ full disk or a crash).
 
 import contextlib
 import datetime
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard
 from urllib.parse import quote_plus
@@ -24,7 +24,8 @@ _HEADERS = {name: [bytes((number, 0, 0, 0)) + size.to_bytes(4, "big") for size i
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """The query of ``GET /containers/{id}/logs``. ``tail``: the number of records, -1: all. Times: ns since the epoch,
-    0: no bound. ``framed``: each record in a stdcopy frame; else raw, as for a terminal."""
+    0: no bound. ``framed``: each record in a stdcopy frame; else raw, as for a terminal. ``json``: each record as a JSON
+    object after these bytes; None: as it was written."""
 
     stdout: bool = True
     stderr: bool = True
@@ -35,6 +36,7 @@ class Query:
     timestamps: bool = False
     details: bool = False
     framed: bool = True
+    json: bytes | None = None
 
 
 def header(stream: str, size: int) -> bytes:
@@ -98,8 +100,9 @@ class Formatter:
             add(data)
         return b"".join(parts)
 
-    def _each(self, records: Iterable[dict[str, Any]]) -> Iterable[bytes]:
-        query, since, until = self._query, self._since, self._until
+    def chosen(self, records: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The wanted records, each with its time in the form of :func:`stamp`."""
+        since, until = self._since, self._until
         for record in records:
             time = _padded(record["time"])
             if since and time < since:
@@ -107,8 +110,12 @@ class Formatter:
             if until and time > until:
                 self.done = True
                 return
-            if not self._selected[record["stream"]]:
-                continue
+            if self._selected[record["stream"]]:
+                yield time, record
+
+    def _each(self, records: Iterable[dict[str, Any]]) -> Iterable[bytes]:
+        query = self._query
+        for time, record in self.chosen(records):
             text = record["log"]
             if query.details:
                 text = f"{attributes_text(record.get('attrs') or {})} {text}"
@@ -227,32 +234,51 @@ def _entry(data: bytes) -> dict[str, Any]:
 
     :raises ValueError, IndexError: a malformed message.
     """
-    stream, ns, line, partial, last = "", 0, b"", False, False
+    stream, ns, line, partial = "", 0, b"", False
+    part: dict[str, Any] = {}
     at = 0
     while at < len(data):
         key, at = varint.decode(data, at)
         if key & 7 == 0:
-            value, at = varint.decode(data, at)
+            number, at = varint.decode(data, at)
             if key >> 3 == 2:
-                ns = value
+                ns = number
             elif key >> 3 == 4:
-                partial = bool(value)
+                partial = bool(number)
         elif key & 7 == 2:
             size, at = varint.decode(data, at)
-            part = data[at : at + size]
+            value = data[at : at + size]
             at += size
             if key >> 3 == 1:
-                stream = part.decode()
+                stream = value.decode()
             elif key >> 3 == 3:
-                line = part
+                line = value
             elif key >> 3 == 5:
-                last = part[:2] == b"\x08\x01"
+                part = _part(value)
         else:
             raise ValueError("no such wire type")
     if stream not in STREAMS:
         raise ValueError("no such stream")
     text = line.decode(errors="replace")
-    return {"log": text if partial and not last else text + "\n", "stream": stream, "time": stamp(ns)}
+    found = {"log": text if partial and not part.get("Last") else text + "\n", "stream": stream, "time": stamp(ns)}
+    return {**found, "part": part} if part else found
+
+
+def _part(data: bytes) -> dict[str, Any]:
+    """PartialLogEntryMetadata: 1 whether it is the last part, 2 the ID of the line, 3 the part's number."""
+    found: dict[str, Any] = {"Last": False, "ID": "", "Ordinal": 0}
+    at = 0
+    while at < len(data):
+        key, at = varint.decode(data, at)
+        value, at = varint.decode(data, at)
+        if key >> 3 == 1:
+            found["Last"] = bool(value)
+        elif key >> 3 == 2:
+            found["ID"] = data[at : at + value].decode()
+            at += value
+        elif key >> 3 == 3:
+            found["Ordinal"] = value
+    return found
 
 
 def format_of(driver: str) -> Format:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from server.containers.logs.files import CHUNK, File, LogFiles, Plain
 from server.containers.logs.format import Format, Formatter, Query
+from server.containers.logs.json_records import JsonFormatter
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class LogReader:
         self._files = LogFiles(path)
         self._format = form
         self._query = query
-        self._formatter = Formatter(query)
+        self._formatter = Formatter(query) if query.json is None else JsonFormatter(query, query.json)
         self._file: File | None = None
         self._rest = b""
         self._sealed = False
