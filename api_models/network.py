@@ -9,7 +9,7 @@ from pydantic import Field
 from api_models.base import OMIT, Go, Int, Model, Text
 from api_models.record import Record, StringMap, Strings
 from api_models.supported import Version
-from api_models.versions import Checked, Emptied, Shown, Since
+from api_models.versions import Checked, Dropped, Emptied, Shown, Since
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,4 +162,4 @@ class NetworkInspect(Model):
 class NetworkSummary(NetworkInspect):
     """One element of ``GET /networks``."""
 
-    containers: Annotated[dict[str, dict[str, Any]] | None, Emptied((1, 28))] = None
+    containers: Annotated[dict[str, dict[str, Any]] | None, Emptied((1, 28)), Dropped((1, 52))] = None

@@ -1,4 +1,7 @@
-"""A small HTTP client for the Engine API on a unix socket, which exposes the raw bytes of answers."""
+"""A small HTTP client for the Engine API on a unix socket, which exposes the raw bytes of answers.
+
+Each JSON answer is checked against the published API description.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
+
+from compat_tests.swagger.check import check
 
 DEADLINE = 90.0
 
@@ -89,7 +94,10 @@ class Api:
         timeout: float = DEADLINE,
         on: UnixConnection | None = None,
     ) -> Answer:
-        """Send a request (`data` as JSON, or `body` unchanged) and read the whole answer."""
+        """Send a request (`data` as JSON, or `body` unchanged) and read the whole answer.
+
+        :raises Deviation: the answer deviates from the API description.
+        """
         connection = on or self.connection(timeout=timeout)
         try:
             sent = dict(headers or {})
@@ -99,7 +107,10 @@ class Api:
             url = self.prefix + quote(path, safe="/:@?=&%+,") + (f"?{urlencode(query, doseq=True)}" if query else "")
             connection.request(method, url, body=body, headers=sent)
             response = connection.getresponse()
-            return Answer(response.status, {k.title(): v for k, v in response.getheaders()}, response.read())
+            answer = Answer(response.status, {k.title(): v for k, v in response.getheaders()}, response.read())
+            media_type, newest = (answer.headers.get(name, "") for name in ("Content-Type", "Api-Version"))
+            check(method, url, answer.status, media_type, newest, answer.body)
+            return answer
         finally:
             if on is None:
                 connection.close()

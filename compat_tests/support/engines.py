@@ -24,6 +24,7 @@ from compat_tests.support.host import resources
 from compat_tests.support.host.processes import Process
 from compat_tests.support.images import busybox_archive
 from compat_tests.support.polling import until
+from compat_tests.swagger.check import check_response
 
 if TYPE_CHECKING:
     import docker
@@ -62,6 +63,7 @@ class Engine(ABC):
             import docker
 
             self._client = docker.DockerClient(base_url=self.host, version="auto", timeout=90)
+            self._client.api.hooks["response"].append(check_response)
         return self._client
 
     def environment(self, **more: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from api_models.network import (
     NetworkInspect,
     NetworkSummary,
 )
-from api_models.versions import fills, shape
+from api_models.versions import fills
 from server.http import params
 from server.http.answers import json_answer, no_content
 from server.http.routing import ApiRoute
@@ -28,7 +28,7 @@ async def list_networks(request: Request) -> Response:
     version = params.version_of(request)
     containers = fills(NetworkSummary, "containers", version)
     rows = await _networks(request).listing(params.filters(request), containers=containers)
-    return json_answer([shape(NetworkSummary, row, version) for row in rows])
+    return json_answer([params.shaped(request, NetworkSummary, row) for row in rows])
 
 
 async def inspect(request: Request) -> Response:

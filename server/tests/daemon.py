@@ -4,8 +4,9 @@
         answer = daemon.get("/v1.41/containers/json", all=1)
         assert (answer.status_code, answer.json()) == (200, [])
 
-No root and no supervisor; a socket only where a handler takes the connection over (:meth:`Daemon.hijack`). Containers
-are made but not started: :meth:`Daemon.run` gives one a task of the fake.
+Each JSON answer is checked against the published API description. No root and no supervisor; a socket only where a
+handler takes the connection over (:meth:`Daemon.hijack`). Containers are made but not started: :meth:`Daemon.run` gives
+one a task of the fake.
 """
 
 import asyncio
@@ -22,6 +23,8 @@ from typing import Any, TypeVar
 
 import httpx
 
+from api_models.supported import MAXIMUM, spelled
+from compat_tests.swagger.check import check
 from engine.api.tests.fake import FakeServer
 from engine.api.types import ContainerRecord
 from engine.common.system.cgroups import CgroupLayout
@@ -153,7 +156,11 @@ class Daemon:
 
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://docker") as client:
-            return await client.request(method, path, **options)
+            answer = await client.request(method, path, **options)
+        target = answer.request.url.raw_path.decode()
+        media_type = answer.headers.get("content-type", "")
+        check(method, target, answer.status_code, media_type, spelled(MAXIMUM), answer.content)
+        return answer
 
     # What tests begin with.
 

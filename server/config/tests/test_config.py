@@ -1,12 +1,14 @@
 """Flags and configuration file: parsing, merging, and errors."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from server.config import AddressPool, BuilderGc, Config, ConfigError, GcRule, Ulimit, load, reload
+from server.config.check import parse_mark
 from server.config.hosts import Host, parse_host
 from server.config.options import OPTIONS
 
@@ -126,6 +128,24 @@ def test_features_as_flags(tmp_path: Path) -> None:
         read(tmp_path, {"features": {"cdi": False}}, "--feature", "cdi")
 
 
+def test_what_dockerd_29_added(tmp_path: Path) -> None:
+    config = read(tmp_path, {"features": {"strict-api": True}, "default-stop-timeout": 3, "min-api-version": "1.40"})
+    assert (config.strict_api, config.default_stop_timeout, config.oldest_version) == (True, 3, (1, 40))
+    assert not read(tmp_path).strict_api
+    for text, mark in (("0x10/0xff", (16, 255)), ("7", (7, None)), ("010/0b11", (8, 3))):
+        assert parse_mark(read(tmp_path, {}, "--bridge-accept-fwmark", text).bridge_accept_fwmark) == mark
+    for document, words in (
+        ({"default-stop-timeout": -1}, "invalid default stop timeout: -1"),
+        ({"min-api-version": "1.23"}, "minimum supported API version is 1.24: 1.23"),
+        ({"min-api-version": "1.99"}, "maximum supported API version is 1.55: 1.99"),
+        ({"min-api-version": "v1.40"}, 'API version must be provided without "v" prefix'),
+        ({"bridge-accept-fwmark": "1/x"}, 'invalid firewall mask "1/x"'),
+        ({"bridge-accept-fwmark": "4294967296"}, 'invalid firewall mark "4294967296"'),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(words)):
+            read(tmp_path, document)
+
+
 def test_only_runtimes_may_be_in_flags_and_file(tmp_path: Path) -> None:
     document = {"runtimes": {"one": {"path": "/bin/one"}}}
     assert set(read(tmp_path, document, "--add-runtime", "two=/bin/two").runtimes) == {"one", "two"}
@@ -168,6 +188,7 @@ def test_errors_name_the_option(tmp_path: Path, document: Any, words: str) -> No
 
 def test_every_option_that_is_refused_says_so_by_name(tmp_path: Path) -> None:
     examples: dict[str, Any] = {"bool": True, "int": 7, "string": "x", "list": ["x=y"], "map": {"x": "y"}, "bytes": 7}
+    examples["name[=bool]"] = {"enable": True}
     for option in OPTIONS:
         if option.refused and option.allowed is not True:
             with pytest.raises(ConfigError, match=rf"^{option.name} is not supported: "):

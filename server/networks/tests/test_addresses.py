@@ -39,6 +39,22 @@ def test_a_range_bounds_allocation_but_not_requests() -> None:
     assert str(pool.allocate("back", prefer=ip_address("10.0.0.5"))) == "10.0.0.128"
 
 
+@pytest.mark.parametrize(
+    ("subnet", "area", "used", "free"),
+    [  # with the gateway and two endpoints
+        ("10.0.0.0/24", None, 5, 251),
+        ("10.0.0.0/24", "10.0.0.128/30", 5, 2),
+        ("fd00::/64", None, 4, 2**64 - 4),
+    ],
+)
+def test_counts_of_addresses(subnet: str, area: str | None, used: int, free: int) -> None:
+    network = ip_network(subnet)
+    pool = AddressPool(network, ip_network(area) if area else None, {network[1]})
+    for owner in ("one", "two"):
+        pool.allocate(owner)
+    assert pool.counts() == (used, free)
+
+
 def test_every_address_has_one_owner_in_any_order() -> None:
     chance = random.Random(7)
     pool = AddressPool(ip_network("10.0.0.0/26"))

@@ -1,11 +1,12 @@
 """/containers: statuses, sentences and JSON shapes, without a container that runs on this host."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from server.tests.daemon import Daemon
+from server.tests.daemon import Daemon, serving
 
 EXPERIMENTAL = (
     "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in order to"
@@ -164,6 +165,57 @@ def test_what_two_versions_show(daemon: Daemon) -> None:
     assert new["ImageManifestDescriptor"]["platform"] == {"architecture": "amd64", "os": "linux"}
     listed = [daemon.get(f"/{version}/containers/json", all=1).json()[0] for version in ("v1.43", "v1.51")]
     assert ["ImageManifestDescriptor" in row for row in listed] == [False, True]
+
+
+def test_what_1_52_adds(daemon: Daemon) -> None:
+    daemon.create("one")
+    old, new = (daemon.get(f"/{version}/containers/one/json").json() for version in ("v1.51", "v1.52"))
+    assert ("Storage" not in old, new["Storage"]) == (True, {"RootFS": {"Snapshot": {"Name": new["Driver"]}}})
+    assert old["GraphDriver"] == new["GraphDriver"]
+    listed = [daemon.get(f"/{version}/containers/json", all=1).json()[0] for version in ("v1.51", "v1.52")]
+    assert "Health" not in listed[0]
+    assert listed[1]["Health"] == {"Status": "none", "FailingStreak": 0}
+
+
+def test_the_strict_mode_drops_what_1_52_dropped(tmp_path: Path) -> None:
+    with serving(tmp_path, features={"strict-api": True}) as daemon:
+        daemon.load("busybox:latest")
+        daemon.create("one")
+        old, new = (daemon.get(f"/{version}/containers/one/json").json() for version in ("v1.51", "v1.52"))
+    assert (old["NetworkSettings"]["IPAddress"], old["GraphDriver"]["Name"]) == ("", old["Driver"])
+    assert set(new["NetworkSettings"]) == {"SandboxID", "SandboxKey", "Ports", "Networks"}
+    assert "GraphDriver" not in new
+    assert ("OnBuild" in old["Config"], "OnBuild" in new["Config"]) == (True, False)
+
+
+def test_what_create_says_by_version(daemon: Daemon) -> None:
+    def warnings(version: str, **body: Any) -> Any:
+        answer = daemon.post(f"/v{version}/containers/create", {"Image": "busybox", **body})
+        return answer.json().get("Warnings", answer.json().get("message"))
+
+    mac = "02:42:ac:11:00:99"
+    refused = "container-wide MAC address no longer supported; use endpoint-specific MAC address instead"
+    assert "deprecated" in warnings("1.51", MacAddress=mac)[0]
+    assert warnings("1.52", MacAddress=mac) == refused
+    ports = {"PortBindings": {"80/tcp": [], "81/tcp": None, "82/tcp": [{"HostPort": "8082"}]}}
+    assert warnings("1.51", HostConfig=ports) == []
+    [warning] = warnings("1.52", HostConfig=ports)
+    assert warning.startswith("Following container port(s) have an empty list of port-bindings: 80/tcp, 81/tcp. Such")
+
+
+def test_limits_by_device_are_updated_since_1_55(daemon: Daemon) -> None:
+    path, rate = "/dev/null", {"Path": "/dev/null", "Rate": 1}
+    daemon.create("one", HostConfig={"BlkioDeviceReadBps": [rate]})
+
+    def update(version: str, **body: Any) -> Any:
+        assert daemon.post(f"/v{version}/containers/one/update", body).status_code == 200
+        return daemon.get("/containers/one/json").json()["HostConfig"]["BlkioDeviceReadBps"]
+
+    before = daemon.get("/containers/one/json").json()["HostConfig"]["BlkioDeviceReadBps"]
+    changed = [{"Path": path, "Rate": 2}]
+    assert update("1.54", BlkioDeviceReadBps=changed) == before
+    assert update("1.55", BlkioDeviceReadBps=None) == before
+    assert update("1.55", BlkioDeviceReadBps=[]) == []
 
 
 def test_a_list_is_filtered(daemon: Daemon) -> None:

@@ -60,6 +60,34 @@ def test_lines(logged: Daemon, query: dict[str, object], lines: list[tuple[int, 
     assert answer.content == b"".join(frame(stream, text) for stream, text in lines)
 
 
+def test_lines_as_json_since_1_54(logged: Daemon) -> None:
+    def read(version: str = "1.54", accept: str = "", **query: object) -> tuple[str, bytes]:
+        answer = logged.request(
+            "GET",
+            f"/v{version}/containers/one/logs",
+            params={"stdout": 1, "stderr": 1, **query},
+            headers={"Accept": accept},
+        )
+        assert answer.status_code == 200, answer.text
+        return answer.headers["content-type"], answer.content
+
+    media_type, content = read(format="json", tail=1)
+    assert media_type == "application/x-ndjson"
+    assert content.endswith(b"}\n")
+    shown = {"Line": "third\n", "Source": "stdout", "Timestamp": stamp(2)[:-1].rstrip("0") + "Z"}
+    assert json.loads(content) == shown
+    assert read(accept="application/jsonl", tail=1) == ("application/jsonl", content)
+    assert read(accept="application/json-seq", tail=1) == ("application/json-seq", b"\x1e" + content)
+    assert read(format="json", accept="*/*", tail=1)[0] == "application/jsonl"
+    assert [json.loads(line)["Line"] for line in read(format="json", stderr=0)[1].splitlines()] == [
+        "first\n",
+        "third\n",
+    ]
+    assert read("1.53", format="json", accept="application/jsonl")[0].startswith("application/vnd.docker")
+    assert read("1.53", format="yaml")[0].startswith("application/vnd.docker")
+    assert logged.refusal("GET", "/containers/one/logs?stdout=1&format=yaml") == (400, "unsupported log format")
+
+
 def test_types_by_version_and_terminal(logged: Daemon) -> None:
     raw, multiplexed = "application/vnd.docker.raw-stream", "application/vnd.docker.multiplexed-stream"
     for name, version, expected in (("one", "1.42", multiplexed), ("one", "1.41", raw), ("tty", "1.42", raw)):

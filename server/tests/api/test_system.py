@@ -125,7 +125,7 @@ def test_disk_usage(shared_daemon: Daemon) -> None:
     assert document["LayersSize"] == image["Size"]
     assert (document["Volumes"], document["BuildCache"]) == ([], [])
     only = shared_daemon.get("/system/df", type=["volume", "build-cache"]).json()
-    assert {key: only[key] for key in only if only[key] is not None} == {"Volumes": [], "BuildCache": []}
+    assert only == {"Volumes": [], "BuildCache": [], "VolumeUsage": {}, "BuildCacheUsage": {}}
     assert shared_daemon.refusal("GET", "/system/df?type=nope") == (400, "unknown object type: nope")
     # Older clients ask for everything, whatever they write.
     assert set(shared_daemon.get("/v1.41/system/df", type="nope").json()) >= {"Images", "Containers", "Volumes"}
@@ -135,6 +135,31 @@ def test_disk_usage_by_version(shared_daemon: Daemon) -> None:
     old, new = (shared_daemon.get(f"/v{version}/system/df").json() for version in ("1.43", "1.44"))
     assert old["Images"][0]["VirtualSize"] == old["Images"][0]["Size"]
     assert "VirtualSize" not in new["Images"][0]
+
+
+def test_sums_of_the_disk_usage(shared_daemon: Daemon) -> None:
+    old, both = (shared_daemon.get(f"/v{version}/system/df").json() for version in ("1.51", "1.52"))
+    assert {name for name in both if name not in old} == {
+        *("ImageUsage", "ContainerUsage", "VolumeUsage", "BuildCacheUsage")
+    }
+    assert both["ImageUsage"] == {"ActiveCount": 1, "TotalCount": 1, "TotalSize": both["LayersSize"]}
+    assert (both["ContainerUsage"]["ActiveCount"], both["ContainerUsage"]["TotalCount"]) == (1, 2)
+    verbose = shared_daemon.get("/system/df", verbose=1).json()
+    assert set(verbose) == {"ImageUsage", "ContainerUsage", "VolumeUsage", "BuildCacheUsage"}
+    assert verbose["ImageUsage"]["Items"] == both["Images"]
+    assert [row["Names"] for row in verbose["ContainerUsage"]["Items"]] == [row["Names"] for row in both["Containers"]]
+    assert "ImageUsage" not in shared_daemon.get("/v1.51/system/df", verbose=1).json()
+
+
+def test_the_oldest_version_is_a_setting(tmp_path: Path) -> None:
+    with serving(tmp_path, min_api_version="1.44") as daemon:
+        assert daemon.get("/version").json()["MinAPIVersion"] == "1.44"
+        assert daemon.get("/v1.44/info").status_code == 200
+        status, sentence = daemon.refusal("GET", "/v1.43/info")
+        assert (status, sentence.partition(",")[0]) == (
+            400,
+            "client version 1.43 is too old. Minimum supported API version is 1.44",
+        )
 
 
 def test_metrics_count_requests_and_containers(daemon: Daemon) -> None:

@@ -17,7 +17,7 @@ def test_metrics_of_cgroup_v2() -> None:
     data = AnyValue("type.googleapis.com/io.containerd.cgroups.v2.Metrics", metrics.SerializeToString())
     found = record("name", "id", sample("2026-01-01T00:00:00Z", data, HOST, {"eth0": {"rx_bytes": 1}}))
     assert list(found) == [
-        *("read", "preread", "pids_stats", "blkio_stats", "num_procs", "storage_stats", "cpu_stats"),
+        *("os_type", "read", "preread", "pids_stats", "blkio_stats", "num_procs", "storage_stats", "cpu_stats"),
         *("precpu_stats", "memory_stats", "name", "id", "networks"),
     ]
     assert found["name"] == "/name"

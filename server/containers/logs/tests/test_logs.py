@@ -90,6 +90,15 @@ def test_details_are_sorted_and_quoted(tmp_path: Path) -> None:
     assert attributes_text({"b": "x y,z=ü"}) == "b=x+y%2Cz%3D%C3%BC"
 
 
+def test_json_records_have_attributes_and_parts(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    open_file(path, "json-file").write("stdout", b"one\n", START)
+    [record] = map(json.loads, read_all(path, json=b"", details=True).splitlines())
+    attributes = [{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "x y"}]
+    assert record == {"Line": "one\n", "Source": "stdout", "Timestamp": "2023-11-14T22:13:20Z", "Attrs": attributes}
+    assert "Attrs" not in json.loads(read_all(path, json=b""))
+
+
 def test_malformed_records_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "log"
     good = b'{"log":"good\\n","stream":"stdout","time":"2023-11-14T22:13:20.5Z"}\n'

@@ -167,6 +167,21 @@ def test_setup(name: str) -> None:
     compare(name, f"# {setup.docker}\n\n{elements_only(dump)}")
 
 
+def test_flags_change_the_rules() -> None:
+    with own_namespace():
+        for policy, words in (
+            (rules.Policy(mark=rules.mark_expression(16, 255)), "meta mark & 0x000000ff == 0x00000010 accept"),
+            (rules.Policy(mark=rules.mark_expression(7, None)), "meta mark 0x00000007 accept"),
+            (rules.Policy(direct=True), "\t\toifname . ip daddr . meta l4proto . th dport @open4 accept"),
+        ):
+            plain, changed = Firewall("docker0"), Firewall("docker0", policy=policy)
+            plain.start({}, (BRIDGE,))
+            assert words not in plain.dump()
+            changed.start({}, (BRIDGE,))
+            assert words in changed.dump()
+            changed.stop()
+
+
 def test_elements_of_two_networks_stay_for_the_second() -> None:
     """A following network may have the subnet of an earlier one whose device still exists."""
     with own_namespace():
