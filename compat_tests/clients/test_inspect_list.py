@@ -195,9 +195,12 @@ def start(engine: Engine, identity: str) -> int:
     return answer.status
 
 
-def answers_through_life(engine: Engine, name: str, versions: Sequence[str]) -> dict[str, Any]:
-    """Return the answers about a container that is created, running, and killed."""
-    with container(engine, f"golden-{name}", REQUESTS[name]) as identity:
+def answers_through_life(
+    engine: Engine, name: str, versions: Sequence[str], body: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the answers about a container that is created (by ``body``, or the request of this name), running, and
+    killed."""
+    with container(engine, f"golden-{name}", body or REQUESTS[name]) as identity:
         created = answers(engine, identity, versions)
         assert start(engine, identity) == 204
         running = answers(engine, identity, versions)

@@ -180,6 +180,8 @@ class System:
             rows = await self._containers.list(Filters(), everything=True, size=True)
             paths = {one.id: (one.directory, one.log_path) for one in self._containers.registry}
             rows = document["Containers"] = await asyncio.to_thread(_add_files, rows, paths)
+            for row in rows:
+                row.pop("ImageManifestDescriptor", None)  # not part of this answer in dockerd either
             document["ContainerUsage"] = usage.of_containers(rows)
         elif name == "image":
             local = self._images.local
