@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from compat_tests.fields.matrix import honours
+from compat_tests.support.api import Api
 from compat_tests.support.containers import output, running
 from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.polling import until
@@ -80,8 +81,17 @@ def test_network_disabled(engine: Engine) -> None:
 def test_mac_address(engine: Engine) -> None:
     mac = "02:42:ac:11:00:77"
     bridge = {"NetworkMode": "bridge"}
-    wide = {"MacAddress": mac, "HostConfig": bridge}
-    assert output(engine, wide, "cat /sys/class/net/eth0/address") == [mac]
+    wide = {"Image": "busybox", "Cmd": ["sleep", "60"], "MacAddress": mac, "HostConfig": bridge}
+    old = Api(engine.resources.socket, version="1.44")  # from 1.52 on, a container has no address of its own
+    identity = old.post("/containers/create", wide).json()["Id"]
+    try:
+        assert old.post(f"/containers/{identity}/start").status == 204
+        assert network_settings(engine, identity)["Networks"]["bridge"]["MacAddress"] == mac
+    finally:
+        old.delete(f"/containers/{identity}", force=1)
+    if engine.kind != "dockerd":
+        refused = engine.api.post("/containers/create", wide)
+        assert (refused.status, "container-wide MAC address no longer supported" in refused.message) == (400, True)
     endpoints = {"EndpointsConfig": {"bridge": {"MacAddress": mac}}}
     body = {"HostConfig": bridge, "NetworkingConfig": endpoints}
     assert output(engine, body, "cat /sys/class/net/eth0/address") == [mac]

@@ -153,6 +153,43 @@ def test_block_devices(engine: Engine) -> None:
                 assert text.strip() == f"{numbers} {value}"
 
 
+def test_limits_by_device_are_updated(engine: Engine) -> None:
+    if engine.kind == "dockerd":
+        pytest.skip("since API 1.55")
+    device = block_device()
+    if device is None or (not UNIFIED and not Path("/sys/fs/cgroup/blkio/blkio.throttle.read_bps_device").exists()):
+        pytest.skip("no block device here, or no throttling")
+    lists = ("BlkioDeviceReadBps", "BlkioDeviceWriteBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteIOps")
+    with running(engine, {"HostConfig": {"BlkioDeviceReadBps": [{"Path": device, "Rate": MIB}]}}) as identity:
+        directory = cgroup_of(engine, identity, "blkio")
+
+        def limits() -> dict[str, str]:
+            """Return the limits of the device in the kernel, by the kernel's names."""
+            if UNIFIED:
+                words = (directory / "io.max").read_text().split()[1:]
+                pairs = (word.split("=") for word in words)
+                return {name: value for name, value in pairs if value != "max"}
+            files = {"rbps": "read_bps", "wbps": "write_bps", "riops": "read_iops", "wiops": "write_iops"}
+            texts = {name: (directory / f"blkio.throttle.{file}_device").read_text() for name, file in files.items()}
+            return {name: text.split()[1] for name, text in texts.items() if text.strip()}
+
+        def update(**body: object) -> dict[str, object]:
+            answer = engine.api.post(f"/containers/{identity}/update", body)
+            assert answer.status == 200, answer.body
+            shown = engine.api.get(f"/containers/{identity}/json").json()["HostConfig"]
+            return {name: shown[name] for name in body}
+
+        assert limits() == {"rbps": str(MIB)}
+        everything = {name: [{"Path": device, "Rate": 1000 + number}] for number, name in enumerate(lists)}
+        assert update(**everything) == everything
+        assert limits() == {"rbps": "1000", "wbps": "1001", "riops": "1002", "wiops": "1003"}
+        update(BlkioDeviceReadBps=None, BlkioDeviceReadIOps=[])
+        assert limits() == {"rbps": "1000", "wbps": "1001", "wiops": "1003"}
+        cleared: dict[str, object] = {name: [] for name in lists}
+        assert update(**cleared) == cleared
+        assert limits() == {}
+
+
 CDI = """
 cdiVersion: "0.7.0"
 kind: example.com/thing

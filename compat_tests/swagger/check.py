@@ -26,6 +26,8 @@ KEPT: Mapping[str, Collection[str]] = {
         *("IPPrefixLen", "IPv6Gateway", "MacAddress"),
     },
     "ContainerConfig": {"MacAddress"},
+    "HostConfig": {"KernelMemoryTCP"},
+    "SystemInfo": {"KernelMemoryTCP"},
     "ImageInspect": {"DockerVersion", "Parent"},
     "NetworkSummary": {"Containers"},
     "GET /system/df": {"LayersSize", "Images", "Containers", "Volumes", "BuildCache"},
