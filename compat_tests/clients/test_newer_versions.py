@@ -1,4 +1,4 @@
-"""API 1.46 to 1.51, which Debian's dockerd does not know: what each version adds to or removes from an answer, or
+"""API 1.46 to 1.55, which Debian's dockerd does not know: what each version adds to or removes from an answer, or
 accepts in a request, by the published API description. Everything else stays as in 1.45, which is compared with
 dockerd."""
 
@@ -12,7 +12,7 @@ import pytest
 from compat_tests.support.api import Api
 from compat_tests.support.engines import Engine
 
-VERSIONS = [f"1.{minor}" for minor in range(45, 52)]
+VERSIONS = [f"1.{minor}" for minor in range(45, 56)]
 DESCRIPTOR = ("digest", "mediaType", "size")
 OF_CONTAINERS = (
     *("AttachStderr", "AttachStdin", "AttachStdout", "Domainname", "Hostname", "Image", "OpenStdin", "StdinOnce"),
@@ -26,6 +26,7 @@ CHANGES: dict[str, dict[str, set[str]]] = {
             *(f"ImageManifestDescriptor.{key}" for key in (*DESCRIPTOR, "platform.architecture", "platform.os")),
             "NetworkSettings.Networks.bridge.GwPriority",
         },
+        "1.52": {"Storage.RootFS.Snapshot.Name"},
     },
     "/containers/json": {
         "1.46": {"HostConfig.Annotations.of"},
@@ -33,13 +34,17 @@ CHANGES: dict[str, dict[str, set[str]]] = {
             *(f"ImageManifestDescriptor.{key}" for key in (*DESCRIPTOR, "platform.architecture", "platform.os")),
             "NetworkSettings.Networks.bridge.GwPriority",
         },
+        "1.52": {"Health.FailingStreak", "Health.Status"},
     },
     "/images/busybox/json": {
         "1.48": {f"Descriptor.{key}" for key in DESCRIPTOR},
         "1.50": {f"-Config.{key}" for key in OF_CONTAINERS},
     },
     "/images/json": {"1.48": {f"Descriptor.{key}" for key in DESCRIPTOR}},
-    "/networks/bridge": {"1.48": {"EnableIPv4"}},
+    "/networks/bridge": {
+        "1.48": {"EnableIPv4"},
+        "1.52": {f"Status.IPAM.Subnets.SUBNET.{key}" for key in ("DynamicIPsAvailable", "IPsInUse")},
+    },
     "/info": {
         "1.46": {f"Containerd.{key}" for key in ("Address", "Namespaces.Containers", "Namespaces.Plugins")},
         "1.49": {
@@ -57,7 +62,8 @@ CHANGES: dict[str, dict[str, set[str]]] = {
 def keys(value: Any, path: str = "") -> set[str]:
     """Return every key of an answer, recursively; of a list those of its first element."""
     if isinstance(value, dict) and value:
-        return set().union(*(keys(inner, f"{path}.{name}" if path else name) for name, inner in value.items()))
+        named = {"SUBNET" if path.endswith("Subnets") else name: inner for name, inner in value.items()}
+        return set().union(*(keys(inner, f"{path}.{name}" if path else name) for name, inner in named.items()))
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return keys(value[0], path)
     return {path}
@@ -127,3 +133,18 @@ def test_requests_are_read_as_described(engine: Engine) -> None:
         finally:
             if answer.status == 201:
                 engine.api.delete(f"/containers/{answer.json()['Id']}", force=1)
+
+
+def test_a_mac_address_at_connect_since_1_54(engine: Engine, box: str) -> None:
+    mac = "02:42:ac:11:00:99"
+    body = {"Container": box, "EndpointConfig": {"MacAddress": mac}}
+    assert engine.api.post("/networks/create", {"Name": "late"}).status == 201
+    try:
+        for version, applied in (("1.53", False), ("1.54", True)):
+            assert Api(engine.resources.socket, version=version).post("/networks/late/connect", body).status == 200
+            endpoint = engine.api.get(f"/containers/{box}/json").json()["NetworkSettings"]["Networks"]["late"]
+            assert (endpoint["MacAddress"] == mac) == applied, version
+            assert engine.api.post("/networks/late/disconnect", {"Container": box}).status == 200
+    finally:
+        engine.api.post("/networks/late/disconnect", {"Container": box, "Force": True})
+        engine.api.delete("/networks/late")
