@@ -99,9 +99,7 @@ class Config:
             reloads=True,
         ),
     ] = True
-    default_stop_timeout: Annotated[
-        int, Option("Seconds from a container's stop signal to SIGKILL", reloads=True)
-    ] = 10
+    default_stop_timeout: Annotated[int, Option("Seconds from a container's stop signal to SIGKILL", reloads=True)] = 10
     userns_remap: Annotated[str, Option('Ids of containers: "default" or "user[:group]", see subuid(5)')] = ""
     # The parsed ``userns_remap``; None: containers have the host's ids.
     id_maps: IdMaps | None = None

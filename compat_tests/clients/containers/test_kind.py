@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.clients.containers import test_node_dns, test_systemd
+from compat_tests.clients.containers import test_node_dns
+from compat_tests.clients.containers.streams import test_systemd
 from compat_tests.clients.containers.test_names import address, addresses
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import Node, docker_archive, layer
