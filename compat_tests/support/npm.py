@@ -1,6 +1,7 @@
 """python -m compat_tests.support.npm: installs the clients of Node.js at the versions of their lock file.
 
-``deploy/test.sh`` runs it, so that a failed installation fails the run; a test run by hand installs them at its first use.
+``deploy/test.sh`` runs it, so that a failed installation fails the run; a test run by hand installs them at its first
+use.
 """
 
 from __future__ import annotations

@@ -63,8 +63,8 @@ def merged(current: HostConfig, resources: Resources, policy: RestartPolicy | No
 
 
 def device_limits(current: Resources, resources: Resources) -> dict[str, Any]:
-    """The lists of limits by device that the kernel needs: the requested ones, and for devices that a list no longer names
-    the value that removes the limit. The runtimes remove none by themselves."""
+    """The lists of limits by device that the kernel needs: the requested ones, and for devices that a list no longer
+    names the value that removes the limit. The runtimes remove none by themselves."""
     found: dict[str, Any] = {}
     for name in UPDATABLE_LISTS:
         listed = getattr(resources, name)

@@ -24,8 +24,8 @@ _HEADERS = {name: [bytes((number, 0, 0, 0)) + size.to_bytes(4, "big") for size i
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """The query of ``GET /containers/{id}/logs``. ``tail``: the number of records, -1: all. Times: ns since the epoch,
-    0: no bound. ``framed``: each record in a stdcopy frame; else raw, as for a terminal. ``json``: each record as a JSON
-    object after these bytes; None: as it was written."""
+    0: no bound. ``framed``: each record in a stdcopy frame; else raw, as for a terminal. ``json``: each record as a
+    JSON object after these bytes; None: as it was written."""
 
     stdout: bool = True
     stderr: bool = True
