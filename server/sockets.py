@@ -197,6 +197,8 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
     authority = config.tlscacert or str(home / "ca.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # The first that the client offers too is used. Clients of gRPC offer only h2; all others get HTTP/1.1.
+    context.set_alpn_protocols(["http/1.1", "h2"])
     try:
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:

@@ -37,6 +37,7 @@ class Hijacked:
 
     ``sock``: see above. ``early``: bytes that the client sent after its request; they precede everything read from
     ``sock``. ``upgrade``: the protocol that the client requested, or "". ``relayed``: this process relays the bytes.
+    ``http2``: the client speaks HTTP/2 already, and ``early`` begins with its preface.
     """
 
     sock: socket.socket
@@ -44,9 +45,12 @@ class Hijacked:
     upgrade: str
     relayed: bool
     headers: list[tuple[bytes, bytes]]
+    http2: bool = False
 
     def head(self, content_type: str = "") -> bytes:
-        """The response head: ``101 UPGRADED`` if the client requested an upgrade, else ``200 OK``."""
+        """The response head: ``101 UPGRADED`` if the client requested an upgrade, else ``200 OK``; none in HTTP/2."""
+        if self.http2:
+            return b""
         lines = [b"HTTP/1.1 101 UPGRADED" if self.upgrade else b"HTTP/1.1 200 OK"]
         if content_type:
             lines.append(b"Content-Type: " + content_type.encode("latin-1"))
@@ -110,12 +114,12 @@ async def hijack(request: Request) -> Hijacked:
         sock.settimeout(0)
         # Closes the loop's descriptor; the connection stays open in the copy.
         transport.abort()
-        return Hijacked(sock, early, upgrade, relayed=False, headers=headers)
+        return Hijacked(sock, early, upgrade, relayed=False, headers=headers, http2=protocol.http2)
     own, inner = socket.socketpair()
     own.settimeout(0)
     inner.settimeout(0)
     await _Relay.start(transport, inner, half_closed=protocol.half_closed)
-    return Hijacked(own, early, upgrade, relayed=True, headers=headers)
+    return Hijacked(own, early, upgrade, relayed=True, headers=headers, http2=protocol.http2)
 
 
 class _Side(asyncio.Protocol):

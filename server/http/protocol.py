@@ -3,6 +3,8 @@
 * A route can take the connection over (``hijack.py``): its body and the bytes after it are kept separate.
 * A client that disconnects cancels a handler of a waiting route, and no other.
 * A half-closed client still gets its response.
+* A client of HTTP/2 with prior knowledge (RFC 9113, section 3.3) is handled as one that upgrades on ``POST /grpc``:
+  gRPC is all that is served over HTTP/2.
 * The client's input is bounded: the head in size and time, pipelined requests by back-pressure.
 """
 
@@ -36,6 +38,11 @@ LINGER = "http.linger"
 # The same for bytes after a rejected request, such as the rest of a head that is too long.
 REJECTED = "http.rejected"
 
+# The first part of HTTP/2's preface has the form of a head.
+_HTTP2_HEAD = b"PRI * HTTP/2.0\r\n\r\n"
+_HTTP2_REST = b"SM\r\n\r\n"
+_AS_UPGRADE = b"POST /grpc HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+
 
 class Application(Protocol):
     """The ASGI application that this protocol serves."""
@@ -60,6 +67,8 @@ class EngineProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.received = bytearray()
         self.upgrade = ""
+        # The client speaks HTTP/2 from its first byte: it expects no response head of HTTP/1.1.
+        self.http2 = False
         # Set by the app: a disconnect cancels the running handler.
         self.disconnect_cancels = False
         self._body: Body | None = None
@@ -172,8 +181,14 @@ class EngineProtocol(HttpToolsProtocol):
             elif self._timer is None:
                 self._arm(timeouts.seconds(HEAD))
             return False
-        self._disarm()
         head = bytes(memoryview(self.received)[:end])
+        if head == _HTTP2_HEAD and self.cycle is None:
+            rest = bytes(memoryview(self.received)[end : end + len(_HTTP2_REST)])
+            if rest == _HTTP2_REST:
+                self.http2, head = True, _AS_UPGRADE
+            elif _HTTP2_REST.startswith(rest):
+                return False
+        self._disarm()
         del self.received[:end]
         # A new parser per message: it must not look for the message's end.
         self.parser = httptools.HttpRequestParser(self)
@@ -349,7 +364,8 @@ class EngineProtocol(HttpToolsProtocol):
         self.flow.pause_reading()
         self.connections.discard(self)
         self.cycle.response_started = self.cycle.response_complete = True
-        early = bytes(self.received)
+        early = _HTTP2_HEAD if self.http2 else b""
+        early += self.received
         self.received.clear()
         return early
 

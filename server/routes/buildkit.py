@@ -1,4 +1,6 @@
-"""``POST /grpc`` and ``POST /session``: connections that BuildKit's clients upgrade to HTTP/2."""
+"""``POST /grpc`` and ``POST /session``: connections that BuildKit's clients upgrade to HTTP/2.
+
+A client that speaks HTTP/2 from its first byte comes to ``POST /grpc`` too (``server.http.protocol``)."""
 
 from __future__ import annotations
 

@@ -112,6 +112,7 @@ ROUTES = (
     ApiRoute("GET", "/fails/{how}", fails),
     ApiRoute("GET", "/images/{name:path}/json", echo),
     ApiRoute("POST", "/raw", raw, waits=True),
+    ApiRoute("POST", "/grpc", raw, waits=True),
     ApiRoute("GET", "/waits", waits, waits=True),
     ApiRoute("POST", "/works", works),
     ApiRoute("GET", "/progress", progress, waits=True),

@@ -64,6 +64,21 @@ def test_an_ignored_upgrade_is_answered_and_closed(api: Serving) -> None:
     assert (status, headers["connection"]) == (200, "close")
 
 
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+def test_http2_from_the_first_byte(api: Serving) -> None:
+    """The connection is handled as an upgrade on /grpc, without a head of HTTP/1.1, and with the preface."""
+    with api.connect() as sock:
+        for index in range(len(PREFACE)):
+            sock.sendall(PREFACE[index : index + 1])
+        sock.sendall(b"frames")
+        sock.shutdown(socket.SHUT_WR)
+        assert read_all(sock) == b"|" + PREFACE + b"FRAMES<tail>"
+    for wrong in (PREFACE[:-1] + b"x", b"GET /echo HTTP/1.1\r\nHost: d\r\n\r\n" + PREFACE):
+        assert b"HTTP/1.1 400 Bad Request" in api.ask(wrong)
+
+
 def tls(api: Serving, authority: trustme.CA) -> ssl.SSLSocket:
     context = ssl.create_default_context()
     authority.configure_trust(context)

@@ -96,7 +96,7 @@ def test_bodies_and_pipelined_requests_are_kept_apart(api: Serving) -> None:
         b"POST / HTTP/1.1\r\nHost: d\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: d\r\nContent-Length: -1\r\n\r\n",
         b"POST /echo HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r.",
         b"GET / HTTP/9.9\r\nHost: d\r\n\r\n",
         b"\x00" * 100,
     ],

@@ -109,3 +109,21 @@ def test_versions(api: Serving, authority: trustme.CA, version: ssl.TLSVersion, 
             return
         with context.wrap_socket(raw, server_hostname="localhost") as sock:
             assert sock.version() == version.name.replace("_", ".")
+
+
+@pytest.mark.parametrize(
+    ("offered", "selected"),
+    [(["h2"], "h2"), (["h2", "http/1.1"], "http/1.1"), (["http/1.1"], "http/1.1"), (["x"], None)],
+)
+def test_http2_is_for_clients_that_offer_nothing_else(
+    api: Serving, authority: trustme.CA, offered: list[str], selected: str | None
+) -> None:
+    """These are clients of gRPC; curl offers both, and its requests need HTTP/1.1."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    context.set_alpn_protocols(offered)
+    with (
+        socket.create_connection(("127.0.0.1", api.tls_port), timeout=DEADLINE) as raw,
+        context.wrap_socket(raw, server_hostname="localhost") as sock,
+    ):
+        assert sock.selected_alpn_protocol() == selected

@@ -26,6 +26,7 @@ from server.builder.session.http2.stream import Stream
 log = logging.getLogger(__name__)
 
 _UNKNOWN, _UNIMPLEMENTED = 2, 12
+_GRPC = "application/grpc"
 Caller = Callable[[Mapping[str, str]], object]
 
 
@@ -84,6 +85,10 @@ class Server:
         await asyncio.gather(*calls, return_exceptions=True)
 
     async def _call(self, stream: Stream) -> None:
+        if not stream.headers.get("content-type", "").startswith(_GRPC):
+            # A client that speaks HTTP/2 to the API's socket without upgrade may send any request.
+            stream.require_http1()
+            return
         known = self._methods.get(stream.headers.get(":path", ""))
         if known is None:
             stream.finish(_UNIMPLEMENTED, "Method not found!")

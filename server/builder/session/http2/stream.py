@@ -20,7 +20,7 @@ HELD = 256 << 20
 _OVERHEAD = 64
 """Overhead counted per message, because millions of empty ones use memory too."""
 _DATA, _WINDOW_UPDATE, _END_STREAM = 0, 8, 1
-_CANCEL, _REFUSED, _NO_ERROR = 8, 7, 0
+_CANCEL, _REFUSED, _NO_ERROR, _HTTP_1_1_REQUIRED = 8, 7, 0, 13
 _PREFIX = struct.Struct(">BL")
 _HEAD = struct.Struct(">HBBBL")
 _UPDATE = struct.Struct(">HBBBLL")
@@ -234,13 +234,13 @@ class Stream:
     async def _push(self, data: bytes) -> None:
         connection, size, at = self._connection, len(data), 0
         while at < size:
-            container_context = min(self.window, connection.window, connection.frame_size)
+            most = min(self.window, connection.window, connection.frame_size)
             if self.sent or (self.ended and self.made):
                 raise self._error or WharfError(Kind.CANCELLED, "the call has ended")
-            if container_context <= 0 or connection.blocked:
+            if most <= 0 or connection.blocked:
                 await connection.change()
                 continue
-            piece = data[at : at + container_context]
+            piece = data[at : at + most]
             at += len(piece)
             self.window -= len(piece)
             connection.window -= len(piece)
@@ -268,6 +268,12 @@ class Stream:
         if not self.began and not self.sent:
             self.began = True
             self._connection.send_headers(self.id, _ANSWER)
+
+    def require_http1(self) -> None:
+        """Reset a request that is no call of gRPC; the client may repeat it over HTTP/1.1."""
+        self.sent = self.ended = True
+        self._connection.drop(self, _HTTP_1_1_REQUIRED)
+        self._forget()
 
     def finish(self, code: int = 0, message: str = "", details: bytes = b"") -> None:
         """End the response with gRPC's status."""
