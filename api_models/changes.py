@@ -38,6 +38,11 @@ EVENTS_WITHOUT_OLD_NAMES = Change((1, 52))
 #: A log can be JSON objects.
 LOGS_AS_JSON = Change((1, 54))
 
+# images
+
+#: Inspect of an image shows its ``Identity``, which costs a call of the content store.
+IMAGE_IDENTITY = Change((1, 53))
+
 # containers
 
 #: Without ``CgroupnsMode``, the daemon's default also applies on cgroup v1; before, the host's namespace.

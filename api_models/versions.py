@@ -7,8 +7,8 @@ A difference between versions is declared at its field, as a mark in ``Annotated
 * marks of answers (:func:`shape` applies them): :class:`Shown`, :class:`Instead`, :class:`Filled`,
   :class:`Default`, :class:`Emptied`, :class:`Adapted`; with ``strict`` also :class:`Dropped`.
 
-Marks of query parameters are in the table of the routes: :class:`Since`, :class:`Fixed`. Other differences are in
-``api_models.changes``. No handler and no service compares versions.
+Marks of query parameters are in the table of the routes: :class:`Since`, :class:`Repeatable`, :class:`Fixed`. Other
+differences are in ``api_models.changes``. No handler and no service compares versions.
 """
 
 from collections.abc import Callable
@@ -54,6 +54,24 @@ class Since(RequestMark, QueryMark):
 
     def values(self, given: list[str], version: Version) -> list[str]:
         return given if version >= self.version else []
+
+
+class Repeatable(Since):
+    """As :class:`Since`; below ``several``, only one value is accepted of the parameter ``name``."""
+
+    def __init__(self, version: Version, *, name: str, several: Version) -> None:
+        super().__init__(version)
+        self.name = name
+        self.several = several
+
+    def values(self, given: list[str], version: Version) -> list[str]:
+        accepted = super().values(given, version)
+        if len(accepted) > 1 and version < self.several:
+            raise invalid(
+                f"multiple {self.name} parameters are not supported in this API version;"
+                f" use API version {spelled(self.several)} or later"
+            )
+        return accepted
 
 
 class Fixed(QueryMark):

@@ -139,7 +139,8 @@ class _Checker:
         path: str,
         name: str,
     ) -> Iterator[str]:
-        for missing in sorted(set(required) - value.keys()):
+        # The description of a manifest's ImageData requires a name (UnpackedSize) that it doesn't describe.
+        for missing in sorted((set(required) & properties.keys()) - value.keys()):
             yield f"{path}.{missing} is missing"
         rest = schema.get("additionalProperties")
         for key, each in value.items():

@@ -97,6 +97,8 @@ IMAGE_LAYERS = 500
 """Layers of one image: Linux stacks no more directories in an overlay (``OVL_MAX_STACK``)."""
 REPOSITORY_TAGS = 100_000
 """Tags of one repository that ``docker pull -a`` pulls."""
+STATEMENTS_BYTES = 64 << 20
+"""Bytes of the attestation statements in one answer; a large image's list of packages has some 10 MB."""
 ARCHIVE_FILES = 100_000
 """Files of an archive for ``docker load`` whose names may be those of an image's parts."""
 ARCHIVE_DOCUMENT_BYTES = 64 << 20

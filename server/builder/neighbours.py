@@ -38,9 +38,9 @@ class Images(Protocol):
         """Whether ``digest`` has all of these names, or any name without ``tags``: then :meth:`built` changes
         nothing."""
 
-    async def built(self, target: Descriptor, tags: Sequence[str]) -> None:
+    async def built(self, target: Descriptor, tags: Sequence[str], *, ref: str = "") -> None:
         """Name the result of a build, whose content is under the caller's lease; without ``tags`` it becomes a dangling
-        image. Publishes the events."""
+        image. ``ref``: the build's record in the history, for the image's ``Identity``. Publishes the events."""
 
     async def chains(self) -> set[str]:
         """Return the chain ids of all layers of all images: the snapshots that builds share with images."""

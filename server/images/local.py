@@ -11,10 +11,12 @@ from engine.api.types import Descriptor, ImageRecord
 from engine.common.errors import Kind, WharfError, invalid
 from server.images.context import ImageContext
 from server.images.filters import LIST_FILTERS, selector
+from server.images.identity import read as read_identity
+from server.images.manifests import Manifests
 from server.images.model import PARENT_LABEL, Image, is_dangling
 from server.images.sizes import Sizes, distinct_chains
 from server.images.timestamps import format_ns, parse_ns
-from server.registry import documents, oci
+from server.registry import oci
 from server.registry.reference import Reference, parse_canonical
 
 Json = dict[str, Any]
@@ -24,6 +26,7 @@ class LocalImages:
     def __init__(self, context: ImageContext, sizes: Sizes) -> None:
         self._context = context
         self._sizes = sizes
+        self._manifests = Manifests(context, sizes)
 
     # list
 
@@ -34,9 +37,10 @@ class LocalImages:
         show_all: bool = False,
         shared_size: bool = False,
         manifests: bool = False,
+        identity: bool = False,
         count: bool = True,
     ) -> list[Json]:
-        """Return one summary per target, newest first.
+        """Return one summary per target, newest first. ``identity``: show it in the manifests.
 
         :raises WharfError: INVALID_ARGUMENT for a filter, NOT_FOUND for an image that a filter names.
         """
@@ -50,30 +54,53 @@ class LocalImages:
                 continue
             if await test(record):
                 by_digest.setdefault(record.target.digest, []).append(record)
-        found: list[tuple[Json, list[Image]]] = []
+        found: list[tuple[Json, Descriptor, list[Image]]] = []
         for group in by_digest.values():
-            images = [image async for image in self._context.resolver.platforms(group[0])]
-            summary = await self._summary(group, images, manifests=manifests, count=count)
-            if summary is not None:
-                found.append((summary, images))
+            images, others = await self._below(group[0].target)
+            if not images:
+                continue
+            summary = await self._summary(group, images, others, count=count)
+            target = group[0].target
+            if manifests:
+                shown = await read_identity(self._context.engine, target.digest) if identity else None
+                summary["Manifests"] = await self._manifests.describe(target, identity=shown)
+            found.append((summary, target, images))
         if shared_size:
-            users = Counter(chain for _, images in found for chain in set(distinct_chains(images)))
-            for summary, images in found:
-                shared = [chain for chain in set(distinct_chains(images)) if users[chain] > 1]
-                summary["SharedSize"] = sum([await self._sizes.snapshot(chain) or 0 for chain in shared])
-        return [summary for summary, _ in sorted(found, key=lambda pair: -pair[0]["Created"])]
+            sizes = [await self._parts(target, images) for _, target, images in found]
+            users = Counter(part for each in sizes for part in each)
+            for (summary, _, _), each in zip(found, sizes, strict=True):
+                summary["SharedSize"] = sum(size for part, size in each.items() if users[part] > 1)
+        return [summary for summary, _, _ in sorted(found, key=lambda row: -row[0]["Created"])]
+
+    async def _parts(self, target: Descriptor, images: list[Image]) -> dict[tuple[str, str], int]:
+        """Return the sizes of a target's parts: its blobs by digest, its unpacked layers by chain id."""
+        parts = {("blob", digest): size for digest, size in (await self._sizes.below(target)).items()}
+        for chain in distinct_chains(images):
+            parts["layer", chain] = await self._sizes.snapshot(chain) or 0
+        return parts
+
+    async def _below(self, target: Descriptor) -> tuple[list[Image], list[Descriptor]]:
+        """Return the local images below a target, and the manifests that are no image or not local."""
+        images: list[Image] = []
+        others: list[Descriptor] = []
+        async for desc in self._context.resolver.manifests(target):
+            image = await self._context.resolver.image(target, desc)
+            if image is not None:
+                images.append(image)
+            else:
+                others.append(desc)
+        return images, others
 
     async def _summary(
-        self, group: list[ImageRecord], images: list[Image], *, manifests: bool, count: bool
-    ) -> Json | None:
+        self, group: list[ImageRecord], images: list[Image], others: list[Descriptor], *, count: bool
+    ) -> Json:
         record = group[0]
-        if not images:
-            return None
         best = await self._context.resolver.resolve_record(record)
         tags, digests = _names(group)
         total = sum([await self._sizes.get(image) for image in images])
+        total += sum([sum((await self._sizes.below(desc)).values()) for desc in others])
         created = parse_ns(best.config.get("created"))
-        summary: Json = {
+        return {
             "Containers": self._users(record.target.digest) if count else -1,
             "Created": created // 1_000_000_000 if created is not None else 0,
             "Id": record.target.digest,
@@ -85,9 +112,6 @@ class LocalImages:
             "SharedSize": -1,
             "Size": total,
         }
-        if manifests:
-            summary["Manifests"] = await self.manifests(record.target)
-        return summary
 
     async def count(self) -> int:
         """Return the number of images in a list of all images."""
@@ -120,50 +144,12 @@ class LocalImages:
     def _users(self, digest: str) -> int:
         return sum(1 for user in self._context.users() if user.image_id == digest)
 
-    # manifests
-
-    async def manifests(self, target: Descriptor) -> list[Json]:
-        """Describe the manifests below a target, local or not (``Manifests`` of list and inspect)."""
-        return [await self._manifest(target, desc) async for desc in self._context.resolver.manifests(target)]
-
-    async def _manifest(self, target: Descriptor, desc: Descriptor) -> Json:
-        image = await self._context.resolver.image(target, desc)
-        size = await documents.size(self._context.engine, desc.digest)
-        here, content = size is not None, size or 0
-        available = here
-        if here:
-            document = await documents.read(self._context.engine, desc)
-            for child in oci.children(document, desc.media_type):
-                if (size := await documents.size(self._context.engine, child.digest)) is not None:
-                    content += size
-                elif not oci.is_foreign(child.media_type):
-                    available = False
-        kind = "attestation" if desc.annotations.get(oci.ATTESTATION) else "image" if image else "unknown"
-        unpacked = await self._sizes.unpacked(image) if image is not None else 0
-        entry: Json = {
-            "ID": desc.digest,
-            "Descriptor": oci.to_json(desc),
-            "Available": available,
-            "Size": {"Content": content, "Total": content + unpacked},
-            "Kind": kind,
-        }
-        if kind == "attestation":
-            entry["AttestationData"] = {"For": desc.annotations.get("vnd.docker.reference.digest", "")}
-        elif image is not None or desc.platform is not None:
-            platform = image.platform if image is not None else desc.platform
-            users = [u.id for u in self._context.users() if (u.image_manifest or {}).get("digest") == desc.digest]
-            entry["Kind"] = "image"
-            entry["ImageData"] = {
-                "Platform": oci.platform_json(platform) if platform else {},
-                "Containers": users,
-                "Size": {"Unpacked": unpacked},
-            }
-        return entry
-
     # inspect
 
-    async def inspect(self, text: str, *, platform: str | None = None, manifests: bool = False) -> Json:
-        """Return all fields of API 1.51.
+    async def inspect(
+        self, text: str, *, platform: str | None = None, manifests: bool = False, identity: bool = False
+    ) -> Json:
+        """Return all fields that any API version has; ``Manifests`` and ``Identity`` only if wanted.
 
         :raises WharfError: NOT_FOUND, INVALID_ARGUMENT.
         """
@@ -202,7 +188,9 @@ class LocalImages:
         if config.get("os.version"):
             document["OsVersion"] = config["os.version"]
         if manifests:
-            document["Manifests"] = await self.manifests(image.target)
+            document["Manifests"] = await self._manifests.describe(image.target)
+        if identity and (shown := await read_identity(self._context.engine, record.target.digest)) is not None:
+            document["Identity"] = shown
         return document
 
     # history

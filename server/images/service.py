@@ -1,5 +1,6 @@
 """Images: the Engine API's operations on images, on top of the engine's content store and snapshotter."""
 
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -10,7 +11,9 @@ from server.config.model import Config
 from server.events.bus import EventBus
 from server.images import creation, rootfs
 from server.images.archive import loading, saving
+from server.images.attestations import attestations
 from server.images.context import ApplyChanges, ImageContext
+from server.images.identity import build_label
 from server.images.local import LocalImages
 from server.images.model import PARENT_LABEL, Image, Users
 from server.images.names import Names
@@ -101,24 +104,33 @@ class Images:
         """
         return await self._context.apply_changes(config, changes)
 
+    async def attestations(
+        self, text: str, *, platform: str | None = None, types: Sequence[str] = (), statements: bool = False
+    ) -> list[dict[str, Any]]:
+        """See ``server.images.attestations``."""
+        requested = oci.parse_platform(platform) if platform else None
+        return await attestations(self._context, text, platform=requested, types=types, statements=statements)
+
     # archives
 
-    def load(self, body: AsyncIterator[bytes], *, platform: str | None = None) -> Messages:
-        """``docker load``: return the messages of the stream."""
+    def load(self, body: AsyncIterator[bytes], *, platforms: Sequence[str] = ()) -> Messages:
+        """``docker load``: return the messages of the stream. ``platforms``: load nothing else of each image."""
         report = Report()
-        requested = oci.parse_platform(platform) if platform else None
-        return report.run(loading.load_archive(self._context, body, report, platform=requested))
+        requested = [oci.parse_platform(text) for text in platforms]
+        return report.run(loading.load_archive(self._context, body, report, platforms=requested))
 
-    async def save(self, names: Sequence[str], *, platform: str | None = None) -> AsyncIterator[bytes]:
-        """``docker save``: check that all content is local, then return the archive's bytes.
+    async def save(self, names: Sequence[str], *, platforms: Sequence[str] = ()) -> AsyncIterator[bytes]:
+        """``docker save``: check that all content is local, then return the archive's bytes. ``platforms``: save
+        nothing else of each image.
 
-        :raises WharfError: NOT_FOUND.
+        :raises WharfError: NOT_FOUND: an image, or one of its platforms.
         """
-        requested = oci.parse_platform(platform) if platform else None
         images = await saving.select_images(self._context, names)
+        requested = [oci.parse_platform(text) for text in platforms]
         for record, _ in images:
-            await self._context.resolver.resolve_record(record, requested)
-        return saving.save(self._context, images, platform=requested)
+            for platform in requested or (None,):
+                await self._context.resolver.resolve_record(record, platform)
+        return saving.save(self._context, images, platforms=requested)
 
     def import_(
         self,
@@ -186,10 +198,12 @@ class Images:
         found = [await names.get(str(reference.tagged())) for reference in creation.names_of(tags)]
         return all(record is not None and record.target.digest == digest for record in found)
 
-    async def built(self, target: Descriptor, tags: Sequence[str], *, parent: str = "") -> None:
+    async def built(self, target: Descriptor, tags: Sequence[str], *, parent: str = "", ref: str = "") -> None:
         """Name the result of a build, whose documents are in the store under a lease; without tags it becomes a
-        dangling image."""
+        dangling image. ``ref``: the build's record in the history, shown in ``Identity``."""
         self._context.resolver.forget(target.digest)
+        if ref:
+            await self._context.engine.content.update_labels(target.digest, build_label(ref, time.time_ns()))
         labels = {PARENT_LABEL: parent} if parent else {}
         references = creation.names_of(tags)
         await creation.name_image(self._context, target, references, labels)

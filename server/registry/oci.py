@@ -42,7 +42,10 @@ SOURCE = "containerd.io/distribution.source"
 #: Annotations that name an image in an index.
 ANNOTATION_NAME = "io.containerd.image.name"
 ANNOTATION_REF = "org.opencontainers.image.ref.name"
+#: Annotations of an attestation manifest in an index: its kind, and the digest of the manifest that it is about.
 ATTESTATION = "vnd.docker.reference.type"
+ATTESTATION_MANIFEST = "attestation-manifest"
+ATTESTATION_OF = "vnd.docker.reference.digest"
 
 Json = dict[str, Any]
 
@@ -203,6 +206,15 @@ def check_sizes(manifest: Manifest, what: str) -> None:
             raise invalid(f"{what}: two sizes of one blob: {layer.digest}")
     if (total := sum(layer.size for layer in manifest.layers)) > limits.IMAGE_BYTES:
         raise limits.exceeded("IMAGE_BYTES", f"{what}: the size {total} of all layers")
+
+
+def attestation_of(children: Iterable[Descriptor], image: Descriptor) -> Descriptor | None:
+    """The attestation manifest that an index with these children has for one of its images."""
+    for child in children:
+        notes = child.annotations
+        if notes.get(ATTESTATION) == ATTESTATION_MANIFEST and notes.get(ATTESTATION_OF) == image.digest:
+            return child
+    return None
 
 
 def media_type_of(document: Json) -> str:

@@ -2,6 +2,7 @@
 complete."""
 
 import asyncio
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
@@ -22,6 +23,8 @@ from server.registry.progress import Report
 from server.registry.reference import Reference
 from server.registry.responses import RegistryError, retried
 from server.registry.unpack import unpack
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _BAR_SECONDS = 0.1
@@ -59,6 +62,7 @@ class Puller:
         self._platform = platform
         self._exact = exact
         self._begun: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._siblings: tuple[Descriptor, ...] = ()  # the manifests of the index that has the chosen one
 
     async def run(self, reference: Reference) -> Pulled:
         """Runs the pull.
@@ -72,6 +76,8 @@ class Puller:
         await self._report.status(f"Pulling from {reference.path}", reference.tag or str(reference))
         manifest = await self._choose(target)
         await self._image(manifest)
+        # The origin of the image as a whole is its target's.
+        await remember_source(self._engine, self._repository.reference, (target,))
         return Pulled(target, manifest)
 
     # documents
@@ -129,6 +135,7 @@ class Puller:
             if not oci.is_index(target.media_type):
                 return target
             index = oci.parse_index(await documents.read(self._engine, target))
+            self._siblings = index
             fitting = oci.best(index, self._platform)
             if self._exact:
                 fitting = [d for d in fitting if d.platform is None or (oci.rank(self._platform, d.platform) or 0) <= 1]
@@ -161,7 +168,9 @@ class Puller:
                 await self._report.part("Pulling fs layer", _short(layer.digest))
         try:
             with first_error():
-                chain = await self._content(manifest, quiet=quiet)
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._attestation(target))
+                    chain = await self._content(manifest, quiet=quiet)
         except WharfError as error:
             if error.kind is Kind.RESOURCE_EXHAUSTED:
                 # The disk is full. The other downloads were cancelled: discard what they have written.
@@ -170,6 +179,27 @@ class Puller:
         if chain:
             await documents.reference_snapshot(self._engine, manifest.config.digest, chain)
         await remember_source(self._engine, self._repository.reference, (manifest.config, *layers))
+
+    async def _attestation(self, image: Descriptor) -> None:
+        """Fetch the attestation that the index has for the image. A registry may lack it, for example a mirror that
+        copies only images; the image is complete without it."""
+        desc = oci.attestation_of(self._siblings, image)
+        if desc is None:
+            return
+        try:
+            local = await self._local(desc.digest, desc.media_type)
+            target = local or await self._document(desc.digest, expected=desc.digest, size=desc.size)
+            manifest = oci.parse_manifest(await documents.read(self._engine, target), target.digest)
+            oci.check_sizes(manifest, target.digest)
+            blobs = (manifest.config, *manifest.layers)
+            for blob in blobs:
+                await self._downloads.fetch(self._repository, blob)
+        except WharfError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+            log.info("%s: no attestation: %s", image.digest, error.message)
+            return
+        await remember_source(self._engine, self._repository.reference, blobs)
 
     async def _content(self, manifest: oci.Manifest, *, quiet: bool) -> str:
         layers = manifest.layers

@@ -48,7 +48,7 @@ class Pusher:
         for desc in manifests:
             await self._manifest(desc, desc.digest)
         await self._manifest(target, selector)
-        await remember_source(self._engine, self._repository.reference, tuple(blobs.values()))
+        await remember_source(self._engine, self._repository.reference, (target, *blobs.values()))
 
     async def _collect(
         self, desc: Descriptor, manifests: list[Descriptor], blobs: dict[str, Descriptor], urls: set[str]

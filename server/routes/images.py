@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api_models import changes
 from api_models.container import ContainerConfig
 from api_models.image import ImageInspect, ImageSummary
-from api_models.versions import Since, shape
+from api_models.versions import Repeatable, Since
 from engine.common import jsontext
 from engine.common.errors import Kind, WharfError, invalid
 from server.containers.commit import commit as commit_container
@@ -34,18 +35,17 @@ def _name(request: Request) -> str:
     return name
 
 
-def _platform(request: Request, *, single: bool = False) -> str | None:
-    """Parse ``platform``: text like linux/arm64, or (newer clients) JSON. Of several, use the first, unless ``single``
-    forbids several."""
-    texts = params.texts(request, "platform")
-    if len(texts) > 1 and single:
-        raise invalid("multiple platform parameters not supported")
-    text = texts[0] if texts else ""
-    if text.startswith("{"):
-        return format_platform(platform_from_json(text))
-    if text:
-        parse_platform(text)
-    return text or None
+def _platform(request: Request) -> str | None:
+    """Check ``platform`` and return it as os/arch/variant; of several, the first."""
+    return next(iter(_platforms(request)), None)
+
+
+def _platforms(request: Request) -> list[str]:
+    """Check each ``platform``: text like linux/arm64, or (newer clients) JSON. Return them as os/arch/variant."""
+    given = (text for text in params.texts(request, "platform") if text)
+    return [
+        format_platform(platform_from_json(text) if text.startswith("{") else parse_platform(text)) for text in given
+    ]
 
 
 def _repo_tag(repo: str, tag: str) -> Reference | None:
@@ -67,21 +67,40 @@ async def _credentials(request: Request) -> Credentials:
 
 
 async def list_images(request: Request) -> Response:
-    version = params.version_of(request)
+    manifests, identity = params.flag(request, "manifests"), params.flag(request, "identity")
+    if identity and not manifests:
+        raise invalid("conflicting options: identity requires manifests=1")
     rows = await _images(request).local.summaries(
         params.filters(request),
         show_all=params.flag(request, "all"),
         shared_size=params.flag(request, "shared-size"),
-        manifests=params.flag(request, "manifests"),
+        manifests=manifests,
+        identity=identity,
     )
-    return json_answer([shape(ImageSummary, row, version) for row in rows])
+    return json_answer([params.shaped(request, ImageSummary, row) for row in rows])
 
 
 async def inspect(request: Request) -> Response:
     document = await _images(request).local.inspect(
-        _name(request), platform=_platform(request), manifests=params.flag(request, "manifests")
+        _name(request),
+        platform=_platform(request),
+        manifests=params.flag(request, "manifests"),
+        identity=params.has(request, changes.IMAGE_IDENTITY),
     )
-    return json_answer(shape(ImageInspect, document, params.version_of(request)))
+    return json_answer(params.shaped(request, ImageInspect, document))
+
+
+async def attestations(request: Request) -> Response:
+    # The parameter is repeatable for a later version; now, it has one value.
+    if len(params.texts(request, "platform")) > 1:
+        raise invalid("only one platform value is currently supported")
+    found = await _images(request).attestations(
+        _name(request),
+        platform=_platform(request),
+        types=[text for each in params.texts(request, "type") if (text := each.strip())],
+        statements=params.flag(request, "statement"),
+    )
+    return json_answer(found)
 
 
 async def history(request: Request) -> Response:
@@ -166,7 +185,7 @@ async def push(request: Request) -> Response:
 async def load(request: Request) -> Response:
     # Always a stream: errors of the archive are reported in it, with status 200. The response head is sent with the
     # first image, because some clients read no further.
-    messages = _images(request).load(pieces(request), platform=_platform(request, single=True))
+    messages = _images(request).load(pieces(request), platforms=_platforms(request))
     return json_stream(messages, errors_in_stream=True, name="load")
 
 
@@ -179,7 +198,7 @@ async def save(request: Request) -> Response:
 
 
 async def _save(request: Request, names: Sequence[str]) -> Response:
-    archive = await _images(request).save(names, platform=_platform(request, single=True))
+    archive = await _images(request).save(names, platforms=_platforms(request))
     return byte_stream(archive, media_type="application/x-tar", name="save")
 
 
@@ -204,16 +223,25 @@ async def commit(request: Request) -> Response:
     return json_answer({"Id": image_id}, 201)
 
 
+#: ``platform`` of archives.
+_SEVERAL = Repeatable((1, 48), name="platform", several=(1, 52))
+
 routes: Sequence[ApiRoute] = (
-    ApiRoute("GET", "/images/json", list_images, query={"shared-size": Since((1, 42)), "manifests": Since((1, 47))}),
-    ApiRoute("GET", "/images/get", save, waits=True, query={"platform": Since((1, 48))}),
+    ApiRoute(
+        "GET",
+        "/images/json",
+        list_images,
+        query={"shared-size": Since((1, 42)), "manifests": Since((1, 47)), "identity": Since((1, 54))},
+    ),
+    ApiRoute("GET", "/images/get", save, waits=True, query={"platform": _SEVERAL}),
     ApiRoute("POST", "/images/create", create, waits=True, query={"platform": Since((1, 32))}),
-    ApiRoute("POST", "/images/load", load, waits=True, query={"platform": Since((1, 48))}),
+    ApiRoute("POST", "/images/load", load, waits=True, query={"platform": _SEVERAL}),
     ApiRoute("POST", "/images/prune", prune, since="1.25"),
-    ApiRoute("GET", "/images/{name:path}/get", save_one, waits=True, query={"platform": Since((1, 48))}),
+    ApiRoute("GET", "/images/{name:path}/get", save_one, waits=True, query={"platform": _SEVERAL}),
     ApiRoute(
         "GET", "/images/{name:path}/json", inspect, query={"platform": Since((1, 49)), "manifests": Since((1, 48))}
     ),
+    ApiRoute("GET", "/images/{name:path}/attestations", attestations, since="1.55"),
     ApiRoute("GET", "/images/{name:path}/history", history, query={"platform": Since((1, 48))}),
     ApiRoute("POST", "/images/{name:path}/push", push, waits=True, query={"platform": Since((1, 46))}),
     ApiRoute("POST", "/images/{name:path}/tag", tag),

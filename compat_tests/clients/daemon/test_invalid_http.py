@@ -34,7 +34,7 @@ def test_invalid_http_is_answered_and_closed(engine: Engine) -> None:
         *(
             bytes(range(256)) * 8,
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(300),
-            b"PRI * HTTP/2.0\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r.",
         ),
         *(b"GET /_ping HTTP/1.1\r\n\r\n", b"GET /_ping HTTP/3.0\r\n" + HEAD + b"\r\n", b"\0" * 20),
         create + b"Content-Length: -1\r\n\r\n",

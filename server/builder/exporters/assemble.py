@@ -75,7 +75,7 @@ class Assembler:
         await documents.write(self.engine, data, "application/vnd.in-toto+json")
         await documents.write(self.engine, config, oci.OCI_CONFIG)
         written = await documents.write(self.engine, manifest, oci.OCI_MANIFEST)
-        notes = {"vnd.docker.reference.digest": image.digest, oci.ATTESTATION: "attestation-manifest"}
+        notes = {oci.ATTESTATION_OF: image.digest, oci.ATTESTATION: oci.ATTESTATION_MANIFEST}
         return {**oci.to_json(written), "annotations": notes, "platform": oci.platform_json(UNKNOWN)}
 
     async def _manifest(self, made: SolvedTarget, options: ExportOptions, *, inline_cache: bool) -> Descriptor:

@@ -109,7 +109,7 @@ class Exporters:
                 with vertex.status("exporting layers"):
                     target = await self._assemble(job, made, options, names)
                 with vertex.status(f"writing image {target.digest}"):
-                    await self._images.built(target, kept)
+                    await self._images.built(target, kept, ref=job.ref)
             for name in kept:
                 with vertex.status(f"naming to {name}"):
                     pass

@@ -1,37 +1,60 @@
 """``docker load``: names the images of an archive and unpacks them for this host."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from engine.api.types import ImageRecord, Platform
-from engine.common.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError, not_found
 from server.images.archive.reader import Loaded, load
 from server.images.context import ImageContext
-from server.images.model import dangling_name
+from server.images.model import Image, dangling_name
 from server.images.rootfs import unpack_image
+from server.registry import oci
 from server.registry.progress import Report
 from server.registry.reference import parse
 
 
 async def load_archive(
-    context: ImageContext, body: AsyncIterator[bytes], report: Report, *, platform: Platform | None = None
+    context: ImageContext, body: AsyncIterator[bytes], report: Report, *, platforms: Sequence[Platform] = ()
 ) -> None:
-    """Load every image of the archive; of a broken image, nothing."""
+    """Load every image of the archive; of a broken image, nothing. ``platforms``: load nothing else of each image.
+
+    :raises WharfError: INVALID_ARGUMENT for a broken archive; NOT_FOUND if an image lacks one of the platforms.
+    """
     # Remove the content for other platforms before the answer.
-    async with context.engine.leases.acquire(sync=platform is not None):
-        for loaded in await load(context.engine, body, platform=platform):
-            await _one(context, loaded, report, platform)
+    async with context.engine.leases.acquire(sync=bool(platforms)):
+        found = await load(context.engine, body, platforms=platforms)
+        # Look for the platforms of all images before the first gets its name.
+        images = [await _images(context, loaded, platforms) for loaded in found]
+        for loaded, wanted in zip(found, images, strict=True):
+            await _one(context, loaded, report, wanted)
 
 
-async def _one(context: ImageContext, loaded: Loaded, report: Report, platform: Platform | None) -> None:
+async def _images(context: ImageContext, loaded: Loaded, platforms: Sequence[Platform]) -> list[Image]:
+    """Return the images to unpack: those of the platforms, or else this host's, if the archive has it."""
+    context.resolver.forget(loaded.target.digest)
+    images: list[Image] = []
+    for wanted in platforms or (None,):
+        try:
+            images.append(await context.resolver.resolve_record(_record(loaded), wanted))
+        except WharfError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+            if wanted is not None:
+                name = parse(loaded.name).familiar if loaded.name else loaded.target.digest
+                raise not_found(
+                    f"image {name} doesn't provide the requested platform ([{oci.format_platform(wanted)}])"
+                ) from None
+    return images
+
+
+def _record(loaded: Loaded) -> ImageRecord:
+    return ImageRecord(loaded.name or dangling_name(loaded.target.digest), loaded.target)
+
+
+async def _one(context: ImageContext, loaded: Loaded, report: Report, images: Sequence[Image]) -> None:
     digest = loaded.target.digest
-    record = ImageRecord(loaded.name or dangling_name(digest), loaded.target)
-    context.resolver.forget(digest)
-    try:
-        image = await context.resolver.resolve_record(record, platform)
-    except WharfError as error:
-        if error.kind is not Kind.NOT_FOUND:
-            raise
-    else:
+    record = _record(loaded)
+    for image in images:
         await unpack_image(context.engine, image)
     if loaded.name:
         old = await context.names.get(loaded.name)

@@ -1,7 +1,7 @@
 """Reads images from archives: every version of ``docker save``, and OCI layouts."""
 
 import posixpath
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,16 +31,18 @@ class Loaded:
     target: Descriptor
 
 
-async def load(engine: Engine, body: AsyncIterator[bytes], *, platform: Platform | None = None) -> list[Loaded]:
+async def load(engine: Engine, body: AsyncIterator[bytes], *, platforms: Sequence[Platform] = ()) -> list[Loaded]:
     """Read the archive into the content store; return its images in the order of its index. Call under a lease.
 
+    ``platforms``: of an index, protect only their manifests and attestations from collection.
+
     :raises WharfError: INVALID_ARGUMENT for an archive that is not an image archive, is broken, or has wrong digests;
-        NOT_FOUND if it has no image for ``platform``.
+        NOT_FOUND for a missing layer or config.
     """
     with heap.Transfer():
         contents = await contents_reader.read(engine, AsyncTar(plain(body)))
     if LAYOUT in contents.small and INDEX in contents.small:
-        return await _oci(engine, contents, platform)
+        return await _oci(engine, contents, platforms)
     if MANIFEST in contents.small:
         return await _docker(engine, contents)
     if REPOSITORIES in contents.small:
@@ -51,11 +53,11 @@ async def load(engine: Engine, body: AsyncIterator[bytes], *, platform: Platform
 # OCI layout
 
 
-async def _oci(engine: Engine, contents: Contents, platform: Platform | None) -> list[Loaded]:
+async def _oci(engine: Engine, contents: Contents, platforms: Sequence[Platform]) -> list[Loaded]:
     index = oci.load(contents.small[INDEX], INDEX)
     loaded = []
     for desc in oci.parse_index(index, INDEX):
-        if await adopt(engine, desc, platform) is None:
+        if await adopt(engine, desc, platforms) is None:
             continue
         loaded.append(Loaded(_name_from_annotations(desc.annotations), replace(desc, platform=None)))
     if not loaded:
@@ -75,13 +77,13 @@ def _name_from_annotations(annotations: Mapping[str, str]) -> str:
         return ""
 
 
-async def adopt(engine: Engine, desc: Descriptor, platform: Platform | None = None) -> Descriptor | None:
-    """Set the labels that protect everything below ``desc`` from collection. ``None`` if the blob itself is missing.
+async def adopt(engine: Engine, desc: Descriptor, platforms: Sequence[Platform] = ()) -> Descriptor | None:
+    """Set the labels that protect everything below ``desc`` from collection, of an index only what ``platforms`` need.
+    Return ``None`` if the blob itself is missing.
 
     Children of an index may be missing (other platforms); a manifest must be complete.
 
-    :raises WharfError: INVALID_ARGUMENT for invalid documents; NOT_FOUND for a missing layer or config, or if the index
-        has nothing for ``platform``.
+    :raises WharfError: INVALID_ARGUMENT for invalid documents; NOT_FOUND for a missing layer or config.
     """
     if not await documents.has(engine, desc.digest):
         return None
@@ -89,15 +91,11 @@ async def adopt(engine: Engine, desc: Descriptor, platform: Platform | None = No
     media_type = desc.media_type or oci.media_type_of(document)
     if oci.is_index(media_type):
         labels = {}
-        chosen = oci.parse_index(document)
-        if platform is not None:
-            chosen = tuple(oci.best(chosen, platform)[:1])
-            if not chosen:
-                raise not_found(
-                    f"requested platform ({oci.format_platform(platform)}) not found: image might be filtered out"
-                )
-        for number, child in enumerate(chosen):
-            if await adopt(engine, child, platform) is not None:
+        selected = oci.parse_index(document)
+        if platforms:
+            selected = _of_platforms(selected, platforms)
+        for number, child in enumerate(selected):
+            if await adopt(engine, child, platforms) is not None:
                 labels[f"{oci.REF}.m.{number}"] = child.digest
         await engine.content.update_labels(desc.digest, labels)
         return desc
@@ -118,6 +116,14 @@ async def adopt(engine: Engine, desc: Descriptor, platform: Platform | None = No
             raise invalid(f"{part.digest}: {info.size} bytes where the manifest says {part.size}")
     await engine.content.update_labels(desc.digest, oci.ref_labels(document, media_type))
     return desc
+
+
+def _of_platforms(children: Sequence[Descriptor], platforms: Sequence[Platform]) -> tuple[Descriptor, ...]:
+    """Return the best child for each platform, and their attestations, in the order of the index."""
+    chosen = {child.digest for wanted in platforms for child in oci.best(children, wanted)[:1]}
+    return tuple(
+        child for child in children if child.digest in chosen or child.annotations.get(oci.ATTESTATION_OF) in chosen
+    )
 
 
 # docker-archive

@@ -1,6 +1,6 @@
 """``docker save``: an OCI layout that is also a docker-archive. Equal images give equal bytes."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from engine.common.layers.header import Header
 from engine.common.layers.tarwrite import encode
 from engine.common.system import heap
 from server.images.context import ImageContext
-from server.images.model import no_such_image
+from server.images.model import Image, no_such_image
 from server.registry import documents, oci
 from server.registry.reference import Reference, parse, parse_canonical
 
@@ -60,23 +60,27 @@ async def save(
     context: ImageContext,
     images: Sequence[tuple[ImageRecord, Reference | None]],
     *,
-    platform: Platform | None = None,
+    platforms: Sequence[Platform] = (),
     quiet: bool = False,
 ) -> AsyncIterator[bytes]:
     """Yield the archive's bytes, under a lease until the end. ``quiet`` publishes no event.
 
-    :raises WharfError: NOT_FOUND when an image lacks the platform.
+    Of one platform, the archive has its manifest; of several, the index with their manifests and attestations.
+
+    :raises WharfError: NOT_FOUND when an image lacks one of the platforms.
     """
     async with context.engine.leases.acquire() as lease:
         blobs: dict[str, Descriptor] = {}
         entries: list[dict[str, Any]] = []
         legacy: dict[str, dict[str, Any]] = {}
         for record, name in images:
-            image = await context.resolver.resolve_record(record, platform, exact=platform is not None)
+            chosen = [await context.resolver.resolve_record(record, platform) for platform in platforms]
+            image = await _preferred(context, record, chosen)
             target = record.target
-            if platform is not None:
+            if len(chosen) == 1:
                 target = replace(image.manifest_descriptor, annotations={})
-            await _collect(context, target, blobs)
+            manifests = {one.manifest_descriptor.digest for one in chosen} if len(chosen) > 1 else None
+            await _collect(context, target, blobs, manifests)
             entries.append(_entry(target, name))
             row = legacy.setdefault(
                 image.manifest_descriptor.digest,
@@ -123,14 +127,31 @@ def _entry(target: Descriptor, name: Reference | None) -> dict[str, Any]:
     return oci.to_json(replace(target, annotations=annotations))
 
 
-async def _collect(context: ImageContext, desc: Descriptor, blobs: dict[str, Descriptor]) -> None:
-    """Collect the local blobs of a target; parts for other platforms may be missing."""
+async def _preferred(context: ImageContext, record: ImageRecord, chosen: Sequence[Image]) -> Image:
+    """Return the image for ``manifest.json``, which names one platform: this host's if it is among the chosen ones."""
+    if not chosen:
+        return await context.resolver.resolve_record(record, exact=False)
+    places = [oci.rank(context.resolver.host, image.platform) for image in chosen]
+    return min(zip(places, chosen, strict=True), key=lambda pair: 1000 if pair[0] is None else pair[0])[1]
+
+
+async def _collect(
+    context: ImageContext, desc: Descriptor, blobs: dict[str, Descriptor], manifests: Set[str] | None
+) -> None:
+    """Collect the local blobs of a target; parts for other platforms may be missing. Of an index, take only the
+    ``manifests`` and their attestations; all if it is ``None``."""
     if desc.digest in blobs or not await documents.has(context.engine, desc.digest):
+        return
+    if manifests is not None and oci.is_manifest(desc.media_type) and not _belongs(desc, manifests):
         return
     blobs[desc.digest] = desc
     if oci.is_index(desc.media_type) or oci.is_manifest(desc.media_type):
         for child in oci.children(await documents.read(context.engine, desc), desc.media_type):
-            await _collect(context, child, blobs)
+            await _collect(context, child, blobs, manifests)
+
+
+def _belongs(desc: Descriptor, manifests: Set[str]) -> bool:
+    return desc.digest in manifests or desc.annotations.get(oci.ATTESTATION_OF) in manifests
 
 
 def _directories(blobs: dict[str, Descriptor]) -> bytes:
