@@ -16,9 +16,9 @@ from compat_tests.support.servers.registry import Registry
 pytestmark = pytest.mark.root
 
 
-def test_an_attestation_travels(engine: Engine, plain: Registry) -> None:
+def test_an_attestation_travels(engine: Engine, plain_registry: Registry) -> None:
     api = Api(engine.api.path, version="1.55")
-    name = plain.name(f"attested-{uuid.uuid4().hex[:8]}:1")
+    name = plain_registry.name(f"attested-{uuid.uuid4().hex[:8]}:1")
     dockerfile = f"FROM busybox\nLABEL of={name}\n"
     ref = f"ref-{uuid.uuid4().hex}"
     words = ("buildx", "build", "--provenance=mode=min", "--metadata-file=/dev/null", "-t", name, "-")
@@ -52,7 +52,9 @@ def test_grpc_without_an_upgrade(engine: Engine) -> None:
     """A client of gRPC connects to the API's socket itself: HTTP/2 from the first byte."""
     with grpc.insecure_channel(f"unix:{engine.api.path}") as channel:
         assert isinstance(Control(channel).history(), list)
-        none = channel.unary_unary("/moby.buildkit.v1.Control/None")
+        none = channel.unary_unary(
+            "/moby.buildkit.v1.Control/None", request_serializer=None, response_deserializer=None
+        )
         with pytest.raises(grpc.RpcError) as caught:
             none(b"", timeout=60)
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
