@@ -51,8 +51,6 @@ CGROUPNS_DEFAULT = Change((1, 41))
 RECURSIVE_READ_ONLY = Change((1, 44))
 #: A MAC address belongs to an endpoint; before, to the container and so to all its endpoints.
 ENDPOINT_MAC_ADDRESS = Change((1, 44))
-#: A container has no MAC address of its own.
-NO_CONTAINER_MAC_ADDRESS = Change((1, 52))
 #: Create warns of exposed ports with an empty list of bindings.
 WARN_OF_EMPTY_PORT_BINDINGS = Change((1, 52))
 

@@ -11,7 +11,7 @@ import orjson
 
 from engine.api.client import Engine
 from engine.api.types import Descriptor, Platform
-from engine.common import limits
+from engine.common import jsontext, limits
 from engine.common.errors import Kind, WharfError, internal, not_found
 from server.images.context import ImageContext
 from server.registry import documents, oci
@@ -93,7 +93,8 @@ async def _statement(engine: Engine, layer: Descriptor) -> orjson.Fragment:
             raise
         raise not_found(f"attestation statement {layer.digest} is not available locally: {error.message}") from None
     try:
-        orjson.loads(data)
+        text = jsontext.text(data)
+        jsontext.loads(text)
     except ValueError:
         raise internal(f"attestation statement {layer.digest} is not JSON") from None
-    return orjson.Fragment(data)
+    return orjson.Fragment(text)

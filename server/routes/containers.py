@@ -61,9 +61,7 @@ async def create(request: Request) -> Response:
     if not params.has(request, changes.CGROUPNS_DEFAULT):
         host = compat.share_cgroups(host, cgroup_v2=containers.context.limits.unified)
     deprecated = ""
-    if params.has(request, changes.NO_CONTAINER_MAC_ADDRESS):
-        compat.refuse_mac_address(config)
-    elif params.has(request, changes.ENDPOINT_MAC_ADDRESS):
+    if params.has(request, changes.ENDPOINT_MAC_ADDRESS):
         config, deprecated = compat.move_mac_address(config, host, endpoints)
     else:
         compat.spread_mac_address(config, host, endpoints)

@@ -38,16 +38,6 @@ def spread_mac_address(config: ContainerConfig, host: HostConfig, endpoints: dic
         endpoints[name] = replace(endpoint, mac_address=config.mac_address)
 
 
-def refuse_mac_address(config: ContainerConfig) -> None:
-    """For clients that know ``api_models.changes.NO_CONTAINER_MAC_ADDRESS``. dockerd has the sentence, but ignores the
-    field.
-
-    :raises WharfError: INVALID_ARGUMENT: the container has a MAC address.
-    """
-    if config.mac_address:
-        raise invalid("container-wide MAC address no longer supported; use endpoint-specific MAC address instead")
-
-
 def empty_port_bindings(host: HostConfig) -> list[str]:
     """A warning of ports whose list of bindings is empty: they are published at a free port."""
     ports = [port for port, bindings in (host.port_bindings or {}).items() if not bindings]

@@ -102,7 +102,7 @@ async def update(
                 raise conflict('container is marked for removal and cannot be "update"')
             updated = merged(container.host_config, resources, policy)
             if container.state.running and not container.state.restarting:
-                await _apply(context, container, container.host_config, resources)
+                await _apply(context, container, resources)
         except WharfError as error:
             raise WharfError(error.kind, f"Cannot update container {container.id}: {error.message}") from error
         container.host_config = updated
@@ -111,10 +111,10 @@ async def update(
     return warnings
 
 
-async def _apply(context: ContainerContext, container: Container, current: HostConfig, resources: Resources) -> None:
+async def _apply(context: ContainerContext, container: Container, resources: Resources) -> None:
     # The request may have other fields, which the runtime must not get.
     fields: dict[str, Any] = {name: getattr(resources, name) for name in UPDATABLE_FIELDS}
-    fields |= device_limits(current, resources)
+    fields |= device_limits(container.host_config, resources)
     if fields["pids_limit"] == 0:
         fields["pids_limit"] = -1
     limits = spec_resources.build(Resources(**fields), context.facts)

@@ -194,9 +194,8 @@ def test_what_create_says_by_version(daemon: Daemon) -> None:
         return answer.json().get("Warnings", answer.json().get("message"))
 
     mac = "02:42:ac:11:00:99"
-    refused = "container-wide MAC address no longer supported; use endpoint-specific MAC address instead"
-    assert "deprecated" in warnings("1.51", MacAddress=mac)[0]
-    assert warnings("1.52", MacAddress=mac) == refused
+    for version in ("1.51", "1.55"):
+        assert "deprecated" in warnings(version, MacAddress=mac)[0]
     ports = {"PortBindings": {"80/tcp": [], "81/tcp": None, "82/tcp": [{"HostPort": "8082"}]}}
     assert warnings("1.51", HostConfig=ports) == []
     [warning] = warnings("1.52", HostConfig=ports)
