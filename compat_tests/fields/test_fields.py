@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from compat_tests.fields.matrix import OPERATIONAL, honours, proofs, refuses, shows
+from compat_tests.support.api import Api
 from compat_tests.support.containers import MIB, create, create_and_remove, output, pid_of, running, spec_of
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import ROOT
@@ -347,10 +348,14 @@ def test_discarded_with_a_warning(engine: Engine) -> None:
     if engine.kind != "dockerd":
         _, warnings = create_and_remove(engine, {"HostConfig": {"CpuCount": 5}})
         assert warnings == ["linux does not support CPU count. Count discarded."]
-        _, warnings = create_and_remove(engine, {"HostConfig": {"KernelMemoryTCP": 16 * MIB}})
-        assert "kernel memory TCP limit" in warnings[0]
-        # Since 1.42 the field does not exist.
-        assert create_and_remove(engine, {"HostConfig": {"KernelMemory": 16 * MIB}})[1] == []
+        old = Api(engine.resources.socket, version="1.51")
+        body = {"Image": "busybox", "HostConfig": {"KernelMemoryTCP": 16 * MIB}}
+        created = old.post("/containers/create", body).json()
+        assert "kernel memory TCP limit" in created["Warnings"][0]
+        old.delete(f"/containers/{created['Id']}")
+        # The fields do not exist since 1.52 and 1.42.
+        for name in ("KernelMemoryTCP", "KernelMemory"):
+            assert create_and_remove(engine, {"HostConfig": {name: 16 * MIB}})[1] == []
 
 
 @shows(
