@@ -4,6 +4,7 @@ services over HTTP/2 without an upgrade."""
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 
 import grpc
 import pytest
@@ -13,15 +14,13 @@ from compat_tests.support.api import Api
 from compat_tests.support.engines import Engine
 from compat_tests.support.servers.registry import Registry
 
-pytestmark = pytest.mark.root
 
-
-def test_an_attestation_travels(engine: Engine, plain_registry: Registry) -> None:
+def test_an_attestation_travels(engine: Engine, plain_registry: Registry, tmp_path: Path) -> None:
     api = Api(engine.api.path, version="1.55")
     name = plain_registry.name(f"attested-{uuid.uuid4().hex[:8]}:1")
     dockerfile = f"FROM busybox\nLABEL of={name}\n"
     ref = f"ref-{uuid.uuid4().hex}"
-    words = ("buildx", "build", "--provenance=mode=min", "--metadata-file=/dev/null", "-t", name, "-")
+    words = ("buildx", "build", "--provenance=mode=min", f"--metadata-file={tmp_path}/metadata", "-t", name, "-")
     try:
         engine.docker(*words, input=dockerfile, env={"BUILDX_BUILD_REF": ref})
         [built] = [row for row in api.get("/images/json", manifests=1).json() if name in row["RepoTags"]]
