@@ -122,7 +122,7 @@ class TaskRunner:
             host_config=adapt_host_config(self._container_context, host),
             path=job.args[0],
             args=list(job.args[1:]),
-            directory=f"{self._container_context.settings.exec_root}/build/{id}",
+            directory=f"{self._container_context.config.exec_root}/build/{id}",
             rootfs=job.rootfs,
         )
 
@@ -137,7 +137,7 @@ class TaskRunner:
     ) -> int:
         container_context, timeline = self._container_context, Timeline("run")
         stdio = f"{STDIO}{container.id[:32]}"
-        path = f"{container_context.settings.exec_root}/containers/{stdio}/stdio.sock"
+        path = f"{container_context.config.exec_root}/containers/{stdio}/stdio.sock"
         stack.push_async_callback(asyncio.to_thread, _clear, container.directory, os.path.dirname(path))
         await run_to_completion(asyncio.to_thread(_prepare, container.directory, os.path.dirname(path)))
         stack.push_async_callback(container_context.networks.remove, container)

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from pathlib import Path
 from typing import Any
 
 from api_models.filters import Filters
@@ -46,7 +45,7 @@ class Builds:
         gc: BuilderGc | None = None,
     ) -> None:
         self._container_context, self._images = container_context, images
-        self._root = Path(container_context.settings.root) / "build"
+        self._root = container_context.config.data_root / "build"
         self.builder = Builder(
             container_context.engine,
             Cache(str(self._root / "cache.db")),
@@ -86,7 +85,7 @@ class Builds:
         shutil.rmtree(self.builder.scratch, ignore_errors=True)
         for folder in (self.builder.scratch, self.builder.cache_mounts.root):
             private.make_directory(folder, 0o710)
-        remove_leftovers(self._container_context.settings.exec_root)
+        remove_leftovers(str(self._container_context.config.exec_root))
 
     async def stop(self) -> None:
         tasks = list(self._running.values())
@@ -112,7 +111,7 @@ class Builds:
         await self._cancellable(options.common.build_id, self.buildkit.post_build(options, body, messages))
 
     def _check(self, options: ClassicOptions) -> None:
-        if options.squash and not self._container_context.settings.experimental:
+        if options.squash and not self._container_context.config.experimental:
             raise invalid("squash is only supported with experimental mode")
 
     async def _cancellable(self, build_id: str, work: Coroutine[None, None, None]) -> None:

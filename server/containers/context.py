@@ -13,6 +13,7 @@ from engine.api.client import Engine
 from engine.api.types import Exit
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
+from server.config.model import Config
 from server.containers.hooks import Hooks
 from server.containers.host.limits import HostLimits
 from server.containers.host.remap import Remap
@@ -38,32 +39,19 @@ ROOT_LABEL = "io.wharf/root"
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """The part of the daemon's configuration that containers need. A container's files are in
-    ``<root>/containers/<id>``, its sockets and mounts while it runs in ``<exec_root>/containers/<id>``.
-    ``default_shm_size``: bytes. ``shutdown_timeout``: seconds."""
+class Defaults:
+    """The daemon's settings for containers without their own, in the form of a container's record.
+    ``seccomp_profile``: "" for the built-in one, ``unconfined``, or JSON."""
 
-    root: str
-    exec_root: str
     log_config: LogConfig
-    default_ulimits: Mapping[str, Ulimit] = field(default_factory=dict)
-    default_shm_size: int = 67108864
-    default_ipc_mode: str = "private"
-    default_cgroupns_mode: str = "host"
-    cgroup_parent: str = ""
-    cgroup_driver: str = "cgroupfs"
-    init: bool = False
-    no_new_privileges: bool = False
-    seccomp_profile: str = ""
-    cdi_spec_dirs: tuple[str, ...] = ()
-    experimental: bool = False
-    shutdown_timeout: int = 15
-    default_stop_timeout: int = 10
+    ulimits: Mapping[str, Ulimit]
+    cgroupns_mode: str
+    seccomp_profile: str
 
 
 @dataclass(slots=True)
 class ContainerContext:
-    """The other services, the settings, and the state that the operations share."""
+    """The other services, the configuration, and the state that the operations share."""
 
     engine: Engine
     store: Store
@@ -71,7 +59,8 @@ class ContainerContext:
     images: Images
     networks: Networks
     volumes: Volumes
-    settings: Settings
+    config: Config
+    defaults: Defaults
     runtimes: Runtimes
     limits: HostLimits
     facts: HostFacts

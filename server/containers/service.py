@@ -1,7 +1,6 @@
 """The container service: the operations of this package on one context. Routes and other services call it."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 from api_models.filters import Filters
@@ -44,15 +43,10 @@ class Containers:
         await recover.recover(self.context)
 
     def reload(self, config: Config) -> None:
-        """Applies the settings that dockerd reloads: the runtimes and their default, the default size of ``/dev/shm``,
-        the timeouts of a shutdown and of a stop."""
+        """Applies the settings that dockerd reloads: the runtimes and their default, the default size of
+        ``/dev/shm``, the timeouts of a shutdown and of a stop."""
         self.context.runtimes.reload(config.runtimes, config.default_runtime)
-        self.context.settings = replace(
-            self.context.settings,
-            default_shm_size=config.default_shm_size,
-            shutdown_timeout=config.shutdown_timeout,
-            default_stop_timeout=config.default_stop_timeout,
-        )
+        self.context.config = config
 
     async def close(self) -> None:
         """Ends the background tasks. Containers keep running."""

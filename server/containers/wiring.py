@@ -8,7 +8,7 @@ from engine.api.client import Engine
 from engine.common.errors import WharfError
 from engine.shim.zygote import Handle
 from server.config.model import Config
-from server.containers.context import ContainerContext, Settings
+from server.containers.context import ContainerContext, Defaults
 from server.containers.create.validate import Rules
 from server.containers.host.limits import detect
 from server.containers.host.remap import Remap
@@ -20,30 +20,18 @@ from server.containers.stdio_backend import IoHosts
 from server.events.publisher import EventPublisher
 
 
-def settings_from(config: Config, facts: HostFacts) -> Settings:
-    """The part of the configuration that containers need, with this host's defaults filled in.
+def defaults_from(config: Config, facts: HostFacts) -> Defaults:
+    """The defaults of containers by the configuration and this host.
 
     :raises OSError: the configured seccomp profile can't be read.
     """
-    return Settings(
-        root=str(config.data_root),
-        exec_root=str(config.exec_root),
+    return Defaults(
         log_config=LogConfig(type=config.log_driver, config=dict(config.log_opts)),
-        default_ulimits={
+        ulimits={
             name: Ulimit(name=name, soft=limit.soft, hard=limit.hard) for name, limit in config.default_ulimits.items()
         },
-        default_shm_size=config.default_shm_size,
-        default_ipc_mode=config.default_ipc_mode,
-        default_cgroupns_mode=config.default_cgroupns_mode or ("private" if facts.cgroup_v2 else "host"),
-        cgroup_parent=config.cgroup_parent,
-        cgroup_driver=facts.cgroup_driver,
-        init=config.init,
-        no_new_privileges=config.no_new_privileges,
+        cgroupns_mode=config.default_cgroupns_mode or ("private" if facts.cgroup_v2 else "host"),
         seccomp_profile=_seccomp(config.seccomp_profile),
-        shutdown_timeout=config.shutdown_timeout,
-        default_stop_timeout=config.default_stop_timeout,
-        cdi_spec_dirs=tuple(config.cdi_spec_dirs),
-        experimental=config.experimental,
     )
 
 
@@ -76,12 +64,11 @@ def make_containers(
 
     :raises OSError: the configured seccomp profile can't be read.
     """
-    settings = settings_from(config, facts)
     runtimes = Runtimes(
         config.runtimes,
         config.default_runtime or default_runtime,
         systemd_cgroup=facts.cgroup_driver == SYSTEMD,
-        scripts=f"{settings.root}/runtimes",
+        scripts=f"{config.data_root}/runtimes",
     )
     limits = detect(facts.cgroups)
     context = ContainerContext(
@@ -91,7 +78,8 @@ def make_containers(
         images=images,
         networks=networks,
         volumes=volumes,
-        settings=settings,
+        config=config,
+        defaults=defaults_from(config, facts),
         runtimes=runtimes,
         limits=limits,
         facts=facts,
@@ -103,7 +91,7 @@ def make_containers(
             with contextlib.suppress(WharfError):
                 await engine.tasks.close_io(container, exec_id)
 
-        context.stdio = IoHosts(f"{settings.exec_root}/containers", zygote, close_input)
+        context.stdio = IoHosts(f"{config.exec_root}/containers", zygote, close_input)
     rules = Rules(
         limits=limits,
         systemd_cgroup=facts.cgroup_driver == SYSTEMD,

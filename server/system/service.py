@@ -136,7 +136,7 @@ class System:
             "RegistryConfig": info.registries(config),
             "Swarm": info.swarm(),
             "FirewallBackend": {"Driver": "nftables"},
-            "DiscoveredDevices": await asyncio.to_thread(devicerequests.discovered, context.settings.cdi_spec_dirs),
+            "DiscoveredDevices": await asyncio.to_thread(devicerequests.discovered, context.config.cdi_spec_dirs),
             "Containerd": {
                 "Address": self._engine.address.removeprefix("unix://"),
                 "Namespaces": {"Containers": self._engine.namespace, "Plugins": ""},

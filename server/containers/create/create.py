@@ -90,7 +90,7 @@ async def create(
     host = replace(
         host,
         pids_limit=host.pids_limit if host.pids_limit is not None and host.pids_limit > 0 else None,
-        log_config=merge_log_config(host.log_config, context.settings.log_config),
+        log_config=merge_log_config(host.log_config, context.defaults.log_config),
     )
     options = security.parse(host.security_opt)
 
@@ -112,9 +112,9 @@ async def create(
             image_id=image.id if image is not None else "",
             image_manifest=_descriptor(image) if image is not None else None,
             driver=context.engine.snapshots.snapshotter,
-            directory=f"{context.settings.root}/containers/{container_id}",
+            directory=f"{context.config.data_root}/containers/{container_id}",
             no_new_privileges=(
-                context.settings.no_new_privileges if options.no_new_privileges is None else options.no_new_privileges
+                context.config.no_new_privileges if options.no_new_privileges is None else options.no_new_privileges
             ),
             seccomp_profile=options.seccomp,
             apparmor_profile=options.apparmor,
@@ -126,7 +126,7 @@ async def create(
         undo.push_async_callback(context.networks.remove, container)
         timeline.mark("networks")
         undo.push_async_callback(_remove_snapshot, context, container_id)
-        labels = {GC_ROOT: str(container.created_ns), ROOT_LABEL: context.settings.root}
+        labels = {GC_ROOT: str(container.created_ns), ROOT_LABEL: str(context.config.data_root)}
         if image is not None:
             container.rootfs = await initlayer.prepare(context, image, container_id, labels)
         else:
@@ -138,7 +138,7 @@ async def create(
         if config.working_dir:
             await make_working_directory(context, container)
         undo.callback(shutil.rmtree, container.directory, ignore_errors=True)
-        undo.callback(shutil.rmtree, f"{context.settings.exec_root}/containers/{container_id}", ignore_errors=True)
+        undo.callback(shutil.rmtree, f"{context.config.exec_root}/containers/{container_id}", ignore_errors=True)
         private.make_directory(container.directory, 0o710)
         await mount_points.register(context, container, undo, plain_readonly=request.plain_readonly)
         await populate(context, container)

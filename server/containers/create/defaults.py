@@ -16,9 +16,9 @@ def adapt_host_config(context: ContainerContext, host: HostConfig) -> HostConfig
 
     :raises WharfError: INVALID_ARGUMENT: such a container doesn't exist.
     """
-    settings = context.settings
+    config = context.config
     pid_mode = _by_id(context, host.pid_mode, required=True)
-    ipc_mode = _by_id(context, host.ipc_mode or settings.default_ipc_mode, required=True)
+    ipc_mode = _by_id(context, host.ipc_mode or config.default_ipc_mode, required=True)
     # With cgroup v1 a privileged container can manage the hierarchy only in the host's cgroup namespace.
     privileged_v1 = host.privileged and not context.limits.unified
     security_opt = host.security_opt
@@ -34,12 +34,12 @@ def adapt_host_config(context: ContainerContext, host: HostConfig) -> HostConfig
     return replace(
         host,
         memory_swap=host.memory * 2 if host.memory > 0 and host.memory_swap == 0 else host.memory_swap,
-        shm_size=host.shm_size or settings.default_shm_size,
+        shm_size=host.shm_size or config.default_shm_size,
         ipc_mode=ipc_mode,
         pid_mode=pid_mode,
         # required=False: dockerd reports a missing container here only at start.
         network_mode=_by_id(context, host.network_mode, required=False),
-        cgroupns_mode=host.cgroupns_mode or ("host" if privileged_v1 else settings.default_cgroupns_mode),
+        cgroupns_mode=host.cgroupns_mode or ("host" if privileged_v1 else context.defaults.cgroupns_mode),
         runtime=host.runtime or context.runtimes.default,
         security_opt=security_opt,
         oom_kill_disable=bool(host.oom_kill_disable),

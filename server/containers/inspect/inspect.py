@@ -115,7 +115,7 @@ def state(container: Container) -> dict[str, Any]:
 def _host_config(context: ContainerContext, container: Container) -> HostConfig:
     host = container.host_config
     own = {limit.name for limit in host.ulimits or ()}
-    extra = tuple(limit for name, limit in context.settings.default_ulimits.items() if name not in own)
+    extra = tuple(limit for name, limit in context.defaults.ulimits.items() if name not in own)
     links = context.networks.links_of(container)
     if links is None and host.links is None and not extra:
         return host

@@ -28,7 +28,7 @@ def is_plugin(driver: str) -> bool:
 
 
 def fifo_path(context: ContainerContext, container: Container) -> str:
-    return f"{context.settings.exec_root}/containers/{container.id}/log.fifo"
+    return f"{context.config.exec_root}/containers/{container.id}/log.fifo"
 
 
 async def _client(driver: str) -> PluginClient:

@@ -72,9 +72,9 @@ async def restore(context: ContainerContext, container: Container) -> tuple[Moun
 async def _make_layer(context: ContainerContext, image: Image, name: str, container_id: str) -> None:
     engine = context.engine
     key = f"{container_id}-init"
-    mountpoint = f"{context.settings.exec_root}/containers/{container_id}/init"
+    mountpoint = f"{context.config.exec_root}/containers/{container_id}/init"
     async with engine.leases.acquire():
-        mounts = await context.images.rootfs(image, key, labels={ROOT_LABEL: context.settings.root})
+        mounts = await context.images.rootfs(image, key, labels={ROOT_LABEL: str(context.config.data_root)})
         try:
             await asyncio.to_thread(mount_at, mounts, mountpoint)
             try:

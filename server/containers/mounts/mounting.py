@@ -76,7 +76,7 @@ async def _source(
     during_start: AsyncExitStack,
 ) -> str:
     """The path of the mount's source on the host."""
-    target = f"{context.settings.exec_root}/containers/{container.id}/mount-{number}"
+    target = f"{context.config.exec_root}/containers/{container.id}/mount-{number}"
     if point.kind == "volume":
         try:
             path = await context.volumes.mount(point.name, user_of(container, point))
@@ -127,7 +127,7 @@ async def _image(
     """Mounts an image read-only at ``target``; returns the path of its content, or of the subpath in it."""
     image = await context.images.resolve(point.spec["Source"])
     # A writable snapshot as for a container's root file system, mounted read-only.
-    labels = {GC_ROOT: str(container.created_ns), ROOT_LABEL: context.settings.root}
+    labels = {GC_ROOT: str(container.created_ns), ROOT_LABEL: str(context.config.data_root)}
     rootfs = await context.images.rootfs(image, _image_key(container, number), labels=labels)
     await asyncio.to_thread(mount_at, rootfs, target, read_only=True, remap=context.remap_of(container))
     during_start.push_async_callback(asyncio.to_thread, unmount_at, target)

@@ -179,7 +179,7 @@ def _adapt_to_daemon_root(context: ContainerContext, point: MountPoint) -> None:
 
     :raises WharfError: INVALID_ARGUMENT: the request has another propagation.
     """
-    root, source = context.settings.root, point.source
+    root, source = str(context.config.data_root), point.source
     if point.kind != "bind" or not (source.startswith(root) or root.startswith(source)):
         return
     requested = (point.spec.get("BindOptions") or {}).get("Propagation") or ""

@@ -36,7 +36,7 @@ async def mounted(context: ContainerContext, container: Container, purpose: str)
     """Mounts the root file system during the block, at a path that ends in ``purpose``."""
     await context.wait_cleaned(container.id)
     rootfs = await mounts_of(context, container)
-    mountpoint = f"{context.settings.exec_root}/containers/{container.id}/{purpose}"
+    mountpoint = f"{context.config.exec_root}/containers/{container.id}/{purpose}"
     with container.layer.writing():
         await asyncio.to_thread(mount_at, rootfs, mountpoint, remap=context.remap_of(container))
         try:

@@ -44,7 +44,7 @@ def assemble(context: ContainerContext, container: ContainerPlan, prepared: Prep
     :raises WharfError: an error that dockerd, too, reports only at start, with its sentence and kind.
     """
     config, host = container.config, container.host_config
-    settings = context.settings
+    daemon = context.config
     security = parse_security(host.security_opt)
     remap = context.remap_of(container)
     spec = build(
@@ -54,7 +54,7 @@ def assemble(context: ContainerContext, container: ContainerPlan, prepared: Prep
             args=(container.path, *container.args),
             config=config,
             host=host,
-            files=ContainerFiles(container.rootfs, f"{settings.exec_root}/containers/{container.id}/passwd"),
+            files=ContainerFiles(container.rootfs, f"{daemon.exec_root}/containers/{container.id}/passwd"),
             link_env=tuple(prepared.link_env),
             hostname=prepared.hostname,
             domainname=prepared.domainname,
@@ -62,14 +62,14 @@ def assemble(context: ContainerContext, container: ContainerPlan, prepared: Prep
             shm_path=prepared.shm_path,
             namespaces=_namespaces(context, container, prepared),
             no_new_privileges=container.no_new_privileges,
-            seccomp=container.seccomp_profile or settings.seccomp_profile,
+            seccomp=container.seccomp_profile or context.defaults.seccomp_profile,
             apparmor=container.apparmor_profile,
             writable_cgroups=bool(security.writable_cgroups),
             ulimits=_ulimits(context, host),
             cgroups_path=cgroups_path(
-                container.id, host.cgroup_parent or settings.cgroup_parent, settings.cgroup_driver
+                container.id, host.cgroup_parent or daemon.cgroup_parent, context.facts.cgroup_driver
             ),
-            init=settings.init if host.init is None else host.init,
+            init=daemon.init if host.init is None else host.init,
             id_maps=remap.maps if remap is not None else None,
         ),
         context.facts,
@@ -83,7 +83,7 @@ def assemble(context: ContainerContext, container: ContainerPlan, prepared: Prep
 
 def _ulimits(context: ContainerContext, host: HostConfig) -> tuple[Ulimit, ...]:
     own = {limit.name: limit for limit in host.ulimits or ()}
-    return tuple({**context.settings.default_ulimits, **own}.values())
+    return tuple({**context.defaults.ulimits, **own}.values())
 
 
 def _joined(other: Container, kind: str, prepared: PreparedStart) -> str:

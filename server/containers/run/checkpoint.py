@@ -23,7 +23,7 @@ from server.containers.values import names, signals
 
 def check_enabled(context: ContainerContext) -> None:
     """:raises WharfError: NOT_IMPLEMENTED, as with dockerd: the daemon isn't experimental."""
-    if not context.settings.experimental:
+    if not context.config.experimental:
         raise not_implemented(
             "This experimental feature is disabled by default. "
             "Start the Docker daemon in experimental mode in order to enable it."
@@ -143,7 +143,7 @@ def find_path(context: ContainerContext, container: Container, name: str, direct
     """
     if not name:
         return ""
-    if not context.settings.experimental:
+    if not context.config.experimental:
         raise invalid("checkpoint is only supported in experimental mode")
     if not names.is_valid(name):
         raise internal(f"checkpoint {name} does not exist for container /{container.name}")

@@ -21,7 +21,7 @@ async def inject(context: ContainerContext, host: HostConfig, spec: dict[str, An
         count and ids are set, or a CDI device has a count or options.
     """
     for request in host.device_requests or ():
-        await asyncio.to_thread(_inject, context.settings.cdi_spec_dirs, request, spec)
+        await asyncio.to_thread(_inject, context.config.cdi_spec_dirs, request, spec)
 
 
 def _inject(directories: tuple[str, ...], request: DeviceRequest, spec: dict[str, Any]) -> None:

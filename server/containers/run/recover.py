@@ -110,7 +110,7 @@ async def _remove_unfinished(context: ContainerContext) -> None:
 
 def _label_filter(context: ContainerContext) -> str:
     """The filter for containers and snapshots that this daemon made in the engine."""
-    return f'labels."{ROOT_LABEL}"=="{context.settings.root}"'
+    return f'labels."{ROOT_LABEL}"=="{context.config.data_root}"'
 
 
 def _alive(task: ProcessState | None) -> bool:
@@ -189,14 +189,14 @@ async def _sweep(context: ContainerContext, tasks: dict[str, ProcessState]) -> N
                 await context.engine.snapshots.remove(info.name)
     # Ends I/O hosts without a container, also those of builds.
     with contextlib.suppress(FileNotFoundError):
-        for name in set(os.listdir(f"{context.settings.exec_root}/containers")) - running:
+        for name in set(os.listdir(f"{context.config.exec_root}/containers")) - running:
             await context.stdio.discard(name)
     known = {container.id for container in context.registry}
-    for name in await asyncio.to_thread(_orphan_volumes, f"{context.settings.root}/containers", known):
+    for name in await asyncio.to_thread(_orphan_volumes, f"{context.config.data_root}/containers", known):
         log.info("volume %s is removed: a crash has left it without its container", name)
         await context.volumes.clear(name)
-    await asyncio.to_thread(_sweep_directory, f"{context.settings.root}/containers", known)
-    await asyncio.to_thread(_sweep_directory, f"{context.settings.exec_root}/containers", running)
+    await asyncio.to_thread(_sweep_directory, f"{context.config.data_root}/containers", known)
+    await asyncio.to_thread(_sweep_directory, f"{context.config.exec_root}/containers", running)
 
 
 def _unknown(directory: str, known: Iterable[str]) -> list[str]:

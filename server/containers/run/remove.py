@@ -86,7 +86,7 @@ async def discard(context: ContainerContext, container_id: str, directory: str) 
         await mounting.remove_snapshot(context, container_id)
     except WharfError as error:
         log.warning("container=%s snapshot is not removed before the daemon's next start: %s", container_id, error)
-    runtime_directory = f"{context.settings.exec_root}/containers/{container_id}"
+    runtime_directory = f"{context.config.exec_root}/containers/{container_id}"
     await asyncio.to_thread(_remove_trees, directory, runtime_directory)
 
 

@@ -196,7 +196,7 @@ async def _start(
         shm = await mounting.shared_memory(context, container)
         await rootfs.mounts_of(context, container)
         remap = context.remap_of(container)
-        mountpoint = f"{context.settings.exec_root}/containers/{container.id}/rootfs"
+        mountpoint = f"{context.config.exec_root}/containers/{container.id}/rootfs"
         root = await snapshot.task_rootfs(remap, container.rootfs, mountpoint, during_start)
         timeline.mark("mounts")
         namespaces = during_start.enter_context(ExitStack())
@@ -292,7 +292,7 @@ def engine_record(
         id=container.id,
         image=_image_name(container),
         # Recovery finds the records that a killed daemon has left by this label.
-        labels={ROOT_LABEL: context.settings.root},
+        labels={ROOT_LABEL: str(context.config.data_root)},
         runtime_name=runtime_name,
         runtime_options=options,
         spec=spec,

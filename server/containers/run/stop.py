@@ -35,7 +35,7 @@ def stop_signal(container: Container) -> int:
 def stop_timeout(context: ContainerContext, container: Container) -> int:
     """The seconds from the stop signal to SIGKILL; -1: no SIGKILL."""
     configured = container.config.stop_timeout
-    return context.settings.default_stop_timeout if configured is None else configured
+    return context.config.default_stop_timeout if configured is None else configured
 
 
 async def stop(

@@ -28,7 +28,7 @@ DEFAULT_FILES = 5
 
 def socket_path(context: ContainerContext, container: Container) -> str:
     """The path of the socket on which the container's stdio is served while it has a task."""
-    return f"{context.settings.exec_root}/containers/{container.id}/stdio.sock"
+    return f"{context.config.exec_root}/containers/{container.id}/stdio.sock"
 
 
 def stdio_uri(context: ContainerContext, container: Container) -> StdioUri:

@@ -89,7 +89,8 @@ def test_a_record_that_a_full_disk_refused_is_written_later(monkeypatch: pytest.
             raise WharfError(Kind.RESOURCE_EXHAUSTED, "write metadata: no space left on device")
 
     async def scenario() -> None:
-        needed = ("engine", "bus", "images", "networks", "volumes", "settings", "runtimes", "limits", "facts")
+        services = ("engine", "bus", "images", "networks", "volumes")
+        needed = (*services, "config", "defaults", "runtimes", "limits", "facts")
         context = ContainerContext(**cast(Any, {**dict.fromkeys(needed), "store": SimpleNamespace(put=put)}))
         container = make()
         async with container.lock:
