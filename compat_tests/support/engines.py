@@ -111,9 +111,11 @@ class Engine(ABC):
         """Run the docker CLI."""
         return self.run("docker", *args, input=input, env=env, check=check, timeout=timeout, cwd=cwd)
 
-    def run_in_netns(self, *argv: str, env: Mapping[str, str] | None = None, timeout: float = 90) -> Completed:
+    def run_in_netns(
+        self, *argv: str, env: Mapping[str, str] | None = None, check: bool = True, timeout: float = 90
+    ) -> Completed:
         """Run a client program in the network namespace in which ports are published."""
-        return self.run(*argv, env=env, timeout=timeout)
+        return self.run(*argv, env=env, check=check, timeout=timeout)
 
     def popen(self, *args: str, **options: object) -> subprocess.Popen[bytes]:
         """Start the docker CLI; the caller must end it and wait for it (use it as a context manager)."""
@@ -280,8 +282,10 @@ class Dockerd(Engine):
         """Run a program of the host in dockerd's network namespace."""
         return self.run_in_netns(*argv, timeout=timeout)
 
-    def run_in_netns(self, *argv: str, env: Mapping[str, str] | None = None, timeout: float = 90) -> Completed:
-        return self.run("nsenter", f"--net={self.netns}", *argv, env=env, timeout=timeout)
+    def run_in_netns(
+        self, *argv: str, env: Mapping[str, str] | None = None, check: bool = True, timeout: float = 90
+    ) -> Completed:
+        return self.run("nsenter", f"--net={self.netns}", *argv, env=env, check=check, timeout=timeout)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+test "$(hello) $(id -un)" = "hey dev"

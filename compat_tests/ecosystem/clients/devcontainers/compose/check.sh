@@ -1,0 +1,2 @@
+test "$(id -un) $PWD" = "dev /workspace"
+getent hosts db

@@ -1,0 +1,2 @@
+test "$(cat /made) $COLOUR $(id -un)" = "made blue root"
+mountpoint -q /data
