@@ -16,7 +16,7 @@ LIST = "/containers/json?all=1"
 
 def many(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
     """Ping, list and inspect on a persistent connection, with 60 containers, 20 of them running."""
-    with _holding(engines, running=20, ended=40) as connections:
+    with with_containers(engines, running=20, ended=40) as connections:
         for name, path in (
             ("`/_ping`", "/_ping"),
             ("list of 60 containers", LIST),
@@ -31,7 +31,7 @@ def crowd(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
     """The list of `docker ps -a` on a persistent connection, with 500 containers, 20 of them running."""
     count = 50 if quick else 500
     row = Row(f"list of {count} containers (`ps -a`)", "ms", at_most(1))
-    with _holding(engines, running=20, ended=count - 20) as connections:
+    with with_containers(engines, running=20, ended=count - 20) as connections:
         _ask(engines, connections, row, LIST, times=5 if quick else 51)
     yield row
 
@@ -40,7 +40,7 @@ Connections = Mapping[str, UnixConnection]
 
 
 @contextmanager
-def _holding(engines: Sequence[Engine], *, running: int, ended: int) -> Iterator[Connections]:
+def with_containers(engines: Sequence[Engine], *, running: int, ended: int) -> Iterator[Connections]:
     """Create containers on each engine, and connect to it."""
     body = {"Image": "busybox", "Cmd": ["sleep", "3600"]}
     with ExitStack() as stack:

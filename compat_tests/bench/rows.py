@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compat_tests.bench import (
     builds,
+    cli,
     everyday,
     files,
     images,
@@ -27,6 +28,7 @@ ROWS: dict[str, Measurement] = {
     "at-once": lifecycle.at_once,
     "many": lists.many,
     "crowd": lists.crowd,
+    "overviews": cli.overviews,
     "memory-each": memory.each,
     "health": everyday.health,
     "attach": streams.attach,

@@ -1,0 +1,55 @@
+"""The CLI's overviews of an engine with many containers and images.
+
+The CLI is the one of PATH: the rows compare newer versions where `compat_tests/newer.sh` runs the measurement.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from compat_tests.bench.lists import with_containers
+from compat_tests.bench.measure import Row, at_most, clock, in_turn
+from compat_tests.support.engines import Engine
+
+COMMANDS = (("info",), ("ps",), ("ps", "-a"), ("images",), ("system", "df"))
+
+
+def overviews(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
+    """Wall time of the CLI's whole command, with 500 containers, 20 of them running, and 500 images."""
+    count = 50 if quick else 500
+    with ExitStack() as stack:
+        for engine in engines:
+            stack.enter_context(_with_images(engine, count))
+        stack.enter_context(with_containers(engines, running=20, ended=count - 20))
+        for command in COMMANDS:
+            row = Row(f"`docker {' '.join(command)}`, {count} containers and images", "ms", at_most(1))
+
+            def once(engine: Engine, row: Row = row, command: Sequence[str] = command) -> None:
+                with clock(row, engine):
+                    engine.docker(*command)
+
+            for engine in engines:
+                engine.docker(*command)
+            in_turn(engines, 3 if quick else 21, once)
+            yield row
+
+
+@contextmanager
+def _with_images(engine: Engine, count: int) -> Iterator[None]:
+    """Import images with one small layer each, and remove them afterwards."""
+    names = [f"overview:{number}" for number in range(count)]
+    try:
+        for number, name in enumerate(names):
+            layer = io.BytesIO()
+            with tarfile.open(fileobj=layer, mode="w") as archive:
+                archive.addfile(tarfile.TarInfo(f"file{number}"))
+            query = {"fromSrc": "-", "repo": "overview", "tag": name.partition(":")[2]}
+            answer = engine.api.request("POST", "/images/create", query=query, body=layer.getvalue())
+            assert answer.status == 200, answer.body
+        yield
+    finally:
+        for name in names:
+            engine.api.delete(f"/images/{name}")
