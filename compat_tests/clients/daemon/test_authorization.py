@@ -144,7 +144,7 @@ def test_a_denied_response(guarded: Guarded) -> None:
         assert not guarded.two.shown("Res", "/volumes/kept")
         shown = guarded.one.shown("Res", "/volumes/kept")[-1]
         assert json.loads(body_of(shown, "ResponseBody"))["Name"] == "kept"
-        # It was done, whatever the client is told.
+        # The request was handled: a plugin of responses can only withhold the answer.
         answer = engine.api.delete("/volumes/kept")
         assert (answer.status, answer.message) == (403, guarded.denied)
     assert engine.api.get("/volumes/kept").status == 404

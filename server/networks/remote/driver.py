@@ -1,7 +1,8 @@
 """A network driver in a plugin: the methods of ``NetworkDriver``."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -23,6 +24,22 @@ class ChosenInterface:
     address4: Interface | None = None
     address6: Interface | None = None
     mac: str = ""
+
+
+@asynccontextmanager
+async def _rolled_back(undo: Callable[[str, str], Awaitable[None]], network: str, endpoint: str) -> AsyncIterator[None]:
+    """Undoes a call at the plugin if its answer, which is parsed inside, is malformed.
+
+    :raises Refused: the call is undone. :raises WharfError: INTERNAL: ``undo`` failed, too.
+    """
+    try:
+        yield
+    except WharfError as error:
+        try:
+            await undo(network, endpoint)
+        except WharfError as second:
+            raise internal(f"{second.message}; failed to roll back: {error.message}") from error
+        raise Refused(Kind.INTERNAL, f"{error.message}; rolled back") from error
 
 
 class RemoteDriver:
@@ -77,14 +94,8 @@ class RemoteDriver:
         """``interface`` has ``Address``, ``AddressIPv6`` and ``MacAddress``, each "" for the driver to choose."""
         body = {**_ids(network, endpoint), "Interface": interface, "Options": options}
         answer = await _call(self.client, "CreateEndpoint", body)
-        try:
+        async with _rolled_back(self.delete_endpoint, network, endpoint):
             return _chosen_interface(answer, interface)
-        except WharfError as error:
-            try:
-                await self.delete_endpoint(network, endpoint)
-            except WharfError as second:
-                raise internal(f"{second.message}; failed to roll back: {error.message}") from error
-            raise Refused(Kind.INTERNAL, f"{error.message}; rolled back") from error
 
     async def delete_endpoint(self, network: str, endpoint: str) -> None:
         await _call(self.client, "DeleteEndpoint", _ids(network, endpoint))
@@ -97,14 +108,8 @@ class RemoteDriver:
         """``path``: the namespace."""
         body = {**_ids(network, endpoint), "SandboxKey": path, "Options": options}
         answer = await _call(self.client, "Join", body)
-        try:
+        async with _rolled_back(self.leave, network, endpoint):
             return parse_join(answer)
-        except WharfError as error:
-            try:
-                await self.leave(network, endpoint)
-            except WharfError as second:
-                raise internal(f"{second.message}; failed to roll back: {error.message}") from error
-            raise Refused(Kind.INTERNAL, f"{error.message}; rolled back") from error
 
     async def leave(self, network: str, endpoint: str) -> None:
         await _call(self.client, "Leave", _ids(network, endpoint))
