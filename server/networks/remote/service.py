@@ -62,6 +62,7 @@ class PluginNetworks:
         await _settled(pools.request_pools(ipam, network, requested, skips, routes))
 
     async def create_network(self, network: Network, undo: AsyncExitStack) -> None:
+        undo.callback(self._locks.pop, network.id, None)
         async with self._lock(network):
             network.unfinished = True
             undo.push_async_callback(self._context.store.delete, network)
