@@ -26,6 +26,7 @@ from server.http.routing import ApiRoute
 from server.http.streams import BrokenStream
 
 if TYPE_CHECKING:
+    from server.access.gate import Gate
     from server.http.authorization import AuthorizedEndpoints
     from server.plugins.discovery import Plugins
 
@@ -62,7 +63,7 @@ async def _left(request: Request, error: Exception) -> Response:
 
 
 class EngineApp(Starlette):
-    """All routes over one set of services, which handlers find as ``request.app.state.services``."""
+    """All routes over one set of services, which handlers find as ``request.state.services``."""
 
     def __init__(
         self,
@@ -73,7 +74,7 @@ class EngineApp(Starlette):
     ) -> None:
         """``observe`` is called with (method, path of the route, seconds) for each request that succeeded.
         ``minimum``: the oldest API version that clients may name."""
-        self._endpoints = Endpoints(routes, observe, minimum)
+        self._endpoints = Endpoints(routes, services, observe, minimum)
         super().__init__(
             routes=[self._endpoints],
             middleware=[Middleware(Activity), Middleware(GoPaths)],
@@ -90,6 +91,15 @@ class EngineApp(Starlette):
         #: For the protocol class, which answers pings without calling the application.
         self.instant = self._endpoints.instant
         self._authorized: AuthorizedEndpoints | None = None
+
+    @property
+    def gate(self) -> Gate | None:
+        """Finds the callers of an engine with a policy."""
+        return self._endpoints.gate
+
+    @gate.setter
+    def gate(self, gate: Gate | None) -> None:
+        self._endpoints.gate = gate
 
     async def authorize(self, names: Sequence[str], plugins: Plugins | None = None) -> None:
         """Let these authorization plugins allow or deny every request from now on; without names, none does.

@@ -31,6 +31,11 @@ def boot(words: Sequence[str], handle: zygote.Handle) -> int:
             from server.sockets import tls_context
 
             tls_context(config)
+            if config.policy_file.exists():
+                from server.access.policy import check_listeners, read_policy
+
+                read_policy(config.policy_file)
+                check_listeners(config)
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1

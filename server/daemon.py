@@ -51,6 +51,11 @@ def serve(config: Config, given: Given, supervisor: Supervisor | None, handle: z
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     context = tls_context(config)
+    if config.policy_file.exists():
+        # Here: an engine without a policy doesn't load these modules.
+        from server.access.policy import check_listeners
+
+        check_listeners(config)
     with _lock_data_root(config.data_root):
         return _serve(config, given, supervisor, handle, context)
 
@@ -163,9 +168,15 @@ class _Daemon:
                 log.warning("the supervisor died while the services were opened; trying again: %s", error)
 
     async def _application(self, services: Services) -> EngineApp:
-        """:raises WharfError: an authorization plugin is missing or fails."""
+        """:raises WharfError: an authorization plugin is missing or fails.
+        :raises ConfigError: the policy is invalid."""
         timed = services.metrics.observe if self._config.metrics_addr else None
         app = EngineApp(all_routes(), services, timed, self._config.oldest_version)
+        if self._config.policy_file.exists():
+            from server.access.gate import Gate
+            from server.access.policy import read_policy
+
+            app.gate = Gate(read_policy(self._config.policy_file), services.seen_by)
         try:
             await app.authorize(self._config.authorization_plugins)
         except WharfError as error:

@@ -6,7 +6,7 @@ import logging
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.common.errors import WharfError
 from server.app import EngineApp
@@ -16,6 +16,9 @@ from server.config.load import masked
 from server.config.options import OPTIONS
 from server.log import set_level
 from server.wiring import Services
+
+if TYPE_CHECKING:
+    from server.access.policy import Policy
 
 log = logging.getLogger("wharfd")
 
@@ -54,6 +57,7 @@ class Reloader:
         await self._services.networks.restore()
         try:
             read = reload(self._given)
+            policy = self._read_policy()
             if read.authorization_plugins != self._config.authorization_plugins:
                 await self._app.authorize(read.authorization_plugins)
         except ConfigError as error:
@@ -65,12 +69,27 @@ class Reloader:
         fields = {option.attribute: getattr(read, option.attribute) for option in _RELOADED}
         self._config = replace(self._config, **fields, given=read.given)
         self._apply(self._config)
+        if self._app.gate is not None and policy is not None:
+            # Also for an unchanged policy: the bound services have copies of settings.
+            self._app.gate.reload(policy)
         attributes = {option.name: _shown(fields[option.attribute]) for option in _RELOADED}
         attributes["runtimes"] = " ".join(f"{name}:{runtime.path}" for name, runtime in self._config.runtimes.items())
         proxies = {"http-proxy": masked(read.http_proxy), "https-proxy": masked(read.https_proxy)}
         log.info("Reloaded configuration: %s", json.dumps({**attributes, **proxies, "no-proxy": read.no_proxy}))
         attributes["name"] = platform.node()
         self._services.events.publish("daemon", "reload", self._services.system.identity, attributes)
+
+    def _read_policy(self) -> "Policy | None":
+        """Read the policy again; None on an engine without a policy. A policy that appears or disappears needs a
+        restart: what exists has no owners, or would belong to everybody.
+
+        :raises ConfigError: the policy is invalid or missing.
+        """
+        if self._app.gate is None:
+            return None
+        from server.access.policy import read_policy
+
+        return read_policy(self._config.policy_file)
 
     def _apply(self, config: Config) -> None:
         set_level(config)

@@ -7,7 +7,7 @@ the daemon's end closes the services in reverse order.
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from engine.runtime.probe import Probe
 from engine.runtime.probe import probe as probe_runtimes
 from engine.shim.runtime.oci import RUNC
 from engine.shim.zygote import Handle
+from server.access.caller import Caller
 from server.builder.changes import apply_changes
 from server.builder.facade import BuilderFacade
 from server.config import Config
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The services that handlers find as ``request.app.state.services``."""
+    """The services; handlers find them as ``request.state.services``, bound to the caller of the request."""
 
     engine: Engine
     events: EventBus
@@ -72,6 +73,29 @@ class Services:
     build: BuilderFacade
     system: System
     metrics: Metrics
+
+    def seen_by(self, caller: Caller) -> "Services":
+        """The services for one caller, who finds and changes only what exists for that caller. They share all state
+        with these."""
+        bound = replace(
+            self,
+            events=self.events.seen_by(caller),
+            images=self.images.seen_by(caller),
+            networks=self.networks.seen_by(caller),
+            volumes=self.volumes.seen_by(caller),
+            containers=self.containers.seen_by(caller),
+            exec=self.exec.seen_by(caller),
+            build=self.build.seen_by(caller),
+        )
+        system = self.system.seen_by(
+            bus=bound.events,
+            containers=bound.containers,
+            images=bound.images,
+            volumes=bound.volumes,
+            networks=bound.networks,
+            build=bound.build,
+        )
+        return replace(bound, system=system)
 
 
 async def choose_snapshotter(engine: Engine, config: Config) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from engine.common.errors import Kind, WharfError
 from engine.common.system import installation
+from server.access.caller import Caller
 
 if TYPE_CHECKING:
     from server.builder.service import Builds
@@ -24,6 +25,10 @@ class BuilderFacade:
         self._builds: Builds | None = None
         self._lock = asyncio.Lock()
         self._origin = installation.identity()
+
+    def seen_by(self, caller: Caller) -> BuilderFacade:
+        """The same builder for one caller."""
+        return self
 
     async def start(self) -> None:
         """Load the builder if this data root has builds: its start cleans up after a crash."""

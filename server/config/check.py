@@ -63,6 +63,8 @@ def _check_daemon(config: Config) -> None:
         _host_port(config.metrics_addr, "metrics-addr")
     if config.storage_driver not in ("", "overlayfs", "overlay2", "native"):
         raise ConfigError(f'storage driver "{config.storage_driver}" is not supported: use overlayfs or native')
+    if "policy-file" in config.given and not config.policy_file.exists():
+        raise ConfigError(f"policy file {config.policy_file}: no such file")
     if config.tlsverify and not config.tlscacert and "tlscacert" in config.given:
         raise ConfigError("--tlsverify requires --tlscacert")
 

@@ -42,6 +42,10 @@ class Config:
     authorization_plugins: Annotated[
         _Texts, Option("Plugins that allow or deny each request", "authorization-plugin", reloads=True)
     ] = ()
+    # Without the file every client is an administrator.
+    policy_file: Annotated[Path, Option("Policy: who may use the engine, and how much of it")] = Path(
+        "/etc/wharf/policy.toml"
+    )
     tls: Annotated[bool, Option("Use TLS on tcp sockets; implied by --tlsverify")] = False
     tlsverify: Annotated[bool, Option("Use TLS and verify the client")] = False
     tlscacert: Annotated[str, Option("Trust clients signed by this CA")] = ""

@@ -85,7 +85,7 @@ class ContainerContext:
 
     def publish(self, container: Container, action: str, extra: Mapping[str, str] | None = None) -> None:
         """Publishes an event of a container with dockerd's attributes."""
-        self.bus.publish("container", action, container.id, event_attributes(container, extra))
+        self.bus.publish("container", action, container.id, event_attributes(container, extra), owner=container.owner)
 
     async def save(self, container: Container, *, new: bool = False) -> None:
         """Writes the record and discards the cached row of ``docker ps``.

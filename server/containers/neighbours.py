@@ -10,8 +10,10 @@ from typing import Protocol
 
 from api_models.container import NetworkSettings
 from engine.api.types import Mount
+from server.access.caller import Caller
 from server.containers.model import Container
 from server.containers.plan import ContainerPlan
+from server.containers.registry import View
 from server.images.model import Image
 from server.volumes.base import Volume
 
@@ -35,6 +37,12 @@ class Store(Protocol):
 
 class Images(Protocol):
     """Images, for a container's root file system and for mounts of type image."""
+
+    def seen_by(self, caller: Caller) -> "Images":
+        """The images that exist for a caller: the owner's and the published ones; for an administrator all."""
+
+    def of(self, owner: str) -> "Images":
+        """The images that a container of this owner may refer to."""
 
     async def resolve(self, ref: str, *, platform: str | None = None) -> Image:
         """The image with this name, id or unambiguous prefix of an id. ``platform`` (``os[/arch[/variant]]``) selects
@@ -112,19 +120,19 @@ class Networks(Protocol):
     def settings(self, container: Container) -> NetworkSettings:
         """``NetworkSettings`` of inspect, at the newest API version."""
 
-    def link_names(self) -> dict[str, list[str]]:
-        """The names of containers from legacy links: ``/client/alias``, by the id of the link's target."""
+    def link_names(self, clients: Iterable[Container]) -> dict[str, list[str]]:
+        """The names that the legacy links of ``clients`` give: ``/client/alias``, by the id of the link's target."""
 
     def links_of(self, container: Container) -> list[str] | None:
         """``HostConfig.Links`` of inspect: ``/target:/container/alias``; None: the container has no links."""
 
-    def linked(self, key: str) -> Container:
-        """The target of the legacy link ``client/alias``.
+    def linked(self, key: str, containers: View) -> Container:
+        """The target of the legacy link ``client/alias``. ``containers``: those that exist for the caller.
 
         :raises WharfError: NOT_FOUND.
         """
 
-    async def remove_link(self, key: str) -> None:
+    async def remove_link(self, key: str, containers: View) -> None:
         """``docker rm --link``: removes the legacy link ``/client/alias``; both containers stay.
 
         :raises WharfError: NOT_FOUND; INTERNAL: ``key`` is a container's own name.

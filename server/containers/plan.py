@@ -38,8 +38,9 @@ class ContainerPlan:
 
     ``name`` has no leading slash. ``config`` is the request's, completed by the image's; ``host_config`` is the
     request's, completed by the daemon's defaults. ``networking``: the requested endpoints by the network's name or id.
-    ``path`` and ``args``: entrypoint and command. ``mounts`` are by destination. ``directory``: holds the generated
-    files such as ``/etc/hosts``. ``started_before``: the container had a task, whose addresses it keeps.
+    ``owner``: see ``server.access``. ``path`` and ``args``: entrypoint and command. ``mounts`` are by destination.
+    ``directory``: holds the generated files such as ``/etc/hosts``. ``started_before``: the container had a task, whose
+    addresses it keeps.
     """
 
     id: str
@@ -47,6 +48,7 @@ class ContainerPlan:
     created_ns: int
     config: ContainerConfig
     host_config: HostConfig
+    owner: str = ""
     networking: dict[str, EndpointSettings] = field(default_factory=dict)
     image_id: str = ""
     path: str = ""

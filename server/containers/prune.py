@@ -1,6 +1,7 @@
 """``docker container prune``: removes stopped containers."""
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from api_models.filters import Filters
@@ -8,6 +9,7 @@ from api_models.until import until_ns
 from engine.common.errors import WharfError, conflict
 from server.containers.context import ContainerContext
 from server.containers.inspect import sizes
+from server.containers.model import Container
 from server.containers.run.remove import remove
 
 log = logging.getLogger(__name__)
@@ -15,9 +17,9 @@ log = logging.getLogger(__name__)
 ACCEPTED = ("label", "label!", "until")
 
 
-async def prune(context: ContainerContext, filters: Filters) -> dict[str, Any]:
-    """Removes the stopped containers that match the filters and returns the API's answer. A container that can't be
-    removed is logged and stays.
+async def prune(context: ContainerContext, containers: Iterable[Container], filters: Filters) -> dict[str, Any]:
+    """Removes those of ``containers`` that are stopped and match the filters and returns the API's answer. A
+    container that can't be removed is logged and stays.
 
     :raises WharfError: CONFLICT: another prune runs; INVALID_ARGUMENT: a bad filter.
     """
@@ -31,7 +33,7 @@ async def prune(context: ContainerContext, filters: Filters) -> dict[str, Any]:
     try:
         chosen = [
             container
-            for container in context.registry
+            for container in containers
             if not (container.state.running or (until and container.created_ns > until))
             and filters.labelled(container.labels)
         ]

@@ -3,19 +3,22 @@
 from collections.abc import Iterator
 
 from engine.common.errors import Kind, WharfError, conflict, invalid, not_found
+from server.access.caller import EVERYONE, Caller
 from server.containers.model import Container
 from server.containers.values import names
 
 
 class Registry:
-    """The containers by id and by name. A look-up by prefix iterates over all ids.
+    """The containers of all owners, by id.
 
-    A name is reserved before its container is added, so that concurrent creates can't use the same name.
+    Each owner has its own names. A name is reserved before its container is added, so that concurrent creates can't
+    use the same name. Look-ups for a client or for another container are made by a view: ``seen_by`` and ``of``.
     """
 
     def __init__(self) -> None:
         self._by_id: dict[str, Container] = {}
-        self._names: dict[str, str] = {}
+        # Name → owner → id.
+        self._names: dict[str, dict[str, str]] = {}
 
     def __iter__(self) -> Iterator[Container]:
         return iter(list(self._by_id.values()))
@@ -23,22 +26,89 @@ class Registry:
     def __len__(self) -> int:
         return len(self._by_id)
 
+    def by_id(self, id: str) -> Container | None:
+        return self._by_id.get(id)
+
+    def seen_by(self, caller: Caller) -> "View":
+        """The containers that exist for a caller."""
+        return View(self, caller)
+
+    def of(self, owner: str) -> "View":
+        """The containers that a container of this owner may refer to."""
+        return View(self, Caller(owner, administrator=not owner))
+
+    def reserve(self, name: str, id: str, owner: str = "") -> str:
+        """Reserves ``name`` for the container ``id`` and returns it without a leading slash. "": generates a name.
+
+        :raises WharfError: INVALID_ARGUMENT: a malformed name; CONFLICT: another container of the owner has it.
+        """
+        if not name:
+            name = names.generate(id, lambda each: owner in self._names.get(each, ()))
+        bare = names.canonical(name)
+        holder = self._names.setdefault(bare, {}).setdefault(owner, id)
+        if holder != id:
+            raise conflict(names.in_use(bare, holder))
+        return bare
+
+    def release(self, name: str, owner: str = "") -> None:
+        """Makes a name free again. A name that nobody has is no error."""
+        holders = self._names.get(name, {})
+        holders.pop(owner, None)
+        if not holders:
+            self._names.pop(name, None)
+
+    def add(self, container: Container) -> None:
+        """Adds the container. Its name must be reserved for it, or unused."""
+        self._names.setdefault(container.name, {}).setdefault(container.owner, container.id)
+        self._by_id[container.id] = container
+
+    def remove(self, container: Container) -> None:
+        self._by_id.pop(container.id, None)
+        if self._names.get(container.name, {}).get(container.owner) == container.id:
+            self.release(container.name, container.owner)
+
+    def holders(self, name: str) -> dict[str, str]:
+        """The ids of the containers with a name, by owner."""
+        return self._names.get(name, {})
+
+
+class View:
+    """The containers that exist for one caller. A look-up by prefix iterates over all ids.
+
+    By name, an administrator finds the administrators' container first, else the only one of all owners.
+    """
+
+    def __init__(self, registry: Registry, caller: Caller = EVERYONE) -> None:
+        self._registry = registry
+        self._caller = caller
+
+    @property
+    def caller(self) -> Caller:
+        return self._caller
+
+    def __iter__(self) -> Iterator[Container]:
+        if self._caller.administrator:
+            return iter(self._registry)
+        return (each for each in self._registry if each.owner == self._caller.owner)
+
     def get(self, key: str) -> Container:
         """The container with this id, name or prefix of an id.
 
-        :raises WharfError: NOT_FOUND ``No such container: x``; INVALID_ARGUMENT: an ambiguous prefix.
+        :raises WharfError: NOT_FOUND ``No such container: x``; INVALID_ARGUMENT: an ambiguous prefix or name.
         """
         if not key:
             raise invalid('invalid name or ID supplied: ""')
-        found = self._by_id.get(key) or self.by_name(key)
+        found = self.by_id(key) or self.by_name(key)
         if found is not None:
             return found
-        matches = [id for id in self._by_id if id.startswith(key)]
+        matches = [each for each in self if each.id.startswith(key)]
         if len(matches) > 1:
             raise invalid(f"multiple IDs found with provided prefix: {key}")
         if not matches:
+            if self._caller.administrator and len(self._registry.holders(key.removeprefix("/"))) > 1:
+                raise invalid(f"containers of several owners have the name {key}: use an ID")
             raise not_found(f"No such container: {key}")
-        return self._by_id[matches[0]]
+        return matches[0]
 
     def get_namespace_owner(self, key: str, kind: str) -> Container:
         """The running container whose namespace another container joins. ``kind`` is for the error's sentence.
@@ -68,33 +138,12 @@ class Registry:
             raise
 
     def by_id(self, id: str) -> Container | None:
-        return self._by_id.get(id)
+        found = self._registry.by_id(id)
+        return found if found is not None and self._caller.sees(found.owner) else None
 
     def by_name(self, name: str) -> Container | None:
-        return self._by_id.get(self._names.get(name.removeprefix("/"), ""))
-
-    def reserve(self, name: str, id: str) -> str:
-        """Reserves ``name`` for the container ``id`` and returns it without a leading slash. "": generates a name.
-
-        :raises WharfError: INVALID_ARGUMENT: a malformed name; CONFLICT: another container has it.
-        """
-        if not name:
-            name = names.generate(id, self._names.__contains__)
-        bare = names.canonical(name)
-        owner = self._names.setdefault(bare, id)
-        if owner != id:
-            raise conflict(names.in_use(bare, owner))
-        return bare
-
-    def release(self, name: str) -> None:
-        self._names.pop(name, None)
-
-    def add(self, container: Container) -> None:
-        """Adds the container. Its name must be reserved for it, or unused."""
-        self._names.setdefault(container.name, container.id)
-        self._by_id[container.id] = container
-
-    def remove(self, container: Container) -> None:
-        self._by_id.pop(container.id, None)
-        if self._names.get(container.name) == container.id:
-            del self._names[container.name]
+        holders = self._registry.holders(name.removeprefix("/"))
+        id = holders.get(self._caller.owner)
+        if id is None and self._caller.administrator and len(holders) == 1:
+            id = next(iter(holders.values()))
+        return self._registry.by_id(id) if id is not None else None

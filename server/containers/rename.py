@@ -20,7 +20,7 @@ async def rename(context: ContainerContext, container: Container, name: str) -> 
         if name.removeprefix("/") == old:
             raise invalid("Renaming a container with the same name as its current name")
         try:
-            new = context.registry.reserve("/" + name.removeprefix("/"), container.id)
+            new = context.registry.reserve("/" + name.removeprefix("/"), container.id, container.owner)
         except WharfError as error:
             raise WharfError(error.kind, f"Error when allocating new name: {error.message}") from error
         container.name = new
@@ -30,7 +30,7 @@ async def rename(context: ContainerContext, container: Container, name: str) -> 
         except BaseException:
             container.name = old
             await context.save(container)
-            context.registry.release(new)
+            context.registry.release(new, container.owner)
             raise
-        context.registry.release(old)
+        context.registry.release(old, container.owner)
         context.publish(container, "rename", {"oldName": "/" + old})

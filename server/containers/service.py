@@ -1,10 +1,13 @@
 """The container service: the operations of this package on one context. Routes and other services call it."""
 
 import asyncio
+import copy
+from dataclasses import replace
 from typing import Any
 
 from api_models.filters import Filters
 from engine.common.errors import WharfError
+from server.access.caller import EVERYONE, Caller
 from server.config.model import Config
 from server.containers import prune, rename
 from server.containers.context import ContainerContext
@@ -13,7 +16,7 @@ from server.containers.create.validate import Rules
 from server.containers.hooks import Hooks
 from server.containers.inspect import inspect, listing
 from server.containers.model import Container
-from server.containers.registry import Registry
+from server.containers.registry import Registry, View
 from server.containers.run import checkpoint as checkpoints
 from server.containers.run import recover, remove, start, stop
 from server.containers.run.monitor import Monitor
@@ -30,6 +33,15 @@ class Containers:
         self.context = context
         self._rules = rules
         self._monitor = Monitor(context)
+        self._caller = EVERYONE
+        self._view = context.registry.seen_by(EVERYONE)
+
+    def seen_by(self, caller: Caller) -> "Containers":
+        """The same service for one caller: it finds only containers that exist for the caller, and what it creates
+        belongs to the caller's owner."""
+        bound = copy.copy(self)
+        bound._caller, bound._view = caller, self.context.registry.seen_by(caller)
+        return bound
 
     # start and end
 
@@ -61,19 +73,25 @@ class Containers:
 
     @property
     def registry(self) -> Registry:
+        """The containers of all owners."""
         return self.context.registry
+
+    @property
+    def visible(self) -> View:
+        """The containers that exist for the caller."""
+        return self._view
 
     @property
     def hooks(self) -> Hooks:
         return self.context.hooks
 
     def get(self, key: str) -> Container:
-        return self.context.registry.get(key)
+        return self._view.get(key)
 
     # operations
 
     async def create(self, request: create.CreateRequest) -> tuple[Container, list[str]]:
-        return await create.create(self.context, self._rules, request)
+        return await create.create(self.context, self._rules, replace(request, owner=self._caller.owner))
 
     async def start(self, key: str, *, checkpoint: str = "", directory: str = "") -> None:
         container = self.get(key)
@@ -108,7 +126,7 @@ class Containers:
 
     async def remove(self, key: str, *, force: bool = False, volumes: bool = False, link: bool = False) -> None:
         if link:
-            await self.context.networks.remove_link(key)
+            await self.context.networks.remove_link(key, self._view)
         else:
             await remove.remove(self.context, self.get(key), force=force, volumes=volumes, key=key)
 
@@ -118,13 +136,13 @@ class Containers:
 
     async def inspect(self, key: str, *, size: bool = False) -> dict[str, Any]:
         # ``client/alias`` names the target of a legacy link.
-        container = self.context.networks.linked(key) if "/" in key.strip("/") else self.get(key)
+        container = self.context.networks.linked(key, self._view) if "/" in key.strip("/") else self.get(key)
         return await inspect.inspect(self.context, container, size=size)
 
     async def list(
         self, filters: Filters, *, everything: bool = False, limit: int = 0, size: bool = False
     ) -> list[dict[str, Any]]:
-        return await listing.listing(self.context, filters, everything=everything, limit=limit, size=size)
+        return await listing.listing(self.context, self._view, filters, everything=everything, limit=limit, size=size)
 
     async def prune(self, filters: Filters) -> dict[str, Any]:
-        return await prune.prune(self.context, filters)
+        return await prune.prune(self.context, self._view, filters)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 
+from server.access.caller import qualified
 from server.containers.model import Container
 from server.store.database import Database, Documents
 
@@ -20,7 +21,8 @@ class ContainerStore:
 
         :raises WharfError: RESOURCE_EXHAUSTED: the disk is full.
         """
-        await self._documents.put(container.id, container.name, container.to_doc(), frees=frees)
+        name = qualified(container.owner, container.name)
+        await self._documents.put(container.id, name, container.to_doc(), frees=frees)
 
     async def delete(self, id: str) -> None:
         await self._documents.delete(id)

@@ -1,12 +1,14 @@
 """The event bus: the last events, and subscriptions, each with its filter."""
 
 import asyncio
+import copy
 import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 
 from api_models.filters import Filters
+from server.access.caller import EVERYONE, Caller
 from server.events.match import matches
 from server.events.message import EventMessage
 
@@ -20,19 +22,31 @@ BACKLOG = 8192
 
 
 class Subscription(AsyncIterator[EventMessage]):
-    """The events of one subscription, in order: those of ``past`` first. ``until_ns``: the end, None: no end."""
+    """The events of one subscription, in order: those of ``past`` first. ``until_ns``: the end, None: no end.
+    ``caller``: gets only events of objects that exist for it."""
 
-    def __init__(self, bus: "EventBus", past: Iterable[EventMessage], until_ns: int | None, filters: Filters) -> None:
+    def __init__(
+        self,
+        bus: "EventBus",
+        past: Iterable[EventMessage],
+        until_ns: int | None,
+        filters: Filters,
+        caller: Caller = EVERYONE,
+    ) -> None:
         self._bus = bus
         self._filters = filters
+        self._caller = caller
         self._until_ns = until_ns
-        self._queue: deque[EventMessage] = deque(event for event in past if matches(event, filters))
+        self._queue: deque[EventMessage] = deque(event for event in past if self._matches(event))
         self._ready = asyncio.Event()
         self._closed = False
         self._overrun = False
 
+    def _matches(self, event: EventMessage) -> bool:
+        return self._caller.sees(event.owner) and matches(event, self._filters)
+
     def _put(self, event: EventMessage) -> None:
-        if self._overrun or not matches(event, self._filters):
+        if self._overrun or not self._matches(event):
             return
         if len(self._queue) >= BACKLOG:
             log.warning("a client of the events has not read %d events: its subscription is closed", BACKLOG)
@@ -75,16 +89,30 @@ class EventBus:
         self._ring: deque[EventMessage] = deque(maxlen=RING)
         self._subscriptions: set[Subscription] = set()
         self._last_ns = 0
+        self._caller = EVERYONE
         #: The number of events since the daemon's start.
         self.published = 0
 
+    def seen_by(self, caller: Caller) -> "EventBus":
+        """The same bus for one caller: its subscriptions get only events of objects that exist for the caller."""
+        bound = copy.copy(self)
+        bound._caller = caller
+        return bound
+
     def publish(
-        self, kind: str, action: str, actor: str, attributes: Mapping[str, str], *, scope: str = "local"
+        self,
+        kind: str,
+        action: str,
+        actor: str,
+        attributes: Mapping[str, str],
+        *,
+        scope: str = "local",
+        owner: str = "",
     ) -> EventMessage:
-        """Publishes an event. ``kind``: the type of the object, ``actor``: its id or name. Subscriptions get events in
-        the order of the calls, with increasing times."""
+        """Publishes an event. ``kind``: the type of the object, ``actor``: its id or name, ``owner``: the object's.
+        Subscriptions get events in the order of the calls, with increasing times."""
         self._last_ns = max(time.time_ns(), self._last_ns + 1)
-        event = EventMessage(kind, action, actor, dict(attributes), scope, self._last_ns)
+        event = EventMessage(kind, action, actor, dict(attributes), scope, self._last_ns, owner)
         self._ring.append(event)
         self.published += 1
         for subscription in tuple(self._subscriptions):
@@ -105,7 +133,7 @@ class EventBus:
                 # As with dockerd, an end before the epoch excludes no event.
                 if event.time_ns >= (since_ns or 0) and (until_ns is None or not 0 < until_ns < event.time_ns)
             ]
-        subscription = Subscription(self, past, until_ns, filters or Filters())
+        subscription = Subscription(self, past, until_ns, filters or Filters(), self._caller)
         if until_ns is None or until_ns > time.time_ns():
             self._subscriptions.add(subscription)
         return subscription

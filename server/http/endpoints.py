@@ -1,8 +1,11 @@
 """The Engine API's endpoints as one route of a Starlette application."""
 
+from __future__ import annotations
+
 import logging
 import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,10 +13,14 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from api_models.supported import MINIMUM, Version
-from engine.common.errors import WharfError, not_found
+from engine.common.errors import Kind, WharfError, not_found
+from server.access.caller import EVERYONE, Caller
 from server.http.hijack import connection_of
-from server.http.routing import ApiRoute, Found, RouteTable
+from server.http.routing import ApiRoute, Audience, Found, RouteTable
 from server.http.versioning import negotiated
+
+if TYPE_CHECKING:
+    from server.access.gate import Gate
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +41,15 @@ class Endpoints(BaseRoute):
     def __init__(
         self,
         routes: Iterable[ApiRoute],
+        services: object,
         observe: Callable[[str, str, float], None] | None = None,
         minimum: Version = MINIMUM,
     ) -> None:
-        """``observe`` gets (method, path of the route, seconds) of each handler that returned. ``minimum``: the oldest
-        version that a path may name."""
+        """``services``: handlers find them as ``request.state.services``. ``observe`` gets (method, path of the route,
+        seconds) of each handler that returned. ``minimum``: the oldest version that a path may name."""
+        #: Finds callers and their services, on an engine with a policy.
+        self.gate: Gate | None = None
+        self._services = services
         self._table = RouteTable(routes)
         self._minimum = minimum
         self._observe = observe
@@ -74,7 +85,14 @@ class Endpoints(BaseRoute):
         request = Request(scope, receive)
         request.state.version = negotiated(route, found.version, self._minimum)
         request.state.query = route.query
-        connection_of(request).disconnect_cancels = route.waits
+        connection = connection_of(request)
+        connection.disconnect_cancels = route.waits
+        if self.gate is None:
+            request.state.caller, request.state.services = EVERYONE, self._services
+        else:
+            caller = await self.gate.caller(connection)
+            _check_audience(route, caller)
+            request.state.caller, request.state.services = caller, self.gate.services(caller)
         began = time.monotonic()
         response = await route.handler(request)
         if self._observe is not None:
@@ -82,3 +100,9 @@ class Endpoints(BaseRoute):
         if response is not None:
             await response(scope, receive, send)
             log.debug("%s %s %s", scope["method"], scope["path"], response.status_code)
+
+
+def _check_audience(route: ApiRoute, caller: Caller) -> None:
+    """:raises WharfError: PERMISSION_DENIED: the endpoint is for administrators."""
+    if route.audience is Audience.ADMINISTRATORS and not caller.administrator:
+        raise WharfError(Kind.PERMISSION_DENIED, f"{route.method} {route.path} is for administrators of this engine")

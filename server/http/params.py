@@ -43,7 +43,7 @@ def has(request: Request, change: Change) -> bool:
 
 def strict(request: Request) -> bool:
     """Whether the daemon drops deprecated fields as the reference does (``--feature strict-api=true``)."""
-    chosen: bool = request.app.state.services.system.config.strict_api
+    chosen: bool = request.state.services.system.config.strict_api
     return chosen
 
 

@@ -7,6 +7,7 @@ included (image names). The first matching route in the order of the table answe
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from re import Pattern
 
 from starlette.requests import Request
@@ -18,6 +19,17 @@ from api_models.versions import QueryMark
 Handler = Callable[[Request], Awaitable[Response | None]]
 
 
+class Audience(Enum):
+    """Who may call an endpoint, of an engine with a policy."""
+
+    #: Everybody. The service answers for the objects that exist for the caller, and nothing else.
+    OWNERS = auto()
+    #: Everybody. The answer is the same for all, and tells nothing of anybody.
+    ALL = auto()
+    #: Administrators.
+    ADMINISTRATORS = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class ApiRoute:
     """One endpoint.
@@ -26,7 +38,7 @@ class ApiRoute:
     ``waits``: the handler may wait for long and a disconnect cancels it (streams, wait, pull, attach). Any other
     handler runs to its end, even if the client disconnects. A handler returns its response, or None if it took the
     connection over. ``query``: the query parameters that depend on the version, by name.
-    ``instant``: the constant response of the handler.
+    ``instant``: the constant response of the handler. ``audience``: who may call it.
     """
 
     method: str
@@ -37,6 +49,7 @@ class ApiRoute:
     waits: bool = False
     query: Mapping[str, QueryMark] = field(default_factory=dict)
     instant: Response | None = None
+    audience: Audience = Audience.OWNERS
 
     @property
     def first(self) -> Version:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from engine.api.client import Engine
 from engine.api.types import Descriptor, ImageRecord, Mount
 from engine.common.errors import Kind, WharfError
+from server.access.caller import Caller
 from server.config.model import Config
 from server.events.bus import EventBus
 from server.images import creation, rootfs
@@ -77,7 +78,15 @@ class Images:
         await self._context.unpacker.stop()
         await self._context.names.stop()
 
+    def seen_by(self, caller: Caller) -> "Images":
+        """The same service for one caller."""
+        return self
+
     # for containers
+
+    def of(self, owner: str) -> "Images":
+        """The images that a container of this owner may refer to: the owner's and the published ones."""
+        return self.seen_by(Caller(owner, administrator=not owner))
 
     async def resolve(self, ref: str, *, platform: str | None = None) -> Image:
         """Return the image of a name, an id or a prefix of an id, for ``platform`` or else for this host.

@@ -8,8 +8,10 @@ from threading import RLock
 from typing import Protocol, TypeVar, TypeVarTuple
 
 from engine.common.errors import invalid, not_found
+from server.access.caller import Caller
 from server.config.model import Config
 from server.containers.model import Container
+from server.containers.registry import View
 from server.events.publisher import EventPublisher
 from server.networks.claims import Claims
 from server.networks.ipam.allocator import DefaultPool
@@ -28,11 +30,11 @@ _Ts = TypeVarTuple("_Ts")
 class Containers(Protocol):
     """The part of the containers' registry that networks use."""
 
-    def find(self, key: str) -> Container | None: ...
+    def by_id(self, id: str) -> Container | None: ...
 
-    def get(self, key: str) -> Container: ...
+    def of(self, owner: str) -> View: ...
 
-    def __iter__(self) -> Iterator[Container]: ...
+    def seen_by(self, caller: Caller) -> View: ...
 
 
 class Store(Protocol):

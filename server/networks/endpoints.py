@@ -309,17 +309,18 @@ def link_targets(
     :raises WharfError: INVALID, NOT_FOUND: as dockerd at create.
     """
     found = []
+    others = context.containers.of(container.owner) if context.containers else None
     for text in container.host_config.links or ():
         name, alias = parse_link(text)
-        other = context.containers.find(name) if context.containers else None
+        other = others.find(name) if others else None
         if other is None and not strict:
             continue
         if other is None:
             why = f"No such container: {name}" if name else 'invalid name or ID supplied: ""'
             raise invalid(f"could not get container for {name}: {why}")
-        while other.host_config.network_mode.startswith("container:") and context.containers:
+        while other.host_config.network_mode.startswith("container:") and others:
             name = other.host_config.network_mode.partition(":")[2]
-            other = context.containers.get(name)
+            other = others.get(name)
         if other.host_config.network_mode == "host":
             raise invalid("conflicting options: host type networking can't be used with links. "
                           "This would result in undefined behavior")  # fmt: skip

@@ -73,7 +73,8 @@ async def _join(context: NetworkContext, container: ContainerPlan) -> Sandbox:
     """Another container's network: its namespace, files and name."""
     key = container.host_config.network_mode.partition(":")[2]
     assert context.containers is not None
-    other = context.containers.get(key)
+    others = context.containers.of(container.owner)
+    other = others.get(key)
     if other.id == container.id:
         raise WharfError(Kind.INTERNAL, "cannot join own network")
     if not other.state.running:
@@ -89,7 +90,7 @@ async def _join(context: NetworkContext, container: ContainerPlan) -> Sandbox:
         if other.id in seen:
             raise WharfError(Kind.INTERNAL, "cannot join own network")
         seen.add(other.id)
-        other = context.containers.get(other.host_config.network_mode.partition(":")[2])
+        other = others.get(other.host_config.network_mode.partition(":")[2])
         record = context.sandboxes.get(other.id)
     host = record is not None and record.mode == "host"
     path = record.path if record else ""

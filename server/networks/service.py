@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import copy
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -14,11 +15,13 @@ from api_models.filters import Filters
 from api_models.network import EndpointSettings, NetworkCreateRequest
 from engine.common.errors import Kind, WharfError, invalid, not_found
 from engine.common.system import private
+from server.access.caller import EVERYONE, Caller
 from server.config.check import parse_mark
 from server.config.model import Config
 from server.containers.model import Container
 from server.containers.neighbours import Sandbox
 from server.containers.plan import ContainerPlan
+from server.containers.registry import View
 from server.events.publisher import EventPublisher
 from server.networks import connect, create, endpoints, predefined, query, recover, sandbox, settings, teardown
 from server.networks.bridges import bridge, devices, ownership
@@ -61,6 +64,8 @@ class Networks:
     Order of calls: constructor, :meth:`open`, :meth:`bind`, :meth:`recover` once, then any, finally :meth:`close`.
     """
 
+    _caller = EVERYONE
+
     def __init__(
         self, config: Config, store: Store, bus: EventPublisher, *, userns: str = "", plugins: Plugins | None = None
     ) -> None:
@@ -101,6 +106,17 @@ class Networks:
             network.pools = network.make_pools()
             self.context.add(network)
         await predefined.ensure(self.context)
+
+    def seen_by(self, caller: Caller) -> "Networks":
+        """The same service for one caller."""
+        bound = copy.copy(self)
+        bound._caller = caller
+        return bound
+
+    @property
+    def _containers(self) -> View:
+        assert self.context.containers is not None
+        return self.context.containers.seen_by(self._caller)
 
     def bind(self, containers: Containers, save: Callable[[Container], Coroutine[Any, Any, None]]) -> None:
         """Sets the registry of containers, and the function that stores a changed one."""
@@ -174,7 +190,7 @@ class Networks:
     def _check_joined(self, container: ContainerPlan) -> None:
         key = container.host_config.network_mode.partition(":")[2]
         assert self.context.containers is not None
-        other = self.context.containers.find(key)
+        other = self.context.containers.of(container.owner).find(key)
         if other is None:
             return  # the start will fail, like dockerd's
         # It also shares the other container's name.
@@ -212,10 +228,10 @@ class Networks:
         """inspect's ``NetworkSettings``."""
         return settings.settings(self.context, container)
 
-    def link_names(self) -> dict[str, list[str]]:
-        """The names that legacy links give to containers (``/client/alias``, by container's id)."""
+    def link_names(self, clients: Iterable[Container]) -> dict[str, list[str]]:
+        """The names that the legacy links of ``clients`` give to containers (``/client/alias``, by container's id)."""
         found: dict[str, list[str]] = {}
-        for client in self.context.containers or ():
+        for client in clients:
             if client.host_config.links:
                 for target, alias in hosts_file.legacy_links(self.context, client, strict=False):
                     if target is not client:
@@ -227,19 +243,19 @@ class Networks:
         linked = hosts_file.legacy_links(self.context, container, strict=False)
         return [f"/{target.name}:/{container.name}/{alias}" for target, alias in linked] or None
 
-    def linked(self, key: str) -> Container:
+    def linked(self, key: str, containers: View) -> Container:
         """The target of the link ``client/alias``.
 
         :raises WharfError: NOT_FOUND.
         """
-        return hosts_file.find_link(self.context, key)[1]
+        return hosts_file.find_link(self.context, key, containers)[1]
 
-    async def remove_link(self, key: str) -> None:
+    async def remove_link(self, key: str, containers: View) -> None:
         """``docker rm --link /client/alias``: removes the link, not the containers.
 
         :raises WharfError: NOT_FOUND; INTERNAL for a container's own name.
         """
-        client, server, alias = hosts_file.find_link(self.context, key)
+        client, server, alias = hosts_file.find_link(self.context, key, containers)
         links = client.host_config.links or ()
         kept = tuple(text for text in links if endpoints.parse_link(text)[1] != alias)
         client.host_config = replace(client.host_config, links=kept)
@@ -297,8 +313,7 @@ class Networks:
 
         :raises WharfError: with dockerd's sentence.
         """
-        assert self.context.containers is not None
-        target = self.context.containers.get(container)
+        target = self._containers.get(container)
         async with target.lock:
             await connect.connect(self.context, self.context.get(key), target, endpoint or EndpointSettings())
 
@@ -307,13 +322,12 @@ class Networks:
 
         :raises WharfError: with dockerd's sentence.
         """
-        assert self.context.containers is not None
-        target = self.context.containers.find(container)
+        target = self._containers.find(container)
         if target is None:
             if force:
                 self.context.get(key)
                 raise not_found(f"endpoint {container} not found")
-            target = self.context.containers.get(container)
+            target = self._containers.get(container)
         async with target.lock:
             if self.context.find(key) is None and (force or not target.state.running):
                 await connect.remove_settings(self.context, key, target)  # the network was removed

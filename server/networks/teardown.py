@@ -107,7 +107,7 @@ def publish_event(context: NetworkContext, endpoint: Endpoint, action: str) -> N
     if endpoint.implicit:
         return
     network = context.networks.get(endpoint.network)
-    known = context.containers is None or context.containers.find(endpoint.container) is not None
+    known = context.containers is None or context.containers.by_id(endpoint.container) is not None
     if network is not None and known:
         context.bus.publish(
             "network",

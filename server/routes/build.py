@@ -22,7 +22,7 @@ from server.registry.reference import parse
 
 
 def _facade(request: Request) -> BuilderFacade:
-    facade: BuilderFacade = request.app.state.services.build
+    facade: BuilderFacade = request.state.services.build
     return facade
 
 

@@ -38,7 +38,7 @@ async def _upgrade(request: Request) -> tuple[BuildKit, Hijacked]:
     :raises WharfError: INVALID_ARGUMENT: another protocol. UNAVAILABLE: the builder can't be loaded.
     """
     protocol = _protocol(request)
-    facade: BuilderFacade = request.app.state.services.build
+    facade: BuilderFacade = request.state.services.build
     builds = await facade.builds()
     taken = await hijack(request)
     # Some clients omit ``Connection: Upgrade``.

@@ -12,11 +12,11 @@ from server.containers.run import checkpoint
 from server.containers.service import Containers
 from server.http import params
 from server.http.answers import json_answer, no_content
-from server.http.routing import ApiRoute
+from server.http.routing import ApiRoute, Audience
 
 
 def _get_container(request: Request) -> tuple[ContainerContext, Container, str]:
-    containers: Containers = request.app.state.services.containers
+    containers: Containers = request.state.services.containers
     checkpoint.check_enabled(containers.context)
     key: str = request.path_params["name"]
     return containers.context, containers.get(key), key
@@ -42,7 +42,9 @@ async def remove(request: Request) -> Response:
 
 
 routes: Sequence[ApiRoute] = (
-    ApiRoute("GET", "/containers/{name}/checkpoints", listing, since="1.25"),
-    ApiRoute("POST", "/containers/{name}/checkpoints", create, since="1.25"),
-    ApiRoute("DELETE", "/containers/{name}/checkpoints/{checkpoint}", remove, since="1.25"),
+    ApiRoute("GET", "/containers/{name}/checkpoints", listing, since="1.25", audience=Audience.ADMINISTRATORS),
+    ApiRoute("POST", "/containers/{name}/checkpoints", create, since="1.25", audience=Audience.ADMINISTRATORS),
+    ApiRoute(
+        "DELETE", "/containers/{name}/checkpoints/{checkpoint}", remove, since="1.25", audience=Audience.ADMINISTRATORS
+    ),
 )

@@ -28,7 +28,7 @@ from server.routes.exec import MULTIPLEXED, RAW, read_size, stream_type
 
 
 def _containers(request: Request) -> Containers:
-    containers: Containers = request.app.state.services.containers
+    containers: Containers = request.state.services.containers
     return containers
 
 
@@ -67,7 +67,7 @@ async def logs(request: Request) -> Response:
         framed=framed,
         json=jsonstreams.prefix(kind) if kind else None,
     )
-    service: Logs = request.app.state.services.logs
+    service: Logs = request.state.services.logs
     if not kind:
         kind = MULTIPLEXED if framed and params.has(request, changes.MULTIPLEXED_TYPE) else RAW
     return byte_stream(service.open(container, query), media_type=kind, early=True, name="logs")
@@ -86,7 +86,7 @@ def _attach_options(request: Request) -> AttachRequest:
 
 async def attach(request: Request) -> Response | None:
     key = request.path_params["name"]
-    service: Attachments = request.app.state.services.attachments
+    service: Attachments = request.state.services.attachments
     wanted = _attach_options(request)
     container = _containers(request).get(key)
     service.check(container, key, wanted)
@@ -101,7 +101,7 @@ async def attach_websocket(request: Request) -> Response | None:
     from server.http.websocket import websocket  # loads wsproto, which nothing else needs
 
     key = request.path_params["name"]
-    service: Attachments = request.app.state.services.attachments
+    service: Attachments = request.state.services.attachments
     wanted = _attach_options(request)
     container = _containers(request).get(key)
     service.check(container, key, wanted)
@@ -132,7 +132,7 @@ async def top(request: Request) -> Response:
 
 async def stats(request: Request) -> Response:
     container = _containers(request).get(request.path_params["name"])
-    service: Stats = request.app.state.services.stats
+    service: Stats = request.state.services.stats
     one_shot = params.flag(request, "one-shot")
     if params.flag(request, "stream", default=True):
         if one_shot:

@@ -27,7 +27,7 @@ _EMPTY_BODY = 7
 
 
 def _containers(request: Request) -> Containers:
-    containers: Containers = request.app.state.services.containers
+    containers: Containers = request.state.services.containers
     return containers
 
 

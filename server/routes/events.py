@@ -17,7 +17,7 @@ from server.http.streams import json_stream
 
 
 def _bus(request: Request) -> EventBus:
-    bus: EventBus = request.app.state.services.events
+    bus: EventBus = request.state.services.events
     return bus
 
 

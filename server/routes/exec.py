@@ -23,7 +23,7 @@ MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 
 
 def _exec(request: Request) -> Exec:
-    service: Exec = request.app.state.services.exec
+    service: Exec = request.state.services.exec
     return service
 
 

@@ -23,7 +23,7 @@ STAT_HEADER = "X-Docker-Container-Path-Stat"
 
 
 def _get_container(request: Request) -> tuple[ContainerContext, Container]:
-    containers: Containers = request.app.state.services.containers
+    containers: Containers = request.state.services.containers
     return containers.context, containers.get(_key(request))
 
 

@@ -26,7 +26,7 @@ from server.registry.reference import Reference, is_digest, parse
 
 
 def _images(request: Request) -> Images:
-    images: Images = request.app.state.services.images
+    images: Images = request.state.services.images
     return images
 
 
@@ -208,7 +208,7 @@ async def commit(request: Request) -> Response:
     body = None
     if data.strip() not in (b"", b"null"):
         body = await params.unversioned(data, ContainerConfig)
-    containers: Containers = request.app.state.services.containers
+    containers: Containers = request.state.services.containers
     image_id = await commit_container(
         _images(request),
         containers,

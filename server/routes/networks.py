@@ -20,7 +20,7 @@ from server.networks.service import Networks
 
 
 def _networks(request: Request) -> Networks:
-    networks: Networks = request.app.state.services.networks
+    networks: Networks = request.state.services.networks
     return networks
 
 

@@ -10,14 +10,14 @@ from api_models.system import AuthConfig
 from engine.common.errors import WharfError, invalid
 from server.http import params
 from server.http.answers import json_answer
-from server.http.routing import ApiRoute
+from server.http.routing import ApiRoute, Audience
 from server.images.service import Images
 from server.registry.auth import from_document, from_header
 from server.registry.reference import parse
 
 
 def _images(request: Request) -> Images:
-    images: Images = request.app.state.services.images
+    images: Images = request.state.services.images
     return images
 
 
@@ -66,7 +66,7 @@ async def search(request: Request) -> Response:
 
 
 routes: Sequence[ApiRoute] = (
-    ApiRoute("POST", "/auth", auth, waits=True),
-    ApiRoute("GET", "/images/search", search, waits=True),
-    ApiRoute("GET", "/distribution/{name:path}/json", distribution, since="1.30", waits=True),
+    ApiRoute("POST", "/auth", auth, waits=True, audience=Audience.ALL),
+    ApiRoute("GET", "/images/search", search, waits=True, audience=Audience.ALL),
+    ApiRoute("GET", "/distribution/{name:path}/json", distribution, since="1.30", waits=True, audience=Audience.ALL),
 )

@@ -9,7 +9,7 @@ from api_models.system import DiskUsage, Info
 from api_models.versions import Since
 from server.http import params
 from server.http.answers import json_answer
-from server.http.routing import EVERY_PATH, ApiRoute
+from server.http.routing import EVERY_PATH, ApiRoute, Audience
 from server.system.service import System
 
 #: ``Builder-Version: 2``: clients build with BuildKit's protocol.
@@ -22,7 +22,7 @@ _PING = {
 
 
 def _system(request: Request) -> System:
-    system: System = request.app.state.services.system
+    system: System = request.state.services.system
     return system
 
 
@@ -53,10 +53,10 @@ async def disk_usage(request: Request) -> Response:
 
 
 routes: Sequence[ApiRoute] = (
-    ApiRoute("GET", "/_ping", ping, instant=_PONG),
-    ApiRoute("HEAD", "/_ping", ping, instant=_PONG_HEAD),
-    ApiRoute("OPTIONS", EVERY_PATH, options),
-    ApiRoute("GET", "/version", version),
+    ApiRoute("GET", "/_ping", ping, instant=_PONG, audience=Audience.ALL),
+    ApiRoute("HEAD", "/_ping", ping, instant=_PONG_HEAD, audience=Audience.ALL),
+    ApiRoute("OPTIONS", EVERY_PATH, options, audience=Audience.ALL),
+    ApiRoute("GET", "/version", version, audience=Audience.ALL),
     ApiRoute("GET", "/info", info),
     ApiRoute("GET", "/system/df", disk_usage, waits=True, query={"type": Since((1, 42)), "verbose": Since((1, 52))}),
 )

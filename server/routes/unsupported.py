@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from engine.common.errors import Kind, WharfError, not_found, not_implemented
 from server.http.answers import json_answer
-from server.http.routing import ApiRoute
+from server.http.routing import ApiRoute, Audience
 from server.swarm import NO_MANAGER
 
 _SWARM = (
@@ -54,22 +54,22 @@ async def no_managed_plugins(request: Request) -> Response:
 def _swarm_routes() -> Iterator[ApiRoute]:
     for text in _SWARM:
         method, path = text.split()
-        yield ApiRoute(method, path, no_manager)
+        yield ApiRoute(method, path, no_manager, audience=Audience.ALL)
 
 
 routes: Sequence[ApiRoute] = (
     *_swarm_routes(),
-    ApiRoute("POST", "/swarm/init", no_swarm),
-    ApiRoute("POST", "/swarm/join", no_swarm),
-    ApiRoute("POST", "/swarm/leave", not_in_swarm),
-    ApiRoute("GET", "/plugins", no_plugins),
-    ApiRoute("GET", "/plugins/privileges", no_managed_plugins),
-    ApiRoute("POST", "/plugins/pull", no_managed_plugins),
-    ApiRoute("POST", "/plugins/create", no_managed_plugins),
-    ApiRoute("GET", "/plugins/{name:path}/json", no_plugin),
+    ApiRoute("POST", "/swarm/init", no_swarm, audience=Audience.ALL),
+    ApiRoute("POST", "/swarm/join", no_swarm, audience=Audience.ALL),
+    ApiRoute("POST", "/swarm/leave", not_in_swarm, audience=Audience.ALL),
+    ApiRoute("GET", "/plugins", no_plugins, audience=Audience.ALL),
+    ApiRoute("GET", "/plugins/privileges", no_managed_plugins, audience=Audience.ALL),
+    ApiRoute("POST", "/plugins/pull", no_managed_plugins, audience=Audience.ALL),
+    ApiRoute("POST", "/plugins/create", no_managed_plugins, audience=Audience.ALL),
+    ApiRoute("GET", "/plugins/{name:path}/json", no_plugin, audience=Audience.ALL),
     *(
-        ApiRoute("POST", f"/plugins/{{name:path}}/{verb}", no_plugin)
+        ApiRoute("POST", f"/plugins/{{name:path}}/{verb}", no_plugin, audience=Audience.ALL)
         for verb in ("enable", "disable", "push", "upgrade", "set")
     ),
-    ApiRoute("DELETE", "/plugins/{name:path}", no_plugin),
+    ApiRoute("DELETE", "/plugins/{name:path}", no_plugin, audience=Audience.ALL),
 )

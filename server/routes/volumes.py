@@ -18,7 +18,7 @@ from server.volumes.service import Volumes
 
 
 def _volumes(request: Request) -> Volumes:
-    volumes: Volumes = request.app.state.services.volumes
+    volumes: Volumes = request.state.services.volumes
     return volumes
 
 

@@ -1,6 +1,7 @@
 """The service of ``GET /version``, ``/info`` and ``/system/df``."""
 
 import asyncio
+import copy
 import glob
 import os
 import platform
@@ -77,6 +78,22 @@ class System:
         self._build = build
         self._features = Features()
 
+    def seen_by(
+        self,
+        *,
+        bus: EventBus,
+        containers: Containers,
+        images: Images,
+        volumes: Volumes,
+        networks: Networks,
+        build: BuilderFacade,
+    ) -> "System":
+        """The same service over the other services of one caller. It keeps this service's present configuration."""
+        bound = copy.copy(self)
+        bound._bus, bound._containers, bound._images = bus, containers, images
+        bound._volumes, bound._networks, bound._build = volumes, networks, build
+        return bound
+
     async def version(self) -> dict[str, Any]:
         """Return the answer of ``GET /version``."""
         engine = await self._engine.version()
@@ -121,7 +138,7 @@ class System:
     async def info(self) -> dict[str, Any]:
         """Return the answer of ``GET /info`` at the newest API version."""
         context = self._containers.context
-        states = Counter(container.state.status for container in self._containers.registry)
+        states = Counter(container.state.status for container in self._containers.visible)
         running = states["running"] + states["restarting"]
         config = self.config
         document: dict[str, Any] = {
@@ -178,7 +195,7 @@ class System:
     async def _usage(self, name: str, document: dict[str, Any]) -> None:
         if name == "container":
             rows = await self._containers.list(Filters(), everything=True, size=True)
-            paths = {one.id: (one.directory, one.log_path) for one in self._containers.registry}
+            paths = {one.id: (one.directory, one.log_path) for one in self._containers.visible}
             rows = document["Containers"] = await asyncio.to_thread(_add_files, rows, paths)
             for row in rows:
                 row.pop("ImageManifestDescriptor", None)  # not part of this answer in dockerd either

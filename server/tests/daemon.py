@@ -14,10 +14,11 @@ import itertools
 import json
 import os
 import socket
+import struct
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,8 @@ from engine.api.tests.fake import FakeServer
 from engine.api.types import ContainerRecord
 from engine.common.system.cgroups import CgroupLayout
 from engine.runtime.probe import Binary, Probe
+from server.access.gate import Gate
+from server.access.policy import Policy
 from server.app import EngineApp
 from server.config import Config
 from server.containers.model import Container
@@ -56,9 +59,22 @@ SNAPSHOTTER = "native"
 
 
 @dataclass(slots=True)
+class _Peer:
+    """The socket of a client: a process with this uid and gid, and without supplementary groups."""
+
+    uid: int
+    family: int = socket.AF_UNIX
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        return struct.pack("iII", os.getpid(), self.uid, self.uid) if option == socket.SO_PEERCRED else b""
+
+
+@dataclass(slots=True)
 class _Transport:
-    def get_extra_info(self, name: str) -> None:
-        return None
+    peer: _Peer
+
+    def get_extra_info(self, name: str) -> _Peer | None:
+        return self.peer if name == "socket" else None
 
 
 @dataclass(slots=True)
@@ -66,15 +82,15 @@ class _Server:
     default_headers: list[tuple[bytes, bytes]] = field(default_factory=lambda: common_headers(experimental=False))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class _Connection:
     """What handlers ask of the protocol under a request; there is no socket to take over. ``url``: its target."""
 
     url: bytes
+    transport: _Transport
     disconnect_cancels: bool = False
     detached: bool = False
     in_body: None = None
-    transport: _Transport = field(default_factory=_Transport)
     server_state: _Server = field(default_factory=_Server)
 
 
@@ -84,6 +100,8 @@ class Daemon:
     engine: FakeServer
     _runner: asyncio.Runner
     _app: EngineApp
+    #: The uid of the client.
+    _uid: int = 0
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         return self.wait(self._request(method, path, options))
@@ -110,6 +128,14 @@ class Daemon:
                 return await work
 
         return self._runner.run(bounded())
+
+    def restrict(self, policy: Mapping[str, Any]) -> None:
+        """Applies a policy (the document of ``policy.toml``) from now on."""
+        self._app.gate = Gate(Policy(policy), self.services.seen_by)
+
+    def as_uid(self, uid: int) -> "Daemon":
+        """The same daemon, asked by a process with this uid and gid. By default root asks."""
+        return replace(self, _uid=uid)
 
     def authorize(self, *names: str, directory: Path) -> None:
         """Puts authorization plugins, whose sockets are in this directory, before all routes."""
@@ -150,7 +176,8 @@ class Daemon:
     async def _request(self, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
         async def app(scope: MutableMapping[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
             query = scope["query_string"]
-            connection = _Connection(scope["raw_path"] + (b"?" + query if query else b""))
+            url = scope["raw_path"] + (b"?" + query if query else b"")
+            connection = _Connection(url, _Transport(_Peer(self._uid)))
             scope["extensions"] = {**scope.get("extensions", {}), "connection": connection}
             await self._app(scope, receive, send)
 
@@ -190,8 +217,12 @@ class Daemon:
     def run(self, name: str = "", **body: Any) -> Container:
         """A container that runs as a task of the fake. The start itself needs mounts, a network and a shim."""
         container = self.services.containers.get(self.create(name, **body))
-        self.wait(self._start(container))
+        self.start(container)
         return container
+
+    def start(self, container: Container) -> None:
+        """Gives a created container a task of the fake."""
+        self.wait(self._start(container))
 
     async def _start(self, container: Container) -> None:
         engine = self.services.engine

@@ -46,13 +46,14 @@ from server.registry import oci
 
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
-    """A parsed request. ``platform``: ``os[/arch[/variant]]``, None: the host's. ``plain_readonly``: see
-    ``mounts.register``."""
+    """A parsed request. ``owner``: the container's (see ``server.access``). ``platform``: ``os[/arch[/variant]]``,
+    None: the host's. ``plain_readonly``: see ``mounts.register``."""
 
     config: ContainerConfig
     host_config: HostConfig
     endpoints: dict[str, EndpointSettings]
     name: str = ""
+    owner: str = ""
     platform: str | None = None
     plain_readonly: bool = False
 
@@ -80,11 +81,11 @@ async def create(
         host, warnings = validate.check_host_config(host, rules)
     image = None
     if config.image:
-        image = await context.images.resolve(config.image, platform=request.platform)
+        image = await context.images.of(request.owner).resolve(config.image, platform=request.platform)
         if request.platform is None and (warning := _platform_warning(image.platform)):
             warnings.append(warning)
     timeline.mark("checks")
-    host = adapt_host_config(context, host)
+    host = adapt_host_config(context, host, request.owner)
     config = merge_config(config, image.container_config if image is not None else {})
     validate.check_paths(config, host)
     host = replace(
@@ -100,11 +101,12 @@ async def create(
         config, hostname=hostname(config, host, container_id), volumes=config.volumes if config.volumes else no_volumes
     )
     async with AsyncExitStack() as undo:
-        name = context.registry.reserve(request.name, container_id)
-        undo.callback(context.registry.release, name)
+        name = context.registry.reserve(request.name, container_id, request.owner)
+        undo.callback(context.registry.release, name, request.owner)
         container = Container(
             id=container_id,
             name=name,
+            owner=request.owner,
             created_ns=time.time_ns(),
             config=config,
             host_config=host,

@@ -6,19 +6,20 @@ from dataclasses import replace
 from api_models.container import ContainerConfig, HostConfig
 from engine.common.errors import invalid
 from server.containers.context import ContainerContext
+from server.containers.registry import View
 from server.containers.spec.build import READONLY_PATHS, masked_paths
 from server.containers.values import modes
 
 
-def adapt_host_config(context: ContainerContext, host: HostConfig) -> HostConfig:
+def adapt_host_config(context: ContainerContext, host: HostConfig, owner: str = "") -> HostConfig:
     """``host`` with the daemon's defaults. Names of containers in namespace modes are replaced by ids, as a rename
-    doesn't change these.
+    doesn't change these; ``owner`` is the container's.
 
     :raises WharfError: INVALID_ARGUMENT: such a container doesn't exist.
     """
-    config = context.config
-    pid_mode = _by_id(context, host.pid_mode, required=True)
-    ipc_mode = _by_id(context, host.ipc_mode or config.default_ipc_mode, required=True)
+    config, others = context.config, context.registry.of(owner)
+    pid_mode = _by_id(others, host.pid_mode, required=True)
+    ipc_mode = _by_id(others, host.ipc_mode or config.default_ipc_mode, required=True)
     # With cgroup v1 a privileged container can manage the hierarchy only in the host's cgroup namespace.
     privileged_v1 = host.privileged and not context.limits.unified
     security_opt = host.security_opt
@@ -38,7 +39,7 @@ def adapt_host_config(context: ContainerContext, host: HostConfig) -> HostConfig
         ipc_mode=ipc_mode,
         pid_mode=pid_mode,
         # required=False: dockerd reports a missing container here only at start.
-        network_mode=_by_id(context, host.network_mode, required=False),
+        network_mode=_by_id(others, host.network_mode, required=False),
         cgroupns_mode=host.cgroupns_mode or ("host" if privileged_v1 else context.defaults.cgroupns_mode),
         runtime=host.runtime or context.runtimes.default,
         security_opt=security_opt,
@@ -48,9 +49,9 @@ def adapt_host_config(context: ContainerContext, host: HostConfig) -> HostConfig
     )
 
 
-def _by_id(context: ContainerContext, mode: str, *, required: bool) -> str:
+def _by_id(others: View, mode: str, *, required: bool) -> str:
     other = modes.joined(mode)
-    found = context.registry.find(other) if other else None
+    found = others.find(other) if other else None
     if other and required and found is None:
         raise invalid(f"No such container: {other}")
     return f"container:{found.id}" if found else mode

@@ -6,6 +6,7 @@ container's shim and outlives this daemon; the record doesn't, as with dockerd.
 
 import asyncio
 import contextlib
+import copy
 import logging
 import os
 import secrets
@@ -18,6 +19,7 @@ from engine.api.stdio import SessionEnd
 from engine.api.types import TaskStatus
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, conflict, internal, invalid, not_found
+from server.access.caller import EVERYONE, Caller
 from server.containers.context import ContainerContext
 from server.containers.exec import run
 from server.containers.exec.model import DIRECT, ExecInstance, ExecRequest, Session
@@ -43,6 +45,7 @@ class Exec:
 
     def __init__(self, context: ContainerContext) -> None:
         self._context = context
+        self._containers = context.registry.seen_by(EVERYONE)
         self._execs: dict[str, ExecInstance] = {}
         self._followers: set[asyncio.Task[None]] = set()
         self._processes = ExecProcesses(context)
@@ -50,9 +53,15 @@ class Exec:
         context.hooks.stopped.append(self._container_stopped)
         context.hooks.removed.append(self._container_removed)
 
+    def seen_by(self, caller: Caller) -> "Exec":
+        """The execs in containers that exist for a caller: the same records, with other look-ups."""
+        view = copy.copy(self)
+        view._containers = self._context.registry.seen_by(caller)
+        return view
+
     def get(self, id: str) -> ExecInstance:
         found = self._execs.get(id)
-        if found is None or self._context.registry.by_id(found.container_id) is None:
+        if found is None or self._containers.by_id(found.container_id) is None:
             raise not_found(f"No such exec instance: {id}")
         return found
 
@@ -62,7 +71,7 @@ class Exec:
         :raises WharfError: NOT_FOUND; CONFLICT: the container doesn't run, is paused or restarting.
         """
         found = self.get(id)
-        container = self._context.registry.get(found.container_id)
+        container = self._containers.get(found.container_id)
         _check_active(container, container.id)
         return found
 
@@ -71,7 +80,7 @@ class Exec:
 
         :raises WharfError: INVALID_ARGUMENT ``unable to find user``; CONFLICT: the container doesn't run.
         """
-        container = self._context.registry.get(key)
+        container = self._containers.get(key)
         _check_active(container, key)
         files = ProcessFiles(container)
         try:
@@ -90,7 +99,7 @@ class Exec:
         """
         if not request.cmd:
             raise invalid("No exec command specified")
-        container = self._context.registry.get(key)
+        container = self._containers.get(key)
         _check_active(container, key)
         instance = ExecInstance(secrets.token_hex(32), container.id, request)
         self._execs[instance.id] = instance

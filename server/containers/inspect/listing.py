@@ -16,6 +16,8 @@ from server.containers.context import ContainerContext
 from server.containers.inspect import sizes
 from server.containers.model import Container
 from server.containers.mounts import mounts
+from server.containers.neighbours import Images
+from server.containers.registry import View
 
 ACCEPTED = (
     *("ancestor", "before", "exited", "id", "isolation", "label", "name", "status", "health", "since"),
@@ -27,22 +29,24 @@ _HEALTH = ("starting", "healthy", "unhealthy", "none")
 
 async def listing(
     context: ContainerContext,
+    containers: View,
     filters: Filters,
     *,
     everything: bool = False,
     limit: int = 0,
     size: bool = False,
 ) -> list[dict[str, Any]]:
-    """The rows of ``GET /containers/json`` at the newest API version, the newest container first; the caller may change
-    them. ``everything``: also stopped containers. ``limit``: the number of rows, 0: all.
+    """The rows of ``GET /containers/json`` for those of ``containers`` that match, at the newest API version, the
+    newest container first; the caller may change them. ``everything``: also stopped containers. ``limit``: the number
+    of rows, 0: all.
 
     :raises WharfError: INVALID_ARGUMENT: a bad filter; NOT_FOUND: the container of ``before`` or ``since``.
     """
     filters.validate(ACCEPTED)
-    selected = await _select(context, filters, everything=everything, limit=limit)
+    selected = await _select(context, containers, filters, everything=everything, limit=limit)
     answer = []
     layer_sizes = await sizes.get_all(context, selected) if size else {}
-    link_names = context.networks.link_names()  # not cached in the rows: they change with other containers
+    link_names = context.networks.link_names(containers)  # not cached in the rows: they change with other containers
     for container in selected:
         row = _copy(row_of(context, container))
         row["Names"] = [*row["Names"], *link_names.get(container.id, ())]
@@ -161,7 +165,7 @@ async def _image(context: ContainerContext, container: Container) -> str:
     if reference in ("", container.image_id):
         return reference
     try:
-        image = await context.images.resolve(reference)
+        image = await context.images.of(container.owner).resolve(reference)
     except WharfError:
         return container.image_id
     return reference if image.id == container.image_id else container.image_id
@@ -180,15 +184,17 @@ class _ParsedFilters:
     expose: set[str]
 
 
-async def _select(context: ContainerContext, filters: Filters, *, everything: bool, limit: int) -> list[Container]:
-    parsed, everything = await _parse(context, filters, everything=everything)
-    names = [container.name for container in context.registry]
+async def _select(
+    context: ContainerContext, containers: View, filters: Filters, *, everything: bool, limit: int
+) -> list[Container]:
+    parsed, everything = await _parse(context.images.seen_by(containers.caller), filters, everything=everything)
+    names = [container.name for container in containers]
     await filters.search_ahead("name", (form for name in names for form in (name, f"/{name}")))
-    before = _container_of(context, filters, "before")
-    since = _container_of(context, filters, "since")
+    before = _container_of(containers, filters, "before")
+    since = _container_of(containers, filters, "since")
     selected: list[Container] = []
     passed = before is None
-    for container in sorted(context.registry, key=lambda each: each.created_ns, reverse=True):
+    for container in sorted(containers, key=lambda each: each.created_ns, reverse=True):
         if not passed:
             passed = container is before
             continue
@@ -201,17 +207,17 @@ async def _select(context: ContainerContext, filters: Filters, *, everything: bo
     return selected
 
 
-def _container_of(context: ContainerContext, filters: Filters, key: str) -> Container | None:
+def _container_of(containers: View, filters: Filters, key: str) -> Container | None:
     """The container that the filter ``key`` (``before`` or ``since``) names; None: no such filter."""
     found = None
     for value in filters.get(key):
-        found = context.registry.by_id(value) or context.registry.by_name(value)
+        found = containers.by_id(value) or containers.by_name(value)
         if found is None:
             raise not_found(f"No such container: {value}")
     return found
 
 
-async def _parse(context: ContainerContext, filters: Filters, *, everything: bool) -> tuple[_ParsedFilters, bool]:
+async def _parse(images: Images, filters: Filters, *, everything: bool) -> tuple[_ParsedFilters, bool]:
     """The parsed filters, and whether stopped containers are listed: the filter ``status`` implies it."""
     exited: set[int] = set()
     for value in filters.get("exited"):
@@ -230,20 +236,20 @@ async def _parse(context: ContainerContext, filters: Filters, *, everything: boo
     if "ancestor" in filters:
         ancestors = set()
         for value in filters.get("ancestor"):
-            ancestors |= await _ancestors(context, value)
+            ancestors |= await _ancestors(images, value)
     publish, expose = _port_set("publish", filters), _port_set("expose", filters)
     return _ParsedFilters(filters, exited, task, ancestors, publish, expose), everything
 
 
-async def _ancestors(context: ContainerContext, reference: str) -> set[str]:
+async def _ancestors(images: Images, reference: str) -> set[str]:
     """The ids of the image and of the images that were built on it; an empty set for an unknown image."""
     try:
-        image = await context.images.resolve(reference)
+        image = await images.resolve(reference)
     except WharfError as error:
         if error.kind in (Kind.NOT_FOUND, Kind.INVALID_ARGUMENT):
             return set()
         raise
-    return {image.id, *(await context.images.children(image.id))}
+    return {image.id, *(await images.children(image.id))}
 
 
 def _port_set(key: str, filters: Filters) -> set[str]:

@@ -64,7 +64,7 @@ async def restore(context: ContainerContext, container: Container) -> tuple[Moun
     """
     described = (container.image_manifest or {}).get("platform") or {}
     platform = "/".join(described[part] for part in ("os", "architecture", "variant") if described.get(part))
-    image = await context.images.resolve(container.image_id, platform=platform or None)
+    image = await context.images.of(container.owner).resolve(container.image_id, platform=platform or None)
     await _make_layer(context, image, layer_of(image), container.id)
     return await context.engine.snapshots.mounts(container.id)
 

@@ -125,7 +125,7 @@ async def _image(
     during_start: AsyncExitStack,
 ) -> str:
     """Mounts an image read-only at ``target``; returns the path of its content, or of the subpath in it."""
-    image = await context.images.resolve(point.spec["Source"])
+    image = await context.images.of(container.owner).resolve(point.spec["Source"])
     # A writable snapshot as for a container's root file system, mounted read-only.
     labels = {GC_ROOT: str(container.created_ns), ROOT_LABEL: str(context.config.data_root)}
     rootfs = await context.images.rootfs(image, _image_key(container, number), labels=labels)
@@ -269,7 +269,7 @@ async def shared_memory(context: ContainerContext, container: Container) -> str:
     host = container.host_config
     other = modes.joined(host.ipc_mode)
     if other is not None:
-        donor = context.registry.get_namespace_owner(other, "IPC")
+        donor = context.registry.of(container.owner).get_namespace_owner(other, "IPC")
         path = _shm(donor)
         if donor.host_config.ipc_mode == "host":
             return "/dev/shm"

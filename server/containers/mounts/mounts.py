@@ -72,7 +72,7 @@ async def _register(context: ContainerContext, container: Container, *, plain_re
     inherited = 0
     for spec in host.volumes_from or ():
         name, mode = mountspec.parse_volumes_from(spec)
-        other = _get_container(context, name)
+        other = _get_container(context, container.owner, name)
         inherited += len(other.mounts)
         check_mounts(container.config, host, inherited=inherited)
         _copy_points(context, container, other, mode)
@@ -123,10 +123,10 @@ def _add(context: ContainerContext, container: Container, point: MountPoint) -> 
         context.volumes.release(replaced.name, container.id)
 
 
-def _get_container(context: ContainerContext, name: str) -> Container:
+def _get_container(context: ContainerContext, owner: str, name: str) -> Container:
     """:raises WharfError: INVALID_ARGUMENT: no such container."""
     try:
-        return context.registry.get(name)
+        return context.registry.of(owner).get(name)
     except WharfError as error:
         raise invalid(error.message) from None
 
@@ -169,7 +169,7 @@ async def _resolve(context: ContainerContext, container: Container, point: Mount
     elif point.kind == "bind" and not point.rw and plain_readonly:
         point.spec["BindOptions"] = {**(point.spec.get("BindOptions") or {}), "ReadOnlyNonRecursive": True}
     elif point.kind == "image":
-        image = await context.images.resolve(point.name)
+        image = await context.images.of(container.owner).resolve(point.name)
         point.spec["Source"] = image.id
 
 

@@ -99,26 +99,27 @@ def _joined(other: Container, kind: str, prepared: PreparedStart) -> str:
 
 def _namespaces(context: ContainerContext, container: ContainerPlan, prepared: PreparedStart) -> Namespaces:
     host = container.host_config
+    others = context.registry.of(container.owner)
     remap = context.remap_of(container)
     user = HOST if remap is None else remap.userns
     for mode in (host.network_mode, host.pid_mode, host.ipc_mode):
         if remap is not None and (other := modes.joined(mode)) is not None:
             # To use a joined namespace the container needs the user namespace that owns it. A container that runs
             # since before the daemon's restart has the user namespace of the earlier daemon.
-            user = _joined(context.registry.get_namespace_owner(other, "user"), "user", prepared)
+            user = _joined(others.get_namespace_owner(other, "user"), "user", prepared)
     pid, ipc = PRIVATE, PRIVATE
     if host.pid_mode == "host":
         pid = HOST
     elif (other := modes.joined(host.pid_mode)) is not None:
         try:
-            pid = _joined(context.registry.get_namespace_owner(other, "PID"), "pid", prepared)
+            pid = _joined(others.get_namespace_owner(other, "PID"), "pid", prepared)
         except WharfError as error:
             # As in dockerd: the request is valid, only the other container's state prevents the start.
             raise internal(error.message) from error
     if host.ipc_mode == "host":
         ipc = HOST
     elif (other := modes.joined(host.ipc_mode)) is not None:
-        ipc = _joined(context.registry.get_namespace_owner(other, "IPC"), "ipc", prepared)
+        ipc = _joined(others.get_namespace_owner(other, "IPC"), "ipc", prepared)
     return Namespaces(
         network=prepared.network,
         ipc=ipc,

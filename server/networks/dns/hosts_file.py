@@ -14,6 +14,7 @@ from engine.common.errors import internal, not_found
 from engine.common.system import private
 from server.containers.model import Container
 from server.containers.plan import ContainerPlan
+from server.containers.registry import View
 from server.networks import endpoints
 from server.networks.context import NetworkContext
 from server.networks.dns import files
@@ -125,13 +126,13 @@ def legacy_links(
     return endpoints.link_targets(context, container, strict=strict)
 
 
-def find_link(context: NetworkContext, key: str) -> tuple[Container, Container, str]:
+def find_link(context: NetworkContext, key: str, containers: View) -> tuple[Container, Container, str]:
     """The client, the server and the alias of the link ``/client/alias``.
 
     :raises WharfError: NOT_FOUND; INTERNAL for a container's own name.
     """
     name, _, alias = key.strip("/").rpartition("/")
-    client = context.containers.find(name or alias) if context.containers else None
+    client = containers.find(name or alias)
     if client is None:
         raise not_found(f"No such container: {key}")
     if not name:
@@ -258,7 +259,7 @@ async def update_linkers(context: NetworkContext, container: ContainerPlan) -> N
     if record is None or bridge is None or context.containers is None or record.endpoint(bridge.id) is None:
         return
     for other in list(context.sandboxes.values()):
-        client = context.containers.find(other.container)
+        client = context.containers.by_id(other.container)
         if client is None or client is container or not client.host_config.links:
             continue
         linked = legacy_links(context, client)

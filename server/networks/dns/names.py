@@ -59,7 +59,7 @@ async def view_request(context: NetworkContext, container: ContainerPlan, record
         zones.append(endpoint.network)
         for text in endpoint.settings.get("Links") or ():
             name, alias = endpoints.parse_link(text)
-            target = context.containers.find(name) if context.containers else None
+            target = context.containers.of(container.owner).find(name) if context.containers else None
             links.setdefault(endpoint.network, {})[alias.lower()] = (target.name if target else name).lower()
     servers = await asyncio.to_thread(hosts_file.upstreams, hosts_file.overrides(context, container))
     internal = all(context.networks[endpoint.network].internal for endpoint in record.endpoints)

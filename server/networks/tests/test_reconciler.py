@@ -141,7 +141,7 @@ def test_a_start_right_after_the_bridge_was_deleted(tmp_path: Path) -> None:
         assert network.bridge in caught.value.message
         ip("link del odd0\n")
         assert await asyncio.to_thread(until, lambda: _is_bridge(network.bridge))
-        await world.start(world.registry.get("lost"))
+        await world.start(world.registry.of("").get("lost"))
 
     scenario(tmp_path, body)
 

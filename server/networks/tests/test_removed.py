@@ -36,7 +36,7 @@ def refused(work: Any) -> WharfError:
 def test_it_gets_no_other_name(gone: Container) -> None:
     context = cast(ContainerContext, cast(Any, SimpleNamespace(registry=Registry())))
     assert refused(rename(context, gone, "other")).kind is Kind.CONFLICT
-    assert context.registry.by_name("other") is None
+    assert context.registry.of("").by_name("other") is None
     context.registry.reserve("other", "f" * 64)  # it is free
 
 

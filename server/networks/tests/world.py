@@ -30,7 +30,9 @@ class Events:
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, str]] = []
 
-    def publish(self, kind: str, action: str, actor: str, attributes: Any, *, scope: str = "local") -> None:
+    def publish(
+        self, kind: str, action: str, actor: str, attributes: Any, *, scope: str = "local", owner: str = ""
+    ) -> None:
         self.seen.append((kind, action, attributes.get("name", "")))
 
 

@@ -24,6 +24,13 @@ class MemoryBus:
         self.events: list[tuple[str, str]] = []
 
     def publish(
-        self, kind: str, action: str, actor: str, attributes: Mapping[str, str], *, scope: str = "local"
+        self,
+        kind: str,
+        action: str,
+        actor: str,
+        attributes: Mapping[str, str],
+        *,
+        scope: str = "local",
+        owner: str = "",
     ) -> None:
         self.events.append((action, actor))

@@ -8,6 +8,7 @@ from api_models.container import ContainerConfig, HostConfig
 from api_models.resources import RestartPolicy
 from api_models.times import human, rfc3339
 from engine.common.errors import Kind, WharfError
+from server.access.caller import EVERYONE
 from server.containers.create.merge import merge_config
 from server.containers.model import Container, Health
 from server.containers.plan import MountPoint
@@ -97,14 +98,15 @@ def test_delays_double_up_to_a_minute_and_start_over() -> None:
 
 def test_names() -> None:
     registry = Registry()
+    view = registry.seen_by(EVERYONE)
     registry.add(make("one", "aa11" + "0" * 60))
     registry.add(make("two", "aa22" + "0" * 60))
-    assert registry.get("/one").name == registry.get("aa1").name == "one"
+    assert view.get("/one").name == view.get("aa1").name == "one"
     with pytest.raises(WharfError, match="multiple IDs found with provided prefix: aa") as caught:
-        registry.get("aa")
+        view.get("aa")
     assert caught.value.kind is Kind.INVALID_ARGUMENT
     with pytest.raises(WharfError, match=r"^No such container: bb$"):
-        registry.get("bb")
+        view.get("bb")
     with pytest.raises(WharfError) as caught:
         registry.reserve("/one", "c" * 64)
     assert caught.value.kind is Kind.CONFLICT

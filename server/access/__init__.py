@@ -1,0 +1,11 @@
+"""Who sends a request, and what belongs to whom.
+
+``caller`` is what services know of the client; ``policy`` reads ``policy.toml``; ``identity`` finds the caller of a
+connection. Without a policy file every caller is ``EVERYONE``, and only ``caller`` is loaded.
+
+An *owner* is text, stored in the records of containers, volumes and networks and in the names of images:
+
+* "": the administrators together (all objects of an engine without a policy);
+* ``alice``: the user of that name;
+* ``alice:0f3c…``: what was created through a job socket of that user.
+"""

@@ -1,0 +1,232 @@
+"""``policy.toml``: who may use the engine, with which rights and limits.
+
+    default_role = "member"                # for users that no other table names; "" refuses them
+
+    [administrators]                       # root (uid 0) is always one
+    groups = ["docker-admins"]
+    certificates = ["CN of a client certificate"]
+
+    [users]                                # user → role
+    alice = "researcher"
+
+    [groups]                               # group → role; the first that a user is a member of counts
+    students = "member"
+
+    [roles.member]                         # rights and limits: the fields of Role
+    containers = 20
+    memory = "32g"
+
+Names of users are those of the host (``getpwuid``), or the common names of verified client certificates.
+"""
+
+import grp
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from server.config.hosts import parse_host
+from server.config.model import Config
+from server.config.types import ConfigError
+from server.config.values import parse_size
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d+)([smhd]?)\Z")
+#: What may be the owner of objects: the name is part of paths and of engine-wide names.
+_OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,63}\$?\Z")
+
+
+def _size(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_size(value)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+def _duration(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    found = _DURATION.match(value)
+    if found is None:
+        raise ValueError("not a duration such as 90s, 30m, 12h or 7d")
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+def _ports(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    first, dash, last = value.partition("-")
+    if not (first.isdecimal() and (last.isdecimal() or not dash)):
+        raise ValueError("not a range of ports such as 20000-29999")
+    return int(first), int(last or first)
+
+
+_Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+_Seconds = Annotated[int, BeforeValidator(_duration), Field(gt=0)]
+_Port = Annotated[int, Field(ge=1, le=65535)]
+_PortRange = Annotated[tuple[_Port, _Port], BeforeValidator(_ports)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Role(_Table):
+    """The rights and limits of users. A right is refused unless it is given; a limit that is absent does not exist.
+
+    Sizes are bytes ("32g" in the file), durations are seconds ("12h" in the file).
+    """
+
+    # rights
+    #: ``--privileged`` of containers and execs, and everything that the other rights allow.
+    privileged: bool = False
+    #: Host namespaces: ``--network host``, ``--pid host``, ``--ipc host``, ``--uts host``, ``--userns host``,
+    #: ``--cgroupns host``.
+    host_namespaces: bool = False
+    #: ``--device`` and device cgroup rules, except devices of GPUs, which the allocator gives.
+    devices: bool = False
+    #: ``--cgroup-parent``.
+    cgroup_parent: bool = False
+    #: ``--security-opt`` that loosens the defaults: unconfined profiles, own seccomp profiles, systempaths.
+    security_options: bool = False
+    #: Capabilities beyond Docker's default set, without ``CAP_``.
+    capabilities: tuple[str, ...] = ()
+    #: Host directories and files as binds, which the user itself must be able to reach.
+    binds: bool = True
+    #: Volume, network, IPAM and log drivers of plugins.
+    plugins: bool = False
+    #: Every process of the user's containers has the user's own uid and gid (``--user`` is ignored if equal, refused
+    #: if another).
+    force_user: bool = False
+    #: The label ``wharf.keep`` exempts a container from ``max_run_time`` and ``idle_limit``.
+    keep: bool = False
+
+    # shares of the machine: one cgroup for each user, above the containers
+    cpus: Annotated[float, Field(gt=0)] | None = None
+    cpu_weight: Annotated[int, Field(ge=1, le=10000)] | None = None
+    memory: _Bytes | None = None
+    pids: Annotated[int, Field(gt=0)] | None = None
+    io_weight: Annotated[int, Field(ge=1, le=10000)] | None = None
+
+    # counts
+    containers: Annotated[int, Field(ge=0)] | None = None
+    #: Bytes of writable layers, volumes and own images.
+    disk: _Bytes | None = None
+    #: Host ports that may be published; None: any above 1023.
+    ports: _PortRange | None = None
+    gpus: Annotated[int, Field(ge=0)] | None = None
+    #: Names of CDI devices that several containers may have at a time.
+    shared_gpus: tuple[str, ...] = ()
+
+    # time
+    max_run_time: _Seconds | None = None
+    idle_limit: _Seconds | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Role":
+        if self.ports is not None and self.ports[0] > self.ports[1]:
+            raise ValueError("ports: the first port is greater than the last")
+        return self
+
+
+class Administrators(_Table):
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    certificates: tuple[str, ...] = ()
+
+
+class _File(_Table):
+    default_role: str = ""
+    administrators: Administrators = Administrators()
+    users: dict[str, str] = {}
+    groups: dict[str, str] = {}
+    roles: dict[str, Role] = {}
+    #: Patterns of the administrators' image names that every user may use, such as ``docker.io/library/*``.
+    published_images: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> "_File":
+        for name in (*self.users.values(), *self.groups.values(), *filter(None, (self.default_role,))):
+            if name not in self.roles:
+                raise ValueError(f"there is no role {name}")
+        return self
+
+
+class Policy:
+    """A valid policy. Groups are looked up once: a new group needs a reload."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        """:raises ValidationError: the document is no policy."""
+        file = _File.model_validate(_tuples(document))
+        self.administrators = file.administrators
+        self.roles: Mapping[str, Role] = file.roles
+        self.published_images = file.published_images
+        self._users = file.users
+        self._default = file.roles.get(file.default_role)
+        #: Names of groups that this host lacks: whoever reads the file logs them.
+        self.missing_groups: list[str] = []
+        self._admin_gids = frozenset(gid for name in file.administrators.groups if (gid := self._gid(name)) >= 0)
+        self._groups = [(gid, file.roles[role]) for name, role in file.groups.items() if (gid := self._gid(name)) >= 0]
+
+    def _gid(self, name: str) -> int:
+        if name.isdecimal():
+            return int(name)
+        try:
+            return grp.getgrnam(name).gr_gid
+        except KeyError:
+            self.missing_groups.append(name)
+            return -1
+
+    def administers(self, user: str, uid: int, gids: Sequence[int]) -> bool:
+        """Whether a process with these credentials is an administrator's."""
+        return uid == 0 or user in self.administrators.users or not self._admin_gids.isdisjoint(gids)
+
+    def role_of(self, user: str, gids: Sequence[int]) -> Role | None:
+        """The role of a user; None: the user may not use the engine."""
+        named = self._users.get(user)
+        if named is not None:
+            return self.roles[named]
+        return next((role for gid, role in self._groups if gid in gids), self._default)
+
+
+def check_listeners(config: Config) -> None:
+    """Refuses sockets whose clients have no identity.
+
+    :raises ConfigError: a tcp socket without verified client certificates.
+    """
+    for text in config.hosts:
+        if parse_host(text, tls=config.tls).scheme == "tcp" and not config.tlsverify:
+            raise ConfigError(f"{text}: with a policy, a tcp socket needs --tlsverify: its clients have no identity")
+
+
+def valid_owner(user: str) -> bool:
+    """Whether a user's name can be an owner."""
+    return _OWNER.match(user) is not None
+
+
+def read_policy(path: Path) -> Policy:
+    """Reads the policy.
+
+    :raises ConfigError: it can't be read, or a value in it is invalid; the message names each.
+    """
+    try:
+        return Policy(tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise ConfigError(f"policy file {path}: {(error.strerror or str(error)).lower()}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"policy file {path}: {error}") from None
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, each['loc'])) or 'policy'}: {each['msg']}" for each in error.errors()]
+        raise ConfigError(f"policy file {path}: " + "; ".join(problems)) from None
+
+
+def _tuples(value: Any) -> Any:
+    """TOML's lists as tuples: strict models accept no other sequence."""
+    if isinstance(value, dict):
+        return {key: _tuples(each) for key, each in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

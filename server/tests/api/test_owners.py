@@ -1,0 +1,103 @@
+"""Two users of an engine with a policy: each finds its own objects only, administrators find all."""
+
+import json
+
+import pytest
+
+from server.tests.daemon import Daemon
+
+ALICE, BOB, NOBODY = 10001, 10002, 10003
+POLICY = {"users": {"10001": "member", "10002": "member"}, "roles": {"member": {}}}
+
+
+@pytest.fixture
+def daemon(daemon: Daemon) -> Daemon:
+    daemon.load("busybox:latest", config={"Cmd": ["sh"]})
+    daemon.restrict(POLICY)
+    return daemon
+
+
+def names(daemon: Daemon, **query: object) -> list[str]:
+    return sorted(row["Names"][0] for row in daemon.get("/containers/json", all=1, **query).json())
+
+
+def test_users_may_have_the_same_names(daemon: Daemon) -> None:
+    users = (daemon.as_uid(ALICE), daemon.as_uid(BOB), daemon)
+    ids = [user.create("web") for user in users]
+    assert len(set(ids)) == 3
+    assert [user.get("/containers/web/json").json()["Id"] for user in users] == ids
+    assert names(daemon.as_uid(ALICE)) == ["/web"]
+    assert names(daemon) == ["/web"] * 3
+
+
+def test_containers_of_others_do_not_exist(daemon: Daemon) -> None:
+    alice, bob = daemon.as_uid(ALICE), daemon.as_uid(BOB)
+    id = alice.create("web")
+    for key in ("web", id, id[:12]):
+        assert bob.refusal("GET", f"/containers/{key}/json") == (404, f"No such container: {key}")
+        assert bob.refusal("DELETE", f"/containers/{key}") == (404, f"No such container: {key}")
+    for mode in ("PidMode", "IpcMode"):
+        body = {"Image": "busybox", "HostConfig": {mode: f"container:{id}"}}
+        assert bob.refusal("POST", "/containers/create", json=body) == (400, f"No such container: {id}")
+    assert names(bob) == []
+    assert bob.get("/info").json()["Containers"] == 0
+    assert alice.get("/info").json()["Containers"] == 1
+
+
+def test_an_administrator_finds_the_only_container_of_a_name(daemon: Daemon) -> None:
+    id = daemon.as_uid(ALICE).create("web")
+    assert daemon.get("/containers/web/json").json()["Id"] == id
+    daemon.as_uid(BOB).create("web")
+    assert daemon.refusal("GET", "/containers/web/json") == (
+        400,
+        "containers of several owners have the name web: use an ID",
+    )
+    own = daemon.create("web")
+    assert daemon.get("/containers/web/json").json()["Id"] == own
+
+
+def test_prune_removes_own_containers_only(daemon: Daemon) -> None:
+    daemon.as_uid(ALICE).create("one")
+    id = daemon.as_uid(BOB).create("two")
+    assert daemon.as_uid(BOB).post("/containers/prune").json()["ContainersDeleted"] == [id]
+    assert names(daemon) == ["/one"]
+
+
+def test_events_of_others_are_not_shown(daemon: Daemon) -> None:
+    id = daemon.as_uid(ALICE).create("web")
+    shown = daemon.as_uid(ALICE).events(type=["container"])
+    assert [event["Actor"]["ID"] for event in shown] == [id]
+    assert daemon.as_uid(BOB).events() == []
+    assert len(daemon.events(type=["container"])) == 1
+
+
+def test_execs_of_others_do_not_exist(daemon: Daemon) -> None:
+    alice, bob = daemon.as_uid(ALICE), daemon.as_uid(BOB)
+    id = alice.create("web")
+    running = daemon.services.containers.get(id)
+    daemon.start(running)
+    exec_id = alice.post(f"/containers/{id}/exec", {"Cmd": ["true"]}).json()["Id"]
+    assert alice.get(f"/exec/{exec_id}/json").status_code == 200
+    assert bob.refusal("GET", f"/exec/{exec_id}/json") == (404, f"No such exec instance: {exec_id}")
+    assert bob.refusal("POST", f"/exec/{exec_id}/start", json={})[0] == 404
+
+
+def test_a_client_without_a_role_is_refused(daemon: Daemon) -> None:
+    nobody = daemon.as_uid(NOBODY)
+    assert nobody.refusal("GET", "/containers/json") == (
+        403,
+        f"the policy of this engine gives no role to the user {NOBODY}",
+    )
+
+
+def test_endpoints_of_administrators(daemon: Daemon) -> None:
+    assert daemon.as_uid(ALICE).refusal("GET", "/containers/x/checkpoints") == (
+        403,
+        "GET /containers/{name}/checkpoints is for administrators of this engine",
+    )
+
+
+def test_owners_are_in_the_records(daemon: Daemon) -> None:
+    container = daemon.services.containers.get(daemon.as_uid(ALICE).create("web"))
+    assert container.owner == "10001"
+    assert json.loads(container.to_doc())["owner"] == "10001"
