@@ -31,10 +31,10 @@ def boot(words: Sequence[str], handle: zygote.Handle) -> int:
             from server.sockets import tls_context
 
             tls_context(config)
-            if config.policy_file.exists():
+            if config.has_policy:
                 from server.access.policy import check_listeners, read_policy
 
-                read_policy(config.policy_file)
+                read_policy(Path(config.policy_file))
                 check_listeners(config)
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201

@@ -51,7 +51,7 @@ def serve(config: Config, given: Given, supervisor: Supervisor | None, handle: z
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     context = tls_context(config)
-    if config.policy_file.exists():
+    if config.has_policy:
         # Here: an engine without a policy doesn't load these modules.
         from server.access.policy import check_listeners
 
@@ -172,11 +172,11 @@ class _Daemon:
         :raises ConfigError: the policy is invalid."""
         timed = services.metrics.observe if self._config.metrics_addr else None
         app = EngineApp(all_routes(), services, timed, self._config.oldest_version)
-        if self._config.policy_file.exists():
+        if self._config.has_policy:
             from server.access.gate import Gate
             from server.access.policy import read_policy
 
-            app.gate = Gate(read_policy(self._config.policy_file), services.seen_by)
+            app.gate = Gate(read_policy(Path(self._config.policy_file)), services.seen_by)
         try:
             await app.authorize(self._config.authorization_plugins)
         except WharfError as error:

@@ -6,6 +6,7 @@ import logging
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.common.errors import WharfError
@@ -89,7 +90,7 @@ class Reloader:
             return None
         from server.access.policy import read_policy
 
-        return read_policy(self._config.policy_file)
+        return read_policy(Path(self._config.policy_file))
 
     def _apply(self, config: Config) -> None:
         set_level(config)

@@ -104,7 +104,7 @@ def _unix(host: Host, config: Config) -> Listener:
         os.umask(mask)
     try:
         os.chown(path, 0, gid)
-        os.chmod(path, 0o660)
+        os.chmod(path, host.mode)
         sock.listen(BACKLOG)
     except BaseException:
         sock.close()

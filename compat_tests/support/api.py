@@ -5,10 +5,12 @@ Each JSON answer is checked against the published API description.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,20 +24,45 @@ DEADLINE = 90.0
 class UnixConnection(http.client.HTTPConnection):
     """HTTP/1.1 over a unix socket."""
 
-    def __init__(self, path: Path, *, timeout: float) -> None:
+    def __init__(self, path: Path, *, timeout: float, credentials: Credentials | None = None) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = str(path)
+        self._credentials = credentials
 
     def connect(self) -> None:
-        self.sock = dial(Path(self._path), timeout=self.timeout)
+        self.sock = dial(Path(self._path), timeout=self.timeout, credentials=self._credentials)
 
 
-def dial(path: Path, *, timeout: float | None = DEADLINE) -> socket.socket:
-    """Connect to a unix socket."""
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Those that the kernel shows to the other end of a unix socket."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+
+    @contextlib.contextmanager
+    def effective(self) -> Iterator[None]:
+        """Give them to this process (to all of its threads) for a moment."""
+        before = os.getgroups()
+        os.setgroups(self.groups)
+        os.setegid(self.gid)
+        os.seteuid(self.uid)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+            os.setgroups(before)
+
+
+def dial(path: Path, *, timeout: float | None = DEADLINE, credentials: Credentials | None = None) -> socket.socket:
+    """Connect to a unix socket, as the process itself or with other credentials."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(timeout)
     try:
-        sock.connect(str(path))
+        with credentials.effective() if credentials else contextlib.nullcontext():
+            sock.connect(str(path))
     except BaseException:
         sock.close()
         raise
@@ -71,16 +98,17 @@ class Answer:
 class Api:
     """Sends requests to one engine. Each call uses a connection of its own, or one of :meth:`connection`."""
 
-    def __init__(self, path: Path, *, version: str = "") -> None:
+    def __init__(self, path: Path, *, version: str = "", credentials: Credentials | None = None) -> None:
         self.path = path
+        self.credentials = credentials
         self.prefix = f"/v{version}" if version else ""
 
     def connection(self, *, timeout: float = DEADLINE) -> UnixConnection:
-        return UnixConnection(self.path, timeout=timeout)
+        return UnixConnection(self.path, timeout=timeout, credentials=self.credentials)
 
     def raw(self, *, timeout: float = DEADLINE) -> socket.socket:
         """Return a bare socket, for requests that http.client refuses to send."""
-        return dial(self.path, timeout=timeout)
+        return dial(self.path, timeout=timeout, credentials=self.credentials)
 
     def request(
         self,

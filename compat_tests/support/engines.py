@@ -207,6 +207,8 @@ class Wharf(Engine):
         argv += ["--default-address-pool", resources.pool, "--cgroup-parent", resources.cgroup_parent]
         argv += ["--config-file", str(resources.root / "daemon.json"), "--pidfile", str(resources.root / "wharfd.pid")]
         argv += ["--cdi-spec-dir", str(self.cdi)]
+        if "--policy-file" not in args:
+            argv += ["--policy-file", ""]
         if containerd is not None:
             self.kind = "containerd"
             argv += ["--containerd", str(containerd.address)]
@@ -291,7 +293,14 @@ class Dockerd(Engine):
 @contextlib.contextmanager
 def wharf(name: str, *args: str, containerd: Containerd | None = None) -> Iterator[Wharf]:
     """Run Wharf with these additional flags; fail if its clean stop leaves something behind."""
-    with _running(Wharf(resources.allocate(name), args, containerd=containerd)) as engine:
+    with wharf_on(resources.allocate(name), *args, containerd=containerd) as engine:
+        yield engine
+
+
+@contextlib.contextmanager
+def wharf_on(allocated: resources.EngineResources, *args: str, containerd: Containerd | None = None) -> Iterator[Wharf]:
+    """Run Wharf as ``wharf`` does, with resources that the caller has allocated."""
+    with _running(Wharf(allocated, args, containerd=containerd)) as engine:
         yield engine
 
 

@@ -1,6 +1,7 @@
 """The caller of a connection: the process at the other end of a unix socket, or a client certificate."""
 
 import asyncio
+import errno
 import pwd
 import socket
 import ssl
@@ -16,7 +17,8 @@ from server.access.policy import Policy, valid_owner
 # linux/socket.h; Python has no names for these two.
 _SO_PEERGROUPS = 59
 _CREDENTIALS = struct.Struct("iII")
-_MAX_GROUPS = 65536
+# The largest result that Python's getsockopt takes.
+_MOST_GROUPS = 256
 # Seconds for which the name of a uid is remembered: the look-up may ask a directory server.
 _NAMES_KEPT = 60.0
 
@@ -77,8 +79,16 @@ def _user_name(uid: int) -> str:
 
 
 def _groups(sock: Any) -> tuple[int, ...]:
-    """The supplementary groups that the process had when it connected."""
-    data = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_GROUPS * 4)
+    """The supplementary groups that the process had when it connected.
+
+    :raises WharfError: PERMISSION_DENIED: more than ``_MOST_GROUPS``.
+    """
+    try:
+        data = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_GROUPS * 4)
+    except OSError as error:
+        if error.errno != errno.ERANGE:
+            raise
+        raise _denied(f"a process in more than {_MOST_GROUPS} groups") from None
     return struct.unpack(f"{len(data) // 4}I", data)
 
 

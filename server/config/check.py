@@ -39,8 +39,13 @@ def check(config: Config) -> Config:
 
 
 def _check_daemon(config: Config) -> None:
-    for host in config.hosts:
-        parse_host(host)
+    if "policy-file" in config.given and config.policy_file and not config.has_policy:
+        raise ConfigError(f"policy file {config.policy_file}: no such file")
+    for text in config.hosts:
+        if parse_host(text).mode & 0o007 and not config.has_policy:
+            raise ConfigError(
+                f"{text}: a socket for everybody needs a policy: without one, each client has root's power"
+            )
     seen: dict[str, str] = {}
     for label in config.labels:
         key, separator, value = label.partition("=")
@@ -63,8 +68,6 @@ def _check_daemon(config: Config) -> None:
         _host_port(config.metrics_addr, "metrics-addr")
     if config.storage_driver not in ("", "overlayfs", "overlay2", "native"):
         raise ConfigError(f'storage driver "{config.storage_driver}" is not supported: use overlayfs or native')
-    if "policy-file" in config.given and not config.policy_file.exists():
-        raise ConfigError(f"policy file {config.policy_file}: no such file")
     if config.tlsverify and not config.tlscacert and "tlscacert" in config.given:
         raise ConfigError("--tlsverify requires --tlscacert")
 

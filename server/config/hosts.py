@@ -1,6 +1,7 @@
 """The addresses of ``-H``, on which the API listens."""
 
 import os
+import re
 from dataclasses import dataclass
 
 from server.config.types import ConfigError
@@ -11,12 +12,14 @@ DEFAULT_TLS_PORT = 2376
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """``scheme`` is unix (``path``), tcp (``address``, ``port``) or fd (``path`` names one, or "" for all)."""
+    """``scheme`` is unix (``path``, ``mode`` of the socket), tcp (``address``, ``port``) or fd (``path`` names one, or
+    "" for all)."""
 
     scheme: str
     path: str = ""
     address: str = ""
     port: int = 0
+    mode: int = 0o660
 
     def __str__(self) -> str:
         if self.scheme == "tcp":
@@ -26,7 +29,7 @@ class Host:
 
 
 def parse_host(text: str, *, tls: bool = False) -> Host:
-    """Reads ``unix:///path``, ``tcp://[address][:port]`` or ``fd://[name]``; without a scheme it is tcp.
+    """Reads ``unix:///path[?mode=0666]``, ``tcp://[address][:port]`` or ``fd://[name]``; without a scheme it is tcp.
 
     :raises ConfigError: anything else.
     """
@@ -36,18 +39,28 @@ def parse_host(text: str, *, tls: bool = False) -> Host:
         scheme, rest = "tcp", text
     match scheme:
         case "unix":
-            if not rest:
-                return Host("unix", "/run/wharf/docker.sock")
+            rest, _, query = rest.partition("?")
+            mode = _mode(text, query) if query else 0o660
+            rest = rest or "/run/wharf/docker.sock"
             if not os.path.isabs(rest):
                 raise ConfigError(f"invalid unix bind address ({text}): the path must be absolute")
             if len(os.fsencode(rest)) > 107:
                 raise ConfigError(f"invalid unix bind address ({text}): the path is too long")
-            return Host("unix", rest)
+            return Host("unix", rest, mode=mode)
         case "fd":
             return Host("fd", rest)
         case "tcp":
             return _tcp(text, rest.rstrip("/"), tls=tls)
     raise ConfigError(f"invalid bind address ({text}): unsupported proto '{scheme}'")
+
+
+def _mode(text: str, query: str) -> int:
+    name, _, value = query.partition("=")
+    if name != "mode":
+        raise ConfigError(f"invalid unix bind address ({text}): unknown option {name}")
+    if not re.fullmatch(r"0?[0-7]{3}", value):
+        raise ConfigError(f"invalid unix bind address ({text}): the mode is not an octal number such as 0666")
+    return int(value, 8)
 
 
 def _tcp(text: str, rest: str, *, tls: bool) -> Host:

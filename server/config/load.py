@@ -20,7 +20,7 @@ from server.config.values import from_file, from_flag, kind_of
 DEFAULT_FILE = "/etc/wharf/daemon.json"
 _FIELDS = frozenset(field.name for field in fields(Config))
 _PATHS = frozenset(field.name for field in fields(Config) if Path in get_args(field.type))
-_TLS_FILES = frozenset({"tlscacert", "tlscert", "tlskey"})
+_FILES = frozenset({"policy_file", "tlscacert", "tlscert", "tlskey"})
 # The features that can be switched; the other known ones are fixed in this engine.
 _SWITCHES = frozenset({"cdi", "strict-api"})
 _FEATURES = {"containerd-snapshotter": True, "buildkit": True}
@@ -214,7 +214,7 @@ def _build(settings: dict[str, Any], path: str) -> Config:
     values = {name: value for name, value in settings.items() if name in _FIELDS}
     for name in _PATHS & values.keys():
         values[name] = Path(os.path.abspath(values[name]))
-    for name in _TLS_FILES & values.keys():
+    for name in _FILES & values.keys():
         # The daemon changes its directory before it reads them. "" means the default.
         values[name] = values[name] and os.path.abspath(values[name])
     values["config_file"] = Path(os.path.abspath(path))

@@ -6,6 +6,7 @@ type decides how flag and key are read, and the mark :class:`~server.config.opti
 """
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +44,7 @@ class Config:
         _Texts, Option("Plugins that allow or deny each request", "authorization-plugin", reloads=True)
     ] = ()
     # Without the file every client is an administrator.
-    policy_file: Annotated[Path, Option("Policy: who may use the engine, and how much of it")] = Path(
+    policy_file: Annotated[str, Option('Who may use the engine, and how much of it; "": everybody all')] = (
         "/etc/wharf/policy.toml"
     )
     tls: Annotated[bool, Option("Use TLS on tcp sockets; implied by --tlsverify")] = False
@@ -165,6 +166,11 @@ class Config:
     # The settings that were given and their source ("flag" or "file"), by file key: some features act differently if a
     # default is given explicitly.
     given: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def has_policy(self) -> bool:
+        """Whether the file of the policy exists."""
+        return os.path.isfile(self.policy_file)
 
     @property
     def engine_address(self) -> str:

@@ -200,6 +200,7 @@ def test_every_option_that_is_refused_says_so_by_name(tmp_path: Path) -> None:
     [
         ("unix:///a/b", Host("unix", "/a/b")),
         ("unix://", Host("unix", "/run/wharf/docker.sock")),
+        ("unix:///a/b?mode=0666", Host("unix", "/a/b", mode=0o666)),
         ("fd://", Host("fd")),
         ("fd://name", Host("fd", "name")),
         ("tcp://", Host("tcp", address="127.0.0.1", port=2375)),
@@ -214,8 +215,28 @@ def test_hosts(text: str, host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["foo://x", "unix://relative", "tcp://x:99999", "tcp://x:y", "tcp://a/b", "unix:///" + 120 * "x"]
+    "text",
+    [
+        "foo://x",
+        "unix://relative",
+        "tcp://x:99999",
+        "tcp://x:y",
+        "tcp://a/b",
+        "unix:///" + 120 * "x",
+        "unix:///a?mode=9",
+        "unix:///a?m=1",
+    ],
 )
 def test_bad_hosts(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^invalid (unix )?bind address"):
         parse_host(text)
+
+
+def test_a_socket_for_everybody_needs_a_policy(tmp_path: Path) -> None:
+    words = ("-H", f"unix://{tmp_path}/users.sock?mode=0666", "--policy-file")
+    with pytest.raises(ConfigError, match="a socket for everybody needs a policy"):
+        read(tmp_path, {}, *words, "")
+    with pytest.raises(ConfigError, match="no such file"):
+        read(tmp_path, {}, *words, str(tmp_path / "policy.toml"))
+    (tmp_path / "policy.toml").touch()
+    assert read(tmp_path, {}, *words, str(tmp_path / "policy.toml")).policy_file == str(tmp_path / "policy.toml")

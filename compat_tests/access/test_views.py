@@ -1,0 +1,88 @@
+"""Each user sees the own containers, with the unchanged docker CLI and docker-py."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+
+from compat_tests.support.polling import until
+from compat_tests.support.users import Lab
+
+
+def test_two_users_have_a_container_of_the_same_name(shared_lab: Lab) -> None:
+    alice, bob = shared_lab["alice"], shared_lab["bob"]
+    for user in (alice, bob):
+        user.docker("run", "-d", "--name", "web", "-e", f"WHO={user.name}", "busybox", "sleep", "600")
+        assert user.docker("ps", "--format", "{{.Names}}").stdout == "web\n"
+        assert user.docker("exec", "web", "sh", "-c", "echo $WHO").stdout == f"{user.name}\n"
+    names = shared_lab.engine.docker("ps", "--format", "{{.Names}}").stdout.split()
+    assert names == ["web", "web"]
+    bob.docker("rm", "-f", "web")
+    assert alice.docker("inspect", "-f", "{{.State.Running}}", "web").stdout == "true\n"
+    alice.docker("rm", "-f", "web")
+
+
+def test_ids_of_others_are_unknown(shared_lab: Lab) -> None:
+    alice, bob = shared_lab["alice"], shared_lab["bob"]
+    id = alice.docker("run", "-d", "busybox", "sleep", "600").stdout.strip()
+    for command in (("stop",), ("logs",), ("inspect", "--type", "container"), ("exec",), ("rm",)):
+        words = (*command, id, *(("true",) if command == ("exec",) else ()))
+        failed = bob.docker(*words, check=False)
+        assert failed.status != 0
+        assert "no such container" in failed.stderr.lower()
+    assert bob.docker("ps", "-aq").stdout == ""
+    alice.docker("rm", "-f", id)
+
+
+def test_a_user_without_a_role_is_refused(shared_lab: Lab) -> None:
+    carol = shared_lab["carol"]
+    failed = carol.docker("ps", check=False)
+    assert failed.status == 1
+    assert f"the policy of this engine gives no role to the user {carol.name}" in failed.stderr
+
+
+def test_events_are_those_of_the_user(shared_lab: Lab) -> None:
+    alice, bob = shared_lab["alice"], shared_lab["bob"]
+    id = alice.docker("create", "busybox").stdout.strip()
+    alice.docker("rm", id)
+    words = ("events", "--since", "1h", "--until", "0s", "--format", "json")
+    shown = [json.loads(line) for line in alice.docker(*words).stdout.splitlines()]
+    assert {event["Actor"]["ID"] for event in shown if event["Type"] == "container"} >= {id}
+    assert id not in bob.docker(*words).stdout
+
+
+def test_docker_py(shared_lab: Lab) -> None:
+    docker = pytest.importorskip("docker")
+    alice, bob = shared_lab["alice"], shared_lab["bob"]
+    with alice.credentials.effective():
+        client = docker.DockerClient(base_url=alice.host, version="auto", timeout=90)
+        container = client.containers.run("busybox", ["sleep", "600"], detach=True, name="py")
+    try:
+        assert [each["Names"] for each in bob.api.get("/containers/json", all=1).json()] == []
+        assert [each["Names"] for each in alice.api.get("/containers/json", all=1).json()] == [["/py"]]
+    finally:
+        alice.api.delete(f"/containers/{container.id}", force=1)
+        client.close()
+
+
+def test_the_policy_is_reloaded(shared_lab: Lab) -> None:
+    carol, before = shared_lab["carol"], shared_lab.policy.read_text()
+
+    def lists() -> bool:
+        return carol.docker("ps", "-q", check=False).status == 0
+
+    try:
+        shared_lab.policy.write_text(f'default_role = "member"\n{before}')
+        os.kill(shared_lab.engine.daemon.pid, signal.SIGHUP)
+        assert until(lists)
+        shared_lab.policy.unlink()  # a missing policy opens nothing
+        os.kill(shared_lab.engine.daemon.pid, signal.SIGHUP)
+        assert until(lambda: "no such file" in shared_lab.engine.log())
+        assert lists()
+    finally:
+        shared_lab.policy.write_text(before)
+        os.kill(shared_lab.engine.daemon.pid, signal.SIGHUP)
+    assert until(lambda: not lists())
