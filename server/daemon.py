@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,9 +175,11 @@ class _Daemon:
         app = EngineApp(all_routes(), services, timed, self._config.oldest_version)
         if self._config.has_policy:
             from server.access.gate import Gate
+            from server.access.identity import Identity
             from server.access.policy import read_policy
 
-            app.gate = Gate(read_policy(Path(self._config.policy_file)), services.seen_by)
+            policy = read_policy(Path(self._config.policy_file))
+            app.gate = Gate(policy, partial(Identity, owner_of_process=services.owner_of_process), services.seen_by)
         try:
             await app.authorize(self._config.authorization_plugins)
         except WharfError as error:

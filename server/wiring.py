@@ -25,6 +25,7 @@ from server.builder.changes import apply_changes
 from server.builder.facade import BuilderFacade
 from server.config import Config
 from server.containers.exec.service import Exec
+from server.containers.host.membership import container_of
 from server.containers.host.remap import Remap
 from server.containers.inspect.stats import Stats
 from server.containers.logs.follow import Logs
@@ -96,6 +97,14 @@ class Services:
             build=bound.build,
         )
         return replace(bound, system=system)
+
+    def owner_of_process(self, pid: int) -> str | None:
+        """The owner of the container with this process; None: it is in no container.
+
+        :raises ProcessLookupError: the process doesn't exist.
+        """
+        found = container_of(self.containers.registry, pid)
+        return found.owner if found is not None else None
 
 
 async def choose_snapshotter(engine: Engine, config: Config) -> str:

@@ -24,10 +24,14 @@ class Connection(Protocol):
 
 
 class Gate:
-    """``bind`` makes the services for a caller from the engine's own."""
+    """``identity`` makes a finder of callers for a policy; ``bind`` makes the services for a caller from the engine's
+    own."""
 
-    def __init__(self, policy: Policy, bind: Callable[[Caller], object]) -> None:
-        self._identity = Identity(policy)
+    def __init__(
+        self, policy: Policy, identity: Callable[[Policy], Identity], bind: Callable[[Caller], object]
+    ) -> None:
+        self._make_identity = identity
+        self._identity = identity(policy)
         self._bind = bind
         self._callers: WeakKeyDictionary[Connection, Caller] = WeakKeyDictionary()
         self._services: dict[tuple[str, bool, int, tuple[int, ...]], object] = {}
@@ -38,7 +42,7 @@ class Gate:
 
     def reload(self, policy: Policy) -> None:
         """Applies a new policy, or the engine's new configuration with the same policy, to all later requests."""
-        self._identity = Identity(policy)
+        self._identity = self._make_identity(policy)
         self._callers.clear()
         self._services.clear()
 

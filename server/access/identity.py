@@ -2,50 +2,123 @@
 
 import asyncio
 import errno
+import os
 import pwd
+import select
 import socket
 import ssl
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from engine.common.errors import Kind, WharfError
-from server.access.caller import Caller
+from server.access.caller import Caller, user_of
 from server.access.policy import Policy, valid_owner
 
-# linux/socket.h; Python has no names for these two.
+# linux/socket.h; Python has no names for these two. SO_PEERPIDFD is of Linux 6.5.
 _SO_PEERGROUPS = 59
+_SO_PEERPIDFD = 77
 _CREDENTIALS = struct.Struct("iII")
 # The largest result that Python's getsockopt takes.
 _MOST_GROUPS = 256
-# Seconds for which the name of a uid is remembered: the look-up may ask a directory server.
-_NAMES_KEPT = 60.0
+# Seconds for which an account is remembered: the look-up may ask a directory server.
+_ACCOUNTS_KEPT = 60.0
+
+#: Returns the owner of the container with a process; None: the process is in no container. Raises ProcessLookupError.
+OwnerOfProcess = Callable[[int], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user of the host."""
+
+    user: str
+    uid: int
+    gids: tuple[int, ...] = ()
+
+
+def account_of_uid(uid: int) -> Account | None:
+    """The host's user with a uid. Blocks."""
+    try:
+        return Account(pwd.getpwuid(uid).pw_name, uid)
+    except KeyError:
+        return None
+
+
+def account_of_name(name: str) -> Account | None:
+    """The host's user with a name, and its groups. Blocks."""
+    try:
+        found = pwd.getpwnam(name)
+    except KeyError:
+        return None
+    return Account(name, found.pw_uid, tuple(os.getgrouplist(name, found.pw_gid)))
 
 
 class Identity:
-    """Finds callers by one policy."""
+    """Finds callers by one policy. ``by_uid`` and ``by_name`` look up the host's users, in a thread."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        owner_of_process: OwnerOfProcess,
+        *,
+        by_uid: Callable[[int], Account | None] = account_of_uid,
+        by_name: Callable[[str], Account | None] = account_of_name,
+    ) -> None:
         self.policy = policy
-        self._names: dict[int, tuple[float, str]] = {}
+        self._owner_of_process = owner_of_process
+        self._by_uid = by_uid
+        self._by_name = by_name
+        self._accounts: dict[int | str, tuple[float, Account | None]] = {}
 
     async def caller(self, sock: Any, tls: ssl.SSLObject | None) -> Caller:
         """The caller at the other end of a connected socket. ``tls``: the connection's, if it has TLS.
 
+        A process in a container speaks as the owner of the container, whatever its uid there; any other as its user.
+
         :raises WharfError: PERMISSION_DENIED: the policy has no role for the client, or it can't be identified.
         """
-        if sock.family == socket.AF_UNIX:
-            return await self._of_process(sock)
-        return self._of_certificate(tls)
-
-    async def _of_process(self, sock: Any) -> Caller:
-        _, uid, gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        if sock.family != socket.AF_UNIX:
+            return self._of_certificate(tls)
+        pid, uid, gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        owner = self._owner_of_peer(sock, pid)
+        if owner is not None:
+            return await self._of_container(owner)
         gids = (gid, *_groups(sock))
-        user = await self._name(uid)
-        if self.policy.administers(user, uid, gids):
-            return Caller(user=user, uid=uid, gids=gids)
-        return self._user(user, uid, gids)
+        account = await self._account(uid, self._by_uid)
+        if account is None:
+            raise _denied(f"the uid {uid}, which is no user of this host")
+        if self.policy.administers(account.user, uid, gids):
+            return Caller(user=account.user, uid=uid, gids=gids)
+        return self._user(account.user, uid, gids)
+
+    def _owner_of_peer(self, sock: Any, pid: int) -> str | None:
+        """The owner of the container of the process that connected.
+
+        :raises WharfError: PERMISSION_DENIED: the process has ended: its pid tells nothing.
+        """
+        pidfd = _peer_pidfd(sock)
+        try:
+            owner = self._owner_of_process(pid)
+            # If it lives still, the answer was about this process, and not about a later one with its pid.
+            if pidfd >= 0 and select.select([pidfd], (), (), 0)[0]:
+                raise ProcessLookupError
+        except ProcessLookupError:
+            raise _denied("a client whose process has ended") from None
+        finally:
+            if pidfd >= 0:
+                os.close(pidfd)
+        return owner
+
+    async def _of_container(self, owner: str) -> Caller:
+        if not owner:
+            return Caller(user="root", uid=0, gids=(0,))
+        user = user_of(owner)
+        account = await self._account(user, self._by_name) or Account(user, -1)
+        caller = self._user(user, account.uid, account.gids)
+        return Caller(owner, administrator=False, role=caller.role, user=user, uid=caller.uid, gids=caller.gids)
 
     def _of_certificate(self, tls: ssl.SSLObject | None) -> Caller:
         subject: Mapping[str, Any] = (tls.getpeercert() if tls is not None else None) or {}
@@ -62,20 +135,26 @@ class Identity:
             raise _denied(f"the user {user}")
         return Caller(owner=user, administrator=False, role=role, user=user, uid=uid, gids=gids)
 
-    async def _name(self, uid: int) -> str:
-        """The name of a uid; the number itself if the host has no such user."""
-        until, name = self._names.get(uid, (0.0, ""))
+    async def _account(self, key: Any, look_up: Callable[[Any], Account | None]) -> Account | None:
+        until, account = self._accounts.get(key, (0.0, None))
         if until < time.monotonic():
-            name = await asyncio.to_thread(_user_name, uid)
-            self._names[uid] = (time.monotonic() + _NAMES_KEPT, name)
-        return name
+            account = await asyncio.to_thread(look_up, key)
+            self._accounts[key] = (time.monotonic() + _ACCOUNTS_KEPT, account)
+        return account
 
 
-def _user_name(uid: int) -> str:
+def _peer_pidfd(sock: Any) -> int:
+    """A descriptor of the process that connected; -1: the kernel has none.
+
+    :raises WharfError: PERMISSION_DENIED: the process has ended and is reaped.
+    """
     try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+        pidfd: int = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+    except OSError as error:
+        if error.errno == errno.ENOPROTOOPT:
+            return -1
+        raise _denied("a client whose process has ended") from None
+    return pidfd
 
 
 def _groups(sock: Any) -> tuple[int, ...]:

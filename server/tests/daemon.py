@@ -19,6 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ from engine.api.types import ContainerRecord
 from engine.common.system.cgroups import CgroupLayout
 from engine.runtime.probe import Binary, Probe
 from server.access.gate import Gate
+from server.access.identity import Account, Identity
 from server.access.policy import Policy
 from server.app import EngineApp
 from server.config import Config
@@ -65,7 +67,9 @@ class _Peer:
     uid: int
     family: int = socket.AF_UNIX
 
-    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+    def getsockopt(self, level: int, option: int, size: int = 0) -> bytes | int:
+        if not size:
+            return os.pidfd_open(os.getpid())
         return struct.pack("iII", os.getpid(), self.uid, self.uid) if option == socket.SO_PEERCRED else b""
 
 
@@ -131,7 +135,12 @@ class Daemon:
 
     def restrict(self, policy: Mapping[str, Any]) -> None:
         """Applies a policy (the document of ``policy.toml``) from now on."""
-        self._app.gate = Gate(Policy(policy), self.services.seen_by)
+        identity = partial(
+            Identity,
+            owner_of_process=self.services.owner_of_process,
+            by_uid=lambda uid: Account(str(uid), uid) if uid != 65534 else None,
+        )
+        self._app.gate = Gate(Policy(policy), identity, self.services.seen_by)
 
     def as_uid(self, uid: int) -> "Daemon":
         """The same daemon, asked by a process with this uid and gid. By default root asks."""

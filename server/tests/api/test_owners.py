@@ -90,6 +90,11 @@ def test_a_client_without_a_role_is_refused(daemon: Daemon) -> None:
     )
 
 
+def test_a_uid_without_a_user_is_refused(daemon: Daemon) -> None:
+    status, sentence = daemon.as_uid(65534).refusal("GET", "/containers/json")
+    assert (status, "65534, which is no user of this host" in sentence) == (403, True)
+
+
 def test_endpoints_of_administrators(daemon: Daemon) -> None:
     assert daemon.as_uid(ALICE).refusal("GET", "/containers/x/checkpoints") == (
         403,
