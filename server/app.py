@@ -93,6 +93,11 @@ class EngineApp(Starlette):
         self._authorized: AuthorizedEndpoints | None = None
 
     @property
+    def endpoints(self) -> tuple[str, ...]:
+        """All endpoints, in the form of ``ApiRoute.spelled``."""
+        return self._endpoints.spelled
+
+    @property
     def gate(self) -> Gate | None:
         """Finds the callers of an engine with a policy."""
         return self._endpoints.gate

@@ -31,11 +31,9 @@ def boot(words: Sequence[str], handle: zygote.Handle) -> int:
             from server.sockets import tls_context
 
             tls_context(config)
-            if config.has_policy:
-                from server.access.policy import check_listeners, read_policy
+            from server.access.setup import read
 
-                read_policy(Path(config.policy_file))
-                check_listeners(config)
+            read(config)
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1

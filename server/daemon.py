@@ -11,7 +11,6 @@ import signal
 import socket
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from engine.shim import zygote
 from server.app import EngineApp
 from server.config import Config, ConfigError
 from server.config.flags import Given
+from server.config.hosts import parse_host
 from server.http.server import HttpServer
 from server.http.versioning import common_headers
 from server.launch import StartError, Supervisor
@@ -52,11 +52,6 @@ def serve(config: Config, given: Given, supervisor: Supervisor | None, handle: z
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     context = tls_context(config)
-    if config.has_policy:
-        # Here: an engine without a policy doesn't load these modules.
-        from server.access.policy import check_listeners
-
-        check_listeners(config)
     with _lock_data_root(config.data_root):
         return _serve(config, given, supervisor, handle, context)
 
@@ -173,13 +168,11 @@ class _Daemon:
         :raises ConfigError: the policy is invalid."""
         timed = services.metrics.observe if self._config.metrics_addr else None
         app = EngineApp(all_routes(), services, timed, self._config.oldest_version)
-        if self._config.has_policy:
-            from server.access.gate import Gate
-            from server.access.identity import Identity
-            from server.access.policy import read_policy
+        if self._config.has_policy or any(parse_host(text).scope for text in self._config.hosts):
+            # Here: an engine without a policy doesn't load these modules.
+            from server.access.setup import make_gate
 
-            policy = read_policy(Path(self._config.policy_file))
-            app.gate = Gate(policy, partial(Identity, owner_of_process=services.owner_of_process), services.seen_by)
+            app.gate = make_gate(self._config, app.endpoints, services.owner_of_process, services.seen_by)
         try:
             await app.authorize(self._config.authorization_plugins)
         except WharfError as error:

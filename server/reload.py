@@ -6,10 +6,10 @@ import logging
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.common.errors import WharfError
+from server.access.caller import Caller
 from server.app import EngineApp
 from server.config import Config, ConfigError, reload
 from server.config.flags import Given
@@ -19,6 +19,7 @@ from server.log import set_level
 from server.wiring import Services
 
 if TYPE_CHECKING:
+    from server.access.gate import Gate
     from server.access.policy import Policy
 
 log = logging.getLogger("wharfd")
@@ -58,7 +59,8 @@ class Reloader:
         await self._services.networks.restore()
         try:
             read = reload(self._given)
-            policy = self._read_policy()
+            gate = self._app.gate
+            access = self._reread(gate) if gate is not None else None
             if read.authorization_plugins != self._config.authorization_plugins:
                 await self._app.authorize(read.authorization_plugins)
         except ConfigError as error:
@@ -70,9 +72,9 @@ class Reloader:
         fields = {option.attribute: getattr(read, option.attribute) for option in _RELOADED}
         self._config = replace(self._config, **fields, given=read.given)
         self._apply(self._config)
-        if self._app.gate is not None and policy is not None:
+        if gate is not None and access is not None:
             # Also for an unchanged policy: the bound services have copies of settings.
-            self._app.gate.reload(policy)
+            gate.reload(*access)
         attributes = {option.name: _shown(fields[option.attribute]) for option in _RELOADED}
         attributes["runtimes"] = " ".join(f"{name}:{runtime.path}" for name, runtime in self._config.runtimes.items())
         proxies = {"http-proxy": masked(read.http_proxy), "https-proxy": masked(read.https_proxy)}
@@ -80,17 +82,11 @@ class Reloader:
         attributes["name"] = platform.node()
         self._services.events.publish("daemon", "reload", self._services.system.identity, attributes)
 
-    def _read_policy(self) -> "Policy | None":
-        """Read the policy again; None on an engine without a policy. A policy that appears or disappears needs a
-        restart: what exists has no owners, or would belong to everybody.
+    def _reread(self, gate: "Gate") -> "tuple[Policy | None, dict[str, Caller]]":
+        """:raises ConfigError: the policy is invalid or missing."""
+        from server.access.setup import reread
 
-        :raises ConfigError: the policy is invalid or missing.
-        """
-        if self._app.gate is None:
-            return None
-        from server.access.policy import read_policy
-
-        return read_policy(Path(self._config.policy_file))
+        return reread(gate, self._config, self._app.endpoints)
 
     def _apply(self, config: Config) -> None:
         set_level(config)

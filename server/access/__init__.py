@@ -1,7 +1,8 @@
 """Who sends a request, and what belongs to whom.
 
-``caller`` is what services know of the client; ``policy`` reads ``policy.toml``; ``identity`` finds the caller of a
-connection. Without a policy file every caller is ``EVERYONE``, and only ``caller`` is loaded.
+``caller`` is what services know of the client; ``owners`` and ``scope`` are parts of it. ``policy`` reads
+``policy.toml``, ``identity`` finds the caller of a connection by it, ``gate`` keeps both, and ``setup`` makes the gate.
+Without a policy file every caller is ``EVERYONE``, and only the first three are loaded.
 
 An *owner* is text, stored in the records of containers, volumes and networks and in the names of images:
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+from server.access.scope import Scope
 
 if TYPE_CHECKING:
     from server.access.policy import Role
 
-#: The label of inspect and of lists, with which an administrator sees an object's owner.
-OWNER_LABEL = "io.wharf.owner"
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,7 @@ class Caller:
     ``owner``: the owner of what the caller creates, and the owner in whose names it looks up.
     ``administrator``: sees and changes the objects of all owners. ``role``: rights and limits; None: no limits.
     ``user``: the name for the audit log. ``uid`` and ``gids``: of the process that connected, in the host's user
-    namespace; -1 and () without one (TLS).
+    namespace; -1 and () without one (TLS). ``scope``: restricts all of this; None: no restriction.
     """
 
     owner: str = ""
@@ -28,32 +31,14 @@ class Caller:
     user: str = ""
     uid: int = -1
     gids: tuple[int, ...] = ()
+    scope: Scope | None = None
 
-    def sees(self, owner: str) -> bool:
-        """Whether an object of this owner exists for the caller."""
+    def sees(self, owner: str, labels: Mapping[str, str] = _NO_LABELS) -> bool:
+        """Whether an object with this owner and these labels exists for the caller."""
+        if self.scope is not None and not self.scope.covers(owner, labels):
+            return False
         return self.administrator or owner == self.owner
 
 
 #: Every caller of an engine without a policy, and the engine itself.
 EVERYONE = Caller()
-
-
-def user_of(owner: str) -> str:
-    """The user to whom an owner belongs; "" for the administrators."""
-    return owner.partition(":")[0]
-
-
-def qualified(owner: str, name: str) -> str:
-    """The engine-wide form of a name that each owner may use: ``@alice/data``; the name itself for administrators.
-
-    Names of volumes and images can't begin with ``@``.
-    """
-    return f"@{owner}/{name}" if owner else name
-
-
-def unqualified(name: str) -> tuple[str, str]:
-    """The owner and the name of a ``qualified`` name."""
-    if not name.startswith("@"):
-        return "", name
-    owner, _, own = name[1:].partition("/")
-    return owner, own

@@ -1,16 +1,13 @@
 """The gate of an engine with a policy: finds the caller of each request, and the services for that caller."""
 
-import logging
-import ssl
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-from server.access.caller import Caller
+from server.access.caller import EVERYONE, Caller
 from server.access.identity import Identity
 from server.access.policy import Policy
-
-log = logging.getLogger(__name__)
 
 # The number of callers whose services are remembered.
 _KEPT = 256
@@ -24,25 +21,28 @@ class Connection(Protocol):
 
 
 class Gate:
-    """``identity`` makes a finder of callers for a policy; ``bind`` makes the services for a caller from the engine's
-    own."""
+    """``policy`` None: only the sockets of ``fixed`` are restricted. ``identity`` makes a finder of callers for a
+    policy. ``bind`` makes the services for a caller from the engine's own. ``fixed``: the caller of all connections of
+    a unix socket, by its path."""
 
     def __init__(
-        self, policy: Policy, identity: Callable[[Policy], Identity], bind: Callable[[Caller], object]
+        self,
+        policy: Policy | None,
+        identity: Callable[[Policy], Identity],
+        bind: Callable[[Caller], object],
+        fixed: Mapping[str, Caller],
     ) -> None:
         self._make_identity = identity
-        self._identity = identity(policy)
         self._bind = bind
         self._callers: WeakKeyDictionary[Connection, Caller] = WeakKeyDictionary()
-        self._services: dict[tuple[str, bool, int, tuple[int, ...]], object] = {}
+        self._services: dict[object, object] = {}
+        self.reload(policy, fixed)
 
-    @property
-    def policy(self) -> Policy:
-        return self._identity.policy
-
-    def reload(self, policy: Policy) -> None:
+    def reload(self, policy: Policy | None, fixed: Mapping[str, Caller]) -> None:
         """Applies a new policy, or the engine's new configuration with the same policy, to all later requests."""
-        self._identity = self._make_identity(policy)
+        self.policy = policy
+        self._identity = self._make_identity(policy) if policy is not None else None
+        self._fixed = dict(fixed)
         self._callers.clear()
         self._services.clear()
 
@@ -53,15 +53,20 @@ class Gate:
         """
         found = self._callers.get(connection)
         if found is None:
-            transport = connection.transport
-            tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-            found = await self._identity.caller(transport.get_extra_info("socket"), tls)
-            self._callers[connection] = found
+            found = self._callers[connection] = await self._find(connection.transport)
         return found
+
+    async def _find(self, transport: Any) -> Caller:
+        sock = transport.get_extra_info("socket")
+        if sock.family == socket.AF_UNIX and (found := self._fixed.get(sock.getsockname())) is not None:
+            return found
+        if self._identity is None:
+            return EVERYONE
+        return await self._identity.caller(sock, transport.get_extra_info("ssl_object"))
 
     def services(self, caller: Caller) -> object:
         """The services for a caller."""
-        key = caller.owner, caller.administrator, caller.uid, caller.gids
+        key = caller.owner, caller.administrator, caller.uid, caller.gids, caller.scope
         found = self._services.get(key)
         if found is None:
             if len(self._services) >= _KEPT:

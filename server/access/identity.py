@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.common.errors import Kind, WharfError
-from server.access.caller import Caller, user_of
+from server.access.caller import Caller
+from server.access.owners import user_of
 from server.access.policy import Policy, valid_owner
 
 # linux/socket.h; Python has no names for these two. SO_PEERPIDFD is of Linux 6.5.

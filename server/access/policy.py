@@ -16,6 +16,9 @@
     containers = 20
     memory = "32g"
 
+    [scopes.proxy]                         # of a socket, -H unix:///path?scope=proxy: the fields of ScopeTable
+    labels = ["traefik.enable=true"]
+
 Names of users are those of the host (``getpwuid``), or the common names of verified client certificates.
 """
 
@@ -28,6 +31,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from server.access.scope import Scope
 from server.config.hosts import parse_host
 from server.config.model import Config
 from server.config.types import ConfigError
@@ -134,6 +138,28 @@ class Role(_Table):
         return self
 
 
+class ScopeTable(_Table):
+    """A scope of sockets. The scope ``read`` exists without a table."""
+
+    #: Such as "POST /containers/{id}/restart", in the spelling of Docker's reference; without any: all that only read.
+    endpoints: tuple[str, ...] | None = None
+    #: Users; "" stands for the administrators' objects.
+    owners: tuple[str, ...] | None = None
+    #: "name" or "name=value".
+    labels: tuple[str, ...] = ()
+    mask_environment: bool = False
+
+    def scope(self, name: str) -> Scope:
+        pairs = (text.partition("=") for text in self.labels)
+        return Scope(
+            name,
+            endpoints=None if self.endpoints is None else frozenset(map(spelled, self.endpoints)),
+            owners=None if self.owners is None else frozenset(self.owners),
+            labels=tuple((key, value if separator else None) for key, separator, value in pairs),
+            mask_environment=self.mask_environment,
+        )
+
+
 class Administrators(_Table):
     users: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
@@ -146,6 +172,7 @@ class _File(_Table):
     users: dict[str, str] = {}
     groups: dict[str, str] = {}
     roles: dict[str, Role] = {}
+    scopes: dict[str, ScopeTable] = {}
     #: Patterns of the administrators' image names that every user may use, such as ``docker.io/library/*``.
     published_images: tuple[str, ...] = ()
 
@@ -157,6 +184,11 @@ class _File(_Table):
         return self
 
 
+def spelled(endpoint: str) -> str:
+    """An endpoint without the names of its parameters: ``GET /containers/{}/json``."""
+    return re.sub(r"\{[^}]*\}", "{}", endpoint.strip())
+
+
 class Policy:
     """A valid policy. Groups are looked up once: a new group needs a reload."""
 
@@ -166,6 +198,7 @@ class Policy:
         self.administrators = file.administrators
         self.roles: Mapping[str, Role] = file.roles
         self.published_images = file.published_images
+        self.scopes: Mapping[str, Scope] = {name: table.scope(name) for name, table in file.scopes.items()}
         self._users = file.users
         self._default = file.roles.get(file.default_role)
         #: Names of groups that this host lacks: whoever reads the file logs them.

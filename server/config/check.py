@@ -42,7 +42,8 @@ def _check_daemon(config: Config) -> None:
     if "policy-file" in config.given and config.policy_file and not config.has_policy:
         raise ConfigError(f"policy file {config.policy_file}: no such file")
     for text in config.hosts:
-        if parse_host(text).mode & 0o007 and not config.has_policy:
+        host = parse_host(text)
+        if host.mode & 0o007 and not host.scope and not config.has_policy:
             raise ConfigError(
                 f"{text}: a socket for everybody needs a policy: without one, each client has root's power"
             )

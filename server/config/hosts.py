@@ -12,14 +12,15 @@ DEFAULT_TLS_PORT = 2376
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """``scheme`` is unix (``path``, ``mode`` of the socket), tcp (``address``, ``port``) or fd (``path`` names one, or
-    "" for all)."""
+    """``scheme`` is unix (``path``; ``mode`` of the socket; ``scope`` of its clients, "" for none), tcp (``address``,
+    ``port``) or fd (``path`` names one, or "" for all)."""
 
     scheme: str
     path: str = ""
     address: str = ""
     port: int = 0
     mode: int = 0o660
+    scope: str = ""
 
     def __str__(self) -> str:
         if self.scheme == "tcp":
@@ -29,7 +30,8 @@ class Host:
 
 
 def parse_host(text: str, *, tls: bool = False) -> Host:
-    """Reads ``unix:///path[?mode=0666]``, ``tcp://[address][:port]`` or ``fd://[name]``; without a scheme it is tcp.
+    """Reads ``unix:///path[?mode=0666&scope=read]``, ``tcp://[address][:port]`` or ``fd://[name]``; without a scheme it
+    is tcp.
 
     :raises ConfigError: anything else.
     """
@@ -40,13 +42,13 @@ def parse_host(text: str, *, tls: bool = False) -> Host:
     match scheme:
         case "unix":
             rest, _, query = rest.partition("?")
-            mode = _mode(text, query) if query else 0o660
+            mode, scope = _options(text, query) if query else (0o660, "")
             rest = rest or "/run/wharf/docker.sock"
             if not os.path.isabs(rest):
                 raise ConfigError(f"invalid unix bind address ({text}): the path must be absolute")
             if len(os.fsencode(rest)) > 107:
                 raise ConfigError(f"invalid unix bind address ({text}): the path is too long")
-            return Host("unix", rest, mode=mode)
+            return Host("unix", rest, mode=mode, scope=scope)
         case "fd":
             return Host("fd", rest)
         case "tcp":
@@ -54,13 +56,20 @@ def parse_host(text: str, *, tls: bool = False) -> Host:
     raise ConfigError(f"invalid bind address ({text}): unsupported proto '{scheme}'")
 
 
-def _mode(text: str, query: str) -> int:
-    name, _, value = query.partition("=")
-    if name != "mode":
-        raise ConfigError(f"invalid unix bind address ({text}): unknown option {name}")
-    if not re.fullmatch(r"0?[0-7]{3}", value):
-        raise ConfigError(f"invalid unix bind address ({text}): the mode is not an octal number such as 0666")
-    return int(value, 8)
+def _options(text: str, query: str) -> tuple[int, str]:
+    mode, scope = 0o660, ""
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if name == "mode" and re.fullmatch(r"0?[0-7]{3}", value):
+            mode = int(value, 8)
+        elif name == "scope" and value:
+            scope = value
+        elif name in ("mode", "scope"):
+            expected = "an octal number such as 0666" if name == "mode" else "a name"
+            raise ConfigError(f"invalid unix bind address ({text}): {name} must be {expected}")
+        else:
+            raise ConfigError(f"invalid unix bind address ({text}): unknown option {name}")
+    return mode, scope
 
 
 def _tcp(text: str, rest: str, *, tls: bool) -> Host:

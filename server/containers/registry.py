@@ -87,9 +87,9 @@ class View:
         return self._caller
 
     def __iter__(self) -> Iterator[Container]:
-        if self._caller.administrator:
+        if self._caller.administrator and self._caller.scope is None:
             return iter(self._registry)
-        return (each for each in self._registry if each.owner == self._caller.owner)
+        return (each for each in self._registry if self._caller.sees(each.owner, each.labels))
 
     def get(self, key: str) -> Container:
         """The container with this id, name or prefix of an id.
@@ -139,11 +139,11 @@ class View:
 
     def by_id(self, id: str) -> Container | None:
         found = self._registry.by_id(id)
-        return found if found is not None and self._caller.sees(found.owner) else None
+        return found if found is not None and self._caller.sees(found.owner, found.labels) else None
 
     def by_name(self, name: str) -> Container | None:
         holders = self._registry.holders(name.removeprefix("/"))
         id = holders.get(self._caller.owner)
         if id is None and self._caller.administrator and len(holders) == 1:
             id = next(iter(holders.values()))
-        return self._registry.by_id(id) if id is not None else None
+        return self.by_id(id) if id is not None else None

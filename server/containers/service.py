@@ -137,7 +137,10 @@ class Containers:
     async def inspect(self, key: str, *, size: bool = False) -> dict[str, Any]:
         # ``client/alias`` names the target of a legacy link.
         container = self.context.networks.linked(key, self._view) if "/" in key.strip("/") else self.get(key)
-        return await inspect.inspect(self.context, container, size=size)
+        document = await inspect.inspect(self.context, container, size=size)
+        if self._caller.scope is not None and self._caller.scope.mask_environment:
+            document["Config"]["Env"] = [f"{text.partition('=')[0]}=***" for text in document["Config"]["Env"] or ()]
+        return document
 
     async def list(
         self, filters: Filters, *, everything: bool = False, limit: int = 0, size: bool = False

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-from server.access.caller import qualified
+from server.access.owners import qualified
 from server.containers.model import Container
 from server.store.database import Database, Documents
 

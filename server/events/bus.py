@@ -43,7 +43,7 @@ class Subscription(AsyncIterator[EventMessage]):
         self._overrun = False
 
     def _matches(self, event: EventMessage) -> bool:
-        return self._caller.sees(event.owner) and matches(event, self._filters)
+        return self._caller.sees(event.owner, event.attributes) and matches(event, self._filters)
 
     def _put(self, event: EventMessage) -> None:
         if self._overrun or not self._matches(event):

@@ -50,6 +50,8 @@ class Endpoints(BaseRoute):
         #: Finds callers and their services, on an engine with a policy.
         self.gate: Gate | None = None
         self._services = services
+        routes = tuple(routes)
+        self.spelled = tuple(route.spelled for route in routes)
         self._table = RouteTable(routes)
         self._minimum = minimum
         self._observe = observe
@@ -91,7 +93,7 @@ class Endpoints(BaseRoute):
             request.state.caller, request.state.services = EVERYONE, self._services
         else:
             caller = await self.gate.caller(connection)
-            _check_audience(route, caller)
+            _check_access(route, caller)
             request.state.caller, request.state.services = caller, self.gate.services(caller)
         began = time.monotonic()
         response = await route.handler(request)
@@ -102,7 +104,12 @@ class Endpoints(BaseRoute):
             log.debug("%s %s %s", scope["method"], scope["path"], response.status_code)
 
 
-def _check_audience(route: ApiRoute, caller: Caller) -> None:
-    """:raises WharfError: PERMISSION_DENIED: the endpoint is for administrators."""
+def _check_access(route: ApiRoute, caller: Caller) -> None:
+    """:raises WharfError: PERMISSION_DENIED: the endpoint is for administrators, or not in the socket's scope."""
+    scope = caller.scope
+    if scope is not None and not (route.reads if scope.endpoints is None else route.spelled in scope.endpoints):
+        raise WharfError(
+            Kind.PERMISSION_DENIED, f"the scope {scope.name} of this socket does not allow {route.method} {route.path}"
+        )
     if route.audience is Audience.ADMINISTRATORS and not caller.administrator:
         raise WharfError(Kind.PERMISSION_DENIED, f"{route.method} {route.path} is for administrators of this engine")

@@ -19,6 +19,9 @@ from api_models.versions import QueryMark
 Handler = Callable[[Request], Awaitable[Response | None]]
 
 
+_PARAMETER = re.compile(r"\{(\w+)(:path)?\}")
+
+
 class Audience(Enum):
     """Who may call an endpoint, of an engine with a policy."""
 
@@ -38,7 +41,8 @@ class ApiRoute:
     ``waits``: the handler may wait for long and a disconnect cancels it (streams, wait, pull, attach). Any other
     handler runs to its end, even if the client disconnects. A handler returns its response, or None if it took the
     connection over. ``query``: the query parameters that depend on the version, by name.
-    ``instant``: the constant response of the handler. ``audience``: who may call it.
+    ``instant``: the constant response of the handler. ``audience``: who may call it. ``reads``: it shows lists,
+    attributes, events or logs and changes nothing, so that sockets which only read allow it.
     """
 
     method: str
@@ -50,6 +54,12 @@ class ApiRoute:
     query: Mapping[str, QueryMark] = field(default_factory=dict)
     instant: Response | None = None
     audience: Audience = Audience.OWNERS
+    reads: bool = False
+
+    @property
+    def spelled(self) -> str:
+        """The endpoint without the names of its parameters: ``GET /containers/{}/json``."""
+        return f"{self.method} {_PARAMETER.sub('{}', self.path)}"
 
     @property
     def first(self) -> Version:
@@ -66,8 +76,6 @@ class ApiRoute:
 
 #: The path of a route that has all paths of its method.
 EVERY_PATH = "/{path:path}"
-
-_PARAMETER = re.compile(r"\{(\w+)(:path)?\}")
 
 
 def _pattern(path: str) -> Pattern[str]:

@@ -150,7 +150,7 @@ async def update(request: Request) -> Response:
 
 
 routes: Sequence[ApiRoute] = (
-    ApiRoute("GET", "/containers/{name}/logs", logs, waits=True, query={"format": Since((1, 54))}),
+    ApiRoute("GET", "/containers/{name}/logs", logs, waits=True, query={"format": Since((1, 54))}, reads=True),
     ApiRoute("POST", "/containers/{name}/attach", attach),
     ApiRoute(
         "GET",
@@ -160,7 +160,7 @@ routes: Sequence[ApiRoute] = (
         query={name: Fixed((1, 42), "1") for name in ("stdin", "stdout", "stderr")},
     ),
     ApiRoute("POST", "/containers/{name}/resize", resize),
-    ApiRoute("GET", "/containers/{name}/top", top),
-    ApiRoute("GET", "/containers/{name}/stats", stats, waits=True, query={"one-shot": Since((1, 41))}),
+    ApiRoute("GET", "/containers/{name}/top", top, reads=True),
+    ApiRoute("GET", "/containers/{name}/stats", stats, waits=True, query={"one-shot": Since((1, 41))}, reads=True),
     ApiRoute("POST", "/containers/{name}/update", update),
 )

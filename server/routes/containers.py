@@ -180,10 +180,10 @@ async def _outcome(waiter: "asyncio.Future[Outcome]", *, silent: bool) -> AsyncI
 
 
 routes: Sequence[ApiRoute] = (
-    ApiRoute("GET", "/containers/json", list_containers),
+    ApiRoute("GET", "/containers/json", list_containers, reads=True),
     ApiRoute("POST", "/containers/create", create, query={"platform": Since((1, 41))}),
     ApiRoute("POST", "/containers/prune", prune, since="1.25"),
-    ApiRoute("GET", "/containers/{name:path}/json", inspect),  # a link's name has slashes
+    ApiRoute("GET", "/containers/{name:path}/json", inspect, reads=True),  # a link's name has slashes
     ApiRoute("POST", "/containers/{name}/start", start),
     ApiRoute("POST", "/containers/{name}/stop", stop, query={"signal": Since((1, 42))}),
     ApiRoute("POST", "/containers/{name}/restart", restart, query={"signal": Since((1, 42))}),

@@ -50,4 +50,4 @@ async def events(request: Request) -> Response:
     )
 
 
-routes: Sequence[ApiRoute] = (ApiRoute("GET", "/events", events, waits=True),)
+routes: Sequence[ApiRoute] = (ApiRoute("GET", "/events", events, waits=True, reads=True),)

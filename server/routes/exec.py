@@ -122,5 +122,5 @@ routes: Sequence[ApiRoute] = (
     ApiRoute("POST", "/containers/{name}/exec", create),
     ApiRoute("POST", "/exec/{id}/start", start),
     ApiRoute("POST", "/exec/{id}/resize", resize),
-    ApiRoute("GET", "/exec/{id}/json", inspect),
+    ApiRoute("GET", "/exec/{id}/json", inspect, reads=True),
 )

@@ -90,5 +90,5 @@ routes: Sequence[ApiRoute] = (
     ApiRoute("GET", "/containers/{name}/archive", get),
     ApiRoute("PUT", "/containers/{name}/archive", put),
     ApiRoute("GET", "/containers/{name}/export", export),
-    ApiRoute("GET", "/containers/{name}/changes", changes),
+    ApiRoute("GET", "/containers/{name}/changes", changes, reads=True),
 )

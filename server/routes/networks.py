@@ -65,11 +65,11 @@ async def prune(request: Request) -> Response:
 
 
 routes: Sequence[ApiRoute] = (
-    ApiRoute("GET", "/networks", list_networks),
-    ApiRoute("GET", "/networks/", list_networks),
+    ApiRoute("GET", "/networks", list_networks, reads=True),
+    ApiRoute("GET", "/networks/", list_networks, reads=True),
     ApiRoute("POST", "/networks/create", create),
     ApiRoute("POST", "/networks/prune", prune, since="1.25"),
-    ApiRoute("GET", "/networks/{id}", inspect),
+    ApiRoute("GET", "/networks/{id}", inspect, reads=True),
     ApiRoute("POST", "/networks/{id}/connect", connect),
     ApiRoute("POST", "/networks/{id}/disconnect", disconnect),
     ApiRoute("DELETE", "/networks/{id}", remove),

@@ -53,10 +53,17 @@ async def disk_usage(request: Request) -> Response:
 
 
 routes: Sequence[ApiRoute] = (
-    ApiRoute("GET", "/_ping", ping, instant=_PONG, audience=Audience.ALL),
-    ApiRoute("HEAD", "/_ping", ping, instant=_PONG_HEAD, audience=Audience.ALL),
-    ApiRoute("OPTIONS", EVERY_PATH, options, audience=Audience.ALL),
-    ApiRoute("GET", "/version", version, audience=Audience.ALL),
-    ApiRoute("GET", "/info", info),
-    ApiRoute("GET", "/system/df", disk_usage, waits=True, query={"type": Since((1, 42)), "verbose": Since((1, 52))}),
+    ApiRoute("GET", "/_ping", ping, instant=_PONG, audience=Audience.ALL, reads=True),
+    ApiRoute("HEAD", "/_ping", ping, instant=_PONG_HEAD, audience=Audience.ALL, reads=True),
+    ApiRoute("OPTIONS", EVERY_PATH, options, audience=Audience.ALL, reads=True),
+    ApiRoute("GET", "/version", version, audience=Audience.ALL, reads=True),
+    ApiRoute("GET", "/info", info, reads=True),
+    ApiRoute(
+        "GET",
+        "/system/df",
+        disk_usage,
+        waits=True,
+        query={"type": Since((1, 42)), "verbose": Since((1, 52))},
+        reads=True,
+    ),
 )

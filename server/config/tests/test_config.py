@@ -201,6 +201,7 @@ def test_every_option_that_is_refused_says_so_by_name(tmp_path: Path) -> None:
         ("unix:///a/b", Host("unix", "/a/b")),
         ("unix://", Host("unix", "/run/wharf/docker.sock")),
         ("unix:///a/b?mode=0666", Host("unix", "/a/b", mode=0o666)),
+        ("unix:///a?scope=read", Host("unix", "/a", scope="read")),
         ("fd://", Host("fd")),
         ("fd://name", Host("fd", "name")),
         ("tcp://", Host("tcp", address="127.0.0.1", port=2375)),
@@ -225,6 +226,7 @@ def test_hosts(text: str, host: Host) -> None:
         "unix:///" + 120 * "x",
         "unix:///a?mode=9",
         "unix:///a?m=1",
+        "unix:///a?scope=",
     ],
 )
 def test_bad_hosts(text: str) -> None:
