@@ -62,7 +62,7 @@ def _check_modes(context: NetworkContext, network: Network, container: Container
             "other network"
         )
     for name in container.networking:
-        present = context.by_name(name)
+        present = context.of(container.owner).by_name(name)
         if present is None or present is network:
             continue
         if NULL in (present.driver, network.driver):

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from threading import RLock
 from typing import Protocol, TypeVar, TypeVarTuple
 
-from engine.common.errors import invalid, not_found
 from server.access.caller import Caller
 from server.config.model import Config
 from server.containers.model import Container
-from server.containers.registry import View
+from server.containers.registry import View as ContainerView
 from server.events.publisher import EventPublisher
 from server.networks.claims import Claims
 from server.networks.ipam.allocator import DefaultPool
@@ -22,6 +21,7 @@ from server.networks.nftables.firewall import Firewall
 from server.networks.ports.allocator import PortAllocator
 from server.networks.proxy_client import Forwarder
 from server.networks.remotes import RemoteNetworks
+from server.networks.view import View
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -32,9 +32,9 @@ class Containers(Protocol):
 
     def by_id(self, id: str) -> Container | None: ...
 
-    def of(self, owner: str) -> View: ...
+    def of(self, owner: str) -> ContainerView: ...
 
-    def seen_by(self, caller: Caller) -> View: ...
+    def seen_by(self, caller: Caller) -> ContainerView: ...
 
 
 class Store(Protocol):
@@ -78,7 +78,8 @@ class NetworkContext:
     last: dict[str, SandboxRecord] = field(default_factory=dict)  # the last sandbox of a stopped container
     ending: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
     tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
-    _names: dict[str, Network] = field(default_factory=dict)
+    # Name → owner → network.
+    _names: dict[str, dict[str, Network]] = field(default_factory=dict)
     _remote: RemoteNetworks | None = None
 
     @property
@@ -91,40 +92,30 @@ class NetworkContext:
 
     def add(self, network: Network) -> None:
         self.networks[network.id] = network
-        self._names[network.name] = network
+        self._names.setdefault(network.name, {})[network.owner] = network
 
     def discard(self, network: Network) -> None:
         self.networks.pop(network.id, None)
-        if self._names.get(network.name) is network:
-            del self._names[network.name]
+        holders = self._names.get(network.name, {})
+        if holders.get(network.owner) is network:
+            del holders[network.owner]
+        if not holders:
+            self._names.pop(network.name, None)
 
     def by_name(self, name: str) -> Network | None:
-        return self._names.get(name)
+        """A network of the administrators."""
+        return self._names.get(name, {}).get("")
 
-    def find(self, key: str) -> Network | None:
-        """A network by its id, its name, or a unique prefix of its id.
+    def of(self, owner: str) -> View:
+        """The networks that a container of this owner may be on."""
+        return View(self.networks, self._names, Caller(owner, administrator=False))
 
-        :raises WharfError: INVALID: several ids have the prefix.
-        """
-        found = self.networks.get(key) or self._names.get(key)
-        if found or not key:
-            return found
-        matches = [network for id, network in self.networks.items() if id.startswith(key)]
-        if len(matches) > 1:
-            raise invalid(f"network {key} is ambiguous ({len(matches)} matches found based on ID prefix)")
-        return matches[0] if matches else None
-
-    def get(self, key: str) -> Network:
-        """As ``find``.
-
-        :raises WharfError: NOT_FOUND.
-        """
-        found = self.find(key)
-        if found is None:
-            raise not_found(f"network {key} not found")
-        return found
+    def seen_by(self, caller: Caller) -> View:
+        """The networks that exist for a caller."""
+        return View(self.networks, self._names, caller)
 
     def __iter__(self) -> Iterator[Network]:
+        """The networks of all owners."""
         return iter(list(self.networks.values()))
 
     async def run_in_thread(self, function: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:

@@ -26,13 +26,13 @@ from server.swarm import NO_MANAGER
 _PREDEFINED = ("bridge", "host", "none", "default")
 
 
-async def create(context: NetworkContext, request: NetworkCreateRequest) -> Network:
-    """Creates a network, ready for use.
+async def create(context: NetworkContext, request: NetworkCreateRequest, owner: str = "") -> Network:
+    """Creates a network of this owner, ready for use.
 
     :raises WharfError: with dockerd's sentence and kind; nothing remains.
     """
-    _check_name(context, request.name)
-    network = _record(context, request)
+    _check_name(context, request.name, owner)
+    network = _record(context, request, owner)
     if network.config_only:
         _families(network, request)
         network.ipam = _requested_pools(request, ipv6=network.enable_ipv6) or None
@@ -51,7 +51,7 @@ async def create(context: NetworkContext, request: NetworkCreateRequest) -> Netw
             # Wait until the subnets of removed networks are free.
             await context.wait_teardowns()
             await _fill(context, network, request, undo)
-        _check_name(context, request.name)  # another create may have used it meanwhile
+        _check_name(context, request.name, owner)  # another create may have used it meanwhile
         # Add it before the next await: two concurrent creates can't share a name, a subnet or a bridge.
         context.add(network)
         undo.callback(context.discard, network)
@@ -70,10 +70,12 @@ async def create(context: NetworkContext, request: NetworkCreateRequest) -> Netw
 
 
 def _announce(context: NetworkContext, network: Network) -> None:
-    context.bus.publish("network", "create", network.id, {"name": network.name, "type": network.driver})
+    context.bus.publish(
+        "network", "create", network.id, {"name": network.name, "type": network.driver}, owner=network.owner
+    )
 
 
-def _check_name(context: NetworkContext, name: str) -> None:
+def _check_name(context: NetworkContext, name: str, owner: str) -> None:
     if name in _PREDEFINED:
         raise WharfError(Kind.PERMISSION_DENIED, f"operation is not permitted on predefined {name} network")
     if not name.strip():
@@ -82,11 +84,11 @@ def _check_name(context: NetworkContext, name: str) -> None:
         raise invalid(f"invalid name: {name}")
     if name.startswith("container:"):
         raise invalid(f"invalid network name: {name}")
-    if context.by_name(name) is not None:
+    if context.of(owner).by_name(name) is not None:
         raise conflict(f"network with name {name} already exists")
 
 
-def _record(context: NetworkContext, request: NetworkCreateRequest) -> Network:
+def _record(context: NetworkContext, request: NetworkCreateRequest, owner: str) -> Network:
     driver = request.driver or BRIDGE
     if driver in ("overlay",) or request.ingress:
         raise WharfError(Kind.UNAVAILABLE if driver == "overlay" else Kind.PERMISSION_DENIED, NO_MANAGER)
@@ -110,6 +112,7 @@ def _record(context: NetworkContext, request: NetworkCreateRequest) -> Network:
         name=request.name,
         driver=driver,
         created_ns=time.time_ns(),
+        owner=owner,
         internal=request.internal,
         attachable=request.attachable,
         config_only=request.config_only,
@@ -135,7 +138,7 @@ def _copy_config(context: NetworkContext, network: Network, request: NetworkCrea
         raise WharfError(Kind.PERMISSION_DENIED, f"user specified configurations {depends}")
     if request.options:
         raise WharfError(Kind.PERMISSION_DENIED, f"network driver options {depends}")
-    config = context.by_name(source)
+    config = context.of(network.owner).by_name(source)
     if config is None or not config.config_only:
         raise not_found(f'configuration network "{source}" does not exist')
     network.config_from = source
@@ -151,7 +154,7 @@ async def _fill(context: NetworkContext, network: Network, request: NetworkCreat
     network.options = {**defaults, **network.options}
     if network.driver == BRIDGE and context.config.mtu and options.MTU not in network.options:
         network.options[options.MTU] = str(context.config.mtu)
-    source = context.by_name(network.config_from) if network.config_from else None
+    source = context.of(network.owner).by_name(network.config_from) if network.config_from else None
     if source is None:
         _families(network, request)
     if not network.remote:

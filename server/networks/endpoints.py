@@ -37,6 +37,13 @@ def network_key(container: ContainerPlan) -> str:
     return "bridge" if mode in _DEFAULT_MODES else mode
 
 
+def uses_default_bridge(container: ContainerPlan) -> bool:
+    """Whether the container joins the network ``bridge`` of its owner, as far as its names tell."""
+    if mode_of(container) == "container" or container.config.network_disabled:
+        return False
+    return "bridge" in (container.networking or (network_key(container),))
+
+
 def normalize(context: NetworkContext, container: ContainerPlan) -> None:
     """Completes ``container.networking``: keys are names, the mode's network first. The container joins the networks of
     the request's endpoints, and the one of its mode only if there are none.
@@ -47,11 +54,12 @@ def normalize(context: NetworkContext, container: ContainerPlan) -> None:
         container.networking = {}
         return
     found: dict[str, EndpointSettings] = {}
+    known = context.of(container.owner)
     main = network_key(container)
-    if main == "bridge" and context.by_name("bridge") is None:
+    if main == "bridge" and known.by_name("bridge") is None:
         main = "none"  # --bridge=none: there is no default network
     for key in sorted(container.networking, key=lambda key: key != main) or [main]:
-        network = context.find(key)
+        network = known.find(key)
         settings = container.networking.get(key) or EndpointSettings()
         if network is None:
             # The network may be created before the container is started; else the start fails.

@@ -51,7 +51,8 @@ class PoolConfig:
 
 @dataclass(slots=True, eq=False)
 class Network:
-    """A network. ``bridge`` is the device of a bridge network, ``parent`` of a macvlan or ipvlan one.
+    """A network. ``owner``: see ``server.access``. ``bridge`` is the device of a bridge network, ``parent`` of a
+    macvlan or ipvlan one.
 
     ``unfinished``: a plugin may know a network whose creation or removal has not ended; it can be removed only.
     """
@@ -60,6 +61,7 @@ class Network:
     name: str
     driver: str
     created_ns: int
+    owner: str = ""
     scope: str = "local"
     enable_ipv4: bool = True
     enable_ipv6: bool = False

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 
 from engine.common.errors import Kind, WharfError
@@ -14,6 +15,9 @@ from server.networks.model import BRIDGE, HOST, NULL, Network, PoolConfig
 from server.networks.netlink.namespace_pool import mark
 from server.networks.netlink.rtnetlink import Interface, Link
 from server.networks.sandbox import subnets_in_use
+
+# The prefix length of the subnet of an owner's default bridge.
+_OWNER_BITS = 24
 
 
 async def ensure(context: NetworkContext) -> None:
@@ -37,6 +41,35 @@ async def ensure(context: NetworkContext) -> None:
     if present is None:
         context.add(network)
     await context.store.put(network)
+
+
+async def ensure_bridge(context: NetworkContext, owner: str) -> None:
+    """Makes the network ``bridge`` of an owner, if it is missing: a bridge and a subnet of its own, with the options of
+    the engine's default bridge. Nothing without a default bridge (``--bridge none``), nor for administrators.
+
+    :raises WharfError: no subnet is free.
+    """
+    default = context.by_name("bridge")
+    if not owner or default is None or context.of(owner).by_name("bridge") is not None:
+        return
+    routes = await context.run_in_thread(subnets_in_use, context.host)
+    if context.of(owner).by_name("bridge") is not None:
+        return  # another request has made it meanwhile
+    taken = [subnet for other in context if not other.remote_ipam for subnet in other.subnets]
+    # Small: there may be as many as users, and the pools are cut for networks with hundreds of containers.
+    pools = [replace(pool, size=max(pool.size, _OWNER_BITS)) for pool in default_pools(context.pools, 4)]
+    subnet = allocator.choose_subnet(pools, (*taken, *routes), version=4)
+    network = Network(secrets.token_hex(32), "bridge", BRIDGE, time.time_ns(), owner=owner, predefined=True)
+    network.bridge = f"br-{network.id[:12]}"
+    network.ipam = [PoolConfig(str(subnet), gateway=str(subnet[1]))]
+    network.pools = network.make_pools()
+    network.options = {**default.options, options.NAME: network.bridge}
+    context.add(network)
+    try:
+        await context.store.put(network)
+    except BaseException:
+        context.discard(network)
+        raise
 
 
 async def _configure(context: NetworkContext, network: Network) -> None:

@@ -11,6 +11,7 @@ from engine.common.errors import Kind, WharfError, invalid, not_found
 from server.networks.bridges import devices
 from server.networks.context import NetworkContext
 from server.networks.model import Network
+from server.networks.view import View
 
 _MOST = 2**64 - 1
 
@@ -86,15 +87,17 @@ def _containers(context: NetworkContext, network: Network) -> dict[str, dict[str
     }
 
 
-async def listing(context: NetworkContext, filters: Filters, *, containers: bool) -> list[dict[str, Any]]:
-    """All networks that match the filters, with or without their ``containers``.
+async def listing(
+    context: NetworkContext, networks: View, filters: Filters, *, containers: bool
+) -> list[dict[str, Any]]:
+    """Those of ``networks`` that match the filters, with or without their ``containers``.
 
     :raises WharfError: INVALID: an unknown filter or value.
     """
     filters.validate(ACCEPTED)
-    await filters.search_ahead("name", [network.name for network in context])
+    await filters.search_ahead("name", [network.name for network in networks])
     test = matcher(context, filters)
-    chosen = sorted((network for network in context if test(network)), key=lambda network: network.name)
+    chosen = sorted((network for network in networks if test(network)), key=lambda network: network.name)
     return [show(context, network, containers=containers) for network in chosen]
 
 
@@ -141,7 +144,9 @@ async def remove(context: NetworkContext, network: Network) -> None:
     """
     if network.predefined:
         raise WharfError(Kind.PERMISSION_DENIED, f"{network.name} is a pre-defined network and cannot be removed")
-    if network.config_only and any(other.config_from == network.name for other in context):
+    if network.config_only and any(
+        other.config_from == network.name and other.owner == network.owner for other in context
+    ):
         raise WharfError(
             Kind.PERMISSION_DENIED,
             f'error while removing network: configuration network "{network.name}" is in use',
@@ -165,7 +170,9 @@ async def remove(context: NetworkContext, network: Network) -> None:
         key = devices.removal_key(network)
         context.ending[key] = task
         task.add_done_callback(lambda _: context.ending.pop(key, None))
-    context.bus.publish("network", "destroy", network.id, {"name": network.name, "type": network.driver})
+    context.bus.publish(
+        "network", "destroy", network.id, {"name": network.name, "type": network.driver}, owner=network.owner
+    )
 
 
 async def _delete_at_plugins(context: NetworkContext, network: Network) -> None:
@@ -189,12 +196,12 @@ async def _remove_device(context: NetworkContext, network: Network) -> None:
     await context.run_in_background(devices.remove_device, context, network)
 
 
-async def prune(context: NetworkContext, filters: Filters) -> list[str]:
-    """Removes every unused user network; returns their names."""
+async def prune(context: NetworkContext, networks: View, filters: Filters) -> list[str]:
+    """Removes those of ``networks`` that are unused and not predefined; returns their names."""
     filters.validate(("label", "label!", "until"))
     before = until_ns(filters)
     removed = []
-    for network in sorted(context, key=lambda item: item.name):
+    for network in sorted(networks, key=lambda item: item.name):
         if network.predefined or network.config_only or used(context, network):
             continue
         if before and network.created_ns > before:
@@ -206,5 +213,5 @@ async def prune(context: NetworkContext, filters: Filters) -> list[str]:
         except WharfError:
             continue
         removed.append(network.name)
-    context.bus.publish("network", "prune", "", {"reclaimed": "0"})
+    context.bus.publish("network", "prune", "", {"reclaimed": "0"}, owner=networks.caller.owner)
     return removed

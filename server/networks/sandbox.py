@@ -109,7 +109,7 @@ async def _plain(
 ) -> None:
     """The modes host and none: an endpoint to show, and for none a namespace with only a loopback."""
     for name in container.networking:
-        network = context.get(name)
+        network = context.of(container.owner).get(name)
         endpoint = endpoints.create(context, container, network, settings_for(container.networking, name))
         undo.callback(endpoints.release, network, endpoint)
         record.endpoints.append(endpoint)
@@ -122,10 +122,11 @@ async def _plain(
 async def _own(context: NetworkContext, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack) -> None:
     """A namespace on one or more networks."""
     # Plugins may know an endpoint before the record is stored at the end, so the record is stored before.
-    if any((network := context.find(name)) and network.uses_plugins for name in container.networking):
+    known = context.of(container.owner)
+    if any((network := known.find(name)) and network.uses_plugins for name in container.networking):
         undo.push_async_callback(context.store.delete_sandbox, container.id)
     for name, settings in container.networking.items():
-        network = context.find(name)
+        network = known.find(name)
         if network is None:
             gone = f"network {name} not found"
             if container.started_before and name == endpoints.network_key(container):

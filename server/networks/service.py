@@ -21,9 +21,9 @@ from server.config.model import Config
 from server.containers.model import Container
 from server.containers.neighbours import Sandbox
 from server.containers.plan import ContainerPlan
-from server.containers.registry import View
+from server.containers.registry import View as ContainerView
 from server.events.publisher import EventPublisher
-from server.networks import connect, create, endpoints, predefined, query, recover, sandbox, settings, teardown
+from server.networks import confine, connect, create, endpoints, predefined, query, recover, sandbox, settings, teardown
 from server.networks.bridges import bridge, devices, ownership
 from server.networks.bridges.reconciler import Reconciler
 from server.networks.context import Containers, NetworkContext, Store
@@ -38,6 +38,8 @@ from server.networks.nftables import rules
 from server.networks.nftables.firewall import Firewall
 from server.networks.proxy_client import Forwarder
 from server.networks.remotes import RemoteNetworks
+from server.networks.sandbox import subnets_in_use
+from server.networks.view import View
 from server.plugins.discovery import Plugins
 
 log = logging.getLogger(__name__)
@@ -114,7 +116,16 @@ class Networks:
         return bound
 
     @property
-    def _containers(self) -> View:
+    def _view(self) -> View:
+        return self.context.seen_by(self._caller)
+
+    async def ensure_bridge(self) -> None:
+        """A user expects the network ``bridge`` before any container uses it."""
+        if not self._caller.administrator:
+            await predefined.ensure_bridge(self.context, self._caller.owner)
+
+    @property
+    def _containers(self) -> ContainerView:
         assert self.context.containers is not None
         return self.context.containers.seen_by(self._caller)
 
@@ -163,8 +174,11 @@ class Networks:
 
         :raises WharfError: as dockerd at create.
         """
+        if endpoints.uses_default_bridge(container):
+            await predefined.ensure_bridge(self.context, container.owner)
         endpoints.normalize(self.context, container)
-        found = [network for name in container.networking if (network := self.context.find(name))]
+        known = self.context.of(container.owner)
+        found = [network for name in container.networking if (network := known.find(name))]
         endpoints.check_combination(found, container.host_config.network_mode)
         problems = []
         for network in found:
@@ -182,7 +196,7 @@ class Networks:
             self._check_joined(container)
 
     def _check_links(self, container: ContainerPlan) -> None:
-        default = self.context.by_name("bridge")
+        default = self.context.of(container.owner).by_name("bridge")
         for other, _ in endpoints.link_targets(self.context, container):
             if default is None or default.name not in other.networking:
                 raise invalid(f"Cannot link to /{other.name}, as it does not belong to the default network")
@@ -243,14 +257,14 @@ class Networks:
         linked = hosts_file.legacy_links(self.context, container, strict=False)
         return [f"/{target.name}:/{container.name}/{alias}" for target, alias in linked] or None
 
-    def linked(self, key: str, containers: View) -> Container:
+    def linked(self, key: str, containers: ContainerView) -> Container:
         """The target of the link ``client/alias``.
 
         :raises WharfError: NOT_FOUND.
         """
         return hosts_file.find_link(self.context, key, containers)[1]
 
-    async def remove_link(self, key: str, containers: View) -> None:
+    async def remove_link(self, key: str, containers: ContainerView) -> None:
         """``docker rm --link /client/alias``: removes the link, not the containers.
 
         :raises WharfError: NOT_FOUND; INTERNAL for a container's own name.
@@ -271,14 +285,14 @@ class Networks:
 
         :raises WharfError: NOT_FOUND, INVALID (an ambiguous prefix).
         """
-        return self.context.get(key)
+        return self._view.get(key)
 
     def inspect(self, key: str, *, scope: str = "") -> dict[str, Any]:
         """inspect's response.
 
         :raises WharfError: NOT_FOUND.
         """
-        network = self.context.get(key)
+        network = self._view.get(key)
         if scope and network.scope != scope:
             raise WharfError(Kind.NOT_FOUND, f"network {key} not found")
         return {**query.show(self.context, network), "Status": query.status(network)}
@@ -288,14 +302,18 @@ class Networks:
 
         :raises WharfError: INVALID: an invalid filter.
         """
-        return await query.listing(self.context, filters, containers=containers)
+        await self.ensure_bridge()
+        return await query.listing(self.context, self._view, filters, containers=containers)
 
     async def create(self, request: NetworkCreateRequest) -> Network:
         """Creates a network.
 
         :raises WharfError: with dockerd's sentence.
         """
-        return await create.create(self.context, request)
+        if self._caller.role is not None:
+            in_use = await self.context.run_in_thread(subnets_in_use, self.context.host)
+            confine.check(self._caller.role, request, in_use)
+        return await create.create(self.context, request, self._caller.owner)
 
     def drivers(self) -> list[str]:
         """The engine's own drivers, and those of plugins that networks have."""
@@ -306,7 +324,7 @@ class Networks:
 
         :raises WharfError: NOT_FOUND; PERMISSION_DENIED: predefined or in use.
         """
-        await query.remove(self.context, self.context.get(key))
+        await query.remove(self.context, self._view.get(key))
 
     async def connect(self, key: str, container: str, endpoint: EndpointSettings | None) -> None:
         """Connects a container.
@@ -314,8 +332,14 @@ class Networks:
         :raises WharfError: with dockerd's sentence.
         """
         target = self._containers.get(container)
+        await self.ensure_bridge()
         async with target.lock:
-            await connect.connect(self.context, self.context.get(key), target, endpoint or EndpointSettings())
+            network = self._view.get(key)
+            if not self.context.of(target.owner).sees(network):
+                raise WharfError(
+                    Kind.PERMISSION_DENIED, f"network {network.name} and container {target.name} have different owners"
+                )
+            await connect.connect(self.context, network, target, endpoint or EndpointSettings())
 
     async def disconnect(self, key: str, container: str, *, force: bool = False) -> None:
         """Disconnects a container.
@@ -325,18 +349,18 @@ class Networks:
         target = self._containers.find(container)
         if target is None:
             if force:
-                self.context.get(key)
+                self._view.get(key)
                 raise not_found(f"endpoint {container} not found")
             target = self._containers.get(container)
         async with target.lock:
-            if self.context.find(key) is None and (force or not target.state.running):
+            if self._view.find(key) is None and (force or not target.state.running):
                 await connect.remove_settings(self.context, key, target)  # the network was removed
             else:
-                await connect.disconnect(self.context, self.context.get(key), target)
+                await connect.disconnect(self.context, self._view.get(key), target)
 
     async def prune(self, filters: Filters) -> list[str]:
         """Removes unused networks; returns their names."""
-        return await query.prune(self.context, filters)
+        return await query.prune(self.context, self._view, filters)
 
     def host_gateway(self) -> str:
         """The first address of ``host-gateway``, "" without a default bridge."""

@@ -19,11 +19,12 @@ def settings(context: NetworkContext, container: Container) -> NetworkSettings:
     record = context.sandboxes.get(container.id)
     # dockerd has no sandbox if the network is disabled.
     shown = None if container.config.network_disabled else record
-    bridge = context.by_name("bridge")
+    known = context.of(container.owner)
+    bridge = known.by_name("bridge")
     on_bridge = record is not None and record.mode == "own" and bridge is not None and record.endpoint(bridge.id)
     networks = {}
     for name, requested in container.networking.items():
-        network = context.by_name(name)
+        network = known.by_name(name)
         endpoint = record.endpoint(network.id) if record and network else None
         networks[name] = _endpoint(container, network, requested, endpoint)
     # The default bridge's endpoint is also shown at the top, for clients older than networks.

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 
+from server.access.owners import qualified
 from server.networks.model import Network, SandboxRecord
 from server.store.database import Database, Documents
 
@@ -17,7 +18,7 @@ class NetworkStore:
         self._sandboxes = Documents(database, "endpoints")
 
     async def put(self, network: Network) -> None:
-        await self._networks.put(network.id, network.name, network.to_doc())
+        await self._networks.put(network.id, qualified(network.owner, network.name), network.to_doc())
 
     async def delete(self, network: Network) -> None:
         await self._networks.delete(network.id)

@@ -114,4 +114,5 @@ def publish_event(context: NetworkContext, endpoint: Endpoint, action: str) -> N
             action,
             network.id,
             {"container": endpoint.container, "name": network.name, "type": network.driver},
+            owner=network.owner,
         )

@@ -33,7 +33,9 @@ async def list_networks(request: Request) -> Response:
 
 async def inspect(request: Request) -> Response:
     # ``verbose`` adds a swarm network's tasks and services, which never exist here.
-    shown = _networks(request).inspect(request.path_params["id"], scope=params.text(request, "scope"))
+    networks = _networks(request)
+    await networks.ensure_bridge()
+    shown = networks.inspect(request.path_params["id"], scope=params.text(request, "scope"))
     return json_answer(params.shaped(request, NetworkInspect, shown))
 
 

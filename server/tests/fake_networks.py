@@ -26,6 +26,13 @@ def _absent(kind: type[T]) -> T:
     return cast(T, None)
 
 
+class NoRoutes:
+    """A host without routes."""
+
+    def routes(self, family: int) -> Sequence[object]:
+        return ()
+
+
 class NoNetworks:
     """A store that keeps nothing."""
 
@@ -59,11 +66,11 @@ class FakeNetworks(Networks):
             pools,
             store,
             bus,
-            host=_absent(Netlink),
+            host=cast(Netlink, NoRoutes()),
             pool=_absent(NamespacePool),
             firewall=_absent(Firewall),
             forwarder=_absent(Forwarder),
-            workers=_absent(ThreadPoolExecutor),
+            workers=ThreadPoolExecutor(1, thread_name_prefix="network"),
             sweepers=_absent(ThreadPoolExecutor),
         )
         self.context.load_remote = partial(load_remote, plugins=Plugins((), ()))
@@ -79,4 +86,4 @@ class FakeNetworks(Networks):
         return
 
     async def close(self) -> None:
-        return
+        self.context.workers.shutdown()

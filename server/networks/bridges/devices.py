@@ -37,7 +37,7 @@ def make_device(context: NetworkContext, network: Network) -> None:
 
 def is_adopted(context: NetworkContext, network: Network) -> bool:
     """Whether the bridge is an administrator's (``--bridge``): the engine never creates or removes it."""
-    return network.default_bridge and context.config.bridge not in ("", "none")
+    return network.default_bridge and not network.owner and context.config.bridge not in ("", "none")
 
 
 def _make_bridge(context: NetworkContext, network: Network) -> None:

@@ -86,17 +86,17 @@ def _extra_hosts(context: NetworkContext, container: ContainerPlan) -> list[tupl
         cut = min((index for index in (text.find(":"), text.find("=")) if index > 0), default=-1)
         name, address = text[:cut], text[cut + 1 :].strip("[]")
         if address == "host-gateway":
-            found += [(gateway, name) for gateway in host_gateways(context)]
+            found += [(gateway, name) for gateway in host_gateways(context, container.owner)]
         else:
             found.append((address, name))
     return found
 
 
-def host_gateways(context: NetworkContext) -> list[str]:
-    """The addresses of ``host-gateway``: the daemon's setting, or the host's addresses on the default bridge."""
+def host_gateways(context: NetworkContext, owner: str = "") -> list[str]:
+    """The addresses of ``host-gateway``: the daemon's setting, or the host's on the owner's default bridge."""
     if context.config.host_gateway_ips:
         return list(context.config.host_gateway_ips)
-    network = context.by_name("bridge")
+    network = context.of(owner).by_name("bridge")
     if network is None:
         return []
     return [gateway for gateway in (network.gateway(4), network.gateway(6)) if gateway]
@@ -255,7 +255,7 @@ def rewrite_resolv_conf(path: str, chosen: files.Overrides, *, embedded: bool, i
 async def update_linkers(context: NetworkContext, container: ContainerPlan) -> None:
     """Updates the hosts files of running containers that link to this one on the default bridge."""
     record = context.sandboxes.get(container.id)
-    bridge = context.by_name("bridge")
+    bridge = context.of(container.owner).by_name("bridge")
     if record is None or bridge is None or context.containers is None or record.endpoint(bridge.id) is None:
         return
     for other in list(context.sandboxes.values()):

@@ -390,7 +390,7 @@ def test_a_crash_leaves_nothing_at_the_plugin(tmp_path: Path) -> None:
             gone, _ = await world.run("gone", network="far")
             half, _ = await world.run("half")
             context = world.networks.context
-            network = context.get("far")
+            network = context.of("").get("far")
             record = context.sandboxes[half.id]
             # As if the daemon died between CreateEndpoint and Join of a connect, and in the creation of a network.
             await context.remote.create_endpoint(half, network, half.networking["bridge"], record)

@@ -106,3 +106,52 @@ def test_owners_are_in_the_records(daemon: Daemon) -> None:
     container = daemon.services.containers.get(daemon.as_uid(ALICE).create("web"))
     assert container.owner == "10001"
     assert json.loads(container.to_doc())["owner"] == "10001"
+
+
+def networks(daemon: Daemon) -> list[str]:
+    return sorted(row["Name"] for row in daemon.get("/networks").json())
+
+
+def test_each_owner_has_networks_of_its_own(daemon: Daemon) -> None:
+    alice, bob = daemon.as_uid(ALICE), daemon.as_uid(BOB)
+    body = {"Name": "net", "ConfigOnly": True}  # needs no kernel
+    ids = [user.post("/networks/create", body).json()["Id"] for user in (alice, bob)]
+    assert networks(alice) == networks(bob) == ["bridge", "host", "net", "none"]
+    bridges = [user.get("/networks/bridge").json() for user in (alice, bob, daemon)]
+    assert len({each["Id"] for each in bridges}) == 3
+    assert len({each["IPAM"]["Config"][0]["Subnet"] for each in bridges}) == 3
+    for key in (ids[0], ids[0][:12]):
+        assert bob.refusal("GET", f"/networks/{key}") == (404, f"network {key} not found")
+        assert bob.refusal("DELETE", f"/networks/{key}") == (404, f"network {key} not found")
+    assert alice.refusal("DELETE", "/networks/bridge")[0] == 403
+
+
+def test_a_container_is_on_the_bridge_of_its_owner(daemon: Daemon) -> None:
+    alice, bob = daemon.as_uid(ALICE), daemon.as_uid(BOB)
+    alice.create("web")
+    theirs = bob.get("/networks/bridge").json()["Id"]
+    assert alice.refusal("POST", f"/networks/{theirs}/connect", json={"Container": "web"})[0] == 404
+    # An administrator sees both, but a container can't be on another owner's network.
+    assert daemon.refusal("POST", f"/networks/{theirs}/connect", json={"Container": "web"}) == (
+        403,
+        "network bridge and container web have different owners",
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        ({"Driver": "macvlan", "Options": {"parent": "eth0"}}, "networks with the driver macvlan"),
+        ({"Driver": "ipvlan"}, "networks with the driver ipvlan"),
+        ({"Driver": "plugin"}, "drivers of plugins (plugin)"),
+        ({"IPAM": {"Driver": "plugin"}}, "drivers of plugins (plugin)"),
+        (
+            {"Options": {"com.docker.network.bridge.name": "docker0"}},
+            "the network option com.docker.network.bridge.name",
+        ),
+        ({"IPAM": {"Config": [{"Subnet": "8.8.8.0/24"}]}}, "the subnet 8.8.8.0/24, which is not private"),
+    ],
+)
+def test_networks_that_a_role_refuses(daemon: Daemon, body: dict[str, object], what: str) -> None:
+    refusal = daemon.as_uid(ALICE).refusal("POST", "/networks/create", json={"Name": "net", **body})
+    assert refusal == (403, f"your role does not allow {what}")

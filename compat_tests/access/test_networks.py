@@ -1,0 +1,76 @@
+"""Networks of several owners: the same names, and no way from one to the other."""
+
+from __future__ import annotations
+
+from compat_tests.support.users import Lab, User
+
+
+def address(user: User, name: str) -> str:
+    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    return user.docker("inspect", "-f", form, name).stdout.strip()
+
+
+def serve(user: User, name: str, *words: str) -> None:
+    """Run a container that answers with the user's name on TCP port 80."""
+    script = f"echo {user.name} > /tmp/index.html; exec httpd -f -p 80 -h /tmp"
+    user.docker("run", "-d", "--name", name, *words, "busybox", "sh", "-c", script)
+
+
+def asked(user: User, where: str, *words: str) -> str:
+    """The answer that a new container of the user gets, "" for none."""
+    script = f"for i in 1 2 3 4 5; do wget -q -T 1 -O - http://{where}/ && exit; sleep 0.2; done"
+    return user.docker("run", "--rm", *words, "busybox", "sh", "-c", script, check=False).stdout.strip()
+
+
+def test_the_default_bridges_of_two_users_are_isolated(shared_lab: Lab) -> None:
+    alice, bob = shared_lab["alice"], shared_lab["bob"]
+    serve(alice, "web")
+    serve(bob, "web")
+    assert asked(alice, address(alice, "web")) == alice.name
+    assert asked(bob, address(bob, "web")) == bob.name
+    assert asked(bob, address(alice, "web")) == ""
+    for user in (alice, bob):
+        user.docker("rm", "-f", "web")
+
+
+def test_networks_of_one_name(shared_lab: Lab) -> None:
+    alice, bob = shared_lab["alice"], shared_lab["bob"]
+    for user in (alice, bob):
+        user.docker("network", "create", "net")
+        serve(user, "web", "--network", "net")
+    assert asked(alice, "web", "--network", "net") == alice.name
+    assert asked(bob, "web", "--network", "net") == bob.name
+    id = alice.docker("network", "inspect", "-f", "{{.Id}}", "net").stdout.strip()
+    for words in (("inspect", id), ("connect", id, "web"), ("rm", id)):
+        failed = bob.docker("network", *words, check=False)
+        assert failed.status != 0
+        assert f"network {id} not found" in failed.stderr
+    assert bob.docker("run", "--rm", "--network", id, "busybox", check=False).status != 0
+    for user in (alice, bob):
+        names = user.docker("network", "ls", "--format", "{{.Name}}").stdout.split()
+        assert sorted(names) == ["bridge", "host", "net", "none"]
+        user.docker("rm", "-f", "web")
+    assert bob.docker("network", "prune", "-f").stdout.split()[2:] == ["net"]
+    assert "net" in alice.docker("network", "ls", "--format", "{{.Name}}").stdout.split()
+    alice.docker("network", "rm", "net")
+
+
+def test_networks_survive_a_restart(shared_lab: Lab) -> None:
+    alice = shared_lab["alice"]
+    serve(alice, "web")
+    before = alice.docker("network", "inspect", "bridge").stdout
+    shared_lab.engine.restart()
+    assert alice.docker("network", "inspect", "bridge").stdout == before
+    assert asked(alice, address(alice, "web")) == alice.name
+    alice.docker("rm", "-f", "web")
+
+
+def test_subnets_of_the_host_are_refused(shared_lab: Lab) -> None:
+    alice = shared_lab["alice"]
+    subnet = shared_lab.engine.docker(
+        "network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", "bridge"
+    ).stdout.strip()
+    shared_lab.engine.docker("run", "-d", "--name", "up", "busybox", "sleep", "600")
+    failed = alice.docker("network", "create", "--subnet", subnet, "net", check=False)
+    assert f"your role does not allow the subnet {subnet}: the host has a route to {subnet}" in failed.stderr
+    shared_lab.engine.docker("rm", "-f", "up")
