@@ -38,7 +38,7 @@ async def attestations(
     if record.target.media_type != oci.OCI_INDEX:
         return []
     children = oci.parse_index(await _document(context.engine, record.target))
-    image = _image(children, platform or context.resolver.host)
+    image = _image(children, platform or oci.host_platform())
     found = oci.attestation_of(children, image)
     if found is None:
         return []

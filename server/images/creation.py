@@ -74,7 +74,7 @@ async def import_image(
     config = await context.apply_changes({}, changes)
     async with context.engine.leases.acquire():
         layer, diff_id = await _import_layer(context, body)
-        where = platform or context.resolver.host
+        where = platform or oci.host_platform()
         created = format_ns(time.time_ns())
         document: dict[str, Any] = {
             "created": created,
@@ -195,7 +195,7 @@ async def commit_snapshot(
         document: dict[str, Any] = {"created": now}
         if author or base.get("author"):
             document["author"] = author or base.get("author")
-        where = image.platform if image is not None else context.resolver.host
+        where = image.platform if image is not None else oci.host_platform()
         document |= {
             **oci.platform_json(where),
             "config": dict(config),

@@ -126,8 +126,11 @@ async def selector(resolver: Resolver, filters: Filters, *, several: bool = Fals
                 return None
             raise
 
-    befores = [at for v in filters.get("before") if (at := await created(await resolver.record(v))) is not None]
-    sinces = [at for v in filters.get("since") if (at := await created(await resolver.record(v))) is not None]
+    async def bounds(name: str) -> list[int]:
+        images = [await resolver.resolve(text) for text in filters.get(name)]
+        return [at for image in images if (at := parse_ns(image.config.get("created"))) is not None]
+
+    befores, sinces = await bounds("before"), await bounds("since")
     until = until_ns(filters, several=several)
     dangling = filters.flag("dangling", default=False) if "dangling" in filters else None
     references = ReferenceTest(filters.get("reference")) if filters.get("reference") else None

@@ -57,8 +57,6 @@ class LocalImages:
         found: list[tuple[Json, Descriptor, list[Image]]] = []
         for group in by_digest.values():
             images, others = await self._below(group[0].target)
-            if not images:
-                continue
             summary = await self._summary(group, images, others, count=count)
             target = group[0].target
             if manifests:
@@ -66,18 +64,20 @@ class LocalImages:
                 summary["Manifests"] = await self._manifests.describe(target, identity=shown)
             found.append((summary, target, images))
         if shared_size:
-            sizes = [await self._parts(target, images) for _, target, images in found]
-            users = Counter(part for each in sizes for part in each)
-            for (summary, _, _), each in zip(found, sizes, strict=True):
-                summary["SharedSize"] = sum(size for part, size in each.items() if users[part] > 1)
+            parts = [await self._parts(target, images) for _, target, images in found]
+            users = Counter(part for each in parts for part, _ in each)
+            for (summary, _, _), each in zip(found, parts, strict=True):
+                summary["SharedSize"] = sum(size for part, size in each if users[part] > 1)
         return [summary for summary, _, _ in sorted(found, key=lambda row: -row[0]["Created"])]
 
-    async def _parts(self, target: Descriptor, images: list[Image]) -> dict[tuple[str, str], int]:
-        """Return the sizes of a target's parts: its blobs by digest, its unpacked layers by chain id."""
-        parts = {("blob", digest): size for digest, size in (await self._sizes.below(target)).items()}
-        for chain in distinct_chains(images):
-            parts["layer", chain] = await self._sizes.snapshot(chain) or 0
-        return parts
+    async def _parts(self, target: Descriptor, images: list[Image]) -> list[tuple[tuple[str, str], int]]:
+        """Return a target's parts with their sizes: its blobs by digest, its unpacked layers by chain id.
+
+        A layer occurs once for each platform that has it, as it is counted in the target's size.
+        """
+        blobs = await self._sizes.below(target)
+        layers = [(("layer", chain), await self._sizes.snapshot(chain) or 0) for chain in distinct_chains(images)]
+        return [(("blob", digest), size) for digest, size in blobs.items()] + layers
 
     async def _below(self, target: Descriptor) -> tuple[list[Image], list[Descriptor]]:
         """Return the local images below a target, and the manifests that are no image or not local."""
@@ -95,16 +95,16 @@ class LocalImages:
         self, group: list[ImageRecord], images: list[Image], others: list[Descriptor], *, count: bool
     ) -> Json:
         record = group[0]
-        best = await self._context.resolver.resolve_record(record)
+        best = await self._context.resolver.resolve_record(record) if images else None
         tags, digests = _names(group)
         total = sum([await self._sizes.get(image) for image in images])
         total += sum([sum((await self._sizes.below(desc)).values()) for desc in others])
-        created = parse_ns(best.config.get("created"))
+        created = parse_ns(best.config.get("created")) if best is not None else None
         return {
             "Containers": self._users(record.target.digest) if count else -1,
             "Created": created // 1_000_000_000 if created is not None else 0,
             "Id": record.target.digest,
-            "Labels": dict(best.labels) or None,
+            "Labels": dict(best.labels) if best is not None else {},
             "ParentId": record.labels.get(PARENT_LABEL, ""),
             "Descriptor": oci.to_json(record.target),
             "RepoDigests": digests,
@@ -155,50 +155,48 @@ class LocalImages:
         """
         if platform and manifests:
             raise invalid("conflicting options: manifests and platform options cannot both be set")
-        record = await self._context.resolver.record(text)
-        image = await self._context.resolver.resolve(text, platform=platform)
-        group = await self._context.names.find_by_digest(record.target.digest)
+        resolver = self._context.resolver
+        record = await resolver.record(text)
+        target = record.target
+        try:
+            image = await resolver.resolve(text, platform=platform)
+        except WharfError as error:
+            if platform or error.kind is not Kind.NOT_FOUND:
+                raise
+            image = None  # nothing but the index is local
+        group = await self._context.names.find_by_digest(target.digest)
         tags, digests = _names(group)
-        index = oci.is_index(image.target.media_type)
-        config = image.config
-        history = config.get("history") or []
-        comment = config.get("comment") or (history[-1].get("comment") if history else "") or ""
         updated = max((r.updated_at_ns for r in group), default=0)
+        shown = target
+        size = sum((await self._sizes.below(target)).values())
+        if image is not None and oci.is_index(target.media_type):
+            size = await self._sizes.content(image) + target.size
+            shown = image.manifest_descriptor if platform else target
         document: Json = {
-            "Id": image.id,
+            "Id": shown.digest,
             "RepoTags": tags,
             "RepoDigests": digests,
             "Parent": record.labels.get(PARENT_LABEL, ""),
-            "Comment": comment,
-            "DockerVersion": config.get("docker_version") or "",
-            "Author": config.get("author") or "",
-            "Config": _config(image),
-            "Architecture": config.get("architecture") or "",
-            "Os": config.get("os") or "",
-            "Size": await self._sizes.content(image) + (image.target.size if index else 0),
+            **_from_config(image),
+            "Size": size,
             "GraphDriver": {"Data": None, "Name": self._context.engine.snapshots.snapshotter},
-            "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
             "Metadata": {"LastTagTime": _time(updated)},
-            "Descriptor": oci.to_json(image.manifest_descriptor if platform and index else image.target),
+            "Descriptor": oci.to_json(shown),
         }
-        if isinstance(config.get("created"), str):
-            document["Created"] = config["created"]
-        if config.get("variant"):
-            document["Variant"] = config["variant"]
-        if config.get("os.version"):
-            document["OsVersion"] = config["os.version"]
         if manifests:
-            document["Manifests"] = await self._manifests.describe(image.target)
-        if identity and (shown := await read_identity(self._context.engine, record.target.digest)) is not None:
-            document["Identity"] = shown
+            document["Manifests"] = await self._manifests.describe(target)
+        if identity and (known := await read_identity(self._context.engine, target.digest)) is not None:
+            document["Identity"] = known
         return document
 
     # history
 
     async def history(self, text: str, *, platform: str | None = None) -> list[Json]:
         """Return the history, newest first. Steps of local parent images have their ids."""
-        record = await self._context.resolver.record(text)
-        image = await self._context.resolver.resolve(text, platform=platform)
+        resolver = self._context.resolver
+        record = await resolver.record(text)
+        requested = oci.parse_platform(platform) if platform else None
+        image = await resolver.resolve_record(record, requested, text=text, exact=False)
         sizes = [await self._sizes.snapshot(chain) or 0 for chain in oci.chain_ids(image.diff_ids)]
         rows: list[Json] = []
         for step in image.config.get("history") or ():
@@ -281,9 +279,31 @@ def _names(group: list[ImageRecord]) -> tuple[list[str], list[str]]:
     return tags, list(digests)
 
 
-def _config(image: Image) -> Json:
+def _from_config(image: Image | None) -> Json:
+    """Return the fields of inspect that the image's config has; empty ones if no platform of the image is local."""
+    config = image.config if image is not None else {}
+    history = config.get("history") or []
+    comment = config.get("comment") or (history[-1].get("comment") if history else "") or ""
+    document: Json = {
+        "Comment": comment,
+        "DockerVersion": config.get("docker_version") or "",
+        "Author": config.get("author") or "",
+        "Config": _config(image.container_config if image is not None else {}),
+        "Architecture": config.get("architecture") or "",
+        "Os": config.get("os") or "",
+        "RootFS": {"Type": "layers", **({"Layers": list(image.diff_ids)} if image is not None else {})},
+    }
+    if isinstance(config.get("created"), str):
+        document["Created"] = config["created"]
+    if config.get("variant"):
+        document["Variant"] = config["variant"]
+    if config.get("os.version"):
+        document["OsVersion"] = config["os.version"]
+    return document
+
+
+def _config(config: Mapping[str, Any]) -> Json:
     """Return ``Config`` of the image, with the fields that dockerd shows even if empty."""
-    config: Mapping[str, Any] = image.container_config
     shown = {key: value for key, value in config.items() if value is not None}
     for key in ("Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "Volumes"):
         shown.setdefault(key, None)

@@ -60,7 +60,7 @@ class Manifests:
         users = [u.id for u in self.context.users() if (u.image_manifest or {}).get("digest") == desc.digest]
         return {
             "Platform": oci.platform_json(platform),
-            "Containers": users,
+            "Containers": users or None,  # null, as dockerd shows it
             "Size": {"Unpacked": unpacked},
         }
 

@@ -21,7 +21,7 @@ class Resolver:
     def __init__(self, engine: Engine, names: Names) -> None:
         self._engine = engine
         self._names = names
-        self.host = oci.host_platform()
+        self.host = oci.highest_host_platform()
         self._images: dict[tuple[str, str], Image] = {}  # by target and requested platform
         self._parsed: dict[tuple[str, str], Image] = {}  # by target and manifest
 
@@ -76,11 +76,13 @@ class Resolver:
     async def resolve_record(
         self, record: ImageRecord, requested: Platform | None = None, *, text: str = "", exact: bool = True
     ) -> Image:
-        """Return the image of one platform of a record.
+        """Return the local image of one platform of a record; without a request, that which fits this host best.
+
+        ``exact``: a platform in the request must match exactly; else the best of those that run on it is returned.
 
         :raises WharfError: NOT_FOUND if no local image matches.
         """
-        key = record.target.digest, oci.format_platform(requested) if requested else ""
+        key = record.target.digest, f"{oci.format_platform(requested) if requested else ''} {exact}"
         image = self._images.get(key)
         if image is None:
             image = await self._read(record, requested, text or record.name, exact=exact)
@@ -99,7 +101,7 @@ class Resolver:
         async for image in self.platforms(record):
             if requested is not None:
                 distance = oci.rank(requested, image.platform)
-                if distance is None or (exact and distance > 1):
+                if distance is None or (exact and distance):
                     continue
             else:
                 distance = oci.rank(self.host, image.platform)
@@ -109,15 +111,8 @@ class Resolver:
                 break
         if candidates:
             return min(candidates, key=lambda pair: pair[0])[1]
-        if requested is not None:
-            raise not_found(
-                f"image with reference {text} was found but does not provide the specified platform"
-                f" ({oci.format_platform(requested)})"
-            )
-        try:
-            raise no_such_image(parse_any(text))
-        except WharfError as error:
-            raise (error if error.kind is Kind.NOT_FOUND else no_such_image(text)) from None
+        wanted = "any platform" if requested is None else f"the specified platform ({oci.format_platform(requested)})"
+        raise not_found(f"image with reference {text} was found but does not provide {wanted}")
 
     async def platforms(self, record: ImageRecord) -> AsyncIterator[Image]:
         """Yield the images of all platforms with local manifest and config, in the order of the index. Attestations and
@@ -165,7 +160,7 @@ class Resolver:
             if error.kind in (Kind.NOT_FOUND, Kind.INVALID_ARGUMENT):
                 return None
             raise
-        platform = oci.platform_of(config) or desc.platform or Platform("linux", "")
+        platform = desc.platform or oci.platform_of(config) or Platform("linux", "")
         chain = oci.chain_ids(ids)
         return Image(
             id=target.digest,

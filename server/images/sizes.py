@@ -45,10 +45,13 @@ class Sizes:
         self._blobs.clear()
 
     async def unpacked(self, image: Image) -> int:
-        """Return the size of all layers of the image; 0 if it is not unpacked."""
+        """Return the size of all layers of the image; 0 if not all of them are unpacked."""
         total = 0
-        for chain in oci.chain_ids(image.diff_ids):
-            total += await self.snapshot(chain) or 0
+        for chain in reversed(oci.chain_ids(image.diff_ids)):  # the last one exists only if the others do
+            size = await self.snapshot(chain)
+            if size is None:
+                return 0
+            total += size
         return total
 
     async def blobs(self, image: Image) -> dict[str, int]:

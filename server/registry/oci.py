@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.api.labels import GC_REF
@@ -15,6 +15,7 @@ from engine.api.types import Descriptor, Platform
 from engine.common import jsontext, limits
 from engine.common.errors import invalid
 from server.registry.reference import check_digest
+from server.registry.variants import amd64_levels, runnable
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -299,11 +300,20 @@ def normalized(platform: Platform) -> Platform:
 
 
 def host_platform() -> Platform:
+    """The host's platform without a variant of amd64: that of new images."""
     machine = os.uname().machine
     variant = {"armv7l": "v7", "armv6l": "v6", "armv5l": "v5"}.get(machine, "")
     return normalized(Platform("linux", "arm" if machine.startswith("armv") else machine, variant))
 
 
+def highest_host_platform() -> Platform:
+    """The host's platform with the highest variant of its processor: images for it are preferred."""
+    host = host_platform()
+    levels = amd64_levels() if host.architecture == "amd64" else ()
+    return replace(host, variant=levels[-1]) if levels else host
+
+
+_PART = re.compile("[A-Za-z0-9_.-]+")
 #: The words that may be a platform alone: Go's names, as in containerd.
 _ALONE = re.compile("386|amd64|arm|arm64|loong64|mips|mipsle|mips64|mips64le|ppc64|ppc64le|riscv64|s390x|wasm")
 
@@ -314,7 +324,7 @@ def parse_platform(text: str) -> Platform:
     :raises WharfError: INVALID_ARGUMENT with containerd's sentence.
     """
     parts = text.split("/")
-    if len(parts) > 3 or not all(part and part.replace("_", "").replace("-", "").isalnum() for part in parts):
+    if len(parts) > 3 or not all(map(_PART.fullmatch, parts)):
         raise invalid(f'"{text}": invalid platform: must be of form os/arch or os/arch/variant: invalid argument')
     if len(parts) == 1:
         if parts[0].lower() in ("linux", "windows", "darwin", "freebsd"):
@@ -347,28 +357,8 @@ def format_platform(platform: Platform) -> str:
 
 def rank(requested: Platform, offered: Platform) -> int | None:
     """How well a platform matches: 0 exactly, higher is worse, None: it doesn't run."""
-    if offered.os != requested.os:
-        return None
-    if offered == requested:
-        return 0
-    if offered.architecture == requested.architecture:
-        if requested.architecture == "arm" and offered.variant and requested.variant:
-            # an older variant runs on a newer one
-            distance = _number(requested.variant) - _number(offered.variant)
-            return distance if distance > 0 else None
-        if requested.architecture == "amd64" and _number(offered.variant) > max(1, _number(requested.variant)):
-            return None
-        return 1
-    if requested.architecture == "arm64" and offered.architecture == "arm":
-        return 10 + 8 - _number(offered.variant or "v7")
-    if requested.architecture == "amd64" and offered.architecture == "386":
-        return 10
-    return None
-
-
-def _number(variant: str) -> int:
-    digits = variant.lstrip("v")
-    return int(digits) if digits.isdigit() else 1
+    order = runnable(requested)
+    return order.index(offered) if offered in order else None
 
 
 def best(items: Iterable[Descriptor], requested: Platform) -> list[Descriptor]:

@@ -137,8 +137,6 @@ class Puller:
             index = oci.parse_index(await documents.read(self._engine, target))
             self._siblings = index
             fitting = oci.best(index, self._platform)
-            if self._exact:
-                fitting = [d for d in fitting if d.platform is None or (oci.rank(self._platform, d.platform) or 0) <= 1]
             if not fitting:
                 raise not_found(
                     f"no matching manifest for {oci.format_platform(self._platform)} in the manifest list entries"

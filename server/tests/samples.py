@@ -41,17 +41,18 @@ def _digest(data: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An OCI layout with an index of amd64 and arm64, each with an attestation: provenance, packages."""
+    """An OCI layout with an index of some platforms, each with an attestation: provenance, packages."""
 
     archive: bytes
     digest: str
-    manifests: tuple[str, str]
-    attestations: tuple[str, str]
+    manifests: tuple[str, ...]
+    attestations: tuple[str, ...]
     statements: tuple[bytes, bytes]
 
 
-def index(name: str) -> Index:
-    """An index of two platforms as BuildKit writes it; ``name`` is canonical. Equal names give equal bytes."""
+def index(name: str, platforms: Sequence[str] = ("amd64", "arm64"), *, without: Sequence[str] = ()) -> Index:
+    """An index of platforms such as ``amd64/v2`` as BuildKit writes it; ``name`` is canonical. Equal names give equal
+    bytes. The archive lacks the content of the platforms ``without``."""
     oci = "application/vnd.oci.image"
     blobs: dict[str, bytes] = {}
 
@@ -71,11 +72,15 @@ def index(name: str) -> Index:
 
     kinds = ("https://slsa.dev/provenance/v1", "https://spdx.dev/Document")
     provenance, packages = (json.dumps({"predicateType": kind, "a": "<b>"}, indent=1).encode() for kind in kinds)
+    blobs |= {_digest(statement): statement for statement in (provenance, packages)}  # all platforms share them
     images, attested = [], []
-    for architecture in ("amd64", "arm64"):
-        content = layer({"which": f"{architecture} of {name}".encode()})
-        config = {"os": "linux", "architecture": architecture, "config": {}, "rootfs": {"diff_ids": [_digest(content)]}}
-        platform = {"architecture": architecture, "os": "linux"}
+    absent: set[str] = set()
+    for text in platforms:
+        before = set(blobs)
+        architecture, _, variant = text.partition("/")
+        content = layer({"which": f"{text} of {name}".encode()})
+        platform = {"architecture": architecture, "os": "linux"} | ({"variant": variant} if variant else {})
+        config = {**platform, "config": {}, "rootfs": {"diff_ids": [_digest(content)]}}
         images.append(manifest(config, [stored(content, f"{oci}.layer.v1.tar")], platform=platform))
         notes = {"vnd.docker.reference.type": "attestation-manifest"}
         notes["vnd.docker.reference.digest"] = str(images[-1]["digest"])
@@ -84,12 +89,13 @@ def index(name: str) -> Index:
             for kind, statement in zip(kinds, (provenance, packages), strict=True)
         ]
         unknown = {"architecture": "unknown", "os": "unknown"}
-        attested.append(manifest({"of": architecture}, statements, annotations=notes, platform=unknown))
+        attested.append(manifest({"of": text}, statements, annotations=notes, platform=unknown))
+        absent |= (set(blobs) - before) if text in without else set()
     document = {"schemaVersion": 2, "mediaType": f"{oci}.index.v1+json", "manifests": [*images, *attested]}
     named = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name.rpartition(":")[2]}
     top = stored(document, f"{oci}.index.v1+json", annotations=named)
-    files = {f"blobs/{key.replace(':', '/')}": data for key, data in blobs.items()}
+    files = {f"blobs/{key.replace(':', '/')}": data for key, data in blobs.items() if key not in absent}
     files["oci-layout"] = b'{"imageLayoutVersion":"1.0.0"}'
     files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [top]}).encode()
-    (one, other), (of_one, of_other) = ([str(each["digest"]) for each in found] for found in (images, attested))
-    return Index(layer(files), str(top["digest"]), (one, other), (of_one, of_other), (provenance, packages))
+    manifests, attestations = (tuple(str(each["digest"]) for each in found) for found in (images, attested))
+    return Index(layer(files), str(top["digest"]), manifests, attestations, (provenance, packages))

@@ -1,11 +1,11 @@
 """The platforms to build for: the host's, and those for which the kernel's binfmt_misc has an emulator."""
 
 import contextlib
-import functools
 from pathlib import Path
 
 from engine.api.types import Platform
 from server.registry import oci
+from server.registry.variants import amd64_levels
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 
@@ -23,24 +23,13 @@ _MACHINES = {
     (258, 2, 1): "loong64",
 }
 
-#: Processor features of each level of x86-64 (the System V ABI's supplement).
-_LEVELS = (
-    ("v2", {"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"}),
-    ("v3", {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"}),
-    ("v4", {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
-)
-
 
 def platforms() -> list[Platform]:
     """Return the platforms, this host's first. Reads /proc; blocks briefly."""
     host = oci.host_platform()
     found = [host]
     if host.architecture == "amd64":
-        flags = _flags()
-        for variant, needed in _LEVELS:
-            if not needed <= flags:
-                break
-            found.append(Platform("linux", "amd64", variant))
+        found += [Platform("linux", "amd64", variant) for variant in amd64_levels()]
         found.append(Platform("linux", "386"))
     for architecture in sorted(_emulated()):
         variants = ("v7", "v6") if architecture == "arm" else ("",)
@@ -71,11 +60,3 @@ def _architecture(entry: str) -> str:
         return ""
     machine = int.from_bytes(magic[18:20], "little" if magic[5] == 1 else "big")
     return _MACHINES.get((machine, magic[4], magic[5]), "")
-
-
-@functools.cache
-def _flags() -> set[str]:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("flags"):
-            return set(line.partition(":")[2].split())
-    return set()

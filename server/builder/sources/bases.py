@@ -78,12 +78,8 @@ class Bases:
 
     async def _find(self, ref: str, platform: str) -> Image:
         explicit = platform if platform != host_platform() else None
-        if not self.pull:
-            try:
-                return await self.images.resolve(ref, platform=explicit)
-            except WharfError as error:
-                if error.kind is not Kind.NOT_FOUND:
-                    raise
+        if not self.pull and (local := await self._local(ref, platform)):
+            return local
         messages = Progress(limit=0)  # discarded: the vertex shows the pull
 
         async def ask(registry: str) -> tuple[str, str]:
@@ -96,7 +92,19 @@ class Bases:
                 return only
             sentence = f"{ref}: failed to resolve source metadata for {oci_name(ref)}: {error.message}"
             raise WharfError(error.kind, sentence) from None
-        return await self.images.resolve(ref, platform=explicit)
+        found = await self._local(ref, platform)
+        return found or await self.images.resolve(ref, platform=explicit)
+
+    async def _local(self, ref: str, platform: str) -> Image | None:
+        """Return the local image for the platform. For the host's platform, BuildKit prefers amd64 without a variant;
+        any other platform that is local serves too."""
+        for requested in (platform, None) if platform == host_platform() else (platform,):
+            try:
+                return await self.images.resolve(ref, platform=requested)
+            except WharfError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    raise
+        return None
 
     async def _only(self, ref: str) -> Image | None:
         """Return an image that exists for a single platform: BuildKit uses it for any, and a build check warns."""

@@ -188,7 +188,7 @@ def _descriptor(image: Image) -> dict[str, Any]:
 
 
 def _platform_warning(platform: Platform) -> str:
-    own = oci.host_platform()
+    own = oci.highest_host_platform()
     if oci.rank(own, platform) is not None:
         return ""
     return (

@@ -27,15 +27,20 @@ async def load_archive(
         images = [await _images(context, loaded, platforms) for loaded in found]
         for loaded, wanted in zip(found, images, strict=True):
             await _one(context, loaded, report, wanted)
+    if platforms:
+        for loaded in found:
+            context.resolver.forget(loaded.target.digest)  # the documents of other platforms are gone
 
 
 async def _images(context: ImageContext, loaded: Loaded, platforms: Sequence[Platform]) -> list[Image]:
-    """Return the images to unpack: those of the platforms, or else this host's, if the archive has it."""
+    """Return the images to unpack: those of the platforms, or else that which runs on this host."""
     context.resolver.forget(loaded.target.digest)
     images: list[Image] = []
     for wanted in platforms or (None,):
         try:
-            images.append(await context.resolver.resolve_record(_record(loaded), wanted))
+            image = await context.resolver.resolve_record(_record(loaded), wanted)
+            if wanted is not None or oci.rank(context.resolver.host, image.platform) is not None:
+                images.append(image)
         except WharfError as error:
             if error.kind is not Kind.NOT_FOUND:
                 raise

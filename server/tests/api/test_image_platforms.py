@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from engine.api.types import Platform
 from server.images.identity import build_label
 from server.tests import samples
 from server.tests.daemon import Daemon
@@ -19,8 +20,8 @@ NAME = "docker.io/library/two:1"
 PROVENANCE, PACKAGES = "https://slsa.dev/provenance/v1", "https://spdx.dev/Document"
 
 
-def load(daemon: Daemon, **query: object) -> Index:
-    made = samples.index(NAME)
+def load(daemon: Daemon, made: Index | None = None, **query: object) -> Index:
+    made = made or samples.index(NAME)
     answer = daemon.request("POST", "/images/load", content=made.archive, params=query)
     assert [json.loads(line) for line in answer.text.splitlines()] == [{"stream": "Loaded image: two:1\n"}]
     return made
@@ -115,6 +116,67 @@ def test_manifests_with_attestations(daemon: Daemon) -> None:
     assert row["Manifests"] == list(shown.values())
     # The index itself does not count.
     assert row["Size"] == sum(entry["Size"]["Total"] for entry in row["Manifests"])
+
+
+def test_the_variant_of_the_processor_is_preferred(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exact platform in a request has no substitute, except in ``history``."""
+    monkeypatch.setattr(daemon.services.images.local._context.resolver, "host", Platform("linux", "amd64", "v3"))
+    made = load(daemon, samples.index(NAME, ("amd64", "amd64/v2", "amd64/v4", "arm64")))
+    assert daemon.get("/images/two:1/json").json()["Variant"] == "v2"
+    created = daemon.get(f"/containers/{daemon.create('one', Image='two:1')}/json").json()
+    assert created["ImageManifestDescriptor"]["digest"] == made.manifests[1]
+    variant = '{"os":"linux","architecture":"amd64","variant":"%s"}'
+    assert daemon.get("/images/two:1/json", platform=variant % "v1").json()["Id"] == made.manifests[0]
+    sentence = "image with reference two:1 was found but does not provide the specified platform (linux/amd64/v3)"
+    query = {"platform": variant % "v3"}
+    assert daemon.refusal("GET", "/images/two:1/json", params=query) == (404, sentence)
+    assert daemon.get("/images/two:1/history", **query).status_code == 200
+    riscv = daemon.refusal("GET", "/images/two:1/history", params={"platform": RISCV})
+    assert riscv == (404, sentence.replace("amd64/v3", "riscv64"))
+
+
+def test_inspect_of_a_platform(daemon: Daemon) -> None:
+    """Its manifest is the image; without a platform, the index."""
+    made = load(daemon)
+    for platform, digest in zip((AMD64, ARM64), made.manifests, strict=True):
+        document = daemon.get("/images/two:1/json", platform=platform).json()
+        assert (document["Id"], document["Descriptor"]["digest"]) == (digest, digest)
+        assert document["RepoDigests"] == [f"two@{made.digest}"]
+    assert daemon.get("/images/two:1/json").json()["Id"] == made.digest
+    # 1.48 has no such parameter.
+    assert daemon.get("/v1.48/images/two:1/json", platform=ARM64).json()["Id"] == made.digest
+
+
+def test_an_image_without_a_local_platform(daemon: Daemon) -> None:
+    made = load(daemon, samples.index(NAME, without=("amd64", "arm64")))
+    [row] = daemon.get("/images/json", manifests=1).json()
+    assert (row["Id"], row["RepoTags"], row["Size"], row["Created"]) == (made.digest, ["two:1"], 0, 0)
+    assert [entry["Available"] for entry in row["Manifests"]] == [False] * 4
+    document = daemon.get("/images/two:1/json").json()
+    assert (document["Id"], document["Architecture"], document["Config"]["Cmd"]) == (made.digest, "", None)
+    sentence = "image with reference two:1 was found but does not provide"
+    refused = daemon.refusal("GET", "/images/two:1/json", params={"platform": AMD64})
+    assert refused == (404, f"{sentence} the specified platform (linux/amd64)")
+    body = {"Image": "two:1"}
+    assert daemon.refusal("POST", "/containers/create", json=body) == (404, f"{sentence} any platform")
+    refused = daemon.refusal("GET", "/images/json", params={"filters": '{"before":["two:1"]}'})
+    assert refused == (404, f"{sentence} any platform")
+    assert daemon.request("DELETE", "/images/two:1").json()[-1] == {"Deleted": made.digest}
+
+
+def test_a_local_platform_stands_for_one_that_is_not(daemon: Daemon) -> None:
+    """An image for another host is not unpacked until a container needs it."""
+    made = load(daemon, samples.index(NAME, without=("amd64",)))
+    assert daemon.get("/images/two:1/json").json()["Architecture"] == "arm64"
+    entry = manifests(daemon)[made.manifests[1]]
+    assert (entry["Available"], entry["ImageData"]["Size"]["Unpacked"]) == (True, 0)
+    assert entry["ImageData"]["Containers"] is None
+
+
+def test_a_loaded_platform_hides_the_others(daemon: Daemon) -> None:
+    load(daemon, platform=ARM64)
+    assert daemon.get("/images/two:1/json").json()["Architecture"] == "arm64"
+    assert daemon.refusal("GET", "/images/two:1/json", params={"platform": AMD64})[0] == 404
 
 
 def attestations(daemon: Daemon, name: str = "two:1", **query: object) -> list[dict[str, Any]]:
