@@ -85,7 +85,7 @@ class Resolver:
         key = record.target.digest, f"{oci.format_platform(requested) if requested else ''} {exact}"
         image = self._images.get(key)
         if image is None:
-            image = await self._read(record, requested, text or record.name, exact=exact)
+            image = await self._read(record, requested, text or _familiar(record.name), exact=exact)
             _keep(self._images, key, image)
         name = "" if record.name == dangling_name(record.target.digest) else record.name
         return image if image.name == name else replace(image, name=name)
@@ -174,6 +174,11 @@ class Resolver:
             chain_id=chain[-1] if chain else "",
             platform=platform,
         )
+
+
+def _familiar(name: str) -> str:
+    reference = parse_canonical(name)
+    return reference.familiar if reference is not None else name
 
 
 def _keep(cache: dict[tuple[str, str], Image], key: tuple[str, str], image: Image) -> None:

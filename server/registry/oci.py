@@ -43,6 +43,8 @@ SOURCE = "containerd.io/distribution.source"
 #: Annotations that name an image in an index.
 ANNOTATION_NAME = "io.containerd.image.name"
 ANNOTATION_REF = "org.opencontainers.image.ref.name"
+#: The annotation of a manifest in an archive's index that belongs to another one: containerd's, for referrers.
+ANNOTATION_SUBJECT = "io.containerd.manifest.subject"
 #: Annotations of an attestation manifest in an index: its kind, and the digest of the manifest that it is about.
 ATTESTATION = "vnd.docker.reference.type"
 ATTESTATION_MANIFEST = "attestation-manifest"

@@ -57,6 +57,8 @@ async def _oci(engine: Engine, contents: Contents, platforms: Sequence[Platform]
     index = oci.load(contents.small[INDEX], INDEX)
     loaded = []
     for desc in oci.parse_index(index, INDEX):
+        if oci.ANNOTATION_SUBJECT in desc.annotations:
+            continue  # an attestation that dockerd 29 saves beside its image; it is no image
         if await adopt(engine, desc, platforms) is None:
             continue
         loaded.append(Loaded(_name_from_annotations(desc.annotations), replace(desc, platform=None)))

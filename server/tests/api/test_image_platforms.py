@@ -69,7 +69,7 @@ def test_a_partial_image_is_saved(daemon: Daemon) -> None:
     made = load(daemon, platform=AMD64)
     assert available(daemon) == {made.manifests[0], made.attestations[0]}
     path = "/images/two:1/get"
-    sentence = "image with reference docker.io/library/two:1 was found but does not provide the specified platform"
+    sentence = "image with reference two:1 was found but does not provide the specified platform"
     for platforms in ([ARM64], [AMD64, ARM64]):
         assert daemon.refusal("GET", path, params={"platform": platforms}) == (404, f"{sentence} (linux/arm64)")
 
@@ -89,6 +89,29 @@ def test_a_platform_that_the_archive_lacks(daemon: Daemon, archive: bytes) -> No
     [message] = [json.loads(line) for line in answer.text.splitlines()]
     assert message["error"] == "image two:1 doesn't provide the requested platform ([linux/riscv64])"
     assert daemon.get("/images/json").json() == []
+
+
+def test_an_attestation_beside_its_image_is_no_image(daemon: Daemon) -> None:
+    """dockerd 29 saves one platform as a manifest, with its attestation beside it."""
+    made = samples.index(NAME)
+    with tarfile.open(fileobj=io.BytesIO(made.archive)) as archive:
+        files = {name: file.read() for name in archive.getnames() if (file := archive.extractfile(name))}
+    media_type = "application/vnd.oci.image.manifest.v1+json"
+    digests = made.manifests[0], made.attestations[0]
+    names = {"io.containerd.image.name": NAME}, {"io.containerd.manifest.subject": made.manifests[0]}
+    entries = [
+        {
+            "mediaType": media_type,
+            "digest": digest,
+            "size": len(files[f"blobs/sha256/{digest[7:]}"]),
+            "annotations": note,
+        }
+        for digest, note in zip(digests, names, strict=True)
+    ]
+    files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
+    answer = daemon.request("POST", "/images/load", content=samples.layer(files))
+    assert answer.text.splitlines() == ['{"stream":"Loaded image: two:1\\n"}']
+    assert [row["Id"] for row in daemon.get("/images/json", all=1).json()] == [made.manifests[0]]
 
 
 def test_older_versions_accept_one_platform(daemon: Daemon) -> None:
