@@ -13,7 +13,7 @@ from api_models.oci import Oci, always
 from api_models.record import Json, KeySet, Record, StringMap, Strings, StrSlice
 from api_models.resources import UPDATABLE_LISTS, Resources, RestartPolicy
 from api_models.supported import Version
-from api_models.versions import Adapted, Checked, Dropped, Implied, Shown, Since
+from api_models.versions import Adapted, Checked, Dropped, Implied, Listed, Shown, Since
 from engine.common.errors import invalid
 
 #: Names of predefined networks.
@@ -54,20 +54,20 @@ class ContainerConfig(Record):
     open_stdin: bool = False
     stdin_once: bool = False
     env: Strings | None = None
-    cmd: Annotated[StrSlice | None, Go("string")] = None
+    cmd: Annotated[StrSlice | None, Go("string"), Listed((1, 52), ".Cmd")] = None
     healthcheck: Annotated[HealthConfig | None, OMIT] = None
     args_escaped: Annotated[bool, OMIT] = False
     image: str = ""
     volumes: KeySet | None = None
     working_dir: str = ""
-    entrypoint: Annotated[StrSlice | None, Go("string")] = None
+    entrypoint: Annotated[StrSlice | None, Go("string"), Listed((1, 52), ".Entrypoint")] = None
     network_disabled: Annotated[bool, OMIT] = False
     mac_address: Annotated[str, OMIT, Dropped((1, 52))] = ""
     on_build: Annotated[Strings | None, Dropped((1, 52), empty_only=True)] = None
     labels: StringMap | None = None
     stop_signal: Annotated[str, OMIT] = ""
     stop_timeout: Annotated[Int | None, OMIT] = None
-    shell: Annotated[StrSlice | None, Go("string"), OMIT] = None
+    shell: Annotated[StrSlice | None, Go("string"), Listed((1, 52), ".Shell"), OMIT] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +108,8 @@ class HostConfig(Resources):
     console_size: Annotated[tuple[Uint, ...], Go("[2]uint"), Since((1, 42))] = (0, 0)
     annotations: Annotated[StringMap | None, OMIT, Since((1, 43)), Oci("annotations")] = None
     mounts: Annotated[tuple[Mount, ...] | None, OMIT] = None
-    cap_add: Annotated[StrSlice | None, Go("string")] = None
-    cap_drop: Annotated[StrSlice | None, Go("string")] = None
+    cap_add: Annotated[StrSlice | None, Go("string"), Listed((1, 52), ".HostConfig.CapAdd")] = None
+    cap_drop: Annotated[StrSlice | None, Go("string"), Listed((1, 52), ".HostConfig.CapDrop")] = None
     # "" means the daemon's default; api_models.changes.CGROUPNS_DEFAULT.
     cgroupns_mode: Annotated[str, Go("container.CgroupnsMode")] = ""
     dns: Strings | None = None

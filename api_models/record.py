@@ -21,7 +21,7 @@ from dataclasses import MISSING, Field, dataclass, fields
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BeforeValidator, create_model
+from pydantic import BeforeValidator, ValidatorFunctionWrapHandler, WrapValidator, create_model
 from pydantic import Field as Declared
 
 from api_models.base import OMIT, Go, Model, Text, empty
@@ -29,10 +29,14 @@ from api_models.base import OMIT, Go, Model, Text, empty
 R = TypeVar("R", bound="Record")
 
 
-def _one_or_many(value: Any) -> Any:
+class OneString(list[str]):
+    """An array of a body for which the client sent a string."""
+
+
+def _one_or_many(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     if isinstance(value, list) and not all(each is None or isinstance(each, str) for each in value):
         raise ValueError("Go's decoder of this type blames the array, not what is in it")
-    return [value] if isinstance(value, str) else value
+    return OneString(validate([value])) if isinstance(value, str) else validate(value)
 
 
 def _struct(value: Any) -> Any:
@@ -42,7 +46,7 @@ def _struct(value: Any) -> Any:
 Strings = tuple[Text, ...]
 StringMap = Mapping[str, Text]
 #: A command: a JSON string is an array of one element.
-StrSlice = Annotated[tuple[Text, ...], BeforeValidator(_one_or_many)]
+StrSlice = Annotated[tuple[Text, ...], WrapValidator(_one_or_many)]
 #: Go's map[string]struct{}: only the keys matter.
 KeySet = Mapping[str, Annotated[Mapping[str, Any], BeforeValidator(_struct), Go("struct {}")]]
 

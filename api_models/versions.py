@@ -3,7 +3,7 @@
 A difference between versions is declared at its field, as a mark in ``Annotated[...]``:
 
 * marks of requests (:func:`accept` applies them): :class:`Since`, :class:`Gone`, :class:`Implied`, :class:`Needs`,
-  :class:`Checked`;
+  :class:`Listed`, :class:`Checked`;
 * marks of answers (:func:`shape` applies them): :class:`Shown`, :class:`Instead`, :class:`Filled`,
   :class:`Default`, :class:`Emptied`, :class:`Adapted`; with ``strict`` also :class:`Dropped`.
 
@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from api_models.base import Model
-from api_models.record import Record, body_of, inner_models
+from api_models.record import OneString, Record, body_of, inner_models
 from api_models.supported import Version, spelled
 from engine.common.errors import invalid
 
@@ -118,6 +118,20 @@ class Needs(RequestMark):
     def apply(self, parent: Model, attribute: str, version: Version) -> None:
         if version < self.version and getattr(parent, attribute):
             raise invalid(f"{self.name} needs API v{spelled(self.version)} or newer")
+
+
+class Listed(RequestMark):
+    """From ``version`` on, a string is refused for an array. ``path``: the field's in the error."""
+
+    def __init__(self, version: Version, path: str) -> None:
+        self.version = version
+        self.path = path
+
+    def apply(self, parent: Model, attribute: str, version: Version) -> None:
+        if version >= self.version and isinstance(getattr(parent, attribute), OneString):
+            raise invalid(
+                f"invalid JSON: json: cannot unmarshal string into Go struct field {self.path} of type []string"
+            )
 
 
 class Checked(RequestMark):

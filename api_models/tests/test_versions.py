@@ -9,9 +9,10 @@ from api_models.base import Model
 from api_models.container import ContainerInspect, CreateRequest, UpdateRequest
 from api_models.image import ImageInspect
 from api_models.network import NetworkInspect, NetworkSummary
-from api_models.record import body_of
+from api_models.record import body_of, freeze
 from api_models.supported import Version
 from api_models.versions import Fixed, QueryMark, Since, accept, fills, shape
+from engine.common.errors import WharfError
 
 
 @pytest.mark.parametrize(
@@ -87,6 +88,29 @@ def test_read_only_binds_were_so_at_the_top_only(version: Version, read_only: bo
 @pytest.mark.parametrize(("version", "seen"), [((1, 39), None), ((1, 40), 5)])
 def test_an_update_has_a_limit_of_processes_since_1_40(version: Version, seen: int | None) -> None:
     assert accepted(body_of(UpdateRequest).model_validate({"PidsLimit": 5}), version).pids_limit == seen
+
+
+@pytest.mark.parametrize(
+    ("field", "body"),
+    [
+        *((f".{name}", {name: "true"}) for name in ("Cmd", "Entrypoint", "Shell")),
+        *((f".HostConfig.{name}", {"HostConfig": {name: "ALL"}}) for name in ("CapAdd", "CapDrop")),
+    ],
+)
+def test_a_string_was_an_array_of_one_element(field: str, body: dict[str, Any]) -> None:
+    model = body_of(CreateRequest).model_validate({"Image": "busybox", **body})
+    accept(model, (1, 51))
+    with pytest.raises(WharfError) as refused:
+        accept(model, (1, 52))
+    assert refused.value.message == (
+        f"invalid JSON: json: cannot unmarshal string into Go struct field {field} of type []string"
+    )
+    listed = {
+        key: [value] if isinstance(value, str) else {k: [v] for k, v in value.items()} for key, value in body.items()
+    }
+    other = body_of(CreateRequest).model_validate({"Image": "busybox", **listed})
+    accept(other, (1, 52))
+    assert freeze(CreateRequest, other) == freeze(CreateRequest, model)
 
 
 def test_every_change_has_a_version_in_which_it_came() -> None:

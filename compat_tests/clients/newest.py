@@ -27,10 +27,7 @@ _SIZES = frozenset(("TotalSize", "Reclaimable", "LayersSize", "SharedSize", "Siz
 
 def answers(engine: Engine) -> dict[str, Any]:
     """Return the answers by name. The engine has the image busybox:latest and no container."""
-    found: dict[str, Any] = {
-        f"containers {name}": answers_through_life(engine, name, (VERSION,), _listed(body))
-        for name, body in REQUESTS.items()
-    }
+    found: dict[str, Any] = {f"containers {name}": answers_through_life(engine, name, (VERSION,)) for name in REQUESTS}
     api = Api(engine.resources.socket, version=VERSION)
     # dockerd omits DiscoveredDevices while there are none.
     found["info"] = sorted(api.get("/info").json().keys() - {"DiscoveredDevices"})
@@ -42,15 +39,6 @@ def answers(engine: Engine) -> dict[str, Any]:
             found["df verbose"] = _usage(api.get("/system/df", verbose=1).json())
             found["stats"] = sorted(api.get(f"/containers/{container}/stats", stream=0).json())
     return found
-
-
-def _listed(body: dict[str, Any]) -> dict[str, Any]:
-    """Return a request with arrays for commands and capabilities: dockerd 29 refuses strings."""
-    host = dict(body.get("HostConfig") or {})
-    for object_, name in ((body := dict(body), "Cmd"), (host, "CapDrop")):
-        if isinstance(object_.get(name), str):
-            object_[name] = [object_[name]]
-    return {**body, "HostConfig": host} if host else body
 
 
 def _network_answers(api: Api, network: str) -> dict[str, Any]:

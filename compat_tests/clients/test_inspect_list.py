@@ -38,7 +38,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "plain": {"Image": "busybox", "Cmd": ["sleep", "600"]},
     "process": {
         "Image": "busybox",
-        "Cmd": "sleep",
+        "Cmd": ["sleep"],
         "Entrypoint": ["/bin/sh", "-c", "sleep 600", "two words"],
         "Env": ["A=b", "UNSET"],
         "User": "1:2",
@@ -84,7 +84,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
             "NetworkMode": "host",
             "Privileged": True,
             "CapAdd": ["NET_ADMIN"],
-            "CapDrop": "MKNOD",
+            "CapDrop": ["MKNOD"],
             "PidMode": "host",
             "IpcMode": "host",
             "UTSMode": "host",
@@ -195,12 +195,9 @@ def start(engine: Engine, identity: str) -> int:
     return answer.status
 
 
-def answers_through_life(
-    engine: Engine, name: str, versions: Sequence[str], body: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """Return the answers about a container that is created (by ``body``, or the request of this name), running, and
-    killed."""
-    with container(engine, f"golden-{name}", body or REQUESTS[name]) as identity:
+def answers_through_life(engine: Engine, name: str, versions: Sequence[str]) -> dict[str, Any]:
+    """Return the answers about a container that is created by the request of this name, running, and killed."""
+    with container(engine, f"golden-{name}", REQUESTS[name]) as identity:
         created = answers(engine, identity, versions)
         assert start(engine, identity) == 204
         running = answers(engine, identity, versions)

@@ -162,9 +162,7 @@ async def body(request: Request, kind: type[R], *, optional: bool = True) -> R:
     data = await raw_body(request)
     if optional and not data:
         return left_out(request, kind)
-    model = await _decoded(body_of(kind), data)
-    accept(model, version_of(request))
-    return freeze(kind, model)
+    return await from_bytes(request, data, kind)
 
 
 def left_out(request: Request, kind: type[R]) -> R:
@@ -174,12 +172,14 @@ def left_out(request: Request, kind: type[R]) -> R:
     return freeze(kind, model)
 
 
-async def unversioned(data: bytes, kind: type[R]) -> R:
-    """The object in ``data``, which means the same to every version.
+async def from_bytes(request: Request, data: bytes, kind: type[R]) -> R:
+    """The object in ``data``, adapted to the client's version.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
-    return freeze(kind, await _decoded(body_of(kind), data))
+    model = await _decoded(body_of(kind), data)
+    accept(model, version_of(request))
+    return freeze(kind, model)
 
 
 async def _decoded(model: type[M], data: bytes) -> M:

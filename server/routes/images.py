@@ -207,7 +207,7 @@ async def commit(request: Request) -> Response:
     data = await params.raw_body(request)
     body = None
     if data.strip() not in (b"", b"null"):
-        body = await params.unversioned(data, ContainerConfig)
+        body = await params.from_bytes(request, data, ContainerConfig)
     containers: Containers = request.state.services.containers
     image_id = await commit_container(
         _images(request),
