@@ -101,7 +101,9 @@ class LocalImages:
         total += sum([sum((await self._sizes.below(desc)).values()) for desc in others])
         created = parse_ns(best.config.get("created")) if best is not None else None
         return {
-            "Containers": self._users(record.target.digest) if count else -1,
+            "Containers": self._users(record.target, [*(i.manifest_descriptor for i in images), *others])
+            if count
+            else -1,
             "Created": created // 1_000_000_000 if created is not None else 0,
             "Id": record.target.digest,
             "Labels": dict(best.labels) if best is not None else {},
@@ -141,8 +143,14 @@ class LocalImages:
         layers = sum([await self._sizes.snapshot(chain) or 0 for chain in chains])
         return sum(blobs.values()) + layers + await self._sizes.arriving()
 
-    def _users(self, digest: str) -> int:
-        return sum(1 for user in self._context.users() if user.image_id == digest)
+    def _users(self, target: Descriptor, manifests: list[Descriptor]) -> int:
+        """Return the number of containers that use one of the manifests, by whatever name or index."""
+        digests = {desc.digest for desc in manifests}
+        return sum(
+            1
+            for user in self._context.users()
+            if (user.image_manifest.get("digest") in digests if user.image_manifest else user.image_id == target.digest)
+        )
 
     # inspect
 
@@ -273,7 +281,7 @@ def _names(group: list[ImageRecord]) -> tuple[list[str], list[str]]:
         if name is None:
             tags.append(record.name)  # another client's name: shown unchanged
             continue
-        if name.tag:
+        if name.tag and not name.digest:
             tags.append(f"{name.familiar_name}:{name.tag}")
         digests[f"{name.familiar_name}@{record.target.digest}"] = None
     return tags, list(digests)

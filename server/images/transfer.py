@@ -5,7 +5,7 @@ from typing import Any
 
 from engine.api.types import Descriptor, ImageRecord
 from engine.common import jsontext, limits
-from engine.common.errors import Kind, Reason, WharfError, invalid, not_found
+from engine.common.errors import Kind, Reason, WharfError, conflict, invalid, not_found
 from server.config.model import Config
 from server.images.context import ImageContext
 from server.images.model import no_such_image
@@ -125,7 +125,11 @@ class Transfer:
             await pusher.run(target, reference.tag or target.digest)
 
     async def _pushable(self, record: ImageRecord, platform: str | None, report: Report) -> Descriptor:
-        """Return what to push: an index if all its content is local, else the single local platform."""
+        """Return what to push: an index if all its content is local, else the single local platform or the one of this
+        host.
+
+        :raises WharfError: NOT_FOUND: no platform is local; CONFLICT: several are, but none runs on this host.
+        """
         target = record.target
         if not oci.is_index(target.media_type):
             if platform:
@@ -138,13 +142,16 @@ class Transfer:
         missing = [d async for d in resolver.manifests(target) if not await self._whole(d)]
         if not missing:
             return target
-        images = [image async for image in resolver.platforms(record) if image.manifest_descriptor not in missing]
-        if len(images) != 1:
-            raise not_found(
-                f"missing content: {missing[0].digest}: not found\nNote: You're trying to push a manifest list/index"
-                " which references multiple platform specific manifests, but not all of them are available locally or"
-                " available to the remote repository.\nMake sure you have all the referenced content and try again."
-            )
+        absent = {desc.digest for desc in missing}
+        images = [i async for i in resolver.platforms(record) if i.manifest_descriptor.digest not in absent]
+        if len(images) > 1:
+            ranked = [(place, i) for i in images if (place := oci.rank(resolver.host, i.platform)) is not None]
+            if not ranked:
+                raise conflict("multiple matching manifests found but no specific platform requested")
+            images = [min(ranked, key=lambda pair: pair[0])[1]]
+        if not images:
+            await resolver.resolve_record(record)  # raises the sentence, unless only a part of a platform is local
+            raise not_found(f"content digest {missing[0].digest}: not found")
         chosen = images[0].manifest_descriptor
         plain = Descriptor(chosen.media_type, chosen.digest, chosen.size)
         await report.aux(

@@ -1,4 +1,4 @@
-"""An image of two platforms: every call with ``platform`` or ``platforms`` (API 1.46 to 1.51)."""
+"""Images of several platforms: every call with ``platform`` or ``platforms`` (API 1.46 to 1.51)."""
 
 from __future__ import annotations
 
@@ -23,23 +23,25 @@ AMD64, ARM64 = '{"os":"linux","architecture":"amd64"}', '{"os":"linux","architec
 
 
 @dataclass(frozen=True, slots=True)
-class TwoPlatforms:
-    """An archive with an index of amd64 and arm64, which share their first layer."""
+class Platforms:
+    """An archive with an index of some platforms, which share their first layer."""
 
     name: str
     index: str
-    manifests: tuple[str, str]
+    manifests: tuple[str, ...]
     archive: bytes
 
 
-def two() -> TwoPlatforms:
+def made(*platforms: str, without: str = "") -> Platforms:
+    """An archive with these platforms, such as `amd64/v2`, or amd64 and arm64; it lacks the content of `without`."""
     name = f"two-{uuid.uuid4().hex[:8]}"
     blobs: dict[str, bytes] = {}
     entries = []
-    for architecture in ("amd64", "arm64"):
-        layers = [busybox_layer(), layer({"which": f"{architecture} of {name}"})]
-        blob = config(layers, Cmd=["cat", "/which"])
-        blob = blob.replace(b'"architecture": "amd64"', f'"architecture": "{architecture}"'.encode())
+    for text in platforms or ("amd64", "arm64"):
+        architecture, _, variant = text.partition("/")
+        platform = {"architecture": architecture, "os": "linux"} | ({"variant": variant} if variant else {})
+        layers = [busybox_layer(), layer({"which": f"{text} of {name}"})]
+        blob = json.dumps({**json.loads(config(layers, Cmd=["cat", "/which"])), **platform}).encode()
         data = json.dumps(
             {
                 "schemaVersion": 2,
@@ -48,8 +50,7 @@ def two() -> TwoPlatforms:
                 "layers": [descriptor(one, f"{OCI}.layer.v1.tar") for one in layers],
             }
         ).encode()
-        blobs |= {digest(one): one for one in (blob, *layers, data)}
-        platform = {"architecture": architecture, "os": "linux"}
+        blobs |= {digest(one): one for one in (blob, *layers, data) if text != without}
         entries.append(descriptor(data, f"{OCI}.manifest.v1+json", platform=platform))
     document = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": entries}
     index = json.dumps(document).encode()
@@ -58,13 +59,12 @@ def two() -> TwoPlatforms:
     top = {"schemaVersion": 2, "manifests": [descriptor(index, f"{OCI}.index.v1+json", annotations=named)]}
     files = {f"blobs/{key.replace(':', '/')}": data for key, data in blobs.items()}
     archive = layer({"oci-layout": '{"imageLayoutVersion":"1.0.0"}', **files, "index.json": json.dumps(top)})
-    first, second = (str(entry["digest"]) for entry in entries)
-    return TwoPlatforms(f"{name}:1", digest(index), (first, second), archive)
+    return Platforms(f"{name}:1", digest(index), tuple(str(entry["digest"]) for entry in entries), archive)
 
 
 @contextlib.contextmanager
-def loaded(engine: Engine, **query: str) -> Iterator[TwoPlatforms]:
-    image = two()
+def loaded(engine: Engine, *platforms: str, without: str = "", **query: str) -> Iterator[Platforms]:
+    image = made(*platforms, without=without)
     messages = engine.api.request("POST", "/images/load", body=image.archive, query=query).lines()
     assert f"Loaded image: {image.name}\n" in [message.get("stream") for message in messages], messages
     try:
@@ -120,7 +120,7 @@ def test_one_platform_is_saved_and_loaded(engine: Engine) -> None:
     with loaded(engine, platform=ARM64) as image:
         assert available(engine, image.name) == [False, True]
     refused = engine.api.request(
-        "POST", "/images/load", body=two().archive, query={"platform": '{"os":"windows","architecture":"amd64"}'}
+        "POST", "/images/load", body=made().archive, query={"platform": '{"os":"windows","architecture":"amd64"}'}
     )
     assert "doesn't provide the requested platform ([windows/amd64])" in refused.lines()[-1]["error"]
 
@@ -138,6 +138,51 @@ def test_one_platform_is_pushed(engine: Engine, plain_registry: Registry) -> Non
         assert messages[-1]["aux"]["Digest"] == image.manifests[1]
         answer = request_registry(plain_registry, "GET", f"/v2/{image.name.partition(':')[0]}/manifests/1")
         assert answer.headers["docker-content-digest"] == image.manifests[1]
+
+
+def test_the_variant_of_the_processor_is_preferred(engine: Engine) -> None:
+    """Every processor of the last years has amd64/v2. Another variant runs by request, if the image has exactly it."""
+    with loaded(engine, "amd64", "amd64/v2", "386") as image:
+        run = ("run", "--rm", "--network", "none", "--pull", "never")
+        assert engine.docker(*run, image.name).stdout.startswith("amd64/v2 of ")
+        for platform in ("amd64", "amd64/v2", "386"):
+            output = engine.docker(*run, "--platform", f"linux/{platform}", image.name).stdout
+            assert output.startswith(f"{platform} of ")
+        missing = engine.docker(*run, "--platform", "linux/amd64/v3", image.name, check=False)
+        assert "does not provide the specified platform (linux/amd64/v3)" in missing.stderr
+
+
+def test_an_image_without_local_content(engine: Engine) -> None:
+    """It is listed and inspected, but no container can use it."""
+    with loaded(engine, "arm64", without="arm64") as image:
+        filters = json.dumps({"reference": [image.name]})
+        [row] = engine.api.get("/images/json", manifests=1, filters=filters).json()
+        assert (row["Id"], row["Size"], row["Containers"]) == (image.index, 0, 0)
+        [entry] = row["Manifests"]
+        assert (entry["Kind"], entry["Available"], entry["ImageData"]["Containers"]) == ("image", False, None)
+        assert engine.api.get(f"/images/{image.name}/json").json()["Architecture"] == ""
+        created = engine.api.post("/containers/create", {"Image": image.name})
+        assert created.error == (404, f"image with reference {image.name} was found but does not provide any platform")
+
+
+def test_an_incomplete_index_is_pushed_as_the_platform_of_this_host(engine: Engine, plain_registry: Registry) -> None:
+    with loaded(engine, "amd64", "arm64", "riscv64", without="riscv64") as image:
+        repository = image.name.partition(":")[0]
+        remote = plain_registry.name(f"{repository}:1")
+        engine.docker("tag", image.name, remote)
+        try:
+            messages = progress_messages(engine, "POST", f"/images/{remote.rpartition(':')[0]}/push", tag="1")
+            # Without the host's platform, one must be chosen.
+            engine.api.delete(f"/images/{image.name}", platforms=AMD64, force=1)
+            engine.api.delete(f"/images/{image.name}", platforms=ARM64, force=1)
+            refused = progress_messages(engine, "POST", f"/images/{remote.rpartition(':')[0]}/push", tag="1")
+        finally:
+            engine.docker("rmi", remote)
+        [chosen] = [aux for message in messages if "manifestPushedInsteadOfIndex" in (aux := message.get("aux") or {})]
+        assert chosen["selectedManifest"]["digest"] == image.manifests[0]
+        answer = request_registry(plain_registry, "GET", f"/v2/{repository}/manifests/1")
+        assert answer.headers["docker-content-digest"] == image.manifests[0]
+        assert refused[-1]["error"] == f"image with reference {remote} was found but does not provide any platform"
 
 
 def test_one_platform_is_removed(engine: Engine) -> None:
