@@ -73,10 +73,11 @@ class LocalImages:
     async def _parts(self, target: Descriptor, images: list[Image]) -> list[tuple[tuple[str, str], int]]:
         """Return a target's parts with their sizes: its blobs by digest, its unpacked layers by chain id.
 
-        A layer occurs once for each platform that has it, as it is counted in the target's size.
+        A layer occurs once for each unpacked platform that has it, as it is counted in the target's size.
         """
         blobs = await self._sizes.below(target)
-        layers = [(("layer", chain), await self._sizes.snapshot(chain) or 0) for chain in distinct_chains(images)]
+        unpacked = [image for image in images if await self._sizes.unpacked(image)]
+        layers = [(("layer", chain), await self._sizes.snapshot(chain) or 0) for chain in distinct_chains(unpacked)]
         return [(("blob", digest), size) for digest, size in blobs.items()] + layers
 
     async def _below(self, target: Descriptor) -> tuple[list[Image], list[Descriptor]]:

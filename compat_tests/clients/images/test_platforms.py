@@ -165,6 +165,14 @@ def test_an_image_without_local_content(engine: Engine) -> None:
         assert created.error == (404, f"image with reference {image.name} was found but does not provide any platform")
 
 
+def test_shared_layers_of_a_platform_that_is_not_unpacked(engine: Engine) -> None:
+    """Its first layer is unpacked for another image, but is no part of its size."""
+    with loaded(engine), loaded(engine, "arm64") as image:
+        rows = engine.api.get("/images/json", **{"shared-size": 1}).json()
+        [row] = [row for row in rows if row["Id"] == image.index]
+        assert 0 < row["SharedSize"] <= row["Size"]
+
+
 def test_an_incomplete_index_is_pushed_as_the_platform_of_this_host(engine: Engine, plain_registry: Registry) -> None:
     with loaded(engine, "amd64", "arm64", "riscv64", without="riscv64") as image:
         repository = image.name.partition(":")[0]
