@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from compat_tests.clients.images.test_platforms import ARM64, made
 from compat_tests.clients.test_inspect_list import REQUESTS, answers_through_life, plain
 from compat_tests.support import engines
 from compat_tests.support.api import Api
@@ -31,6 +32,7 @@ def answers(engine: Engine) -> dict[str, Any]:
     api = Api(engine.resources.socket, version=VERSION)
     # dockerd omits DiscoveredDevices while there are none.
     found["info"] = sorted(api.get("/info").json().keys() - {"DiscoveredDevices"})
+    found["images"] = _images(api)
     with _network(api) as network:
         found["network alone"] = _network_answers(api, network)
         with _running(api, network) as container:
@@ -39,6 +41,39 @@ def answers(engine: Engine) -> dict[str, Any]:
             found["df verbose"] = _usage(api.get("/system/df", verbose=1).json())
             found["stats"] = sorted(api.get(f"/containers/{container}/stats", stream=0).json())
     return found
+
+
+def _images(api: Api) -> dict[str, Any]:
+    """Return the answers about an index: one platform for this host, one for another, and one that is not local."""
+    image = made("amd64", "arm64", "riscv64", without="riscv64", name="newest-index")
+    assert api.request("POST", "/images/load", body=image.archive).status == 200
+    try:
+        path = f"/images/{image.name}"
+        filters = json.dumps({"reference": [image.name]})
+        found = {
+            "list": api.get("/images/json", manifests=1, identity=1, filters=filters).json(),
+            "inspect": api.get(f"{path}/json").json(),
+            "inspect manifests": api.get(f"{path}/json", manifests=1).json(),
+            "inspect a platform": api.get(f"{path}/json", platform=ARM64).json(),
+            "history": api.get(f"{path}/history").json(),
+            "attestations": api.get(f"{path}/attestations").json(),
+        }
+    finally:
+        api.delete(path, force=1)
+    return {name: _unsized(value) for name, value in found.items()}
+
+
+def _unsized(document: Any) -> Any:
+    """Return the answer about an image without times, and for sizes of unpacked layers only whether they are set."""
+    if isinstance(document, list):
+        return [_unsized(each) for each in document]
+    if not isinstance(document, dict):
+        return document
+    return {
+        name: "<set>" if name in ("Size", "Total", "Unpacked") and isinstance(value, int) and value else _unsized(value)
+        for name, value in document.items()
+        if name not in ("Metadata", "GraphDriver")
+    }
 
 
 def _network_answers(api: Api, network: str) -> dict[str, Any]:

@@ -32,15 +32,17 @@ class Platforms:
     archive: bytes
 
 
-def made(*platforms: str, without: str = "") -> Platforms:
-    """An archive with these platforms, such as `amd64/v2`, or amd64 and arm64; it lacks the content of `without`."""
-    name = f"two-{uuid.uuid4().hex[:8]}"
+def made(*platforms: str, without: str = "", name: str = "") -> Platforms:
+    """An archive with these platforms, such as `amd64/v2`, or amd64 and arm64; it lacks the content of `without`. With
+    a `name`, it is the same everywhere: it has no programs."""
+    base = [] if name else [busybox_layer()]
+    name = name or f"two-{uuid.uuid4().hex[:8]}"
     blobs: dict[str, bytes] = {}
     entries = []
     for text in platforms or ("amd64", "arm64"):
         architecture, _, variant = text.partition("/")
         platform = {"architecture": architecture, "os": "linux"} | ({"variant": variant} if variant else {})
-        layers = [busybox_layer(), layer({"which": f"{text} of {name}"})]
+        layers = [*base, layer({"which": f"{text} of {name}"})]
         blob = json.dumps({**json.loads(config(layers, Cmd=["cat", "/which"])), **platform}).encode()
         data = json.dumps(
             {
