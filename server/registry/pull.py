@@ -73,8 +73,9 @@ class Puller:
             target = await self._top(reference)
         except RegistryError as error:
             raise dockerd_error(error, reference) from None
-        await self._report.status(f"Pulling from {reference.path}", reference.tag or str(reference))
+        # Before the first message: docker-py reads a status, but no errors in the stream.
         manifest = await self._choose(target)
+        await self._report.status(f"Pulling from {reference.path}", reference.tag or str(reference))
         await self._image(manifest)
         # The origin of the image as a whole is its target's.
         await remember_source(self._engine, self._repository.reference, (target,))

@@ -124,6 +124,8 @@ def test_indexes_and_platforms(engine: Engine, plain_registry: Registry) -> None
     assert one["Config"]["Cmd"] == ["arm64"]
     done = engine.docker("pull", "--platform", "linux/riscv64", name, check=False)
     assert "no matching manifest for linux/riscv64 in the manifest list entries" in done.output
+    with pytest.raises(docker.errors.NotFound, match="no matching manifest for linux/riscv64"):
+        engine.client.images.pull(name, platform="linux/riscv64")
     # All blobs are local: the index is pushed unchanged.
     engine.docker("tag", name, plain_registry.name("again:1"))
     assert f"digest: {digest(index)}" in engine.docker("push", plain_registry.name("again:1")).stdout
