@@ -154,6 +154,21 @@ def test_the_variant_of_the_processor_is_preferred(engine: Engine) -> None:
         assert "does not provide the specified platform (linux/amd64/v3)" in missing.stderr
 
 
+def test_the_variant_of_a_base_image(engine: Engine) -> None:
+    """Classic builds prefer the processor's variant as `docker run` does, BuildKit amd64 without a variant."""
+    with loaded(engine, "amd64", "amd64/v2") as image:
+        for buildkit, platform in (("0", "amd64/v2"), ("1", "amd64")):
+            name = f"from-{image.name}"
+            dockerfile = f"FROM {image.name}\nRUN true\n"
+            env = {"DOCKER_BUILDKIT": buildkit}
+            engine.docker("build", "--network", "none", "-q", "-t", name, "-", input=dockerfile, env=env)
+            try:
+                output = engine.docker("run", "--rm", "--network", "none", name).stdout
+                assert output.startswith(f"{platform} of ")
+            finally:
+                engine.docker("rmi", name)
+
+
 def test_an_image_without_local_content(engine: Engine) -> None:
     """It is listed and inspected, but no container can use it."""
     with loaded(engine, "arm64", without="arm64") as image:
