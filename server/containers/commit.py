@@ -89,6 +89,7 @@ async def commit(
             comment=comment,
             created_by=" ".join(container.config.cmd or ()),
             reference=reference,
+            manifest=(container.image_manifest or {}).get("digest", ""),
         )
         familiar = reference.tagged().familiar if reference else ""
         extra = {"comment": comment, "imageID": image_id, "imageRef": familiar}

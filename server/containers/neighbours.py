@@ -44,9 +44,9 @@ class Images(Protocol):
     def of(self, owner: str) -> "Images":
         """The images that a container of this owner may refer to."""
 
-    async def resolve(self, ref: str, *, platform: str | None = None) -> Image:
-        """The image with this name, id or unambiguous prefix of an id. ``platform`` (``os[/arch[/variant]]``) selects
-        the manifest of an index; None selects the host's.
+    async def resolve(self, ref: str, *, platform: str | None = None, manifest: str = "") -> Image:
+        """The image with this name, id or unambiguous prefix of an id. ``platform`` (``os[/arch[/variant]]``) or
+        ``manifest`` (a digest) selects the manifest of an index; without both, that for the host is selected.
 
         :raises WharfError: NOT_FOUND ``No such image: …``; INVALID_ARGUMENT: ``ref`` or ``platform`` can't be parsed.
         """

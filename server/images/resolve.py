@@ -67,9 +67,14 @@ class Resolver:
 
     # images
 
-    async def resolve(self, text: str, *, platform: str | None = None) -> Image:
+    async def resolve(self, text: str, *, platform: str | None = None, manifest: str = "") -> Image:
         """See ``Images.resolve``."""
         record = await self.record(text)
+        if manifest:
+            async for image in self.platforms(record):
+                if image.manifest_descriptor.digest == manifest:
+                    return image
+            raise not_found(f"image with reference {text} was found but does not provide the manifest {manifest}")
         requested = oci.parse_platform(platform) if platform else None
         return await self.resolve_record(record, requested, text=text)
 

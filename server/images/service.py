@@ -88,12 +88,13 @@ class Images:
         """The images that a container of this owner may refer to: the owner's and the published ones."""
         return self.seen_by(Caller(owner, administrator=not owner))
 
-    async def resolve(self, ref: str, *, platform: str | None = None) -> Image:
-        """Return the image of a name, an id or a prefix of an id, for ``platform`` or else for this host.
+    async def resolve(self, ref: str, *, platform: str | None = None, manifest: str = "") -> Image:
+        """Return the image of a name, an id or a prefix of an id, for ``platform`` or else for this host. ``manifest``:
+        instead of a platform, the digest of the manifest.
 
         :raises WharfError: NOT_FOUND "No such image: …"; INVALID_ARGUMENT for an invalid reference or platform.
         """
-        return await self._context.resolver.resolve(ref, platform=platform)
+        return await self._context.resolver.resolve(ref, platform=platform, manifest=manifest)
 
     async def rootfs(self, image: Image, key: str, *, labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
         """Create a writable root file system ``key``; the caller removes the snapshot.
@@ -252,19 +253,19 @@ class Images:
         comment: str = "",
         created_by: str = "",
         reference: Reference | None = None,
-        platform: str | None = None,
+        manifest: str = "",
     ) -> str:
         """Commit the container's snapshot ``key`` as an image on ``image_id`` ("" for none); return the new id.
 
-        ``config``: the new image's ``config`` object. The caller pauses the container and publishes the container's
-        event.
+        ``manifest``: the digest of the image's manifest that the container has; "" selects this host's. ``config``: the
+        new image's ``config`` object. The caller pauses the container and publishes the container's event.
 
         :raises WharfError: NOT_FOUND for a missing blob of the image.
         """
         image: Image | None = None
         if image_id:
             try:
-                image = await self._context.resolver.resolve(image_id, platform=platform)
+                image = await self._context.resolver.resolve(image_id, manifest=manifest)
             except WharfError as error:
                 if error.kind is not Kind.NOT_FOUND:
                     raise

@@ -62,9 +62,8 @@ async def restore(context: ContainerContext, container: Container) -> tuple[Moun
 
     :raises WharfError: NOT_FOUND: the image or the container's own snapshot doesn't exist.
     """
-    described = (container.image_manifest or {}).get("platform") or {}
-    platform = "/".join(described[part] for part in ("os", "architecture", "variant") if described.get(part))
-    image = await context.images.of(container.owner).resolve(container.image_id, platform=platform or None)
+    manifest = (container.image_manifest or {}).get("digest", "")
+    image = await context.images.of(container.owner).resolve(container.image_id, manifest=manifest)
     await _make_layer(context, image, layer_of(image), container.id)
     return await context.engine.snapshots.mounts(container.id)
 

@@ -158,6 +158,19 @@ def test_the_variant_of_the_processor_is_preferred(daemon: Daemon, monkeypatch: 
     assert riscv == (404, sentence.replace("amd64/v3", "riscv64"))
 
 
+def test_commit_of_another_platform(daemon: Daemon) -> None:
+    """The new image is built on the manifest that the container has."""
+    load(daemon)
+    container = daemon.create("one", Image="two:1")
+    other = daemon.post("/containers/create", {"Image": "two:1", "Cmd": ["x"]}, platform="linux/arm64").json()["Id"]
+    for id, architecture in ((container, "amd64"), (other, "arm64")):
+        made = daemon.post("/commit", None, container=id).json()["Id"]
+        document = daemon.get(f"/images/{made}/json").json()
+        assert (document["Architecture"], len(document["RootFS"]["Layers"])) == (architecture, 2)
+        base = daemon.get("/images/two:1/json", platform=f'{{"os":"linux","architecture":"{architecture}"}}').json()
+        assert document["RootFS"]["Layers"][0] == base["RootFS"]["Layers"][0]
+
+
 def test_inspect_of_a_platform(daemon: Daemon) -> None:
     """Its manifest is the image; without a platform, the index."""
     made = load(daemon)
