@@ -92,6 +92,11 @@ class EngineApp(Starlette):
         self.instant = self._endpoints.instant
         self._authorized: AuthorizedEndpoints | None = None
 
+    def close(self) -> None:
+        """Writes the rest of the audit log. Call it after the last request."""
+        if self.gate is not None:
+            self.gate.close()
+
     @property
     def endpoints(self) -> tuple[str, ...]:
         """All endpoints, in the form of ``ApiRoute.spelled``."""

@@ -138,6 +138,7 @@ class _Daemon:
             async with contextlib.AsyncExitStack() as stack:
                 services = await self._open(stack)
                 app = await self._application(services)
+                stack.callback(app.close)
                 reloader = Reloader(self._config, self._given, services, app)
                 loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(reloader.reload()))
                 await self._serve(listeners, context, app, ending)

@@ -2,12 +2,15 @@
 
 import socket
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+from server.access.audit import AuditLog
 from server.access.caller import EVERYONE, Caller
 from server.access.identity import Identity
-from server.access.policy import Policy
+from server.access.policy import Audit, Policy
+from server.config.types import ConfigError
 
 # The number of callers whose services are remembered.
 _KEPT = 256
@@ -18,6 +21,13 @@ class Connection(Protocol):
 
     @property
     def transport(self) -> Any: ...
+
+
+def _open(table: Audit) -> AuditLog:
+    try:
+        return AuditLog(Path(table.file), size=table.size, files=table.files, reads=table.reads)
+    except OSError as error:
+        raise ConfigError(f"audit log {table.file}: {(error.strerror or str(error)).lower()}") from None
 
 
 class Gate:
@@ -36,15 +46,31 @@ class Gate:
         self._bind = bind
         self._callers: WeakKeyDictionary[Connection, Caller] = WeakKeyDictionary()
         self._services: dict[object, object] = {}
+        self._audit_table: Audit | None = None
+        self.audit: AuditLog | None = None
         self.reload(policy, fixed)
 
     def reload(self, policy: Policy | None, fixed: Mapping[str, Caller]) -> None:
-        """Applies a new policy, or the engine's new configuration with the same policy, to all later requests."""
+        """Applies a new policy, or the engine's new configuration with the same policy, to all later requests.
+
+        :raises ConfigError: the file of the audit log can't be opened.
+        """
         self.policy = policy
         self._identity = self._make_identity(policy) if policy is not None else None
         self._fixed = dict(fixed)
         self._callers.clear()
         self._services.clear()
+        table = policy.audit if policy is not None else None
+        if table != self._audit_table:
+            self.close()
+            self._audit_table = table
+            self.audit = _open(table) if table is not None else None
+
+    def close(self) -> None:
+        """Writes the rest of the audit log."""
+        if self.audit is not None:
+            self.audit.close()
+            self.audit = None
 
     async def caller(self, connection: Connection) -> Caller:
         """The caller of a connection, which doesn't change for its later requests until a reload.

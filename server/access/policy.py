@@ -16,6 +16,9 @@
     containers = 20
     memory = "32g"
 
+    [audit]                                # who did what, when and with which result: JSON lines
+    file = "/var/log/wharf/audit.log"
+
     [scopes.proxy]                         # of a socket, -H unix:///path?scope=proxy: the fields of ScopeTable
     labels = ["traefik.enable=true"]
 
@@ -160,6 +163,17 @@ class ScopeTable(_Table):
         )
 
 
+class Audit(_Table):
+    """``[audit]``: where and how much is logged of who did what (``server/access/audit.py``)."""
+
+    file: str
+    #: Bytes at which the file is replaced ("10m" in the file), and how many files are kept.
+    size: _Bytes = 10 << 20
+    files: Annotated[int, Field(ge=2)] = 5
+    #: Also requests that change nothing.
+    reads: bool = False
+
+
 class Administrators(_Table):
     users: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
@@ -173,6 +187,7 @@ class _File(_Table):
     groups: dict[str, str] = {}
     roles: dict[str, Role] = {}
     scopes: dict[str, ScopeTable] = {}
+    audit: Audit | None = None
     #: Patterns of the administrators' image names that every user may use, such as ``docker.io/library/*``.
     published_images: tuple[str, ...] = ()
 
@@ -198,6 +213,7 @@ class Policy:
         self.administrators = file.administrators
         self.roles: Mapping[str, Role] = file.roles
         self.published_images = file.published_images
+        self.audit = file.audit
         self.scopes: Mapping[str, Scope] = {name: table.scope(name) for name, table in file.scopes.items()}
         self._users = file.users
         self._default = file.roles.get(file.default_role)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -15,12 +17,16 @@ from starlette.types import Receive, Scope, Send
 from api_models.supported import MINIMUM, Version
 from engine.common.errors import Kind, WharfError, not_found
 from server.access.caller import EVERYONE, Caller
+from server.http.errors import status_of
 from server.http.hijack import connection_of
 from server.http.routing import ApiRoute, Audience, Found, RouteTable
 from server.http.versioning import negotiated
+from server.messages import message_of
 
 if TYPE_CHECKING:
+    from server.access.audit import Entry
     from server.access.gate import Gate
+    from server.http.protocol import EngineProtocol
 
 log = logging.getLogger(__name__)
 
@@ -91,17 +97,66 @@ class Endpoints(BaseRoute):
         connection.disconnect_cancels = route.waits
         if self.gate is None:
             request.state.caller, request.state.services = EVERYONE, self._services
+            await self._answer(route, request, send)
         else:
-            caller = await self.gate.caller(connection)
-            _check_access(route, caller)
-            request.state.caller, request.state.services = caller, self.gate.services(caller)
+            await self._answer_gated(self.gate, route, request, send)
+
+    async def _answer(self, route: ApiRoute, request: Request, send: Send) -> int:
+        """Handle the request; return the status: 101 if the handler took the connection over."""
         began = time.monotonic()
         response = await route.handler(request)
         if self._observe is not None:
             self._observe(route.method, route.path, time.monotonic() - began)
-        if response is not None:
-            await response(scope, receive, send)
-            log.debug("%s %s %s", scope["method"], scope["path"], response.status_code)
+        if response is None:
+            return 101
+        await response(request.scope, request.receive, send)
+        log.debug("%s %s %s", request.scope["method"], request.scope["path"], response.status_code)
+        return response.status_code
+
+    async def _answer_gated(self, gate: Gate, route: ApiRoute, request: Request, send: Send) -> None:
+        """The same on an engine with a policy or with scopes of sockets; the audit log gets the result."""
+        began_ns = time.time_ns()
+        caller: Caller | None = None
+        status, problem = 500, ""
+        peer = _peer(connection_of(request)) if gate.audit is not None else ""
+        try:
+            caller = await gate.caller(connection_of(request))
+            _check_access(route, caller)
+            request.state.caller, request.state.services = caller, gate.services(caller)
+            status = await self._answer(route, request, send)
+        except asyncio.CancelledError:
+            status, problem = 499, "the client disconnected"
+            raise
+        except Exception as error:
+            status, problem = status_of(error), message_of(error)
+            raise
+        finally:
+            if gate.audit is not None and (gate.audit.reads or status in (401, 403) or not route.reads):
+                gate.audit.write(_entry(request, peer, began_ns, caller, status, problem))
+
+
+def _peer(connection: EngineProtocol) -> str:
+    """The path of the unix socket, or the address of the client."""
+    sock = connection.transport.get_extra_info("socket")
+    if sock.family == socket.AF_UNIX:
+        return str(sock.getsockname())
+    return str(connection.transport.get_extra_info("peername")[0])
+
+
+def _entry(request: Request, peer: str, began_ns: int, caller: Caller | None, status: int, problem: str) -> Entry:
+    from server.access.audit import SHOWN, Entry  # loaded: there is an audit log
+
+    return Entry(
+        began_ns=began_ns,
+        seconds=(time.time_ns() - began_ns) / 1e9,
+        caller=caller,
+        peer=peer,
+        method=request.method,
+        path=request.url.path,
+        query={name: value for name, value in request.query_params.items() if name in SHOWN},
+        status=status,
+        error=problem,
+    )
 
 
 def _check_access(route: ApiRoute, caller: Caller) -> None:
