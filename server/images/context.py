@@ -10,6 +10,7 @@ from server.events.bus import EventBus
 from server.images.model import Users
 from server.images.names import Names
 from server.images.resolve import Resolver
+from server.images.trees import Trees
 from server.images.unpacker import Unpacker
 
 #: Applies Dockerfile instructions (``--change``) to an image config's ``config`` object. Raises INVALID_ARGUMENT for an
@@ -22,6 +23,7 @@ class ImageContext:
     engine: Engine
     names: Names
     resolver: Resolver
+    trees: Trees
     bus: EventBus
     users: Users
     unpacker: Unpacker

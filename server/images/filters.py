@@ -8,10 +8,11 @@ from api_models.filters import Filters
 from api_models.until import until_ns
 from engine.api.types import ImageRecord
 from engine.common import globs, limits
-from engine.common.errors import Kind, WharfError, invalid
+from engine.common.errors import WharfError, invalid
+from server.images.context import ImageContext
 from server.images.model import is_dangling
-from server.images.resolve import Resolver
 from server.images.timestamps import parse_ns
+from server.images.trees import Tree
 from server.registry.reference import Reference, parse_canonical
 
 LIST_FILTERS = frozenset({"dangling", "label", "label!", "before", "since", "reference", "until"})
@@ -20,7 +21,8 @@ PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
 # The characters that make a path.Match pattern more than a plain name.
 _SPECIAL = re.compile(r"[*?\[\\]")
 
-Selector = Callable[[ImageRecord], Awaitable[bool]]
+#: Returns those records that match, in the same order.
+Selector = Callable[[Iterable[ImageRecord]], Awaitable[list[ImageRecord]]]
 
 
 # The most patterns of a request.
@@ -112,22 +114,15 @@ def _label_test(filters: Filters) -> Callable[[dict[str, str]], bool] | None:
     return filters.labelled
 
 
-async def selector(resolver: Resolver, filters: Filters, *, several: bool = False) -> Selector:
-    """Return a test for records. ``before`` and ``since`` name existing images. ``several``: allow several ``until``.
+async def selector(context: ImageContext, filters: Filters, *, several: bool = False) -> Selector:
+    """Return a function that selects records. ``before`` and ``since`` name existing images. ``several``: allow several
+    ``until``.
 
     :raises WharfError: INVALID_ARGUMENT, NOT_FOUND.
     """
 
-    async def created(record: ImageRecord) -> int | None:
-        try:
-            return parse_ns((await resolver.resolve_record(record)).config.get("created"))
-        except WharfError as error:
-            if error.kind is Kind.NOT_FOUND:
-                return None
-            raise
-
     async def bounds(name: str) -> list[int]:
-        images = [await resolver.resolve(text) for text in filters.get(name)]
+        images = [await context.resolver.resolve(text) for text in filters.get(name)]
         return [at for image in images if (at := parse_ns(image.config.get("created"))) is not None]
 
     befores, sinces = await bounds("before"), await bounds("since")
@@ -136,24 +131,27 @@ async def selector(resolver: Resolver, filters: Filters, *, several: bool = Fals
     references = ReferenceTest(filters.get("reference")) if filters.get("reference") else None
     labelled = _label_test(filters)
 
-    async def test(record: ImageRecord) -> bool:
+    def by_record(record: ImageRecord) -> bool:
         if dangling is not None and dangling != is_dangling(record):
             return False
         if references is not None:
             reference = parse_canonical(record.name)
             if reference is None or not references.fits(reference):
                 return False
-        if until and record.created_at_ns >= until:
-            return False
+        return not (until and record.created_at_ns >= until)
+
+    def by_documents(tree: Tree) -> bool:
         if befores or sinces:
-            at = await created(record)
+            at = tree.best.created_ns if tree.best is not None else None
             if at is None or any(at >= b for b in befores) or any(at <= s for s in sinces):
                 return False
-        if labelled is not None:
-            found = False
-            async for image in resolver.platforms(record):
-                found = found or labelled(dict(image.labels))
-            return found
-        return True
+        return labelled is None or any(labelled(dict(image.labels)) for image in tree.images)
 
-    return test
+    async def select(records: Iterable[ImageRecord]) -> list[ImageRecord]:
+        found = [record for record in records if by_record(record)]
+        if not (befores or sinces or labelled is not None):
+            return found
+        trees = await context.trees.get_all(record.target for record in found)
+        return [record for record in found if by_documents(trees[record.target.digest])]
+
+    return select

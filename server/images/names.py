@@ -6,17 +6,19 @@ events. While the event stream is broken, every look-up reloads the list.
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from engine.api.client import Engine
 from engine.api.types import ImageRecord
 from engine.common.errors import Kind, WharfError
 from server.images.model import dangling_name, is_dangling
+from server.registry.reference import parse_canonical
 
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
+_CONTENT_DELETED = "/content/delete"
 
 
 class Names:
@@ -29,6 +31,8 @@ class Names:
         # Counts our own changes per name, so that a reply requested before a change does not overwrite it.
         self._changes: dict[str, int] = {}
         self._followed = False
+        #: Called when another client has removed a name or a blob, and when such events may have been missed.
+        self.on_removed: Callable[[], None] = lambda: None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -42,6 +46,11 @@ class Names:
             self._task = None
 
     # reading
+
+    @property
+    def followed(self) -> bool:
+        """Whether changes by others arrive as events; after a break, ``on_removed`` is called first."""
+        return self._followed
 
     async def get(self, name: str) -> ImageRecord | None:
         await self._current()
@@ -149,12 +158,16 @@ class Names:
         while True:
             try:
                 namespace = self._engine.namespace
-                subscription = self._engine.events.subscribe(f'topic~="^/images/",namespace=="{namespace}"')
+                topics = ('topic~="^/images/"', f'topic=="{_CONTENT_DELETED}"')
+                subscription = self._engine.events.subscribe(*(f'{one},namespace=="{namespace}"' for one in topics))
                 async with subscription:
                     await self._reload()
+                    self.on_removed()
                     self._followed = True
                     async for event in subscription:
-                        if name := getattr(event.event, "name", ""):
+                        if event.topic == _CONTENT_DELETED:
+                            self.on_removed()
+                        elif name := getattr(event.event, "name", ""):
                             await self._refresh([name])
             except WharfError as error:
                 log.debug("image events: %s", error.message)
@@ -176,5 +189,23 @@ class Names:
                 continue  # our own change came in between; its event follows
             if record is None:
                 self._drop(name)
+                self.on_removed()
             else:
                 self._set(record)
+
+
+def repo_names(group: Sequence[ImageRecord]) -> tuple[list[str], list[str]]:
+    """Return RepoTags and RepoDigests of a target's names."""
+    tags: list[str] = []
+    digests: dict[str, None] = {}
+    for record in group:
+        if is_dangling(record):
+            continue
+        name = parse_canonical(record.name)
+        if name is None:
+            tags.append(record.name)  # another client's name: shown unchanged
+            continue
+        if name.tag and not name.digest:
+            tags.append(f"{name.familiar_name}:{name.tag}")
+        digests[f"{name.familiar_name}@{record.target.digest}"] = None
+    return tags, list(digests)

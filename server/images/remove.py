@@ -11,7 +11,6 @@ from engine.api.types import Descriptor, ImageRecord, Platform
 from engine.common.errors import WharfError, conflict
 from server.images.context import ImageContext
 from server.images.filters import PRUNE_FILTERS, selector
-from server.images.local import LocalImages
 from server.images.model import PARENT_LABEL, dangling_name, is_dangling, mounted, no_such_image, short_id
 from server.images.sizes import Sizes
 from server.registry import documents, oci
@@ -31,9 +30,8 @@ def _conflict(reference: str, reason: str, *, hard: bool = False) -> WharfError:
 
 
 class Removal:
-    def __init__(self, context: ImageContext, local: LocalImages, sizes: Sizes, downloads: Downloads) -> None:
+    def __init__(self, context: ImageContext, sizes: Sizes, downloads: Downloads) -> None:
         self._context = context
-        self._local = local
         self._sizes = sizes
         self._downloads = downloads
         self._pruning = False
@@ -95,9 +93,11 @@ class Removal:
                     reason = f"container {user.id[:12]} is using its referenced image {short_id(image.id)}"
                     raise _conflict(text, reason)
             await self._remove_labels(record.target, manifest)
-            context.resolver.forget(record.target.digest)
-            self._sizes.forget()
-            await self._collect()
+            try:
+                await self._collect()
+            finally:
+                context.resolver.forget(record.target.digest)
+                self._forget_sizes()
             if not await documents.has(context.engine, manifest):
                 lines.append({"Deleted": manifest})
         return lines
@@ -185,8 +185,12 @@ class Removal:
 
     def _removed(self, digest: str) -> None:
         self._context.resolver.forget(digest)
-        self._sizes.forget()
+        self._forget_sizes()
         self._context.publish("delete", digest, digest)
+
+    def _forget_sizes(self) -> None:
+        self._sizes.forget()
+        self._context.trees.forget()
 
     # prune
 
@@ -207,19 +211,17 @@ class Removal:
     async def _prune(self, filters: Filters) -> dict[str, object]:
         only_dangling = filters.flag("dangling", default=True)
         rest = Filters({key: filters.get(key) for key in filters if key != "dangling"})
-        test = await selector(self._context.resolver, rest)
+        select = await selector(self._context, rest)
         names = await self._context.names.all()
-        chosen: dict[str, ImageRecord] = {}
-        for record in names:
-            if (not only_dangling or is_dangling(record)) and await test(record):
-                chosen[record.name] = record
-        chosen = self._unused(names, chosen)
+        selected = await select(record for record in names if not only_dangling or is_dangling(record))
+        chosen = self._unused(names, {record.name: record for record in selected})
+        trees = await self._context.trees.get_all(record.target for record in chosen.values())
         deleted: Lines = []
         before: dict[str, int] = {}
         for record in chosen.values():
             if await self._named_children(record.target.digest) and is_dangling(record):
                 continue
-            before |= await self._sizes.below(record.target)
+            before |= trees[record.target.digest].blobs
             digest = record.target.digest
             left = [r for r in await self._context.names.find_by_digest(digest) if r.name != record.name]
             await self._context.names.delete(record.name)
@@ -234,8 +236,9 @@ class Removal:
             # Run the collector now, so that the answer can report the reclaimed space.
             await self._collect()
         reclaimed = 0
+        left_over = {info.digest async for info in self._context.engine.content.walk()} if before else set()
         for digest, size in before.items():
-            if not await documents.has(self._context.engine, digest):
+            if digest not in left_over:
                 deleted.append({"Deleted": digest})
                 reclaimed += size
         if not list(rest):  # a target without documents here matches no filter

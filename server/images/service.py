@@ -15,6 +15,7 @@ from server.images.archive import loading, saving
 from server.images.attestations import attestations
 from server.images.context import ApplyChanges, ImageContext
 from server.images.identity import build_label
+from server.images.listing import ImageList
 from server.images.local import LocalImages
 from server.images.model import PARENT_LABEL, Image, Users
 from server.images.names import Names
@@ -22,6 +23,7 @@ from server.images.remove import Removal
 from server.images.resolve import Resolver
 from server.images.sizes import Sizes
 from server.images.transfer import Transfer
+from server.images.trees import Trees
 from server.images.unpacker import Unpacker
 from server.registry import oci
 from server.registry.auth import (
@@ -51,7 +53,8 @@ class Images:
     """``users`` lists the containers, whose images can't be removed; ``apply_changes`` is the builder's. Call ``start``
     before use, ``stop`` at the end.
 
-    ``local`` reads (list, inspect, history, tag), ``removal`` deletes, ``transfer`` talks to registries.
+    ``list`` reads all images, ``local`` single ones (inspect, history, tag); ``removal`` deletes, ``transfer`` talks to
+    registries.
     """
 
     def __init__(
@@ -65,11 +68,14 @@ class Images:
     ) -> None:
         names = Names(engine)
         unpacker = Unpacker(engine)
-        self._context = ImageContext(engine, names, Resolver(engine, names), bus, users, unpacker, apply_changes)
+        resolver = Resolver(engine, names)
+        trees = Trees(engine, names, resolver)
+        self._context = ImageContext(engine, names, resolver, trees, bus, users, unpacker, apply_changes)
         sizes = Sizes(engine, unpacker)
+        self.list = ImageList(self._context, sizes)
         self.local = LocalImages(self._context, sizes)
         self.transfer = Transfer(self._context, config)
-        self.removal = Removal(self._context, self.local, sizes, self.transfer.downloads)
+        self.removal = Removal(self._context, sizes, self.transfer.downloads)
 
     async def start(self) -> None:
         await self._context.names.start()
@@ -105,7 +111,7 @@ class Images:
 
     async def children(self, digest: str) -> list[str]:
         """Return the ids of child images."""
-        return await self.local.children(digest)
+        return await self.list.children(digest)
 
     async def apply_changes(self, config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
         """Apply a client's changes (``--change``) to a configuration.
@@ -197,7 +203,7 @@ class Images:
 
     async def chains(self) -> set[str]:
         """Return the chain ids of all layers of all images: the build cache shares these."""
-        return await self.local.chains()
+        return await self.list.chains()
 
     async def is_built(self, digest: str, tags: Sequence[str]) -> bool:
         """Whether the target already has these names, or any name if none are given: then :meth:`built` changes

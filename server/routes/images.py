@@ -70,7 +70,7 @@ async def list_images(request: Request) -> Response:
     manifests, identity = params.flag(request, "manifests"), params.flag(request, "identity")
     if identity and not manifests:
         raise invalid("conflicting options: identity requires manifests=1")
-    rows = await _images(request).local.summaries(
+    rows = await _images(request).list.summaries(
         params.filters(request),
         show_all=params.flag(request, "all"),
         shared_size=params.flag(request, "shared-size"),

@@ -147,7 +147,7 @@ class System:
             "ContainersRunning": running,
             "ContainersPaused": states["paused"],
             "ContainersStopped": sum(states.values()) - running - states["paused"],
-            "Images": await self._images.local.count(),
+            "Images": await self._images.list.count(),
             "Plugins": info.plugins(config, self._volumes.driver_names(), self._networks.drivers()),
             "SecurityOptions": info.security(config, self._facts),
             "RegistryConfig": info.registries(config),
@@ -201,9 +201,9 @@ class System:
                 row.pop("ImageManifestDescriptor", None)  # not part of this answer in dockerd either
             document["ContainerUsage"] = usage.of_containers(rows)
         elif name == "image":
-            local = self._images.local
-            rows = document["Images"] = await local.summaries(Filters(), show_all=False, shared_size=True)
-            document["LayersSize"] = await local.layers_size()
+            images = self._images.list
+            rows = document["Images"] = await images.summaries(Filters(), show_all=False, shared_size=True)
+            document["LayersSize"] = await images.layers_size()
             document["ImageUsage"] = usage.of_images(rows, document["LayersSize"])
         elif name == "volume":
             rows = document["Volumes"] = await volume_query.usage(self._volumes)

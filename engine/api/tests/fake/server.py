@@ -27,9 +27,11 @@ R = TypeVar("R", bound=Message)
 
 
 class FakeServer:
-    """``directory`` gets the snapshots' directories. ``tasks`` is public for tests that end a process."""
+    """``directory`` gets the snapshots' directories. ``tasks`` is public for tests that end a process. ``listeners``:
+    called with the method of each call."""
 
     def __init__(self, directory: Path) -> None:
+        self.listeners: list[Callable[[str], None]] = []
         self.spaces: dict[str, Namespace] = {}
         self.tasks = Tasks(events := Events())
         snapshots = Snapshots(events, directory / "snapshots")
@@ -111,6 +113,8 @@ class FakeConnection(Connection):
         return cast("Duplex[M, R]", _Writing(self._server.content.write(self._server.call(self.namespace))))
 
     def _handler(self, method: str) -> Callable[[Call, Message], object]:
+        for listener in self._server.listeners:
+            listener(method)
         _, service, name = method.split("/")
         handler = getattr(self._server.services.get(service), re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower(), None)
         if handler is None:
