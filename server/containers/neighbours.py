@@ -51,6 +51,10 @@ class Images(Protocol):
         :raises WharfError: NOT_FOUND ``No such image: …``; INVALID_ARGUMENT: ``ref`` or ``platform`` can't be parsed.
         """
 
+    async def find_id(self, ref: str) -> str | None:
+        """The id of the image with this name, id or unambiguous prefix of an id, without a look at its documents;
+        None if there is none, or the engine doesn't answer."""
+
     async def rootfs(self, image: Image, key: str, *, labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
         """Prepares a writable snapshot ``key`` on the image's layers and returns its mounts. Layers that are not
         unpacked yet are unpacked first. The caller removes the snapshot; until then the caller's lease protects it.

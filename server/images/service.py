@@ -102,6 +102,14 @@ class Images:
         """
         return await self._context.resolver.resolve(ref, platform=platform, manifest=manifest)
 
+    async def find_id(self, ref: str) -> str | None:
+        """Return the id of a reference's image, without a look at its documents; ``None`` if there is none, or the
+        engine doesn't answer."""
+        try:
+            return (await self._context.resolver.record(ref)).target.digest
+        except WharfError:
+            return None
+
     async def rootfs(self, image: Image, key: str, *, labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
         """Create a writable root file system ``key``; the caller removes the snapshot.
 

@@ -1,5 +1,6 @@
 """``docker ps``: the rows, which are cached until a container changes, and the filters."""
 
+import asyncio
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,8 @@ ACCEPTED = (
     *("volume", "network", "is-task", "publish", "expose"),
 )
 _STATES = ("paused", "restarting", "removing", "running", "dead", "created", "exited")
+#: After this many rows, other requests get their turn.
+_TURN = 64
 _HEALTH = ("starting", "healthy", "unhealthy", "none")
 
 
@@ -47,12 +50,15 @@ async def listing(
     answer = []
     layer_sizes = await sizes.get_all(context, selected) if size else {}
     link_names = context.networks.link_names(containers)  # not cached in the rows: they change with other containers
-    for container in selected:
+    images = await _image_names(context, selected)
+    for number, container in enumerate(selected):
+        if number % _TURN == _TURN - 1:
+            await asyncio.sleep(0)
         row = _copy(row_of(context, container))
         row["Names"] = [*row["Names"], *link_names.get(container.id, ())]
         row["State"], row["Status"] = container.state.status, status(container)
         row["Health"] = _health(container)
-        row["Image"] = await _image(context, container)
+        row["Image"] = images[container.id]
         if size:
             rw, total = layer_sizes[container.id]
             if rw:
@@ -159,16 +165,19 @@ def _health(container: Container) -> dict[str, Any]:
     return {"Status": health.status, "FailingStreak": health.failing_streak}
 
 
-async def _image(context: ContainerContext, container: Container) -> str:
-    """The reference of the create request; the image's id if the reference names another image now."""
-    reference = container.config.image
-    if reference in ("", container.image_id):
-        return reference
-    try:
-        image = await context.images.of(container.owner).resolve(reference)
-    except WharfError:
-        return container.image_id
-    return reference if image.id == container.image_id else container.image_id
+async def _image_names(context: ContainerContext, containers: Sequence[Container]) -> dict[str, str]:
+    """By container id: the reference of the create request; the image's id if the reference names another image now."""
+    ids: dict[tuple[str, str], str | None] = {}  # by owner and reference
+    names: dict[str, str] = {}
+    for container in containers:
+        reference, image_id = container.config.image, container.image_id
+        if reference and reference != image_id:
+            key = container.owner, reference
+            if key not in ids:
+                ids[key] = await context.images.of(container.owner).find_id(reference)
+            reference = reference if ids[key] == image_id else image_id
+        names[container.id] = reference
+    return names
 
 
 @dataclass(slots=True)

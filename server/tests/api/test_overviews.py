@@ -71,8 +71,12 @@ def fill(daemon: Daemon, numbers: range) -> None:
 AMD64 = '{"os":"linux","architecture":"amd64"}'
 
 
-def test_calls_do_not_grow_with_the_number_of_images_and_containers(daemon: Daemon) -> None:
-    """Half of the images lack a platform, so that their blobs must be looked up anew each time."""
+def test_calls_do_not_grow_with_the_number_of_images_and_containers(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the images lack a platform, so that their blobs must be looked up anew each time. There are more images
+    than documents of images are cached."""
+    monkeypatch.setattr("server.images.resolve._CACHE", 2)
     found: list[list[Counter[str]]] = []
     for numbers in (range(4), range(4, 16)):
         fill(daemon, numbers)
