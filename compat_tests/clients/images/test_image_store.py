@@ -58,9 +58,8 @@ def test_sizes_in_list_and_inspect(loaded: tuple[Engine, Engine]) -> None:
     ours, theirs = loaded
     for name in NAMES:
         assert sizes(ours, name) == sizes(theirs, name)
-    output = [
-        [line.split()[-1] for line in sorted(each.docker("images", "sized-*").stdout.splitlines())] for each in loaded
-    ]
+    format = "{{.Repository}} {{.Size}}"
+    output = [sorted(each.docker("images", "--format", format, "sized-*").stdout.splitlines()) for each in loaded]
     assert output[0] == output[1]
 
 
