@@ -96,6 +96,7 @@ async def listing(
     """
     filters.validate(ACCEPTED)
     await filters.search_ahead("name", [network.name for network in networks])
+    await filters.search_ahead("id", [network.id for network in networks])
     test = matcher(context, filters)
     chosen = sorted((network for network in networks if test(network)), key=lambda network: network.name)
     return [show(context, network, containers=containers) for network in chosen]
@@ -121,7 +122,7 @@ def matcher(context: NetworkContext, filters: Filters) -> Callable[[Network], bo
         return (
             filters.exact("driver", network.driver)
             and filters.match("name", network.name)
-            and filters.fuzzy("id", network.id)
+            and filters.match("id", network.id)
             and (filters.fuzzy("idOrName", network.id) or filters.exact("idOrName", network.name))
             and filters.exact("scope", network.scope)
             and filters.exact("type", "builtin" if network.predefined else "custom")

@@ -40,6 +40,8 @@ def test_lifecycle_of_a_network(scenario: Scenario) -> None:
     listed = docker("network", "ls", "-q", "--no-trunc", "--filter", "label=a=b", "--filter", f"name={net}").stdout
     assert listed.split() == [identity]
     assert docker("network", "ls", "-q", "--filter", f"name={net}", "--filter", "label=a=x").stdout == ""
+    # An id is an expression, too, as k3d sends it.
+    assert docker("network", "ls", "-q", "--no-trunc", "--filter", f"id=^/?{identity}$").stdout == f"{identity}\n"
     # the first free address of the range, except auxiliary ones; a chosen address may be outside the range
     scenario.run("one", "--network", net)
     scenario.run("two", "--network", net, "--ip", str(subnet[5]), "--mac-address", "02:42:de:ad:be:ef")

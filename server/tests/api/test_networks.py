@@ -17,6 +17,10 @@ def test_networks_are_listed_and_inspected(shared_daemon: Daemon) -> None:
     assert networks(shared_daemon, driver=["null"]) == ["none"]
     assert networks(shared_daemon, name=["hos"]) == ["host"]
     assert networks(shared_daemon, type=["custom"]) == []
+    identity = shared_daemon.get("/networks/host").json()["Id"]
+    for expression in (identity, identity[:12], f"^/?{identity}$", identity[3:40]):
+        assert networks(shared_daemon, id=[expression], name=["^host$"]) == ["host"]
+    assert networks(shared_daemon, id=[f"{identity[:12]}$"]) == []
     shown = shared_daemon.get("/networks/bridge").json()
     assert (shown["Driver"], shown["Scope"], shown["Containers"]) == ("bridge", "local", {})
     assert shown["IPAM"]["Config"] == [{"Subnet": "172.17.0.0/16", "Gateway": "172.17.0.1"}]
