@@ -380,9 +380,15 @@ def test_answers_by_version(schema: type[Model], full: dict[str, Any], version: 
 def test_the_values_of_a_body_are_counted() -> None:
     some = limits.JSON_VALUES // 2
     read(b'{"Env":[' + b'"",' * some + b'""],"Unknown":{"a":[[1],{}]}}')
+    ports = [f"{number}/tcp" for number in range(1, 65536)]
+    bindings = {port: [{"HostIp": "", "HostPort": port.removesuffix("/tcp")}] for port in ports}
+    published = {"ExposedPorts": {port: {} for port in ports}, "HostConfig": {"PortBindings": bindings}}
+    host = read(json.dumps(published).encode()).host_config
+    assert host is not None
+    assert set(host.port_bindings or ()) == set(ports)
     for body in (b'{"a":[' + b'"",' * 2 * some + b'""]}', b'{"HostConfig":{"Mounts":[' + b'{"a":1},' * some + b"{}]}}"):
         with pytest.raises(
-            WharfError, match=r"the number of values in the body exceeds the limit JSON_VALUES \(300000\)"
+            WharfError, match=r"the number of values in the body exceeds the limit JSON_VALUES \(350000\)"
         ):
             read(body)
 

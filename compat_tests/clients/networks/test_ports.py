@@ -141,6 +141,14 @@ def test_all_exposed_ports(engine: Engine) -> None:
         assert all(32768 <= int(item["HostPort"]) <= 60999 for items in published.values() for item in items)
 
 
+def test_all_ports_of_tcp_at_create(engine: Engine) -> None:
+    with removed(engine, "all-tcp"):
+        engine.docker("create", "--name", "all-tcp", "-p", "1-65535:1-65535/tcp", "busybox")
+        bindings = engine.api.get("/containers/all-tcp/json").json()["HostConfig"]["PortBindings"]
+        assert len(bindings) == 65535
+        assert bindings["65535/tcp"] == [{"HostIp": "", "HostPort": "65535"}]
+
+
 def test_port_in_use_fails_the_whole_start(engine: Engine) -> None:
     first = free_ports(3)
     sentence = "driver failed programming external connectivity on endpoint"
