@@ -55,6 +55,8 @@ class PluginClient:
         return self._decode(method, await self._content(method, body, deadline))
 
     def _decode(self, method: str, content: bytes) -> dict[str, Any]:
+        if content == b"null":  # to Go's decoder an object without fields
+            return {}
         try:
             document = jsontext.loads(content)
         except ValueError:
