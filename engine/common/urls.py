@@ -7,6 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 from engine.common.errors import WharfError, invalid
 
 _ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2}).{0,2}", re.DOTALL)
+_HOST_ESCAPE = re.compile(r"%[0-7].", re.DOTALL)
 _PORT = re.compile(r":[0-9]*")
 _NOT_IN_HOST = re.compile(r"[ \"<>^`{}|\\]")
 
@@ -21,6 +22,8 @@ def parse_url(text: str) -> SplitResult:
     place = re.split(r"[/?#]", text.partition("://")[2], maxsplit=1)[0]
     host = place.rpartition("@")[2]
     if found := _ESCAPE.search(text.partition("?")[0]):
+        raise _refused(text, f"invalid URL escape {json.dumps(found[0])}")
+    if found := _HOST_ESCAPE.search(host.partition("%25")[0] if host.startswith("[") else host):
         raise _refused(text, f"invalid URL escape {json.dumps(found[0])}")
     if host.startswith("["):
         if "]" not in host:

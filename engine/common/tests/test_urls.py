@@ -15,6 +15,9 @@ from engine.common.urls import parse_url
         ("http://a:-1/", 'invalid port ":-1" after host'),
         ("http://\x7fa/", "net/url: invalid control character in URL"),
         ("http://%zz/", 'invalid URL escape "%zz"'),
+        ("http://%2Fdata%2Ffile.tar", 'invalid URL escape "%2F"'),
+        ("http://a%25b/", 'invalid URL escape "%25"'),
+        ("http://[fe80::1%2F]/", 'invalid URL escape "%2F"'),
         ("http://a b/", 'invalid character " " in host name'),
         ("http://[zz]/x", ""),
         ("http://a:99999999/", ""),
@@ -29,7 +32,17 @@ def test_refused(url: str, why: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://a/b?c=%zz#d", "https://u:p@h:1/x", "http://[::1]:80/", "http://h:", "http://", "git://h/x%20y"]
+    "url",
+    [
+        "http://a/b?c=%zz#d",
+        "https://u:p@h:1/x",
+        "http://[::1]:80/",
+        "http://h:",
+        "http://",
+        "git://h/x%20y",
+        "http://[fe80::1%25eth0]/",
+        "http://%C3%A9/",
+    ],
 )
 def test_accepted(url: str) -> None:
     assert parse_url(url).geturl()

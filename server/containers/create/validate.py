@@ -7,7 +7,7 @@ Other modules have the checks of endpoints, addresses and links (the network ser
 import ipaddress
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from api_models.container import ContainerConfig, HealthConfig, HostConfig, PortBinding
@@ -41,6 +41,7 @@ def check_request(config: ContainerConfig, host: HostConfig, rules: Rules) -> No
 
     :raises WharfError: INVALID_ARGUMENT.
     """
+    _check_numbers(config.exposed_ports or {}, host.port_bindings or {})
     modes.check_network_mode(config, host)
     if host.isolation.lower() not in ("", "default"):
         raise invalid(f"invalid isolation ({host.isolation}): linux only supports 'default'")
@@ -142,7 +143,7 @@ def check_host_config(host: HostConfig, rules: Rules) -> tuple[HostConfig, list[
         mountspec.check_mount(mount.wire())
     for entry in host.extra_hosts or ():
         _check_extra_host(entry)
-    _check_ports(host.port_bindings or {})
+    _check_host_ports(host.port_bindings or {})
     check_restart_policy(host.restart_policy.name, host.restart_policy.maximum_retry_count)
     for field, names in (("CapAdd", host.cap_add), ("CapDrop", host.cap_drop)):
         try:
@@ -200,10 +201,6 @@ def _check_extra_host(entry: str) -> None:
 _PORT_RANGE = re.compile(r"([0-9]+)(?:-([0-9]+))?")
 
 
-def _valid_port(text: str) -> bool:
-    return text == "" or (text.isascii() and text.isdecimal() and int(text) <= 65535)
-
-
 def _valid_range(text: str) -> bool:
     if text == "":
         return True
@@ -214,11 +211,31 @@ def _valid_range(text: str) -> bool:
     return first <= last <= 65535
 
 
-def _check_ports(bindings: Mapping[str, Sequence[PortBinding] | None]) -> None:
-    for port, hosts in bindings.items():
+def _check_number(text: str) -> None:
+    """Check the number of a port in the sentences of dockerd 29, whose JSON decoder refuses it."""
+    if text == "":
+        why = "value is empty"
+    elif not (text.isascii() and text.isdecimal()):
+        why = "invalid syntax"
+    elif len(text.lstrip("0")) > 5 or int(text) > 65535:
+        why = "value out of range"
+    else:
+        return
+    raise invalid(f"invalid JSON: invalid port '{text}': {why}")
+
+
+def _check_numbers(exposed: Iterable[str], bound: Iterable[str]) -> None:
+    """Check the container's ports. Ranges can be exposed, as dockerd accepted before version 29."""
+    for port in bound:
+        _check_number(port.partition("/")[0])
+    for port in exposed:
         number = port.partition("/")[0]
-        if not _valid_port(number):
-            raise invalid(f'invalid port specification: "{number}"')
+        if "-" not in number or not _valid_range(number):
+            _check_number(number)
+
+
+def _check_host_ports(bindings: Mapping[str, Sequence[PortBinding] | None]) -> None:
+    for hosts in bindings.values():
         for binding in hosts or ():
             if not _valid_range(binding.host_port.partition("/")[0]):
                 raise invalid(f'invalid port specification: "{binding.host_port}"')

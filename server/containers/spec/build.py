@@ -14,18 +14,18 @@ from server.containers.spec.simple import Json, section
 
 OCI_VERSION = "1.1.0"
 _MASKED_PATHS = (
-    "/proc/asound",
     "/proc/acpi",
+    "/proc/asound",
     "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
     "/proc/sched_debug",
     "/proc/scsi",
-    "/sys/firmware",
+    "/proc/timer_list",
+    "/proc/timer_stats",
     "/sys/devices/virtual/powercap",
+    "/sys/firmware",
 )
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 _PORT_START = "net.ipv4.ip_unprivileged_port_start"

@@ -85,7 +85,10 @@ M = 1 << 20
             "'unless-stopped'",
         ),
         ({"CapAdd": ["ODD"]}, 'invalid CapAdd: unknown capability: "CAP_ODD"'),
-        ({"PortBindings": {"x/tcp": []}}, 'invalid port specification: "x"'),
+        ({"PortBindings": {"1;2": []}}, "invalid JSON: invalid port '1;2': invalid syntax"),
+        ({"PortBindings": {"80-90/tcp": []}}, "invalid JSON: invalid port '80-90': invalid syntax"),
+        ({"PortBindings": {"70000": []}}, "invalid JSON: invalid port '70000': value out of range"),
+        ({"PortBindings": {"/tcp": []}}, "invalid JSON: invalid port '': value is empty"),
         ({"PortBindings": {"80/tcp": [{"HostPort": "9-7"}]}}, 'invalid port specification: "9-7"'),
         ({"ExtraHosts": ["name"]}, 'bad format for add-host: "name"'),
         ({"ExtraHosts": ["name:nowhere"]}, 'invalid IP address in add-host: "nowhere"'),
@@ -121,6 +124,8 @@ def test_invalid_host_config(host: dict[str, Any], sentence: str) -> None:
     ("config", "sentence"),
     [
         ({"WorkingDir": "x"}, "the working directory 'x' is invalid, it needs to be an absolute path"),
+        ({"ExposedPorts": {"a/tcp": {}}}, "invalid JSON: invalid port 'a': invalid syntax"),
+        ({"ExposedPorts": {"9-7": {}}}, "invalid JSON: invalid port '9-7': invalid syntax"),
         ({"StopSignal": "ODD"}, "invalid signal: ODD"),
         ({"Env": ["=x"]}, "invalid environment variable: =x"),
         ({"Healthcheck": {"Interval": 5}}, "Interval in Healthcheck cannot be less than 1ms"),
@@ -131,6 +136,10 @@ def test_invalid_config(config: dict[str, Any], sentence: str) -> None:
     with pytest.raises(WharfError) as caught:
         check({}, config)
     assert (caught.value.kind, caught.value.message) == (Kind.INVALID_ARGUMENT, sentence)
+
+
+def test_ranges_of_ports_can_be_exposed() -> None:
+    assert check({}, {"ExposedPorts": {"8000-8010/tcp": {}, "80": {}}}) == []
 
 
 def test_unsupported_limits_are_discarded_with_a_warning() -> None:
