@@ -216,6 +216,7 @@ class Removal:
         selected = await select(record for record in names if not only_dangling or is_dangling(record))
         chosen = self._unused(names, {record.name: record for record in selected})
         trees = await self._context.trees.get_all(record.target for record in chosen.values())
+        layers = await self._sizes.layers(chain for tree in trees.values() for chain in tree.chains)
         deleted: Lines = []
         before: dict[str, int] = {}
         for record in chosen.values():
@@ -241,6 +242,10 @@ class Removal:
             if digest not in left_over:
                 deleted.append({"Deleted": digest})
                 reclaimed += size
+        if layers:
+            self._sizes.forget()
+            kept = await self._sizes.layers(layers)
+            reclaimed += sum(size for chain, size in layers.items() if chain not in kept)
         if not list(rest):  # a target without documents here matches no filter
             reclaimed += await self._downloads.discard_stale()
         self._context.bus.publish("image", "prune", "", {"reclaimed": str(reclaimed)})
