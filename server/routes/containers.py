@@ -58,6 +58,7 @@ async def create(request: Request) -> Response:
         endpoints[name] = endpoint
     containers = _containers(request)
     host = compat.default_network(host, endpoints)
+    host, unbound = compat.fill_port_bindings(host)
     if not params.has(request, changes.CGROUPNS_DEFAULT):
         host = compat.share_cgroups(host, cgroup_v2=containers.context.limits.unified)
     deprecated = ""
@@ -78,7 +79,7 @@ async def create(request: Request) -> Response:
     if deprecated:
         warnings.append(deprecated)
     if params.has(request, changes.WARN_OF_EMPTY_PORT_BINDINGS):
-        warnings += compat.empty_port_bindings(host)
+        warnings += unbound
     return json_answer({"Id": container.id, "Warnings": warnings}, 201)
 
 

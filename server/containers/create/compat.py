@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from api_models.container import ContainerConfig, HostConfig
+from api_models.container import ContainerConfig, HostConfig, PortBinding
 from api_models.network import EndpointSettings
 from engine.common.errors import invalid
 from server.containers.values import modes
@@ -38,14 +38,18 @@ def spread_mac_address(config: ContainerConfig, host: HostConfig, endpoints: dic
         endpoints[name] = replace(endpoint, mac_address=config.mac_address)
 
 
-def empty_port_bindings(host: HostConfig) -> list[str]:
-    """A warning of ports whose list of bindings is empty: they are published at a free port."""
+def fill_port_bindings(host: HostConfig) -> tuple[HostConfig, list[str]]:
+    """Gives ports whose list of bindings is empty one binding to a free port, as dockerd 29 stores them. Returns the
+    configuration and a warning that names them."""
     ports = [port for port, bindings in (host.port_bindings or {}).items() if not bindings]
     if not ports:
-        return []
-    return [
+        return host, []
+    warning = (
         f"Following container port(s) have an empty list of port-bindings: {', '.join(ports)}. "
         "Such bindings will be discarded in a future version."
+    )
+    return replace(host, port_bindings={**(host.port_bindings or {}), **{port: (PortBinding(),) for port in ports}}), [
+        warning
     ]
 
 

@@ -200,6 +200,9 @@ def test_what_create_says_by_version(daemon: Daemon) -> None:
     assert warnings("1.51", HostConfig=ports) == []
     [warning] = warnings("1.52", HostConfig=ports)
     assert warning.startswith("Following container port(s) have an empty list of port-bindings: 80/tcp, 81/tcp. Such")
+    for row in daemon.get("/containers/json", all=1).json():
+        if bindings := daemon.get(f"/containers/{row['Id']}/json").json()["HostConfig"]["PortBindings"]:
+            assert bindings["80/tcp"] == bindings["81/tcp"] == [{"HostIp": "", "HostPort": ""}]
 
 
 def test_limits_by_device_are_updated_since_1_55(daemon: Daemon) -> None:
