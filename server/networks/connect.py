@@ -105,7 +105,7 @@ async def _connect_running(
                 await context.run_in_thread(_attach, context, record, context.networks[item.network], item, attached)
         await context.run_in_thread(_routes, context, record)
         if moved is not None and moved not in (endpoint, added):
-            await context.run_in_thread(_refresh_rules, context, moved)
+            await context.run_in_thread(sandbox.refresh_rules, context, moved)
         if remote:
             await context.remote.program(container, record)
         await context.run_in_thread(
@@ -208,7 +208,7 @@ async def _disconnect_running(
         if had_ports or network.remote:
             moved = await _move_ports(context, container, record, undo)
             if moved is not None and moved is not added:
-                await context.run_in_thread(_refresh_rules, context, moved)
+                await context.run_in_thread(sandbox.refresh_rules, context, moved)
         if added is not None:
             await context.run_in_thread(_attach, context, record, context.networks[added.network], added, [])
         undo.pop_all()
@@ -248,7 +248,7 @@ async def _move_ports(
         context.ports.release(holder.id)
         await context.run_in_thread(context.firewall.remove, holder.id)
         holder.publications, holder.listens, holder.ports = [], [], []
-        await context.run_in_thread(_refresh_rules, context, holder)
+        await context.run_in_thread(sandbox.refresh_rules, context, holder)
     await publish.publish(context, container, record, undo)
     return now if now.ports else None
 
@@ -280,14 +280,6 @@ def _routes(context: NetworkContext, record: SandboxRecord) -> None:
     netlink = netns.open_netlink(record.path)
     with contextlib.closing(netlink):
         interfaces.set_default_routes(netlink, sandbox.default_routes(context, record.endpoints))
-
-
-def _refresh_rules(context: NetworkContext, endpoint: Endpoint) -> None:
-    """Replaces the firewall's elements of an endpoint whose ports changed while it was attached."""
-    context.firewall.remove(endpoint.id)
-    elements = sandbox.elements(endpoint)
-    if elements:
-        context.firewall.add(endpoint.id, elements)
 
 
 async def _resolv_conf(context: NetworkContext, container: Container, record: SandboxRecord, *, before: bool) -> None:

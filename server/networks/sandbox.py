@@ -209,7 +209,7 @@ def free_interface(network: Network, endpoint: Endpoint, taken: set[str]) -> str
     requested = (endpoint.settings.get("DriverOpts") or {}).get(options.ENDPOINT_IFNAME, "")
     if requested:
         if requested in taken:
-            raise WharfError(Kind.INVALID_ARGUMENT, f"interface name {requested} is used twice")
+            raise WharfError(Kind.INVALID_ARGUMENT, f'error renaming interface to "{requested}": file exists')
         return str(requested)
     prefix = network.option(options.PREFIX) or "eth"
     if network.remote and endpoint.remote is not None:
@@ -307,6 +307,14 @@ def elements(endpoint: Endpoint) -> list[rules.Element]:
     return found + rules.link_elements(LinkRule(*item) for item in endpoint.links)
 
 
+def refresh_rules(context: NetworkContext, endpoint: Endpoint) -> None:
+    """In a thread: replaces the firewall's elements of an endpoint whose ports or links changed while it was
+    attached."""
+    context.firewall.remove(endpoint.id)
+    if found := elements(endpoint):
+        context.firewall.add(endpoint.id, found)
+
+
 def default_routes(context: NetworkContext, present: Sequence[Endpoint]) -> list[interfaces.DefaultRoute]:
     """The default routes of a container with these endpoints."""
     first4, first6 = endpoints.default_gateways(context.networks, present)
@@ -339,6 +347,19 @@ def _open_links(context: NetworkContext, container: ContainerPlan, record: Sandb
                 for client, target in ((endpoint.ip4, there.ip4), (endpoint.ip6, there.ip6)):
                     if client and target:
                         endpoint.links.append((client, target, protocol, port))
+
+
+def close_links(context: NetworkContext, container: ContainerPlan, record: SandboxRecord) -> None:
+    """In a thread: closes the ports that links had opened to a running client which has these links no more."""
+    servers = [
+        context.sandboxes.get(other.id) for other, _ in hosts_file.legacy_links(context, container, strict=False)
+    ]
+    linked = {address for server in servers if server for item in server.endpoints for address in (item.ip4, item.ip6)}
+    for endpoint in record.endpoints:
+        kept = [link for link in endpoint.links if link[1] in linked]
+        if kept != endpoint.links:
+            endpoint.links = kept
+            refresh_rules(context, endpoint)
 
 
 def subnets_in_use(host: Netlink) -> list[Subnet]:

@@ -269,14 +269,17 @@ class Networks:
 
         :raises WharfError: NOT_FOUND; INTERNAL for a container's own name.
         """
-        client, server, alias = hosts_file.find_link(self.context, key, containers)
+        client, _, alias = hosts_file.find_link(self.context, key, containers)
         links = client.host_config.links or ()
         kept = tuple(text for text in links if endpoints.parse_link(text)[1] != alias)
         client.host_config = replace(client.host_config, links=kept)
         if self.context.save_container is not None:
             await self.context.save_container(client)
-        if client.id in self.context.sandboxes:
-            await hosts_file.update_linkers(self.context, server)
+        record = self.context.sandboxes.get(client.id)
+        if record is not None:
+            await self.context.run_in_thread(sandbox.close_links, self.context, client, record)
+            await self.context.store.put_sandbox(record)
+            await hosts_file.update_links(self.context, client, record)
 
     # called by routes
 

@@ -108,6 +108,10 @@ def test_legacy_links(scenario: Scenario) -> None:
     found = scenario.engine.api.get(f"/containers/{scenario.name('client')}2/db/json").json()
     scenario.engine.docker("rename", scenario.name("client") + "2", scenario.name("client"))
     assert found["Name"] == f"/{server}"
+    # Without the link, the running client knows the server no more.
+    scenario.engine.docker("rm", "--link", f"{scenario.name('client')}/db")
+    assert server not in scenario.exec("client", "cat", "/etc/hosts")
+    assert "bad address" in scenario.exec("client", "wget", "-T2", "-O-", "http://db/", check=False)
     # A container that disables IPv6 gets no IPv6 address.
     scenario.run("four", "--sysctl", "net.ipv6.conf.all.disable_ipv6=1")
     assert ":" not in scenario.exec("four", "cat", "/etc/hosts")

@@ -265,11 +265,17 @@ async def update_linkers(context: NetworkContext, container: ContainerPlan) -> N
         linked = legacy_links(context, client)
         if not any(target is container for target, _ in linked):
             continue
-        before = other.hosts
-        after = [*_extra_hosts(context, client), *_links(context, client, other)]
-        if after != before:
-            other.hosts = after
-            stale = [line for line in before if line not in after]
-            fresh = [line for line in after if line not in before]
-            await context.run_in_thread(change_hosts, client.hosts_path, stale, fresh)
-            await context.store.put_sandbox(other)
+        await update_links(context, client, other)
+
+
+async def update_links(context: NetworkContext, client: ContainerPlan, record: SandboxRecord) -> None:
+    """Updates the hosts file of a running container after its links, or the servers' addresses, have changed."""
+    before = record.hosts
+    after = [*_extra_hosts(context, client), *_links(context, client, record)]
+    if after == before:
+        return
+    record.hosts = after
+    stale = [line for line in before if line not in after]
+    fresh = [line for line in after if line not in before]
+    await context.run_in_thread(change_hosts, client.hosts_path, stale, fresh)
+    await context.store.put_sandbox(record)

@@ -162,6 +162,8 @@ def test_icc_off_and_a_link_through_it(tmp_path: Path) -> None:
             # a published port is open to all, also through the host's address
             assert ask(HOST, 8080, path=path3).startswith("server")
             assert ask(OUTSIDE, 1, path=path3) == ""
+            await world.networks.remove_link("friend/db", world.registry.of(""))
+            assert refused(address, 80, path=path2)
 
     scenario(tmp_path, body, icc=False)
 
