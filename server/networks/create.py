@@ -223,6 +223,8 @@ def _requested_pool(item: IPAMPool, problems: list[str], *, ipv6: bool) -> PoolC
         return None
     if loose.version == 6 and not ipv6:
         problems = []  # dockerd checks no more for a family that wasn't requested
+    if loose.network_address.is_unspecified and (item.ip_range or item.gateway or item.auxiliary_addresses):
+        problems.append(f"invalid subnet {item.subnet}: a size has no ip-range, gateway or auxiliary address")
     given = ip_address(item.subnet.partition("/")[0])
     if given != loose.network_address:
         problems.append(f"invalid subnet {item.subnet}: it should be {loose}")
@@ -300,18 +302,27 @@ def _subnets(
     routes: Sequence[Subnet],
     skips: tuple[bool, bool],
 ) -> None:
-    """The network's subnets: the requested ones (``nets``), and one from the pools for a family without any."""
+    """The network's subnets: the requested ones (``nets``), and one from the pools for a family without any, or with
+    the size of a subnet only (``0.0.0.0/24``, ``::/120``)."""
     # Those of IPAM plugins are in an address space of their own.
     taken = [subnet for other in context if not other.remote_ipam for subnet in other.subnets]
     for net in nets:
-        if any(net.version == other.version and net.overlaps(other) for other in taken):
+        if not net.network_address.is_unspecified and any(
+            net.version == other.version and net.overlaps(other) for other in taken
+        ):
             raise WharfError(Kind.PERMISSION_DENIED, "Pool overlaps with other one on this address space")
     configs = list(requested)
     pools = context.pools
     for version, enabled in ((4, network.enable_ipv4), (6, network.enable_ipv6)):
-        if enabled and not any(ip_network(config.subnet).version == version for config in configs):
-            subnet = allocator.choose_subnet(list(default_pools(pools, version)), (*taken, *routes), version=version)
-            configs.append(PoolConfig(str(subnet)))
+        given = [(at, net) for at, net in enumerate(nets) if net.version == version]
+        sized = next(((at, net) for at, net in given if net.network_address.is_unspecified), None)
+        if enabled and (sized or not given):
+            candidates = allocator.of_size(default_pools(pools, version), sized[1].prefixlen if sized else 0)
+            subnet = str(allocator.choose_subnet(candidates, (*taken, *routes), version=version))
+            if sized:
+                configs[sized[0]] = replace(configs[sized[0]], subnet=subnet)
+            else:
+                configs.append(PoolConfig(subnet))
     for config in configs:
         version = ip_network(config.subnet).version
         if network.enables(version):

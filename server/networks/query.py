@@ -177,7 +177,7 @@ async def remove(context: NetworkContext, network: Network) -> None:
 
 
 async def _delete_at_plugins(context: NetworkContext, network: Network) -> None:
-    await _wait_detached(context, network)
+    await wait_detached(context, network)
     try:
         await context.remote.delete_network(network)
     except WharfError as error:
@@ -186,14 +186,14 @@ async def _delete_at_plugins(context: NetworkContext, network: Network) -> None:
         raise not_found(f"network {network.name} not found")  # another request has removed it
 
 
-async def _wait_detached(context: NetworkContext, network: Network) -> None:
+async def wait_detached(context: NetworkContext, network: Network) -> None:
     """Containers that have just stopped may still be attached."""
     for task in [context.ending[key] for key in network.endpoints if key in context.ending]:
         await task
 
 
 async def _remove_device(context: NetworkContext, network: Network) -> None:
-    await _wait_detached(context, network)
+    await wait_detached(context, network)
     await context.run_in_background(devices.remove_device, context, network)
 
 

@@ -290,14 +290,15 @@ class Networks:
         """
         return self._view.get(key)
 
-    def inspect(self, key: str, *, scope: str = "") -> dict[str, Any]:
-        """inspect's response.
+    async def inspect(self, key: str, *, scope: str = "") -> dict[str, Any]:
+        """inspect's response. A removed container's addresses are free in it, as they are in dockerd's.
 
         :raises WharfError: NOT_FOUND.
         """
         network = self._view.get(key)
         if scope and network.scope != scope:
             raise WharfError(Kind.NOT_FOUND, f"network {key} not found")
+        await query.wait_detached(self.context, network)
         return {**query.show(self.context, network), "Status": query.status(network)}
 
     async def listing(self, filters: Filters, *, containers: bool) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ async def inspect(request: Request) -> Response:
     # ``verbose`` adds a swarm network's tasks and services, which never exist here.
     networks = _networks(request)
     await networks.ensure_bridge()
-    shown = networks.inspect(request.path_params["id"], scope=params.text(request, "scope"))
+    shown = await networks.inspect(request.path_params["id"], scope=params.text(request, "scope"))
     return json_answer(params.shaped(request, NetworkInspect, shown))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import time
@@ -90,6 +91,27 @@ BAD: tuple[tuple[tuple[str, ...], str], ...] = (
     (("--config-from", "nosuch", "x"), 'configuration network "nosuch" does not exist'),
     (("-d", "overlay", "x"), "This node is not a swarm manager."),
 )
+
+
+def test_subnets_of_which_only_the_size_is_given(scenario: Scenario) -> None:
+    version = scenario.engine.api.get("/version").json()["ApiVersion"]
+    if version < "1.52":
+        pytest.skip("dockerd knows sizes since 29")
+    scenario.network("sized", "--ipv6", "--subnet", "::/120", "--subnet", "0.0.0.0/29")
+    path = f"/networks/{scenario.name('sized')}"
+    subnets = sorted(
+        (ipaddress.ip_network(each["Subnet"]) for each in scenario.engine.api.get(path).json()["IPAM"]["Config"]),
+        key=lambda x: x.version,
+    )
+    assert [net.prefixlen for net in subnets] == [29, 120]
+    assert not any(net.network_address.is_unspecified for net in subnets)
+    scenario.run("in-sized", "--network", scenario.name("sized"))
+    assert ipaddress.ip_address(scenario.endpoint("in-sized", scenario.name("sized"))["IPAddress"]) in subnets[0]
+    used = [each["IPsInUse"] for each in scenario.engine.api.get(path).json()["Status"]["IPAM"]["Subnets"].values()]
+    # A removed container's addresses are free as soon as the answer has come.
+    scenario.engine.docker("rm", "-f", scenario.name("in-sized"))
+    left = [each["IPsInUse"] for each in scenario.engine.api.get(path).json()["Status"]["IPAM"]["Subnets"].values()]
+    assert left == [count - 1 for count in used]
 
 
 def test_errors_in_dockerds_words(scenario: Scenario) -> None:

@@ -4,8 +4,8 @@ Accesses neither the kernel nor the disk. The owner of a network rebuilds its po
 never allocates an address twice.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from engine.common.errors import Kind, WharfError, invalid
@@ -31,8 +31,16 @@ class DefaultPool:
     base: Network
     size: int
 
-    def subnets(self) -> Iterator[Network]:
-        yield from self.base.subnets(new_prefix=self.size)
+    def free(self, near: Iterable[Network]) -> Network | None:
+        """Return the first subnet that overlaps none of ``near``."""
+        step = 1 << (self.base.max_prefixlen - self.size)
+        at = int(self.base.network_address)
+        for network in sorted(near, key=lambda item: int(item.network_address)):
+            if int(network.network_address) >= at + step:
+                break
+            if int(network.broadcast_address) >= at:
+                at = (int(network.broadcast_address) // step + 1) * step
+        return type(self.base)((at, self.size)) if at <= int(self.base.broadcast_address) else None
 
 
 #: dockerd's own defaults for local networks.
@@ -71,13 +79,24 @@ def choose_subnet(pools: Sequence[DefaultPool], taken: Iterable[Network], *, ver
         if pool.base.version != version:
             continue
         near = [network for network in used if network.overlaps(pool.base)]
-        for subnet in pool.subnets():
-            if not any(subnet.overlaps(network) for network in near):
-                return subnet
+        subnet = pool.free(near)
+        if subnet is not None:
+            return subnet
     raise PoolExhausted(
         f"could not find an available, non-overlapping IPv{version} address pool among the defaults "
         "to assign to the network"
     )
+
+
+def of_size(pools: Iterable[DefaultPool], size: int) -> list[DefaultPool]:
+    """Return the pools, for subnets of ``size`` bits (0: of their own size).
+
+    :raises WharfError: INVALID_ARGUMENT: no pool is that large.
+    """
+    found = [replace(pool, size=size or pool.size) for pool in pools if not size or pool.base.prefixlen <= size]
+    if not found:
+        raise invalid("invalid address pool")
+    return found
 
 
 @dataclass(slots=True)

@@ -81,6 +81,20 @@ def test_subnets_avoid_existing_networks() -> None:
         allocator.choose_subnet(pools, taken, version=4)
 
 
+def test_subnets_of_a_requested_size() -> None:
+    pools = [DefaultPool(ip_network("10.0.0.0/16"), 20), DefaultPool(ip_network("fd00::/48"), 64)]
+    taken = [ip_network("10.0.0.8/29"), ip_network("10.0.0.0/30"), ip_network("fd00::/64")]
+    for size, version, expected in (
+        (29, 4, "10.0.0.16/29"),
+        (30, 4, "10.0.0.4/30"),
+        (0, 4, "10.0.16.0/20"),
+        (120, 6, "fd00:0:0:1::/120"),
+    ):
+        assert str(allocator.choose_subnet(allocator.of_size(pools, size), taken, version=version)) == expected
+    with pytest.raises(WharfError, match="invalid address pool"):
+        allocator.of_size(pools, 8)
+
+
 def test_a_mac_for_each_address() -> None:
     assert mac_from_address(ip_address("172.17.0.2")) == "02:42:ac:11:00:02"
     assert mac_from_address(ip_address("fd00::1:2")) != mac_from_address(ip_address("fd00::1:3"))

@@ -20,8 +20,8 @@ from server.networks.tests.world import World, opened
 pytestmark = pytest.mark.root
 
 
-def shown(world: World, name: str = "bridge") -> Mapping[str, Any]:
-    return world.networks.inspect(name)
+async def shown(world: World, name: str = "bridge") -> Mapping[str, Any]:
+    return await world.networks.inspect(name)
 
 
 def addresses(device: str) -> set[str]:
@@ -39,7 +39,7 @@ def default_route(path: str) -> str:
 
 def test_ipv6_on_the_default_bridge(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
-        assert shown(world)["EnableIPv6"] is True
+        assert (await shown(world))["EnableIPv6"] is True
         assert addresses("wt0") == {"172.30.250.1/24", "fd00:d0c::1/64"}
         web, path = await world.run("web", PortBindings=bindings("8080:80"))
         assert world.endpoint(web)["GlobalIPv6Address"] == "fd00:d0c::2"
@@ -52,7 +52,7 @@ def test_ipv6_on_the_default_bridge(tmp_path: Path) -> None:
 
 def test_a_fixed_range_and_gateway(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
-        config = shown(world)["IPAM"]["Config"][0]
+        config = (await shown(world))["IPAM"]["Config"][0]
         assert (config["Subnet"], config["IPRange"], config["Gateway"]) == (
             "172.30.250.0/24", "172.30.250.128/30", "172.30.250.1",
         )  # fmt: skip
@@ -65,7 +65,7 @@ def test_a_fixed_range_and_gateway(tmp_path: Path) -> None:
 
 def test_existing_addresses_of_the_bridge(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
-        assert shown(world)["IPAM"]["Config"] == [
+        assert (await shown(world))["IPAM"]["Config"] == [
             {"Subnet": "10.46.0.0/20", "IPRange": "10.46.0.0/20", "Gateway": "10.46.0.8"},
             {"Subnet": "fd00:46::/56", "IPRange": "fd00:46::/64", "Gateway": "fd00:46::8"},
         ]
@@ -107,7 +107,7 @@ def test_another_router_as_gateway(tmp_path: Path) -> None:
 
 def test_a_fixed_range_is_the_subnet_of_a_bridge_without_address(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
-        config = shown(world)["IPAM"]["Config"][0]
+        config = (await shown(world))["IPAM"]["Config"][0]
         assert (config["Subnet"], config["Gateway"]) == ("10.45.0.0/25", "10.45.0.1")
         box, _ = await world.run("box")
         assert world.address(box).startswith("10.45.0.")
@@ -123,7 +123,7 @@ def test_a_fixed_range_is_the_subnet_of_a_bridge_without_address(tmp_path: Path)
 
 def test_an_administrators_bridge(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
-        assert shown(world)["IPAM"]["Config"] == [{"Subnet": "10.44.0.0/24", "Gateway": "10.44.0.7"}]
+        assert (await shown(world))["IPAM"]["Config"] == [{"Subnet": "10.44.0.0/24", "Gateway": "10.44.0.7"}]
         web, path = await world.run("web", PortBindings=bindings("8080:80"))
         assert world.address(web).startswith("10.44.0.")
         assert world.settings(web)["Bridge"] == "admin0"
@@ -201,9 +201,12 @@ def test_address_pools_options_and_mtu(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         await world.network("net")
         await world.network("six", EnableIPv6=True)
-        assert shown(world, "net")["IPAM"]["Config"][0]["Subnet"] == "10.55.0.0/28"
-        assert [item["Subnet"] for item in shown(world, "six")["IPAM"]["Config"]] == ["10.55.0.16/28", "fd55::/64"]
-        assert shown(world, "net")["Options"] == {
+        assert (await shown(world, "net"))["IPAM"]["Config"][0]["Subnet"] == "10.55.0.0/28"
+        assert [item["Subnet"] for item in (await shown(world, "six"))["IPAM"]["Config"]] == [
+            "10.55.0.16/28",
+            "fd55::/64",
+        ]
+        assert (await shown(world, "net"))["Options"] == {
             "com.docker.network.bridge.enable_icc": "false",
             "com.docker.network.driver.mtu": "1400",
         }

@@ -139,7 +139,7 @@ def test_without_a_gateway_the_engine_adds_one(tmp_path: Path) -> None:
         gateway = context.by_name(GATEWAY)
         assert gateway is not None
         assert gateway.bridge == GATEWAY
-        shown = world.networks.inspect(GATEWAY)["Containers"][box.id]
+        shown = (await world.networks.inspect(GATEWAY))["Containers"][box.id]
         assert shown["Name"] == f"gateway_{context.sandboxes[box.id].id[:12]}"
         assert list(world.settings(box)["Networks"]) == ["far"]
         assert "eth0" in inside(path, "ip", "-o", "link")
@@ -155,7 +155,7 @@ def test_without_a_gateway_the_engine_adds_one(tmp_path: Path) -> None:
             await world.networks.connect(GATEWAY, "box", None)
         old, box.name = box.name, "crate"
         await world.networks.rename(box, old)
-        assert world.networks.inspect(GATEWAY)["Containers"][box.id]["Name"] == shown["Name"]
+        assert (await world.networks.inspect(GATEWAY))["Containers"][box.id]["Name"] == shown["Name"]
         box.name = old
         await world.networks.rename(box, "crate")
         # A bridge that leads out replaces it, and its end brings it back.
@@ -316,7 +316,7 @@ def test_an_ipam_plugin_for_the_engines_own_bridge(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         with IpamPlugin(tmp_path / "plugins" / "ipam.sock", RequiresMACAddress=True) as ipam:
             await world.network("far", IPAM={"Driver": "ipam", "Options": {"size": "small"}})
-            assert world.networks.inspect("far")["IPAM"] == {
+            assert (await world.networks.inspect("far"))["IPAM"] == {
                 "Driver": "ipam",
                 "Options": {"size": "small"},
                 "Config": [{"Subnet": "10.77.0.0/24", "Gateway": "10.77.0.1"}],

@@ -39,6 +39,13 @@ def test_networks_are_listed_and_inspected(shared_daemon: Daemon) -> None:
         ("POST", "/networks/create", {"Name": ""}, 400, None),
         ("POST", "/networks/create", {"Name": "a", "Driver": "nope"}, 404, None),
         ("POST", "/networks/create", {"Name": "host"}, 403, None),
+        (
+            "POST",
+            "/networks/create",
+            {"Name": "a", "IPAM": {"Config": [{"Subnet": "0.0.0.0/24", "Gateway": "0.0.0.1"}]}},
+            400,
+            "invalid network config:\ninvalid subnet 0.0.0.0/24: a size has no ip-range, gateway or auxiliary address",
+        ),
         ("POST", "/networks/nope/connect", {"Container": "created"}, 404, "network nope not found"),
         ("POST", "/networks/bridge/connect", {"Container": "nope"}, 404, "No such container: nope"),
     ],
