@@ -173,7 +173,9 @@ class _Daemon:
             # Here: an engine without a policy doesn't load these modules.
             from server.access.setup import make_gate
 
-            app.gate = make_gate(self._config, app.endpoints, services.owner_of_process, services.seen_by)
+            app.gate = make_gate(
+                self._config, app.endpoints, services.owner_of_process, services.seen_by, services.apply
+            )
         try:
             await app.authorize(self._config.authorization_plugins)
         except WharfError as error:

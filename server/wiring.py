@@ -54,6 +54,7 @@ from server.volumes.service import Volumes
 from server.volumes.store import VolumeStore
 
 if TYPE_CHECKING:
+    from server.access.policy import Policy
     from server.builder.service import Builds
 
 
@@ -98,6 +99,10 @@ class Services:
         )
         return replace(bound, system=system)
 
+    def apply(self, policy: "Policy | None") -> None:
+        """Applies a new policy, or None on an engine whose sockets only have scopes."""
+        self.images.published = policy.publishes if policy is not None else _published
+
     def owner_of_process(self, pid: int) -> str | None:
         """The owner of the container with this process; None: it is in no container.
 
@@ -105,6 +110,11 @@ class Services:
         """
         found = container_of(self.containers.registry, pid)
         return found.owner if found is not None else None
+
+
+def _published(name: str) -> bool:
+    """Without a policy, there are no users to whom an image could be published."""
+    return False
 
 
 async def choose_snapshotter(engine: Engine, config: Config) -> str:

@@ -9,6 +9,8 @@ import pytest
 from compat_tests.support.users import Lab, lab
 
 POLICY = """
+published_images = ["docker.io/library/busybox:*"]
+
 [users]
 {alice} = "member"
 {bob} = "member"

@@ -32,18 +32,20 @@ def _open(table: Audit) -> AuditLog:
 
 class Gate:
     """``policy`` None: only the sockets of ``fixed`` are restricted. ``identity`` makes a finder of callers for a
-    policy. ``bind`` makes the services for a caller from the engine's own. ``fixed``: the caller of all connections of
-    a unix socket, by its path."""
+    policy. ``bind`` makes the services for a caller from the engine's own; ``apply`` gets each policy. ``fixed``: the
+    caller of all connections of a unix socket, by its path."""
 
     def __init__(
         self,
         policy: Policy | None,
         identity: Callable[[Policy], Identity],
         bind: Callable[[Caller], object],
+        apply: Callable[[Policy | None], None],
         fixed: Mapping[str, Caller],
     ) -> None:
         self._make_identity = identity
         self._bind = bind
+        self._apply = apply
         self._callers: WeakKeyDictionary[Connection, Caller] = WeakKeyDictionary()
         self._services: dict[object, object] = {}
         self._audit_table: Audit | None = None
@@ -60,6 +62,7 @@ class Gate:
         self._fixed = dict(fixed)
         self._callers.clear()
         self._services.clear()
+        self._apply(policy)
         table = policy.audit if policy is not None else None
         if table != self._audit_table:
             self.close()

@@ -1,5 +1,7 @@
 """``policy.toml``: who may use the engine, with which rights and limits.
 
+    published_images = ["docker.io/library/*"]  # the administrators' images that every user may use
+
     default_role = "member"                # for users that no other table names; "" refuses them
 
     [administrators]                       # root (uid 0) is always one
@@ -29,6 +31,7 @@ import grp
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -230,6 +233,10 @@ class Policy:
         except KeyError:
             self.missing_groups.append(name)
             return -1
+
+    def publishes(self, image: str) -> bool:
+        """Whether all users may use an image of the administrators. ``image``: its canonical name, with the tag."""
+        return any(fnmatchcase(image, pattern) for pattern in self.published_images)
 
     def administers(self, user: str, uid: int, gids: Sequence[int]) -> bool:
         """Whether a process with these credentials is an administrator's."""

@@ -38,14 +38,18 @@ def read(config: Config, endpoints: Iterable[str] | None = None) -> tuple[Policy
 
 
 def make_gate(
-    config: Config, endpoints: Iterable[str], owner_of_process: OwnerOfProcess, bind: Callable[[Caller], object]
+    config: Config,
+    endpoints: Iterable[str],
+    owner_of_process: OwnerOfProcess,
+    bind: Callable[[Caller], object],
+    apply: Callable[[Policy | None], None],
 ) -> Gate:
     """The parameters: see ``read`` and ``Gate``.
 
     :raises ConfigError: see ``read``.
     """
     policy, callers = read(config, endpoints)
-    return Gate(policy, partial(Identity, owner_of_process=owner_of_process), bind, callers)
+    return Gate(policy, partial(Identity, owner_of_process=owner_of_process), bind, apply, callers)
 
 
 def reread(gate: Gate, config: Config, endpoints: Iterable[str]) -> tuple[Policy | None, dict[str, Caller]]:

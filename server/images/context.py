@@ -8,7 +8,7 @@ from engine.api.client import Engine
 from engine.common.errors import WharfError
 from server.events.bus import EventBus
 from server.images.model import Users
-from server.images.names import Names
+from server.images.names import ImageNames
 from server.images.resolve import Resolver
 from server.images.trees import Trees
 from server.images.unpacker import Unpacker
@@ -21,19 +21,21 @@ ApplyChanges = Callable[[Mapping[str, Any], Sequence[str]], Awaitable[dict[str, 
 @dataclass(frozen=True, slots=True)
 class ImageContext:
     engine: Engine
-    names: Names
+    names: ImageNames
     resolver: Resolver
     trees: Trees
     bus: EventBus
     users: Users
     unpacker: Unpacker
     apply_changes: ApplyChanges
+    #: The owner of new names; see ``server.access``.
+    owner: str = ""
 
     def publish(self, action: str, actor: str, name: str, labels: Mapping[str, str] | None = None) -> None:
         attributes = dict(labels or {})
         if name:
             attributes["name"] = name
-        self.bus.publish("image", action, actor, attributes)
+        self.bus.publish("image", action, actor, attributes, owner=self.owner)
 
     async def publish_with_labels(self, action: str, actor: str, name: str) -> None:
         """Publish an event with the image's own labels, if the image still exists."""

@@ -10,10 +10,10 @@ from engine.api.types import ImageRecord
 from engine.common import globs, limits
 from engine.common.errors import WharfError, invalid
 from server.images.context import ImageContext
-from server.images.model import is_dangling
+from server.images.model import is_dangling, reference_of
 from server.images.timestamps import parse_ns
 from server.images.trees import Tree
-from server.registry.reference import Reference, parse_canonical
+from server.registry.reference import Reference
 
 LIST_FILTERS = frozenset({"dangling", "label", "label!", "before", "since", "reference", "until"})
 PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
@@ -135,7 +135,7 @@ async def selector(context: ImageContext, filters: Filters, *, several: bool = F
         if dangling is not None and dangling != is_dangling(record):
             return False
         if references is not None:
-            reference = parse_canonical(record.name)
+            reference = reference_of(record)
             if reference is None or not references.fits(reference):
                 return False
         return not (until and record.created_at_ns >= until)

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 from api_models.container import ContainerConfig
 from engine.api.types import Descriptor, ImageRecord, Platform
 from engine.common.errors import WharfError, not_found
-from server.registry.reference import DigestReference, Reference
+from server.access.owners import unqualified
+from server.registry.reference import DigestReference, Reference, parse_canonical
 
 #: Prefix of the names of dangling images: dockerd's form, so that each finds the other's images.
 _DANGLING = "moby-dangling@"
@@ -20,7 +21,16 @@ def dangling_name(digest: str) -> str:
 
 
 def is_dangling(record: ImageRecord) -> bool:
-    return record.name == dangling_name(record.target.digest)
+    return unqualified(record.name)[1] == dangling_name(record.target.digest)
+
+
+def owner_of(record: ImageRecord) -> str:
+    return unqualified(record.name)[0]
+
+
+def reference_of(record: ImageRecord) -> Reference | None:
+    """The owner's own name of the image; None for a dangling image and for another client's names."""
+    return parse_canonical(unqualified(record.name)[1])
 
 
 def short_id(digest: str) -> str:
@@ -87,6 +97,8 @@ class ImageUser(Protocol):
 
     @property
     def id(self) -> str: ...
+    @property
+    def owner(self) -> str: ...
     @property
     def image_id(self) -> str: ...
     @property

@@ -6,14 +6,15 @@ events. While the event stream is broken, every look-up reloads the list.
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from engine.api.client import Engine
 from engine.api.types import ImageRecord
 from engine.common.errors import Kind, WharfError
-from server.images.model import dangling_name, is_dangling
-from server.registry.reference import parse_canonical
+from server.access.owners import qualified
+from server.images.model import dangling_name, is_dangling, owner_of, reference_of
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +22,71 @@ _RETRY_SECONDS = 1.0
 _CONTENT_DELETED = "/content/delete"
 
 
-class Names:
-    """Call ``start`` before use, ``stop`` at the end. All methods run on the loop."""
+class ImageNames(ABC):
+    """The names of images that exist for one owner, or for the engine. All methods run on the loop.
+
+    The engine's names of a user's images are qualified (``@alice/docker.io/library/…``, see ``server.access.owners``).
+    """
+
+    @abstractmethod
+    async def get(self, name: str) -> ImageRecord | None: ...
+
+    @abstractmethod
+    async def all(self) -> list[ImageRecord]: ...
+
+    @abstractmethod
+    async def own(self) -> list[ImageRecord]:
+        """Return the names that the owner may remove."""
+
+    def owns(self, record: ImageRecord) -> bool:
+        """Whether the owner may remove a record of ``all``."""
+        return True
+
+    @abstractmethod
+    async def find_by_digest(self, digest: str) -> list[ImageRecord]:
+        """Return every name of a target, sorted by name."""
+
+    @abstractmethod
+    async def find_by_prefix(self, hexadecimal: str) -> list[ImageRecord]:
+        """Return every name whose target's digest starts with these digits."""
+
+    @abstractmethod
+    async def put(self, record: ImageRecord) -> ImageRecord:
+        """Create the name, or move it to another target."""
+
+    @abstractmethod
+    async def delete(self, name: str, *, sync: bool = False) -> bool:
+        """Delete a name; return ``False`` if it did not exist.
+
+        :raises WharfError: PERMISSION_DENIED: the name is not the owner's.
+        """
+
+    async def ensure_dangling(self, record: ImageRecord) -> None:
+        """Keep the target as a dangling image of the record's owner."""
+        name = qualified(owner_of(record), dangling_name(record.target.digest))
+        if await self.get(name) is None:
+            await self.put(replace(record, name=name, created_at_ns=0, updated_at_ns=0))
+
+    async def assign(self, record: ImageRecord) -> bool:
+        """Assign a name to a target. The name's previous target becomes a dangling image if this was its only name; a
+        dangling image of the new target loses its placeholder name. Return ``True`` if the name's target changed.
+        """
+        old = next((each for each in await self.own() if each.name == record.name), None)
+        changed = old is None or old.target.digest != record.target.digest
+        if old is not None and changed:
+            names = [each for each in await self.own() if each.target.digest == old.target.digest]
+            if sum(owner_of(each) == owner_of(record) for each in names) == 1:
+                await self.ensure_dangling(old)
+        await self.put(record)
+        if not is_dangling(record):
+            dangling = qualified(owner_of(record), dangling_name(record.target.digest))
+            if await self.get(dangling) is not None:
+                await self.delete(dangling)
+        return changed
+
+
+class Names(ImageNames):
+    """The names of all owners. Call ``start`` before use, ``stop`` at the end."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -60,13 +124,18 @@ class Names:
         await self._current()
         return list(self._records.values())
 
+    async def own(self) -> list[ImageRecord]:
+        return await self.all()
+
+    def has(self, name: str) -> bool:
+        """Whether there is a record of this name, as far as the last look-up knew."""
+        return name in self._records
+
     async def find_by_digest(self, digest: str) -> list[ImageRecord]:
-        """Return every name of a target, sorted by name."""
         await self._current()
         return [self._records[name] for name in sorted(self._by_digest.get(digest, ()))]
 
     async def find_by_prefix(self, hexadecimal: str) -> list[ImageRecord]:
-        """Return every name whose target's digest starts with these digits."""
         await self._current()
         found: list[ImageRecord] = []
         start = f"sha256:{hexadecimal}"
@@ -78,7 +147,6 @@ class Names:
     # changing
 
     async def put(self, record: ImageRecord) -> ImageRecord:
-        """Create the name, or move it to another target."""
         try:
             stored = await self._engine.images.create(record)
         except WharfError as error:
@@ -90,7 +158,6 @@ class Names:
         return stored
 
     async def delete(self, name: str, *, sync: bool = False) -> bool:
-        """Delete a name; return ``False`` if it did not exist."""
         found = True
         try:
             await self._engine.images.delete(name, sync=sync)
@@ -101,27 +168,6 @@ class Names:
         self._changes[name] = self._changes.get(name, 0) + 1
         self._drop(name)
         return found
-
-    async def ensure_dangling(self, record: ImageRecord) -> None:
-        """Keep the target as a dangling image."""
-        name = dangling_name(record.target.digest)
-        if await self.get(name) is None:
-            await self.put(replace(record, name=name, created_at_ns=0, updated_at_ns=0))
-
-    async def assign(self, record: ImageRecord) -> bool:
-        """Assign a name to a target. The name's previous target becomes a dangling image if this was its only name; a
-        dangling image of the new target loses its placeholder name. Return ``True`` if the name's target changed.
-        """
-        old = await self.get(record.name)
-        changed = old is None or old.target.digest != record.target.digest
-        if old is not None and changed and len(await self.find_by_digest(old.target.digest)) == 1:
-            await self.ensure_dangling(old)
-        await self.put(record)
-        if not is_dangling(record):
-            dangling = dangling_name(record.target.digest)
-            if await self.get(dangling) is not None:
-                await self.delete(dangling)
-        return changed
 
     # updates
 
@@ -201,7 +247,7 @@ def repo_names(group: Sequence[ImageRecord]) -> tuple[list[str], list[str]]:
     for record in group:
         if is_dangling(record):
             continue
-        name = parse_canonical(record.name)
+        name = reference_of(record)
         if name is None:
             tags.append(record.name)  # another client's name: shown unchanged
             continue

@@ -11,11 +11,20 @@ from engine.api.types import Descriptor, ImageRecord, Platform
 from engine.common.errors import WharfError, conflict
 from server.images.context import ImageContext
 from server.images.filters import PRUNE_FILTERS, selector
-from server.images.model import PARENT_LABEL, dangling_name, is_dangling, mounted, no_such_image, short_id
+from server.images.model import (
+    PARENT_LABEL,
+    dangling_name,
+    is_dangling,
+    mounted,
+    no_such_image,
+    owner_of,
+    reference_of,
+    short_id,
+)
 from server.images.sizes import Sizes
 from server.registry import documents, oci
 from server.registry.download import Downloads
-from server.registry.reference import DigestReference, Reference, parse_any, parse_canonical
+from server.registry.reference import DigestReference, Reference, parse_any
 
 Lines = list[dict[str, str]]
 
@@ -47,14 +56,19 @@ class Removal:
         record = await self._context.resolver.record(text)
         digest = record.target.digest
         group = await names.find_by_digest(digest)
+        mine = [one for one in group if names.owns(one)]
+        if not mine:
+            await names.delete(record.name)  # refuses it
         parsed = parse_any(text) if not text.startswith("moby-dangling@") else DigestReference(digest)
         by_name = isinstance(parsed, Reference) and (
             record.name == str(parsed.tagged()) or (bool(parsed.digest) and not is_dangling(record))
         )
         if not by_name and _is_id(digest, text.removeprefix("moby-dangling@")):
+            if len(mine) != len(group):
+                return [line for one in mine for line in await self._untag(one)]
             return await self._remove_image(digest, group, force=force, prune=prune, several=not force)
         assert isinstance(parsed, Reference)
-        same = _same(parsed, group)
+        same = _same(parsed, [one for one in mine if owner_of(one) == owner_of(record)])
         if not same:
             raise no_such_image(parsed)
         if len(same) != len(group):
@@ -118,7 +132,7 @@ class Removal:
 
     async def _untag(self, record: ImageRecord) -> Lines:
         await self._context.names.delete(record.name)
-        name = parse_canonical(record.name)
+        name = reference_of(record)
         familiar = name.familiar if name is not None else record.name
         self._context.publish("untag", record.target.digest, familiar)
         return [{"Untagged": familiar}]
@@ -135,7 +149,7 @@ class Removal:
                     raise _conflict(shown, f"image is being used by stopped container {user.id[:12]}")
                 if digest in mounted(user):
                     raise _conflict(shown, f"container {user.id[:12]} has it as a mount")
-            parsed = [name for r in group if (name := parse_canonical(r.name)) is not None]
+            parsed = [name for r in group if (name := reference_of(r)) is not None]
             if several and (len({name.name for name in parsed}) > 1 or len([n for n in parsed if n.tag]) > 1):
                 raise _conflict(shown, "image is referenced in multiple repositories")
 
@@ -212,7 +226,7 @@ class Removal:
         only_dangling = filters.flag("dangling", default=True)
         rest = Filters({key: filters.get(key) for key in filters if key != "dangling"})
         select = await selector(self._context, rest)
-        names = await self._context.names.all()
+        names = await self._context.names.own()
         selected = await select(record for record in names if not only_dangling or is_dangling(record))
         chosen = self._unused(names, {record.name: record for record in selected})
         trees = await self._context.trees.get_all(record.target for record in chosen.values())
@@ -226,7 +240,7 @@ class Removal:
             digest = record.target.digest
             left = [r for r in await self._context.names.find_by_digest(digest) if r.name != record.name]
             await self._context.names.delete(record.name)
-            name = parse_canonical(record.name)
+            name = reference_of(record)
             untagged = digest if is_dangling(record) else name.familiar if name is not None else record.name
             deleted.append({"Untagged": untagged})
             if not is_dangling(record):
@@ -248,7 +262,7 @@ class Removal:
             reclaimed += sum(size for chain, size in layers.items() if chain not in kept)
         if not list(rest):  # a target without documents here matches no filter
             reclaimed += await self._downloads.discard_stale()
-        self._context.bus.publish("image", "prune", "", {"reclaimed": str(reclaimed)})
+        self._context.publish("prune", "", "", {"reclaimed": str(reclaimed)})
         return {"ImagesDeleted": deleted or None, "SpaceReclaimed": reclaimed}
 
     def _unused(self, names: Sequence[ImageRecord], chosen: Mapping[str, ImageRecord]) -> dict[str, ImageRecord]:
@@ -294,7 +308,7 @@ def _same(reference: Reference, group: list[ImageRecord]) -> list[ImageRecord]:
     by_digest: list[ImageRecord] = []
     others = False
     for record in group:
-        name = parse_canonical(record.name)
+        name = reference_of(record)
         if name is None or name.name != reference.name:
             if is_dangling(record):
                 same.append(record)

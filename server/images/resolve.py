@@ -1,5 +1,6 @@
 """Resolves references of clients to images: names, ids, prefixes of ids, platforms."""
 
+import copy
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -7,10 +8,11 @@ from dataclasses import replace
 from engine.api.client import Engine
 from engine.api.types import Descriptor, ImageRecord, Platform
 from engine.common.errors import Kind, WharfError, not_found
-from server.images.model import Image, dangling_name, no_such_image
-from server.images.names import Names
+from server.access.owners import unqualified
+from server.images.model import Image, is_dangling, no_such_image, reference_of
+from server.images.names import ImageNames
 from server.registry import documents, oci
-from server.registry.reference import DigestReference, Reference, parse_any, parse_canonical
+from server.registry.reference import DigestReference, Reference, parse_any
 
 _TRUNCATED_ID = re.compile(r"(?:sha256:)?([a-f0-9]{4,64})")
 #: The number of images with cached documents: lists of some hundreds need no call to the store.
@@ -18,12 +20,18 @@ _CACHE = 512
 
 
 class Resolver:
-    def __init__(self, engine: Engine, names: Names) -> None:
+    def __init__(self, engine: Engine, names: ImageNames) -> None:
         self._engine = engine
         self._names = names
         self.host = oci.highest_host_platform()
         self._images: dict[tuple[str, str], Image] = {}  # by target and requested platform
         self._parsed: dict[tuple[str, str], Image] = {}  # by target and manifest
+
+    def of(self, names: ImageNames) -> "Resolver":
+        """The same resolver, with the same caches, for other names."""
+        view = copy.copy(self)
+        view._names = names
+        return view
 
     # records
 
@@ -60,7 +68,7 @@ class Resolver:
                 raise no_such_image(parsed)
             return records[0]
         for record in records:
-            name = parse_canonical(record.name)
+            name = reference_of(record)
             if name is not None and name.name == parsed.name:
                 return record
         raise no_such_image(parsed)
@@ -90,9 +98,9 @@ class Resolver:
         key = record.target.digest, f"{oci.format_platform(requested) if requested else ''} {exact}"
         image = self._images.get(key)
         if image is None:
-            image = await self._read(record, requested, text or _familiar(record.name), exact=exact)
+            image = await self._read(record, requested, text or _familiar(record), exact=exact)
             _keep(self._images, key, image)
-        name = "" if record.name == dangling_name(record.target.digest) else record.name
+        name = "" if is_dangling(record) else unqualified(record.name)[1]
         return image if image.name == name else replace(image, name=name)
 
     def forget(self, digest: str) -> None:
@@ -181,9 +189,9 @@ class Resolver:
         )
 
 
-def _familiar(name: str) -> str:
-    reference = parse_canonical(name)
-    return reference.familiar if reference is not None else name
+def _familiar(record: ImageRecord) -> str:
+    reference = reference_of(record)
+    return reference.familiar if reference is not None else record.name
 
 
 def _keep(cache: dict[tuple[str, str], Image], key: tuple[str, str], image: Image) -> None:

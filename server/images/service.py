@@ -1,7 +1,9 @@
 """Images: the Engine API's operations on images, on top of the engine's content store and snapshotter."""
 
+import copy
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from engine.api.client import Engine
@@ -19,6 +21,7 @@ from server.images.listing import ImageList
 from server.images.local import LocalImages
 from server.images.model import PARENT_LABEL, Image, Users
 from server.images.names import Names
+from server.images.owned import OwnedNames
 from server.images.remove import Removal
 from server.images.resolve import Resolver
 from server.images.sizes import Sizes
@@ -66,33 +69,53 @@ class Images:
         *,
         apply_changes: ApplyChanges,
     ) -> None:
-        names = Names(engine)
+        self._names = Names(engine)
         unpacker = Unpacker(engine)
-        resolver = Resolver(engine, names)
-        trees = Trees(engine, names, resolver)
-        self._context = ImageContext(engine, names, resolver, trees, bus, users, unpacker, apply_changes)
-        sizes = Sizes(engine, unpacker)
-        self.list = ImageList(self._context, sizes)
-        self.local = LocalImages(self._context, sizes)
+        resolver = Resolver(engine, self._names)
+        trees = Trees(engine, self._names, resolver)
+        self._context = ImageContext(engine, self._names, resolver, trees, bus, users, unpacker, apply_changes)
+        self._sizes = Sizes(engine, unpacker)
+        #: Whether a name of the administrators is published to all users.
+        self.published: Callable[[str], bool] = lambda name: False
         self.transfer = Transfer(self._context, config)
-        self.removal = Removal(self._context, sizes, self.transfer.downloads)
+        self._use(self._context)
+
+    def _use(self, context: ImageContext) -> None:
+        self.list = ImageList(context, self._sizes)
+        self.local = LocalImages(context, self._sizes)
+        self.removal = Removal(context, self._sizes, self.transfer.downloads)
 
     async def start(self) -> None:
-        await self._context.names.start()
+        await self._names.start()
 
     async def stop(self) -> None:
         await self._context.unpacker.stop()
-        await self._context.names.stop()
+        await self._names.stop()
 
     def seen_by(self, caller: Caller) -> "Images":
-        """The same service for one caller."""
-        return self
+        """The same service for one caller: a user's names, and the published ones; for an administrator all."""
+        return self if caller.administrator else self._of(caller.owner)
+
+    def _of(self, owner: str) -> "Images":
+        context = self._context
+        names = OwnedNames(self._names, owner, lambda name: self.published(name))
+        bound = copy.copy(self)
+        bound._context = replace(
+            context,
+            names=names,
+            resolver=context.resolver.of(names),
+            users=lambda: [user for user in context.users() if user.owner == owner],
+            owner=owner,
+        )
+        bound.transfer = self.transfer.of(bound._context)
+        bound._use(bound._context)
+        return bound
 
     # for containers
 
     def of(self, owner: str) -> "Images":
         """The images that a container of this owner may refer to: the owner's and the published ones."""
-        return self.seen_by(Caller(owner, administrator=not owner))
+        return self._of(owner) if owner else self
 
     async def resolve(self, ref: str, *, platform: str | None = None, manifest: str = "") -> Image:
         """Return the image of a name, an id or a prefix of an id, for ``platform`` or else for this host. ``manifest``:

@@ -1,5 +1,6 @@
 """``docker pull``, ``docker push``, ``docker login`` and other requests to registries."""
 
+import copy
 import re
 from typing import Any
 
@@ -8,16 +9,18 @@ from engine.common import jsontext, limits
 from engine.common.errors import Kind, Reason, WharfError, conflict, invalid, not_found
 from server.config.model import Config
 from server.images.context import ImageContext
-from server.images.model import no_such_image
+from server.images.model import no_such_image, owner_of, reference_of
+from server.images.rights import digests_of
 from server.registry import documents, oci
 from server.registry.auth import ANONYMOUS, Credentials
 from server.registry.client import Repository
 from server.registry.download import Downloads
 from server.registry.hosts import is_insecure
 from server.registry.progress import Report
+from server.registry.proof import Proof
 from server.registry.pull import Puller, dockerd_error
 from server.registry.push import Pusher
-from server.registry.reference import DEFAULT_DOMAIN, Reference, parse, parse_canonical
+from server.registry.reference import DEFAULT_DOMAIN, Reference, parse
 from server.registry.responses import RegistryError, limited
 
 
@@ -30,6 +33,12 @@ class Transfer:
         self.downloads = Downloads(
             context.engine, limit=config.max_concurrent_downloads, attempts=config.max_download_attempts
         )
+
+    def of(self, context: ImageContext) -> "Transfer":
+        """The same transfers for another owner's names: downloads and limits are shared."""
+        view = copy.copy(self)
+        view._context = context
+        return view
 
     def reload(self, config: Config) -> None:
         """Apply the settings that dockerd reloads; running transfers keep the old ones."""
@@ -63,8 +72,15 @@ class Transfer:
         requested = oci.parse_platform(platform) if platform else context.resolver.host
         name = str(reference)
         async with context.engine.leases.acquire():
+            proof = Proof(context.engine, repository, await digests_of(context)) if context.owner else None
             puller = Puller(
-                context.engine, self.downloads, repository, report, platform=requested, exact=platform is not None
+                context.engine,
+                self.downloads,
+                repository,
+                report,
+                platform=requested,
+                exact=platform is not None,
+                proof=proof,
             )
             pulled = await puller.run(reference)
             context.resolver.forget(pulled.target.digest)
@@ -92,7 +108,7 @@ class Transfer:
         names = sorted(
             record.name
             for record in await self._context.names.all()
-            if (name := parse_canonical(record.name)) is not None and name.name == reference.name and name.tag
+            if not owner_of(record) and _is_tag(record, reference)
         )
         if not names:
             raise not_found(f"An image does not exist locally with the tag: {reference.familiar_name}")
@@ -259,3 +275,8 @@ def _server(address: str) -> str:
         # The name is used in a URL, a header and the path of the certificates.
         raise invalid(f"unable to parse server address: parse {jsontext.dumps(bare).decode()}: invalid host name")
     return DEFAULT_DOMAIN if bare in ("", "index.docker.io", "registry-1.docker.io") else bare
+
+
+def _is_tag(record: ImageRecord, reference: Reference) -> bool:
+    name = reference_of(record)
+    return name is not None and name.name == reference.name and bool(name.tag)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from functools import partial
 
 from engine.api.client import Engine
@@ -24,6 +25,14 @@ _AHEAD = 4
 def download_ref(digest: str) -> str:
     """The ref of a blob's ingest during its download (containerd's own clients use the same name)."""
     return f"layer-{digest}"
+
+
+class Fetched(Enum):
+    """Where a blob is from: the store, a download by this pull's repository, or one that another pull had begun."""
+
+    STORED = auto()
+    HERE = auto()
+    ELSEWHERE = auto()
 
 
 @dataclass(slots=True)
@@ -77,17 +86,17 @@ class Downloads:
 
     async def fetch(
         self, repository: Repository, desc: Descriptor, *, watch: OnBlobState | None = None, urls: tuple[str, ...] = ()
-    ) -> bool:
-        """Downloads a blob into the store, protected by the caller's lease. Returns False if it was there before.
+    ) -> Fetched:
+        """Downloads a blob into the store, protected by the caller's lease.
 
         :raises WharfError: the registry's error; INVALID_ARGUMENT if the blob doesn't match its descriptor.
         """
         for _ in range(self._attempts + 1):
             if await self._lease_existing(desc):
-                return False
-            await self._join(repository, desc, watch, urls)
+                return Fetched.STORED
+            started = await self._join(repository, desc, watch, urls)
             if await self._lease_existing(desc):
-                return True
+                return Fetched.HERE if started else Fetched.ELSEWHERE
             # The pull that fetched the blob was cancelled, and the collector ran before this one's lease protected it.
         raise WharfError(Kind.UNAVAILABLE, f"{desc.digest}: collected while it was pulled")
 
@@ -120,9 +129,11 @@ class Downloads:
 
     async def _join(
         self, repository: Repository, desc: Descriptor, watch: OnBlobState | None, urls: tuple[str, ...]
-    ) -> None:
+    ) -> bool:
+        """Waits for the download of a blob. Returns whether it was made with ``repository``."""
         while True:
             job = self._jobs.get(desc.digest)
+            started = job is None
             if job is None:
                 job = _Job(asyncio.create_task(self._run(repository, desc, urls), name=f"download {desc.digest}"))
                 self._jobs[desc.digest] = job
@@ -140,7 +151,8 @@ class Downloads:
                     job.task.cancel()
                     await asyncio.wait((job.task,))
             if not job.task.cancelled():
-                return job.task.result()
+                job.task.result()
+                return started
             # The pull that started it was cancelled by its client: continue with our own connection, at its offset.
 
     def _ended(self, digest: str, task: "asyncio.Task[None]") -> None:

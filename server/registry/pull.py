@@ -17,9 +17,10 @@ from engine.common.errors import Kind, Reason, WharfError, invalid, not_found
 from engine.common.system.task_groups import first_error
 from server.registry import documents, oci
 from server.registry.client import Repository
-from server.registry.download import Downloads, download_ref
+from server.registry.download import Downloads, Fetched, OnBlobState, download_ref
 from server.registry.hosts import host_of
 from server.registry.progress import Report
+from server.registry.proof import Proof
 from server.registry.reference import Reference
 from server.registry.responses import RegistryError, retried
 from server.registry.unpack import unpack
@@ -54,13 +55,16 @@ class Puller:
         *,
         platform: Platform,
         exact: bool,
+        proof: Proof | None = None,
     ) -> None:
+        """``proof``: for users who may not have every stored blob."""
         self._engine = engine
         self._downloads = downloads
         self._repository = repository
         self._report = report
         self._platform = platform
         self._exact = exact
+        self._proof = proof
         self._begun: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._siblings: tuple[Descriptor, ...] = ()  # the manifests of the index that has the chosen one
 
@@ -96,7 +100,7 @@ class Puller:
         head = await self._retried(lambda: self._repository.head(reference.selector))
         if head is not None and reference.digest in ("", head[0]):
             desc = await self._local(head[0], head[1])
-            if desc is not None:
+            if desc is not None and await self._proven(desc):
                 return desc
         return await self._document(reference.selector, expected=reference.digest)
 
@@ -147,6 +151,8 @@ class Puller:
                 raise limits.exceeded("DOCUMENT_BYTES", f"{child.digest}: the size {child.size} of a manifest")
             await documents.has_sized(self._engine, child)
             local = await self._local(child.digest, child.media_type)
+            if local is not None and not await self._proven(local):
+                local = None
             target = local or await self._document(child.digest, expected=child.digest, size=child.size)
         raise invalid(f"{target.digest}: indexes within indexes")
 
@@ -187,12 +193,14 @@ class Puller:
             return
         try:
             local = await self._local(desc.digest, desc.media_type)
+            if local is not None and not await self._proven(local):
+                local = None
             target = local or await self._document(desc.digest, expected=desc.digest, size=desc.size)
             manifest = oci.parse_manifest(await documents.read(self._engine, target), target.digest)
             oci.check_sizes(manifest, target.digest)
             blobs = (manifest.config, *manifest.layers)
             for blob in blobs:
-                await self._downloads.fetch(self._repository, blob)
+                await self._fetch(blob)
         except WharfError as error:
             if error.kind is not Kind.NOT_FOUND:
                 raise
@@ -203,7 +211,7 @@ class Puller:
     async def _content(self, manifest: oci.Manifest, *, quiet: bool) -> str:
         layers = manifest.layers
         async with asyncio.TaskGroup() as group:
-            config = group.create_task(self._downloads.fetch(self._repository, manifest.config))
+            config = group.create_task(self._fetch(manifest.config))
             tasks = [
                 group.create_task(self._layer(layer, manifest.urls.get(layer.digest, ()), quiet=quiet))
                 for layer in layers
@@ -248,6 +256,27 @@ class Puller:
                 self._engine, layers, ids, ready=ready, arriving=arriving, on_state=on_state, on_progress=on_progress
             )
 
+    async def _fetch(
+        self, desc: Descriptor, *, watch: OnBlobState | None = None, urls: tuple[str, ...] = ()
+    ) -> Fetched:
+        """Fetches a blob; one that this pull did not download itself must be proven."""
+        fetched = await self._downloads.fetch(self._repository, desc, watch=watch, urls=urls)
+        if self._proof is not None and fetched is not Fetched.HERE:
+            await self._proof.check(desc)
+        return fetched
+
+    async def _proven(self, desc: Descriptor) -> bool:
+        """Whether a stored document may be used; else it must be fetched."""
+        if self._proof is None:
+            return True
+        try:
+            await self._proof.check(desc)
+        except WharfError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+            return False
+        return True
+
     def _complete(self, id: str, fetched: "asyncio.Task[None]") -> None:
         if not fetched.cancelled() and fetched.exception() is None:
             self._report.offer("Pull complete", id)
@@ -276,8 +305,8 @@ class Puller:
                 self._report.offer(state, id)
 
         foreign = urls if oci.is_foreign(layer.media_type) else ()
-        fetched = await self._downloads.fetch(self._repository, layer, watch=watch, urls=foreign)
-        if not fetched and not quiet:
+        fetched = await self._fetch(layer, watch=watch, urls=foreign)
+        if fetched is Fetched.STORED and not quiet:
             self._report.offer("Already exists", id)
 
 

@@ -143,7 +143,7 @@ class Daemon:
             owner_of_process=self.services.owner_of_process,
             by_uid=lambda uid: Account(str(uid), uid) if uid != 65534 else None,
         )
-        self._app.gate = Gate(Policy(policy), identity, self.services.seen_by, {})
+        self._app.gate = Gate(Policy(policy), identity, self.services.seen_by, self.services.apply, {})
 
     def as_uid(self, uid: int) -> "Daemon":
         """The same daemon, asked by a process with this uid and gid. By default root asks."""

@@ -18,6 +18,7 @@ from engine.common.errors import Kind, WharfError, invalid
 from engine.common.layers import header as tar
 from engine.common.layers.compression import Compression, detect
 from server.images.archive.asynctar import AsyncTar, regular
+from server.registry import oci
 from server.registry.reference import check_digest
 
 #: Files of at most this many bytes are kept in memory, up to a total of ``_SMALL_TOTAL``.
@@ -57,6 +58,10 @@ class Contents:
     _named: set[str] = field(default_factory=set)  # named by the manifest, if it was read first
     _refused: dict[str, WharfError] = field(default_factory=dict)
     _in_memory: int = 0
+
+    def digests(self) -> set[str]:
+        """The digests of all files."""
+        return {oci.digest_of(data) for data in self.small.values()} | {blob.digest for blob in self.big.values()}
 
     def follow(self, name: str) -> str:
         """Resolve a link: in old archives, images that share a layer link to one copy."""

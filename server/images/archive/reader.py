@@ -1,7 +1,7 @@
 """Reads images from archives: every version of ``docker save``, and OCI layouts."""
 
 import posixpath
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,10 +31,17 @@ class Loaded:
     target: Descriptor
 
 
-async def load(engine: Engine, body: AsyncIterator[bytes], *, platforms: Sequence[Platform] = ()) -> list[Loaded]:
+async def load(
+    engine: Engine,
+    body: AsyncIterator[bytes],
+    *,
+    platforms: Sequence[Platform] = (),
+    own: Collection[str] | None = None,
+) -> list[Loaded]:
     """Read the archive into the content store; return its images in the order of its index. Call under a lease.
 
-    ``platforms``: of an index, protect only their manifests and attestations from collection.
+    ``platforms``: of an index, protect only their manifests and attestations from collection. ``own``: the digests that
+    the archive may lack because the user has them already; None: all in the store.
 
     :raises WharfError: INVALID_ARGUMENT for an archive that is not an image archive, is broken, or has wrong digests;
         NOT_FOUND for a missing layer or config.
@@ -42,7 +49,8 @@ async def load(engine: Engine, body: AsyncIterator[bytes], *, platforms: Sequenc
     with heap.Transfer():
         contents = await contents_reader.read(engine, AsyncTar(plain(body)))
     if LAYOUT in contents.small and INDEX in contents.small:
-        return await _oci(engine, contents, platforms)
+        allowed = None if own is None else contents.digests().union(own)
+        return await _oci(engine, contents, platforms, allowed)
     if MANIFEST in contents.small:
         return await _docker(engine, contents)
     if REPOSITORIES in contents.small:
@@ -53,13 +61,15 @@ async def load(engine: Engine, body: AsyncIterator[bytes], *, platforms: Sequenc
 # OCI layout
 
 
-async def _oci(engine: Engine, contents: Contents, platforms: Sequence[Platform]) -> list[Loaded]:
+async def _oci(
+    engine: Engine, contents: Contents, platforms: Sequence[Platform], allowed: Collection[str] | None
+) -> list[Loaded]:
     index = oci.load(contents.small[INDEX], INDEX)
     loaded = []
     for desc in oci.parse_index(index, INDEX):
         if oci.ANNOTATION_SUBJECT in desc.annotations:
             continue  # an attestation that dockerd 29 saves beside its image; it is no image
-        if await adopt(engine, desc, platforms) is None:
+        if await adopt(engine, desc, platforms, allowed) is None:
             continue
         loaded.append(Loaded(_name_from_annotations(desc.annotations), replace(desc, platform=None)))
     if not loaded:
@@ -79,15 +89,17 @@ def _name_from_annotations(annotations: Mapping[str, str]) -> str:
         return ""
 
 
-async def adopt(engine: Engine, desc: Descriptor, platforms: Sequence[Platform] = ()) -> Descriptor | None:
+async def adopt(
+    engine: Engine, desc: Descriptor, platforms: Sequence[Platform] = (), allowed: Collection[str] | None = None
+) -> Descriptor | None:
     """Set the labels that protect everything below ``desc`` from collection, of an index only what ``platforms`` need.
-    Return ``None`` if the blob itself is missing.
+    Return ``None`` if the blob itself is missing. ``allowed``: all other digests count as missing; None: none do.
 
     Children of an index may be missing (other platforms); a manifest must be complete.
 
     :raises WharfError: INVALID_ARGUMENT for invalid documents; NOT_FOUND for a missing layer or config.
     """
-    if not await documents.has(engine, desc.digest):
+    if not _allows(allowed, desc) or not await documents.has(engine, desc.digest):
         return None
     document = await documents.read(engine, desc)
     media_type = desc.media_type or oci.media_type_of(document)
@@ -97,7 +109,7 @@ async def adopt(engine: Engine, desc: Descriptor, platforms: Sequence[Platform] 
         if platforms:
             selected = _of_platforms(selected, platforms)
         for number, child in enumerate(selected):
-            if await adopt(engine, child, platforms) is not None:
+            if await adopt(engine, child, platforms, allowed) is not None:
                 labels[f"{oci.REF}.m.{number}"] = child.digest
         await engine.content.update_labels(desc.digest, labels)
         return desc
@@ -107,6 +119,8 @@ async def adopt(engine: Engine, desc: Descriptor, platforms: Sequence[Platform] 
     oci.check_sizes(manifest, desc.digest)
     for part in (manifest.config, *manifest.layers):
         try:
+            if not _allows(allowed, part):
+                raise not_found(part.digest)
             info = await engine.content.info(part.digest)
         except WharfError as error:
             if error.kind is not Kind.NOT_FOUND:
@@ -118,6 +132,10 @@ async def adopt(engine: Engine, desc: Descriptor, platforms: Sequence[Platform] 
             raise invalid(f"{part.digest}: {info.size} bytes where the manifest says {part.size}")
     await engine.content.update_labels(desc.digest, oci.ref_labels(document, media_type))
     return desc
+
+
+def _allows(allowed: Collection[str] | None, desc: Descriptor) -> bool:
+    return allowed is None or desc.digest in allowed
 
 
 def _of_platforms(children: Sequence[Descriptor], platforms: Sequence[Platform]) -> tuple[Descriptor, ...]:

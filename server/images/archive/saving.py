@@ -13,9 +13,9 @@ from engine.common.layers.header import Header
 from engine.common.layers.tarwrite import encode
 from engine.common.system import heap
 from server.images.context import ImageContext
-from server.images.model import Image, no_such_image
+from server.images.model import Image, no_such_image, owner_of, reference_of
 from server.registry import documents, oci
-from server.registry.reference import Reference, parse, parse_canonical
+from server.registry.reference import Reference, parse
 
 _BLOCK = 512
 
@@ -44,7 +44,7 @@ async def select_images(context: ImageContext, texts: Sequence[str]) -> list[tup
             tags = [
                 (one, name)
                 for one in sorted(await context.names.all(), key=lambda r: r.name)
-                if (name := parse_canonical(one.name)) is not None and name.name == reference.name and name.tag
+                if not owner_of(one) and (name := reference_of(one)) and name.name == reference.name and name.tag
             ]
             if not tags:
                 raise no_such_image(reference)
@@ -52,7 +52,7 @@ async def select_images(context: ImageContext, texts: Sequence[str]) -> list[tup
             continue
         if record is None:
             raise missing
-        found.append((record, None if by_id else parse_canonical(record.name)))
+        found.append((record, None if by_id else reference_of(record)))
     return found
 
 

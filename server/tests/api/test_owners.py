@@ -1,13 +1,20 @@
 """Two users of an engine with a policy: each finds its own objects only, administrators find all."""
 
+import io
 import json
+import tarfile
 
 import pytest
 
+from server.tests import samples
 from server.tests.daemon import Daemon
 
 ALICE, BOB, NOBODY = 10001, 10002, 10003
-POLICY = {"users": {"10001": "member", "10002": "member"}, "roles": {"member": {}}}
+POLICY = {
+    "published_images": ("docker.io/library/busybox:*",),
+    "users": {"10001": "member", "10002": "member"},
+    "roles": {"member": {}},
+}
 
 
 @pytest.fixture
@@ -155,3 +162,66 @@ def test_a_container_is_on_the_bridge_of_its_owner(daemon: Daemon) -> None:
 def test_networks_that_a_role_refuses(daemon: Daemon, body: dict[str, object], what: str) -> None:
     refusal = daemon.as_uid(ALICE).refusal("POST", "/networks/create", json={"Name": "net", **body})
     assert refusal == (403, f"your role does not allow {what}")
+
+
+def tags(daemon: Daemon) -> list[str]:
+    return sorted(tag for row in daemon.get("/images/json").json() for tag in row["RepoTags"])
+
+
+def test_each_owner_has_image_names_of_its_own(daemon: Daemon) -> None:
+    alice, bob = daemon.as_uid(ALICE), daemon.as_uid(BOB)
+    daemon.load("secret:latest", files={"who": b"administrator"})
+    for user, text in ((alice, b"alice"), (bob, b"bob")):
+        archive = samples.archive(("mine:latest",), samples.layer({"who": text}), {})
+        assert user.request("POST", "/images/load", content=archive).status_code == 200
+    assert tags(alice) == tags(bob) == ["busybox:latest", "mine:latest"]
+    assert tags(daemon) == ["busybox:latest", "mine:latest", "mine:latest", "secret:latest"]
+    ids = [user.get("/images/mine/json").json()["Id"] for user in (alice, bob)]
+    assert ids[0] != ids[1]
+    for key in ("secret", ids[0], ids[0].removeprefix("sha256:")[:12]):
+        assert bob.refusal("GET", f"/images/{key}/json")[0] == 404
+        assert bob.refusal("DELETE", f"/images/{key}")[0] == 404
+        assert bob.refusal("POST", f"/images/{key}/tag?repo=stolen")[0] == 404
+        assert bob.refusal("POST", "/containers/create", json={"Image": key})[0] == 404
+        assert bob.refusal("GET", f"/images/{key}/get")[0] == 404
+    assert bob.delete("/images/mine").json()[-1] == {"Deleted": ids[1]}
+    assert tags(alice) == ["busybox:latest", "mine:latest"]
+    assert [event["Actor"]["ID"] for event in alice.events(event=["load"])] == [ids[0]]
+
+
+def test_published_images_can_be_used_but_not_changed(daemon: Daemon) -> None:
+    alice = daemon.as_uid(ALICE)
+    alice.create("web", Image="busybox")
+    assert alice.refusal("DELETE", "/images/busybox") == (
+        403,
+        "the image docker.io/library/busybox:latest is published by the administrators of this engine",
+    )
+    id = alice.get("/images/busybox/json").json()["Id"]
+    assert alice.refusal("DELETE", f"/images/{id}?force=1")[0] == 403
+    assert alice.post("/images/busybox/tag", repo="mine").status_code == 201
+    assert alice.delete("/images/mine").json() == [{"Untagged": "mine:latest"}]
+    assert alice.post("/images/prune", filters='{"dangling":["false"]}').json()["ImagesDeleted"] is None
+    # An own image of the same name hides the published one.
+    archive = samples.archive(("busybox:latest",), samples.layer({"who": b"alice"}), {})
+    alice.request("POST", "/images/load", content=archive)
+    assert alice.get("/images/busybox/json").json()["Id"] != id == daemon.get("/images/busybox/json").json()["Id"]
+
+
+def _without_blobs(archive: bytes) -> bytes:
+    kept = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(archive)) as source, tarfile.open(fileobj=kept, mode="w") as target:
+        for member in source:
+            if not member.name.startswith("blobs/"):
+                target.addfile(member, source.extractfile(member))
+    return kept.getvalue()
+
+
+def test_an_archive_without_its_blobs_gives_nothing_away(daemon: Daemon) -> None:
+    """Who knows digests of another user's image can write a manifest that names them."""
+    alice, bob = daemon.as_uid(ALICE), daemon.as_uid(BOB)
+    index = samples.index("docker.io/library/private:latest")
+    assert alice.request("POST", "/images/load", content=index.archive).status_code == 200
+    stolen = _without_blobs(index.archive)
+    assert b"Loaded image" not in bob.request("POST", "/images/load", content=stolen).content
+    assert tags(bob) == ["busybox:latest"]
+    assert b"Loaded image" in alice.request("POST", "/images/load", content=stolen).content

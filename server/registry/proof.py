@@ -1,0 +1,76 @@
+"""Whether a user may have blobs that are in the store already.
+
+Content is stored once for all owners, so a digest alone must not be a key to it: a manifest, which anybody can write,
+names blobs by their digests.
+"""
+
+import hashlib
+from collections.abc import Collection
+
+from engine.api.client import Engine
+from engine.api.types import Descriptor
+from engine.common.errors import Kind, WharfError, not_found
+from server.registry import oci
+from server.registry.client import Repository
+from server.registry.hosts import host_of
+from server.registry.responses import RegistryError
+
+
+class Proof:
+    """The proof for one pull of one user. ``own``: the digests below the images that exist for the user."""
+
+    def __init__(self, engine: Engine, repository: Repository, own: Collection[str]) -> None:
+        self._engine = engine
+        self._repository = repository
+        self._own = own
+
+    async def check(self, desc: Descriptor) -> None:
+        """Returns if the user may have the stored blob: it is below an own image; or it came from this registry, which
+        says that the repository has it and that these credentials may read it; or the registry sends it again.
+
+        :raises WharfError: NOT_FOUND: the repository doesn't have the blob; or the registry's error.
+        """
+        if desc.digest in self._own:
+            return
+        if await self._is_from_here(desc.digest):
+            if not await self._has(desc):
+                raise not_found(f"{desc.digest}: the repository does not have it")
+        else:
+            await self._receive(desc)
+
+    async def _is_from_here(self, digest: str) -> bool:
+        """Whether an earlier pull from this registry stored the blob. Another registry may claim to have anything."""
+        domain = self._repository.reference.domain
+        label = f"{oci.SOURCE}.{'docker.io' if domain == 'docker.io' else host_of(domain)}"
+        try:
+            return bool((await self._engine.content.info(digest)).labels.get(label))
+        except WharfError as error:
+            if error.kind is Kind.NOT_FOUND:
+                return False
+            raise
+
+    async def _has(self, desc: Descriptor) -> bool:
+        place = "manifests" if oci.is_index(desc.media_type) or oci.is_manifest(desc.media_type) else "blobs"
+        try:
+            async with self._repository.request("HEAD", f"{place}/{desc.digest}", headers={"accept": oci.ACCEPT}):
+                return True
+        except RegistryError as error:
+            if error.status == 404:
+                return False
+            raise
+
+    async def _receive(self, desc: Descriptor) -> None:
+        """Transfers the blob without storing it, and compares its digest."""
+        if oci.is_index(desc.media_type) or oci.is_manifest(desc.media_type):
+            await self._repository.manifest(desc.digest)  # compares it
+            return
+        found = hashlib.sha256()
+        size = 0
+        async with self._repository.blob(desc.digest) as (_, pieces):
+            async for piece in pieces:
+                size += len(piece)
+                if size > desc.size:
+                    break
+                found.update(piece)
+        if size != desc.size or f"sha256:{found.hexdigest()}" != desc.digest:
+            raise not_found(f"{desc.digest}: the registry sent other bytes")
