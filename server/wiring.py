@@ -221,7 +221,9 @@ async def make_services(
     )
     users.append(containers)
     identity = await engine_id(database)
-    build = BuilderFacade(config.data_root, partial(_make_builds, config, containers, images, networks, identity))
+    build = BuilderFacade(
+        config.data_root, config.exec_root, partial(_make_builds, config, containers, images, networks, identity)
+    )
     running = make_running(containers.context)
     await containers.load()
     networks.bind(containers.registry, containers.context.save)
@@ -262,16 +264,26 @@ async def make_services(
     )
 
 
-def _make_builds(config: Config, containers: Containers, images: Images, networks: Networks, identity: str) -> "Builds":
+def _make_builds(
+    config: Config,
+    containers: Containers,
+    images: Images,
+    networks: Networks,
+    identity: str,
+    caller: Caller,
+    root: Path,
+) -> "Builds":
     from server.builder.service import Builds  # see server.builder.facade
 
     return Builds(
         containers.context,
-        images,
+        images.of(caller.owner),
         worker_id=identity,
         version=SERVER_VERSION,
-        host_gateway=networks.host_gateway,
+        host_gateway=partial(networks.host_gateway, caller.owner),
         gc=config.builder,
+        root=root,
+        caller=caller,
     )
 
 

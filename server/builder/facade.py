@@ -1,8 +1,13 @@
-"""Loads the builder on first use: wharfd needs 4 MiB less memory until a client builds."""
+"""Loads the builder on first use: wharfd needs 4 MiB less memory until a client builds.
+
+Each owner has builds of its own: cache, history, sessions and running builds. A cache that owners shared would tell one
+what another has built, and hand over what another's step made of a secret.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -10,51 +15,86 @@ from typing import TYPE_CHECKING
 
 from engine.common.errors import Kind, WharfError
 from engine.common.system import installation
-from server.access.caller import Caller
+from server.access.caller import EVERYONE, Caller
 
 if TYPE_CHECKING:
     from server.builder.service import Builds
 
+#: Makes the builds of an owner, whose cache and history are below the directory.
+Make = Callable[[Caller, Path], "Builds"]
+
 
 class BuilderFacade:
-    """Creates the builder. Call ``start`` before use, ``stop`` at the end."""
+    """Creates the builds of each owner. Call ``start`` before use, ``stop`` at the end."""
 
-    def __init__(self, root: Path, make: Callable[[], Builds]) -> None:
-        """``root``: the data root. ``make`` is called once, on the loop, after the modules are imported."""
-        self._root, self._make = root / "build", make
-        self._builds: Builds | None = None
+    def __init__(self, root: Path, exec_root: Path, make: Make) -> None:
+        """``root``: the data root. ``make`` is called on the loop, after the modules are imported."""
+        self._root, self._exec_root, self._make = root / "build", exec_root, make
+        self._builds: dict[str, Builds] = {}
         self._lock = asyncio.Lock()
         self._origin = installation.identity()
+        self._caller = EVERYONE
 
     def seen_by(self, caller: Caller) -> BuilderFacade:
-        """The same builder for one caller."""
-        return self
+        """The same builder for one caller, whose builds are those of its owner."""
+        bound = copy.copy(self)
+        bound._caller = caller
+        if (loaded := self._builds.get(caller.owner)) is not None:
+            loaded.builder.caller = caller
+        return bound
 
     async def start(self) -> None:
-        """Load the builder if this data root has builds: its start cleans up after a crash."""
+        """Load the administrators' builds if this data root has any: their start cleans up after a crash."""
         if self._root.exists():
             await self.builds()
 
     async def stop(self) -> None:
-        if self._builds is not None:
-            await self._builds.stop()
+        for builds in list(self._builds.values()):
+            await builds.stop()
 
     async def builds(self) -> Builds:
-        """Return the builder; the first call imports it.
+        """Return the builds of the caller's owner; the first call imports the builder.
 
         :raises WharfError: UNAVAILABLE: the installed modules differ from those that this daemon was started with.
         """
         async with self._lock:
-            if self._builds is None:
-                if installation.identity() != self._origin:
-                    raise WharfError(Kind.UNAVAILABLE, "wharfd was upgraded: restart it before building")
+            return await self._load(self._caller)
+
+    async def visible(self) -> list[Builds]:
+        """Return the builds whose cache exists for the caller: for an administrator those of all owners. Loads what is
+        on disk."""
+        if not self._caller.administrator:
+            return [await self.builds()] if self._directory(self._caller.owner).exists() else []
+        if not self._root.exists():
+            return []
+        async with self._lock:
+            names = await asyncio.to_thread(_owners, self._root)
+            return [await self._load(Caller(owner, administrator=not owner)) for owner in ("", *names)]
+
+    async def _load(self, caller: Caller) -> Builds:
+        found = self._builds.get(caller.owner)
+        if found is None:
+            if installation.identity() != self._origin:
+                raise WharfError(Kind.UNAVAILABLE, "wharfd was upgraded: restart it before building")
+            if not self._builds:
                 await asyncio.to_thread(import_module, "server.builder.service")
-                builds = self._make()
-                await builds.start()
-                self._builds = builds
-            return self._builds
+                from server.builder.runner import remove_leftovers
+
+                await asyncio.to_thread(remove_leftovers, str(self._exec_root))
+            found = self._make(caller, self._directory(caller.owner))
+            await found.start()
+            self._builds[caller.owner] = found
+        return found
+
+    def _directory(self, owner: str) -> Path:
+        return self._root / f"@{owner}" if owner else self._root
 
     @property
     def loaded(self) -> Builds | None:
-        """The builder, or ``None`` if it is not loaded."""
-        return self._builds
+        """The caller's builds, or ``None`` if they are not loaded."""
+        return self._builds.get(self._caller.owner)
+
+
+def _owners(root: Path) -> list[str]:
+    """The owners that have a directory."""
+    return sorted(path.name[1:] for path in root.iterdir() if path.name.startswith("@"))

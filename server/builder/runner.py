@@ -13,7 +13,7 @@ import struct
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from api_models.container import ContainerConfig, HostConfig
 from api_models.resources import Ulimit
@@ -25,6 +25,7 @@ from engine.common.files.paths import make_directories, open_inside
 from engine.common.system import linux, mounts, private
 from engine.common.threads import run_to_completion
 from engine.common.timeline import Timeline
+from server.access.caller import EVERYONE, Caller
 from server.builder.operations.interfaces import Bind, Job, Limits, ProcessExit
 from server.builder.solver.output import STARTED
 from server.builder.stubs import fix_modes, remove_stubs
@@ -39,6 +40,9 @@ from server.containers.run.start import engine_record, remove_engine_record, rem
 from server.containers.spec.input import BindMount, TmpfsMount
 from server.containers.stdio.stdio import owner
 
+if TYPE_CHECKING:
+    from server.access.policy import Role
+
 log = logging.getLogger(__name__)
 
 A = TypeVar("A")
@@ -49,10 +53,10 @@ STDIO = "build-"
 
 
 class TaskRunner:
-    """Runs the steps of one build. The first output is the container's id, on stream ``STARTED``."""
+    """Runs the steps of one build of ``caller``. The first output is the container's id, on stream ``STARTED``."""
 
-    def __init__(self, container_context: ContainerContext, limits: Limits) -> None:
-        self._container_context, self._limits = container_context, limits
+    def __init__(self, container_context: ContainerContext, limits: Limits, caller: Caller = EVERYONE) -> None:
+        self._container_context, self._limits, self._caller = container_context, limits, caller
 
     @property
     def plain(self) -> bool:
@@ -111,6 +115,7 @@ class TaskRunner:
         if self._container_context.remap is not None and (job.privileged or host.network_mode == "host"):
             what = "privileged mode" if job.privileged else "the host's network"
             raise invalid(f"{what} is incompatible with user namespaces: the daemon runs with userns-remap")
+        _check_role(self._caller.role, host)
         config = ContainerConfig(
             hostname=limits.hostname or id[:12], env=tuple(job.env), working_dir=job.cwd, user=job.user
         )
@@ -118,8 +123,9 @@ class TaskRunner:
             id=id,
             name=f"build-{id[:12]}",
             created_ns=time.time_ns(),
+            owner=self._caller.owner,
             config=config,
-            host_config=adapt_host_config(self._container_context, host),
+            host_config=adapt_host_config(self._container_context, host, self._caller.owner),
             path=job.args[0],
             args=list(job.args[1:]),
             directory=f"{self._container_context.config.exec_root}/build/{id}",
@@ -253,6 +259,19 @@ async def _frames(sock: socket.socket, output: Output) -> None:
                 break
             output(stream, bytes(buffer[8 : 8 + length]))
             del buffer[: 8 + length]
+
+
+def _check_role(role: "Role | None", host: HostConfig) -> None:
+    """:raises WharfError: PERMISSION_DENIED: names what the role lacks."""
+    if role is None or role.privileged:
+        return
+    for used, allowed, what in (
+        (host.privileged, False, "privileged steps (security.insecure)"),
+        (host.network_mode == "host", role.host_namespaces, "the host's network (network.host)"),
+        (bool(host.cgroup_parent), role.cgroup_parent, "a cgroup parent"),
+    ):
+        if used and not allowed:
+            raise WharfError(Kind.PERMISSION_DENIED, f"your role does not allow {what} in builds")
 
 
 def remove_leftovers(exec_root: str) -> None:

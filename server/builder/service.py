@@ -4,11 +4,13 @@ import asyncio
 import logging
 import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 from api_models.filters import Filters
 from engine.common.errors import Kind, WharfError, invalid
 from engine.common.system import private
+from server.access.caller import EVERYONE, Caller
 from server.builder.buildkit.service import BuildKit
 from server.builder.cache.garbage_collection import GarbageCollector
 from server.builder.cache.pruning import PruneOptions, Usage, matching, read_filters
@@ -21,7 +23,6 @@ from server.builder.operations.difference import clean_up
 from server.builder.operations.lifetime import Lifetime
 from server.builder.options import BuildKitOptions, ClassicOptions
 from server.builder.plan.instruction_times import InstructionTimes
-from server.builder.runner import remove_leftovers
 from server.builder.solver.builder import Builder
 from server.builder.solver.executor import CACHE_LEASE
 from server.config import BuilderGc
@@ -32,7 +33,8 @@ log = logging.getLogger(__name__)
 
 
 class Builds:
-    """Call ``start`` before use and ``stop`` at the end, which cancels running builds; finished steps stay cached."""
+    """The builds of one owner. Call ``start`` before use and ``stop`` at the end, which cancels running builds;
+    finished steps stay cached."""
 
     def __init__(
         self,
@@ -43,14 +45,19 @@ class Builds:
         version: str = "",
         host_gateway: Callable[[], str] = lambda: "",
         gc: BuilderGc | None = None,
+        root: Path | None = None,
+        caller: Caller = EVERYONE,
     ) -> None:
+        """``root``: the directory of cache and history. ``caller``: the owner of the builds; ``images`` are that
+        owner's."""
         self._container_context, self._images = container_context, images
-        self._root = container_context.config.data_root / "build"
+        self._root = root or container_context.config.data_root / "build"
         self.builder = Builder(
             container_context.engine,
             Cache(str(self._root / "cache.db")),
             scratch=str(self._root / "scratch"),
             cache_mounts=str(self._root / "mounts"),
+            caller=caller,
         )
         self._contexts = Contexts(self._root / "contexts")
         self._instruction_times = InstructionTimes(str(self._root / "moments.db"))
@@ -76,7 +83,8 @@ class Builds:
         # A step of a killed daemon has a lease but no record, so nothing else deletes its lease.
         kept = {record.id for record in await self.builder.cache.all()}
         leases = self._container_context.engine.leases
-        for lease in await leases.list([f'labels."{CACHE_LEASE}"']):
+        owner = self.builder.caller.owner or "1"
+        for lease in await leases.list([f'labels."{CACHE_LEASE}"=="{owner}"']):
             if lease.id not in kept:
                 await clean_up(leases.delete(lease.id))
 
@@ -85,7 +93,6 @@ class Builds:
         shutil.rmtree(self.builder.scratch, ignore_errors=True)
         for folder in (self.builder.scratch, self.builder.cache_mounts.root):
             private.make_directory(folder, 0o710)
-        remove_leftovers(str(self._container_context.config.exec_root))
 
     async def stop(self) -> None:
         tasks = list(self._running.values())

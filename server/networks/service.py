@@ -366,9 +366,9 @@ class Networks:
         """Removes unused networks; returns their names."""
         return await query.prune(self.context, self._view, filters)
 
-    def host_gateway(self) -> str:
-        """The first address of ``host-gateway``, "" without a default bridge."""
-        return next(iter(hosts_file.host_gateways(self.context)), "")
+    def host_gateway(self, owner: str = "") -> str:
+        """The first address of ``host-gateway`` for an owner's containers, "" without a default bridge."""
+        return next(iter(hosts_file.host_gateways(self.context, owner)), "")
 
     async def _rewired(self, container: str, udp: int, tcp: int) -> None:
         record = self.context.sandboxes.get(container)

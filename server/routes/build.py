@@ -38,14 +38,18 @@ async def build(request: Request) -> Response:
 
 
 async def prune(request: Request) -> Response:
-    builds = await _facade(request).builds()
-    removed = await builds.prune_by_filters(
-        params.filters(request),
-        everything=params.flag(request, "all"),
-        keep_bytes=_bytes(request, "reserved-space") or _bytes(request, "keep-storage"),
-        most_bytes=_bytes(request, "max-used-space"),
-        free_bytes=_bytes(request, "min-free-space"),
-    )
+    await _facade(request).builds()  # also without any build, filters are checked
+    removed = [
+        record
+        for builds in await _facade(request).visible()
+        for record in await builds.prune_by_filters(
+            params.filters(request),
+            everything=params.flag(request, "all"),
+            keep_bytes=_bytes(request, "reserved-space") or _bytes(request, "keep-storage"),
+            most_bytes=_bytes(request, "max-used-space"),
+            free_bytes=_bytes(request, "min-free-space"),
+        )
+    ]
     ids = [record.id for record in removed]
     return json_answer({"CachesDeleted": ids or None, "SpaceReclaimed": sum(record.size for record in removed)})
 

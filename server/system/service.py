@@ -213,9 +213,6 @@ class System:
             document["BuildCacheUsage"] = usage.of_build_cache(rows)
 
     async def _cache_records(self) -> list[dict[str, Any]]:
-        builds = self._build.loaded
-        if builds is None:
-            return []
         return [
             {
                 "ID": item.record.id,
@@ -229,6 +226,7 @@ class System:
                 "LastUsedAt": format_ns(item.record.used_ns) if item.record.used_ns else None,
                 "UsageCount": item.record.uses,
             }
+            for builds in await self._build.visible()
             for item in await builds.usage()
         ]
 

@@ -169,7 +169,7 @@ class Frontend:
         options = self.options
         epoch = options.get("build-arg:SOURCE_DATE_EPOCH", "")
         epoch_ns = int(epoch) * 10**9 if epoch.isdigit() else None
-        runner = TaskRunner(self.container_context, limits(options))
+        runner = TaskRunner(self.container_context, limits(options), self.builder.caller)
         base_snapshots = BaseSnapshots(bases.unpack)
         solver = Solver(self.builder, self.sources, runner, progress, epoch_ns, self.imports, base_snapshots)
         self.job.solvers.append(solver)

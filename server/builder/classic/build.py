@@ -173,7 +173,7 @@ class ClassicBuild:
         base_snapshots = BaseSnapshots(self._bases.unpack)
         candidates = self._times.candidates = await self._candidates()
         # The output shows every step with its image, so every stage must be solved (skip_sources=False).
-        runner, epoch_ns = TaskRunner(self._container_context, options.limits), self._epoch_ns
+        runner, epoch_ns = TaskRunner(self._container_context, options.limits, self._builder.caller), self._epoch_ns
         solver = Solver(
             self._builder, sources, runner, self._stream, epoch_ns, candidates, base_snapshots, skip_sources=False
         )

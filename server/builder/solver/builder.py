@@ -1,6 +1,7 @@
-"""State shared by all builds: the engine, the cache, and the steps that run now."""
+"""State shared by all builds of an owner: the engine, the cache, and the steps that run now."""
 
 from engine.api.client import Engine
+from server.access.caller import EVERYONE, Caller
 from server.builder.cache.mounts import CacheMounts
 from server.builder.cache.records import Cache
 from server.builder.plan.steps import Result
@@ -8,10 +9,13 @@ from server.builder.solver.shared_tasks import SharedTasks
 
 
 class Builder:
-    """State shared by all builds: the engine, the cache, and the steps that run now."""
+    """State shared by all builds of an owner: the engine, the cache, and the steps that run now. ``caller``: the owner,
+    and the role that restricts the steps; a new policy replaces it."""
 
-    def __init__(self, engine: Engine, cache: Cache, *, scratch: str, cache_mounts: str) -> None:
-        self.engine, self.cache = engine, cache
+    def __init__(
+        self, engine: Engine, cache: Cache, *, scratch: str, cache_mounts: str, caller: Caller = EVERYONE
+    ) -> None:
+        self.engine, self.cache, self.caller = engine, cache, caller
         self.scratch = scratch
         """A directory for layers before they enter the content store."""
         self.cache_mounts = CacheMounts(cache, cache_mounts, scratch)

@@ -29,7 +29,9 @@ from server.builder.solver.output import StepOutput
 from server.builder.solver.session import CacheSession
 from server.registry.unpack import lease_snapshot
 
-CACHE_LEASE = "wharf.build.cache"  # the label of the leases of cache records; a lease's id is its record's
+# The label of the leases of cache records, with the owner of the builds ("1": the administrators). A lease's id is its
+# record's.
+CACHE_LEASE = "wharf.build.cache"
 
 Work = Callable[[str], Awaitable[Layer | None]]
 """Makes the layer of a step under an id; ``None`` if the step changes nothing."""
@@ -55,7 +57,7 @@ class StepExecutor:
         token = current_lease.set(name)
         try:
             # A cancelled create could still reach the engine after the delete below.
-            await run_to_completion(engine.leases.create(name, labels={CACHE_LEASE: "1"}))
+            await run_to_completion(engine.leases.create(name, labels={CACHE_LEASE: self.builder.caller.owner or "1"}))
             layer = await work(name)
         except BaseException:
             current_lease.reset(token)

@@ -1,0 +1,89 @@
+"""Builds of several owners: each has a cache and image names of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from compat_tests.support.engines import Wharf
+from compat_tests.support.users import Lab, User
+
+DOCKERFILE = """
+FROM busybox
+RUN --mount=type=secret,id=token cat /run/secrets/token > /made; date +%s%N >> /made
+"""
+
+
+def build(user: User, name: str, *words: str, dockerfile: str = DOCKERFILE, secret: str = "") -> str:
+    """Build an image; return the progress."""
+    (user.home / "token").write_text(secret or user.name)
+    context = user.home / "context"
+    context.mkdir(exist_ok=True)
+    (context / "Dockerfile").write_text(dockerfile)
+    for path in (context, context / "Dockerfile", user.home / "token"):
+        path.chmod(0o755)
+    secrets = ("--secret", f"id=token,src={user.home}/token")
+    return user.docker("build", "--progress=plain", "-t", name, *secrets, *words, str(context)).stderr
+
+
+def cached(client: User | Wharf) -> set[str]:
+    """The ids of the records in the build cache."""
+    return {row["ID"] for row in client.api.get("/system/df", type="build-cache").json()["BuildCache"] or []}
+
+
+def made(user: User, name: str) -> str:
+    return user.docker("run", "--rm", name, "cat", "/made").stdout
+
+
+def test_a_step_with_a_secret_is_not_shared(shared_lab: Lab) -> None:
+    """The key of the step is the same for both users: secrets are no part of it."""
+    alice, bob = shared_lab["alice"], shared_lab["bob"]
+    build(alice, "made")
+    assert "CACHED" in build(alice, "made")
+    assert "CACHED" not in build(bob, "made")
+    assert made(alice, "made").startswith(alice.name)
+    assert made(bob, "made").startswith(bob.name)
+
+
+def test_caches_and_prunes_are_own(shared_lab: Lab) -> None:
+    alice, bob = shared_lab["alice"], shared_lab["bob"]
+    build(alice, "made")
+    build(bob, "made")
+    before = [cached(user) for user in (alice, bob)]
+    assert before[0]
+    assert before[1]
+    assert not before[0] & before[1]
+    assert cached(shared_lab.engine) >= before[0] | before[1]
+    bob.docker("builder", "prune", "-af")
+    assert "CACHED" in build(alice, "made")
+    assert "CACHED" not in build(bob, "made")
+
+
+def test_images_of_others_are_no_bases(shared_lab: Lab) -> None:
+    alice, bob = shared_lab["alice"], shared_lab["bob"]
+    build(alice, "mine")
+    failed = bob.docker("build", "-", input=b"FROM mine\n", check=False)
+    assert failed.status != 0
+    id = alice.docker("images", "-q", "--no-trunc", "mine").stdout.strip()
+    assert bob.docker("build", "-", input=f"FROM {id}\n".encode(), check=False).status != 0
+
+
+@pytest.mark.parametrize(
+    ("words", "dockerfile", "what"),
+    [
+        (("--network", "host", "--allow", "network.host"), "FROM busybox\nRUN true\n", "the host's network"),
+        (
+            ("--allow", "security.insecure"),
+            "FROM busybox\nRUN --security=insecure true\n",
+            "privileged steps (security.insecure)",
+        ),
+    ],
+)
+def test_steps_that_a_role_refuses(shared_lab: Lab, words: tuple[str, ...], dockerfile: str, what: str) -> None:
+    alice = shared_lab["alice"]
+    context = alice.home / "refused"
+    context.mkdir(exist_ok=True)
+    context.chmod(0o755)
+    (context / "Dockerfile").write_text(dockerfile)
+    failed = alice.docker("build", *words, str(context), check=False)
+    assert failed.status != 0
+    assert f"your role does not allow {what}" in failed.stderr
