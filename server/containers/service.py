@@ -2,16 +2,19 @@
 
 import asyncio
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from api_models.container import UpdateRequest
 from api_models.filters import Filters
 from engine.common.errors import WharfError
 from server.access.caller import EVERYONE, Caller
 from server.config.model import Config
 from server.containers import prune, rename
 from server.containers.context import ContainerContext
-from server.containers.create import create
+from server.containers.create import confine, create
+from server.containers.create import update as updates
 from server.containers.create.validate import Rules
 from server.containers.hooks import Hooks
 from server.containers.inspect import inspect, listing
@@ -91,7 +94,17 @@ class Containers:
     # operations
 
     async def create(self, request: create.CreateRequest) -> tuple[Container, list[str]]:
-        return await create.create(self.context, self._rules, replace(request, owner=self._caller.owner))
+        request = replace(request, owner=self._caller.owner)
+        if self._caller.role is not None:
+            config, host = confine.check_create(self.context, self._caller, request.config, request.host_config)
+            request = replace(request, config=config, host_config=host)
+        return await create.create(self.context, self._rules, request)
+
+    async def update(self, key: str, request: UpdateRequest) -> Sequence[str]:
+        container = self.get(key)
+        if self._caller.role is not None:
+            confine.check_update(self._caller.role, request)
+        return await updates.update(self.context, container, request, request.restart_policy)
 
     async def start(self, key: str, *, checkpoint: str = "", directory: str = "") -> None:
         container = self.get(key)

@@ -5,7 +5,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from api_models.network import NetworkCreateRequest
-from engine.common.errors import Kind, WharfError
+from server.access.refusal import refused
 from server.networks import options
 from server.networks.ipam.allocator import Network as Subnet
 from server.networks.model import BRIDGE, DRIVERS, IPAM_DRIVERS
@@ -28,23 +28,19 @@ def check(role: "Role", request: NetworkCreateRequest, in_use: Sequence[Subnet])
         return
     driver, ipam = request.driver or BRIDGE, (request.ipam.driver if request.ipam else "") or "default"
     if (driver not in DRIVERS or ipam not in IPAM_DRIVERS) and not role.plugins:
-        raise _refused(f"drivers of plugins ({driver if driver not in DRIVERS else ipam})")
+        raise refused(f"drivers of plugins ({driver if driver not in DRIVERS else ipam})")
     if driver != BRIDGE and driver in DRIVERS and not role.host_namespaces:
-        raise _refused(f"networks with the driver {driver}")
+        raise refused(f"networks with the driver {driver}")
     for name in request.options or ():
         if driver == BRIDGE and name not in _HARMLESS:
-            raise _refused(f"the network option {name}")
+            raise refused(f"the network option {name}")
     for pool in (request.ipam.config if request.ipam else None) or ():
         try:
             subnet = ip_network(pool.subnet, strict=False)
         except ValueError:
             continue  # refused later, with dockerd's sentence
         if not subnet.is_private:
-            raise _refused(f"the subnet {subnet}, which is not private")
+            raise refused(f"the subnet {subnet}, which is not private")
         for other in in_use:
             if subnet.version == other.version and subnet.overlaps(other):
-                raise _refused(f"the subnet {subnet}: the host has a route to {other}")
-
-
-def _refused(what: str) -> WharfError:
-    return WharfError(Kind.PERMISSION_DENIED, f"your role does not allow {what}")
+                raise refused(f"the subnet {subnet}: the host has a route to {other}")

@@ -10,7 +10,6 @@ from api_models import changes
 from api_models.container import UpdateRequest
 from api_models.versions import Fixed, Since
 from engine.common.errors import invalid
-from server.containers.create.update import update as update_container
 from server.containers.inspect.stats import Stats
 from server.containers.inspect.top import top as top_container
 from server.containers.logs.follow import Logs
@@ -143,9 +142,7 @@ async def stats(request: Request) -> Response:
 
 async def update(request: Request) -> Response:
     body = await params.body(request, UpdateRequest)
-    containers = _containers(request)
-    container = containers.get(request.path_params["name"])
-    warnings = await update_container(containers.context, container, body, body.restart_policy)
+    warnings = await _containers(request).update(request.path_params["name"], body)
     return json_answer({"Warnings": list(warnings) or None})
 
 

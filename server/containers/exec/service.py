@@ -21,6 +21,7 @@ from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, conflict, internal, invalid, not_found
 from server.access.caller import EVERYONE, Caller
 from server.containers.context import ContainerContext
+from server.containers.create import confine
 from server.containers.exec import run
 from server.containers.exec.model import DIRECT, ExecInstance, ExecRequest, Session
 from server.containers.exec.process import ExecProcesses
@@ -95,11 +96,13 @@ class Exec:
         """Makes the record of an exec; ``start`` runs it. ``quiet``: not in the container's ``ExecIDs``, and no record
         after its exit (health checks).
 
-        :raises WharfError: INVALID_ARGUMENT: no command; CONFLICT: the container doesn't run.
+        :raises WharfError: INVALID_ARGUMENT: no command; CONFLICT: the container doesn't run; PERMISSION_DENIED: the
+            caller's role does not allow it.
         """
         if not request.cmd:
             raise invalid("No exec command specified")
         container = self._containers.get(key)
+        confine.check_exec(self._containers.caller, privileged=request.privileged, user=request.user)
         _check_active(container, key)
         instance = ExecInstance(secrets.token_hex(32), container.id, request)
         self._execs[instance.id] = instance
