@@ -149,7 +149,12 @@ class Volumes(Protocol):
     A *reference* is a container with the volume in its configuration: a volume with references can't be removed. A
     *user* has mounted the volume; the file system of a volume with driver options is mounted for the first user and
     unmounted after the last. The caller chooses a user's key, one for each ``mount``.
+
+    Names are engine-wide ones (``Volume.name``), except in ``of(owner).create``.
     """
+
+    def of(self, owner: str) -> "Volumes":
+        """The volumes that a container of this owner may refer to, by the owner's names for them."""
 
     async def create(
         self,
@@ -208,6 +213,9 @@ class Volumes(Protocol):
 
     def adopt(self, name: str, user: str) -> None:
         """Adds a user that mounted the volume under an earlier daemon and still runs; called at the daemon's start."""
+
+    def publish(self, action: str, name: str, attributes: Mapping[str, str]) -> None:
+        """Publishes an event of the volume, for its owner."""
 
     async def sweep(self) -> None:
         """Unmounts the volumes that have no user; called at the daemon's start, after every ``adopt``."""

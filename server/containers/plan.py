@@ -6,6 +6,7 @@ from typing import Any
 from api_models.container import ContainerConfig, HostConfig
 from api_models.network import EndpointSettings
 from engine.api.types import Mount
+from server.access.owners import unqualified
 
 
 @dataclass(slots=True)
@@ -13,9 +14,9 @@ class MountPoint:
     """One mount of a container as create has resolved it: an entry of inspect's ``Mounts``, mounted at start.
 
     ``kind`` is bind, volume, tmpfs, image or cluster. ``source`` is the host path (binds, and volumes of the local
-    driver); ``name`` and ``driver`` are the volume's. ``spec`` is the request's ``Mount`` in the API's field names; an
-    entry of ``Binds`` is converted to one. ``create_source``: start makes a missing source of a bind. ``anonymous``:
-    ``docker rm -v`` and ``--rm`` remove the volume.
+    driver); ``name`` and ``driver`` are the volume's, ``own_name`` is its name as clients see it. ``spec`` is the
+    request's ``Mount`` in the API's field names; an entry of ``Binds`` is converted to one. ``create_source``: start
+    makes a missing source of a bind. ``anonymous``: ``docker rm -v`` and ``--rm`` remove the volume.
     """
 
     kind: str
@@ -30,6 +31,10 @@ class MountPoint:
     anonymous: bool = False
     create_source: bool = False
     spec: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def own_name(self) -> str:
+        return unqualified(self.name)[1] if self.kind == "volume" else self.name
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

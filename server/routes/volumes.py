@@ -30,12 +30,14 @@ async def create(request: Request) -> Response:
     body = await params.body(request, VolumeCreateRequest)
     if body.cluster_volume_spec is not None:
         raise WharfError(Kind.UNAVAILABLE, NO_MANAGER)
-    volume = await _volumes(request).create(body.name, body.driver, options=body.driver_opts, labels=body.labels)
-    return json_answer(query.show(volume), 201)
+    volumes = _volumes(request)
+    volume = await volumes.create(body.name, body.driver, options=body.driver_opts, labels=body.labels)
+    return json_answer(query.show(volumes, volume), 201)
 
 
 async def inspect(request: Request) -> Response:
-    return json_answer(query.show(await _volumes(request).inspect(request.path_params["name"])))
+    volumes = _volumes(request)
+    return json_answer(query.show(volumes, await volumes.inspect(request.path_params["name"])))
 
 
 async def update(request: Request) -> Response:

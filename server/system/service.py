@@ -32,7 +32,8 @@ from server.system import host, info, usage
 from server.system.features import Features
 from server.version import BUILD_TIME, GIT_COMMIT, SERVER_VERSION
 from server.volumes import query as volume_query
-from server.volumes.service import Volumes, directory_size
+from server.volumes.service import Volumes
+from server.volumes.sizes import directory_size
 
 #: The values of ``type`` of ``GET /system/df``.
 OBJECTS = ("container", "image", "volume", "build-cache")

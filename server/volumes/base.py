@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 import orjson
 
+from server.access.owners import unqualified
+
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 
 
@@ -13,6 +15,7 @@ ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 class Volume:
     """A stored volume. ``options`` None: none were given. ``created_ns``: nanoseconds since the epoch.
 
+    ``name`` is unique in the engine: for the volume of an ``owner`` (see ``server.access``) the ``qualified`` one.
     ``mountpoint`` is the directory on the host; a plugin may report it only while the volume is mounted.
     """
 
@@ -24,8 +27,14 @@ class Volume:
     mountpoint: str = ""
     scope: str = "local"
     status: dict[str, Any] = field(default_factory=dict)
+    owner: str = ""
     #: The container whose create made this volume, until another client requests it; not stored.
     made_for: str = ""
+
+    @property
+    def own_name(self) -> str:
+        """The name among the owner's volumes, as clients see it."""
+        return unqualified(self.name)[1] if self.owner else self.name
 
     @property
     def anonymous(self) -> bool:
@@ -41,6 +50,7 @@ class Volume:
                 "created_ns": self.created_ns,
                 "mountpoint": self.mountpoint,
                 "scope": self.scope,
+                "owner": self.owner,
             }
         )
 

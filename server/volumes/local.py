@@ -28,9 +28,10 @@ _NEEDS = {"device": ("type",), "type": ("device",), "o": ("device", "type")}
 
 
 class LocalDriver:
-    """Volumes below ``root`` (``<data>/volumes``); see :class:`server.volumes.base.Driver`.
+    """Volumes below ``root`` (``<data>/volumes``), those of an owner below ``@owner``; see
+    :class:`server.volumes.base.Driver`.
 
-    ``owner``: uid and gid of the containers' root, if it is not the host's.
+    ``owner``: uid and gid of the administrators' containers' root, if it is not the host's.
     """
 
     name = "local"
@@ -74,11 +75,14 @@ class LocalDriver:
     async def create(self, name: str, options: Mapping[str, str]) -> str:
         private.make_directory(self._root, 0o701)
         home = self._root / name
+        # The volumes of an owner have the ids of containers on disk: a set-id program of the container's root is one of
+        # the host's root, which nobody else may reach.
+        private.make_directory(home.parent, 0o700)
         home.mkdir(mode=0o701, exist_ok=True)
         data = home / "_data"
         if not data.is_dir():
             data.mkdir(mode=0o755, exist_ok=True)
-            if self._owner is not None:
+            if self._owner is not None and home.parent == self._root:
                 os.chown(data, *self._owner)
             if "size" in options:
                 await asyncio.to_thread(projectquota.limit, (str(data),), parse_size(options["size"]))

@@ -7,8 +7,10 @@ from typing import Any
 from api_models.filters import Filters
 from engine.common.errors import WharfError, conflict, invalid
 from engine.common.threads import run_in_thread
+from server.access.owners import OWNER_LABEL
 from server.volumes.base import ANONYMOUS_LABEL, Volume
-from server.volumes.service import Volumes, directory_size
+from server.volumes.service import Volumes
+from server.volumes.sizes import directory_size
 
 log = logging.getLogger(__name__)
 
@@ -16,14 +18,17 @@ LIST_FILTERS = ("dangling", "name", "driver", "label")
 PRUNE_FILTERS = ("label", "label!", "all")
 
 
-def show(volume: Volume) -> dict[str, Any]:
-    """One volume in the API's form."""
+def show(volumes: Volumes, volume: Volume) -> dict[str, Any]:
+    """One volume in the API's form. ``volumes``: the caller's, who sees its own names."""
+    labels = volume.labels
+    if volume.owner and volumes.caller.administrator:
+        labels = {**(labels or {}), OWNER_LABEL: volume.owner}
     shown: dict[str, Any] = {
         "CreatedAt": _timestamp(volume.created_ns),
         "Driver": volume.driver,
-        "Labels": volume.labels,
+        "Labels": labels,
         "Mountpoint": volume.mountpoint,
-        "Name": volume.name,
+        "Name": volume.own_name,
         "Options": volume.options,
         "Scope": volume.scope,
     }
@@ -52,16 +57,16 @@ async def listing(volumes: Volumes, filters: Filters) -> dict[str, Any]:
     """
     dangling = _check(filters)
     found, warnings = await volumes.find(filters.get("driver"))
-    await filters.search_ahead("name", [volume.name for volume in found])
+    await filters.search_ahead("name", [volume.own_name for volume in found])
     passing = [
         volume
-        for volume in sorted(found, key=lambda volume: volume.name)
+        for volume in sorted(found, key=lambda volume: (volume.own_name, volume.owner))
         if filters.exact("driver", volume.driver)
-        and filters.match("name", volume.name)
+        and filters.match("name", volume.own_name)
         and filters.labels("label", volume.labels)
         and (dangling is None or dangling == (volumes.references(volume.name) == 0))
     ]
-    return {"Volumes": [show(volume) for volume in passing], "Warnings": warnings or None}
+    return {"Volumes": [show(volumes, volume) for volume in passing], "Warnings": warnings or None}
 
 
 async def prune(volumes: Volumes, filters: Filters) -> dict[str, Any]:
@@ -71,11 +76,12 @@ async def prune(volumes: Volumes, filters: Filters) -> dict[str, Any]:
 
     :raises WharfError: CONFLICT while another prune runs; INVALID_ARGUMENT.
     """
-    if volumes.pruning:
+    owner = volumes.caller.owner
+    if owner in volumes.pruning:
         raise conflict("a prune operation is already running")
     filters.validate(PRUNE_FILTERS)
     everything = _all(filters.get("all"))
-    volumes.pruning = True
+    volumes.pruning.add(owner)
     try:
         deleted: list[str] = []
         reclaimed = 0
@@ -88,14 +94,15 @@ async def prune(volumes: Volumes, filters: Filters) -> dict[str, Any]:
                 continue
             size = await run_in_thread(directory_size, volume.mountpoint)
             try:
-                await volumes.remove(volume.name)
+                # An administrator prunes volumes of several owners, which may have the same name.
+                await volumes.remove(volume.name if volumes.caller.administrator else volume.own_name)
             except WharfError as error:
                 log.warning("volume %s is not pruned: %s", volume.name, error)
                 continue
-            deleted.append(volume.name)
+            deleted.append(volume.own_name)
             reclaimed += size
     finally:
-        volumes.pruning = False
+        volumes.pruning.discard(owner)
     volumes.publish("prune", "", {"reclaimed": str(reclaimed)})
     return {"VolumesDeleted": deleted, "SpaceReclaimed": reclaimed}
 
@@ -119,6 +126,6 @@ async def usage(volumes: Volumes) -> list[dict[str, Any]]:
     found = [volume for volume in volumes.all() if volume.driver == "local" and not volume.options]
     sizes = await run_in_thread(measure, found)
     return [
-        {**show(volume), "UsageData": {"RefCount": volumes.references(volume.name), "Size": size}}
+        {**show(volumes, volume), "UsageData": {"RefCount": volumes.references(volume.name), "Size": size}}
         for volume, size in zip(found, sizes, strict=True)
     ]

@@ -1,18 +1,19 @@
 """The volume service: create, find, remove, mount; counts references and mounts of volumes."""
 
 import asyncio
+import copy
 import logging
-import os
 import secrets
-import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from engine.common.errors import Kind, WharfError, conflict, not_found
+from engine.common.errors import Kind, WharfError, conflict, invalid, not_found
 from engine.common.system import mounts
-from server.access.caller import Caller
+from server.access.caller import EVERYONE, Caller
+from server.access.owners import qualified, unqualified
 from server.events.publisher import EventPublisher
+from server.volumes import confine
 from server.volumes.base import ANONYMOUS_LABEL, Driver, Volume
 from server.volumes.local import LocalDriver
 from server.volumes.locks import Locks
@@ -34,6 +35,11 @@ class Store(Protocol):
 class Volumes:
     """All volumes of the daemon.
 
+    Names are engine-wide ones (``Volume.name``) in the service itself and in all operations for containers. In the
+    service for a caller (``seen_by``) and for the containers of an owner (``of``), ``create``, ``inspect`` and
+    ``remove`` get the names that each owner has for itself, and ``find`` and ``all`` return what exists for the caller.
+    Sentences and events have the owner's names.
+
     A *reference* is a container with the volume in its configuration: a volume with references can't be removed. A
     *user* has mounted the volume: the file system of a volume with driver options is mounted for the first user and
     unmounted after the last.
@@ -50,11 +56,50 @@ class Volumes:
         self._references: dict[str, set[str]] = {}
         self._users: dict[str, set[str]] = {}
         self._locks = Locks()
-        self.pruning = False
+        self._caller: Caller | None = None
+        #: The owners whose volumes are being pruned.
+        self.pruning: set[str] = set()
 
     def seen_by(self, caller: Caller) -> "Volumes":
         """The same service for one caller."""
-        return self
+        bound = copy.copy(self)
+        bound._caller = caller
+        return bound
+
+    def of(self, owner: str) -> "Volumes":
+        """The same service for the containers of an owner."""
+        return self.seen_by(Caller(owner, administrator=False))
+
+    @property
+    def caller(self) -> Caller:
+        return self._caller or EVERYONE
+
+    @property
+    def _plugins_visible(self) -> bool:
+        """Whether the caller may use volumes that only plugins know."""
+        caller = self.caller
+        return not caller.owner or (caller.role is not None and caller.role.plugins)
+
+    def _key(self, name: str) -> str:
+        """The engine-wide name of a volume that the caller names. An administrator finds the administrators' volume
+        first, else the only one of all owners, and any by its engine-wide name.
+
+        :raises WharfError: INVALID_ARGUMENT: several owners have the name.
+        """
+        caller = self._caller
+        if caller is None:
+            return name
+        if not caller.administrator:
+            return qualified(caller.owner, name)
+        if name in self._volumes:
+            return name
+        others = [volume.name for volume in self._volumes.values() if volume.owner and volume.own_name == name]
+        if len(others) > 1:
+            raise invalid(f"volumes of several owners have the name {name}: use one of {', '.join(sorted(others))}")
+        return others[0] if others else name
+
+    def _sees(self, volume: Volume) -> bool:
+        return self._caller is None or self._caller.sees(volume.owner, volume.labels or {})
 
     # start
 
@@ -102,37 +147,44 @@ class Volumes:
         """Creates a volume, or returns the existing one of this name. ``reference``: a container's id. ``on_name``
         is called with the generated name of an anonymous volume before it is created.
 
-        :raises WharfError: ``create <name>: …``; CONFLICT if another driver has a volume of that name.
+        :raises WharfError: ``create <name>: …``; CONFLICT if another driver has a volume of that name;
+            PERMISSION_DENIED: the caller's role does not allow it.
         """
+        if self.caller.role is not None:
+            confine.check(self.caller.role, driver, options or {})
         fresh = not name
         if fresh:
             name = secrets.token_hex(32)
             labels = {**(labels or {}), ANONYMOUS_LABEL: ""}
-            if on_name is not None:
-                on_name(name)
-        async with self._locks.hold(name):
-            found = await self._existing(name, driver)
-            if found is None and not driver and not fresh:
+        # An administrator who creates a volume has none of another owner in mind.
+        owner = self.caller.owner
+        key = name if self._caller is None else qualified(owner, name)
+        if fresh and on_name is not None:
+            on_name(key)
+        async with self._locks.hold(key):
+            found = await self._existing(key, name, driver)
+            if found is None and not driver and not fresh and self._plugins_visible:
                 # A plugin's volume of this name precedes a new local one, as in dockerd.
-                found = await self._remotes.probe(name)
+                found = await self._remotes.probe(key)
                 if found is not None:
+                    found.owner = owner
                     await self._store.put(found)
-                    self._volumes[name] = found
+                    self._volumes[key] = found
             if found is None:
-                found = await self._create(name, driver or self._local.name, options, labels)
+                found = await self._create(key, name, driver or self._local.name, options, labels)
                 found.made_for = reference
             elif found.made_for != reference:
                 found.made_for = ""
             if reference:
-                self._references.setdefault(name, set()).add(reference)
+                self._references.setdefault(key, set()).add(reference)
             return found
 
-    async def _existing(self, name: str, driver: str) -> Volume | None:
+    async def _existing(self, key: str, name: str, driver: str) -> Volume | None:
         """The existing volume of this name, unless its driver has lost it.
 
         :raises WharfError: CONFLICT: it is another driver's, or its driver can't tell whether it still exists.
         """
-        found = self._volumes.get(name)
+        found = self._volumes.get(key)
         if found is None:
             return None
         if driver:
@@ -146,13 +198,13 @@ class Volumes:
                     f"but got an error while checking the driver: {error.message}: volume name must be unique"
                 ) from error
             if state is None:
-                if self._references.get(name):
+                if self._references.get(key):
                     raise conflict(
                         f"create {name}: found references to volume '{name}' in driver '{found.driver}' but the volume "
                         "was not found in the driver -- you may need to remove containers referencing this volume or "
                         "force remove the volume to re-create it: volume name must be unique"
                     )
-                await self._forget(name)
+                await self._forget(key)
                 return None
         if driver and driver != found.driver:
             raise conflict(
@@ -168,32 +220,33 @@ class Volumes:
             raise WharfError(error.kind, f"create {name}: {error.message}") from error
 
     async def _create(
-        self, name: str, driver: str, options: Mapping[str, str] | None, labels: Mapping[str, str] | None
+        self, key: str, name: str, driver: str, options: Mapping[str, str] | None, labels: Mapping[str, str] | None
     ) -> Volume:
         try:
             backend = await self.driver(driver)
             await backend.check(name, options or {})
-            mountpoint = await backend.create(name, options or {})
+            mountpoint = await backend.create(key, options or {})
         except WharfError as error:
             raise WharfError(error.kind, f"create {name}: {error.message}") from error
         volume = Volume(
-            name=name,
+            name=key,
             driver=driver,
             labels=dict(labels) if labels is not None else None,
             options=dict(options) if options else None,
             created_ns=time.time_ns(),
             mountpoint=mountpoint,
             scope=backend.scope,
+            owner=self.caller.owner,
         )
         try:
             await self._store.put(volume)
         except BaseException:
             # A plugin may have had the volume before, so it must not remove it; its own list still has it.
             if backend is self._local:
-                await backend.remove(name)
+                await backend.remove(key)
             raise
-        self._volumes[name] = volume
-        self.publish("create", name, {"driver": driver})
+        self._volumes[key] = volume
+        self.publish("create", key, {"driver": driver})
         return volume
 
     async def inspect(self, name: str) -> Volume:
@@ -201,22 +254,25 @@ class Volumes:
 
         :raises WharfError: NOT_FOUND ``get x: no such volume``; or its driver doesn't answer.
         """
-        async with self._locks.hold(name):
-            return await self._current(name)
+        key = self._key(name)
+        async with self._locks.hold(key):
+            return await self._current(key, name)
 
-    async def _current(self, name: str) -> Volume:
-        found = self._volumes.get(name)
+    async def _current(self, key: str, name: str) -> Volume:
+        found = self._volumes.get(key)
+        if found is not None and not self._sees(found):
+            raise not_found(f"get {name}: no such volume")
         if found is not None and found.driver == self._local.name:
             return found
         if found is None:
-            found = await self._remotes.probe(name)
+            found = await self._remotes.probe(key) if self._plugins_visible else None
         else:
             try:
                 state = await self._remotes.state(found)
             except WharfError as error:
                 raise WharfError(error.kind, f"get {name}: {error.message}") from error
-            if state is None and not self._references.get(name):
-                await self._forget(name)
+            if state is None and not self._references.get(key):
+                await self._forget(key)
             found = with_state(found, state) if state is not None else None
         if found is None:
             raise not_found(f"get {name}: no such volume")
@@ -227,7 +283,10 @@ class Volumes:
 
         ``drivers``: only these, if any are given.
         """
-        return await self._remotes.merge(self._volumes, drivers)
+        if not self._plugins_visible:
+            return [volume for volume in self.all() if not drivers or volume.driver in drivers], []
+        found, problems = await self._remotes.merge(self._volumes, drivers)
+        return list(filter(self._sees, found)), problems
 
     async def _forget(self, name: str) -> None:
         """Removes the record of a volume that its driver has lost."""
@@ -242,40 +301,42 @@ class Volumes:
         """
         volume = self._volumes.get(name)
         if volume is None:
-            raise not_found(f"get {name}: no such volume")
+            raise not_found(f"get {unqualified(name)[1]}: no such volume")
         return volume
 
     def all(self) -> Iterable[Volume]:
         """The volumes with a record here: created here, or used by a container."""
-        return list(self._volumes.values())
+        return list(filter(self._sees, self._volumes.values()))
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Removes an unused volume. ``force``: a missing volume or driver is no error.
 
         :raises WharfError: NOT_FOUND; CONFLICT while a container refers to it.
         """
-        async with self._locks.hold(name):
-            references = self._references.get(name)
+        key = self._key(name)
+        name = unqualified(key)[1]
+        async with self._locks.hold(key):
+            references = self._references.get(key)
             if references:
                 raise conflict(f"remove {name}: volume is in use - [{', '.join(sorted(references))}]")
             try:
-                volume = await self._current(name)
+                volume = await self._current(key, name)
             except WharfError:
                 if not force:
                     raise
-                known = self._volumes.get(name)
-                if known is None:
+                known = self._volumes.get(key)
+                if known is None or not self._sees(known):
                     return
                 volume = known
             try:
-                await (await self.driver(volume.driver)).remove(name)
+                await (await self.driver(volume.driver)).remove(key)
             except (WharfError, OSError) as error:
                 if not force:
                     kind = error.kind if isinstance(error, WharfError) else Kind.INTERNAL
                     raise WharfError(kind, f"remove {name}: {error}") from error
                 log.warning("volume %s: its driver failed to remove it; its record is removed: %s", name, error)
-            await self._forget(name)
-            self.publish("destroy", name, {"driver": volume.driver})
+            await self._forget(key)
+            self.publish("destroy", key, {"driver": volume.driver})
 
     # operations for containers
 
@@ -332,30 +393,6 @@ class Volumes:
             return True
 
     def publish(self, action: str, name: str, attributes: Mapping[str, str]) -> None:
-        """Publishes a volume event."""
-        self._bus.publish("volume", action, name, attributes)
-
-
-def directory_size(path: str) -> int:
-    """Bytes of all files below ``path``, hard links once; files that vanish meanwhile are skipped. Blocks."""
-    total = 0
-    seen: set[tuple[int, int]] = set()
-    stack = [path]
-    while stack:
-        try:
-            with os.scandir(stack.pop()) as found:
-                entries = list(found)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        for entry in entries:
-            try:
-                info = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            if stat.S_ISDIR(info.st_mode):
-                stack.append(entry.path)
-            elif info.st_size and (info.st_dev, info.st_ino) not in seen:
-                if info.st_nlink > 1:
-                    seen.add((info.st_dev, info.st_ino))
-                total += info.st_size
-    return total
+        """Publishes an event of a volume, or of all volumes of the caller ("")."""
+        owner, own_name = unqualified(name) if name else (self.caller.owner, "")
+        self._bus.publish("volume", action, own_name, attributes, owner=owner)

@@ -321,7 +321,7 @@ def _matches(context: ContainerContext, container: Container, parsed: _ParsedFil
 
 def _has_volume(container: Container, values: Sequence[str]) -> bool:
     return any(
-        value == point.destination or value == (point.name or point.source)
+        value == point.destination or value == (point.own_name or point.source)
         for point in container.mounts.values()
         for value in values
     )

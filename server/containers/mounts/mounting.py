@@ -53,8 +53,7 @@ async def set_up(
         source = await _source(context, container, point, number, during_start)
         found.append(_bind(point, source))
         if point.kind == "volume":
-            context.bus.publish(
-                "volume",
+            context.volumes.publish(
                 "mount",
                 point.name,
                 {
@@ -103,7 +102,7 @@ async def tear_down(context: ContainerContext, container: Container) -> None:
             if point.kind == "volume":
                 if await context.volumes.unmount(point.name, user_of(container, point)):
                     attributes = {"container": container.id, "driver": point.driver}
-                    context.bus.publish("volume", "unmount", point.name, attributes)
+                    context.volumes.publish("unmount", point.name, attributes)
             elif point.kind == "image":
                 await remove_snapshot(context, _image_key(container, number))
         except (WharfError, OSError) as error:

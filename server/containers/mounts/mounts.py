@@ -155,7 +155,7 @@ async def _resolve(context: ContainerContext, container: Container, point: Mount
     """Makes the volume, sets the read-only mode of a bind, or resolves the image of the point."""
     if point.kind == "volume":
         options: dict[str, Any] = point.spec.get("VolumeOptions") or {}
-        volume = await context.volumes.create(
+        volume = await context.volumes.of(container.owner).create(
             point.name,
             point.driver,
             options=(options.get("DriverConfig") or {}).get("Options"),
@@ -198,7 +198,7 @@ def describe(container: Container) -> list[dict[str, Any]]:
     for point in container.mounts.values():
         row: dict[str, Any] = {"Type": point.kind}
         if point.name:
-            row["Name"] = point.name
+            row["Name"] = point.own_name
         row["Source"] = point.source
         row["Destination"] = point.destination
         if point.driver:

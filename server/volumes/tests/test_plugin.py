@@ -83,7 +83,7 @@ def test_volumes_that_only_the_plugin_knows(tmp_path: Path, plugin: Plugin) -> N
         assert await listed(volumes, driver="local") == ([("ours", "local")], [])
         assert await listed(volumes, label="x") == ([], [])
         assert volumes.driver_names() == ["local", "odd"]
-        shown = query.show(await volumes.inspect("theirs"))
+        shown = query.show(volumes, await volumes.inspect("theirs"))
         assert shown == {
             "CreatedAt": "2024-05-06T05:08:09Z",
             "Driver": "odd",
