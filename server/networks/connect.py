@@ -10,7 +10,7 @@ from api_models.network import EndpointSettings
 from engine.common.errors import Kind, WharfError, invalid
 from server.containers.model import Container
 from server.networks import attachments, endpoints, publish, sandbox, teardown
-from server.networks.bridges import devices, interfaces
+from server.networks.bridges import announcement, devices, interfaces
 from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file, names
 from server.networks.model import HOST, NULL, Endpoint, Network, SandboxRecord
@@ -119,6 +119,7 @@ async def _connect_running(
     if remote:
         await _remove_surplus_gateway(context, record)
     teardown.publish_event(context, endpoint, "connect")
+    announcement.repeat(context, record, network, endpoint)
     await hosts_file.update_linkers(context, container)
 
 

@@ -78,6 +78,7 @@ class NetworkContext:
     last: dict[str, SandboxRecord] = field(default_factory=dict)  # the last sandbox of a stopped container
     ending: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
     tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
+    announcing: "set[asyncio.Task[None]]" = field(default_factory=set)  # cancelled at the end
     # Name → owner → network.
     _names: dict[str, dict[str, Network]] = field(default_factory=dict)
     _remote: RemoteNetworks | None = None

@@ -88,6 +88,7 @@ class Network:
     mac: str = ""  # the bridge's
     endpoints: dict[str, "Endpoint"] = field(default_factory=dict)
     ready: bool = False
+    other_macs: bool = False  # an endpoint had a MAC address that is not derived from its IP address
 
     @property
     def default_bridge(self) -> bool:
@@ -152,7 +153,7 @@ class Network:
         return cls(**known, ipam=None if ipam is None else [PoolConfig(**item) for item in ipam])
 
 
-_MEMORY = ("pools", "index", "mac", "endpoints", "ready")
+_MEMORY = ("pools", "index", "mac", "endpoints", "ready", "other_macs")
 _STORED = tuple(name for name in Network.__dataclass_fields__ if name not in _MEMORY)
 
 

@@ -1,5 +1,6 @@
 """Validates a driver's ``-o`` options. An unknown option is kept and shown, as in dockerd."""
 
+import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 
@@ -24,6 +25,8 @@ ENABLE6 = "com.docker.network.enable_ipv6"
 HOST4 = "com.docker.network.host_ipv4"
 HOST6 = "com.docker.network.host_ipv6"
 PREFIX = "com.docker.network.container_iface_prefix"
+ANNOUNCEMENTS = "com.docker.network.advertise_addr_nmsgs"
+ANNOUNCEMENT_PAUSE = "com.docker.network.advertise_addr_ms"
 MODES = ("nat", "nat-unprotected", "routed", "isolated")
 
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
@@ -82,12 +85,45 @@ def mtu(options: Mapping[str, str]) -> int:
     return number
 
 
+def announcements(options: Mapping[str, str]) -> int:
+    """How many ARP and NA messages announce a new interface; 0: none.
+
+    :raises WharfError: INVALID, with dockerd's sentence.
+    """
+    number = _integer(options, ANNOUNCEMENTS, "must be an integer")
+    if number is not None and not 0 <= number <= 3:
+        raise invalid(f"{ANNOUNCEMENTS} must be in the range 0 to 3")
+    return 3 if number is None else number
+
+
+def announcement_pause(options: Mapping[str, str]) -> float:
+    """The seconds between these messages.
+
+    :raises WharfError: INVALID, with dockerd's sentence.
+    """
+    number = _integer(options, ANNOUNCEMENT_PAUSE, "must be integer milliseconds")
+    if number is not None and not 100 <= number <= 2000:
+        raise invalid(f"{ANNOUNCEMENT_PAUSE} must be in the range 100 to 2000")
+    return 1.0 if number is None else number / 1000
+
+
+def _integer(options: Mapping[str, str], name: str, what: str) -> int | None:
+    value = options.get(name)
+    if value is None:
+        return None
+    if not re.fullmatch(r"[+-]?[0-9]+", value):
+        raise invalid(f'value for option {name} "{value}" {what}')
+    return int(value)
+
+
 def check(network: Network) -> None:
     """Checks the driver's options.
 
     :raises WharfError: INVALID: an option has an invalid value.
     """
     mtu(network.options)
+    announcements(network.options)
+    announcement_pause(network.options)
     if network.driver == BRIDGE:
         _check_bridge(network)
     elif network.driver == MACVLAN:

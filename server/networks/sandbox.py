@@ -15,7 +15,7 @@ from engine.common.errors import Kind, WharfError, not_found
 from server.containers.neighbours import Sandbox
 from server.containers.plan import ContainerPlan
 from server.networks import attachments, endpoints, options, publish, teardown
-from server.networks.bridges import bridge_repair, devices, interfaces
+from server.networks.bridges import announcement, bridge_repair, devices, interfaces
 from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file, names
 from server.networks.ipam.allocator import Network as Subnet
@@ -58,6 +58,7 @@ async def start(context: NetworkContext, container: ContainerPlan) -> Sandbox:
     context.last.pop(container.id, None)
     for endpoint in record.endpoints:
         teardown.publish_event(context, endpoint, "connect")
+        announcement.repeat(context, record, context.networks[endpoint.network], endpoint)
     linked = hosts_file.legacy_links(context, container)
     await hosts_file.update_linkers(context, container)
     return Sandbox(
@@ -263,6 +264,7 @@ def attach_interface(context: NetworkContext, space: Namespace, network: Network
         with contextlib.suppress(OSError):
             context.firewall.remove(endpoint.id)
         raise
+    announcement.first(network, endpoint, space.path)
 
 
 def _attach(context: NetworkContext, space: Namespace, network: Network, endpoint: Endpoint) -> None:

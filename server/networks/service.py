@@ -145,6 +145,8 @@ class Networks:
         that failed before it knew the running containers removes nothing."""
         context = self.context
         context.closed = True
+        for task in context.announcing:
+            task.cancel()
         await self._restorer.close()
         await context.wait_teardowns()
         busy = not self._recovered or any(record.mode == "own" for record in context.sandboxes.values())
