@@ -23,9 +23,6 @@ DIFFERENCES = (
     "list.Ports",  # an exposed port has no "IP", where dockerd 29 shows an empty one
     ".df.ContainerUsage.Items",  # only with verbose: the lists are also in the answer
     ".df.ImageUsage.Items",
-    ".IPAM.Config",  # without the gateway that the engine chose for a given subnet, as before dockerd 29
-    "network.list",
-    "network alone.list",
 )
 
 

@@ -254,7 +254,6 @@ def _requested_pool(item: IPAMPool, problems: list[str], *, ipv6: bool) -> PoolC
         item.gateway,
         dict(item.auxiliary_addresses or {}),
         configured=True,
-        gateway_given=bool(item.gateway),
     )
 
 

@@ -37,9 +37,13 @@ class PoolConfig:
     gateway: str = ""
     aux: dict[str, str] = field(default_factory=dict)
     configured: bool = False  # the user gave the subnet, so addresses in it may be given too
-    gateway_given: bool = False
     pool_id: str = ""
     gateway_bits: int = 0
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        """A stored subnet; a record of an earlier version may have fields that no longer exist."""
+        return cls(**{name: value for name, value in raw.items() if name in cls.__dataclass_fields__})
 
     def make_pool(self) -> AddressPool:
         """The pool, with gateway and auxiliary addresses reserved."""
@@ -150,7 +154,7 @@ class Network:
         raw: dict[str, Any] = orjson.loads(document)
         ipam = raw.pop("ipam", None)
         known = {name: value for name, value in raw.items() if name in _STORED}
-        return cls(**known, ipam=None if ipam is None else [PoolConfig(**item) for item in ipam])
+        return cls(**known, ipam=None if ipam is None else [PoolConfig.from_dict(item) for item in ipam])
 
 
 _MEMORY = ("pools", "index", "mac", "endpoints", "ready", "other_macs")

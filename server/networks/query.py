@@ -47,30 +47,34 @@ def show(context: NetworkContext, network: Network, *, containers: bool = True) 
 
 def status(network: Network) -> dict[str, Any]:
     """``Status``: how many addresses each subnet has in use, and how many are free. Networks whose driver assigns no
-    addresses have no subnets. The numbers end at 2**64 - 1."""
+    addresses have no subnets, nor have those of an IPAM plugin, whose protocol has no such request. The numbers end at
+    2**64 - 1."""
     subnets = {}
-    for pool in network.pools:
+    for pool in () if network.remote_ipam else network.pools:
         used, free = pool.counts()
         subnets[str(pool.subnet)] = {"IPsInUse": min(used, _MOST), "DynamicIPsAvailable": min(free, _MOST)}
     return {"IPAM": {"Subnets": subnets} if subnets else {}}
 
 
 def _config(network: Network) -> list[dict[str, Any]] | None:
+    """The subnets in the order of dockerd 29: the given ones first, of both IPv4 before IPv6. A given subnet of a
+    family that is not enabled is shown by a configuration-only network."""
     if network.ipam is None:
         return None
-    found = []
+    found: list[tuple[tuple[bool, int], dict[str, Any]]] = []
     for config in network.ipam:
+        version = ip_network(config.subnet).version
+        if not (network.enables(version) or network.config_only):
+            continue
         entry: dict[str, Any] = {"Subnet": config.subnet}
         if config.ip_range:
             entry["IPRange"] = config.ip_range
-        # dockerd does not show the gateway that it chose for a given subnet.
-        if config.gateway and (config.gateway_given or not config.configured):
+        if config.gateway:
             entry["Gateway"] = config.gateway
         if config.aux:
             entry["AuxiliaryAddresses"] = dict(config.aux)
-        found.append(entry)
-    # IPv4 first, as in dockerd.
-    return sorted(found, key=lambda entry: ip_network(entry["Subnet"]).version)
+        found.append(((not config.configured, version), entry))
+    return [entry for _, entry in sorted(found, key=lambda item: item[0])]
 
 
 def _containers(context: NetworkContext, network: Network) -> dict[str, dict[str, str]]:

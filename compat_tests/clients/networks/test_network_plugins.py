@@ -67,6 +67,26 @@ def test_a_network_of_a_plugin(scenario: Scenario, net: NetworkPlugin) -> None:
     assert not net.devices()
 
 
+def test_neighbours_learn_the_mac_address_of_a_new_link(scenario: Scenario, net: NetworkPlugin) -> None:
+    if scenario.engine.kind == "dockerd":
+        pytest.skip("since Docker 28.1")
+    docker, subnet = scenario.engine.docker, scenario.subnet()
+    scenario.network("far", "-d", net.name, "--subnet", str(subnet), "-o", "com.docker.network.advertise_addr_ms=100")
+    scenario.run("two", "--network", scenario.name("far"))
+
+    def known() -> str:
+        """The MAC address with which the neighbour knows the address."""
+        return scenario.exec("two", "ip", "neigh", "show", str(subnet[9])).rpartition("lladdr ")[2][:17]
+
+    for mac in ("02:42:de:ad:be:01", "02:42:de:ad:be:02"):
+        scenario.run("web", "--network", scenario.name("far"), "--ip", str(subnet[9]), "--mac-address", mac)
+        if known():
+            assert until(lambda mac=mac: known() == mac, seconds=5), known()  # type: ignore[misc]
+        scenario.exec("two", "ping", "-c", "1", str(subnet[9]))
+        assert known() == mac
+        docker("rm", "-f", scenario.name("web"))
+
+
 def test_without_a_gateway_traffic_leaves_by_the_engine(scenario: Scenario, net: NetworkPlugin) -> None:
     net.gateway = False
     docker = scenario.engine.docker
@@ -210,6 +230,10 @@ def test_an_ipam_plugin_for_a_bridge(scenario: Scenario) -> None:
     with IpamPlugin(scenario.engine, plugin_name(scenario.engine, "ipam"), base) as ipam:
         try:
             scenario.network("near", "--ipam-driver", ipam.name)
+            if scenario.engine.kind != "dockerd":
+                # The protocol has no request for the number of addresses in use.
+                shown = scenario.engine.api.get(f"/networks/{scenario.name('near')}").json()
+                assert shown["Status"] == {"IPAM": {}}
             scenario.run("web", "--network", scenario.name("near"), "--hostname", "web", command=SERVE)
             scenario.run("two", "--network", scenario.name("near"))
             assert fetch(scenario, "two", f"http://{scenario.name('web')}/") == "web"
@@ -283,6 +307,8 @@ def test_containers_that_end_while_the_daemon_is_down(own_engine: Engine) -> Non
 def test_a_plugin_that_dies(own_engine: Engine) -> None:
     engine, scenario = own_engine, Scenario(own_engine, "dies")
     plugin = NetworkPlugin(engine, plugin_name(engine, "gone"))
+    # A daemon that starts waits for plugins that start at the same time.
+    engine.daemon.env["WHARF_TIMEOUTS"] = "network.plugin-start=1"
     try:
         scenario.network("far", "-d", plugin.name, "--subnet", str(scenario.subnet(1)))
         scenario.network("near", "-d", plugin.name, "--subnet", str(scenario.subnet(2)))

@@ -260,3 +260,26 @@ def test_the_default_gateways_network(tmp_path: Path) -> None:
             server.close()
 
     scenario(tmp_path, body)
+
+
+def test_subnets_as_inspect_shows_them(tmp_path: Path) -> None:
+    async def body(world: World, outside: str) -> None:
+        async def shown(name: str, *configs: dict[str, Any], **fields: Any) -> Any:
+            await world.network(name, IPAM={"Config": list(configs)}, **fields)
+            return world.networks.inspect(name)["IPAM"]["Config"]
+
+        v4, v6 = {"Subnet": "10.99.1.0/24"}, {"Subnet": "fd00:99:1::/64"}
+        own4, own6 = {**v4, "Gateway": "10.99.1.1"}, {**v6, "Gateway": "fd00:99:1::1"}
+        assert await shown("both", v6, v4, EnableIPv6=True) == [own4, own6]
+        # A subnet that the engine chose is shown after a given one.
+        v6 = {"Subnet": "fd00:99:2::/64", "IPRange": "fd00:99:2::8000/113"}
+        first, second = await shown("six", v6, EnableIPv6=True)
+        assert first == {**v6, "Gateway": "fd00:99:2::8000"}
+        assert sorted(second) == ["Gateway", "Subnet"]
+        # Only a configuration-only network shows a subnet of a family that is not enabled.
+        v6 = {"Subnet": "fd00:99:3::/64"}
+        (only,) = await shown("four", v6)
+        assert ":" not in only["Subnet"]
+        assert await shown("config", v6, ConfigOnly=True) == [v6]
+
+    scenario(tmp_path, body)
