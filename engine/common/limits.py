@@ -71,6 +71,9 @@ NETWORK_SUBNETS = 1000
 """Subnets of one network. A bridge has at most two, one per family."""
 NETWORK_AUXILIARY = 10_000
 """Auxiliary addresses of all subnets of one network."""
+DNS_RULES = 256
+"""Rules in the tables of a container's namespace that are read for one chain of the DNS redirect: a container with
+CAP_NET_ADMIN can add any number. A container with more keeps what it has."""
 NETWORK_ROUTES = 1000
 """Static routes that a network plugin adds to one container."""
 

@@ -8,12 +8,14 @@ iptables-nft writes them. The entrypoints of kind's and k3d's node images pass `
 import errno
 import logging
 import socket
+from collections.abc import Callable, Iterator, Sequence
 
+from engine.common import limits
 from engine.proxy.resolver import LISTEN
 from server.networks.netlink import netns
 from server.networks.nftables import nfnetlink, xtables
-from server.networks.nftables.libnftables import Nftables, NftError
-from server.networks.nftables.nfnetlink import Hook, Transaction
+from server.networks.nftables.libnftables import Nftables
+from server.networks.nftables.nfnetlink import Expression, Hook, Transaction, attributes
 
 log = logging.getLogger(__name__)
 
@@ -29,18 +31,30 @@ def redirect(path: str, udp: int, tcp: int) -> None:
     """In a thread: redirects port 53 of 127.0.0.11 to the proxy's ports, so that the container can use port 53 itself.
 
     Rules that already lead to these ports stay as they are. Others are replaced and match the address that
-    the container's rules match: a node's entrypoint may have rewritten it.
+    the container's rules match: a node's entrypoint may have rewritten it. If the container has added more than
+    ``DNS_RULES`` rules, all stay as they are.
     """
     with netns.inside(path):
         try:
             _create(udp, tcp)
         except FileExistsError:
-            _update(udp, tcp)
+            _bounded(path, _update, udp, tcp)
         except OSError as error:
             if error.errno not in _WITHOUT_XTABLES:
                 raise
             log.debug("no rules of iptables-nft in %s: %s", path, error)
-            _native(udp, tcp)
+            _bounded(path, _native, udp, tcp)
+
+
+def _bounded(path: str, change: Callable[[int, int], None], udp: int, tcp: int) -> None:
+    try:
+        change(udp, tcp)
+    except nfnetlink.TooManyRules:
+        log.warning("the DNS redirect in %s is not renewed: more than %s rules (DNS_RULES)", path, limits.DNS_RULES)
+
+
+def _listed(table: str, chain: str) -> list[list[Expression]]:
+    return nfnetlink.rules(table, chain, limits.DNS_RULES)
 
 
 def _create(udp: int, tcp: int) -> None:
@@ -56,9 +70,10 @@ def _create(udp: int, tcp: int) -> None:
 
 
 def _update(udp: int, tcp: int) -> None:
-    present = nfnetlink.rules(_TABLE, _OUTPUT)
+    present = _listed(_TABLE, _OUTPUT)
     if {(LISTEN, udp), (LISTEN, tcp)} <= {xtables.destination(rule) for rule in present}:
         return
+    _listed(_TABLE, _POSTROUTING)  # the kernel's work to clear it is bounded, too
     transaction = Transaction(_TABLE)
     for chain in (_OUTPUT, _POSTROUTING):
         transaction.add_chain(chain)
@@ -110,12 +125,19 @@ table ip {_NATIVE} {{
 	}}
 }}
 """
+    # Check first: removing rules makes the kernel wait, and a new namespace has none.
+    present = _listed(_NATIVE, "output")
+    if {udp, tcp} <= {port for rule in present for port in _loaded_ports(rule)}:
+        return
     with Nftables() as nft:
-        try:
-            # Check first: removing rules makes the kernel wait, and a new namespace has none.
-            present = nft.run(f"list table ip {_NATIVE}\n")
-        except NftError:
-            nft.run(rules)
-            return
-        if f":{udp}\n" not in present or f":{tcp}\n" not in present:
-            nft.run(f"delete table ip {_NATIVE}\n{rules}")
+        nft.run(f"delete table ip {_NATIVE}\n{rules}" if present else rules)
+
+
+def _loaded_ports(rule: Sequence[Expression]) -> Iterator[int]:
+    """The ports that nft's expression ``dnat`` translates to: a rule loads them into a register."""
+    for item in rule:
+        fields = dict(attributes(item.data))
+        if item.name == "immediate" and 2 in fields:  # NFTA_IMMEDIATE_DATA with NFTA_DATA_VALUE
+            value = dict(attributes(fields[2])).get(1, b"")
+            if len(value) == 2:
+                yield int.from_bytes(value, "big")

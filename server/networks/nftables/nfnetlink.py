@@ -111,21 +111,30 @@ class Transaction:
                     _check(body)
 
 
-def rules(table: str, chain: str) -> list[list[Expression]]:
+class TooManyRules(Exception):
+    """A listing ended at its bound."""
+
+
+def rules(table: str, chain: str, most: int) -> list[list[Expression]]:
     """The rules of a chain of the family ip. Empty if the chain is missing.
 
+    :raises TooManyRules: the kernel lists more than ``most`` rules; only so many are read.
     :raises OSError: the kernel refused the listing.
     """
     found: list[list[Expression]] = []
     with _socket() as sock:
         sock.send(_message(_SUBSYSTEM << 8 | _GETRULE, _NLM_F_DUMP, 1, text(1, table), text(2, chain)))
         sock.settimeout(None)
+        read = 0
         while True:
             for kind, body in _split(sock.recv(1 << 16)):
                 if kind == _NLMSG_DONE:
                     return found
                 if kind == _NLMSG_ERROR:
                     _check(body)
+                read += 1
+                if read > most:
+                    raise TooManyRules
                 # Kernels before 5.10 filter a listing by neither table nor chain, so it is done here.
                 fields = dict(attributes(body[4:]))
                 if fields.get(1, b"").rstrip(b"\0") == table.encode() and fields.get(2, b"") == chain.encode() + b"\0":

@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,34 @@ def test_rules_are_those_of_iptables(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.skipif(not TOOLS, reason="needs iptables-nft")
+def test_a_container_with_many_rules_keeps_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "space")
+    with own_namespace(), netns.create(path):
+        try:
+            redirect(path, 40001, 40002)
+            flood = [f"-A DOCKER_OUTPUT -d 10.1.{number // 256}.{number % 256}/32 -j RETURN" for number in range(5000)]
+            text = "\n".join(["*nat", *flood, "COMMIT", ""])
+            iptables(path, "iptables-nft-restore", "--noflush", text=text)
+            reads: list[int] = []
+            split = nfnetlink._split
+
+            def counted(data: bytes) -> Iterator[tuple[int, bytes]]:
+                reads.append(len(data))
+                return split(data)
+
+            monkeypatch.setattr(nfnetlink, "_split", counted)
+            redirect(path, 40003, 40004)
+            assert "more than 256 rules (DNS_RULES)" in caplog.text
+            assert sum(reads) < 200_000
+            assert not any("40003" in line for line in saved(path))
+        finally:
+            netns.delete(path)
+
+
+@pytest.mark.root
 def test_a_kernel_without_the_extensions_gets_rules_of_nft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(xtables, "_NAMES", {socket.IPPROTO_TCP: "no-tcp", socket.IPPROTO_UDP: "no-udp"})
     path = str(tmp_path / "space")
@@ -97,8 +126,22 @@ def test_a_kernel_without_the_extensions_gets_rules_of_nft(tmp_path: Path, monke
         try:
             redirect(path, 40001, 40002)
             with netns.inside(path):
-                assert not nfnetlink.rules("nat", "DOCKER_OUTPUT")
+                assert not nfnetlink.rules("nat", "DOCKER_OUTPUT", 10)
                 assert "udp dport 53 dnat to 127.0.0.11:40001" in nft("list ruleset")
+                nft("add rule ip wharf-dns output ip daddr 192.0.2.1 accept")
+            redirect(path, 40001, 40002)
+            with netns.inside(path):
+                assert "192.0.2.1" in nft("list ruleset"), "rules that lead to the ports must stay"
+            redirect(path, 40001, 40003)
+            with netns.inside(path):
+                text = nft("list ruleset")
+                assert "192.0.2.1" not in text
+                assert "tcp dport 53 dnat to 127.0.0.11:40003" in text
+                assert "40002" not in text
+                nft("".join("add rule ip wharf-dns output ip daddr 192.0.2.1 accept\n" for _ in range(300)))
+            redirect(path, 40001, 40004)
+            with netns.inside(path):
+                assert "40004" not in nft("list ruleset")
         finally:
             netns.delete(path)
 
