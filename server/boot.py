@@ -84,6 +84,8 @@ def run(config: Config, given: Given, handle: zygote.Handle) -> int:
 
         config = remapped(config)
     _warn_of_proxies(config)
+    if "restart" in given:
+        log.warning("Flag --restart has been deprecated, Please use a restart policy on docker run")
     close_roots(config)
     _claim(config.pidfile)
     try:

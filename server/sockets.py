@@ -191,7 +191,8 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
     """
     if not (config.tls or config.tlsverify):
         return None
-    home = Path(os.environ.get("DOCKER_CERT_PATH", os.path.expanduser("~/.docker")))
+    environ = os.environ
+    home = Path(environ.get("DOCKER_CERT_PATH") or environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"))
     certificate = config.tlscert or str(home / "cert.pem")
     key = config.tlskey or str(home / "key.pem")
     authority = config.tlscacert or str(home / "ca.pem")

@@ -64,7 +64,10 @@ def _check_daemon(config: Config) -> None:
         if number < 0:
             raise ConfigError(f"invalid {name}: {number}")
     if config.min_api_version:
-        _minimum(config.min_api_version)
+        try:
+            check_minimum(config.min_api_version)
+        except ConfigError as error:
+            raise ConfigError(f"invalid min-api-version: {error}") from None
     if config.metrics_addr:
         _host_port(config.metrics_addr, "metrics-addr")
     if config.storage_driver not in ("", "overlayfs", "overlay2", "native"):
@@ -73,15 +76,19 @@ def _check_daemon(config: Config) -> None:
         raise ConfigError("--tlsverify requires --tlscacert")
 
 
-def _minimum(version: str) -> None:
+def check_minimum(version: str) -> None:
+    """Checks the oldest API version that clients may name.
+
+    :raises ConfigError: this engine does not know it.
+    """
     if version[0] in "vV":
-        raise ConfigError('invalid min-api-version: API version must be provided without "v" prefix')
+        raise ConfigError('API version must be provided without "v" prefix')
     if not re.fullmatch(r"\d+\.\d+", version):
-        raise ConfigError(f"invalid min-api-version: {version}")
+        raise ConfigError(version)
     if parse_version(version) < MINIMUM:
-        raise ConfigError(f"invalid min-api-version: minimum supported API version is {spelled(MINIMUM)}: {version}")
+        raise ConfigError(f"minimum supported API version is {spelled(MINIMUM)}: {version}")
     if parse_version(version) > MAXIMUM:
-        raise ConfigError(f"invalid min-api-version: maximum supported API version is {spelled(MAXIMUM)}: {version}")
+        raise ConfigError(f"maximum supported API version is {spelled(MAXIMUM)}: {version}")
 
 
 def parse_mark(text: str) -> tuple[int, int | None]:

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from api_models import gojson
 from engine.common import jsontext
+from server.config import environment
 from server.config.check import check
 from server.config.flags import Given, parse
 from server.config.model import Config
@@ -65,7 +66,7 @@ def _configure(given: Given) -> Config:
         raise ConfigError(f"unable to configure the Docker daemon with file {path}: {error}") from None
     _refuse(settings, origin)
     settings["given"] = origin
-    config = _build(settings, path)
+    config = environment.apply(_build(settings, path), os.environ)
     try:
         return check(config)
     except ConfigError as error:
@@ -87,8 +88,8 @@ def _from_flags(given: Given) -> tuple[dict[str, Any], dict[str, str]]:
         except ConfigError as error:
             short = f"-{option.short}, " if option.short else ""
             raise ConfigError(f'invalid argument "{texts[-1]}" for "{short}--{flag}" flag: {error}') from None
+        settings[option.attribute] = value
         if not option.only_flag:
-            settings[option.attribute] = value
             origin[option.name] = "flag"
     return settings, origin
 

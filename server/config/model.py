@@ -95,6 +95,9 @@ class Config:
         "/etc/cdi",
         "/var/run/cdi",
     )
+    restart: Annotated[
+        bool, Option("Apply restart policies when the daemon starts (deprecated)", short="r", only_flag=True)
+    ] = True
     live_restore: Annotated[
         bool,
         Option(

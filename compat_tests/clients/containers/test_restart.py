@@ -168,6 +168,35 @@ def test_restart_of_the_daemon(own_engine: Engine) -> None:
         engine.api.delete("/volumes/flag", force=1)
 
 
+def test_a_daemon_without_restart_policies(own_engine: Engine) -> None:
+    """With `--restart=false`, what ended without the daemon stays stopped; later exits are restarted."""
+    engine = own_engine
+    if engine.kind == "dockerd":
+        pytest.skip("dockerd takes its containers along")
+    engine.daemon.argv.append("--restart=false")
+    engine.restart()
+    ends = create(engine, "exec sleep 600", "always")
+    waits = create(engine, "exit 1", "always")
+    try:
+        for identity in (ends, waits):
+            assert engine.api.post(f"/containers/{identity}/start").status == 204
+        assert until(lambda: inspect(engine, waits)["State"]["Restarting"])
+        pid = inspect(engine, ends)["State"]["Pid"]
+        engine.kill("wharfd")
+        os.kill(pid, signal.SIGKILL)
+        engine.start()
+        assert until(lambda: inspect(engine, ends)["State"]["Status"] == "exited")
+        assert until(lambda: inspect(engine, waits)["State"]["Status"] == "exited")
+        engine.restart()
+        assert {inspect(engine, identity)["State"]["Status"] for identity in (ends, waits)} == {"exited"}
+        engine.api.post(f"/containers/{ends}/start")
+        os.kill(inspect(engine, ends)["State"]["Pid"], signal.SIGKILL)
+        assert until(lambda: inspect(engine, ends)["State"]["Running"] and inspect(engine, ends)["RestartCount"] == 1)
+    finally:
+        for identity in (ends, waits):
+            engine.api.delete(f"/containers/{identity}", force=1)
+
+
 @pytest.mark.slow
 def test_a_shim_or_the_supervisor_that_dies(own_engine: Engine) -> None:
     engine = own_engine

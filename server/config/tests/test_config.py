@@ -146,6 +146,37 @@ def test_what_dockerd_29_added(tmp_path: Path) -> None:
             read(tmp_path, document)
 
 
+def test_restart_is_a_flag_only(tmp_path: Path) -> None:
+    assert read(tmp_path).restart
+    assert not read(tmp_path, {}, "--restart=false").restart
+    assert not read(tmp_path, {}, "-r=false").restart
+    with pytest.raises(ConfigError, match="the following directives don't match any configuration option: restart"):
+        read(tmp_path, {"restart": False})
+
+
+def test_settings_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_MIN_API_VERSION", "1.44")
+    monkeypatch.setenv("DOCKER_DRIVER", "native")
+    config = read(tmp_path, {}, "--storage-driver", "overlayfs")
+    assert (config.oldest_version, config.storage_driver) == ((1, 44), "native")
+    assert read(tmp_path, {"min-api-version": "1.40"}).oldest_version == (1, 40)
+    for version, words in (("1.9", "minimum supported API version is 1.24: 1.9"), ("new", "new")):
+        monkeypatch.setenv("DOCKER_MIN_API_VERSION", version)
+        with pytest.raises(ConfigError, match=f"^invalid DOCKER_MIN_API_VERSION: {words}$"):
+            read(tmp_path)
+    monkeypatch.setenv("DOCKER_MIN_API_VERSION", "")
+    monkeypatch.setenv("DOCKER_DRIVER", "btrfs")
+    with pytest.raises(ConfigError, match='storage driver "btrfs" is not supported'):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["DOCKER_RAMDISK", "DOCKER_TMPDIR", "DOCKER_INSECURE_NO_IPTABLES_RAW"])
+def test_variables_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(ConfigError, match=f"^the environment variable {name} is not supported: "):
+        read(tmp_path)
+
+
 def test_only_runtimes_may_be_in_flags_and_file(tmp_path: Path) -> None:
     document = {"runtimes": {"one": {"path": "/bin/one"}}}
     assert set(read(tmp_path, document, "--add-runtime", "two=/bin/two").runtimes) == {"one", "two"}

@@ -51,7 +51,9 @@ async def on_exit(context: ContainerContext, container: Container, end: Exit | N
         timeline.mark("output, network")
         run_seconds = max(0.0, (time.time_ns() - state.started_ns) / 1e9)
         restarts = context.restarts_of(container)
-        restart = not restarts.cancelled.is_set() and should_restart(
+        # With --restart=false, no policy applies to containers that ended without a daemon.
+        applies = (context.config.restart or context.recovered.is_set()) and not restarts.cancelled.is_set()
+        restart = applies and should_restart(
             container.host_config.restart_policy,
             exit_code=end.status,
             restarts=container.restart_count,
@@ -183,12 +185,23 @@ async def _restart(context: ContainerContext, container: Container, delay: float
     async with container.lock:
         if restarts is not context.restarts.get(container.id) or not container.state.restarting:
             return  # started on request, or removed, meanwhile
-        state = container.state
-        state.running = state.restarting = False
-        await context.save_state(container)
-        context.waiters.stopped(container)
+        await _stay_stopped(context, container)
     if container.host_config.auto_remove:
         await remove_automatically(context, container)
+
+
+async def end_restart(context: ContainerContext, container: Container) -> None:
+    """A container in the state "restarting" stays stopped (``--restart=false``)."""
+    async with container.lock:
+        if container.state.restarting:
+            await _stay_stopped(context, container)
+
+
+async def _stay_stopped(context: ContainerContext, container: Container) -> None:
+    state = container.state
+    state.running = state.restarting = False
+    await context.save_state(container)
+    context.waiters.stopped(container)
 
 
 async def on_oom(context: ContainerContext, container: Container) -> None:

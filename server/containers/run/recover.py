@@ -68,15 +68,22 @@ async def recover(context: ContainerContext) -> None:
         if container.state.committing:
             context.spawn(_unpause_after_commit(context, container), "unpause after commit")
     for container in waiting:
-        exits.restart_later(context, container, 0.0)
+        if context.config.restart:
+            exits.restart_later(context, container, 0.0)
+        else:
+            await exits.end_restart(context, container)
     for container in stopped:
         if container.host_config.auto_remove and container.started_before:
             context.spawn(exits.remove_automatically(context, container), "remove automatically")
-        elif container.started_before and should_restart(
-            container.host_config.restart_policy,
-            exit_code=container.state.exit_code,
-            restarts=container.restart_count,
-            stopped=container.manually_stopped,
+        elif (
+            context.config.restart
+            and container.started_before
+            and should_restart(
+                container.host_config.restart_policy,
+                exit_code=container.state.exit_code,
+                restarts=container.restart_count,
+                stopped=container.manually_stopped,
+            )
         ):
             context.spawn(exits.start_with_daemon(context, container), "start with daemon")
     context.recovered.set()

@@ -10,6 +10,7 @@ import pytest
 
 from engine.api.types import Exit, ProcessState, TaskStatus
 from engine.common.errors import Kind, WharfError
+from server.config import Config
 from server.containers.context import ContainerContext
 from server.containers.hooks import Hooks
 from server.containers.model import Container
@@ -98,6 +99,7 @@ def test_the_task_is_deleted_after_its_exit_is_saved(monkeypatch: pytest.MonkeyP
             clean=lambda _, work: cleaning.append(asyncio.create_task(work)),
             restarts_of=lambda _: Restarts(),
             shutting_down=True,
+            config=Config(),
             publish=lambda *_: None,
             save_state=save,
             waiters=Waiters(),
