@@ -80,11 +80,13 @@ def _crun_sentence(message: str) -> str | None:
     return None
 
 
-_SHIM_SENTENCE = re.compile(r"OCI runtime (?P<verb>create|start|exec) failed: (?P<runtime>.*): unknown", re.DOTALL)
+_SHIM_SENTENCE = re.compile(r"OCI runtime (?P<verb>create|start|exec) failed: (?P<runtime>.*)\Z", re.DOTALL)
 
 
 def in_runcs_words(message: str) -> str:
-    """Turns crun's words in a stock containerd's sentence into runc's, as :func:`explain` does."""
+    """Turns crun's words in a stock containerd's sentence into runc's, as :func:`explain` does. Its gRPC code, which
+    libraries before dockerd 29's appended, is removed."""
+    message = message.removesuffix(": unknown")
     found = _SHIM_SENTENCE.search(message)
     sentence = _crun_sentence(found["runtime"]) if found and "exec: " not in found["runtime"] else None
     if found is None or sentence is None:
@@ -98,8 +100,7 @@ def explain(runtime: Runtime, verb: str, message: str) -> str:
     """dockerd's sentence when ``verb`` (``create``, ``start``, ``exec`` …) failed with ``message``.
 
     ``OCI runtime create failed: runc create failed: unable to start container process: exec: "x": executable file not
-    found in $PATH: unknown``, as containerd's shim words it; crun's words are turned into runc's where clients match on
-    them.
+    found in $PATH``, as containerd's shim words it; crun's words are turned into runc's where clients match on them.
     """
     if not message:
         message = f"{runtime.path} did not terminate successfully"
@@ -109,4 +110,4 @@ def explain(runtime: Runtime, verb: str, message: str) -> str:
             message = f"{prefix}: unable to start container process: {sentence}"
         else:
             message = f"{runtime.name}: {message}"
-    return f"OCI runtime {verb} failed: {message}: unknown"
+    return f"OCI runtime {verb} failed: {message}"

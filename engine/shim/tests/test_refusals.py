@@ -56,7 +56,7 @@ def test_sentences_are_runcs_and_have_a_reason(
     runtime: Runtime, verb: str, message: str, sentence: str, reason: str
 ) -> None:
     said = refusals.explain(runtime, verb, message)
-    assert said == f"OCI runtime {verb} failed: {sentence}: unknown"
+    assert said == f"OCI runtime {verb} failed: {sentence}"
     assert refusals.reason(said) == reason
 
 

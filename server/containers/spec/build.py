@@ -97,7 +97,7 @@ def _sysctls(inp: SpecInput) -> dict[str, str]:
     requested = inp.host.sysctls or {}
     for name, value in requested.items():
         if "\0" in value:  # crun would write the part before the NUL
-            raise internal(f"{CREATE_REFUSED}write /proc/sys/{name.replace('.', '/')}: invalid argument: unknown")
+            raise internal(f"{CREATE_REFUSED}write /proc/sys/{name.replace('.', '/')}: invalid argument")
     return {**found, **requested}
 
 

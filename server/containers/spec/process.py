@@ -58,9 +58,7 @@ def _env(entries: Sequence[str], *, refused: str) -> list[str]:
             name, _, _ = entry.partition("=")
             part = "name" if "\0" in name else "value"
             shown = name.replace("\0", "\\x00")
-            raise internal(
-                f'{refused}invalid environment variable "{shown}": {part} contains nul byte (\\x00): unknown'
-            )
+            raise internal(f'{refused}invalid environment variable "{shown}": {part} contains nul byte (\\x00)')
     return [entry for entry in entries if entry != "HOME="]
 
 

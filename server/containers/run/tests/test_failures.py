@@ -33,6 +33,12 @@ def test_a_directory_is_reported_as_permission_denied() -> None:
     assert start_failure(internal("x", reason=Reason.IS_A_DIRECTORY))[1].message == "x: permission denied"
 
 
+def test_the_code_of_a_stock_containerd_is_no_part_of_the_sentence() -> None:
+    words = f"{STOCK}crun: executable file `x` not found in $PATH: unknown"
+    prefix = f"{STOCK}crun create failed: unable to start container process"
+    assert refusal(internal(words))[0] == f'{prefix}: exec: "x": executable file not found in $PATH'
+
+
 @pytest.mark.parametrize("words", ["container is paused", "cannot exec in a paused state: unknown"])
 def test_a_paused_container_is_recognized_by_the_message_of_a_stock_containerd(words: str) -> None:
     assert refusal(internal(words))[1] is Reason.CONTAINER_PAUSED
