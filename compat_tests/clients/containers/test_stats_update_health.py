@@ -166,6 +166,36 @@ def test_update_of_a_running_container(engine: Engine) -> None:
         assert host["Memory"] == 96 * MIB
 
 
+def test_update_of_the_memory_limit_by_the_cli(engine: Engine, oracle: Engine) -> None:
+    """Above the limit of memory and swap, which is 0 without limits, a new one of memory needs one of both."""
+
+    def answers(each: Engine, *words: str, **host: int) -> list[str]:
+        if not each.api.get("/info").json()["SwapLimit"]:
+            pytest.skip("this kernel limits no swap: --memory alone is applied")
+        with container(each, Cmd=["sleep", "600"], HostConfig=host) as box:
+            done = each.docker("update", *words, box, check=False)
+            shown = each.api.get(f"/containers/{box}/json").json()["HostConfig"]
+            return [done.output.replace(box, "ID"), str(shown["Memory"]), str(shown["MemorySwap"])]
+
+    refused = (
+        "Error response from daemon: Cannot update container ID: Memory limit should be smaller than already set "
+        "memoryswap limit, update the memoryswap at the same time\n"
+    )
+    both = ("--memory", "64m", "--memory-swap", "128m")
+    limited = {"Memory": 64 * MIB, "MemorySwap": 128 * MIB}
+    for words, host, expected in (
+        (("--memory", "64m"), {}, [refused, "0", "0"]),
+        (both, {}, ["ID\n", str(64 * MIB), str(128 * MIB)]),
+        (("--memory", "96m"), limited, ["ID\n", str(96 * MIB), str(128 * MIB)]),
+        (("--memory", "256m"), limited, [refused, str(64 * MIB), str(128 * MIB)]),
+    ):
+        assert answers(engine, *words, **host) == answers(oracle, *words, **host) == expected
+    # dockerd compares with -1, and refuses any limit where swap is unlimited.
+    unlimited = {"Memory": 64 * MIB, "MemorySwap": -1}
+    assert answers(engine, "--memory", "256m", **unlimited) == ["ID\n", str(256 * MIB), "-1"]
+    assert answers(oracle, "--memory", "256m", **unlimited) == [refused, str(64 * MIB), "-1"]
+
+
 def test_update_of_a_stopped_container_applies_at_its_start(engine: Engine) -> None:
     with container(engine, start=False, Cmd=["sleep", "600"]) as box:
         expected = {"Memory": 80 * MIB, "MemorySwap": -1}
