@@ -69,6 +69,8 @@ class World:
     async def kill(self) -> None:
         """As if the daemon were killed: sends nothing, removes nothing."""
         networks = self.networks
+        for task in networks.context.announcing:
+            task.cancel()
         await networks._restorer.close()
         networks.context.forwarder._closing = True
         connection = networks.context.forwarder._connection
