@@ -114,4 +114,7 @@ def test_a_host_that_is_a_router_already_stays_one(tmp_path: Path) -> None:
         with second_neighbour(tmp_path) as far, echoes((far, "far", 80)):
             assert ask(FAR, 80, path=outside) == f"far {OUTSIDE}"
 
-    scenario(tmp_path, body, before=lambda: netns.sysctl("net.ipv4.ip_forward", "1"))
+    def prepare() -> None:
+        netns.sysctl("net.ipv4.ip_forward", "1")
+
+    scenario(tmp_path, body, before=prepare)
