@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from compat_tests.support.engines import Wharf
 from compat_tests.support.host.ports import free_ports
 from compat_tests.support.host.traces import links, mounts_under, nft
 from compat_tests.support.images import ROOT
+from compat_tests.support.patience import FACTOR
 from compat_tests.support.polling import until
 
 VERSIONS = [f"1.{minor}" for minor in range(24, 52)]
@@ -164,6 +166,34 @@ def test_sighup_applies_the_changed_file(daemon: Wharf) -> None:
             file.write_text("{}")
             os.kill(daemon.daemon.pid, signal.SIGHUP)
             events.kill()
+
+
+def test_the_default_stop_timeout_and_its_reload(daemon: Wharf) -> None:
+    """A container that ignores the stop signal and sets no timeout is killed after the daemon's."""
+    file = daemon.resources.root / "daemon.json"
+    daemon.load_busybox()
+    ignores = ("busybox", "sh", "-c", "trap '' TERM; while :; do sleep 1; done")
+
+    def seconds(*flags: str) -> float:
+        box = daemon.docker("run", "-d", *flags, *ignores).stdout.strip()
+        began = time.monotonic()
+        daemon.docker("stop", box)
+        passed = time.monotonic() - began
+        assert daemon.api.get(f"/containers/{box}/json").json()["State"]["ExitCode"] == 137
+        daemon.docker("rm", box)
+        return passed
+
+    try:
+        for timeout in (1, 4):
+            file.write_text(json.dumps({"default-stop-timeout": timeout}))
+            os.kill(daemon.daemon.pid, signal.SIGHUP)
+            reloaded = f'"default-stop-timeout": "{timeout}"'
+            assert until(lambda words=reloaded: words in daemon.log())  # type: ignore[misc]
+            assert timeout <= seconds() < timeout + 3 * FACTOR
+        assert seconds("--stop-timeout", "1") < 4, "the container's own timeout precedes"
+    finally:
+        file.write_text("{}")
+        os.kill(daemon.daemon.pid, signal.SIGHUP)
 
 
 def test_sigusr1_logs_stacks_and_tasks(daemon: Wharf) -> None:
