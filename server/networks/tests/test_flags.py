@@ -266,7 +266,7 @@ def test_subnets_as_inspect_shows_them(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         async def shown(name: str, *configs: dict[str, Any], **fields: Any) -> Any:
             await world.network(name, IPAM={"Config": list(configs)}, **fields)
-            return world.networks.inspect(name)["IPAM"]["Config"]
+            return (await world.networks.inspect(name))["IPAM"]["Config"]
 
         v4, v6 = {"Subnet": "10.99.1.0/24"}, {"Subnet": "fd00:99:1::/64"}
         own4, own6 = {**v4, "Gateway": "10.99.1.1"}, {**v6, "Gateway": "fd00:99:1::1"}
