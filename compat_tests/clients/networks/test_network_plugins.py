@@ -166,6 +166,9 @@ def comparable(found: Any) -> Any:
     if not isinstance(found, dict):
         return found
     kept = {key: comparable(value) for key, value in found.items() if key not in NEWER}
+    if "Subnet" in kept:
+        # Before dockerd 29, inspect did not show the gateway that was chosen for a given subnet.
+        kept.pop("Gateway", None)
     if EXPOSED in kept:
         kept[EXPOSED] = sorted(kept[EXPOSED], key=lambda port: int(port["Port"]))
     if "Interface" in kept:

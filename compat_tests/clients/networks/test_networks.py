@@ -165,7 +165,9 @@ def test_config_only_network(scenario: Scenario) -> None:
     docker("network", "create", "--config-from", scenario.name("config"), scenario.name("made"))
     inspected = json.loads(docker("network", "inspect", scenario.name("made")).stdout)[0]
     assert (inspected["ConfigFrom"], inspected["Labels"]) == ({"Network": scenario.name("config")}, {"x": "y"})
-    assert inspected["IPAM"]["Config"] == [{"Subnet": str(scenario.subnet())}]
+    # dockerd shows the chosen gateway since 29.
+    chosen = {} if scenario.engine.kind == "dockerd" else {"Gateway": str(scenario.subnet()[1])}
+    assert inspected["IPAM"]["Config"] == [{"Subnet": str(scenario.subnet()), **chosen}]
     scenario.run("one", "--network", scenario.name("made"))
     assert scenario.endpoint("one", scenario.name("made"))["IPAddress"] == str(scenario.subnet()[2])
     done = docker("network", "rm", scenario.name("config"), check=False)
