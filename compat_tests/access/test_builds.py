@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from compat_tests.support.engines import Wharf
@@ -32,6 +34,15 @@ def cached(client: User | Wharf) -> set[str]:
 
 def made(user: User, name: str) -> str:
     return user.docker("run", "--rm", name, "cat", "/made").stdout
+
+
+@pytest.fixture(autouse=True)
+def remove_images(shared_lab: Lab) -> Iterator[None]:
+    """Remove the images that the tests make."""
+    yield
+    for name in ("alice", "bob"):
+        shared_lab[name].docker("image", "prune", "-af")
+        shared_lab[name].docker("builder", "prune", "-af")
 
 
 def test_a_step_with_a_secret_is_not_shared(shared_lab: Lab) -> None:

@@ -8,7 +8,11 @@ import pytest
 from server.tests.daemon import Daemon
 
 ALICE, BOB = 10001, 10002
-POLICY = {"users": {"10001": "member", "10002": "member"}, "roles": {"member": {}}}
+POLICY = {
+    "published_images": ("docker.io/library/*",),
+    "users": {"10001": "member", "10002": "member"},
+    "roles": {"member": {}},
+}
 
 
 @pytest.fixture
