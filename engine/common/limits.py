@@ -108,6 +108,11 @@ ARCHIVE_FILES = 100_000
 ARCHIVE_DOCUMENT_BYTES = 64 << 20
 """Bytes of all documents (manifests, configs) outside ``blobs/`` of such an archive; they are kept in memory."""
 
+# Audit log
+
+AUDIT_LINES = 10_000
+"""Lines of the audit log that one answer has, without those that follow."""
+
 
 def exceeded(name: str, what: str) -> WharfError:
     """INVALID_ARGUMENT for ``what``, which exceeds the limit ``name`` (a constant of this module)."""

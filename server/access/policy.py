@@ -30,7 +30,7 @@ Names of users are those of the host (``getpwuid``), or the common names of veri
 import grp
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
@@ -196,9 +196,12 @@ class _File(_Table):
 
     @model_validator(mode="after")
     def _check(self) -> "_File":
-        for name in (*self.users.values(), *self.groups.values(), *filter(None, (self.default_role,))):
-            if name not in self.roles:
-                raise ValueError(f"there is no role {name}")
+        uses = [(f"users.{user}", role) for user, role in self.users.items()]
+        uses += [(f"groups.{group}", role) for group, role in self.groups.items()]
+        uses += [("default_role", self.default_role)] if self.default_role else []
+        missing = [f"there is no role {role} ({place})" for place, role in uses if role not in self.roles]
+        if missing:
+            raise ValueError(", ".join(missing))
         return self
 
 
@@ -234,6 +237,15 @@ class Policy:
             self.missing_groups.append(name)
             return -1
 
+    @property
+    def named_users(self) -> Iterable[str]:
+        """The users to whom the policy gives a role by name."""
+        return self._users.keys()
+
+    def name_of(self, role: Role | None) -> str:
+        """The name of a role of this policy; "" for any other."""
+        return next((name for name, each in self.roles.items() if each is role), "")
+
     def publishes(self, image: str) -> bool:
         """Whether all users may use an image of the administrators. ``image``: its canonical name, with the tag."""
         return any(fnmatchcase(image, pattern) for pattern in self.published_images)
@@ -265,20 +277,28 @@ def valid_owner(user: str) -> bool:
     return _OWNER.match(user) is not None
 
 
+class PolicyError(ConfigError):
+    """An invalid policy. ``problems``: each mistake that was found."""
+
+    def __init__(self, path: Path, *problems: str) -> None:
+        super().__init__(f"policy file {path}: {'; '.join(problems)}")
+        self.problems = problems
+
+
 def read_policy(path: Path) -> Policy:
     """Reads the policy.
 
-    :raises ConfigError: it can't be read, or a value in it is invalid; the message names each.
+    :raises PolicyError: it can't be read, or a value in it is invalid; the message names each.
     """
     try:
         return Policy(tomllib.loads(path.read_text()))
     except OSError as error:
-        raise ConfigError(f"policy file {path}: {(error.strerror or str(error)).lower()}") from None
+        raise PolicyError(path, (error.strerror or str(error)).lower()) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"policy file {path}: {error}") from None
+        raise PolicyError(path, str(error)) from None
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, each['loc'])) or 'policy'}: {each['msg']}" for each in error.errors()]
-        raise ConfigError(f"policy file {path}: " + "; ".join(problems)) from None
+        problems = (f"{'.'.join(map(str, each['loc'])) or 'policy'}: {each['msg']}" for each in error.errors())
+        raise PolicyError(path, *problems) from None
 
 
 def _tuples(value: Any) -> Any:

@@ -15,7 +15,7 @@ from server.images.context import ImageContext
 from server.images.filters import LIST_FILTERS, selector
 from server.images.identity import read_all as read_identities
 from server.images.manifests import describe, used_manifests
-from server.images.model import PARENT_LABEL, is_dangling
+from server.images.model import PARENT_LABEL, is_dangling, owner_of
 from server.images.names import repo_names
 from server.images.sizes import Sizes
 from server.images.trees import Facts, Tree
@@ -77,6 +77,14 @@ class ImageList:
     async def count(self) -> int:
         """Return the number of images in a list of all images."""
         return len({record.target.digest for record in await self._context.names.all()})
+
+    async def count_by_owner(self) -> dict[str, int]:
+        """Return the number of images of each owner, of those that the caller may remove."""
+        context = self._context
+        digests: dict[str, set[str]] = {}
+        for record in await context.names.own():
+            digests.setdefault(context.owner or owner_of(record), set()).add(record.target.digest)
+        return {owner: len(found) for owner, found in digests.items()}
 
     async def layers_size(self) -> int:
         """Return the bytes of all images, each blob and layer counted once, including running downloads."""

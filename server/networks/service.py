@@ -119,6 +119,11 @@ class Networks:
     def _view(self) -> View:
         return self.context.seen_by(self._caller)
 
+    @property
+    def visible(self) -> View:
+        """The networks that exist for the caller."""
+        return self._view
+
     async def ensure_bridge(self) -> None:
         """A user expects the network ``bridge`` before any container uses it."""
         if not self._caller.administrator:

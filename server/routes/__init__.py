@@ -18,6 +18,7 @@ from server.routes import (
     system,
     unsupported,
     volumes,
+    wharf,
 )
 
 
@@ -37,6 +38,7 @@ def all_routes() -> Iterator[ApiRoute]:
         volumes,
         build,
         buildkit,
+        wharf,
         unsupported,
     ):
         yield from module.routes

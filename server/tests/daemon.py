@@ -143,6 +143,7 @@ class Daemon:
             owner_of_process=self.services.owner_of_process,
             by_uid=lambda uid: Account(str(uid), uid) if uid != 65534 else None,
         )
+        self._app.close()
         self._app.gate = Gate(Policy(policy), identity, self.services.seen_by, self.services.apply, {})
 
     def as_uid(self, uid: int) -> "Daemon":
@@ -283,6 +284,8 @@ def serving(directory: Path, **settings: Any) -> Iterator[Daemon]:
         stack = AsyncExitStack()
         try:
             services = runner.run(_opened(stack, engine, config))
-            yield Daemon(services, engine, runner, EngineApp(all_routes(), services, minimum=config.oldest_version))
+            app = EngineApp(all_routes(), services, minimum=config.oldest_version)
+            stack.callback(app.close)
+            yield Daemon(services, engine, runner, app)
         finally:
             runner.run(stack.aclose())

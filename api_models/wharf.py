@@ -1,0 +1,158 @@
+"""The objects of ``/wharf/v1``, the API that an engine with a policy has beside Docker's.
+
+Times are RFC 3339, sizes are bytes and durations are seconds, unless the name of a field has another unit. The
+description of a field is part of the OpenAPI description (``server/http/openapi.py``).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from api_models.base import OMIT, Int64, Text
+from api_models.record import Record, StringMap
+
+
+def _about(text: str) -> Any:
+    return Field(description=text)
+
+
+#: The rights or the limits of a role, with the names of ``policy.toml``.
+Rules = Mapping[str, Any]
+_Limits = Annotated[Rules | None, _about("The limits of the role; an absent one does not exist; null: no role")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserSummary(Record):
+    """A user, and how much belongs to the user. The administrators together are the user with the empty name."""
+
+    user: Text = ""
+    administrator: bool = False
+    role: Annotated[Text, _about("Empty: the policy gives the user no role")] = ""
+    containers: Int64 = 0
+    running: Annotated[Int64, _about("Those of the containers that run")] = 0
+    volumes: Int64 = 0
+    networks: Annotated[Int64, _about("Without the predefined ones")] = 0
+    images: Annotated[Int64, _about("Own images, without the published ones of the administrators")] = 0
+    limits: _Limits = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallerPolicy(Record):
+    """What the policy allows the caller."""
+
+    user: Text = ""
+    administrator: bool = False
+    role: Text = ""
+    scope: Annotated[Text, _about("The scope of the socket; empty: it has none")] = ""
+    rights: Annotated[Rules | None, _about("The rights of the role; null: an administrator has all")] = None
+    limits: _Limits = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditLine(Record):
+    """One request, as it is in the audit log."""
+
+    time: Annotated[Text, Field(alias="time")] = ""
+    user: Annotated[Text, Field(alias="user", description="Empty: the policy has no role for the client")] = ""
+    owner: Annotated[Text, Field(alias="owner", description="The user, with the job socket behind a colon")] = ""
+    uid: Annotated[Int64, Field(alias="uid", description="-1: the client is no process of this host")] = -1
+    peer: Annotated[Text, Field(alias="peer", description="Path of the socket, or address of the client")] = ""
+    method: Annotated[Text, Field(alias="method")] = ""
+    path: Annotated[Text, Field(alias="path")] = ""
+    query: Annotated[StringMap | None, Field(alias="query", description="Parameters that name objects")] = None
+    status: Annotated[Int64, Field(alias="status", description="101: the connection was taken over")] = 0
+    seconds: Annotated[float, Field(alias="seconds")] = 0.0
+    error: Annotated[Text, OMIT, Field(alias="error")] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuHolder(Record):
+    """Who has a GPU. The container is shown to those for whom it exists."""
+
+    user: Text = ""
+    since: Text = ""
+    container: Annotated[Text, OMIT, _about("Its id")] = ""
+    container_name: Annotated[Text, OMIT] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu(Record):
+    """A device that containers request with ``--gpus`` or ``--device``."""
+
+    name: Annotated[Text, _about("Of CDI, such as nvidia.com/gpu=0")] = ""
+    shared: Annotated[bool, _about("Whether several containers may have it at a time")] = False
+    holders: tuple[GpuHolder, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueEntry(Record):
+    """A start that waits for GPUs. The container is shown to those for whom it exists."""
+
+    place: Annotated[Int64, _about("1: the next")] = 0
+    user: Text = ""
+    gpus: Annotated[Text, _about("What is requested")] = ""
+    since: Text = ""
+    expires: Text = ""
+    container: Annotated[Text, OMIT, _about("Its id")] = ""
+    container_name: Annotated[Text, OMIT] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRow(Record):
+    """What the containers of a user have used on one day."""
+
+    day: Annotated[Text, _about("Such as 2026-01-31, in UTC")] = ""
+    user: Text = ""
+    cpu_seconds: float = 0.0
+    memory_gib_hours: float = 0.0
+    gpu_hours: float = 0.0
+    disk: Annotated[Int64, _about("The most bytes of this day")] = 0
+    bytes_in: Int64 = 0
+    bytes_out: Int64 = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketLimits(Record):
+    """What all containers of a job socket may use together; they can only be narrower than the role's."""
+
+    cpus: float | None = None
+    memory: Int64 | None = None
+    pids: Int64 | None = None
+    containers: Int64 | None = None
+    disk: Int64 | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketCreateRequest(Record):
+    """The body of ``POST /wharf/v1/sockets``. What is created through the socket exists only for its clients, and is
+    removed when the socket is removed, its time to live ends, or its holder ends."""
+
+    go_name: ClassVar[str] = "wharf.SocketCreateRequest"
+
+    labels: StringMap | None = None
+    ttl: Annotated[Int64, Field(alias="TTL", description="0: until it is removed or its holder ends")] = 0
+    holder: Annotated[Int64, _about("The pid of a process of the caller; 0: none")] = 0
+    limits: SocketLimits = SocketLimits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSocket(Record):
+    """A job socket."""
+
+    id: Text = ""
+    path: Annotated[Text, _about("On the host, for DOCKER_HOST or as a bind at /var/run/docker.sock")] = ""
+    user: Text = ""
+    labels: StringMap | None = None
+    created: Text = ""
+    expires: Annotated[Text, _about("Empty: never")] = ""
+    holder: Annotated[Int64, _about("The pid of the process that holds it; 0: none")] = 0
+    limits: SocketLimits = SocketLimits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorMessage(Record):
+    """Why a request failed."""
+
+    message: Annotated[Text, Field(alias="message")] = ""

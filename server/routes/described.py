@@ -1,0 +1,55 @@
+"""The descriptions of the endpoints below ``/wharf/v1``: what their routes and records don't have."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from api_models.wharf import AuditLine, CallerPolicy, UserSummary
+from engine.common import limits
+from server.http.jsonstreams import NDJSON
+from server.http.openapi import Operation, Query, description
+from server.http.routing import ApiRoute
+from server.system.overview import rule_schemas
+
+_NO_POLICY = "The engine has no policy"
+
+#: By ``ApiRoute.spelled``.
+OPERATIONS: Mapping[str, Operation] = {
+    "GET /wharf/v1/users": Operation(
+        about="Lists all users with what belongs to them; for a user, the own row.",
+        answer=UserSummary,
+        many=True,
+        errors={409: _NO_POLICY},
+    ),
+    "GET /wharf/v1/policy": Operation(
+        about="Shows the caller's role with its rights and limits.",
+        answer=CallerPolicy,
+        errors={409: _NO_POLICY},
+    ),
+    "GET /wharf/v1/audit": Operation(
+        about="Shows the last lines of the audit log.",
+        query=(
+            Query("n", f"How many lines, by default 50, at most {limits.AUDIT_LINES}", "integer"),
+            Query("user", "Only lines of this user"),
+            Query("follow", "Then send each new line", "boolean"),
+        ),
+        answer=AuditLine,
+        many=True,
+        media_type=NDJSON,
+        errors={400: "A parameter is invalid", 409: "The engine has no policy, or its policy has no audit log"},
+    ),
+    "GET /wharf/v1/openapi.json": Operation(about="This description."),
+}
+
+
+def document(routes: Iterable[ApiRoute]) -> dict[str, Any]:
+    """:raises KeyError: a route has no description."""
+    return description(
+        routes,
+        OPERATIONS,
+        info={
+            "title": "Wharf",
+            "version": "1",
+            "description": "What an engine with a policy has beside the Docker Engine API, on the same sockets.",
+        },
+        replaced=rule_schemas(),
+    )
