@@ -173,9 +173,7 @@ class _Daemon:
             # Here: an engine without a policy doesn't load these modules.
             from server.access.setup import make_gate
 
-            app.gate = make_gate(
-                self._config, app.endpoints, services.owner_of_process, services.seen_by, services.apply
-            )
+            app.gate = make_gate(self._config, app.endpoints, services)
         try:
             await app.authorize(self._config.authorization_plugins)
         except WharfError as error:
@@ -184,13 +182,16 @@ class _Daemon:
 
     async def _serve(self, listeners: list[Listener], context: Any, app: EngineApp, ending: asyncio.Event) -> None:
         server = HttpServer(app, common_headers(experimental=self._config.experimental))
-        counters = HttpServer(EngineApp(metrics.routes, app.state.services), [])
+        services: Services = app.state.services
+        counters = HttpServer(EngineApp(metrics.routes, services), [])
         for listener in listeners:
             if listener.metrics:
                 await counters.listen(listener.sock)
                 continue
             await server.listen(listener.sock, context if listener.tls else None)
             log.info("API listen on %s", listener.host)
+        if services.jobs is not None:
+            await services.jobs.open(server)
         asyncio.get_running_loop().call_later(_FREEZE_DELAY, _freeze_objects)
         notify("READY=1")
         log.info("Daemon has completed initialization")

@@ -56,6 +56,7 @@ from server.volumes.store import VolumeStore
 if TYPE_CHECKING:
     from server.access.policy import Policy
     from server.builder.service import Builds
+    from server.jobs.service import Jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class Services:
     build: BuilderFacade
     system: System
     metrics: Metrics
+    #: Job sockets; None on an engine without a policy.
+    jobs: "Jobs | None" = None
 
     def seen_by(self, caller: Caller) -> "Services":
         """The services for one caller, who finds and changes only what exists for that caller. They share all state
@@ -102,6 +105,15 @@ class Services:
     def apply(self, policy: "Policy | None") -> None:
         """Applies a new policy, or None on an engine whose sockets only have scopes."""
         self.images.published = policy.publishes if policy is not None else _published
+        if self.jobs is not None:
+            self.jobs.apply(policy)
+
+    def caller_of_job(self, path: str) -> Caller | None:
+        """The caller of the connections of a job socket; None: the path is none of a job socket.
+
+        :raises WharfError: PERMISSION_DENIED: its user no longer has a role.
+        """
+        return self.jobs.caller(path) if self.jobs is not None else None
 
     def owner_of_process(self, pid: int) -> str | None:
         """The owner of the container with this process; None: it is in no container.
@@ -247,7 +259,7 @@ async def make_services(
         networks=networks,
         build=build,
     )
-    return Services(
+    services = Services(
         engine=engine,
         events=bus,
         images=images,
@@ -262,6 +274,14 @@ async def make_services(
         system=system,
         metrics=Metrics(containers, bus, facts, identity=identity, snapshotter=snapshotter),
     )
+    if not config.has_policy:
+        return services
+    from server.jobs.service import Jobs  # with its modules only on an engine with a policy
+    from server.jobs.store import JobStore
+
+    jobs = Jobs(JobStore(database), config.exec_root / "jobs", services.seen_by)
+    stack.push_async_callback(jobs.close)
+    return replace(services, jobs=jobs)
 
 
 def _make_builds(

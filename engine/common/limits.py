@@ -63,6 +63,11 @@ CONTAINER_PORTS = 200_000
 CONTAINER_NETWORKS = 1000
 """Networks that a container joins at its start."""
 
+# Job sockets
+
+JOB_SOCKETS = 256
+"""Job sockets of one user."""
+
 # Networks
 
 RANDOM_PORTS = 8192

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -30,22 +31,41 @@ def _open(table: Audit) -> AuditLog:
         raise ConfigError(f"audit log {table.file}: {(error.strerror or str(error)).lower()}") from None
 
 
+class Gated(Protocol):
+    """The engine behind a gate."""
+
+    def owner_of_process(self, pid: int) -> str | None:
+        """The owner of the container with this process; None: it is in no container.
+
+        :raises ProcessLookupError: the process doesn't exist.
+        """
+
+    def seen_by(self, caller: Caller) -> object:
+        """The services for a caller."""
+
+    def apply(self, policy: Policy | None) -> None:
+        """Applies a new policy; None: the engine has none."""
+
+    def caller_of_job(self, path: str) -> Caller | None:
+        """The caller of the connections of a job socket; None: the path is none of a job socket.
+
+        :raises WharfError: PERMISSION_DENIED: its user no longer has a role.
+        """
+
+
 class Gate:
     """``policy`` None: only the sockets of ``fixed`` are restricted. ``identity`` makes a finder of callers for a
-    policy. ``bind`` makes the services for a caller from the engine's own; ``apply`` gets each policy. ``fixed``: the
-    caller of all connections of a unix socket, by its path."""
+    policy. ``fixed``: the caller of all connections of a unix socket, by its path."""
 
     def __init__(
         self,
+        engine: Gated,
         policy: Policy | None,
-        identity: Callable[[Policy], Identity],
-        bind: Callable[[Caller], object],
-        apply: Callable[[Policy | None], None],
         fixed: Mapping[str, Caller],
+        identity: Callable[[Policy], Identity] | None = None,
     ) -> None:
-        self._make_identity = identity
-        self._bind = bind
-        self._apply = apply
+        self._engine = engine
+        self._make_identity = identity or partial(Identity, owner_of_process=engine.owner_of_process)
         self._callers: WeakKeyDictionary[Connection, Caller] = WeakKeyDictionary()
         self._services: dict[object, object] = {}
         self._audit_table: Audit | None = None
@@ -62,7 +82,7 @@ class Gate:
         self._fixed = dict(fixed)
         self._callers.clear()
         self._services.clear()
-        self._apply(policy)
+        self._engine.apply(policy)
         table = policy.audit if policy is not None else None
         if table != self._audit_table:
             self.close()
@@ -87,8 +107,11 @@ class Gate:
 
     async def _find(self, transport: Any) -> Caller:
         sock = transport.get_extra_info("socket")
-        if sock.family == socket.AF_UNIX and (found := self._fixed.get(sock.getsockname())) is not None:
-            return found
+        if sock.family == socket.AF_UNIX:
+            path = sock.getsockname()
+            found = self._fixed.get(path) or self._engine.caller_of_job(path)
+            if found is not None:
+                return found
         if self._identity is None:
             return EVERYONE
         return await self._identity.caller(sock, transport.get_extra_info("ssl_object"))
@@ -100,5 +123,5 @@ class Gate:
         if found is None:
             if len(self._services) >= _KEPT:
                 self._services.clear()
-            found = self._services[key] = self._bind(caller)
+            found = self._services[key] = self._engine.seen_by(caller)
         return found

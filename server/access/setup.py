@@ -1,12 +1,10 @@
 """Makes and reloads the gate of an engine that has a policy or sockets with a scope."""
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 
 from server.access.caller import Caller
-from server.access.gate import Gate
-from server.access.identity import Identity, OwnerOfProcess
+from server.access.gate import Gate, Gated
 from server.access.policy import Policy, check_listeners, read_policy
 from server.access.scope import Scope
 from server.config.hosts import Host, parse_host
@@ -37,19 +35,13 @@ def read(config: Config, endpoints: Iterable[str] | None = None) -> tuple[Policy
     return policy, callers
 
 
-def make_gate(
-    config: Config,
-    endpoints: Iterable[str],
-    owner_of_process: OwnerOfProcess,
-    bind: Callable[[Caller], object],
-    apply: Callable[[Policy | None], None],
-) -> Gate:
+def make_gate(config: Config, endpoints: Iterable[str], engine: Gated) -> Gate:
     """The parameters: see ``read`` and ``Gate``.
 
     :raises ConfigError: see ``read``.
     """
     policy, callers = read(config, endpoints)
-    return Gate(policy, partial(Identity, owner_of_process=owner_of_process), bind, apply, callers)
+    return Gate(engine, policy, callers)
 
 
 def reread(gate: Gate, config: Config, endpoints: Iterable[str]) -> tuple[Policy | None, dict[str, Caller]]:

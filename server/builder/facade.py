@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import shutil
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -70,6 +71,18 @@ class BuilderFacade:
         async with self._lock:
             names = await asyncio.to_thread(_owners, self._root)
             return [await self._load(Caller(owner, administrator=not owner)) for owner in ("", *names)]
+
+    async def remove_owned(self) -> None:
+        """End the builds of the caller's owner, and remove their cache and history. For users only."""
+        owner = self._caller.owner
+        directory = self._directory(owner)
+        if not owner or not directory.exists():
+            return
+        async with self._lock:
+            builds = await self._load(self._caller)
+            await builds.discard()
+            del self._builds[owner]
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def _load(self, caller: Caller) -> Builds:
         found = self._builds.get(caller.owner)

@@ -104,6 +104,13 @@ class Builds:
         await self.builder.cache.close()
         await asyncio.to_thread(self._instruction_times.close)
 
+    async def discard(self) -> None:
+        """Stop, and remove all cached layers; the caller removes the directory."""
+        for task in list(self._running.values()):
+            task.cancel()
+        await self.prune(PruneOptions(everything=True))
+        await self.stop()
+
     async def classic(self, options: ClassicOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
         """Run ``POST /build`` and put its response into ``messages``.
 

@@ -44,8 +44,8 @@ class HttpServer:
     def _protocol(self) -> EngineProtocol:
         return EngineProtocol(self._config, self.state, {})
 
-    async def listen(self, sock: socket, context: ssl.SSLContext | None = None) -> None:
-        """Accepts on a listening socket, with TLS if a context is given."""
+    async def listen(self, sock: socket, context: ssl.SSLContext | None = None) -> asyncio.Server:
+        """Accepts on a listening socket, with TLS if a context is given. Close what it returns to end that."""
         loop = asyncio.get_running_loop()
         sock.settimeout(0)
         if sock.family == AF_UNIX:
@@ -60,6 +60,14 @@ class HttpServer:
                 factory = partial(TlsConnection, context, self._protocol, loop)
                 server = await loop.create_server(factory, sock=sock, backlog=BACKLOG)
         self._servers.append(server)
+        return server
+
+    def drop(self, path: str) -> None:
+        """Ends the connections of a unix socket at once."""
+        for connection in list(self.state.connections):
+            sock = connection.transport.get_extra_info("socket")
+            if sock is not None and sock.family == AF_UNIX and sock.getsockname() == path:
+                connection.transport.abort()
 
     async def close(self, grace: float) -> None:
         """Stops accepting, waits ``grace`` seconds for running requests, then cancels them."""

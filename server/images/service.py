@@ -111,6 +111,15 @@ class Images:
         bound._use(bound._context)
         return bound
 
+    async def remove_owned(self) -> None:
+        """Remove all names of the caller's owner; the content goes with its last name. For users only."""
+        if self._context.owner:
+            for record in await self._context.names.own():
+                await self._context.names.delete(record.name)
+                self._context.resolver.forget(record.target.digest)
+            self._context.trees.forget()
+            self._sizes.forget()
+
     # for containers
 
     def of(self, owner: str) -> "Images":

@@ -149,6 +149,26 @@ async def remove(context: NetworkContext, network: Network) -> None:
     """
     if network.predefined:
         raise WharfError(Kind.PERMISSION_DENIED, f"{network.name} is a pre-defined network and cannot be removed")
+    await _remove(context, network)
+
+
+async def remove_owned(context: NetworkContext, owner: str) -> list[str]:
+    """Removes all networks of an owner, its default bridge too; returns a sentence for each that is left."""
+    left = []
+    # Those that only hold a configuration are in use until the others are gone.
+    for network in sorted(context, key=lambda each: each.config_only):
+        if network.owner == owner:
+            await wait_detached(context, network)
+            try:
+                await _remove(context, network)
+            except WharfError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    left.append(f"network {network.name}: {error.message}")
+    return left
+
+
+async def _remove(context: NetworkContext, network: Network) -> None:
+    """:raises WharfError: PERMISSION_DENIED: in use."""
     if network.config_only and any(
         other.config_from == network.name and other.owner == network.owner for other in context
     ):

@@ -337,6 +337,11 @@ class Networks:
         """
         await query.remove(self.context, self._view.get(key))
 
+    async def remove_owned(self) -> list[str]:
+        """Removes all networks of the caller's owner; returns a sentence for each that is left. For users only: the
+        administrators keep theirs."""
+        return await query.remove_owned(self.context, self._caller.owner) if self._caller.owner else []
+
     async def connect(self, key: str, container: str, endpoint: EndpointSettings | None) -> None:
         """Connects a container.
 

@@ -13,6 +13,7 @@ from server.routes import (
     exec,
     files,
     images,
+    job_sockets,
     networks,
     registry,
     system,
@@ -39,6 +40,7 @@ def all_routes() -> Iterator[ApiRoute]:
         build,
         buildkit,
         wharf,
+        job_sockets,
         unsupported,
     ):
         yield from module.routes

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from api_models.wharf import AuditLine, CallerPolicy, UserSummary
+from api_models.wharf import AuditLine, CallerPolicy, JobSocket, SocketCreateRequest, UserSummary
 from engine.common import limits
 from server.http.jsonstreams import NDJSON
 from server.http.openapi import Operation, Query, description
@@ -36,6 +36,24 @@ OPERATIONS: Mapping[str, Operation] = {
         many=True,
         media_type=NDJSON,
         errors={400: "A parameter is invalid", 409: "The engine has no policy, or its policy has no audit log"},
+    ),
+    "GET /wharf/v1/sockets": Operation(
+        about="Lists the job sockets of the caller; for an administrator, of all users.",
+        answer=JobSocket,
+        many=True,
+        errors={409: _NO_POLICY},
+    ),
+    "POST /wharf/v1/sockets": Operation(
+        about="Creates a job socket.",
+        body=SocketCreateRequest,
+        answer=JobSocket,
+        status=201,
+        errors={400: "A value is invalid", 403: "A job socket asks", 409: _NO_POLICY},
+    ),
+    "DELETE /wharf/v1/sockets/{}": Operation(
+        about="Closes a job socket, and removes what was created through it. Answers when all is removed.",
+        status=204,
+        errors={404: "There is no such job socket", 409: _NO_POLICY},
     ),
     "GET /wharf/v1/openapi.json": Operation(about="This description."),
 }

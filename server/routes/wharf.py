@@ -85,9 +85,9 @@ async def _ended(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def openapi(request: Request) -> Response:
-    from server.routes import described
+    from server.routes import described, job_sockets
 
-    return json_answer(described.document(routes))
+    return json_answer(described.document((*routes, *job_sockets.routes)))
 
 
 routes: Sequence[ApiRoute] = (

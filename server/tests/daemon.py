@@ -144,7 +144,7 @@ class Daemon:
             by_uid=lambda uid: Account(str(uid), uid) if uid != 65534 else None,
         )
         self._app.close()
-        self._app.gate = Gate(Policy(policy), identity, self.services.seen_by, self.services.apply, {})
+        self._app.gate = Gate(self.services, Policy(policy), {}, identity)
 
     def as_uid(self, uid: int) -> "Daemon":
         """The same daemon, asked by a process with this uid and gid. By default root asks."""

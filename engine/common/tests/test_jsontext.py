@@ -27,6 +27,7 @@ OWN_DATA = {
     "server/builder/exporters/attachments.py",
     "server/containers/logs/format.py",
     "server/containers/model.py",
+    "server/jobs/model.py",
     "server/networks/model.py",
     "server/volumes/base.py",
 }

@@ -29,7 +29,7 @@ class Serving:
     app: EngineApp
     tls_port: int = 0
 
-    def run(self, work: Coroutine[object, object, None]) -> None:
+    def run(self, work: Coroutine[object, object, object]) -> None:
         """Runs it on the server's loop."""
         asyncio.run_coroutine_threadsafe(work, self.loop).result(DEADLINE)
 
