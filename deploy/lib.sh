@@ -1,4 +1,4 @@
-# Functions of quickstart.sh and test.sh, which source this file. Sourcing it changes nothing.
+# Functions of the scripts in this folder, which source this file. Sourcing it changes nothing.
 # shellcheck shell=bash
 
 say() { printf '\n== %s\n' "$*"; }
@@ -157,7 +157,7 @@ PY
   )
   local try
   for try in 1 2; do
-    # shellcheck disable=SC2086 -- one requirement a line
+    # shellcheck disable=SC2086 # one requirement a line
     if (IFS=$'\n'; timeout -k 10 420 "$dir/bin/python" -m pip install -q --disable-pip-version-check \
       -c "$ROOT/deploy/constraints.txt" $requirements </dev/null); then
       echo "$stamp" >"$dir/.wharf-stamp"
@@ -166,6 +166,18 @@ PY
     note "pip failed (try $try of 2)"
   done
   die "the Python packages could not be installed"
+}
+
+# install_sources VENV: installs this folder's sources into a virtual environment of make_venv.
+install_sources() {
+  local copy status=0
+  # From a copy: a build writes files into its folder.
+  copy=$(mktemp -d)
+  cp -r "$ROOT"/{pyproject.toml,README.md,LICENSE,NOTICE,server,engine,api_models} "$copy"
+  timeout -k 10 240 "$1/bin/python" -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation \
+    --force-reinstall "$copy" </dev/null >&2 || status=$?
+  rm -rf "$copy"
+  [ "$status" = 0 ] || die "Wharf itself could not be installed"
 }
 
 # --- the host's cgroups ---------------------------------------------------------------------------------------
@@ -251,47 +263,4 @@ links_gone() {
   done
   printf 'links left behind: %s\n' "$left" >&2
   return 1
-}
-
-# --- processes ------------------------------------------------------------------------------------------------
-
-# marked NAME=VALUE: prints the pids of the processes with this in their environment, which all processes of an engine
-# inherit.
-marked() {
-  local file pid
-  for file in /proc/[0-9]*/environ; do
-    pid=${file#/proc/}
-    pid=${pid%/environ}
-    [ "$pid" != $$ ] || continue
-    { tr '\0' '\n' <"$file" | grep -qxF "$1"; } 2>/dev/null && echo "$pid"
-  done
-  return 0
-}
-
-# end_marked NAME=VALUE SECONDS: sends SIGTERM to these processes, and SIGKILL after SECONDS.
-end_marked() {
-  local mark=$1 pids
-  pids=$(marked "$mark")
-  [ -n "$pids" ] || return 0
-  # shellcheck disable=SC2086
-  kill -TERM $pids 2>/dev/null || true
-  local until=$((SECONDS + $2))
-  while [ -n "$(marked "$mark")" ]; do
-    if [ "$SECONDS" -ge "$until" ]; then
-      # shellcheck disable=SC2046
-      kill -KILL $(marked "$mark") 2>/dev/null || true
-      sleep 0.2
-      break
-    fi
-    sleep 0.2
-  done
-}
-
-# unmount_under DIR: unmounts everything at and below DIR, the deepest mount first.
-unmount_under() {
-  local point
-  awk '{print $5}' /proc/self/mountinfo | { grep -E "^$1(/|$)" || true; } | sort -r | while read -r point; do
-    # shellcheck disable=SC2059 -- the kernel writes blanks as \040, which printf reads
-    umount -l "$(printf "$point")" 2>/dev/null || true
-  done
 }

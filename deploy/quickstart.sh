@@ -7,8 +7,13 @@ set -euo pipefail
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=deploy/lib.sh
 . "$ROOT/deploy/lib.sh"
+# shellcheck source=deploy/engine.sh
+. "$ROOT/deploy/engine.sh"
 need_root "$@"
 system_environment
+if dpkg-query -W -f '${db:Status-Status}' wharf 2>/dev/null | grep -qx installed && [ -z "${WHARF_HOME:-}" ]; then
+  die "Wharf is installed as a service: systemctl start wharf. deploy/install.sh upgrades and removes it"
+fi
 
 HOME_DIR=${WHARF_HOME:-/usr/local/lib/wharf}
 DATA=${WHARF_DATA_ROOT:-/var/lib/wharf}
@@ -17,6 +22,8 @@ LOG=${WHARF_LOG:-/var/log/wharf.log}
 BRIDGE=${WHARF_BRIDGE:-wharf0}
 SOCKET=$EXEC/docker.sock
 MARK=WHARF_QUICKSTART=$EXEC
+NETWORK=$BRIDGE
+ENGINE=("$HOME_DIR/bin/python" "$ROOT/deploy/engine_client.py")
 NOTES=/var/lib/wharf-quickstart${WHARF_HOME:+-$(basename "$WHARF_HOME")}
 APT_LOG=/var/log/wharf-apt.log
 UNIT=wharf-quickstart.service
@@ -40,31 +47,12 @@ daemon_stop() {
 
 stop() {
   say "Stopping Wharf"
-  local bridges=$BRIDGE running
-  if answers; then
-    running=$(docker_here 30 ps -q)
-    # shellcheck disable=SC2046 -- one id a word
-    bridges+=" $(docker_here 30 network inspect -f '{{if eq .Driver "bridge"}}{{with index .Options "com.docker.network.bridge.name"}}{{.}}{{else}}br-{{slice .Id 0 12}}{{end}}{{end}}' $(docker_here 30 network ls -q) | tr '\n' ' ')"
-    # shellcheck disable=SC2086 -- one id a word
-    if [ -n "$running" ]; then docker_here 120 stop -t 5 $running >/dev/null || true; fi
-  fi
-  daemon_stop
-  end_marked "$MARK" 20
+  engine_end daemon_stop
   if under_systemd; then
     rm -f "/run/systemd/system/$UNIT"
     systemctl daemon-reload
   fi
-  unmount_under "$EXEC"
-  unmount_under "$DATA"
-  local bridge
-  for bridge in $bridges; do
-    if command -v ip >/dev/null && ip link show "$bridge" >/dev/null 2>&1; then ip link del "$bridge"; fi
-  done
-  if [ -x "$HOME_DIR/bin/python" ]; then rules_remove; fi
-  # The cgroups of shims and containers. rmdir fails, and they remain, while another Wharf uses them.
-  rmdir /sys/fs/cgroup/{wharf-shims,wharf} /sys/fs/cgroup/*/{wharf-shims,wharf} 2>/dev/null || true
   cgroups_restore "$NOTES/cgroups-mounted"
-  rm -rf "$EXEC"
   note "stopped. Images, volumes and stopped containers are kept in $DATA"
 }
 
@@ -122,21 +110,14 @@ TEXT
 
 # Installs this folder's sources if they differ from the installed ones; prints yes if it has, else no.
 install_wharf() {
-  local sum copy
+  local sum
   sum=$(cd "$ROOT" && find pyproject.toml server engine api_models -type f -not -name '*.pyc' -print0 | sort -z |
     xargs -0 sha256sum | sha256sum | cut -c1-32)
   if [ "$(cat "$HOME_DIR/.wharf-sources" 2>/dev/null)" = "$sum" ]; then
     echo no
     return
   fi
-  # From a copy: a build writes files into its folder.
-  copy=$(mktemp -d)
-  cp -r "$ROOT"/{pyproject.toml,README.md,LICENSE,NOTICE,server,engine,api_models} "$copy"
-  local status=0
-  timeout -k 10 240 "$HOME_DIR/bin/python" -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation \
-    --force-reinstall "$copy" </dev/null >&2 || status=$?
-  rm -rf "$copy"
-  [ "$status" = 0 ] || die "Wharf itself could not be installed"
+  install_sources "$HOME_DIR"
   cp "$ROOT/README.md" "$HOME_DIR/README.md"
   echo "$sum" >"$HOME_DIR/.wharf-sources"
   echo yes
@@ -158,14 +139,6 @@ launch() {
   else
     env -i "PATH=$PATH" "LANG=${LANG:-C.UTF-8}" "$MARK" setsid --fork "${command[@]}" </dev/null >>"$LOG" 2>&1
   fi
-}
-
-# Removes the engine's firewall rules with its own code: its table, and its rules in the chains of other firewalls.
-rules_remove() {
-  timeout 60 "$HOME_DIR/bin/python" -c '
-import sys
-from server.networks.nftables.firewall import Firewall
-Firewall(sys.argv[1]).stop()' "$BRIDGE" || true
 }
 
 case ${1-} in

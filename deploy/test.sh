@@ -9,7 +9,7 @@ ROOT=$(cd "$(dirname "$0")/.." && pwd)
 cd "$ROOT"
 # shellcheck source=deploy/lib.sh
 . "$ROOT/deploy/lib.sh"
-need_root
+need_root "$@"
 system_environment
 
 CACHE=${WHARF_TEST_CACHE:-/var/cache/wharf}
@@ -29,6 +29,7 @@ tidy() {
 }
 trap tidy EXIT
 # The tests that run clean up after themselves first.
+# shellcheck disable=SC2317 # the trap calls it
 interrupted() {
   trap - EXIT INT TERM
   pkill -INT -f "^timeout .*cache_dir=$WORK/" || :
