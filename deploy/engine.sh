@@ -66,6 +66,7 @@ end_marked() {
 # unmount_under DIR: unmounts everything at and below DIR, the deepest mount first.
 unmount_under() {
   local point
+  [ -e /proc/self/mountinfo ] || return 0 # a chroot
   awk '{print $5}' /proc/self/mountinfo | { grep -E "^$1(/|$)" || true; } | sort -r | while read -r point; do
     # shellcheck disable=SC2059 # the kernel writes blanks as \040, which printf reads
     umount -l "$(printf "$point")" 2>/dev/null || true

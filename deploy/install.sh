@@ -60,8 +60,9 @@ install_wharf() {
   say "Installing $(basename "$PACKAGE")"
   # A recommended package whose command is there from another vendor is not replaced.
   install_missing "docker-cli?docker" "crun?crun" "runc?runc" "tini?tini"
-  apt 300 install --no-install-recommends --reinstall --allow-downgrades "$PACKAGE" >"$APT_LOG" 2>&1 ||
-    { apt 300 update >"$APT_LOG" 2>&1 && apt_or_die 900 install --no-install-recommends --reinstall --allow-downgrades "$PACKAGE"; }
+  local options=(--no-install-recommends --reinstall --allow-downgrades)
+  apt 900 install "${options[@]}" "$PACKAGE" >"$APT_LOG" 2>&1 ||
+    { apt 300 update >"$APT_LOG" 2>&1 && apt_or_die 900 install "${options[@]}" "$PACKAGE"; }
   if [ "$DOCKER_SOCK" = yes ]; then
     systemctl enable wharf-docker.socket 2>/dev/null
     # Containers continue. A socket can't be added to a running service.
@@ -69,8 +70,10 @@ install_wharf() {
     systemctl -q is-active wharf-docker.socket ||
       die "/run/docker.sock could not be opened: journalctl -u wharf-docker.socket"
   fi
-  systemctl -q is-active wharf.service || die "the engine does not run: journalctl -u wharf"
-  note "Wharf runs: $(/usr/sbin/wharfd --version)"
+  # An administrator may have disabled it: then the first client starts it.
+  ! systemctl -q is-enabled wharf.service || systemctl -q is-active wharf.service ||
+    die "the engine does not run: journalctl -u wharf"
+  note "installed: $(/usr/sbin/wharfd --version)"
   note "its socket: /run/wharf/docker.sock$([ "$DOCKER_SOCK" = no ] || echo " and /var/run/docker.sock")"
   note "who may use it, as root of this machine: usermod -aG docker USER"
   note "configuration: /etc/wharf/daemon.json, then systemctl reload wharf; manual: man wharfd"

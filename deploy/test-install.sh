@@ -49,7 +49,7 @@ stranger() { runuser -u nobody -- timeout 300 docker "$@" </dev/null; }
 machine() {
   find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /mnt -o -path "$STATE" -o -path "$ROOT" \
     -o -path /var/cache -o -path /var/log -o -path '/var/lib/dpkg/*' -o -path '/var/lib/apt/*' \
-    -o -path /var/lib/project -o -path /var/lib/systemd \) -prune -o -printf '%p %y\n' | LC_ALL=C sort
+    -o -path /var/lib/project -o -path /var/lib/systemd -o -path '/etc/*-' -o -path '/var/tmp/systemd-*' \) -prune -o -printf '%p %y\n' | LC_ALL=C sort
   getent group | sed 's/^/group /'
   getent passwd | sed 's/^/user /'
   traces
@@ -57,13 +57,14 @@ machine() {
 
 # Of the kernel and of /run: only what has one of the engine's names.
 traces() {
-  find /run -name '*wharf*' -o -path '/run/docker*' | sed 's/^/run /'
+  find /run -xdev \( -name '*wharf*' -o -path '/run/docker*' \) | sed 's/^/run /'
   awk '{ print "mount", $5 }' /proc/self/mountinfo | grep -E 'wharf|overlay2?/|netns' || true
   ip -o link | grep -Eo '(wharf|br-|veth)[^:@ ]*' | sed 's/^/link /' || true
-  nft list ruleset | grep -E 'wharf|docker' | sed 's/^/rule /' || true
+  nft list ruleset 2>/dev/null | grep wharf | sed 's/^/rule /' || true
   find /sys/fs/cgroup -type d \( -name '*wharf*' -o -name 'docker*' \) | sed 's/^/cgroup /'
   pgrep -l '^(wharf|crun|runc)' | sed 's/^/process /' || true
-  systemctl list-unit-files --no-legend 'wharf*' | sed 's/^/unit /'
+  # A removed package's units are masked until it is purged.
+  systemctl list-unit-files --no-legend 'wharf*' 2>/dev/null | grep -v masked | sed 's/^/unit /' || true
 }
 
 # A package of the same files with a higher version, that `docker version` shows.
@@ -138,7 +139,7 @@ starts() { wc -l </var/lib/wharf/volumes/data/_data/starts; }
 starts_twice() { [ "$(starts)" = 2 ]; }
 running() { wharf ps --format '{{.Names}}' | sort | tr '\n' ' '; }
 # Prints the first gap in the lines of a container's log.
-gaps() { wharf logs "$1" 2>&1 | awk '$1 != "line" { print "not a line: " $0; exit } $2 != ++n && $2 != 1 { print "gap before " $0; exit } { n = $2 }'; }
+gaps() { wharf logs "$1" 2>/dev/null | awk '$1 != "line" { print "not a line: " $0; exit } $2 != ++n && $2 != 1 { print "gap before " $0; exit } { n = $2 }'; }
 
 after_boot() {
   say "After the boot"
