@@ -1,4 +1,4 @@
-# Functions that end an engine and remove its traces: for quickstart.sh and the Debian package. Sourcing this file changes
+# Functions that end an engine and remove its traces, for quickstart.sh and the Debian package. Sourcing it changes
 # nothing. They read these variables:
 #   EXEC, DATA       the engine's roots
 #   NETWORK          the name of its network (engine_client.py settings)

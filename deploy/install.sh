@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# sudo ./deploy/install.sh [--docker-sock] [PACKAGE.deb]   installs Wharf as a service, or upgrades it; containers continue
+# sudo ./deploy/install.sh [--docker-sock] [PACKAGE.deb]   installs or upgrades Wharf as a service; containers continue
 # sudo ./deploy/install.sh --remove [--stop-containers]    removes the programs; keeps data and configuration
-# sudo ./deploy/install.sh --purge [--stop-containers]     removes all: images, volumes, containers and configuration too
+# sudo ./deploy/install.sh --purge [--stop-containers]     removes images, volumes, containers and configuration too
 #
 # --docker-sock       Wharf also serves /var/run/docker.sock; refused if another Docker Engine does
 # --stop-containers   without it, Wharf is not removed while containers run

@@ -107,5 +107,5 @@ export SOURCE_DATE_EPOCH
   compile
   control
 } >&2
-dpkg-deb --root-owner-group -Zxz --build "$TREE" "$DEB" >/dev/null
+dpkg-deb --root-owner-group -Zzstd -z9 --build "$TREE" "$DEB" >/dev/null
 echo "$DEB"

@@ -2,9 +2,9 @@
 # sudo ./deploy/test-install.sh [--kexec] [PACKAGE.deb]
 #
 # Tests the installation on a machine that may be lost: fresh, with systemd, without another Docker Engine. Installs
-# Wharf, runs containers as root and as a member of the group docker, asks for a reboot, and when it is run again after it:
-# checks that the containers are back, upgrades under a running container, removes, installs again, purges, and compares
-# the machine with its state before. --kexec boots by itself; something must run the script again then.
+# Wharf, runs containers as root and as a member of the group docker, and asks for a reboot. When it is run again after
+# the reboot, it checks that the containers are back, upgrades under a running container, removes, installs again,
+# purges, and compares the machine with its state before. --kexec boots by itself; something must run the script again.
 set -euo pipefail
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=deploy/lib.sh
@@ -27,7 +27,14 @@ FAILED=0
 
 fail() { printf 'FAILED: %s\n' "$*" >&2; FAILED=1; }
 # check WHAT COMMAND...: reports whether the command succeeds.
-check() { if "${@:2}" >"$STATE/output" 2>&1; then note "ok: $1"; else fail "$1"; sed 's/^/     | /' "$STATE/output" >&2; fi; }
+check() {
+  if "${@:2}" >"$STATE/output" 2>&1; then
+    note "ok: $1"
+  else
+    fail "$1"
+    sed 's/^/     | /' "$STATE/output" >&2
+  fi
+}
 # fails WHAT TEXT COMMAND...: reports whether the command fails and prints the text.
 fails() {
   if "${@:3}" >"$STATE/output" 2>&1 || ! grep -qF -- "$2" "$STATE/output"; then
@@ -47,9 +54,13 @@ stranger() { runuser -u nobody -- timeout 300 docker "$@" </dev/null; }
 
 # The machine as it is: files that outlive a boot, users and groups, and what an engine could leave in the kernel.
 machine() {
-  find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /mnt -o -path "$STATE" -o -path "$ROOT" \
-    -o -path /var/cache -o -path /var/log -o -path '/var/lib/dpkg/*' -o -path '/var/lib/apt/*' \
-    -o -path /var/lib/project -o -path /var/lib/systemd -o -path '/etc/*-' -o -path '/var/tmp/systemd-*' \) -prune -o -printf '%p %y\n' | LC_ALL=C sort
+  local path skip=()
+  # Other mounts, what this test and apt write, the kernel's and systemd's own, and copies of /etc/passwd and its like.
+  for path in /proc /sys /run /tmp /mnt "$STATE" "$ROOT" /var/cache /var/log '/var/lib/dpkg/*' '/var/lib/apt/*' \
+    /var/lib/project /var/lib/systemd '/var/tmp/systemd-*' '/etc/*-'; do
+    skip+=(-path "$path" -prune -o)
+  done
+  find / -xdev "${skip[@]}" -printf '%p %y\n' | LC_ALL=C sort
   getent group | sed 's/^/group /'
   getent passwd | sed 's/^/user /'
   traces
@@ -92,7 +103,12 @@ before_boot() {
   machine >"$STATE/before"
 
   say "Installation"
-  python3 -c 'import socket, time; s = socket.socket(socket.AF_UNIX); s.bind("/run/docker.sock"); s.listen(); time.sleep(600)' &
+  python3 -c '
+import socket, time
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("/run/docker.sock")
+listener.listen()
+time.sleep(600)' &
   local other=$!
   wait_for test -S /run/docker.sock
   fails "--docker-sock is refused while another engine listens" "another Docker Engine listens on /run/docker.sock" \
@@ -124,13 +140,15 @@ before_boot() {
   wharf network create lab >/dev/null
   wharf volume create data >/dev/null
   # shellcheck disable=SC2016 # the container's shell expands it
-  wharf run -d --name always --restart always --network lab -p 8080:80 -v data:/data busybox \
-    sh -c 'echo started >>/data/starts; httpd -h /data; i=0; while :; do i=$((i + 1)); echo line $i; sleep 0.05; done' >/dev/null
+  local program='echo started >>/data/starts; httpd -h /data; while :; do i=$((i + 1)); echo line $i; sleep 0.05; done'
+  wharf run -d --name always --restart always --network lab -p 8080:80 -v data:/data busybox sh -c "$program" >/dev/null
   wharf run -d --name unless --restart unless-stopped busybox sleep 1000000 >/dev/null
   wharf run -d --name stopped --restart unless-stopped busybox sleep 1000000 >/dev/null
   wharf stop -t 1 stopped >/dev/null
   wharf run -d --name never busybox sleep 1000000 >/dev/null
-  check "published port" wait_for python3 -c 'import urllib.request as u; u.urlopen("http://127.0.0.1:8080/starts", timeout=5)'
+  check "published port" wait_for python3 -c '
+import urllib.request
+urllib.request.urlopen("http://127.0.0.1:8080/starts", timeout=5)'
   same "starts of the container" 1 "$(starts)"
   cat /proc/sys/kernel/random/boot_id >"$STATE/boot"
 }
@@ -139,7 +157,12 @@ starts() { wc -l </var/lib/wharf/volumes/data/_data/starts; }
 starts_twice() { [ "$(starts)" = 2 ]; }
 running() { wharf ps --format '{{.Names}}' | sort | tr '\n' ' '; }
 # Prints the first gap in the lines of a container's log.
-gaps() { wharf logs "$1" 2>/dev/null | awk '$1 != "line" { print "not a line: " $0; exit } $2 != ++n && $2 != 1 { print "gap before " $0; exit } { n = $2 }'; }
+gaps() {
+  wharf logs "$1" 2>/dev/null | awk '
+    $1 != "line" { print "not a line: " $0; exit }
+    $2 != n + 1 && $2 != 1 { print "gap before " $0; exit }
+    { n = $2 }'
+}
 
 after_boot() {
   say "After the boot"
@@ -183,12 +206,23 @@ after_boot() {
   same "the configuration" '[site=lab]' "$(wharf info -f '{{.Labels}}')"
   wharf start never >/dev/null
   same "a container starts" true "$(field never '{{.State.Running}}')"
-  nft add rule inet wharf-wharf0 wharf-user ip saddr 192.0.2.1 drop
 
-  say "Purge"
+  say "Purge, with a second data root that has a file of the administrator's"
+  # shellcheck disable=SC2046 # one id a word
+  wharf stop -t 1 $(wharf ps -q) >/dev/null
+  mkdir /srv/lab
+  touch /srv/lab/mine
+  echo '{"data-root": "/srv/lab"}' >/etc/wharf/daemon.json
+  systemctl restart wharf.service
+  wharf load -i "$STATE/busybox.tar" >/dev/null
+  wharf run -d --name lab busybox sleep 1000000 >/dev/null
+  nft add rule inet wharf-wharf0 wharf-user ip saddr 192.0.2.1 drop
   userdel wharf-member
   fails "is refused while containers run" "Wharf has running containers" "$ROOT/deploy/install.sh" --purge
   check "--purge --stop-containers" "$ROOT/deploy/install.sh" --purge --stop-containers
+  same "the output names what is kept" 1 "$(grep -c "/srv/lab is kept" "$STATE/output")"
+  same "of the data root" mine "$(ls -A /srv/lab)"
+  rm -r /srv/lab
   machine >"$STATE/after"
   same "the machine is as before" "" "$(diff "$STATE/before" "$STATE/after" | head -n 40)"
 }
