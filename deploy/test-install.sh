@@ -113,6 +113,10 @@ time.sleep(600)' &
   wait_for test -S /run/docker.sock
   fails "--docker-sock is refused while another engine listens" "another Docker Engine listens on /run/docker.sock" \
     "$ROOT/deploy/install.sh" --docker-sock "$STATE/wharf.deb"
+  systemd-run -q --unit wharf-quickstart.service sleep 600
+  fails "an installation is refused beside the quickstart's engine" "end it first: deploy/quickstart.sh --stop" \
+    "$ROOT/deploy/install.sh" "$STATE/wharf.deb"
+  systemctl stop wharf-quickstart.service
   check "an installation without it" "$ROOT/deploy/install.sh" "$STATE/wharf.deb"
   systemctl enable -q wharf-docker.socket
   systemctl restart wharf.service

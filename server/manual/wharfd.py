@@ -46,6 +46,7 @@ def wharfd() -> Command:
                 title="FILES",
                 terms=(
                     ("/etc/wharf/daemon.json", "The configuration, JSON."),
+                    ("/etc/wharf/policy.toml", "Who may use the engine. Without it every client is an administrator."),
                     ("/etc/docker/certs.d", "Certificates and hosts.toml of each registry."),
                     ("/var/lib/wharf", "Images, volumes and the state of containers."),
                     ("/run/wharf/docker.sock", "The socket of the API. Who may connect to it is root on this machine."),
