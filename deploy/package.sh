@@ -95,7 +95,8 @@ control() {
   (cd "$TREE" && find . -path ./DEBIAN -prune -o -type f -printf '%P\0' | sort -z | xargs -0 md5sum >DEBIAN/md5sums)
 }
 
-debian_python
+# On stdout is the path alone.
+debian_python >&2
 ARCHITECTURE=$(dpkg --print-architecture)
 DEB=$OUTPUT/wharf_${VERSION#*:}_$ARCHITECTURE.deb
 # The time of the last commit, so that the same sources give the same package.
