@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from server.access.policy import Policy
     from server.builder.service import Builds
     from server.jobs.service import Jobs
+    from server.shares.service import Shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ class Services:
     metrics: Metrics
     #: Job sockets; None on an engine without a policy.
     jobs: "Jobs | None" = None
+    #: The limits of owners; None: the engine has no policy.
+    shares: "Shares | None" = None
 
     def seen_by(self, caller: Caller) -> "Services":
         """The services for one caller, who finds and changes only what exists for that caller. They share all state
@@ -237,11 +240,15 @@ async def make_services(
         config.data_root, config.exec_root, partial(_make_builds, config, containers, images, networks, identity)
     )
     running = make_running(containers.context)
+    shares = _make_shares(config, containers) if config.has_policy else None
     await containers.load()
     networks.bind(containers.registry, containers.context.save)
     await build.start()
     stack.push_async_callback(build.stop)
     stack.push_async_callback(containers.close)
+    if shares is not None:
+        await shares.open()
+        stack.push_async_callback(shares.close)
     await containers.open()
     stack.push_async_callback(running.close)
     await running.open()
@@ -273,6 +280,7 @@ async def make_services(
         build=build,
         system=system,
         metrics=Metrics(containers, bus, facts, identity=identity, snapshotter=snapshotter),
+        shares=shares,
     )
     if not config.has_policy:
         return services
@@ -319,3 +327,14 @@ async def _remap(config: Config, stack: AsyncExitStack) -> Remap | None:
 def _users(containers: list[Containers]) -> Iterable[ImageUser]:
     """Return every container. Images are created before the containers service, so the list is filled later."""
     return list(containers[0].registry) if containers else ()
+
+
+def _make_shares(config: Config, containers: Containers) -> "Shares":
+    """:raises ConfigError: the policy is invalid."""
+    # Here: an engine without a policy doesn't load these modules.
+    from server.access.policy import read_policy
+    from server.shares.service import Shares
+
+    shares = Shares(read_policy(Path(config.policy_file)), containers.context)
+    containers.context.shares = shares
+    return shares

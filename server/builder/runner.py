@@ -163,6 +163,11 @@ class TaskRunner:
             network_joined=sandbox.joins is not None,
             mounts=[*mounting.network_files(container, sandbox.files, container_context.remap), *binds],
             hostname=sandbox.hostname or container.config.hostname,
+            cgroup_parent=(
+                await task.enter_async_context(container_context.shares.cgroup(container.owner))
+                if container_context.shares is not None
+                else ""
+            ),
         )
         spec = assemble(container_context, container, resources)
         spec_mounts = spec.get("mounts")

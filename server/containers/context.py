@@ -19,7 +19,7 @@ from server.containers.host.limits import HostLimits
 from server.containers.host.remap import Remap
 from server.containers.host.runtimes import Runtimes
 from server.containers.model import Container, event_attributes
-from server.containers.neighbours import Images, Networks, Store, Volumes
+from server.containers.neighbours import Images, Networks, Shares, Store, Volumes
 from server.containers.plan import ContainerPlan
 from server.containers.registry import Registry
 from server.containers.restarts import Restarts
@@ -66,6 +66,8 @@ class ContainerContext:
     facts: HostFacts
     #: The mapping of user ids (the daemon's ``userns-remap``); not for containers with ``--userns host``.
     remap: Remap | None = None
+    #: The limits of owners; None: the engine has no policy.
+    shares: Shares | None = None
     stdio: StdioBackend = field(default_factory=Embedded)
     registry: Registry = field(default_factory=Registry)
     waiters: Waiters = field(default_factory=Waiters)

@@ -5,6 +5,7 @@ are dockerd's sentences. All methods are called on the event loop.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -219,3 +220,14 @@ class Volumes(Protocol):
 
     async def sweep(self) -> None:
         """Unmounts the volumes that have no user; called at the daemon's start, after every ``adopt``."""
+
+
+class Shares(Protocol):
+    """What owners may use of the machine (``server.shares``), on an engine with a policy."""
+
+    def cgroup(self, owner: str) -> AbstractAsyncContextManager[str]:
+        """Around the start of a process of this owner: the parent cgroup of its container, which has the limits of the
+        user's role. "" for administrators: the engine's parent.
+
+        :raises WharfError, OSError: the cgroup can't be made.
+        """

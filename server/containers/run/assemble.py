@@ -34,6 +34,8 @@ class PreparedStart:
     hostname: str = ""
     domainname: str = ""
     link_env: Sequence[str] = ()
+    #: The parent of the owner's containers (``Shares.cgroup``); "": the engine's.
+    cgroup_parent: str = ""
     #: Closes the descriptors of joined namespaces; close it when the runtime has entered them.
     namespaces: ExitStack = field(default_factory=ExitStack)
 
@@ -67,7 +69,9 @@ def assemble(context: ContainerContext, container: ContainerPlan, prepared: Prep
             writable_cgroups=bool(security.writable_cgroups),
             ulimits=_ulimits(context, host),
             cgroups_path=cgroups_path(
-                container.id, host.cgroup_parent or daemon.cgroup_parent, context.facts.cgroup_driver
+                container.id,
+                host.cgroup_parent or prepared.cgroup_parent or daemon.cgroup_parent,
+                context.facts.cgroup_driver,
             ),
             init=daemon.init if host.init is None else host.init,
             id_maps=remap.maps if remap is not None else None,

@@ -185,6 +185,10 @@ async def _start(
     """``undo`` gets the undo steps. The exit stack ``during_start`` removes what only the start needs."""
     state = container.state
     async with AsyncExitStack() as during_start:
+        cgroup_parent = ""
+        if context.shares is not None:
+            # Released after all other steps: then the container counts as running.
+            cgroup_parent = await during_start.enter_async_context(context.shares.cgroup(container.owner))
         undo.push_async_callback(mounting.tear_down, context, container)
         undo.push_async_callback(context.networks.stop, container)
         sandbox = await _start_network(context, container)
@@ -208,6 +212,7 @@ async def _start(
             hostname=sandbox.hostname,
             domainname=container.config.domainname,
             link_env=sandbox.link_env,
+            cgroup_parent=cgroup_parent,
             namespaces=namespaces,
         )
         if context.facts.apparmor and not container.apparmor_profile:
