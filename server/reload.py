@@ -75,8 +75,6 @@ class Reloader:
         if gate is not None and access is not None:
             # Also for an unchanged policy: the bound services have copies of settings.
             gate.reload(*access)
-            if self._services.shares is not None and gate.policy is not None:
-                await self._services.shares.apply(gate.policy)
         attributes = {option.name: _shown(fields[option.attribute]) for option in _RELOADED}
         attributes["runtimes"] = " ".join(f"{name}:{runtime.path}" for name, runtime in self._config.runtimes.items())
         proxies = {"http-proxy": masked(read.http_proxy), "https-proxy": masked(read.https_proxy)}

@@ -5,7 +5,7 @@ the daemon's end closes the services in reverse order.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -102,14 +102,25 @@ class Services:
             volumes=bound.volumes,
             networks=bound.networks,
             build=bound.build,
+            role=caller.role,
         )
         return replace(bound, system=system)
 
     def apply(self, policy: "Policy | None") -> None:
         """Applies a new policy, or None on an engine whose sockets only have scopes."""
         self.images.published = policy.publishes if policy is not None else _published
+        if self.shares is not None and policy is not None:
+            self.shares.apply(policy)
         if self.jobs is not None:
             self.jobs.apply(policy)
+
+    async def check_disk(self, owner: str) -> None:
+        """Called before a request that stores something.
+
+        :raises WharfError: RESOURCE_EXHAUSTED: the owner uses as much of the disk as its role allows.
+        """
+        if self.shares is not None:
+            await self.shares.check_disk(owner)
 
     def caller_of_job(self, path: str) -> Caller | None:
         """The caller of the connections of a job socket; None: the path is none of a job socket.
@@ -240,7 +251,7 @@ async def make_services(
         config.data_root, config.exec_root, partial(_make_builds, config, containers, images, networks, identity)
     )
     running = make_running(containers.context)
-    shares = _make_shares(config, containers) if config.has_policy else None
+    shares = _make_shares(config, containers, images) if config.has_policy else None
     await containers.load()
     networks.bind(containers.registry, containers.context.save)
     await build.start()
@@ -329,12 +340,15 @@ def _users(containers: list[Containers]) -> Iterable[ImageUser]:
     return list(containers[0].registry) if containers else ()
 
 
-def _make_shares(config: Config, containers: Containers) -> "Shares":
+def _make_shares(config: Config, containers: Containers, images: Images) -> "Shares":
     """:raises ConfigError: the policy is invalid."""
     # Here: an engine without a policy doesn't load these modules.
     from server.access.policy import read_policy
     from server.shares.service import Shares
 
-    shares = Shares(read_policy(Path(config.policy_file)), containers.context)
+    async def image_sizes(user: str) -> Mapping[str, int]:
+        return await images.of(user).list.own_sizes()
+
+    shares = Shares(read_policy(Path(config.policy_file)), containers.context, image_sizes)
     containers.context.shares = shares
     return shares

@@ -14,11 +14,14 @@ from compat_tests.support.polling import until
 from compat_tests.support.users import Lab, User, lab
 
 POLICY = """
+published_images = ["docker.io/library/*"]
 [users]
 {alice} = "small"
 {bob} = "big"
 
 [roles.small]
+containers = 4
+disk = "20m"
 cpus = 0.5
 cpu_weight = 50
 memory = "96m"
@@ -128,3 +131,63 @@ def test_the_limits_survive_a_restart(shares: Lab) -> None:
     assert group(shares, alice, "two", "pids") == pids
     alice.docker("rm", "-f", "one", "two")
     assert until(lambda: not pids.is_dir())
+
+
+def test_info_shows_the_own_limits(shares: Lab) -> None:
+    shown = shares["alice"].docker("info", "-f", "{{.NCPU}} {{.MemTotal}} {{.Containers}}").stdout.split()
+    assert shown == ["1", str(96 << 20), "0"]
+    of_all = shares.engine.docker("info", "-f", "{{.NCPU}} {{.MemTotal}}").stdout.split()
+    assert shares["bob"].docker("info", "-f", "{{.NCPU}} {{.MemTotal}}").stdout.split() == of_all
+
+
+def test_more_cpus_than_the_role_has_are_refused(shares: Lab) -> None:
+    alice = shares["alice"]
+    refused = alice.docker("create", "--cpus", "1", "busybox", check=False)
+    assert "range of CPUs is from 0.01 to 0.50, as the policy allows you no more" in refused.stderr
+    alice.docker("create", "--name", "half", "--cpus", "0.5", "busybox", "true")
+    assert alice.docker("start", "-a", "half").status == 0
+    assert "range of CPUs" in alice.docker("update", "--cpus", "1", "half", check=False).stderr
+    alice.docker("rm", "half")
+
+
+def test_the_number_of_containers(shares: Lab) -> None:
+    alice = shares["alice"]
+    for name in ("c1", "c2", "c3", "c4"):
+        alice.docker("create", "--name", name, "busybox")
+    refused = alice.docker("create", "busybox", check=False)
+    assert "the policy allows you 4 containers, and 4 exist: c1, c2, c3, c4" in refused.stderr
+    shares["bob"].docker("run", "--rm", "busybox", "true")
+    alice.docker("rm", "c1", "c2", "c3", "c4")
+    alice.docker("run", "--rm", "busybox", "true")
+
+
+def test_the_disk(shares: Lab) -> None:
+    alice = shares["alice"]
+    alice.docker("run", "--name", "full", "busybox", "sh", "-c", "head -c 25m /dev/urandom > /file")
+
+    def refused() -> bool:
+        return alice.docker("volume", "create", "more", check=False).status != 0
+
+    assert until(refused)
+    message = "the policy allows you 20.97MB of disk, and"
+    for words in (
+        ("volume", "create", "another"),
+        ("create", "busybox"),
+        ("pull", "127.0.0.1:9/nothing"),
+        ("import", "-"),
+        ("commit", "full", "mine"),
+        ("cp", "/etc/hostname", "full:/"),
+    ):
+        failed = alice.docker(*words, check=False)
+        assert message in failed.stderr, words
+        assert "full" in failed.stderr
+    shares["bob"].docker("run", "--rm", "busybox", "true")
+    alice.docker("rm", "full")
+    alice.docker("volume", "rm", "-f", "more")
+    assert until(lambda: not refused(), seconds=20)
+    alice.docker("volume", "rm", "more")
+
+
+def test_the_label_keep_needs_a_right(shares: Lab) -> None:
+    refused = shares["alice"].docker("create", "--label", "wharf.keep", "busybox", check=False)
+    assert "the policy does not allow you the label wharf.keep" in refused.stderr

@@ -46,6 +46,12 @@ class Gated(Protocol):
     def apply(self, policy: Policy | None) -> None:
         """Applies a new policy; None: the engine has none."""
 
+    async def check_disk(self, owner: str) -> None:
+        """Called before a request that stores something.
+
+        :raises WharfError: RESOURCE_EXHAUSTED: the owner uses as much of the disk as its role allows.
+        """
+
     def caller_of_job(self, path: str) -> Caller | None:
         """The caller of the connections of a job socket; None: the path is none of a job socket.
 
@@ -115,6 +121,10 @@ class Gate:
         if self._identity is None:
             return EVERYONE
         return await self._identity.caller(sock, transport.get_extra_info("ssl_object"))
+
+    async def check_disk(self, owner: str) -> None:
+        """See ``Gated.check_disk``."""
+        await self._engine.check_disk(owner)
 
     def services(self, caller: Caller) -> object:
         """The services for a caller."""

@@ -9,7 +9,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from api_models.container import NetworkSettings
+from api_models.container import ContainerConfig, HostConfig, NetworkSettings
+from api_models.resources import Resources
 from engine.api.types import Mount
 from server.access.caller import Caller
 from server.containers.model import Container
@@ -231,3 +232,15 @@ class Shares(Protocol):
 
         :raises WharfError, OSError: the cgroup can't be made.
         """
+
+    def creating(
+        self, owner: str, config: ContainerConfig, host_config: HostConfig
+    ) -> AbstractAsyncContextManager[None]:
+        """Around the creation of a container.
+
+        :raises WharfError: PERMISSION_DENIED: the role's number of containers, or a label that it doesn't allow;
+            INVALID_ARGUMENT: more CPUs than the role has.
+        """
+
+    async def check_update(self, owner: str, resources: Resources) -> None:
+        """:raises WharfError: INVALID_ARGUMENT: more CPUs than the role has."""

@@ -98,7 +98,11 @@ class Containers:
         if self._caller.role is not None:
             config, host = confine.check_create(self.context, self._caller, request.config, request.host_config)
             request = replace(request, config=config, host_config=host)
-        return await create.create(self.context, self._rules, request)
+        shares = self.context.shares
+        if shares is None:
+            return await create.create(self.context, self._rules, request)
+        async with shares.creating(request.owner, request.config, request.host_config):
+            return await create.create(self.context, self._rules, request)
 
     async def update(self, key: str, request: UpdateRequest) -> Sequence[str]:
         container = self.get(key)

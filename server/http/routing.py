@@ -42,7 +42,8 @@ class ApiRoute:
     handler runs to its end, even if the client disconnects. A handler returns its response, or None if it took the
     connection over. ``query``: the query parameters that depend on the version, by name.
     ``instant``: the constant response of the handler. ``audience``: who may call it. ``reads``: it shows lists,
-    attributes, events or logs and changes nothing, so that sockets which only read allow it.
+    attributes, events or logs and changes nothing, so that sockets which only read allow it. ``stores``: it makes what
+    uses disk space of its owner, and is refused when the owner has no more.
     """
 
     method: str
@@ -55,6 +56,7 @@ class ApiRoute:
     instant: Response | None = None
     audience: Audience = Audience.OWNERS
     reads: bool = False
+    stores: bool = False
 
     @property
     def spelled(self) -> str:

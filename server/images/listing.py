@@ -74,6 +74,21 @@ class ImageList:
             _share(found, layers)
         return [summary for summary, _ in sorted(found, key=lambda row: -row[0]["Created"])]
 
+    async def own_sizes(self) -> dict[str, int]:
+        """Return the bytes of the owner's own images, published ones excluded, by name. What several contain is counted
+        for the first; what another owner's image contains, too, is counted for each owner."""
+        records = sorted(await self._context.names.own(), key=lambda record: record.name)
+        trees = await self._context.trees.get_all(record.target for record in records)
+        layers = await self._sizes.layers(chain for tree in trees.values() for chain in tree.chains)
+        found: dict[str, int] = {}
+        counted: set[str] = set()
+        for record in records:
+            tree = trees[record.target.digest]
+            parts = {**tree.blobs, **{chain: layers.get(chain, 0) for chain in tree.chains}}
+            found[record.name] = sum(bytes_ for key, bytes_ in parts.items() if key not in counted)
+            counted |= parts.keys()
+        return found
+
     async def count(self) -> int:
         """Return the number of images in a list of all images."""
         return len({record.target.digest for record in await self._context.names.all()})

@@ -230,7 +230,9 @@ def _credentials(request: Request) -> Mapping[str, Mapping[str, Any]]:
 
 
 routes: Sequence[ApiRoute] = (
-    ApiRoute("POST", "/build", build, waits=True, query={"platform": Since((1, 32)), "outputs": Since((1, 40))}),
+    ApiRoute(
+        "POST", "/build", build, stores=True, waits=True, query={"platform": Since((1, 32)), "outputs": Since((1, 40))}
+    ),
     ApiRoute("POST", "/build/prune", prune, since="1.31", waits=True),
     ApiRoute("POST", "/build/cancel", cancel),
 )

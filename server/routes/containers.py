@@ -182,7 +182,7 @@ async def _outcome(waiter: "asyncio.Future[Outcome]", *, silent: bool) -> AsyncI
 
 routes: Sequence[ApiRoute] = (
     ApiRoute("GET", "/containers/json", list_containers, reads=True),
-    ApiRoute("POST", "/containers/create", create, query={"platform": Since((1, 41))}),
+    ApiRoute("POST", "/containers/create", create, stores=True, query={"platform": Since((1, 41))}),
     ApiRoute("POST", "/containers/prune", prune, since="1.25"),
     ApiRoute("GET", "/containers/{name:path}/json", inspect, reads=True),  # a link's name has slashes
     ApiRoute("POST", "/containers/{name}/start", start),

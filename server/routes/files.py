@@ -88,7 +88,7 @@ async def changes(request: Request) -> Response:
 routes: Sequence[ApiRoute] = (
     ApiRoute("HEAD", "/containers/{name}/archive", head),
     ApiRoute("GET", "/containers/{name}/archive", get),
-    ApiRoute("PUT", "/containers/{name}/archive", put),
+    ApiRoute("PUT", "/containers/{name}/archive", put, stores=True),
     ApiRoute("GET", "/containers/{name}/export", export),
     ApiRoute("GET", "/containers/{name}/changes", changes, reads=True),
 )

@@ -235,8 +235,8 @@ routes: Sequence[ApiRoute] = (
         reads=True,
     ),
     ApiRoute("GET", "/images/get", save, waits=True, query={"platform": _SEVERAL}),
-    ApiRoute("POST", "/images/create", create, waits=True, query={"platform": Since((1, 32))}),
-    ApiRoute("POST", "/images/load", load, waits=True, query={"platform": _SEVERAL}),
+    ApiRoute("POST", "/images/create", create, stores=True, waits=True, query={"platform": Since((1, 32))}),
+    ApiRoute("POST", "/images/load", load, stores=True, waits=True, query={"platform": _SEVERAL}),
     ApiRoute("POST", "/images/prune", prune, since="1.25"),
     ApiRoute("GET", "/images/{name:path}/get", save_one, waits=True, query={"platform": _SEVERAL}),
     ApiRoute(
@@ -251,5 +251,5 @@ routes: Sequence[ApiRoute] = (
     ApiRoute("POST", "/images/{name:path}/push", push, waits=True, query={"platform": Since((1, 46))}),
     ApiRoute("POST", "/images/{name:path}/tag", tag),
     ApiRoute("DELETE", "/images/{name:path}", remove, query={"platforms": Since((1, 50))}),
-    ApiRoute("POST", "/commit", commit),
+    ApiRoute("POST", "/commit", commit, stores=True),
 )

@@ -58,7 +58,7 @@ async def prune(request: Request) -> Response:
 
 routes: Sequence[ApiRoute] = (
     ApiRoute("GET", "/volumes", list_volumes, reads=True),
-    ApiRoute("POST", "/volumes/create", create),
+    ApiRoute("POST", "/volumes/create", create, stores=True),
     ApiRoute("POST", "/volumes/prune", prune, since="1.25"),
     ApiRoute("GET", "/volumes/{name:path}", inspect, reads=True),
     ApiRoute("PUT", "/volumes/{name:path}", update, since="1.42"),

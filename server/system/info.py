@@ -1,11 +1,12 @@
 """The parts of the answer of ``GET /info`` at the newest API version."""
 
 import asyncio
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.runtime.probe import Probe
 from server.config import Config
@@ -19,6 +20,9 @@ from server.registry.reference import DEFAULT_DOMAIN
 from server.system import host
 from server.system.features import Features
 from server.version import SERVER_VERSION
+
+if TYPE_CHECKING:
+    from server.access.policy import Role
 
 INDEX = "https://index.docker.io/v1/"
 
@@ -46,6 +50,14 @@ def limits(found: HostLimits) -> dict[str, Any]:
         "PidsLimit": found.pids,
         "OomKillDisable": found.oom_kill_disable,
         **({"KernelMemoryTCP": True} if found.kernel_memory_tcp else {}),
+    }
+
+
+def shares(role: "Role", cpus: int, memory: int) -> dict[str, Any]:
+    """What of the machine's CPUs and memory (bytes) a user with this role has."""
+    return {
+        "NCPU": min(cpus, math.ceil(role.cpus)) if role.cpus is not None else cpus,
+        "MemTotal": min(memory, role.memory) if role.memory is not None else memory,
     }
 
 

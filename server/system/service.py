@@ -9,7 +9,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Collection, Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from api_models.filters import Filters
 from api_models.supported import MAXIMUM, spelled
@@ -34,6 +34,9 @@ from server.version import BUILD_TIME, GIT_COMMIT, SERVER_VERSION
 from server.volumes import query as volume_query
 from server.volumes.service import Volumes
 from server.volumes.sizes import directory_size
+
+if TYPE_CHECKING:
+    from server.access.policy import Role
 
 #: The values of ``type`` of ``GET /system/df``.
 OBJECTS = ("container", "image", "volume", "build-cache")
@@ -78,6 +81,7 @@ class System:
         self._networks = networks
         self._build = build
         self._features = Features()
+        self._role: Role | None = None
 
     def seen_by(
         self,
@@ -88,9 +92,12 @@ class System:
         volumes: Volumes,
         networks: Networks,
         build: BuilderFacade,
+        role: "Role | None",
     ) -> "System":
-        """The same service over the other services of one caller. It keeps this service's present configuration."""
+        """The same service over the other services of one caller. It keeps this service's present configuration.
+        ``role``: its limits are shown as the machine's."""
         bound = copy.copy(self)
+        bound._role = role
         bound._bus, bound._containers, bound._images = bus, containers, images
         bound._volumes, bound._networks, bound._build = volumes, networks, build
         return bound
@@ -172,6 +179,8 @@ class System:
             info.commits((await self._engine.version()).revision, self._probe, self._facts),
         ):
             document |= part
+        if self._role is not None:
+            document |= info.shares(self._role, document["NCPU"], document["MemTotal"])
         return document
 
     async def disk_usage(self, objects: Collection[str], *, verbose: bool = False) -> dict[str, Any]:

@@ -92,6 +92,8 @@ async def update(
     :raises WharfError: INVALID_ARGUMENT: an invalid value; CONFLICT: the container's state or limits.
     """
     resources, warnings = check_resources(resources, context.limits, update=True)
+    if context.shares is not None:
+        await context.shares.check_update(container.owner, resources)
     if policy is not None and policy.name:
         check_restart_policy(policy.name, policy.maximum_retry_count)
     if resources.pids_limit is not None and resources.pids_limit <= 0:

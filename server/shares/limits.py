@@ -1,0 +1,105 @@
+"""The checks of what an owner makes against the limits of its role. Refusals name the limit, and what uses it."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from api_models.container import ContainerConfig
+from api_models.resources import Resources
+from engine.common.errors import Kind, WharfError, invalid
+from server.access.owners import user_of
+from server.access.policy import Role
+from server.containers.registry import Registry
+from server.shares.usage import Disk
+
+#: The label that exempts a container from limits of time.
+KEEP = "wharf.keep"
+
+# How many names a refusal lists.
+_NAMED = 5
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def is_kept(labels: Mapping[str, str]) -> bool:
+    """Whether the labels ask for an exemption."""
+    return labels.get(KEEP, "false").lower() not in ("false", "0", "no")
+
+
+def check_labels(role: Role, config: ContainerConfig) -> None:
+    """:raises WharfError: PERMISSION_DENIED: the role has no exemptions from limits of time."""
+    if is_kept(config.labels or {}) and not role.keep:
+        raise WharfError(Kind.PERMISSION_DENIED, f"the policy does not allow you the label {KEEP}")
+
+
+def check_cpus(role: Role, resources: Resources) -> None:
+    """Checks what version 1 of cgroups would refuse with the name of a file: a container's quota above its user's.
+
+    :raises WharfError: INVALID_ARGUMENT.
+    """
+    if role.cpus is None:
+        return
+    wanted = resources.nano_cpus / 1e9
+    if resources.cpu_quota > 0:
+        wanted = resources.cpu_quota / (resources.cpu_period or 100_000)
+    if wanted > role.cpus:
+        raise invalid(f"range of CPUs is from 0.01 to {role.cpus:.2f}, as the policy allows you no more")
+
+
+def check_disk(role: Role, disk: Disk) -> None:
+    """:raises WharfError: PERMISSION_DENIED."""
+    if role.disk is None or disk.total < role.disk:
+        return
+    parts = [
+        f"{title} {size(sum(sizes.values()))} ({_largest(sizes)})"
+        for title, sizes in (("containers", disk.containers), ("volumes", disk.volumes), ("images", disk.images))
+        if sizes
+    ]
+    raise WharfError(
+        Kind.PERMISSION_DENIED,
+        f"the policy allows you {size(role.disk)} of disk, and {size(disk.total)} are used: {'; '.join(parts)}",
+    )
+
+
+class Counts:
+    """The number of containers of each user, with those that are being created."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._creating: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def creating(self, role: Role, owner: str) -> Iterator[None]:
+        """Around a create.
+
+        :raises WharfError: PERMISSION_DENIED: the user has as many containers as the role allows.
+        """
+        user = user_of(owner)
+        names = [one.name for one in self._registry if user_of(one.owner) == user]
+        if role.containers is not None and len(names) + self._creating[user] >= role.containers:
+            raise WharfError(
+                Kind.PERMISSION_DENIED,
+                f"the policy allows you {role.containers} containers, and {len(names)} exist: {_listed(sorted(names))}",
+            )
+        self._creating[user] += 1
+        try:
+            yield
+        finally:
+            self._creating[user] -= 1
+
+
+def size(count: int) -> str:
+    """Bytes as ``docker`` prints them: four digits at most, decimal units."""
+    value, unit = float(count), 0
+    while value >= 1000 and unit < len(_UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.4g}{_UNITS[unit]}"
+
+
+def _largest(sizes: Mapping[str, int]) -> str:
+    ranked = sorted(sizes, key=lambda name: -sizes[name])
+    return _listed([f"{name} {size(sizes[name])}" for name in ranked])
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "") if names else "none"
