@@ -29,7 +29,7 @@ from server.containers.host.membership import container_of
 from server.containers.host.remap import Remap
 from server.containers.inspect.stats import Stats
 from server.containers.logs.follow import Logs
-from server.containers.running import make_running
+from server.containers.running import Running, make_running
 from server.containers.service import Containers
 from server.containers.spec import apparmor
 from server.containers.spec.host import HostFacts, probe
@@ -251,15 +251,15 @@ async def make_services(
         config.data_root, config.exec_root, partial(_make_builds, config, containers, images, networks, identity)
     )
     running = make_running(containers.context)
-    shares = _make_shares(config, containers, images) if config.has_policy else None
+    shares = _make_shares(config, containers, images, networks, running) if config.has_policy else None
     await containers.load()
     networks.bind(containers.registry, containers.context.save)
     await build.start()
     stack.push_async_callback(build.stop)
-    stack.push_async_callback(containers.close)
     if shares is not None:
-        await shares.open()
         stack.push_async_callback(shares.close)
+        await shares.open()
+    stack.push_async_callback(containers.close)
     await containers.open()
     stack.push_async_callback(running.close)
     await running.open()
@@ -340,7 +340,9 @@ def _users(containers: list[Containers]) -> Iterable[ImageUser]:
     return list(containers[0].registry) if containers else ()
 
 
-def _make_shares(config: Config, containers: Containers, images: Images) -> "Shares":
+def _make_shares(
+    config: Config, containers: Containers, images: Images, networks: Networks, running: Running
+) -> "Shares":
     """:raises ConfigError: the policy is invalid."""
     # Here: an engine without a policy doesn't load these modules.
     from server.access.policy import read_policy
@@ -349,6 +351,12 @@ def _make_shares(config: Config, containers: Containers, images: Images) -> "Sha
     async def image_sizes(user: str) -> Mapping[str, int]:
         return await images.of(user).list.own_sizes()
 
-    shares = Shares(read_policy(Path(config.policy_file)), containers.context, image_sizes)
+    shares = Shares(
+        read_policy(Path(config.policy_file)),
+        containers.context,
+        image_sizes=image_sizes,
+        active=running.exec.active,
+        links=networks.links,
+    )
     containers.context.shares = shares
     return shares

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import shutil
 import signal
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +22,7 @@ published_images = ["docker.io/library/*"]
 [users]
 {alice} = "small"
 {bob} = "big"
+{carol} = "brief"
 
 [roles.small]
 containers = 4
@@ -27,6 +32,11 @@ cpu_weight = 50
 memory = "96m"
 pids = 40
 
+[roles.brief]
+max_run_time = 10
+idle_limit = 5
+keep = true
+
 [roles.big]
 cpu_weight = 200
 """
@@ -34,7 +44,7 @@ cpu_weight = 200
 
 @pytest.fixture(scope="module")
 def shares() -> Iterator[Lab]:
-    with lab("shares", POLICY, ("alice", "bob")) as made:
+    with lab("shares", POLICY, ("alice", "bob", "carol")) as made:
         yield made
 
 
@@ -191,3 +201,69 @@ def test_the_disk(shares: Lab) -> None:
 def test_the_label_keep_needs_a_right(shares: Lab) -> None:
     refused = shares["alice"].docker("create", "--label", "wharf.keep", "busybox", check=False)
     assert "the policy does not allow you the label wharf.keep" in refused.stderr
+
+
+def events(user: User, *words: str) -> list[dict[str, object]]:
+    shown = user.docker("events", "--since", "10m", "--until", "-1s", "--format", "{{json .}}", *words).stdout
+    return [json.loads(line) for line in shown.splitlines()]
+
+
+def exited(user: User, name: str) -> bool:
+    return user.docker("inspect", "-f", "{{.State.Running}}", name).stdout.strip() == "false"
+
+
+def test_the_maximum_run_time(shares: Lab) -> None:
+    carol = shares["carol"]
+    busy = "trap exit TERM; while :; do :; done"
+    carol.docker("run", "-d", "--restart", "always", "--name", "busy", "busybox", "sh", "-c", busy)
+    assert until(lambda: exited(carol, "busy"), seconds=30)
+    log = carol.docker("logs", "busy").stderr.splitlines()
+    assert log[-2:] == [
+        "wharf: in 1 seconds this container is stopped: the policy's max_run_time is 10 seconds",
+        "wharf: this container is stopped: the policy's max_run_time is 10 seconds",
+    ]
+    actions = [event["Action"] for event in events(carol, "--filter", "container=busy")]
+    assert [each for each in actions if str(each).startswith("limit")] == ["limit_warning", "limit_reached"]
+    carol.docker("rm", "busy")
+
+
+def test_the_idle_limit_and_the_label_that_exempts(shares: Lab) -> None:
+    carol = shares["carol"]
+    run(carol, "idle")
+    carol.docker("run", "-d", "--init", "--label", "wharf.keep", "--name", "kept", "busybox", "sleep", "3600")
+    shares.engine.restart()
+    assert until(lambda: exited(carol, "idle"), seconds=30)
+    assert (
+        "wharf: this container is stopped: the policy's idle_limit is 5 seconds" in carol.docker("logs", "idle").stderr
+    )
+    assert not exited(carol, "kept")
+    carol.docker("rm", "-f", "idle", "kept")
+
+
+def test_a_client_that_is_attached_keeps_a_container(shares: Lab) -> None:
+    carol = shares["carol"]
+    waited = carol.docker("run", "--init", "--name", "attached", "busybox", "sleep", "8")
+    assert waited.status == 0
+    assert "wharf:" not in waited.stderr
+    carol.docker("rm", "attached")
+
+
+def rows(lab: Lab, copied: Path) -> list[sqlite3.Row]:
+    """The accounts, from a copy: the daemon has locked its database."""
+    for file in (lab.engine.resources.root / "data").glob("accounts.db*"):
+        shutil.copy(file, copied)
+    with contextlib.closing(sqlite3.connect(copied / "accounts.db")) as connection:
+        connection.row_factory = sqlite3.Row
+        return connection.execute("SELECT * FROM usage").fetchall()
+
+
+def test_what_a_container_has_used_is_recorded_at_its_exit(shares: Lab, tmp_path: Path) -> None:
+    bob = shares["bob"]
+    script = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; wget -q -T 1 http://1.2.3.4/; true"
+    bob.docker("run", "--rm", "--name", "account", "busybox", "sh", "-c", script)
+    (row,) = [each for each in rows(shares, tmp_path) if each["name"] == "account"]
+    assert row["owner"] == bob.name
+    assert 0.05 < row["cpu_seconds"] < 20
+    assert row["memory_gib_hours"] > 0
+    assert row["sent_bytes"] > 0
+    assert len(row["day"]) == len("2026-01-31")

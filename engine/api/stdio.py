@@ -277,6 +277,35 @@ class Stdio:
         session = await self.open(attach, client)
         return await session.ended()
 
+    async def note(self, line: str) -> None:
+        """Writes a line into the log of the container's first process, and to its clients.
+
+        UNAVAILABLE, NOT_FOUND: the container has exited. NOT_IMPLEMENTED: a shim of an earlier version.
+        """
+        await self._ask({"op": "note", "line": line})
+
+    async def clients(self) -> int:
+        """The number of clients that are attached to the container's first process. Errors: as ``note``."""
+        return protocol.integer(await self._ask({"op": "clients"}), "clients")
+
+    async def usage(self) -> Json:
+        """``cpu_ns`` and ``memory`` (the most bytes at a time) of a container that has exited, if its URI has the
+        option ``usage=1``; {} else. Errors: as ``note``."""
+        return protocol.mapping(await self._ask({"op": "usage"}), "usage")
+
+    async def _ask(self, request: Json) -> Json:
+        connection = StdioConnection(self.path)
+        try:
+            async with timeouts.limit("stdio.handover"):
+                await connection.open()
+                await connection.send(request)
+                answer = await connection.receive()
+        finally:
+            connection.close()
+        if answer is None:
+            raise WharfError(Kind.UNAVAILABLE, "stdio of the container: closed")
+        return answer
+
     async def drained(self, exec_id: str = "") -> None:
         """Waits until all output of the exited process was read, logged and delivered.
 

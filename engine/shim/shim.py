@@ -18,7 +18,7 @@ from engine.shim.container.execs import Execs
 from engine.shim.container.launcher import launch
 from engine.shim.container.process import CREATED, RUNNING, STOPPED, Process
 from engine.shim.container.removal import Removal
-from engine.shim.kernel import devices
+from engine.shim.kernel import cgroups, devices
 from engine.shim.kernel.oom import OomWatch
 from engine.shim.logs.driver import Pending
 from engine.shim.loop import Loop
@@ -54,6 +54,7 @@ class Shim:
         self._creating = False
         self._restored = False  # restored: it runs already, but its start has not been requested
         self._oom_seen = False
+        self._usage: Json = {}
         self._when_settled: list[Callable[[], None]] = []
         self._operations: dict[str, Callable[[Peer, Json], None]] = {
             "create": self._create,
@@ -124,7 +125,7 @@ class Shim:
         stdio = mapping(message, "stdio")
         process = self._process("", stdio)
         if path := text(stdio, "socket"):
-            self._stdio = StdioServer(self.loop, path, self._streams, self._run)
+            self._stdio = StdioServer(self.loop, path, self._streams, self._run, lambda: self._usage)
         self._init = process
         console = process.console("console.sock")
 
@@ -272,6 +273,9 @@ class Shim:
                 self._oom.close()
         process.status = STOPPED
         if process is self._init:
+            if mapping(process.stdio, "options").get("usage") == "1":
+                # Before the removal of the cgroups.
+                self._usage = cgroups.usage(self._controls.cgroups)
             # First write the record, for a supervisor that finds the shim dead; then notify the connected one.
             self._save()
             self._server.broadcast(

@@ -21,6 +21,9 @@
     [audit]                                # who did what, when and with which result: JSON lines
     file = "/var/log/wharf/audit.log"
 
+    [accounting]
+    keep = "90d"                           # for how long it is known what containers have used
+
     [scopes.proxy]                         # of a socket, -H unix:///path?scope=proxy: the fields of ScopeTable
     labels = ["traefik.enable=true"]
 
@@ -116,16 +119,23 @@ class Role(_Table):
     #: The label ``wharf.keep`` exempts a container from ``max_run_time`` and ``idle_limit``.
     keep: bool = False
 
-    # shares of the machine: one cgroup for each user, above the containers
+    # shares of the machine: one cgroup for each user, above its containers and build steps. What the host's cgroups
+    # lack is logged by name. A container's own limits apply below.
+    #: CPUs, such as 1.5; also the most that --cpus of one container may be.
     cpus: Annotated[float, Field(gt=0)] | None = None
+    #: The weight beside other users (100 without one), as ``cpu.weight`` of cgroup v2.
     cpu_weight: Annotated[int, Field(ge=1, le=10000)] | None = None
+    #: Memory, and as much swap.
     memory: _Bytes | None = None
+    #: Processes and threads.
     pids: Annotated[int, Field(gt=0)] | None = None
     io_weight: Annotated[int, Field(ge=1, le=10000)] | None = None
 
     # counts
+    #: Existing containers, running or not.
     containers: Annotated[int, Field(ge=0)] | None = None
-    #: Bytes of writable layers, volumes and own images.
+    #: Bytes of writable layers with logs, local volumes and own images. Measured in the background: what runs can
+    #: exceed it, and nothing new is made then.
     disk: _Bytes | None = None
     #: Host ports that may be published; None: any above 1023.
     ports: _PortRange | None = None
@@ -133,8 +143,9 @@ class Role(_Table):
     #: Names of CDI devices that several containers may have at a time.
     shared_gpus: tuple[str, ...] = ()
 
-    # time
+    # time, of one run of a container; see ``server/shares/times.py``
     max_run_time: _Seconds | None = None
+    #: Without use of the CPU, without an attached client, and without an exec.
     idle_limit: _Seconds | None = None
 
     @model_validator(mode="after")
@@ -177,6 +188,13 @@ class Audit(_Table):
     reads: bool = False
 
 
+class Accounting(_Table):
+    """``[accounting]``: what containers have used by day (``server/shares/accounting.py``)."""
+
+    #: Seconds ("90d" in the file) for which the sums of a day are kept.
+    keep: _Seconds = 90 * 86400
+
+
 class Administrators(_Table):
     users: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
@@ -186,6 +204,7 @@ class Administrators(_Table):
 class _File(_Table):
     default_role: str = ""
     administrators: Administrators = Administrators()
+    accounting: Accounting = Accounting()
     users: dict[str, str] = {}
     groups: dict[str, str] = {}
     roles: dict[str, Role] = {}
@@ -217,6 +236,7 @@ class Policy:
         """:raises ValidationError: the document is no policy."""
         file = _File.model_validate(_tuples(document))
         self.administrators = file.administrators
+        self.accounting = file.accounting
         self.roles: Mapping[str, Role] = file.roles
         self.published_images = file.published_images
         self.audit = file.audit

@@ -242,5 +242,8 @@ class Shares(Protocol):
             INVALID_ARGUMENT: more CPUs than the role has.
         """
 
+    async def ended(self, container: Container) -> None:
+        """The process of a container has exited; its task and its network still exist. Errors are logged."""
+
     async def check_update(self, owner: str, resources: Resources) -> None:
         """:raises WharfError: INVALID_ARGUMENT: more CPUs than the role has."""

@@ -145,6 +145,11 @@ class Networks:
         self._recovered = True
         self._restorer.start()
 
+    def links(self, container: Container) -> list[str]:
+        """The devices of the host that carry a container's traffic; [] if it shares another's network."""
+        record = self.context.sandboxes.get(container.id)
+        return [] if record is None else [endpoint.veth for endpoint in record.endpoints if endpoint.veth]
+
     async def close(self) -> None:
         """At the end of the daemon. Running containers keep everything; if none runs, everything is removed. A start
         that failed before it knew the running containers removes nothing."""

@@ -40,6 +40,10 @@ class UserGroups:
         """The path of an owner's cgroup in every hierarchy."""
         return self._group(owner).path
 
+    def parent(self, owner: str) -> str:
+        """The parent cgroup of an owner's containers; "" for administrators: the engine's."""
+        return self._group(owner).parent if owner else ""
+
     def _group(self, owner: str) -> Group:
         return group_of(owner, self._parent, self._driver)
 

@@ -3,16 +3,24 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from pathlib import Path
 
 from api_models.container import ContainerConfig, HostConfig
 from api_models.resources import Resources
+from engine.common.system.cgroups import scope_path
 from server.access.owners import user_of
 from server.access.policy import Policy
 from server.containers.context import ContainerContext
+from server.containers.model import Container
+from server.containers.spec.build import cgroups_path
+from server.shares.accounting import INTERVAL, Accounting
 from server.shares.groups import UserGroups
 from server.shares.limits import Counts, check_cpus, check_disk, check_labels
 from server.shares.roles import Roles
+from server.shares.sampler import Reading, Target, read_all
+from server.shares.store import Store
+from server.shares.times import Times
 from server.shares.usage import SOON, DiskUsage, ImageSizes
 
 log = logging.getLogger(__name__)
@@ -22,9 +30,20 @@ _SWEEP = 10.0
 
 
 class Shares:
-    """Make it before the containers are loaded; call ``open`` after that, and ``close`` at the end."""
+    """Make it before the containers are loaded; call ``open`` after that, and ``close`` after the containers' end.
 
-    def __init__(self, policy: Policy, context: ContainerContext, image_sizes: ImageSizes) -> None:
+    ``image_sizes``: see ``DiskUsage``; ``active``: see ``Times``; ``links``: see ``Accounting``.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        context: ContainerContext,
+        *,
+        image_sizes: ImageSizes,
+        active: Callable[[Container], bool],
+        links: Callable[[Container], list[str]],
+    ) -> None:
         self._context = context
         self._roles = Roles(policy)
         self._groups = UserGroups(
@@ -32,24 +51,35 @@ class Shares:
         )
         self._counts = Counts(context.registry)
         self._disk = DiskUsage(context, image_sizes)
+        self._store = Store(Path(context.config.data_root))
+        self._links = links
+        self._times = Times(context, self._roles, self._store, read=self._read, active=active)
+        self.accounting = Accounting(context, self._store, read=self._read, layer=self._layer, links=links)
+        self.accounting.keep = policy.accounting.keep
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Applies the limits to the users of containers that run since an earlier daemon, and removes what it left."""
+        await self.accounting.load()
         await self._groups.apply(self._running())
         await self._groups.collect(self._running())
         self._spawn(self._repeat(self._sweep, _SWEEP), "cgroups of users")
-        self._spawn(self._repeat(self._disk.refresh, SOON), "disk usage of users")
+        self._spawn(self._repeat(self._measure, SOON), "disk usage of users")
+        self._spawn(self._repeat(self.accounting.sample, INTERVAL), "accounts of containers")
+        self._spawn(self._limit_times(), "limits of time")
 
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._groups.sweep(self._running())
+        await asyncio.to_thread(self._store.close)
 
     def apply(self, policy: Policy) -> None:
         """Applies a new policy, in the background also to containers that run."""
         self._roles.apply(policy)
+        self.accounting.keep = policy.accounting.keep
+        self._times.recheck()
         self._spawn(self._groups.apply(self._running()), "limits of users")
 
     def _spawn(self, work: Coroutine[object, None, None], name: str) -> None:
@@ -92,6 +122,34 @@ class Shares:
         if (await self._disk.get(user)).total >= role.disk:
             check_disk(role, await self._disk.fresh(user))
         self._disk.writes(user)
+
+    async def ended(self, container: Container) -> None:
+        await self.accounting.ended(container)
+
+    async def _limit_times(self) -> None:
+        await self._context.recovered.wait()
+        await self._times.run()
+
+    async def _read(self, containers: Iterable[Container]) -> dict[str, Reading]:
+        """What these containers have used, by id."""
+        context = self._context
+        targets = {one.id: Target(self._cgroup_of(one), self._links(one)) for one in containers}
+        return await asyncio.to_thread(read_all, context.facts.cgroups, targets) if targets else {}
+
+    def _cgroup_of(self, container: Container) -> str:
+        config, driver = self._context.config, self._context.facts.cgroup_driver
+        parent = container.host_config.cgroup_parent or self._groups.parent(container.owner) or config.cgroup_parent
+        return scope_path(cgroups_path(container.id, parent, driver))
+
+    def _layer(self, container: Container) -> int:
+        """Bytes; 0 if they are not measured yet, as those of administrators never are."""
+        disk = self._disk.known(user_of(container.owner))
+        return disk.containers.get(container.name, 0) if disk is not None else 0
+
+    async def _measure(self) -> None:
+        for user in sorted({user_of(owner) for owner in self._running()}):
+            await self._disk.get(user)
+        await self._disk.refresh()
 
     async def _sweep(self) -> None:
         await self._groups.sweep(self._running())

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds after which a sum is measured again: once something may have been written, and in any case.
 SOON = 10.0
-INTERVAL = 60.0
+INTERVAL = 120.0
 # A refusal needs a sum that is at most this old.
 _FRESH = 2.0
 # The part of the time that measurements of one user may take.
@@ -72,6 +72,11 @@ class DiskUsage:
         found = self._sums.get(user)
         return found.disk if found is not None else await self.measure(user)
 
+    def known(self, user: str) -> Disk | None:
+        """The last sum, if there is one."""
+        found = self._sums.get(user)
+        return found.disk if found is not None else None
+
     async def fresh(self, user: str) -> Disk:
         """A sum that includes what the user has removed until now, unless that is measured all the time."""
         found = self._sums.get(user)
@@ -92,11 +97,6 @@ class DiskUsage:
                     await self.measure(user)
                 except (WharfError, OSError) as error:
                     log.warning("the disk usage of %s can't be measured: %s", user, error)
-
-    def forget(self, users: set[str]) -> None:
-        """Stops to measure all but these users, who have a limit."""
-        for user in [each for each in self._sums if each not in users]:
-            del self._sums[user]
 
     async def measure(self, user: str) -> Disk:
         """:raises WharfError: the engine doesn't answer."""

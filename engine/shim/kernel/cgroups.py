@@ -53,6 +53,23 @@ def own_directories(pid: int) -> dict[str, str]:
     return {controller: directory for controller, directory in theirs.items() if directory != ours.get(controller)}
 
 
+def usage(places: dict[str, str]) -> dict[str, object]:
+    """What a container has used, from its ``directories``: ``cpu_ns``, and ``memory``, the most bytes at a time. What
+    can't be read is absent."""
+    found: dict[str, object] = {}
+    for controller, file, key, factor in (
+        ("cpuacct", "cpuacct.usage", "cpu_ns", 1),
+        ("memory", "memory.max_usage_in_bytes", "memory", 1),
+        ("", "cpu.stat", "cpu_ns", 1000),  # begins with usage_usec
+        ("", "memory.peak", "memory", 1),
+    ):
+        if key in found or controller not in places:
+            continue
+        with contextlib.suppress(OSError, ValueError, IndexError), open(os.path.join(places[controller], file)) as data:
+            found[key] = int(data.readline().split()[-1]) * factor
+    return found
+
+
 def pids(directory: str) -> list[int]:
     """All processes in a cgroup and its descendants."""
     found: list[int] = []

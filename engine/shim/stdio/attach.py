@@ -63,12 +63,21 @@ Run = Callable[[Peer, Json, bytes, AttachRequest | None], None]
 
 class StdioServer:
     """Serves the streams of ``find(exec_id)``, which raises RequestError for an unknown process. ``run`` runs another
-    process: it gets the daemon's connection, its request, the process's specification, and its client."""
+    process: it gets the daemon's connection, its request, the process's specification, and its client. ``usage``
+    returns what the container has used, if it has exited (``cgroups.usage``)."""
 
-    def __init__(self, loop: Loop, path: str, find: Callable[[str], Streams], run: Run | None = None) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        path: str,
+        find: Callable[[str], Streams],
+        run: Run | None = None,
+        usage: Callable[[], Json] = dict,
+    ) -> None:
         self._loop = loop
         self._find = find
         self._run = run
+        self._usage = usage
         # Sessions whose output is kept back until the daemon has sent the log to the client, by the daemon's
         # connection.
         self._held: dict[Peer, Session] = {}
@@ -88,10 +97,21 @@ class StdioServer:
                 self._release(peer)
             elif operation == "drained":
                 self._drained(peer, message)
+            elif operation == "note":
+                self._find("").note(text(message, "line"))
+                self._reply(peer, {"noted": True})
+            elif operation == "clients":
+                self._reply(peer, {"clients": len(self._find("").sessions)})
+            elif operation == "usage":
+                self._reply(peer, {"usage": self._usage()})
             else:
                 raise RequestError("not implemented", f"stdio: no operation {operation!r}")
         except ProtocolError as error:
             raise RequestError("invalid argument", str(error)) from None
+
+    def _reply(self, peer: Peer, message: Json) -> None:
+        peer.send(message)
+        peer.close()
 
     def _attach(self, peer: Peer, message: Json, tail: bytes, fds: list[int]) -> None:
         streams = self._find(text(message, "exec_id"))

@@ -134,6 +134,16 @@ class Streams:
         if self.log.lagging or any(sink.lagging for sink in self._sinks):
             self._stop()
 
+    def note(self, line: str) -> None:
+        """Writes a line of the engine into the log and to the clients, on a line of its own. Does nothing after the
+        end."""
+        if self.finished:
+            return
+        stream, end = ("stdout", b"\r\n") if self.terminal else ("stderr", b"\n")
+        rest = self.log.mark().get("rest")
+        begun = isinstance(rest, dict) and bool(rest.get(stream))
+        self.output(stream, (end if begun else b"") + line.encode() + end)
+
     def _stop(self) -> None:
         if not self._stopped:
             self._stopped = True

@@ -111,6 +111,11 @@ class Exec:
         self._publish(container, instance, f"exec_create: {instance.command}")
         return instance
 
+    def active(self, container: Container) -> bool:
+        """Whether an exec that a client has created runs in a container."""
+        found = (self._execs.get(id) for id in container.exec_ids)
+        return any(instance is not None and instance.running for instance in found)
+
     async def inspect(self, id: str) -> dict[str, Any]:
         """The answer of ``GET /exec/{id}/json``. Waits for the exit event of a process that has exited: a client that
         has read the end of the output expects the exit code."""

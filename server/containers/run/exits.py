@@ -43,6 +43,8 @@ async def on_exit(context: ContainerContext, container: Container, end: Exit | N
             return
         call(context.hooks.stopped, container)
         await context.stdio.ended(container.id)
+        if context.shares is not None:
+            await context.shares.ended(container)
         cleaning = None
         if end is None:
             cleaning = _clean(context, container)

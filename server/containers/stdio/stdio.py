@@ -43,6 +43,7 @@ def stdio_uri(context: ContainerContext, container: Container) -> StdioUri:
         "stdin-once": "1" if container.config.stdin_once else "0",
         **_log_options(context, container),
         **owner(context, container),
+        **({"usage": "1"} if context.shares is not None else {}),
     }
     return StdioUri(path, options)
 
