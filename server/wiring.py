@@ -117,7 +117,7 @@ class Services:
     async def check_disk(self, owner: str) -> None:
         """Called before a request that stores something.
 
-        :raises WharfError: RESOURCE_EXHAUSTED: the owner uses as much of the disk as its role allows.
+        :raises WharfError: PERMISSION_DENIED: the owner uses as much of the disk as its role allows.
         """
         if self.shares is not None:
             await self.shares.check_disk(owner)

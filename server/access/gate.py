@@ -49,7 +49,7 @@ class Gated(Protocol):
     async def check_disk(self, owner: str) -> None:
         """Called before a request that stores something.
 
-        :raises WharfError: RESOURCE_EXHAUSTED: the owner uses as much of the disk as its role allows.
+        :raises WharfError: PERMISSION_DENIED: the owner uses as much of the disk as its role allows.
         """
 
     def caller_of_job(self, path: str) -> Caller | None:
