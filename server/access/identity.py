@@ -107,7 +107,7 @@ class Identity:
             if pidfd >= 0 and select.select([pidfd], (), (), 0)[0]:
                 raise ProcessLookupError
         except ProcessLookupError:
-            raise _denied("a client whose process has ended") from None
+            raise _denied("a client whose process or container has ended") from None
         finally:
             if pidfd >= 0:
                 os.close(pidfd)

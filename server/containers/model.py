@@ -93,6 +93,8 @@ class Container(ContainerPlan):
     before_start: list[Callable[[], Awaitable[None]]] = field(default_factory=list, repr=False)
     #: The task is created, but not started: a client that attaches now joins the stdio at once.
     joinable: bool = field(default=False, repr=False)
+    #: During a start: pid and start time of the task's first process, as in ``State.pid`` and ``pid_started`` later.
+    starting: tuple[int, int] = field(default=(0, 0), repr=False)
     #: The cached row of ``docker ps`` (``server/containers/inspect/listing.py``).
     row: dict[str, Any] | None = field(default=None, repr=False)
 
@@ -141,7 +143,7 @@ class Container(ContainerPlan):
 #: Fields with a JSON form of their own; fields that are not stored; all others, which are JSON values.
 _OBJECTS = frozenset(("config", "host_config", "networking", "mounts", "state"))
 _NOT_STORED = frozenset(
-    ("lock", "manually_restarted", "exec_ids", "row", "rootfs", "layer", "before_start", "joinable")
+    ("lock", "manually_restarted", "exec_ids", "row", "rootfs", "layer", "before_start", "joinable", "starting")
 )
 _PLAIN = tuple(field.name for field in fields(Container) if field.name not in _OBJECTS | _NOT_STORED)
 

@@ -2,6 +2,7 @@
 
 import re
 
+from engine.common.system.processes import start_time
 from server.containers.model import Container
 from server.containers.registry import Registry
 
@@ -10,22 +11,26 @@ _CGROUP = re.compile(r"/(?:[a-z]+-)?(?P<id>[0-9a-f]{64})(?:\.scope)?(?=/|$)")
 
 
 def container_of(registry: Registry, pid: int) -> Container | None:
-    """The running container with this process; None: the process is in none.
+    """The container with this process, running or about to; None: the process is in none.
 
-    The process is in a container if its cgroup is that of the container, or below it. A cgroup of the same name
-    elsewhere does not count: users of the host may make those. Blocks for two reads of procfs.
+    The process is in a container if its cgroup is that of the container's first process, or below it. A cgroup of the
+    same name elsewhere does not count: users of the host may make those. Blocks for some reads of procfs.
 
-    :raises ProcessLookupError: the process doesn't exist.
+    :raises ProcessLookupError: the process doesn't exist; or its cgroup has the name of a container without a first
+        process, and the process may be left of it.
     """
     for path, id in _cgroups(pid):
         container = registry.by_id(id)
-        if container is None or not container.state.running or not container.state.pid:
+        if container is None:
             continue
-        try:
-            if any(path == own for own, _ in _cgroups(container.state.pid)):
-                return container
-        except ProcessLookupError:
-            continue
+        state = container.state
+        own, own_started = (state.pid, state.pid_started) if state.pid else container.starting
+        found = _cgroups(own) if own and start_time(own) == own_started else []
+        if id not in (each for _, each in found):
+            # There is none, or it has exited: the kernel shows a zombie in the root.
+            raise ProcessLookupError(3, "the container of the process doesn't run")
+        if path in (each for each, _ in found):
+            return container
     return None
 
 
@@ -35,6 +40,6 @@ def _cgroups(pid: int) -> list[tuple[str, str]]:
     try:
         with open(f"/proc/{pid}/cgroup") as file:
             lines = file.read().splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(3, "no such process") from None
     return [(line[: found.end()], found["id"]) for line in lines for found in _CGROUP.finditer(line)]

@@ -228,25 +228,28 @@ async def _start(
             undo.push_async_callback(context.stdio.abandoned, container.id)
             pid = await _create_task(context, container, root, checkpoint_path)
             undo.push_async_callback(remove_task, context, container.id)
+            # Before the start: the first request of its processes may come before the answer to the start.
+            container.starting = pid, started_time(pid) if pid else 0
+            undo.callback(_forget_start, container)
             timeline.mark("task")
             waiting, container.before_start = container.before_start, []
             container.joinable = True
-            undo.callback(_set_not_joinable, container)
             for join in waiting:
                 await join()
             # Read before the start, so that StartedAt precedes FinishedAt also if the container exits at once.
             started_ns = time.time_ns()
             # The task of a restored container has a pid only after the start.
             pid = await context.engine.tasks.start(container.id) or pid
+            pid_started = container.starting[1] if pid == container.starting[0] else started_time(pid)
             await context.stdio.started(container.id)
             timeline.mark("start")
         except WharfError as error:
             netns_path = sandbox.netns_path if sandbox.joins is None else None
             raise await _task_error(container, netns_path or "", error) from error
     state.running, state.paused, state.restarting = True, False, False
-    container.joinable = False
     state.pid, state.exit_code, state.error, state.oom_killed = pid, 0, "", False
-    state.pid_started = started_time(pid)
+    state.pid_started = pid_started
+    _forget_start(container)
     state.started_ns = started_ns
     container.started_before = True
     container.manually_restarted = False
@@ -279,8 +282,8 @@ def _network_namespace(sandbox: Sandbox, descriptors: ExitStack) -> str:
         raise conflict(f"cannot join network of a non running container: {sandbox.joins}") from None
 
 
-def _set_not_joinable(container: Container) -> None:
-    container.joinable = False
+def _forget_start(container: Container) -> None:
+    container.joinable, container.starting = False, (0, 0)
 
 
 def engine_record(
