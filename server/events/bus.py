@@ -2,20 +2,22 @@
 
 import asyncio
 import copy
+import heapq
 import logging
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 
 from api_models.filters import Filters
 from server.access.caller import EVERYONE, Caller
+from server.access.owners import user_of
 from server.events.match import matches
 from server.events.message import EventMessage
 
 log = logging.getLogger(__name__)
 
-# The number of past events that ``since`` and ``until`` can select. dockerd keeps 256, fewer than the start of a
-# hundred containers publishes.
+# The number of past events of each user that ``since`` and ``until`` can select. dockerd keeps 256 in all, fewer than
+# the start of a hundred containers publishes.
 RING = 1024
 # The number of queued events at which a subscription is closed, to bound the memory of a client that doesn't read.
 BACKLOG = 8192
@@ -41,6 +43,11 @@ class Subscription(AsyncIterator[EventMessage]):
         self._ready = asyncio.Event()
         self._closed = False
         self._overrun = False
+
+    @property
+    def owner(self) -> str:
+        """The owner of the client that subscribed."""
+        return self._caller.owner
 
     def _matches(self, event: EventMessage) -> bool:
         return self._caller.sees(event.owner, event.attributes) and matches(event, self._filters)
@@ -86,7 +93,8 @@ class EventBus:
     """Passes published events to all subscriptions. Call it on the event loop; no call waits."""
 
     def __init__(self) -> None:
-        self._ring: deque[EventMessage] = deque(maxlen=RING)
+        # By user: what one does neither shows nor shortens the past of another.
+        self._rings: defaultdict[str, deque[EventMessage]] = defaultdict(lambda: deque(maxlen=RING))
         self._subscriptions: set[Subscription] = set()
         self._last_ns = 0
         self._caller = EVERYONE
@@ -113,7 +121,7 @@ class EventBus:
         Subscriptions get events in the order of the calls, with increasing times."""
         self._last_ns = max(time.time_ns(), self._last_ns + 1)
         event = EventMessage(kind, action, actor, dict(attributes), scope, self._last_ns, owner)
-        self._ring.append(event)
+        self._rings[user_of(owner)].append(event)
         self.published += 1
         for subscription in tuple(self._subscriptions):
             subscription._put(event)
@@ -129,7 +137,7 @@ class EventBus:
         if since_ns is not None or until_ns is not None:
             past = [
                 event
-                for event in self._ring
+                for event in self._past()
                 # As with dockerd, an end before the epoch excludes no event.
                 if event.time_ns >= (since_ns or 0) and (until_ns is None or not 0 < until_ns < event.time_ns)
             ]
@@ -140,8 +148,16 @@ class EventBus:
 
     @property
     def listeners(self) -> int:
-        """The number of subscriptions (``NEventsListener`` of info)."""
-        return len(self._subscriptions)
+        """The number of subscriptions (``NEventsListener`` of info) that exist for the caller."""
+        return sum(self._caller.sees(each.owner) for each in self._subscriptions)
+
+    def _past(self) -> Iterable[EventMessage]:
+        """The past events among which are those that the caller sees, in order."""
+        if not self._caller.administrator:
+            return self._rings.get(user_of(self._caller.owner), ())
+        if len(self._rings) == 1:
+            return next(iter(self._rings.values()))
+        return heapq.merge(*self._rings.values(), key=lambda event: event.time_ns)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         self._subscriptions.discard(subscription)

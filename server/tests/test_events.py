@@ -6,8 +6,9 @@ import time
 import pytest
 
 from api_models.filters import Filters
+from server.access.caller import Caller
 from server.events import EventBus
-from server.events.bus import BACKLOG
+from server.events.bus import BACKLOG, RING
 from server.events.wire import document
 
 
@@ -107,3 +108,22 @@ def test_old_and_new_spelling() -> None:
     )
     assert seen["time"] == seen["timeNano"] // 10**9
     assert "status" not in document(bus.publish("network", "connect", "n", {}))
+
+
+def test_what_a_user_does_is_no_part_of_the_past_of_others() -> None:
+    async def scenario() -> None:
+        bus = EventBus()
+        alice, bob = (bus.seen_by(Caller(name, administrator=False)) for name in ("alice", "bob"))
+        bus.publish("container", "first", "a1", {}, owner="alice")
+        for number in range(RING + 5):
+            bus.publish("container", str(number), "b1", {}, owner="bob")
+        bus.publish("container", "job", "a2", {}, owner="alice:0f3c")
+        assert await _all(alice) == ["first"]
+        assert await _all(bob) == [str(number) for number in range(5, RING + 5)]
+        everything = await _all(bus)
+        assert (everything[0], everything[1], everything[-1], len(everything)) == ("first", "5", "job", RING + 2)
+        live = alice.subscribe()
+        assert (alice.listeners, bob.listeners, bus.listeners) == (1, 0, 1)
+        await live.aclose()
+
+    asyncio.run(scenario())
