@@ -148,6 +148,14 @@ RULES: Mapping[str, Rule] = {
     "POST /build/cancel": Body(),
     "POST /grpc": Protocol("compat_tests/access/hostile"),
     "POST /session": Protocol("compat_tests/access/hostile"),
+    # engines with a policy
+    "GET /wharf/v1/users": View(),
+    "GET /wharf/v1/policy": View(),
+    "GET /wharf/v1/audit": Administrators(),
+    "GET /wharf/v1/openapi.json": Same(),
+    "GET /wharf/v1/sockets": View(),
+    "POST /wharf/v1/sockets": Body(),
+    "DELETE /wharf/v1/sockets/{}": Named("job"),
     # what the engine refuses to everybody
     "GET /swarm": Same(),
     "GET /swarm/unlockkey": Same(),

@@ -12,8 +12,8 @@ import pytest
 from server.http.routing import ApiRoute, Audience
 from server.routes import all_routes
 from server.tests.api.hostile import RULES, Administrators, Named, Registry, Same, View
-from server.tests.api.victim import ALICE, BOB, POLICY, Victim, anonymous, dismantle, furnish
-from server.tests.daemon import Daemon, serving
+from server.tests.api.victim import ALICE, BOB, Victim, anonymous, dismantle, furnish, lab
+from server.tests.daemon import Daemon
 
 _PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 
@@ -111,9 +111,7 @@ def _document(daemon: Daemon, route: ApiRoute) -> Any:
 def test_views_do_not_change_with_the_objects_of_others(tmp_path: Path) -> None:
     """Lists, counters, sums and what prunes remove, before, with, and after alice's objects."""
     views = [route for route in all_routes() if isinstance(RULES.get(route.spelled), View)]
-    with serving(tmp_path) as daemon:
-        daemon.load("busybox:latest", config={"Cmd": ["sh"]})
-        daemon.restrict(POLICY)
+    with lab(tmp_path) as daemon:
         alice, bob = daemon.as_uid(ALICE), daemon.as_uid(BOB)
         for user in (alice, bob):
             user.get("/networks/bridge")  # creates it

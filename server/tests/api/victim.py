@@ -1,11 +1,15 @@
 """alice's objects, and keys with which another user may ask for them."""
 
+import asyncio
 import re
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from server.tests import samples
-from server.tests.daemon import Daemon
+from server.tests.daemon import Daemon, serving
 
 ALICE, BOB = 10001, 10002
 POLICY = {
@@ -28,6 +32,29 @@ class Victim:
     keys: Mapping[str, Keys]
 
 
+class _Sockets:
+    """Accepts on the job sockets, and answers nothing."""
+
+    async def listen(self, sock: socket.socket) -> asyncio.Server:
+        return await asyncio.start_unix_server(lambda reader, writer: writer.close(), sock=sock)
+
+    def drop(self, path: str) -> None:
+        return
+
+
+@contextmanager
+def lab(directory: Path) -> Iterator[Daemon]:
+    """A daemon with a policy, and with busybox published to the users."""
+    file = directory / "policy.toml"
+    file.touch()
+    with serving(directory, policy_file=str(file)) as daemon:
+        daemon.load("busybox:latest", config={"Cmd": ["sh"]})
+        daemon.restrict(POLICY)
+        assert daemon.services.jobs is not None
+        daemon.wait(daemon.services.jobs.open(_Sockets()))
+        yield daemon
+
+
 def _by_id(id: str) -> Keys:
     """The full id, and prefixes of it."""
     absent = f"{int(id, 16) ^ (1 << 250):064x}"
@@ -47,23 +74,25 @@ def furnish(alice: Daemon) -> Mapping[str, Keys]:
     alice.start(running)
     exec = alice.post(f"/containers/{running.id}/exec", {"Cmd": ["true"]}).json()["Id"]
     digests = _by_id(image)
+    job = alice.post("/wharf/v1/sockets", {}).json()["Id"]
     return {
         "container": [
-            *(("victim", "absent"), *_by_id(container)),
-            *(("runner", "absent"), *_by_id(running.id)),
+            *(("victim", "zzzzzz"), *_by_id(container)),
+            *(("runner", "zzzzzz"), *_by_id(running.id)),
         ],
-        "network": [("vicnet", "absent"), *_by_id(network)],
+        "network": [("vicnet", "zzzzzz"), *_by_id(network)],
         # The forms of names that are unique in the engine are names for nobody.
-        "volume": [("vicvol", "absent"), (f"@{ALICE}/vicvol", f"@{ALICE}/absent")],
+        "volume": [("vicvol", "zzzzzz"), (f"@{ALICE}/vicvol", f"@{ALICE}/zzzzzz")],
         "image": [
-            ("127.0.0.1:9/victim:1", "127.0.0.1:9/absent:1"),
+            ("127.0.0.1:9/victim:1", "127.0.0.1:9/zzzzzz:1"),
             *digests,
             *((f"sha256:{key}", f"sha256:{absent}") for key, absent in digests),
-            (f"127.0.0.1:9/victim@sha256:{digests[0][0]}", f"127.0.0.1:9/absent@sha256:{digests[0][1]}"),
+            (f"127.0.0.1:9/victim@sha256:{digests[0][0]}", f"127.0.0.1:9/zzzzzz@sha256:{digests[0][1]}"),
             (f"busybox@sha256:{digests[0][0]}", f"busybox@sha256:{digests[0][1]}"),
-            (f"@{ALICE}/127.0.0.1:9/victim:1", f"@{ALICE}/127.0.0.1:9/absent:1"),
+            (f"@{ALICE}/127.0.0.1:9/victim:1", f"@{ALICE}/127.0.0.1:9/zzzzzz:1"),
         ],
         "exec": _by_id(exec)[:1],
+        "job": [(job, "0" * len(job))],
     }
 
 
@@ -73,7 +102,8 @@ def dismantle(alice: Daemon) -> None:
         id = alice.get(f"/containers/{name}/json").json()["Id"]
         alice.services.containers.get(id).state.running = False
         assert alice.delete(f"/containers/{id}", force=1).status_code == 204
-    for path in ("/volumes/vicvol", "/images/127.0.0.1:9/victim:1"):
+    [job] = alice.get("/wharf/v1/sockets").json()
+    for path in (f"/wharf/v1/sockets/{job['Id']}", "/volumes/vicvol", "/images/127.0.0.1:9/victim:1"):
         assert alice.delete(path).status_code in (200, 204), path
 
 
