@@ -104,7 +104,7 @@ class Identity:
         try:
             owner = self._owner_of_process(pid)
             # If it lives still, the answer was about this process, and not about a later one with its pid.
-            if pidfd >= 0 and select.select([pidfd], (), (), 0)[0]:
+            if pidfd >= 0 and _has_exited(pidfd):
                 raise ProcessLookupError
         except ProcessLookupError:
             raise _denied("a client whose process or container has ended") from None
@@ -156,6 +156,12 @@ def _peer_pidfd(sock: Any) -> int:
             return -1
         raise _denied("a client whose process has ended") from None
     return pidfd
+
+
+def _has_exited(pidfd: int) -> bool:
+    poll = select.poll()  # select(2) takes no descriptor above 1023, and any client can open that many connections
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _groups(sock: Any) -> tuple[int, ...]:
