@@ -42,6 +42,9 @@ class Images(Protocol):
         """Name the result of a build, whose content is under the caller's lease; without ``tags`` it becomes a dangling
         image. ``ref``: the build's record in the history, for the image's ``Identity``. Publishes the events."""
 
+    async def may_read(self, digest: str) -> bool:
+        """Whether the owner of the builds may have stored content: content is stored once for all owners."""
+
     async def chains(self) -> set[str]:
         """Return the chain ids of all layers of all images: the snapshots that builds share with images."""
 

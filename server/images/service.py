@@ -24,6 +24,7 @@ from server.images.names import Names
 from server.images.owned import OwnedNames
 from server.images.remove import Removal
 from server.images.resolve import Resolver
+from server.images.rights import ProvenLayers, digests_of
 from server.images.sizes import Sizes
 from server.images.transfer import Transfer
 from server.images.trees import Trees
@@ -75,6 +76,7 @@ class Images:
         trees = Trees(engine, self._names, resolver)
         self._context = ImageContext(engine, self._names, resolver, trees, bus, users, unpacker, apply_changes)
         self._sizes = Sizes(engine, unpacker)
+        self._proven = ProvenLayers(engine)
         #: Whether a name of the administrators is published to all users.
         self.published: Callable[[str], bool] = lambda name: False
         self.transfer = Transfer(self._context, config)
@@ -130,9 +132,13 @@ class Images:
         """Return the image of a name, an id or a prefix of an id, for ``platform`` or else for this host. ``manifest``:
         instead of a platform, the digest of the manifest.
 
-        :raises WharfError: NOT_FOUND "No such image: …"; INVALID_ARGUMENT for an invalid reference or platform.
+        :raises WharfError: NOT_FOUND "No such image: …"; INVALID_ARGUMENT for an invalid reference or platform, or if
+            a user's image claims layers that it doesn't have.
         """
-        return await self._context.resolver.resolve(ref, platform=platform, manifest=manifest)
+        image = await self._context.resolver.resolve(ref, platform=platform, manifest=manifest)
+        if self._context.owner:
+            await self._proven.check(image)
+        return image
 
     async def find_id(self, ref: str) -> str | None:
         """Return the id of a reference's image, without a look at its documents; ``None`` if there is none, or the
@@ -240,6 +246,11 @@ class Images:
             await messages.put(message)
 
     # for the builder
+
+    async def may_read(self, digest: str) -> bool:
+        """Whether the caller may have stored content: what is below the images that exist for it; an administrator
+        all."""
+        return not self._context.owner or digest in await digests_of(self._context)
 
     async def chains(self) -> set[str]:
         """Return the chain ids of all layers of all images: the build cache shares these."""

@@ -15,6 +15,7 @@ import grpc
 from compat_tests.support.engines import Engine
 from compat_tests.support.protos import Package
 from compat_tests.support.streams import upgrade
+from compat_tests.support.users import User
 
 pb = Package("moby.buildkit.v1")
 content = Package("containerd.services.content.v1")
@@ -42,7 +43,7 @@ def relayed(first: socket.socket, second: socket.socket) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def control(engine: Engine) -> Iterator[Control]:
+def control(engine: Engine | User) -> Iterator[Control]:
     """Connect to an engine's `moby.buildkit.v1.Control`. gRPC dials a local socket that forwards to the upgraded
     one."""
     with tempfile.TemporaryDirectory(prefix="wharf-control-") as folder, engine.api.raw() as theirs:

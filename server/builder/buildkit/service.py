@@ -102,7 +102,7 @@ class BuildKit:
             )
             self._server = Server()
             self._server.add(control_pb2.DESCRIPTOR.services_by_name["Control"], control, dict)
-            blobs = Blobs(self._history, self._container_context.engine.content)
+            blobs = Blobs(self._history, self._container_context.engine.content, self._images)
             self._server.add(content_pb2.DESCRIPTOR.services_by_name["Content"], blobs, dict)
             self._server.add(gateway_pb2.DESCRIPTOR.services_by_name["LLBBridge"], gateway, _build_id)
         return self._server

@@ -6,16 +6,17 @@ from engine.api.pb import content_pb2
 from engine.api.services.content import Content
 from engine.common.errors import Kind, WharfError, not_found
 from server.builder.history.history import History
+from server.builder.neighbours import Images
 
 _PIECE = 512 << 10
 """The most bytes in one message."""
 
 
 class Blobs:
-    """The servicer for blobs of the history and of built images; read-only."""
+    """The servicer for blobs of the history and of the owner's images; read-only."""
 
-    def __init__(self, history: History, content: Content) -> None:
-        self._history, self._content = history, content
+    def __init__(self, history: History, content: Content, images: Images) -> None:
+        self._history, self._content, self._images = history, content, images
 
     async def info(self, request: content_pb2.InfoRequest, call: object) -> content_pb2.InfoResponse:
         data = await self._own(request.digest)
@@ -44,4 +45,7 @@ class Blobs:
         if not digest:
             raise not_found("content : not found")
         await self._history.load()
-        return await self._history.blob(digest)
+        data = await self._history.blob(digest)
+        if data is None and not await self._images.may_read(digest):
+            raise not_found(f"content {digest}: not found")
+        return data
