@@ -16,6 +16,7 @@ from compat_tests.support.api import Api, Credentials
 from compat_tests.support.daemons import Completed
 from compat_tests.support.engines import Wharf
 from compat_tests.support.host import resources
+from compat_tests.support.polling import until
 
 
 @dataclass(slots=True)
@@ -119,7 +120,12 @@ def lab(name: str, policy: str, users: Sequence[str], *args: str) -> Iterator[La
 def _account(name: str) -> Iterator[pwd.struct_passwd]:
     """A user of the host, with a home directory that is removed at the end."""
     home = Path(f"/var/tmp/{name}")
-    subprocess.run(["useradd", "-M", "-d", home, "-s", "/bin/sh", name], check=True, capture_output=True, timeout=60)
+
+    def added() -> bool:
+        argv = ["useradd", "-M", "-d", str(home), "-s", "/bin/sh", name]
+        return subprocess.run(argv, check=False, capture_output=True, timeout=60).returncode == 0
+
+    assert until(added), f"the user {name} can't be added"  # another run may have locked /etc/passwd
     try:
         account = pwd.getpwnam(name)
         home.mkdir(mode=0o700)
@@ -127,4 +133,4 @@ def _account(name: str) -> Iterator[pwd.struct_passwd]:
         yield account
     finally:
         shutil.rmtree(home, ignore_errors=True)
-        subprocess.run(["userdel", name], check=True, capture_output=True, timeout=60)
+        until(lambda: subprocess.run(["userdel", name], check=False, capture_output=True, timeout=60).returncode == 0)
