@@ -109,6 +109,18 @@ def test_a_memory_hog_is_killed_by_the_limit_of_its_user(shares: Lab) -> None:
     alice.docker("rm", "-f", "hog")
 
 
+def test_a_step_of_a_build_has_the_limits_of_its_user(shares: Lab) -> None:
+    script = b"FROM busybox\nRUN head -c 200m /dev/zero | tail -n 1 | wc -c > /size && test $(cat /size) = 209715200\n"
+    for kit in ("0", "1"):
+        words = ("docker", "build", "-")
+        assert shares["bob"].run(*words, input=script, env={"DOCKER_BUILDKIT": kit}).status == 0
+        failed = shares["alice"].run(*words, input=script, env={"DOCKER_BUILDKIT": kit}, check=False)
+        assert failed.status != 0
+        assert "RUN head" in failed.stderr + failed.stdout
+    for name in ("alice", "bob"):
+        shares[name].docker("system", "prune", "-af")
+
+
 def test_the_cgroup_disappears_when_nothing_of_the_user_runs(shares: Lab) -> None:
     alice = shares["alice"]
     run(alice, "one")

@@ -1,8 +1,9 @@
 """The checks of what an owner makes against the limits of its role. Refusals name the limit, and what uses it."""
 
+import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 
 from api_models.container import ContainerConfig
 from api_models.resources import Resources
@@ -66,25 +67,37 @@ class Counts:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._creating: Counter[str] = Counter()
+        self._ended = asyncio.Condition()
 
-    @contextlib.contextmanager
-    def creating(self, role: Role, owner: str) -> Iterator[None]:
-        """Around a create.
+    @contextlib.asynccontextmanager
+    async def creating(self, role: Role, owner: str) -> AsyncIterator[None]:
+        """Around a create. Waits while it depends on other creates whether this one is allowed.
 
         :raises WharfError: PERMISSION_DENIED: the user has as many containers as the role allows.
         """
+        if role.containers is None:
+            yield
+            return
         user = user_of(owner)
-        names = [one.name for one in self._registry if user_of(one.owner) == user]
-        if role.containers is not None and len(names) + self._creating[user] >= role.containers:
+        async with self._ended:
+            while self._creating[user] and self._count(user) + self._creating[user] >= role.containers:
+                await self._ended.wait()
+        if (count := self._count(user)) >= role.containers:
+            names = sorted(one.name for one in self._registry if user_of(one.owner) == user)
             raise WharfError(
                 Kind.PERMISSION_DENIED,
-                f"the policy allows you {role.containers} containers, and {len(names)} exist: {_listed(sorted(names))}",
+                f"the policy allows you {role.containers} containers, and {count} exist: {_listed(names)}",
             )
         self._creating[user] += 1
         try:
             yield
         finally:
             self._creating[user] -= 1
+            async with self._ended:
+                self._ended.notify_all()
+
+    def _count(self, user: str) -> int:
+        return sum(user_of(one.owner) == user for one in self._registry)
 
 
 def size(count: int) -> str:

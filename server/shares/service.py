@@ -103,7 +103,7 @@ class Shares:
             return
         check_labels(role, config)
         check_cpus(role, host_config)
-        with self._counts.creating(role, owner):
+        async with self._counts.creating(role, owner):
             yield
 
     async def check_update(self, owner: str, resources: Resources) -> None:

@@ -24,8 +24,6 @@ log = logging.getLogger(__name__)
 #: Seconds after which a sum is measured again: once something may have been written, and in any case.
 SOON = 10.0
 INTERVAL = 120.0
-# A refusal needs a sum that is at most this old.
-_FRESH = 2.0
 # The part of the time that measurements of one user may take.
 _SHARE = 10
 
@@ -78,9 +76,10 @@ class DiskUsage:
         return found.disk if found is not None else None
 
     async def fresh(self, user: str) -> Disk:
-        """A sum that includes what the user has removed until now, unless that is measured all the time."""
+        """A sum for a refusal: it includes what the user has removed until now, except while requests come faster than
+        they can be measured."""
         found = self._sums.get(user)
-        if found is not None and time.monotonic() - found.measured < max(_FRESH, found.seconds):
+        if found is not None and time.monotonic() - found.measured < 2 * found.seconds:
             return found.disk
         return await self.measure(user)
 

@@ -111,7 +111,11 @@ class Daemon:
     _uid: int = 0
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        return self.wait(self._request(method, path, options))
+        return self.wait(self.begin(method, path, **options))
+
+    def begin(self, method: str, path: str, **options: Any) -> Awaitable[httpx.Response]:
+        """A request that is sent when it is awaited, for several at a time."""
+        return self._request(method, path, options)
 
     def get(self, path: str, **query: object) -> httpx.Response:
         return self.request("GET", path, params=query)
@@ -138,6 +142,9 @@ class Daemon:
 
     def restrict(self, policy: Mapping[str, Any]) -> None:
         """Applies a policy (the document of ``policy.toml``) from now on."""
+        self.wait(self._restrict(policy))
+
+    async def _restrict(self, policy: Mapping[str, Any]) -> None:
         identity = partial(
             Identity,
             owner_of_process=self.services.owner_of_process,
