@@ -168,3 +168,10 @@ def children(layout: CgroupLayout, path: str) -> set[str]:
         with contextlib.suppress(OSError):
             found.update(entry.name for entry in os.scandir(place) if entry.is_dir(follow_symlinks=False))
     return found
+
+
+def has_scope(layout: CgroupLayout, path: str) -> bool:
+    """Whether a scope of systemd, a container, is below a slice."""
+    return any(
+        name.endswith(".scope") for place in _places(layout, path) for _, names, _ in os.walk(place) for name in names
+    )

@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 
@@ -75,13 +74,13 @@ class UserGroups:
             async with self._lock:
                 try:
                     await asyncio.to_thread(self._apply, user, limits)
-                except (WharfError, OSError, subprocess.SubprocessError) as error:
+                except (WharfError, OSError) as error:
                     log.error("the limits of %s are not applied: %s", user, error)
 
     def _apply(self, user: str, limits: Limits) -> None:
         group = user_group(user, self._parent, self._driver)
         if self._driver == SYSTEMD:
-            slices.make(group.parent, limits, exists=cgroups.exists(self._layout, group.path))
+            slices.make(group.parent, limits, lambda: cgroups.exists(self._layout, group.path))
         else:
             cgroups.make(self._layout, group.path)
             for reason in cgroups.limit(self._layout, group.path, limits):
@@ -104,10 +103,9 @@ class UserGroups:
     def _remove(self, group: Group) -> bool:
         if self._driver != SYSTEMD:
             return cgroups.remove(self._layout, group.path)
-        if any(name.endswith(".scope") for name in cgroups.children(self._layout, group.path)):
+        if cgroups.has_scope(self._layout, group.path):
             return False  # stopping the slice would stop its container
-        slices.remove(group.parent)
-        return True
+        return slices.remove(group.parent, lambda: cgroups.exists(self._layout, group.path))
 
     async def collect(self, owners: Iterable[str]) -> None:
         """At the daemon's start: removes the cgroups of users that an earlier daemon left. ``owners``: as in

@@ -1,9 +1,11 @@
 """The files of a user's cgroup, in directories that look like the kernel's."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from engine.common.errors import Kind, WharfError
 from engine.common.system.cgroups import CgroupLayout
 from server.access.policy import Role
 from server.shares import cgroups, slices
@@ -95,3 +97,29 @@ def test_the_properties_of_a_slice() -> None:
         "IOWeight": 300,
     }
     assert {value for _, value in slices.properties(Limits())} == {2**64 - 1}
+
+
+def test_a_slice_with_a_container_in_a_job_is_in_use(unified: CgroupLayout, tmp_path: Path) -> None:
+    (tmp_path / "wharf.slice/wharf-bob.slice/wharf-bob-1.slice/docker-0f.scope").mkdir(parents=True)
+    assert cgroups.has_scope(unified, "/wharf.slice/wharf-bob.slice")
+    assert not cgroups.has_scope(unified, "/lab")
+
+
+def test_systemd_is_asked_once_for_a_slice_that_it_has_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def call(method: str, signature: str, words: Sequence[str]) -> None:
+        calls.append(f"{method} {words[0]} {signature.count('(')}")
+        if method == "StartTransientUnit":
+            raise WharfError(Kind.INTERNAL, "Unit was already loaded or has a fragment file")
+
+    monkeypatch.setattr(slices, "_call", call)
+    slices.make("wharf-bob.slice", Limits(), lambda: False)
+    slices.make("wharf-bob.slice", Limits(), lambda: True)
+    assert slices.remove("wharf-bob.slice", lambda: False)
+    assert calls == [
+        "StartTransientUnit wharf-bob.slice 3",
+        "SetUnitProperties wharf-bob.slice 1",
+        "SetUnitProperties wharf-bob.slice 1",
+        "StopUnit wharf-bob.slice 0",
+    ]
