@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from engine.common.errors import WharfError
 from engine.common.system.cgroups import CgroupLayout
@@ -29,9 +29,11 @@ class UserGroups:
         self._parent = parent
         self._driver = driver
         self._lock = asyncio.Lock()
-        # The limits that a user's cgroup has; the number of starts and build steps that rely on a user's cgroup.
+        # The limits that a user's cgroup has; by owner, the number of starts and build steps that rely on its cgroup;
+        # the owners that are jobs and had a cgroup.
         self._applied: dict[str, Limits] = {}
         self._leases: Counter[str] = Counter()
+        self._jobs: set[str] = set()
         # What could not be enforced, each logged once.
         self._missing: set[str] = set()
 
@@ -57,18 +59,25 @@ class UserGroups:
         if not user:
             yield ""
             return
-        self._leases[user] += 1
+        self._leases[owner] += 1
         try:
+            if owner != user and owner not in self._jobs:
+                async with self._lock:
+                    self._jobs.add(owner)
             limits = Limits.of(await self._roles.of(owner))
             if self._applied.get(user) != limits or not cgroups.exists(self._layout, self.path(user)):
                 async with self._lock:
                     await asyncio.to_thread(self._apply, user, limits)
             yield self._group(owner).parent
         finally:
-            self._leases[user] -= 1
+            self._leases[owner] -= 1
+            if not self._leases[owner]:
+                del self._leases[owner]
 
     async def apply(self, owners: Iterable[str]) -> None:
         """Applies the present policy to the cgroups of these owners, which have running containers."""
+        owners = set(owners)
+        self._jobs |= {owner for owner in owners if owner != user_of(owner)}
         for user in sorted({user_of(owner) for owner in owners} - {""}):
             limits = Limits.of(await self._roles.of(user))
             async with self._lock:
@@ -89,16 +98,21 @@ class UserGroups:
                     log.warning("policy: a limit of roles is not enforced on this host: %s", reason)
         self._applied[user] = limits
 
-    async def sweep(self, owners: Iterable[str]) -> None:
-        """Removes the cgroups of users of whom nothing runs. ``owners``: those of all containers that run."""
-        used = {user_of(owner) for owner in owners}
+    async def sweep(self, running: Callable[[], Iterable[str]]) -> None:
+        """Removes the cgroups of users and jobs of whom nothing runs. ``running``: returns the owners of all containers
+        that run."""
         async with self._lock:
-            idle = [user for user in self._applied if user not in used and not self._leases[user]]
-            for user in idle:
-                # First: a start from now on makes the cgroup again, after the lock.
-                limits = self._applied.pop(user)
-                if not await asyncio.to_thread(self._remove, user_group(user, self._parent, self._driver)):
-                    self._applied[user] = limits
+            for job in sorted(self._jobs):
+                if job not in {*running(), *self._leases}:
+                    # Removed from the set first: a start from now on waits for the lock.
+                    self._jobs.discard(job)
+                    if not await asyncio.to_thread(self._remove, self._group(job)):
+                        self._jobs.add(job)
+            for user in sorted(self._applied):
+                if user not in map(user_of, (*running(), *self._leases)):
+                    limits = self._applied.pop(user)
+                    if not await asyncio.to_thread(self._remove, user_group(user, self._parent, self._driver)):
+                        self._applied[user] = limits
 
     def _remove(self, group: Group) -> bool:
         if self._driver != SYSTEMD:

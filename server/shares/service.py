@@ -72,7 +72,7 @@ class Shares:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._groups.sweep(self._running())
+        await self._groups.sweep(self._running)
         await asyncio.to_thread(self._store.close)
 
     def apply(self, policy: Policy) -> None:
@@ -152,7 +152,7 @@ class Shares:
         await self._disk.refresh()
 
     async def _sweep(self) -> None:
-        await self._groups.sweep(self._running())
+        await self._groups.sweep(self._running)
 
     async def _repeat(self, work: Callable[[], Awaitable[None]], seconds: float) -> None:
         while True:
