@@ -205,6 +205,9 @@ def test_the_disk(shares: Lab) -> None:
         failed = alice.docker(*words, check=False)
         assert message in failed.stderr, words
         assert "full" in failed.stderr
+    for kit in ("0", "1"):
+        words, file = ("docker", "build", "-"), b"FROM busybox\nRUN true\n"
+        assert message in alice.run(*words, input=file, env={"DOCKER_BUILDKIT": kit}, check=False).stderr
     shares["bob"].docker("run", "--rm", "busybox", "true")
     alice.docker("rm", "full")
     alice.docker("volume", "rm", "-f", "more")

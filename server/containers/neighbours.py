@@ -242,6 +242,12 @@ class Shares(Protocol):
             INVALID_ARGUMENT: more CPUs than the role has.
         """
 
+    async def check_disk(self, owner: str) -> None:
+        """Before anything is made that uses the disk.
+
+        :raises WharfError: PERMISSION_DENIED: the owner uses all that its role allows.
+        """
+
     async def ended(self, container: Container) -> None:
         """The process of a container has exited; its task and its network still exist. Errors are logged."""
 

@@ -73,5 +73,5 @@ async def session(request: Request) -> Response | None:
 
 routes: Sequence[ApiRoute] = (
     ApiRoute("POST", "/grpc", grpc, since="1.38"),
-    ApiRoute("POST", "/session", session, stores=True, since="1.28"),
+    ApiRoute("POST", "/session", session, since="1.28"),
 )

@@ -64,7 +64,7 @@ class Shares:
         await self._groups.apply(self._running())
         await self._groups.collect(self._running())
         self._spawn(self._repeat(self._sweep, _SWEEP), "cgroups of users")
-        self._spawn(self._repeat(self._measure, SOON), "disk usage of users")
+        self._spawn(self._repeat(self._measure, SOON / 2), "disk usage of users")
         self._spawn(self._repeat(self.accounting.sample, INTERVAL), "accounts of containers")
         self._spawn(self._limit_times(), "limits of time")
 

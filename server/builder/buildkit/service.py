@@ -130,6 +130,9 @@ class BuildKit:
         await self._sessions.serve(sock, early=early, id=id, name=name, shared_key=shared_key, methods=methods)
 
     async def _solve(self, job: Job, options: dict[str, str]) -> list[SolvedTarget]:
+        if self._container_context.shares is not None:
+            # Not before the session, whose refusal buildx shows without the reason.
+            await self._container_context.shares.check_disk(self._builder.caller.owner)
         session = await self._sessions.get(job.session)
         job.lease.begin()
         job.options = {key: value for key, value in options.items() if not key.startswith("input")}
