@@ -65,6 +65,8 @@ class Loop:
         self._unexpected: dict[int, tuple[int, int]] = {}
         self._expected = 0
         self._running = False
+        #: CPU time of the child whose exit is reported, with that of its children for which it waited.
+        self.child_cpu_ns = 0
         self._on_error = on_error
         self.after_round: Callable[[], None] | None = None
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -148,12 +150,13 @@ class Loop:
                 pass
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, used = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if not pid:
                 return
             now = time.time_ns()
+            self.child_cpu_ns = int((used.ru_utime + used.ru_stime) * 1e9)
             callback = self._children.pop(pid, None)
             if callback is not None:
                 self._guard(callback, exit_status(status), now)

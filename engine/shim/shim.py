@@ -274,8 +274,8 @@ class Shim:
         process.status = STOPPED
         if process is self._init:
             if mapping(process.stdio, "options").get("usage") == "1":
-                # Before the removal of the cgroups.
-                self._usage = cgroups.usage(self._controls.cgroups)
+                # Before the removal of the cgroups; systemd may have removed them already.
+                self._usage = {"cpu_ns": process.cpu_ns, **cgroups.usage(self._controls.cgroups)}
             # First write the record, for a supervisor that finds the shim dead; then notify the connected one.
             self._save()
             self._server.broadcast(

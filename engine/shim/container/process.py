@@ -86,6 +86,7 @@ class Process:
         self.status = CREATED
         self.pid = 0
         self.exit_status = 0
+        self.cpu_ns = 0
         self.exited_at_ns = 0
         self.started = False
         self.exited = False
@@ -225,6 +226,7 @@ class Process:
         self.exited = True
         self.exit_status = status
         self.exited_at_ns = now_ns
+        self.cpu_ns = self._loop.child_cpu_ns
         self._close_slave()
         self.streams.drain()
         self.streams.process_ended()
