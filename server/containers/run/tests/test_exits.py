@@ -96,6 +96,7 @@ def test_the_task_is_deleted_after_its_exit_is_saved(monkeypatch: pytest.MonkeyP
         context = SimpleNamespace(
             hooks=Hooks(),
             stdio=SimpleNamespace(ended=nothing),
+            shares=None,
             clean=lambda _, work: cleaning.append(asyncio.create_task(work)),
             restarts_of=lambda _: Restarts(),
             shutting_down=True,
