@@ -45,9 +45,8 @@ from server.config.hosts import parse_host
 from server.config.model import Config
 from server.config.types import ConfigError
 from server.config.values import parse_size
+from server.units import parse_duration
 
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(\d+)([smhd]?)\Z")
 #: What may be the owner of objects: the name is part of paths and of engine-wide names.
 _OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,63}\$?\Z")
 
@@ -62,12 +61,7 @@ def _size(value: object) -> object:
 
 
 def _duration(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    found = _DURATION.match(value)
-    if found is None:
-        raise ValueError("not a duration such as 90s, 30m, 12h or 7d")
-    return int(found[1]) * _SECONDS[found[2]]
+    return parse_duration(value) if isinstance(value, str) else value
 
 
 def _ports(value: object) -> object:

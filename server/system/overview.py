@@ -9,7 +9,7 @@ from typing import Any
 from api_models.wharf import CallerPolicy, UserSummary
 from server.access.caller import Caller
 from server.access.identity import Account, account_of_name
-from server.access.owners import unqualified, user_of
+from server.access.owners import user_of
 from server.access.policy import Policy, Role
 from server.containers.service import Containers
 from server.images.service import Images
@@ -39,7 +39,7 @@ async def owned(containers: Containers, networks: Networks, volumes: Volumes, im
         if not network.predefined:
             found[user_of(network.owner)].networks += 1
     for volume in volumes.all():
-        found[user_of(unqualified(volume.name)[0])].volumes += 1
+        found[user_of(volume.owner)].volumes += 1
     for owner, count in (await images.list.count_by_owner()).items():
         found[user_of(owner)].images += count
     return dict(found)

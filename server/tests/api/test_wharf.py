@@ -90,11 +90,14 @@ def test_administrators_see_all_users(daemon: Daemon) -> None:
     daemon.start(daemon.services.containers.get(daemon.as_uid(ALICE).create("job")))
     daemon.as_uid(ALICE).post("/networks/create", {"Name": "net", "ConfigOnly": True})
     daemon.as_uid(ALICE).post("/images/busybox/tag", repo="mine")
+    for user in (daemon.as_uid(ALICE), daemon):
+        user.post("/volumes/create", {"Name": "data"})
+    daemon.as_uid(ALICE).post("/volumes/create", {})
     daemon.create("own")
     found = users(daemon)
     assert list(found) == ["", "10001", "10002"]
     alice = found["10001"]
-    assert [alice[name] for name in ("Containers", "Running", "Networks", "Volumes")] == [2, 1, 1, 0]
+    assert [alice[name] for name in ("Containers", "Running", "Networks", "Volumes")] == [2, 1, 1, 2]
     assert (alice["Role"], alice["Administrator"]) == ("member", False)
     assert alice["Limits"] == {"containers": 20, "memory": 32 << 30, "ports": [20000, 29999]}
     assert (found["10002"]["Role"], found["10002"]["Containers"]) == ("guest", 0)
