@@ -112,6 +112,23 @@ def test_policy_check(shared_lab: Lab, tmp_path: Path) -> None:
     assert [line.split(": ")[1] for line in done.stdout.splitlines()] == ["roles.a.cpus", "roles.a.bind"]
 
 
+def test_job_sockets(shared_lab: Lab) -> None:
+    alice, bob = shared_lab["alice"], shared_lab["bob"]
+    path = of(alice, "socket", "create", "--label", "ci-job=17", "--ttl", "2h", "--containers", "1").strip()
+    try:
+        alice.docker("-H", f"unix://{path}", "create", "busybox", "true")
+        listed = of(alice, "sockets").splitlines()
+        assert listed[0].split() == ["ID", "USER", "LABELS", "LIMITS", "EXPIRES", "HOLDER", "PATH"]
+        assert f" {alice.name} " in listed[1]
+        assert all(part in listed[1] for part in ("ci-job=17", "containers 1", path))
+        assert len(of(bob, "sockets").splitlines()) == 1
+        assert refusal(bob, bob.host, "socket", "rm", path) == f"no job socket has the path {path}"
+    finally:
+        assert of(alice, "socket", "rm", path).strip() == path
+    assert len(of_root(shared_lab, "sockets").splitlines()) == 1
+    assert not Path(path).exists()
+
+
 def test_the_audit_log(logged: Lab) -> None:
     alice, bob = logged["alice"], logged["bob"]
     alice.docker("create", "--name", "before", "busybox", "true")

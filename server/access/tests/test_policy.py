@@ -103,3 +103,10 @@ def test_tcp_needs_verified_certificates() -> None:
 def test_names_that_can_own_nothing(name: str) -> None:
     assert not valid_owner(name)
     assert valid_owner("alice.b-c_d+e@lab$")
+
+
+def test_the_sample_is_valid() -> None:
+    policy = read_policy(Path(__file__).parents[3] / "deploy" / "policy.toml")
+    assert policy.roles.keys() == {"researcher", "student"}
+    assert policy.publishes("docker.io/library/busybox:latest")
+    assert policy.audit is not None
