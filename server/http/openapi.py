@@ -17,6 +17,7 @@ from server.http.routing import ApiRoute, Audience
 JSON = "application/json"
 
 _PATH_PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
+_WORDS = re.compile(r"[a-z0-9]+")
 _DENIED = "The policy has no role for the client, or the socket's scope lacks this endpoint"
 
 
@@ -87,7 +88,7 @@ def _operation(route: ApiRoute, operation: Operation) -> dict[str, Any]:
     administrators = route.audience is Audience.ADMINISTRATORS
     denied = _DENIED + (", or the client is no administrator" if administrators else "")
     document: dict[str, Any] = {
-        "operationId": route.handler.__name__,
+        "operationId": route.method.lower() + "".join(word.capitalize() for word in _WORDS.findall(route.path)),
         "summary": operation.about + (" For administrators." if administrators else ""),
         "parameters": parameters,
         "responses": {

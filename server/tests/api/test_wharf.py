@@ -63,6 +63,9 @@ def test_every_route_is_described(shared_daemon: Daemon) -> None:
     assert document["openapi"] == "3.1.0"
     found = {f"{verb.upper()} {path}" for path, verbs in document["paths"].items() for verb in verbs}
     assert found == {f"{route.method} {route.path}" for route in PATHS}
+    names = [verb["operationId"] for verbs in document["paths"].values() for verb in verbs.values()]
+    assert "deleteWharfV1SocketsId" in names
+    assert len(set(names)) == len(names)
     assert set(OPERATIONS) == {route.spelled for route in PATHS}
     jsonschema.Draft202012Validator.check_schema({"$defs": document["components"]["schemas"]})
 
