@@ -3,7 +3,7 @@
 import re
 
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)i?b?\s*", re.IGNORECASE)
-_DURATION = re.compile(r"([0-9]{1,12})([smhd]?)")
+_DURATION = re.compile(r"([0-9]{1,9})([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 
@@ -22,7 +22,7 @@ def parse_size(text: str) -> int:
 def parse_duration(text: str) -> int:
     """Parse ``90s``, ``30m``, ``12h``, ``7d`` or a number of seconds to seconds.
 
-    :raises ValueError: it is none of them.
+    :raises ValueError: anything else.
     """
     match = _DURATION.fullmatch(text)
     if match is None:
