@@ -101,16 +101,18 @@ class QueueEntry(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageRow(Record):
-    """What the containers of a user have used on one day."""
+    """What the containers of a user, or one of them, have used on one day."""
 
     day: Annotated[Text, _about("Such as 2026-01-31, in UTC")] = ""
     user: Text = ""
     cpu_seconds: float = 0.0
     memory_gib_hours: float = 0.0
     gpu_hours: float = 0.0
-    disk: Annotated[Int64, _about("The most bytes of this day")] = 0
+    disk: Annotated[Int64, _about("The most bytes of writable layers")] = 0
     bytes_in: Int64 = 0
     bytes_out: Int64 = 0
+    container: Annotated[Text, OMIT, _about("Its id")] = ""
+    container_name: Annotated[Text, OMIT] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

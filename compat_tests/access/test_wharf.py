@@ -129,6 +129,22 @@ def test_job_sockets(shared_lab: Lab) -> None:
     assert not Path(path).exists()
 
 
+def test_usage(shared_lab: Lab) -> None:
+    alice, bob = shared_lab["alice"], shared_lab["bob"]
+    loop = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"
+    alice.docker("run", "--rm", "--name", "busy", "busybox", "sh", "-c", loop)
+
+    def used() -> float:
+        rows = json.loads(of_root(shared_lab, "usage", "--json"))
+        return float(sum(row["CpuSeconds"] for row in rows if row["User"] == alice.name))
+
+    assert until(lambda: used() > 0.05)
+    (row,) = (row for row in json.loads(of(alice, "usage", "--containers", "--json")) if row["ContainerName"] == "busy")
+    assert row["User"] == alice.name
+    assert alice.name in of(alice, "usage", "--days", "1")
+    assert alice.name not in of(bob, "usage")
+
+
 def test_the_audit_log(logged: Lab) -> None:
     alice, bob = logged["alice"], logged["bob"]
     alice.docker("create", "--name", "before", "busybox", "true")

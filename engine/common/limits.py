@@ -118,6 +118,13 @@ ARCHIVE_DOCUMENT_BYTES = 64 << 20
 AUDIT_LINES = 10_000
 """Lines of the audit log that one answer has, without those that follow."""
 
+# Accounts
+
+USAGE_DAYS = 3660
+"""Days of one answer."""
+USAGE_ROWS = 100_000
+"""Rows of one answer that has a row for each container and day."""
+
 
 def exceeded(name: str, what: str) -> WharfError:
     """INVALID_ARGUMENT for ``what``, which exceeds the limit ``name`` (a constant of this module)."""

@@ -41,6 +41,8 @@ def _part(client: Client, missing: str) -> Iterator[None]:
         raise Failure(f"this engine has no {missing}") from None
 
 
+CONTAINER = Column("CONTAINER", lambda row: row.get("ContainerName") or row.get("Container", "")[:12])
+
 USERS = (
     Column("USER", lambda row: row["User"] or "(administrators)"),
     Column("ROLE", lambda row: "administrator" if row["Administrator"] else row["Role"] or "(none)"),
@@ -62,7 +64,7 @@ GPUS = (
     Column("SHARED", lambda row: "yes" if row["Shared"] else "no"),
     Column("USER", lambda row: row.get("User", "(free)")),
     Column("SINCE", lambda row: text.time(row.get("Since", ""))),
-    Column("CONTAINER", lambda row: row.get("ContainerName") or row.get("Container", "")[:12]),
+    CONTAINER,
 )
 
 
@@ -85,7 +87,7 @@ QUEUE = (
     field("GPUS", "Gpus"),
     Column("SINCE", lambda row: text.time(row["Since"])),
     Column("EXPIRES", lambda row: text.time(row["Expires"])),
-    Column("CONTAINER", lambda row: row.get("ContainerName") or row.get("Container", "")[:12]),
+    CONTAINER,
 )
 
 
@@ -98,7 +100,7 @@ def queue(arguments: Namespace) -> int:
 
 USAGE = (
     field("DAY", "Day"),
-    field("USER", "User"),
+    Column("USER", lambda row: row["User"] or "(administrators)"),
     Column("CPU HOURS", lambda row: f"{row['CpuSeconds'] / 3600:.2f}", right=True),
     Column("MEMORY GiB HOURS", lambda row: f"{row['MemoryGibHours']:.2f}", right=True),
     Column("GPU HOURS", lambda row: f"{row['GpuHours']:.2f}", right=True),
@@ -111,8 +113,9 @@ USAGE = (
 def usage(arguments: Namespace) -> int:
     client = _client(arguments)
     with _part(client, "accounting"):
-        answer = client.get(f"{_API}/usage", days=arguments.days)
-    return _print(arguments, answer, USAGE)
+        chosen = "true" if arguments.containers else None
+        answer = client.get(f"{_API}/usage", days=arguments.days, containers=chosen)
+    return _print(arguments, answer, (*USAGE, CONTAINER) if arguments.containers else USAGE)
 
 
 SOCKETS = (

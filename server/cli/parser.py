@@ -33,6 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
     _command(found, "queue", commands.queue, "List the containers that wait for GPUs")
     usage = _command(found, "usage", commands.usage, "List what each user has used, by day")
     usage.add_argument("--days", type=_number, default=7, metavar="N", help="How many days, by default %(default)s")
+    usage.add_argument("--containers", action="store_true", help="A row for each container")
     _command(found, "sockets", commands.sockets, "List job sockets")
     _add_socket(_group(found, "socket", "Create and remove job sockets"))
     _add_policy(_group(found, "policy", "Show the own rights; check a policy file"))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from api_models.wharf import AuditLine, CallerPolicy, JobSocket, SocketCreateRequest, UserSummary
+from api_models.wharf import AuditLine, CallerPolicy, JobSocket, SocketCreateRequest, UsageRow, UserSummary
 from engine.common import limits
 from server.http.jsonstreams import NDJSON
 from server.http.openapi import Operation, Query, description
@@ -24,6 +24,16 @@ OPERATIONS: Mapping[str, Operation] = {
         about="Shows the caller's role with its rights and limits.",
         answer=CallerPolicy,
         errors={409: _NO_POLICY},
+    ),
+    "GET /wharf/v1/usage": Operation(
+        about="Shows what each user has used, by day, the latest last; for a user, the own rows.",
+        query=(
+            Query("days", f"How many days, today included, by default 7, at most {limits.USAGE_DAYS}", "integer"),
+            Query("containers", "A row for each container instead of each user", "boolean"),
+        ),
+        answer=UsageRow,
+        many=True,
+        errors={400: "A parameter is invalid, or there are too many containers", 409: _NO_POLICY},
     ),
     "GET /wharf/v1/audit": Operation(
         about="Shows the last lines of the audit log.",

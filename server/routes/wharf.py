@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from server.access.audit import AuditLog
     from server.access.gate import Gate
     from server.access.policy import Policy
+    from server.shares.accounting import Accounting
+    from server.shares.service import Shares
 
-# Lines of the audit log without a parameter.
-_LINES = 50
+# Without a parameter: lines of the audit log, days of accounts.
+_LINES, _DAYS = 50, 7
 
 
 def _gate(request: Request) -> Gate | None:
@@ -84,6 +86,28 @@ async def _ended(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield line + b"\n"
 
 
+def _accounting(request: Request) -> Accounting:
+    """:raises WharfError: CONFLICT: the engine has no policy."""
+    shares: Shares | None = request.state.services.shares
+    if shares is None:
+        raise conflict("this engine has no policy: without one, it keeps no accounts")
+    return shares.accounting
+
+
+async def usage(request: Request) -> Response:
+    accounting = _accounting(request)
+    days = params.number(request, "days", _DAYS) or 0
+    if days < 1:
+        raise invalid(f"days: {days} is no number of days")
+    if days > limits.USAGE_DAYS:
+        raise limits.exceeded("USAGE_DAYS", "the number of days")
+    from server.shares import report
+
+    containers = params.flag(request, "containers")
+    rows = await report.usage(accounting, request.state.caller, days, containers=containers)
+    return json_answer([row.wire() for row in rows])
+
+
 async def openapi(request: Request) -> Response:
     from server.routes import described, job_sockets
 
@@ -93,6 +117,7 @@ async def openapi(request: Request) -> Response:
 routes: Sequence[ApiRoute] = (
     ApiRoute("GET", "/wharf/v1/users", users, reads=True),
     ApiRoute("GET", "/wharf/v1/policy", policy, reads=True),
+    ApiRoute("GET", "/wharf/v1/usage", usage, reads=True),
     # Not for sockets that only read, unless their scope names it; and who reads the log is in the log.
     ApiRoute("GET", "/wharf/v1/audit", audit, waits=True, audience=Audience.ADMINISTRATORS),
     ApiRoute("GET", "/wharf/v1/openapi.json", openapi, audience=Audience.ALL, reads=True),

@@ -57,10 +57,16 @@ class Accounting:
         """Continues with the counters of the last daemon."""
         self._last = await self._store.runs()
 
-    async def usage(self, *, first: str = "", last: str = "9", owner: str | None = None) -> list[Usage]:
-        """The sums of days (UTC, ``2026-01-31``), with what runs now. ``owner`` None: of all owners."""
+    async def usage(self, days: int, owner: str | None, most: int) -> list[Usage]:
+        """What each container used today and on the days before, ``days`` together (UTC), with what runs now; at most
+        ``most`` rows. ``owner``: also of its jobs; None: of all."""
         await self.sample()
-        return await self._store.usage(first=first, last=last, owner=owner)
+        return await self._store.usage(first=_first_of(days), owner=owner, most=most)
+
+    async def sums(self, days: int, owner: str | None) -> list[Usage]:
+        """The same for all containers of each owner together."""
+        await self.sample()
+        return await self._store.sums(first=_first_of(days), owner=owner)
 
     async def sample(self) -> None:
         """One pass over all running containers."""
@@ -68,7 +74,7 @@ class Accounting:
             running = [one for one in self._context.registry if one.state.running and not one.state.restarting]
             readings = await self._read(running)
             await self._add([(one, readings[one.id]) for one in running if one.id in readings])
-        first = time.strftime("%Y-%m-%d", time.gmtime(time.time() - self.keep))
+        first = _day_before(self.keep)
         if first != self._expired:
             await self._store.expire(first)
             self._expired = first
@@ -133,6 +139,14 @@ class Accounting:
             await self._store.forget(container.id)
         except WharfError as error:
             log.warning("container=%s its counters are not removed: %s", container.id, error)
+
+
+def _first_of(days: int) -> str:
+    return _day_before((days - 1) * _DAY)
+
+
+def _day_before(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(max(0.0, time.time() - seconds)))
 
 
 def void(task: object) -> None:

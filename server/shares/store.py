@@ -22,6 +22,7 @@ _MIGRATIONS = (
         " WITHOUT ROWID",
     ),
 )
+_USED = ("cpu_seconds", "memory_gib_hours", "gpu_hours", "disk_bytes", "received_bytes", "sent_bytes")
 _ADD = (
     "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (day, container) DO UPDATE SET"
     " name = excluded.name, cpu_seconds = cpu_seconds + excluded.cpu_seconds,"
@@ -128,15 +129,25 @@ class Store:
 
         await self._database.write(work, frees=True)
 
-    async def usage(self, *, first: str = "", last: str = "9", owner: str | None = None) -> list[Usage]:
-        """The sums of these days, by day and owner. ``owner``: also of its jobs; None: of all."""
+    async def usage(self, *, first: str = "", last: str = "9", owner: str | None = None, most: int = -1) -> list[Usage]:
+        """What containers used on these days, by day and owner. ``owner``: also of its jobs; None: of all. ``most``:
+        how many rows; -1: all."""
+        return await self._rows("*", "ORDER BY day, owner, name, container LIMIT ?", first, last, owner, most)
 
+    async def sums(self, *, first: str = "", last: str = "9", owner: str | None = None) -> list[Usage]:
+        """The same for all containers of an owner together: a row for each day and owner."""
+        columns = ", ".join(("day", "owner", "''", "''", *(f"sum({name})" for name in _USED)))
+        return await self._rows(columns, "GROUP BY day, owner ORDER BY day, owner", first, last, owner)
+
+    async def _rows(
+        self, columns: str, order: str, first: str, last: str, owner: str | None, *more: int
+    ) -> list[Usage]:
         def work(connection: sqlite3.Connection) -> list[Usage]:
             condition = "" if owner is None else " AND (owner = ? OR owner LIKE ? ESCAPE '\\')"
             owners = [] if owner is None else [owner, _pattern(owner) + ":%"]
             rows = connection.execute(
-                f"SELECT * FROM usage WHERE day BETWEEN ? AND ?{condition} ORDER BY day, owner, name, container",
-                (first, last, *owners),
+                f"SELECT {columns} FROM usage WHERE day BETWEEN ? AND ?{condition} {order}",
+                (first, last, *owners, *more),
             )
             return [Usage(*row) for row in rows]
 

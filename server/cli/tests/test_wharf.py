@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,8 @@ def test_gpus_and_queue(engine: Engine, output: Output) -> None:
 def test_usage(engine: Engine, output: Output) -> None:
     row = UsageRow(day="2026-01-02", user="alice", cpu_seconds=5400, memory_gib_hours=3, disk=1536, bytes_in=5)
     engine.answers["GET /wharf/v1/usage?days=2"] = [row.wire()]
+    engine.answers["GET /wharf/v1/usage?days=7&containers=true"] = [replace(row, container="c" * 64).wire()]
+    assert output.of("usage", "--containers").splitlines()[1].endswith(f" 5 B 0 B {'c' * 12}")
     assert output.of("usage", "--days", "2").splitlines()[1] == "2026-01-02 alice 1.50 3.00 0.00 1.5 KiB 5 B 0 B"
 
 

@@ -151,6 +151,7 @@ RULES: Mapping[str, Rule] = {
     # engines with a policy
     "GET /wharf/v1/users": View(),
     "GET /wharf/v1/policy": View(),
+    "GET /wharf/v1/usage": View(),
     "GET /wharf/v1/audit": Administrators(),
     "GET /wharf/v1/openapi.json": Same(),
     "GET /wharf/v1/sockets": View(),
