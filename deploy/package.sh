@@ -62,7 +62,7 @@ lay_out() {
   install -d "$TREE"/usr/{sbin,bin} "$doc/examples"
   (cd / && "$VENV/bin/python" -m server.manual "$TREE/usr/share")
   ln -s ../lib/wharf/bin/wharfd "$TREE/usr/sbin/wharfd"
-  if [ -e "$VENV/bin/wharf" ]; then ln -s ../lib/wharf/bin/wharf "$TREE/usr/bin/wharf"; else rmdir "$TREE/usr/bin"; fi
+  ln -s ../lib/wharf/bin/wharf "$TREE/usr/bin/wharf"
   install -m 644 "$ROOT"/deploy/engine.sh "$ROOT"/deploy/engine_client.py "$VENV"
   install -D -m 644 -t "$TREE/usr/lib/systemd/system" "$ROOT"/deploy/systemd/*.{service,socket}
   install -D -m 644 "$ROOT/deploy/systemd/wharf.sysusers" "$TREE/usr/lib/sysusers.d/wharf.conf"
@@ -70,7 +70,7 @@ lay_out() {
   echo '{}' >"$TREE/etc/wharf/daemon.json"
   install -m 644 "$ROOT/README.md" "$ROOT/NOTICE" "$doc"
   install -m 644 "$ROOT/deploy/README.md" "$doc/administrators.md"
-  install -m 644 "$ROOT/deploy/daemon.json" "$doc/examples"
+  install -m 644 "$ROOT/deploy/daemon.json" "$ROOT/deploy/policy.toml" "$doc/examples"
   install -m 644 "$ROOT/deploy/debian/copyright" "$doc"
   install -D -m 644 "$ROOT/deploy/debian/lintian-overrides" "$TREE/usr/share/lintian/overrides/wharf"
   gzip -9nc "$ROOT/CHANGELOG.md" >"$doc/changelog.gz"

@@ -129,8 +129,10 @@ time.sleep(600)' &
   same "socket" "srw-rw---- root docker" "$(stat -c '%A %U %G' /run/wharf/docker.sock)"
   same "enabled" "enabled enabled disabled" \
     "$(systemctl is-enabled wharf.service wharf.socket wharf-docker.socket | tr '\n' ' ' | sed 's/ $//')"
-  check "man page and completions" ls /usr/share/man/man8/wharfd.8.gz /usr/share/bash-completion/completions/wharfd \
-    /usr/share/zsh/vendor-completions/_wharfd /usr/share/fish/vendor_completions.d/wharfd.fish
+  check "man pages and completions" ls /usr/share/man/man8/wharfd.8.gz /usr/share/man/man1/wharf.1.gz \
+    /usr/share/{bash-completion/completions/,zsh/vendor-completions/_}{wharf,wharfd} \
+    /usr/share/fish/vendor_completions.d/{wharf,wharfd}.fish
+  check "the sample of the policy" /usr/bin/wharf policy check /usr/share/doc/wharf/examples/policy.toml
 
   say "Containers"
   useradd --no-create-home --home-dir /nonexistent --shell /bin/sh --groups docker wharf-member

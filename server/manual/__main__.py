@@ -9,11 +9,12 @@ from pathlib import Path
 from server.manual.command import Command
 from server.manual.completion import bash, fish, zsh
 from server.manual.roff import man_page
+from server.manual.wharf import wharf
 from server.manual.wharfd import wharfd
 from server.version import SERVER_VERSION
 
 # The programs, with the sections of their man pages.
-PROGRAMS: tuple[tuple[Command, int], ...] = ((wharfd(), 8),)
+PROGRAMS: tuple[tuple[Command, int], ...] = ((wharfd(), 8), (wharf(), 1))
 
 
 def write(root: Path) -> None:

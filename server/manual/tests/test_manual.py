@@ -13,6 +13,7 @@ from server.manual.__main__ import main
 from server.manual.command import Command, from_parser
 from server.manual.completion import bash, fish, zsh
 from server.manual.roff import man_page
+from server.manual.wharf import wharf
 from server.manual.wharfd import wharfd
 
 
@@ -76,6 +77,8 @@ def test_bash_completes_flags_values_and_commands(tmp_path: Path) -> None:
     assert complete(tmp_path, wharfd(), "--log-format", "=") == {"text", "json"}
     assert complete(tmp_path, wharfd(), "--tlscert", "") == set()
     assert "--nri-opts" not in complete(tmp_path, wharfd(), "--")
+    assert complete(tmp_path, wharf(), "socket", "") == {"--help", "create", "rm"}
+    assert complete(tmp_path, wharf(), "socket", "create", "--t") == {"--ttl"}
     tool = example()
     assert complete(tmp_path, tool, "") == {"--help", "--form", "users", "policy"}
     assert complete(tmp_path, tool, "--form", "json", "policy", "") == {"--help", "check"}
@@ -84,7 +87,7 @@ def test_bash_completes_flags_values_and_commands(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-@pytest.mark.parametrize("command", [wharfd(), example()], ids=lambda command: command.name)
+@pytest.mark.parametrize("command", [wharfd(), wharf(), example()], ids=lambda command: command.name)
 def test_the_shells_read_their_completions(tmp_path: Path, shell: str, command: Command) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
@@ -116,9 +119,13 @@ def test_fish_completes(tmp_path: Path) -> None:
 def test_the_files(tmp_path: Path) -> None:
     assert main([str(tmp_path)]) == 0
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {
+        "man/man1/wharf.1.gz",
         "man/man8/wharfd.8.gz",
+        "bash-completion/completions/wharf",
         "bash-completion/completions/wharfd",
+        "zsh/vendor-completions/_wharf",
         "zsh/vendor-completions/_wharfd",
+        "fish/vendor_completions.d/wharf.fish",
         "fish/vendor_completions.d/wharfd.fish",
     }
     first = (tmp_path / "man/man8/wharfd.8.gz").read_bytes()
