@@ -82,6 +82,8 @@ class Gpu(Record):
     """A device that containers request with ``--gpus`` or ``--device``."""
 
     name: Annotated[Text, _about("Of CDI, such as nvidia.com/gpu=0")] = ""
+    names: Annotated[tuple[Text, ...], _about("All names of CDI that it has")] = ()
+    partition: Annotated[bool, _about("Whether it is a partition of a GPU")] = False
     shared: Annotated[bool, _about("Whether several containers may have it at a time")] = False
     holders: tuple[GpuHolder, ...] = ()
 
@@ -92,9 +94,10 @@ class QueueEntry(Record):
 
     place: Annotated[Int64, _about("1: the next")] = 0
     user: Text = ""
-    gpus: Annotated[Text, _about("What is requested")] = ""
+    gpus: Annotated[tuple[Text, ...], _about("Names that it requests")] = ()
+    counts: Annotated[Mapping[str, Int64] | None, _about("How many more, by kind (nvidia.com/gpu); -1: all")] = None
     since: Text = ""
-    expires: Text = ""
+    reason: Annotated[Text, _about("What it waits for")] = ""
     container: Annotated[Text, OMIT, _about("Its id")] = ""
     container_name: Annotated[Text, OMIT] = ""
 

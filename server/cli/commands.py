@@ -41,10 +41,14 @@ def _part(client: Client, missing: str) -> Iterator[None]:
         raise Failure(f"this engine has no {missing}") from None
 
 
+def _user(name: str) -> str:
+    return name or "(administrators)"
+
+
 CONTAINER = Column("CONTAINER", lambda row: row.get("ContainerName") or row.get("Container", "")[:12])
 
 USERS = (
-    Column("USER", lambda row: row["User"] or "(administrators)"),
+    Column("USER", lambda row: _user(row["User"])),
     Column("ROLE", lambda row: "administrator" if row["Administrator"] else row["Role"] or "(none)"),
     field("CONTAINERS", "Containers", right=True),
     field("RUNNING", "Running", right=True),
@@ -62,7 +66,7 @@ def users(arguments: Namespace) -> int:
 GPUS = (
     field("DEVICE", "Name"),
     Column("SHARED", lambda row: "yes" if row["Shared"] else "no"),
-    Column("USER", lambda row: row.get("User", "(free)")),
+    Column("USER", lambda row: _user(row["User"]) if "User" in row else "(free)"),
     Column("SINCE", lambda row: text.time(row.get("Since", ""))),
     CONTAINER,
 )
@@ -83,12 +87,17 @@ def gpus(arguments: Namespace) -> int:
 
 QUEUE = (
     field("PLACE", "Place", right=True),
-    field("USER", "User"),
-    field("GPUS", "Gpus"),
+    Column("USER", lambda row: _user(row["User"])),
+    Column("GPUS", lambda row: ", ".join((*row["Gpus"], *map(_counted, (row["Counts"] or {}).items())))),
     Column("SINCE", lambda row: text.time(row["Since"])),
-    Column("EXPIRES", lambda row: text.time(row["Expires"])),
     CONTAINER,
+    field("WAITS FOR", "Reason"),
 )
+
+
+def _counted(count: tuple[str, int]) -> str:
+    kind, number = count
+    return f"{kind}=all" if number < 0 else f"{number} of {kind}"
 
 
 def queue(arguments: Namespace) -> int:
@@ -100,7 +109,7 @@ def queue(arguments: Namespace) -> int:
 
 USAGE = (
     field("DAY", "Day"),
-    Column("USER", lambda row: row["User"] or "(administrators)"),
+    Column("USER", lambda row: _user(row["User"])),
     Column("CPU HOURS", lambda row: f"{row['CpuSeconds'] / 3600:.2f}", right=True),
     Column("MEMORY GiB HOURS", lambda row: f"{row['MemoryGibHours']:.2f}", right=True),
     Column("GPU HOURS", lambda row: f"{row['GpuHours']:.2f}", right=True),
@@ -120,7 +129,7 @@ def usage(arguments: Namespace) -> int:
 
 SOCKETS = (
     field("ID", "Id"),
-    Column("USER", lambda row: row["User"] or "(administrators)"),
+    Column("USER", lambda row: _user(row["User"])),
     Column("LABELS", lambda row: text.labels(row["Labels"])),
     Column("LIMITS", lambda row: text.limits({name.lower(): value for name, value in row["Limits"].items()})),
     Column("EXPIRES", lambda row: text.time(row["Expires"]) or "never"),
@@ -170,7 +179,7 @@ def policy_show(arguments: Namespace) -> int:
     answer = _client(arguments).get(f"{_API}/policy")
     rights, limits = answer["Rights"], answer["Limits"]
     rows = [
-        ("user", answer["User"] or "(administrators)"),
+        ("user", _user(answer["User"])),
         ("role", "administrator" if answer["Administrator"] else answer["Role"]),
         ("scope of the socket", answer["Scope"] or "(none)"),
     ]

@@ -126,13 +126,24 @@ def test_gpus_and_queue(engine: Engine, output: Output) -> None:
     holder = GpuHolder(user="alice", since="2026-01-02T03:04:05.123456789Z", container="c" * 64)
     rows = (Gpu(name="nvidia.com/gpu=0", holders=(holder,)), Gpu(name="nvidia.com/gpu=1", shared=True))
     engine.answers["GET /wharf/v1/gpus"] = [row.wire() for row in rows]
-    entry = QueueEntry(place=1, user="bob", gpus="2", since="2026-01-02T03:04:05Z", container_name="train")
+    entry = QueueEntry(
+        place=1,
+        user="bob",
+        gpus=("nvidia.com/gpu=1",),
+        counts={"amd.com/gpu": 2, "intel.com/gpu": -1},
+        since="2026-01-02T03:04:05Z",
+        container_name="train",
+        reason="nvidia.com/gpu=1 is held by alice",
+    )
     engine.answers["GET /wharf/v1/queue"] = [entry.wire()]
     assert output.of("gpus").splitlines()[1:] == [
         f"nvidia.com/gpu=0 no alice 2026-01-02 03:04:05 {'c' * 12}",
         "nvidia.com/gpu=1 yes (free)",
     ]
-    assert output.of("queue").splitlines()[1:] == ["1 bob 2 2026-01-02 03:04:05 train"]
+    assert output.of("queue").splitlines()[1:] == [
+        "1 bob nvidia.com/gpu=1, 2 of amd.com/gpu, intel.com/gpu=all 2026-01-02 03:04:05 train "
+        "nvidia.com/gpu=1 is held by alice"
+    ]
 
 
 def test_usage(engine: Engine, output: Output) -> None:
