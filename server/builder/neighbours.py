@@ -45,6 +45,12 @@ class Images(Protocol):
     async def may_read(self, digest: str) -> bool:
         """Whether the owner of the builds may have stored content: content is stored once for all owners."""
 
+    async def check_layers(self, image: Image) -> None:
+        """Check that an image which a client sent claims no layers of other owners.
+
+        :raises WharfError: INVALID_ARGUMENT: a layer has another diff id.
+        """
+
     async def chains(self) -> set[str]:
         """Return the chain ids of all layers of all images: the snapshots that builds share with images."""
 

@@ -22,9 +22,10 @@ from server.images.local import LocalImages
 from server.images.model import PARENT_LABEL, Image, Users
 from server.images.names import Names
 from server.images.owned import OwnedNames
+from server.images.proven import ProvenLayers
 from server.images.remove import Removal
 from server.images.resolve import Resolver
-from server.images.rights import ProvenLayers, digests_of
+from server.images.rights import digests_of
 from server.images.sizes import Sizes
 from server.images.transfer import Transfer
 from server.images.trees import Trees
@@ -136,8 +137,7 @@ class Images:
             a user's image claims layers that it doesn't have.
         """
         image = await self._context.resolver.resolve(ref, platform=platform, manifest=manifest)
-        if self._context.owner:
-            await self._proven.check(image)
+        await self.check_layers(image)
         return image
 
     async def find_id(self, ref: str) -> str | None:
@@ -246,6 +246,14 @@ class Images:
             await messages.put(message)
 
     # for the builder
+
+    async def check_layers(self, image: Image) -> None:
+        """Check that a user's image claims no layers of others.
+
+        :raises WharfError: INVALID_ARGUMENT: a layer has another diff id; NOT_FOUND: its blob is missing.
+        """
+        if self._context.owner:
+            await self._proven.check(image)
 
     async def may_read(self, digest: str) -> bool:
         """Whether the caller may have stored content: what is below the images that exist for it; an administrator

@@ -140,3 +140,33 @@ def test_the_content_service_of_builds(hostile_lab: Lab, victim: Victim, bob: Us
                     call(digest)
                 assert caught.value.code() is grpc.StatusCode.NOT_FOUND
                 assert caught.value.details() == f"content {digest}: not found"
+
+
+def _folder(user: User, name: str, image: Claim, *, without: tuple[str, ...] = ()) -> str:
+    """An OCI layout in the user's home, with the image but without some of its blobs."""
+    folder = user.home / name
+    (folder / "blobs/sha256").mkdir(parents=True)
+    (folder / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [image.target]}))
+    for digest, data in image.blobs.items():
+        if digest not in without:
+            (folder / "blobs/sha256" / digest.removeprefix("sha256:")).write_bytes(data)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)
+    return f"oci-layout://{folder}@{_digest(image.manifest)}"
+
+
+def test_a_layout_of_the_client(hostile_lab: Lab, victim: Victim, bob: User, claimed: Claim) -> None:
+    """The victim's diff ids over worthless layers, and the victim's own layers, of which the client has no bytes."""
+    shown = victim.alice.api.get(f"/images/{victim.image}/json").json()["Descriptor"]["digest"]
+    raw = hostile_lab.engine.ctr("content", "get", shown).stdout.encode()
+    document = json.loads(raw)
+    config = hostile_lab.engine.ctr("content", "get", document["config"]["digest"]).stdout.encode()
+    for number, (image, reason) in enumerate(((claimed, "has the diff id"), (Claim(config, (), raw), "not found"))):
+        layout = _folder(bob, f"layout-{number}", image)
+        text = b"FROM stolen AS stolen\nFROM busybox\nCOPY --from=stolen /secret /found\nRUN cat /found\n"
+        words = ("build", "--progress=plain", "--no-cache", "--build-context", f"stolen={layout}", "-")
+        done = bob.docker(*words, input=text, check=False)
+        assert done.status != 0
+        assert reason in done.stderr
+        assert SECRET not in done.output

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from engine.api.client import Engine
-from engine.api.labels import UNCOMPRESSED
 from engine.api.types import Descriptor
 from server.builder.cache.cache_config import CacheHit
 from server.builder.plan.llbkey import Key
 from server.builder.plan.steps import Layer, Result, Step
+from server.images.proven import check_layer, receive
 
 __all__ = ["CacheHit", "Remote", "download"]
 
@@ -33,13 +33,21 @@ class Remote(Protocol):
         """Yield a layer's blob. Raises what fetching it raises."""
 
 
-async def download(engine: Engine, id: str, remote: Remote, layer: Layer) -> None:
-    """Fetch a layer's blob into the content store, under the caller's lease. Raises if its digest differs."""
+async def download(engine: Engine, id: str, remote: Remote, layer: Layer, *, owned: bool) -> None:
+    """Fetch a layer's blob into the content store, under the caller's lease. ``owned``: for a user, who may not have
+    every stored blob or snapshot.
+
+    :raises WharfError: INVALID_ARGUMENT: the bytes or their diff id differ.
+    """
     descriptor = layer.descriptor
-    labels = {UNCOMPRESSED: layer.diff_id}
     async with engine.content.writer(id, expected=descriptor.digest, total=descriptor.size) as writer:
         await writer.truncate()
         if not writer.exists:
             async for piece in remote.fetch(descriptor):
                 await writer.write(piece)
-        await writer.commit(size=descriptor.size, digest=descriptor.digest, labels=labels)
+        elif owned:
+            await receive(remote.fetch(descriptor), descriptor)
+        # Without the diff id: it is what the cache claims.
+        await writer.commit(size=descriptor.size, digest=descriptor.digest)
+    if owned:
+        await check_layer(engine, descriptor, layer.diff_id)

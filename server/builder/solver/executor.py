@@ -78,7 +78,7 @@ class StepExecutor:
     async def fetch(self, remote: Remote, layer: Layer | None, id: str, parent: Result) -> Layer | None:
         """Fetch a layer from an imported cache."""
         if layer is not None:
-            await download(self.builder.engine, id, remote, layer)
+            await download(self.builder.engine, id, remote, layer, owned=bool(self.builder.caller.owner))
             if not await lease_snapshot(self.builder.engine, chain_id(parent.chain_id, layer.diff_id)):
                 await self._apply(layer.descriptor, layer.diff_id, id, parent)
         return layer

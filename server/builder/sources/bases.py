@@ -49,7 +49,7 @@ class Bases:
             name = f"[internal] load metadata for {oci_name(ref)}"
             with Vertex(self.job.send, name, f"{self.job.ref} {name}").running():
                 if ref.startswith(LAYOUT):
-                    found, digest = layout(self.engine, self.sources.session, ref)
+                    found, digest = layout(self.engine, self.images, self.sources.session, ref)
                     image = await found.image(digest, platform)
                 else:
                     image = await self._find(ref, platform)

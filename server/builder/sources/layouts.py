@@ -9,15 +9,16 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.message import Message
 
 from engine.api.client import Engine
-from engine.api.labels import UNCOMPRESSED
 from engine.api.services.content import Content
 from engine.api.types import Descriptor, Platform
 from engine.common import limits, timeouts
 from engine.common.errors import WharfError, internal, invalid, not_found
+from server.builder.neighbours import Images
 from server.builder.plan.model import LAYOUT
 from server.builder.session import calls
 from server.builder.session.session import Session
 from server.images.model import Image
+from server.images.proven import receive
 from server.registry import documents, oci
 
 STORE = "buildkit-attachable-store-id"
@@ -86,13 +87,16 @@ class Layout:
     """One OCI layout of a client."""
 
     engine: Engine
+    images: Images
     content: Content
     shown: str
 
     async def image(self, digest: str, platform: str) -> Image:
         """Fetch an image into the content store, under the caller's lease. Raises NOT_FOUND if no image matches."""
         try:
-            return await self._image(digest, platform)
+            image = await self._image(digest, platform)
+            await self.images.check_layers(image)
+            return image
         except WharfError as error:
             raise invalid(f"failed to read {self.shown}: {error.message}") from error
 
@@ -109,8 +113,8 @@ class Layout:
         config = oci.load(data, manifest.config.digest)
         await documents.write(self.engine, data, manifest.config.media_type, expected=manifest.config.digest)
         diff_ids = oci.diff_ids(config)
-        for layer, diff_id in zip(manifest.layers, diff_ids, strict=False):
-            await self._blob(layer, diff_id)
+        for layer in manifest.layers:
+            await self._blob(layer)
         chain = oci.chain_ids(diff_ids)
         return Image(
             id=chosen.digest,
@@ -140,15 +144,17 @@ class Layout:
             raise invalid(f"{self.shown}: the content does not match the digest {digest}")
         return data
 
-    async def _blob(self, layer: Descriptor, diff_id: str) -> None:
-        labels = {UNCOMPRESSED: diff_id}
+    async def _blob(self, layer: Descriptor) -> None:
         name = f"layout-{layer.digest}"
         async with self.engine.content.writer(name, expected=layer.digest, total=layer.size) as writer:
             await writer.truncate()
             if not writer.exists:
                 async for piece in self.content.read(layer.digest):
                     await writer.write(piece)
-            await writer.commit(size=layer.size, digest=layer.digest, labels=labels)
+            elif not await self.images.may_read(layer.digest):
+                await receive(self.content.read(layer.digest), layer)
+            # Without the diff id: it is what the client claims.
+            await writer.commit(size=layer.size, digest=layer.digest)
 
 
 def _platform(config: Mapping[str, Any]) -> Platform:
@@ -158,7 +164,7 @@ def _platform(config: Mapping[str, Any]) -> Platform:
     return found
 
 
-def layout(engine: Engine, session: Session, ref: str) -> tuple[Layout, str]:
+def layout(engine: Engine, images: Images, session: Session, ref: str) -> tuple[Layout, str]:
     """Parse ``oci-layout://<store>[:tag]@<digest>`` to the layout and the digest.
 
     :raises WharfError: INVALID_ARGUMENT for another form.
@@ -167,7 +173,7 @@ def layout(engine: Engine, session: Session, ref: str) -> tuple[Layout, str]:
     store = name.partition(":")[0]
     if not store or not digest:
         raise invalid(f"could not parse oci-layout reference {ref}")
-    return Layout(engine, Content(ClientStore(session, f"oci:{store}")), ref), digest
+    return Layout(engine, images, Content(ClientStore(session, f"oci:{store}")), ref), digest
 
 
 async def copy_blobs(source: Content, target: Content, blobs: Iterable[Descriptor]) -> None:
