@@ -67,6 +67,9 @@ def _loaded(user: User, archive: bytes) -> str:
 def test_an_archive_that_names_the_content_of_others(hostile_lab: Lab, victim: Victim, bob: User) -> None:
     digest, raw, document = _documents(hostile_lab, victim)
     kinds = {"mediaType": document.get("mediaType", f"{OCI}.manifest.v1+json")}
+    without = _layout({**kinds, "digest": digest, "size": len(raw)}, {digest: raw})
+    assert "Loaded image" in victim.alice.docker("load", input=without).stdout  # who has the content may do that
+    victim.alice.docker("rmi", "stolen:1")
     _loaded(bob, _layout({**kinds, "digest": digest, "size": len(raw)}, {}))
     _loaded(bob, _layout({**kinds, "digest": digest, "size": len(raw)}, {digest: raw}))
     own = json.dumps({**document, "annotations": {"by": "bob"}}).encode()
