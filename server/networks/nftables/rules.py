@@ -103,6 +103,10 @@ _FAMILY_SETS = """\
 		type ifname
 		comment "bridges whose containers are open to everybody"
 	}}
+	set direct{n} {{
+		type ifname
+		comment "bridges whose containers are reached by a route"
+	}}
 	set open{n} {{
 		type ifname . {address} . inet_proto . inet_service
 		flags interval
@@ -145,6 +149,10 @@ _SETS = """\
 		type ifname . ifname
 		comment "bridges whose containers may talk to each other"
 	}
+	set closed {
+		type ifname . ifname
+		comment "bridges whose containers may talk through links only"
+	}
 	set trusted {
 		type ifname . ifname
 		comment "interfaces that may reach all ports of a bridge's containers"
@@ -161,6 +169,7 @@ _HOOKS: dict[str, str] = {
     "router": "",
     "inbound": "",
     "between": "",
+    "exposed": "",
     "postrouting": "type nat hook postrouting priority srcnat; policy accept;",
 }
 
@@ -198,17 +207,26 @@ _CHAINS: dict[str, str] = {
     "router": "",
     "inbound": """
 		oifname @internal drop
-		oifname . ip daddr . meta l4proto . th dport @routed4 accept
-		oifname . ip6 daddr . meta l4proto . th dport @routed6 accept
 		iifname . oifname @trusted accept
-		meta nfproto ipv4 oifname @unprotected4 accept
-		meta nfproto ipv6 oifname @unprotected6 accept
-		drop
+		goto exposed
 """,
     "between": """
 		iifname . oifname @icc accept
 		ip saddr . ip daddr . meta l4proto . th dport @links4 accept
 		ip6 saddr . ip6 daddr . meta l4proto . th dport @links6 accept
+		iifname . oifname @closed drop
+		iifname @internal drop
+		oifname @internal drop
+		goto exposed
+""",
+    # What anybody may reach at a container's own address: from outside, and from other networks, as in dockerd 29.
+    "exposed": """
+		oifname . ip daddr . meta l4proto . th dport @routed4 accept
+		oifname . ip6 daddr . meta l4proto . th dport @routed6 accept
+		meta l4proto icmp oifname @direct4 accept
+		meta l4proto ipv6-icmp oifname @direct6 accept
+		meta nfproto ipv4 oifname @unprotected4 accept
+		meta nfproto ipv6 oifname @unprotected6 accept
 		drop
 """,
     # A published port of the same bridge: the answer must return through the host.
@@ -232,8 +250,8 @@ _ROUTER_GUARD = """
 """
 
 _SET_NAMES = (
-    "bridges", "internal", "icc", "trusted",
-    *(f"{name}{n}" for n in "46" for name in ("own", "masquerade", "unprotected", "open", "routed", "links")),
+    "bridges", "internal", "icc", "closed", "trusted",
+    *(f"{name}{n}" for n in "46" for name in ("own", "masquerade", "unprotected", "direct", "open", "routed", "links")),
 )  # fmt: skip
 _MAP_NAMES = tuple(f"{name}" for n in "46" for name in (f"source{n}", f"ports{n}", f"ports{n}_any", f"ranges{n}"))
 
@@ -300,12 +318,11 @@ def bridge_elements(rules: BridgeRules) -> list[Element]:
     found: list[Element] = [("bridges", bridge)]
     if rules.internal:
         found.append(("internal", bridge))
-    if rules.icc:
-        found.append(("icc", f"{bridge} . {bridge}"))
+    found.append(("icc" if rules.icc else "closed", f"{bridge} . {bridge}"))
     found += [("trusted", f'"{interface}" . {bridge}') for interface in rules.trusted]
     for mode, n in ((rules.mode4, "4"), (rules.mode6, "6")):
-        if mode == "nat-unprotected":
-            found.append((f"unprotected{n}", bridge))
+        if mode in ("nat-unprotected", "routed"):
+            found.append((f"{'direct' if mode == 'routed' else 'unprotected'}{n}", bridge))
     for subnet in rules.subnets:
         n, mode, masquerade, source = (
             ("4", rules.mode4, rules.masquerade4, rules.source4)

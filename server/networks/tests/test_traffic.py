@@ -179,8 +179,15 @@ def test_gateway_modes_for_inbound_traffic(tmp_path: Path, mode: str) -> None:
         )
         web, path = await world.run("web", network="net", PortBindings=bindings("8080:80"))
         v4, v6 = world.address(web, "net"), str(world.endpoint(web, "net")["GlobalIPv6Address"])
+        await world.network("other")
+        await world.network("inner", Internal=True)
+        _, neighbour = await world.run("near", network="other")
+        _, enclosed = await world.run("enclosed", network="inner")
         with echoes((path, "web", 80), (path, "web", 81), (outside, "out", 80)):
             assert ask(v4, 80, path=outside) == f"web {OUTSIDE}"
+            assert ask(v4, 80, path=neighbour).startswith("web")
+            assert refused(v4, 80, path=enclosed)
+            assert refused(v4, 81, path=neighbour) == (mode == "routed")
             if mode == "routed":
                 assert refused(v4, 81, path=outside)
                 assert refused(HOST, 8080)
