@@ -78,10 +78,17 @@ class NamespacePool:
         not own it (``owned``)."""
         if self._owner and not owned:
             return self.make(veth=True, owned=False)
-        with self._lock:
-            found = self._ready.pop(0) if self._ready else None
+        found = self._pop()
+        while found and self._host.link(found.veth) is None:  # another program deleted the link
+            with contextlib.suppress(OSError):
+                found.delete()
+            found = self._pop()
         self.refill()
         return found or self.make(veth=True)
+
+    def _pop(self) -> Namespace | None:
+        with self._lock:
+            return self._ready.pop(0) if self._ready else None
 
     def refill(self) -> None:
         """Starts the creation of missing ones in the background."""
