@@ -188,7 +188,6 @@ class Control:
     async def listen_build_history(
         self, request: pb.BuildHistoryRequest, call: Metadata
     ) -> AsyncIterator[pb.BuildHistoryEvent]:
-        await self._history.load()
         async for event in self._history.listen(request):
             yield event
 

@@ -201,22 +201,37 @@ class History:
             await self._store.change(record)
 
     async def listen(self, request: pb.BuildHistoryRequest) -> AsyncIterator[pb.BuildHistoryEvent]:
-        """Yield the present records, then, unless the request has EarlyExit, changes. Raises for an invalid filter."""
+        """Yield the present records, then, unless the request has EarlyExit, changes. Raises for an invalid filter.
+
+        Changes count from the first step of the iterator on, so none is lost while the records are read.
+        """
         history_filter = HistoryFilter(request)
+
+        def wanted(event: pb.BuildHistoryEvent) -> bool:
+            if request.Ref not in ("", event.record.Ref):
+                return False
+            return event.type == DELETED or history_filter.matches(event.record)
+
         queue: asyncio.Queue[pb.BuildHistoryEvent] = asyncio.Queue()
         self._listeners.add(queue)
         try:
+            await self.load()
             found = [record for record in self._records.values() if history_filter.matches(record)]
             if request.Limit:
                 found = sorted(found, key=lambda record: record.CreatedAt.ToNanoseconds())[-request.Limit :]
+            refs = {record.Ref for record in found}
+            early = [queue.get_nowait() for _ in range(queue.qsize())]
             for record in found:
                 over = record.HasField("CompletedAt")
                 yield pb.BuildHistoryEvent(type=COMPLETE if over else STARTED, record=record)
-            while not request.EarlyExit:
+            if request.EarlyExit:
+                return
+            for event in early:
+                if event.record.Ref not in refs and wanted(event):
+                    yield event
+            while True:
                 event = await queue.get()
-                if request.Ref in ("", event.record.Ref) and (
-                    event.type == DELETED or history_filter.matches(event.record)
-                ):
+                if wanted(event):
                     yield event
         finally:
             self._listeners.discard(queue)

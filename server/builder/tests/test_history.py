@@ -97,6 +97,26 @@ def test_filters_of_requests(tmp_path: Path) -> None:
     asyncio.run(work())
 
 
+def test_a_listener_misses_no_build_while_records_are_read(tmp_path: Path) -> None:
+    """A build that starts and ends while the first listener reads the database."""
+
+    async def work() -> None:
+        async with opened(tmp_path) as history:
+            build(history, "earlier")
+        history = History(Records(str(tmp_path / "history.db")))
+        listener = history.listen(pb.BuildHistoryRequest(ActiveOnly=True))
+        first = asyncio.ensure_future(anext(listener))
+        await asyncio.sleep(0)
+        build(history, "short")
+        event = await asyncio.wait_for(first, 30)
+        assert (event.type, event.record.Ref) == (pb.BuildHistoryEventType.STARTED, "short")
+        # A record that is shown is not repeated.
+        assert await refs(history) == ["earlier", "short"]
+        await history.close()
+
+    asyncio.run(work())
+
+
 def test_blobs_of_records_can_be_read(tmp_path: Path) -> None:
     """Blobs are read by digest, before and after a restart; they are deleted with their record."""
 
