@@ -160,9 +160,7 @@ class ClassicBuild:
         self._number = self._total = 0
         epoch = options.build_args.get("SOURCE_DATE_EPOCH") or ""
         self._epoch_ns = int(epoch) * 10**9 if epoch.isdigit() else None
-        self._times = MetadataTimes(
-            instruction_times, self._results, epoch_ns=self._epoch_ns, no_cache=options.no_cache
-        )
+        self._times = MetadataTimes(instruction_times, self._results, epoch_ns=self._epoch_ns)
 
     async def run(self, file: Dockerfile) -> None:
         """Run the build. A failure becomes the last message of the stream."""
@@ -172,6 +170,8 @@ class ClassicBuild:
         sources = Sources(interfaces.Context(root, Checksums()), posixpath.dirname(root), self._lifetime)
         base_snapshots = BaseSnapshots(self._bases.unpack)
         candidates = self._times.candidates = await self._candidates()
+        # dockerd uses nothing that the named images don't have. Without any image that is no cache at all.
+        self._times.no_cache = options.no_cache or (bool(options.cache_from) and not candidates)
         # The output shows every step with its image, so every stage must be solved (skip_sources=False).
         runner, epoch_ns = TaskRunner(self._container_context, options.limits, self._builder.caller), self._epoch_ns
         solver = Solver(
@@ -247,7 +247,7 @@ class ClassicBuild:
                     labels=options.labels,
                     platform=target_platform,
                     build_platform=host_platform(),
-                    no_cache=options.no_cache,
+                    no_cache=self._times.no_cache,
                     classic=True,
                     network=options.network_mode,
                 ),

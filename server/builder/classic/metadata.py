@@ -15,6 +15,8 @@ class MetadataTimes:
 
     candidates: Sequence[HistoryCache] = ()
     """Images whose instructions count as those of an earlier build."""
+    no_cache = False
+    """Whether no instruction counts as that of an earlier build."""
 
     def __init__(
         self,
@@ -22,10 +24,9 @@ class MetadataTimes:
         results: Mapping[int, Result],
         *,
         epoch_ns: int | None,
-        no_cache: bool,
     ) -> None:
         self._instruction_times, self._results = instruction_times, results
-        self._epoch_ns, self._no_cache = epoch_ns, no_cache
+        self._epoch_ns = epoch_ns
         self._times: dict[str, int] = {}
         self._new: dict[str, int] = {}
 
@@ -36,7 +37,7 @@ class MetadataTimes:
         key = await history_key(config, last, self._results)
         # Different epochs give different images.
         kept = key if self._epoch_ns is None else f"{key} {self._epoch_ns}"
-        known = None if self._no_cache else await self._instruction_times.get(kept) or self._of_candidates(config, last)
+        known = None if self.no_cache else await self._instruction_times.get(kept) or self._of_candidates(config, last)
         if known is None:
             self._new[kept] = time.time_ns() if self._epoch_ns is None else self._epoch_ns
         self._times[key] = self._new[kept] if known is None else known

@@ -322,6 +322,13 @@ def test_images_are_candidates_for_the_cache(engine: Engine) -> None:
     assert build().image != first.image
 
 
+def test_unknown_candidates_for_the_cache_are_none(engine: Engine) -> None:
+    case = Case("FROM busybox\nENV X=1\nRUN head -c 20 /dev/urandom | od > /r\nCMD true\n")
+    assert classic(engine, case).error == ""
+    assert classic(engine, case, cachefrom="[]").text.count("Using cache") == 3
+    assert classic(engine, case, cachefrom=json.dumps(["nowhere:1"])).text.count("Using cache") == 0
+
+
 @pytest.mark.parametrize("buildkit", ["0", "1"])
 def test_base_without_a_path_gets_the_default(engine: Engine, buildkit: str) -> None:
     """An imported root file system has no environment: dockerd's builders set a PATH that ENV may refer to."""
