@@ -1,5 +1,6 @@
 """The pool of network namespaces while other programs change the host's links."""
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,9 +15,14 @@ pytestmark = pytest.mark.root
 
 
 def test_a_namespace_whose_link_was_deleted_is_not_taken(tmp_path: Path) -> None:
-    with own_namespace(), Netlink() as host, ThreadPoolExecutor(1) as executor:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(own_namespace())
+        host = stack.enter_context(Netlink())
         netns.prepare(str(tmp_path))
+        stack.callback(netns.unprepare, str(tmp_path))
+        executor = stack.enter_context(ThreadPoolExecutor(1))
         pool = NamespacePool(str(tmp_path), host, executor, alias="wharf:test", mtu=1500, size=2)
+        stack.callback(pool.close)
         pool.refill()
         executor.submit(bool).result()  # both are made
         stale = {name for name in link_names() if name.startswith("veth")}
@@ -24,10 +30,8 @@ def test_a_namespace_whose_link_was_deleted_is_not_taken(tmp_path: Path) -> None
         for name in stale:
             host.run(link_delete(name))
         taken = pool.take()
+        stack.callback(taken.delete)
         assert taken.veth not in stale
         assert host.link(taken.veth) is not None
-        taken.delete()
         executor.submit(bool).result()
-        pool.close()
-        assert not [path for path in tmp_path.iterdir() if path.is_file()]
-        netns.unprepare(str(tmp_path))
+        assert len(list(tmp_path.iterdir())) == 3  # the two stale ones are gone
