@@ -168,7 +168,7 @@ def explain(text: bytes) -> str:
     scanner = _Scanner(text)
     scanner.skip()
     if scanner.at >= len(text):
-        return "invalid JSON: got EOF while reading request body"
+        return "invalid JSON: EOF"
     try:
         scanner.value()
     except _BadSyntax as error:

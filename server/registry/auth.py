@@ -158,7 +158,8 @@ class Authorizer:
         """Answers the challenges of a 401. Returns False if there is nothing new to try. ``sent``: the header that was
         refused.
 
-        :raises WharfError: the token server's refusal; INTERNAL if it can't be reached.
+        :raises WharfError: the token server's refusal; INTERNAL if it can't be reached; UNAUTHENTICATED if a password is
+            needed and there is none.
         """
         if (known := self.header(scope)) and known != sent:
             return True  # another request has answered it already
@@ -173,7 +174,9 @@ class Authorizer:
                 return f"Bearer {answer.token}" != sent
             if challenge.scheme == "basic":
                 self._challenge = challenge
-                return bool(self.credentials.username) and sent != self.credentials.basic()
+                if not self.credentials.username:
+                    raise RegistryError(Kind.UNAUTHENTICATED, "no basic auth credentials", status=401)
+                return sent != self.credentials.basic()
         return False
 
     async def _token(self, challenge: Challenge, scope: str, *, offline: bool) -> TokenAnswer:

@@ -365,6 +365,9 @@ class Repository:
                             answered = await authorizer.answer(names, "", sent, offline=offline)
                         if answered:
                             continue
+                    if response.status_code == 401:
+                        sentence = f"login attempt to {url} failed with status: 401 Unauthorized"
+                        raise RegistryError(Kind.UNAUTHENTICATED, sentence, status=401)
                     if response.status_code != 200:
                         raise refusal("GET", url, response, body)
                     return authorizer.refresh_token

@@ -329,9 +329,7 @@ async def remember_source(engine: Engine, reference: Reference, blobs: tuple[Des
 def dockerd_error(error: RegistryError, reference: Reference) -> WharfError:
     """A registry's refusal in dockerd's sentences, which clients match."""
     if error.status == 404 and error.reason is not Reason.NAME_UNKNOWN:
-        known = error.reason is Reason.MANIFEST_UNKNOWN
-        detail = error.message if known else "manifest unknown: manifest unknown"
-        return not_found(f"manifest for {reference.familiar} not found: {detail}")
+        return not_found(f'failed to resolve reference "{reference}": {reference}: not found')
     if error.status in (401, 403, 404):
         detail = "denied: requested access to the resource is denied"
         if error.status != 404:
