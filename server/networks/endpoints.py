@@ -161,8 +161,11 @@ def dns_names(container: ContainerPlan, settings: EndpointSettings, network: Net
     return list(dict.fromkeys(name for name in names if name))
 
 
-def without_ipv6(container: ContainerPlan) -> bool:
-    """Whether the container's own sysctls disable IPv6: it gets no such address, and no name has one."""
+def without_ipv6(container: ContainerPlan, settings: EndpointSettings | None = None) -> bool:
+    """Whether the container's own sysctls, or those of the endpoint, disable IPv6: it gets no such address, and no name
+    has one."""
+    if settings and ("net.ipv6.conf.IFNAME.disable_ipv6", "1") in options.endpoint_sysctls(settings.driver_opts):
+        return True
     sysctls = container.host_config.sysctls or {}
     return any(sysctls.get(f"net.ipv6.conf.{name}.disable_ipv6") == "1" for name in ("all", "lo"))
 
@@ -193,7 +196,7 @@ def create(context: NetworkContext, container: ContainerPlan, network: Network, 
     before = context.last.get(container.id)
     old = before.endpoint(network.id) if before else None
     try:
-        for version in (4,) if without_ipv6(container) else (4, 6):
+        for version in (4,) if without_ipv6(container, settings) else (4, 6):
             _allocate(network, endpoint, settings, old, version)
         endpoint.mac = chosen_mac(settings) or derived_mac(endpoint)
     except BaseException:

@@ -158,8 +158,8 @@ class Authorizer:
         """Answers the challenges of a 401. Returns False if there is nothing new to try. ``sent``: the header that was
         refused.
 
-        :raises WharfError: the token server's refusal; INTERNAL if it can't be reached; UNAUTHENTICATED if a password is
-            needed and there is none.
+        :raises WharfError: the token server's refusal; INTERNAL if it can't be reached; UNAUTHENTICATED if a password
+            is needed and there is none.
         """
         if (known := self.header(scope)) and known != sent:
             return True  # another request has answered it already

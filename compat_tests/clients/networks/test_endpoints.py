@@ -117,15 +117,21 @@ def test_legacy_links(scenario: Scenario) -> None:
     assert ":" not in scenario.exec("four", "cat", "/etc/hosts")
 
 
-def test_container_with_disabled_ipv6_has_no_ipv6_address(scenario: Scenario) -> None:
+@pytest.mark.parametrize("endpoint", [False, True])
+def test_container_with_disabled_ipv6_has_no_ipv6_address(scenario: Scenario, *, endpoint: bool) -> None:
     network = scenario.name("six")
+    without = ["--network", network, "--sysctl", "net.ipv6.conf.all.disable_ipv6=1"]
+    if endpoint:
+        sysctl = "net.ipv6.conf.IFNAME.disable_ipv6=1"
+        without = ["--network", f"name={network},driver-opt=com.docker.network.endpoint.sysctls={sysctl}"]
     scenario.network("six", "--ipv6", "--subnet", str(scenario.subnet()), "--subnet", "fd00:57:12::/64")
     scenario.run("with", "--network", network)
-    scenario.run("without", "--network", network, "--sysctl", "net.ipv6.conf.all.disable_ipv6=1")
+    scenario.run("without", *without)
     assert scenario.endpoint("with", network)["GlobalIPv6Address"].startswith("fd00:57:12:")
     inspected = scenario.endpoint("without", network)
     assert (inspected["GlobalIPv6Address"], inspected["GlobalIPv6PrefixLen"], inspected["IPv6Gateway"]) == ("", 0, "")
-    assert ":" not in scenario.exec("without", "cat", "/etc/hosts")
+    if not endpoint:
+        assert ":" not in scenario.exec("without", "cat", "/etc/hosts")
     output = scenario.exec("with", "nslookup", scenario.name("without"), check=False)
     assert inspected["IPAddress"] in output
     assert "fd00:57:12:" not in output

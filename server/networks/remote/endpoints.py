@@ -53,7 +53,7 @@ class RemoteEndpoints:
             endpoint = endpoints.make(context, container, network, settings)
             endpoint.mac = endpoints.chosen_mac(settings) or (endpoints.random_mac() if ipam.needs_mac else "")
             try:
-                ipv6 = not endpoints.without_ipv6(container)
+                ipv6 = not endpoints.without_ipv6(container, settings)
                 await pools.request_addresses(ipam, network, endpoint, ipv6=ipv6)
                 endpoints.register(context, network, endpoint)
             except BaseException:
