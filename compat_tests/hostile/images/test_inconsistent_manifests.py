@@ -189,6 +189,19 @@ def test_valid_image_is_pulled(engine: Engine, registry: InconsistentRegistry) -
     engine.docker("rmi", f"{registry.address}/corrupt:1")
 
 
+def test_another_manifest_for_a_digest(engine: Engine, registry: InconsistentRegistry) -> None:
+    """Refused while the content is not local. What is local and verified already is not asked for again."""
+    registry.image = ValidImage([layer({"file": os.urandom(100)})])
+    data = json.dumps(registry.image.manifest).encode()
+    name = f"{registry.address}/altered@{digest(data)}"
+    in_layer(digest="sha256:" + "0" * 64)(registry.image)
+    registry.image.documents[digest(data)] = (MANIFEST, json.dumps(registry.image.manifest).encode())
+    done = engine.docker("pull", name, check=False)
+    assert done.status == 1
+    assert digest(data) in done.stderr
+    assert f"{registry.address}/altered" not in engine.docker("images", "--digests").stdout
+
+
 def test_wrong_size_of_an_existing_blob(engine: Engine, registry: InconsistentRegistry) -> None:
     """The blob exists already, so it is not fetched and compared; the wrong size must not be shown as the image's."""
     layers = [layer({"file": os.urandom(100)})]
