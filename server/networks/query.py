@@ -61,6 +61,8 @@ def _config(network: Network) -> list[dict[str, Any]] | None:
     family that is not enabled is shown by a configuration-only network."""
     if network.ipam is None:
         return None
+    if network.remote and network.ipam_driver == "null":  # as the plugin was told
+        return [{"Subnet": pool} for version, pool in ((4, "0.0.0.0/0"), (6, "::/0")) if network.enables(version)]
     found: list[tuple[tuple[bool, int], dict[str, Any]]] = []
     for config in network.ipam:
         version = ip_network(config.subnet).version

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from engine.common.errors import Kind, WharfError
+from server.networks import query
 from server.networks.netlink.tests.space import ask, inside, link_names
 from server.networks.remote.gateway import NAME as GATEWAY
 from server.networks.remote.tests.plugins import BRIDGE, IpamPlugin, NetworkPlugin, mac_of
@@ -289,7 +290,8 @@ def test_a_plugin_with_no_interface_of_the_engines(tmp_path: Path) -> None:
     """The null IPAM driver, and a driver that makes its interface in the namespace itself, or none."""
 
     async def body(world: World, plugin: NetworkPlugin) -> None:
-        await world.network("far", Driver="net", IPAM={"Driver": "null"})
+        far = await world.network("far", Driver="net", IPAM={"Driver": "null"})
+        assert query.show(world.networks.context, far)["IPAM"]["Config"] == [{"Subnet": "0.0.0.0/0"}]
         assert plugin.of("CreateNetwork")[0]["IPv4Data"] == [{"AddressSpace": "null", "Pool": "0.0.0.0/0"}]
         plugin.given = {"Address": "192.0.2.77/24"}
         plugin.joined = {"DisableGatewayService": True}
