@@ -55,7 +55,7 @@ def _check_there(container: Container) -> None:
 def _check_modes(context: NetworkContext, network: Network, container: Container) -> None:
     mode = container.host_config.network_mode
     if mode != "host" and network.driver == HOST:
-        raise invalid("container cannot be disconnected from host network or connected to host network")
+        raise invalid("cannot connect container to host network - container must be created in host network mode")
     if mode.startswith("container:") or mode == "host":
         raise invalid(
             "container sharing network namespace with another container or host cannot be connected to any "
@@ -156,8 +156,8 @@ async def disconnect(context: NetworkContext, network: Network, container: Conta
     :raises WharfError: it isn't connected, with dockerd's sentence.
     """
     _check_there(container)
-    if network.driver == HOST or container.host_config.network_mode == "host":
-        raise invalid("container cannot be disconnected from host network or connected to host network")
+    if network.driver == HOST and container.host_config.network_mode == "host":
+        raise invalid("cannot disconnect container from host network - container was created in host network mode")
     record = context.sandboxes.get(container.id)
     endpoint = record.endpoint(network.id) if record else None
     if endpoint is None:

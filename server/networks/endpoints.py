@@ -87,7 +87,7 @@ def check_endpoint(network: Network, settings: EndpointSettings) -> None:
     ipam = settings.ipam_config
     requested = [ipam.ipv4_address, ipam.ipv6_address] if ipam else []
     if settings.aliases and network.predefined:
-        problems.append("network-scoped alias is supported only for containers in user defined networks")
+        problems.append("network-scoped aliases are only supported for user-defined networks")
     if any(requested):
         problems += _check_addresses(network, settings)
     if ipam and ipam.link_local_ips:
@@ -113,7 +113,7 @@ def _check_addresses(network: Network, settings: EndpointSettings) -> list[str]:
     assert settings.ipam_config is not None
     problems = []
     if network.predefined:
-        problems.append("user specified IP address is supported on user defined networks only")
+        problems.append("user-specified IP address is supported on user-defined networks only")
     for text, version in ((settings.ipam_config.ipv4_address, 4), (settings.ipam_config.ipv6_address, 6)):
         if not text:
             continue

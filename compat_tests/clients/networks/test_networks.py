@@ -135,13 +135,19 @@ def test_errors_in_dockerds_words(scenario: Scenario) -> None:
         assert words in done.stderr, args
     for host, words in (
         (("--network", net, "--ip", "1.2.3.4"), "no configured subnet or ip-range contain the IP address 1.2.3.4"),
-        (("--ip", str(scenario.subnet()[9])), "user specified IP address is supported on user defined networks only"),
+        (("--ip", str(scenario.subnet()[9])), "user-specified IP address is supported on user-defined networks only"),
         (("--network", "nosuch"), "network nosuch not found"),
         (("--network", "container:nosuch"), "No such container: nosuch"),
     ):
         done = engine.docker("run", "--rm", *host, "busybox", "true", check=False)
         assert done.status == 125
         assert words in done.stderr, host
+    scenario.run("private")
+    scenario.run("hosted", "--network", "host")
+    for verb, container in (("connect", "private"), ("disconnect", "hosted")):
+        done = engine.docker("network", verb, "host", scenario.name(container), check=False)
+        assert f"cannot {verb} container " in done.stderr
+        assert "in host network mode" in done.stderr
     engine.api.delete(f"/networks/{net}")
     assert {item["Id"] for item in engine.api.get("/networks").json()} == before
 
