@@ -1,5 +1,6 @@
 """Calls of one plugin: ``POST /<method>`` with a JSON object, answered by a JSON object."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,7 +61,7 @@ class PluginClient:
         try:
             document = jsontext.loads(content)
         except ValueError:
-            document = None
+            document = _first_value(content)
         if not isinstance(document, dict):
             raise internal(f'{method}: plugin "{self.name}" did not answer with a JSON object')
         return document
@@ -113,6 +114,17 @@ class PluginClient:
             if name.strip().lower() == b"content-length" and len(content) < int(value):
                 raise ValueError("its answer was cut off")
         return int(words[1]), content
+
+
+def _first_value(content: bytes) -> object:
+    """The first JSON value of an answer with more behind it, which Go's decoder does not read; None if it has none."""
+    text = jsontext.text(content)
+    try:
+        _, end = json.JSONDecoder().raw_decode(text)
+        found: object = jsontext.loads(text[:end])
+    except (ValueError, RecursionError):
+        return None
+    return found
 
 
 def _failure(name: str, error: Exception) -> str:

@@ -108,7 +108,7 @@ class Logs:
             NOT_IMPLEMENTED: its driver keeps no file.
         """
         if not (query.stdout or query.stderr):
-            raise invalid("Bad parameters: you must choose at least one stream")
+            raise invalid("must specify at least one of 'stdout' or 'stderr'")
         if container.state.removing or container.state.dead:
             raise conflict("can not get logs from container which is dead or marked for removal")
         config = container.host_config.log_config

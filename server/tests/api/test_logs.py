@@ -97,7 +97,7 @@ def test_types_by_version_and_terminal(logged: Daemon) -> None:
 
 
 def test_no_stream_and_no_container(logged: Daemon) -> None:
-    sentence = "Bad parameters: you must choose at least one stream"
+    sentence = "must specify at least one of 'stdout' or 'stderr'"
     assert logged.refusal("GET", "/containers/one/logs") == (400, sentence)
     assert logged.refusal("GET", "/containers/nope/logs?stdout=1") == (404, "No such container: nope")
 

@@ -261,6 +261,19 @@ def test_a_plugin_that_breaks_the_protocol(tmp_path: Path, plugin: Plugin, answe
     asyncio.run(scenario())
 
 
+def test_only_the_first_value_of_an_answer_is_read(tmp_path: Path, plugin: Plugin) -> None:
+    """As by Go's decoder: some plugins answer with an error and then with a volume."""
+
+    async def scenario() -> None:
+        volumes = make(tmp_path)
+        plugin.instead["Get"] = lambda _: JSON + b'{"Err": "no such volume"}\n{"Volume": {"Name": ""}}\n'
+        with pytest.raises(WharfError, match="no such volume"):
+            await volumes.inspect("theirs")
+        assert (await volumes.create("theirs", "odd")).driver == "odd"
+
+    asyncio.run(scenario())
+
+
 def test_a_plugin_with_wrong_answers_about_a_volume(tmp_path: Path, plugin: Plugin) -> None:
     async def scenario() -> None:
         volumes = make(tmp_path)

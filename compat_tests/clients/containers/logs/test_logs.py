@@ -143,7 +143,7 @@ def test_invalid_parameters_are_refused(engine: Engine) -> None:
     assert status_and_message("/containers/nosuch/logs", stdout=1) == (404, "No such container: nosuch")
     with container(engine, start=False, Cmd=["true"]) as box:
         path = f"/containers/{box}/logs"
-        assert status_and_message(path) == (400, "Bad parameters: you must choose at least one stream")
+        assert status_and_message(path) == (400, "must specify at least one of 'stdout' or 'stderr'")
         assert status_and_message(path, stdout=1, since="foo") == (
             400,
             'strconv.ParseInt: parsing "foo": invalid syntax',
