@@ -126,7 +126,7 @@ def test_endpoint_settings(engine: Engine) -> None:
         answer = engine.api.post("/containers/create", {"Image": "busybox", **bad})
         assert (answer.status, answer.message.splitlines()[-1]) == (
             400,
-            "no configured subnet or ip-range contain the IP address 10.9.9.9",
+            "no configured subnet contains IP address 10.9.9.9",
         )
         if engine.kind != "dockerd":
             options = {"com.docker.network.endpoint.sysctls": "net.ipv4.conf.IFNAME.log_martians=1"}

@@ -123,13 +123,8 @@ def _check_addresses(network: Network, settings: EndpointSettings) -> list[str]:
             address = None
         if address is None or address.version != version:
             problems.append(f"invalid IPv{version} address: {text}")
-        configs = [item for item in network.ipam or () if ip_network(item.subnet).version == version]
-        if not network.default_bridge and not any(item.configured for item in configs):
-            problems.append(
-                "user specified IP address is supported only when connecting to networks with user configured subnets"
-            )
-        elif address is None or not any(address in ip_network(item.subnet) for item in configs):
-            problems.append(f"no configured subnet or ip-range contain the IP address {text}")
+        if address is None or not any(address in ip_network(item.subnet) for item in network.ipam or ()):
+            problems.append(f"no configured subnet contains IP address {text}")
     return problems
 
 

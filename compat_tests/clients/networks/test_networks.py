@@ -134,7 +134,7 @@ def test_errors_in_dockerds_words(scenario: Scenario) -> None:
         assert done.status == 1
         assert words in done.stderr, args
     for host, words in (
-        (("--network", net, "--ip", "1.2.3.4"), "no configured subnet or ip-range contain the IP address 1.2.3.4"),
+        (("--network", net, "--ip", "1.2.3.4"), "no configured subnet contains IP address 1.2.3.4"),
         (("--ip", str(scenario.subnet()[9])), "user-specified IP address is supported on user-defined networks only"),
         (("--network", "nosuch"), "network nosuch not found"),
         (("--network", "container:nosuch"), "No such container: nosuch"),
@@ -150,6 +150,15 @@ def test_errors_in_dockerds_words(scenario: Scenario) -> None:
         assert "in host network mode" in done.stderr
     engine.api.delete(f"/networks/{net}")
     assert {item["Id"] for item in engine.api.get("/networks").json()} == before
+
+
+def test_static_address_in_a_subnet_that_the_engine_chose(scenario: Scenario) -> None:
+    scenario.network("auto")
+    net = scenario.name("auto")
+    chosen = scenario.engine.api.get(f"/networks/{net}").json()["IPAM"]["Config"][0]["Subnet"]
+    address = str(ipaddress.ip_network(chosen)[5])
+    scenario.run("box", "--network", net, "--ip", address)
+    assert scenario.endpoint("box", net)["IPAddress"] == address
 
 
 def test_prune_removes_unused_networks(scenario: Scenario) -> None:
