@@ -213,7 +213,11 @@ async def _disconnect_running(
         if added is not None:
             await context.run_in_thread(_attach, context, record, context.networks[added.network], added, [])
         undo.pop_all()
-    await context.run_in_thread(_routes, context, record)
+    try:
+        await context.run_in_thread(_routes, context, record)
+    except OSError as error:
+        # The container has left the network, and an interface that it set down has no route; dockerd logs this, too.
+        log.warning("container=%s has no default route: %s", record.container, error)
     if remote:
         await _program(context, container, record)
     await context.run_in_thread(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from server.networks.netlink.rtnetlink import Netlink, address_add
-from server.networks.netlink.tests.space import Echo, ask, link_names, refused, until
+from server.networks.netlink.tests.space import Echo, ask, inside, link_names, refused, until
 from server.networks.tests.lan import HOST, HOST6, OUTSIDE, OUTSIDE6, UPLINK, scenario
 from server.networks.tests.world import World
 
@@ -199,6 +199,22 @@ def test_gateway_modes_for_inbound_traffic(tmp_path: Path, mode: str) -> None:
                 assert ask(OUTSIDE, 80, path=path) == f"out {HOST}"
         with echoes((path, "six", 80), v6=True):
             assert ask(v6, 80, path=outside) == f"six {OUTSIDE6}"
+
+    scenario(tmp_path, body)
+
+
+def test_a_disconnect_that_leaves_no_gateway(tmp_path: Path) -> None:
+    """The container has set its other interface down, so the default route can't change to it."""
+
+    async def body(world: World, outside: str) -> None:
+        await world.network("one")
+        await world.network("two")
+        box, path = await world.run("box", network="one")
+        await world.networks.connect("two", "box", None)
+        assert inside(path, "ip", "link", "set", "eth1", "down") == ""
+        await world.networks.disconnect("one", "box")
+        await world.networks.connect("one", "box", None)
+        assert world.address(box, "one")
 
     scenario(tmp_path, body)
 
