@@ -21,11 +21,13 @@ from engine.runtime.probe import probe as probe_runtimes
 from engine.shim.runtime.oci import RUNC
 from engine.shim.zygote import Handle
 from server.access.caller import Caller
+from server.access.setup import pool_of_ids
 from server.builder.changes import apply_changes
 from server.builder.facade import BuilderFacade
 from server.config import Config
 from server.containers.exec.service import Exec
 from server.containers.host.membership import container_of
+from server.containers.host.owners import OwnerIds, OwnerRemaps
 from server.containers.host.remap import Remap
 from server.containers.inspect.stats import Stats
 from server.containers.logs.follow import Logs
@@ -42,7 +44,7 @@ from server.images.service import Images
 from server.networks.service import Networks
 from server.networks.store import NetworkStore
 from server.plugins.discovery import Plugins
-from server.store.database import Database
+from server.store.database import Database, Documents
 from server.system.identity import engine_id
 from server.system.metrics import Metrics
 from server.system.runtime import cgroup_driver, prepare_cgroup_parent
@@ -232,6 +234,9 @@ async def make_services(
     stack.push_async_callback(images.stop)
 
     store = ContainerStore(database)
+    ids = OwnerIds(Documents(database, "settings"), partial(pool_of_ids, config))
+    owner_remaps = OwnerRemaps(ids, f"{config.exec_root}/owners", str(config.data_root))
+    stack.push_async_callback(asyncio.to_thread, owner_remaps.close)
     containers = make_containers(
         config,
         engine=engine,
@@ -243,6 +248,7 @@ async def make_services(
         facts=facts,
         default_runtime=config.default_runtime or runtime.dialect,
         zygote=zygote,
+        owner_remaps=owner_remaps,
         remap=remap,
     )
     users.append(containers)
@@ -253,7 +259,7 @@ async def make_services(
     running = make_running(containers.context)
     shares = _make_shares(config, containers, images, networks, running) if config.has_policy else None
     await containers.load()
-    networks.bind(containers.registry, containers.context.save)
+    networks.bind(containers.registry, containers.context.save, containers.context.userns_of)
     await build.start()
     stack.push_async_callback(build.stop)
     if shares is not None:
@@ -330,7 +336,8 @@ async def _remap(config: Config, stack: AsyncExitStack) -> Remap | None:
     """:raises WharfError: this host can't map ids."""
     if config.id_maps is None:
         return None
-    remap = await asyncio.to_thread(Remap, config.id_maps, f"{config.exec_root}/remap", str(config.data_root))
+    remap = Remap(config.id_maps, f"{config.exec_root}/remap", str(config.data_root))
+    await asyncio.to_thread(remap.open)
     stack.push_async_callback(asyncio.to_thread, remap.close)
     return remap
 

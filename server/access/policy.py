@@ -64,19 +64,22 @@ def _duration(value: object) -> object:
     return parse_duration(value) if isinstance(value, str) else value
 
 
-def _ports(value: object) -> object:
+def _range(value: object) -> object:
     if not isinstance(value, str):
         return value
     first, dash, last = value.partition("-")
     if not (first.isdecimal() and (last.isdecimal() or not dash)):
-        raise ValueError("not a range of ports such as 20000-29999")
+        raise ValueError("not a range such as 20000-29999")
     return int(first), int(last or first)
 
 
 _Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 _Seconds = Annotated[int, BeforeValidator(_duration), Field(gt=0)]
 _Port = Annotated[int, Field(ge=1, le=65535)]
-_PortRange = Annotated[tuple[_Port, _Port], BeforeValidator(_ports)]
+_PortRange = Annotated[tuple[_Port, _Port], BeforeValidator(_range)]
+# 0 is root, the last id is invalid.
+_Id = Annotated[int, Field(ge=1, le=(1 << 32) - 2)]
+_IdRange = Annotated[tuple[_Id, _Id], BeforeValidator(_range)]
 
 
 class _Table(BaseModel):
@@ -189,6 +192,14 @@ class Accounting(_Table):
     keep: _Seconds = 90 * 86400
 
 
+class Ids(_Table):
+    """``[ids]``: the subordinate ids of users without a range in ``/etc/subuid`` and ``/etc/subgid``."""
+
+    #: The first and the last id ("1000000-9999999" in the file). Each user gets 65536 of them. The default is a range
+    #: that systemd's list of ids on Linux calls unused.
+    pool: _IdRange = (1879048192, 2147352575)
+
+
 class Administrators(_Table):
     users: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
@@ -204,6 +215,7 @@ class _File(_Table):
     roles: dict[str, Role] = {}
     scopes: dict[str, ScopeTable] = {}
     audit: Audit | None = None
+    ids: Ids = Ids()
     #: Patterns of the administrators' image names that every user may use, such as ``docker.io/library/*``.
     published_images: tuple[str, ...] = ()
 
@@ -234,6 +246,7 @@ class Policy:
         self.roles: Mapping[str, Role] = file.roles
         self.published_images = file.published_images
         self.audit = file.audit
+        self.ids = file.ids
         self.scopes: Mapping[str, Scope] = {name: table.scope(name) for name, table in file.scopes.items()}
         self._users = file.users
         self._default = file.roles.get(file.default_role)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from server.access.caller import Caller
 from server.access.gate import Gate, Gated
-from server.access.policy import Policy, check_listeners, read_policy
+from server.access.policy import Ids, Policy, check_listeners, read_policy
 from server.access.scope import Scope
 from server.config.hosts import Host, parse_host
 from server.config.model import Config
@@ -33,6 +33,14 @@ def read(config: Config, endpoints: Iterable[str] | None = None) -> tuple[Policy
         if unknown:
             raise ConfigError(f"scope {scope.name}: there is no endpoint {unknown[0]}")
     return policy, callers
+
+
+def pool_of_ids(config: Config) -> tuple[int, int]:
+    """The first and the last id of the policy's pool (``Ids``).
+
+    :raises ConfigError: the policy is invalid.
+    """
+    return read_policy(Path(config.policy_file)).ids.pool if config.has_policy else Ids().pool
 
 
 def make_gate(config: Config, endpoints: Iterable[str], engine: Gated) -> Gate:

@@ -13,10 +13,12 @@ from engine.common import timeouts
 from engine.common.errors import WharfError
 from engine.common.ids import IdMapping, IdMaps
 from engine.common.system import private
+from server.config import subids
 from server.config.model import Config
+from server.config.subids import entries, ranges
 from server.config.types import ConfigError
 
-SUBUID, SUBGID = "/etc/subuid", "/etc/subgid"
+SUBUID, SUBGID = subids.SUBUID, subids.SUBGID
 #: The user and group of ``default``; created if they are missing.
 DEFAULT_USER = "dockremap"
 #: The start of ranges for a user without one on the host (useradd(8), ``SUB_UID_MIN`` and ``SUB_UID_COUNT``).
@@ -74,7 +76,7 @@ def _gid(name: str) -> int:
 
 def _ranges(path: str, name: str, number: int, kind: str) -> tuple[IdMapping, ...]:
     """Maps container ids from 0 on to the ranges, in the host's order."""
-    found = sorted((first, size) for owner, first, size in _entries(path) if owner in (name, str(number)))
+    found = ranges(path, (name, str(number)))
     if not found:
         owner = {"uid": "user", "gid": "group"}[kind]
         raise ConfigError(f'Can\'t create ID mappings: no sub{kind} ranges found for {owner} "{name}" in {path}')
@@ -85,26 +87,6 @@ def _ranges(path: str, name: str, number: int, kind: str) -> tuple[IdMapping, ..
     return tuple(mappings)
 
 
-def _entries(path: str) -> list[tuple[str, int, int]]:
-    """The lines of a file of ranges.
-
-    :raises ConfigError: a malformed line.
-    """
-    try:
-        lines = Path(path).read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in map(str.strip, lines):
-        if not line or line.startswith("#"):
-            continue
-        parts = line.split(":")
-        if len(parts) != 3 or not (parts[1].isdecimal() and parts[2].isdecimal()):
-            raise ConfigError(f"Can't create ID mappings: cannot parse subuid/gid information: invalid line: {line!r}")
-        found.append((parts[0], int(parts[1]), int(parts[2])))
-    return found
-
-
 def _make_default() -> None:
     """Creates the user and group of ``default`` with their ranges."""
     try:
@@ -112,10 +94,10 @@ def _make_default() -> None:
     except KeyError:
         _tool("useradd", "--system", "--shell", "/bin/false", "--user-group", DEFAULT_USER)
     for path, flag in ((SUBUID, "--add-subuids"), (SUBGID, "--add-subgids")):
-        entries = _entries(path)
-        if not any(owner == DEFAULT_USER for owner, _, _ in entries):
+        known = entries(path)
+        if not any(owner == DEFAULT_USER for owner, _, _ in known):
             Path(path).touch(mode=0o644)  # usermod requires the file
-            first = max([_FIRST, *(start + size for _, start, size in entries)])
+            first = max([_FIRST, *(start + size for _, start, size in known)])
             _tool("usermod", flag, f"{first}-{first + _COUNT - 1}", DEFAULT_USER)
 
 

@@ -16,6 +16,7 @@ from engine.common.errors import Kind, WharfError
 from server.config.model import Config
 from server.containers.hooks import Hooks
 from server.containers.host.limits import HostLimits
+from server.containers.host.owners import OwnerRemaps
 from server.containers.host.remap import Remap
 from server.containers.host.runtimes import Runtimes
 from server.containers.model import Container, event_attributes
@@ -64,7 +65,9 @@ class ContainerContext:
     runtimes: Runtimes
     limits: HostLimits
     facts: HostFacts
-    #: The mapping of user ids (the daemon's ``userns-remap``); not for containers with ``--userns host``.
+    #: The mappings of user ids of containers with an owner, and of all others (the daemon's ``userns-remap``); not for
+    #: containers with ``--userns host``.
+    owner_remaps: OwnerRemaps
     remap: Remap | None = None
     #: The limits of owners; None: the engine has no policy.
     shares: Shares | None = None
@@ -129,8 +132,30 @@ class ContainerContext:
             self._unsaved.discard(container.id)
 
     def remap_of(self, container: ContainerPlan) -> Remap | None:
-        """The mapping of this container's user ids; None: they are the host's."""
-        return None if container.host_config.userns_mode == "host" else self.remap
+        """The mapping of this container's user ids; None: they are the host's. ``owner_remaps.prepare`` must have
+        returned for its owner."""
+        if container.host_config.userns_mode == "host":
+            return None
+        return self.owner_remaps.get(container.owner) if container.owner else self.remap
+
+    def owner_root(self, container: ContainerPlan) -> tuple[int, int] | None:
+        """The host's uid and gid of the root of a user's container; None: of an administrator's, or the host's root."""
+        remap = self.remap_of(container) if container.owner else None
+        return remap.root if remap is not None else None
+
+    def userns_of(self, container: ContainerPlan) -> str:
+        """The path of the user namespace of a container that is about to start; "": the host's."""
+        remap = self.remap_of(container)
+        return remap.userns if remap is not None else ""
+
+    async def open_remap(self, container: ContainerPlan) -> None:
+        """Makes the user namespace of a container that is about to start, unless it exists.
+
+        :raises WharfError: this host can't map ids.
+        """
+        remap = self.remap_of(container)
+        if remap is not None and not remap.opened:
+            await asyncio.to_thread(remap.open)
 
     def restarts_of(self, container: Container) -> Restarts:
         return self.restarts.setdefault(container.id, Restarts())

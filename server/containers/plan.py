@@ -54,6 +54,9 @@ class ContainerPlan:
     config: ContainerConfig
     host_config: HostConfig
     owner: str = ""
+    #: The uid, the gid and the supplementary groups of the client that created it, for its binds. Empty for
+    #: administrators, and for users without a uid.
+    credentials: list[int] = field(default_factory=list)
     networking: dict[str, EndpointSettings] = field(default_factory=dict)
     image_id: str = ""
     path: str = ""

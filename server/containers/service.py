@@ -94,7 +94,10 @@ class Containers:
     # operations
 
     async def create(self, request: create.CreateRequest) -> tuple[Container, list[str]]:
-        request = replace(request, owner=self._caller.owner)
+        caller = self._caller
+        request = replace(request, owner=caller.owner)
+        if not caller.administrator and caller.uid >= 0:
+            request = replace(request, credentials=(caller.uid, *caller.gids))
         if self._caller.role is not None:
             config, host = confine.check_create(self.context, self._caller, request.config, request.host_config)
             request = replace(request, config=config, host_config=host)

@@ -11,6 +11,7 @@ from server.config.model import Config
 from server.containers.context import ContainerContext, Defaults
 from server.containers.create.validate import Rules
 from server.containers.host.limits import detect
+from server.containers.host.owners import OwnerRemaps
 from server.containers.host.remap import Remap
 from server.containers.host.runtimes import Runtimes
 from server.containers.neighbours import Images, Networks, Store, Volumes
@@ -57,6 +58,7 @@ def make_containers(
     facts: HostFacts,
     default_runtime: str,
     zygote: Handle | None = None,
+    owner_remaps: OwnerRemaps,
     remap: Remap | None = None,
 ) -> Containers:
     """``default_runtime``: used if the configuration names none (see ``engine.runtime.probe``). ``zygote``: forks the
@@ -83,6 +85,7 @@ def make_containers(
         runtimes=runtimes,
         limits=limits,
         facts=facts,
+        owner_remaps=owner_remaps,
         remap=remap,
     )
     if zygote is not None:

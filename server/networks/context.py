@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar, TypeVarTuple
 from server.access.caller import Caller
 from server.config.model import Config
 from server.containers.model import Container
+from server.containers.plan import ContainerPlan
 from server.containers.registry import View as ContainerView
 from server.events.publisher import EventPublisher
 from server.networks.claims import Claims
@@ -70,6 +71,8 @@ class NetworkContext:
     devices: RLock = field(default_factory=RLock)  # held while a network's device is created, restored or removed
     containers: Containers | None = None
     save_container: Callable[[Container], Coroutine[object, None, None]] | None = None
+    #: The path of a container's user namespace, which owns its network namespace; "": the host's.
+    userns_of: Callable[[ContainerPlan], str] = lambda container: ""
     load_remote: "Callable[[NetworkContext], RemoteNetworks] | None" = None
     #: The daemon stops: pending work is left to the next daemon's recovery.
     closed: bool = False

@@ -115,9 +115,9 @@ async def _plain(
         undo.callback(endpoints.release, network, endpoint)
         record.endpoints.append(endpoint)
     if record.mode == "none":
-        owned = container.host_config.userns_mode != "host"
+        userns = context.userns_of(container)
         undo.push_async_callback(context.run_in_thread, teardown.remove_all, context, record)
-        await context.run_in_thread(_build, context, record, (), (), owned)
+        await context.run_in_thread(_build, context, record, (), (), userns)
 
 
 async def _own(context: NetworkContext, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack) -> None:
@@ -138,10 +138,10 @@ async def _own(context: NetworkContext, container: ContainerPlan, record: Sandbo
         endpoint = await _allocated(context, container, network, record)
         undo.push_async_callback(attachments.release, context, network, endpoint, record)
         record.endpoints.append(endpoint)
-    owned = container.host_config.userns_mode != "host"
+    userns = context.userns_of(container)
     remote = attachments.on_plugins(context, record)
     if remote:
-        await _join_plugins(context, container, record, undo, owned=owned)
+        await _join_plugins(context, container, record, undo, userns=userns)
     record.endpoints = endpoints.in_order(context.networks, record.endpoints)
     _name_interfaces(context, record)
     await publish.publish(context, container, record, undo)
@@ -153,7 +153,7 @@ async def _own(context: NetworkContext, container: ContainerPlan, record: Sandbo
     if remote:
         # On failure, plugins are told before the namespace is deleted.
         undo.push_async_callback(context.remote.leave, record, record.endpoints)
-    await context.run_in_thread(_build, context, record, pairs, gateways, owned)
+    await context.run_in_thread(_build, context, record, pairs, gateways, userns)
     if remote:
         await context.remote.program(container, record)
     await names.register(context, container, record, undo)
@@ -161,12 +161,12 @@ async def _own(context: NetworkContext, container: ContainerPlan, record: Sandbo
 
 
 async def _join_plugins(
-    context: NetworkContext, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack, *, owned: bool
+    context: NetworkContext, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack, *, userns: str
 ) -> None:
     """Creates the namespace, which plugins may enter, and joins their endpoints. Their answers decide by which network
     the traffic leaves, and so where ports are published."""
     undo.push_async_callback(context.run_in_thread, teardown.remove_all, context, record)
-    await context.run_in_thread(_make_namespace, context, record, owned)
+    await context.run_in_thread(_make_namespace, context, record, userns)
     await context.store.put_sandbox(record)
     undo.push_async_callback(context.remote.leave, record, record.endpoints)
     for endpoint in record.endpoints:
@@ -223,11 +223,11 @@ def _build(
     record: SandboxRecord,
     pairs: Sequence[tuple[Network, Endpoint]],
     gateways: Sequence[interfaces.DefaultRoute],
-    owned: bool,  # noqa: FBT001 - passed on by an executor
+    userns: str,
 ) -> None:
     """In a thread: creates a namespace with all its interfaces, and opens the firewall for them.
 
-    ``owned``: the user namespace of remapped containers owns it, if there is one.
+    ``userns``: the path of the user namespace that owns it; "": the host's.
 
     The record has what was created, also after a failure: :func:`teardown.remove_all` removes it.
     """
@@ -235,7 +235,7 @@ def _build(
         space = Namespace(record.path, netns.open_netlink(record.path))
     else:
         ready = any(network.driver == BRIDGE and endpoint.interface == "eth0" for network, endpoint in pairs)
-        space = context.pool.take(owned=owned) if ready else context.pool.make(veth=False, owned=owned)
+        space = context.pool.take(userns) if ready else context.pool.make(userns, veth=False)
         record.path = space.path
     with contextlib.closing(space):
         for network, endpoint in pairs:
@@ -244,8 +244,8 @@ def _build(
             interfaces.set_default_routes(space.netlink, gateways)
 
 
-def _make_namespace(context: NetworkContext, record: SandboxRecord, owned: bool) -> None:  # noqa: FBT001 - an executor
-    space = context.pool.make(veth=False, owned=owned)
+def _make_namespace(context: NetworkContext, record: SandboxRecord, userns: str) -> None:
+    space = context.pool.make(userns, veth=False)
     record.path = space.path
     space.close()
 

@@ -71,7 +71,8 @@ class Networks:
     def __init__(
         self, config: Config, store: Store, bus: EventPublisher, *, userns: str = "", plugins: Plugins | None = None
     ) -> None:
-        """``userns``: the user namespace of containers with mapped ids, "" without mapping.
+        """``userns``: the user namespace of most containers, for which network namespaces are made ahead; "": the
+        host's.
 
         :raises WharfError: INVALID_ARGUMENT: an invalid address pool.
         """
@@ -134,9 +135,16 @@ class Networks:
         assert self.context.containers is not None
         return self.context.containers.seen_by(self._caller)
 
-    def bind(self, containers: Containers, save: Callable[[Container], Coroutine[Any, Any, None]]) -> None:
-        """Sets the registry of containers, and the function that stores a changed one."""
+    def bind(
+        self,
+        containers: Containers,
+        save: Callable[[Container], Coroutine[Any, Any, None]],
+        userns_of: Callable[[ContainerPlan], str],
+    ) -> None:
+        """Sets the registry of containers, the function that stores a changed one, and the function that returns the
+        path of a container's user namespace ("": the host's)."""
         self.context.containers, self.context.save_container = containers, save
+        self.context.userns_of = userns_of
 
     async def recover(self, running: Sequence[Container]) -> None:
         """At start, once: running containers keep their network, the rest of an earlier run is removed."""

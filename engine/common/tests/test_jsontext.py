@@ -16,6 +16,7 @@ OWN_DATA = {
     "server/networks/proxy_client.py",
     "engine/proxy/proxy.py",
     "server/containers/spec/seccomp.py",
+    "server/containers/host/owners.py",
     "engine/shim/container/removal.py",
     "engine/shim/logs/opening.py",
     "engine/shim/protocol.py",

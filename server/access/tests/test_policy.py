@@ -69,7 +69,7 @@ def test_administrators(tmp_path: Path) -> None:
     [
         ("roles.a.memory = '32x'", "roles.a.memory: Value error, invalid size: '32x'"),
         ("roles.a.ports = '2-1'", "roles.a: Value error, ports: the first port is greater than the last"),
-        ("roles.a.ports = 'web'", "roles.a.ports: Value error, not a range of ports such as 20000-29999"),
+        ("roles.a.ports = 'web'", "roles.a.ports: Value error, not a range such as 20000-29999"),
         ("roles.a.idle_limit = 'soon'", "roles.a.idle_limit: Value error, not a duration such as 90s, 30m, 12h or 7d"),
         ("roles.a.priviledged = true", "roles.a.priviledged: Extra inputs are not permitted"),
         ("roles.a.cpus = 0.0", "roles.a.cpus: Input should be greater than 0"),

@@ -10,6 +10,7 @@ import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from engine.api.types import Mount
@@ -18,10 +19,13 @@ from engine.common.files.mount_thread import MountThread
 from engine.common.files.paths import make_mountpoint
 from engine.common.layers.diff import changes as tree_changes
 from engine.common.system import linux
+from engine.common.system.credentials import CAP_SYS_CHROOT, Credentials, become
 from server.containers.archive import changes, tree
 from server.containers.archive.tree import PathStat
 from server.containers.context import ContainerContext
+from server.containers.host.remap import Remap
 from server.containers.model import Container
+from server.containers.mounts import reach
 from server.containers.mounts.mounting import NETWORK_FILES, open_below
 from server.containers.mounts.rootfs import mounts_of
 from server.containers.mounts.snapshot import layers
@@ -44,16 +48,19 @@ def _missing(key: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Root:
-    """A container's root: the thread in whose mount namespace it is, and a descriptor of it."""
+    """A container's root: the thread in whose mount namespace it is, and a descriptor of it. ``restricted``: the thread
+    has only the ids of the container's root, and no capabilities."""
 
     thread: MountThread
     fd: int
+    restricted: bool
 
 
 @asynccontextmanager
 async def _opened(context: ContainerContext, container: Container) -> AsyncIterator[_Root]:
     """The container's root with its mounts."""
     async with AsyncExitStack() as stack:
+        await context.open_remap(container)
         remap = context.remap_of(container)
         thread = await stack.enter_async_context(MountThread(container.id[:12], owner=remap.root if remap else None))
         # Also for reading: missing mountpoints are made in the layer.
@@ -64,7 +71,12 @@ async def _opened(context: ContainerContext, container: Container) -> AsyncItera
             fd = await thread.run(os.open, await _mounted(context, container, thread, stack), _ROOT)
         # Closed before the stack unmounts: an open descriptor keeps a mount busy.
         stack.callback(os.close, fd)
-        yield _Root(thread, fd)
+        restricted = bool(container.owner) and any(point.kind == "bind" for point in container.mounts.values())
+        if restricted:
+            # A bind leads to files of the host's root and of other users. Extraction changes the root directory.
+            ids = Credentials(*(remap.root if remap is not None else (0, 0)))
+            await thread.run(partial(become, ids, keep=(CAP_SYS_CHROOT,)))
+        yield _Root(thread, fd, restricted)
 
 
 def _root_of_process(container: Container) -> int:
@@ -79,43 +91,65 @@ async def _mounted(context: ContainerContext, container: Container, thread: Moun
     rootfs = await mounts_of(context, container)
     root = await thread.mount(remap.map_mounts(rootfs) if remap else rootfs)
     for point in sorted(container.mounts.values(), key=lambda point: point.destination.count("/")):
-        source, subpath = point.source, ""
         if point.kind == "volume":
             user = f"{container.id}-files"
-            source = await context.volumes.mount(point.name, user)
+            path = await context.volumes.mount(point.name, user)
             stack.push_async_callback(context.volumes.unmount, point.name, user)
             subpath = (point.spec.get("VolumeOptions") or {}).get("Subpath") or ""
-        if point.kind in ("bind", "volume") and source:
-            await thread.run(_bind, root, source, subpath, point.destination, writable=point.rw)
+            source = partial(open_below, path, subpath or ".") if path else None
+            maps = remap if container.owner else None
+        elif point.kind == "bind":
+            # In the thread: a mount is copied within its namespace only.
+            source = partial(reach.open_source, container, point) if container.owner else partial(_open, point.source)
+            maps = None
+        else:
+            continue
+        if source is not None:
+            reached = point.kind == "bind" and bool(container.owner)
+            await thread.run(_bind, root, source, point.destination, writable=point.rw, remap=maps, reached=reached)
     paths = (container.resolv_conf_path, container.hostname_path, container.hosts_path)
     writable = not container.host_config.readonly_rootfs
     for name, path in zip(NETWORK_FILES, paths, strict=True):
         if name not in container.mounts:
             # The files of the last run; before the first start they don't exist.
-            await thread.run(_bind, root, path, "", name, writable=writable)
+            await thread.run(_bind, root, partial(_open, path), name, writable=writable)
     if not writable:
         await thread.run(linux.mount, None, root, None, linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY, None)
     return root
 
 
-def _bind(root: str, source: str, subpath: str, destination: str, *, writable: bool) -> None:
-    """Bind-mounts a source to its destination below ``root``. As in dockerd, a mount that fails is left out.
+def _open(path: str) -> int:
+    return os.open(path, os.O_PATH | os.O_CLOEXEC)
+
+
+def _bind(
+    root: str,
+    source: Callable[[], int],
+    destination: str,
+    *,
+    writable: bool,
+    remap: Remap | None = None,
+    reached: bool = False,
+) -> None:
+    """Bind-mounts a source to its destination below ``root``. As in dockerd, a mount that fails is left out. ``source``
+    returns a descriptor. ``remap``: maps the owners of the files. ``reached``: it is a bind of a user.
 
     Other containers may change the source and the destination at the same time: both are opened once, and used by their
     descriptors.
     """
     fds = ExitStack()
     with fds, suppress(OSError, WharfError):
-        path = source
-        if subpath:
-            below = open_below(source, subpath)
-            fds.callback(os.close, below)
-            path = f"/proc/self/fd/{below}"
-        tree = linux.open_tree(linux.AT_FDCWD, path, linux.OPEN_TREE_CLONE | linux.AT_RECURSIVE)
+        opened = source()
+        fds.callback(os.close, opened)
+        tree = linux.open_tree(opened, "", linux.AT_EMPTY_PATH | linux.OPEN_TREE_CLONE | linux.AT_RECURSIVE)
         fds.callback(os.close, tree)
+        if remap is not None:
+            remap.map_tree(tree)
         target = make_mountpoint(root, destination, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
         fds.callback(os.close, target)
         linux.move_mount(tree, "", target, "", linux.MOVE_MOUNT_F_EMPTY_PATH | linux.MOVE_MOUNT_T_EMPTY_PATH)
+        if reached:
+            reach.hide_proc(os.path.realpath(f"/proc/thread-self/fd/{tree}"), "thread-self")
         if not writable:
             # The descriptor from open_tree refers to the mount that move_mount has attached.
             flags = linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY
@@ -199,7 +233,8 @@ async def put(
             with _missing(key):
                 point = await root.thread.run(tree.extraction_point, root.fd, path)
                 _check_writable(container, point)
-                owner = None
+                # Without capabilities a file can't be given to another id.
+                owner = (0, 0) if root.restricted else None
                 if to_user and container.config.user:
                     user = await root.thread.run(users.lookup, container.config.user, (), users.DirectoryRoot(root.fd))
                     owner = (user.uid, user.gid)

@@ -46,14 +46,15 @@ from server.registry import oci
 
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
-    """A parsed request. ``owner``: the container's (see ``server.access``). ``platform``: ``os[/arch[/variant]]``,
-    None: the host's. ``plain_readonly``: see ``mounts.register``."""
+    """A parsed request. ``owner`` and ``credentials``: the container's (see ``ContainerPlan``). ``platform``:
+    ``os[/arch[/variant]]``, None: the host's. ``plain_readonly``: see ``mounts.register``."""
 
     config: ContainerConfig
     host_config: HostConfig
     endpoints: dict[str, EndpointSettings]
     name: str = ""
     owner: str = ""
+    credentials: tuple[int, ...] = ()
     platform: str | None = None
     plain_readonly: bool = False
 
@@ -76,7 +77,8 @@ async def create(
     config = validate.check_config(config)
     if host.mounts:
         # In a thread: the check of a bind's source blocks on a file system that doesn't answer.
-        host, warnings = await run_in_thread(validate.check_host_config, host, rules)
+        exists = mount_points.existence(request.owner, request.credentials)
+        host, warnings = await run_in_thread(validate.check_host_config, host, rules, exists)
     else:
         host, warnings = validate.check_host_config(host, rules)
     image = None
@@ -85,6 +87,7 @@ async def create(
         if request.platform is None and (warning := _platform_warning(image.platform)):
             warnings.append(warning)
     timeline.mark("checks")
+    await context.owner_remaps.prepare(request.owner)
     host = adapt_host_config(context, host, request.owner)
     config = merge_config(config, image.container_config if image is not None else {})
     validate.check_paths(config, host)
@@ -107,6 +110,7 @@ async def create(
             id=container_id,
             name=name,
             owner=request.owner,
+            credentials=list(request.credentials),
             created_ns=time.time_ns(),
             config=config,
             host_config=host,
@@ -232,7 +236,8 @@ async def populate(context: ContainerContext, container: Container) -> None:
     points = [point for point in points if file_kind(rootfs, point.destination) in _COPIED]
     if not points:
         return
-    async with mounted(context, container, "copy-up") as root:
+    # The volumes of owners have the ids of the layers on disk, those of others the host's.
+    async with mounted(context, container, "copy-up", mapped=not container.owner) as root:
         for point in points:
             user = f"{container.id}:copy-up"
             path = await context.volumes.mount(point.name, user)

@@ -5,6 +5,7 @@ Other modules have the checks of endpoints, addresses and links (the network ser
 """
 
 import ipaddress
+import os
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -131,16 +132,18 @@ def _check_health(health: HealthConfig) -> None:
             raise invalid(f"{name} in Healthcheck cannot be less than 1ms")
 
 
-def check_host_config(host: HostConfig, rules: Rules) -> tuple[HostConfig, list[str]]:
+def check_host_config(
+    host: HostConfig, rules: Rules, exists: mountspec.Exists = os.path.lexists
+) -> tuple[HostConfig, list[str]]:
     """Checks the host configuration; returns it without the limits that this host can't enforce, and the warnings.
-    Blocks on the sources of binds.
+    Blocks on the sources of binds. ``exists``: whether one does.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
     if host.auto_remove and host.restart_policy.name not in ("", "no"):
         raise invalid("can't create 'AutoRemove' container with restart policy")
     for mount in host.mounts or ():
-        mountspec.check_mount(mount.wire())
+        mountspec.check_mount(mount.wire(), exists)
     for entry in host.extra_hosts or ():
         _check_extra_host(entry)
     _check_host_ports(host.port_bindings or {})

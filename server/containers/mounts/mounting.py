@@ -20,7 +20,7 @@ from engine.common.threads import run_in_thread
 from server.containers.context import ROOT_LABEL, ContainerContext
 from server.containers.host.remap import Remap
 from server.containers.model import Container
-from server.containers.mounts import mountspec
+from server.containers.mounts import mountspec, reach
 from server.containers.mounts.snapshot import mount_at, unmount_at
 from server.containers.plan import ContainerPlan, MountPoint
 from server.containers.spec.input import BindMount, TmpfsMount
@@ -82,10 +82,17 @@ async def _source(
         except WharfError as error:
             raise WharfError(error.kind, f"error while mounting volume '{point.source}': {error.message}") from error
         subpath = (point.spec.get("VolumeOptions") or {}).get("Subpath") or ""
-        return await _bind_subpath(path, subpath, target, during_start) if subpath else path
+        remap = context.remap_of(container) if container.owner else None
+        if not subpath and remap is None:
+            return path
+        return await _bind_subpath(path, subpath or ".", target, during_start, remap)
     if point.kind == "image":
         return await _image(context, container, point, number, target, during_start)
     # In a thread: the source may be on a file system that doesn't answer.
+    if container.owner:
+        await run_in_thread(_bind_reached, container, point, target)
+        during_start.push_async_callback(asyncio.to_thread, _unbind, target)
+        return target
     await run_in_thread(_bind_source, context, container, point)
     return point.source
 
@@ -143,10 +150,12 @@ async def remove_snapshot(context: ContainerContext, key: str) -> None:
             raise
 
 
-async def _bind_subpath(path: str, subpath: str, target: str, during_start: AsyncExitStack) -> str:
+async def _bind_subpath(
+    path: str, subpath: str, target: str, during_start: AsyncExitStack, remap: Remap | None = None
+) -> str:
     """Bind-mounts ``subpath`` below ``path`` to ``target`` and returns ``target``: a container that changes the path
-    afterwards can't change the source of the mount."""
-    await run_in_thread(_bind_below, path, subpath, target)
+    afterwards can't change the source of the mount. ``remap``: maps the owners of the files."""
+    await run_in_thread(_bind_below, path, subpath, target, remap)
     during_start.push_async_callback(asyncio.to_thread, _unbind, target)
     return target
 
@@ -172,22 +181,44 @@ def open_below(path: str, subpath: str) -> int:
         os.close(root)
 
 
-def _bind_below(path: str, subpath: str, target: str) -> None:
+def _bind_below(path: str, subpath: str, target: str, remap: Remap | None) -> None:
     fd = open_below(path, subpath)
     try:
-        bind_descriptor(fd, target)
+        bind_descriptor(fd, target, remap)
     finally:
         os.close(fd)
 
 
-def bind_descriptor(fd: int, target: str) -> None:
-    """Bind-mounts the file or directory of a descriptor to ``target``, which is made. Blocks."""
+def _bind_reached(container: Container, point: MountPoint, target: str) -> None:
+    fd = reach.open_source(container, point)
+    try:
+        bind_descriptor(fd, target)
+    finally:
+        os.close(fd)
+    reach.hide_proc(target)
+
+
+def bind_descriptor(fd: int, target: str, remap: Remap | None = None) -> None:
+    """Bind-mounts the file or directory of a descriptor to ``target``, which is made. ``remap``: maps the owners of the
+    files. Blocks.
+
+    :raises OSError: also if the file system can't map ids.
+    """
     if stat.S_ISDIR(os.fstat(fd).st_mode):
         private.make_directory(target)
     else:
         private.make_directory(os.path.dirname(target))
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    linux.mount(f"/proc/self/fd/{fd}", target, None, linux.MS_BIND | linux.MS_REC)
+    if remap is None:
+        linux.mount(f"/proc/self/fd/{fd}", target, None, linux.MS_BIND | linux.MS_REC)
+        return
+    tree = linux.open_tree(fd, "", linux.AT_EMPTY_PATH | linux.OPEN_TREE_CLONE)
+    try:
+        remap.map_tree(tree)
+        linux.mount_setattr(tree, "", linux.AT_EMPTY_PATH, propagation=linux.MS_PRIVATE)
+        linux.move_mount(tree, "", linux.AT_FDCWD, target, linux.MOVE_MOUNT_F_EMPTY_PATH)
+    finally:
+        os.close(tree)
 
 
 def _unbind(target: str) -> None:

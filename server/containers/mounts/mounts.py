@@ -4,15 +4,18 @@ Later ones replace earlier ones at the same destination, except that ``-v`` and 
 then on the container is a reference of its volumes; if create fails, the references are released.
 """
 
+import os
 import posixpath
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from engine.common.errors import WharfError, invalid
 from engine.common.threads import run_in_thread
 from server.containers.context import ContainerContext
 from server.containers.model import Container
-from server.containers.mounts import mountspec, orphan_volumes
+from server.containers.mounts import mountspec, orphan_volumes, reach
 from server.containers.plan import MountPoint
 from server.containers.values.counts import check_mounts
 
@@ -88,7 +91,8 @@ async def _register(context: ContainerContext, container: Container, *, plain_re
     for mount in host.mounts or ():
         spec_dict = mount.wire()
         # In a thread: the check of a bind's source blocks on a file system that doesn't answer.
-        point = await run_in_thread(mountspec.parse_mount, spec_dict)
+        exists = existence(container.owner, container.credentials)
+        point = await run_in_thread(mountspec.parse_mount, spec_dict, exists)
         _adapt_to_daemon_root(context, point)
         if point.destination in requested:
             raise invalid(f"Duplicate mount point: {mount.target}")
@@ -111,6 +115,11 @@ async def _register(context: ContainerContext, container: Container, *, plain_re
         await _resolve(context, container, point, plain_readonly=False)
         point.mode = ""  # as in dockerd
         _add(context, container, point)
+
+
+def existence(owner: str, credentials: Sequence[int]) -> mountspec.Exists:
+    """Whether the source of a bind exists, for a container of this owner."""
+    return partial(reach.exists, credentials) if owner else os.path.lexists
 
 
 def _add(context: ContainerContext, container: Container, point: MountPoint) -> None:

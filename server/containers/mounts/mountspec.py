@@ -6,10 +6,14 @@ A ``--mount`` object is a dict with the API's field names (``Type``, ``Source``,
 
 import os
 import posixpath
+from collections.abc import Callable
 from typing import Any
 
 from engine.common.errors import Kind, WharfError, internal, invalid
 from server.containers.plan import MountPoint
+
+#: Whether a path of the host exists. Blocks.
+Exists = Callable[[str], bool]
 
 _RW = frozenset(("rw", "ro"))
 _LABEL = frozenset(("z", "Z"))
@@ -102,7 +106,7 @@ def parse_bind(text: str, volume_driver: str) -> MountPoint:
     if propagation:
         spec["BindOptions"] = {"Propagation": propagation}
     try:
-        point = parse_mount(spec, check_source=False)
+        point = parse_mount(spec, lambda source: True)
     except WharfError as error:
         raise internal(f"{bad}: {error.message}") from None
     point.mode = mode
@@ -110,12 +114,12 @@ def parse_bind(text: str, volume_driver: str) -> MountPoint:
     return point
 
 
-def parse_mount(spec: dict[str, Any], *, check_source: bool = True) -> MountPoint:
-    """The mount point of an entry of ``HostConfig.Mounts``. ``check_source``: the source of a bind must exist.
+def parse_mount(spec: dict[str, Any], exists: Exists = os.path.lexists) -> MountPoint:
+    """The mount point of an entry of ``HostConfig.Mounts``. ``exists``: whether the source of a bind does.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
-    check_mount(spec, check_source=check_source)
+    check_mount(spec, exists)
     kind = spec["Type"]
     point = MountPoint(
         kind=kind,
@@ -140,8 +144,8 @@ def parse_mount(spec: dict[str, Any], *, check_source: bool = True) -> MountPoin
     return point
 
 
-def check_mount(spec: dict[str, Any], *, check_source: bool = True) -> None:
-    """Checks an entry of ``HostConfig.Mounts``. ``check_source``: the source of a bind must exist.
+def check_mount(spec: dict[str, Any], exists: Exists = os.path.lexists) -> None:
+    """Checks an entry of ``HostConfig.Mounts``. ``exists``: whether the source of a bind does.
 
     :raises MountError: INVALID_ARGUMENT.
     """
@@ -155,7 +159,7 @@ def check_mount(spec: dict[str, Any], *, check_source: bool = True) -> None:
     except WharfError as error:
         raise MountError(kind, error.message) from None
     if kind == "bind":
-        _check_bind(spec, source, check_source=check_source)
+        _check_bind(spec, source, exists)
     elif kind == "volume":
         _check_volume(spec, source)
     elif kind == "tmpfs":
@@ -188,7 +192,7 @@ def check_destination(target: str) -> None:
         raise invalid(f"invalid mount path: '{target}' mount path must be absolute")
 
 
-def _check_bind(spec: dict[str, Any], source: str, *, check_source: bool) -> None:
+def _check_bind(spec: dict[str, Any], source: str, exists: Exists) -> None:
     options = spec.get("BindOptions") or {}
     if not source:
         raise MountError("bind", "field Source must not be empty")
@@ -199,7 +203,7 @@ def _check_bind(spec: dict[str, Any], source: str, *, check_source: bool) -> Non
         raise MountError("bind", "field VolumeOptions must not be specified")
     if not source.startswith("/"):
         raise MountError("bind", f"invalid mount path: '{source}' mount path must be absolute")
-    if check_source and not options.get("CreateMountpoint") and not os.path.lexists(source):
+    if not options.get("CreateMountpoint") and not exists(source):
         raise MountError("bind", f"bind source path does not exist: {source}")
 
 

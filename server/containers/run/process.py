@@ -4,6 +4,7 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from engine.common.system.credentials import Credentials, run_as
 from engine.common.system.processes import Process, start_time
 from server.containers.model import Container
 from server.containers.spec.users import DirectoryRoot
@@ -30,16 +31,21 @@ def started_time(pid: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ProcessFiles:
-    """Small files of a running container, in the root of its first process; see ``RootFiles``."""
+    """Small files of a running container, in the root of its first process; see ``RootFiles``. ``ids``: the host's uid
+    and gid of a user's container's root, which must be allowed to read them: a bind may be at their place."""
 
     container: Container
+    ids: tuple[int, int] | None = None
 
     def read(self, path: str) -> bytes | None:
         """:raises ProcessLookupError: the process has exited."""
         with process_of(self.container) as process:
             root = process.open("root", os.O_PATH | os.O_DIRECTORY)
         try:
-            return DirectoryRoot(root).read(path)
+            files = DirectoryRoot(root)
+            if self.ids is None:
+                return files.read(path)
+            return run_as(Credentials(*self.ids), lambda: files.read(path))
         finally:
             os.close(root)
 

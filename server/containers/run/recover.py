@@ -35,6 +35,7 @@ async def load(context: ContainerContext) -> None:
     """Reads all records into the registry, and registers their volumes' references and users."""
     for container in await context.store.load():
         context.registry.add(container)
+        await context.owner_remaps.prepare(container.owner)
         for point in container.mounts.values():
             if point.kind == "volume":
                 context.volumes.refer(point.name, container.id)

@@ -189,6 +189,8 @@ async def _start(
         if context.shares is not None:
             # Released after all other steps: then the container counts as running.
             cgroup_parent = await during_start.enter_async_context(context.shares.cgroup(container.owner))
+        await context.open_remap(container)
+        directory = rootfs.runtime_directory(context, container)
         undo.push_async_callback(mounting.tear_down, context, container)
         undo.push_async_callback(context.networks.stop, container)
         sandbox = await _start_network(context, container)
@@ -200,8 +202,7 @@ async def _start(
         shm = await mounting.shared_memory(context, container)
         await rootfs.mounts_of(context, container)
         remap = context.remap_of(container)
-        mountpoint = f"{context.config.exec_root}/containers/{container.id}/rootfs"
-        root = await snapshot.task_rootfs(remap, container.rootfs, mountpoint, during_start)
+        root = await snapshot.task_rootfs(remap, container.rootfs, f"{directory}/rootfs", during_start)
         timeline.mark("mounts")
         namespaces = during_start.enter_context(ExitStack())
         prepared = PreparedStart(

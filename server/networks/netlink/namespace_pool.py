@@ -9,8 +9,10 @@ import errno
 import logging
 import os
 import secrets
+from collections import Counter
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import chain
 from threading import Lock
 
 from server.networks.netlink import netns
@@ -53,9 +55,12 @@ def veth_name() -> str:
 class NamespacePool:
     """Creates namespaces in advance. Any thread may call :meth:`take`.
 
+    Methods take ``owner``: the path of the user namespace that owns the namespace; "" the host's.
+
     :param directory: the directory of their bind mounts, prepared by ``netns.prepare``.
     :param executor: creates the next ones in the background.
-    :param owner: the path of the user namespace that owns them; "" the daemon's.
+    :param size: the number of those with ``owner``; of those with another owner one is created in advance, after a
+        first one was taken.
     """
 
     def __init__(
@@ -69,57 +74,58 @@ class NamespacePool:
         self._size = size
         self._owner = owner
         self._lock = Lock()
-        self._ready: list[Namespace] = []
-        self._making = 0
+        self._ready: dict[str, list[Namespace]] = {}
+        self._making: Counter[str] = Counter()
         self._closed = False
 
-    def take(self, *, owned: bool = True) -> Namespace:
-        """A namespace with ``eth0``, which the caller owns. Creates one if none is ready, or if the pool's owner must
-        not own it (``owned``)."""
-        if self._owner and not owned:
-            return self.make(veth=True, owned=False)
-        found = self._pop()
+    def take(self, owner: str) -> Namespace:
+        """A namespace with ``eth0``, which the caller owns. Creates one if none is ready."""
+        found = self._pop(owner)
         while found and self._host.link(found.veth) is None:  # another program deleted the link
             with contextlib.suppress(OSError):
                 found.delete()
-            found = self._pop()
-        self.refill()
-        return found or self.make(veth=True)
+            found = self._pop(owner)
+        self._refill(owner, self._size if owner == self._owner else 1)
+        return found or self.make(owner, veth=True)
 
-    def _pop(self) -> Namespace | None:
+    def _pop(self, owner: str) -> Namespace | None:
         with self._lock:
-            return self._ready.pop(0) if self._ready else None
+            ready = self._ready.get(owner)
+            return ready.pop(0) if ready else None
 
     def refill(self) -> None:
         """Starts the creation of missing ones in the background."""
+        self._refill(self._owner, self._size)
+
+    def _refill(self, owner: str, size: int) -> None:
         with self._lock:
-            missing = 0 if self._closed else self._size - len(self._ready) - self._making
-            self._making += max(0, missing)
+            missing = 0 if self._closed else max(0, size - len(self._ready.get(owner, ())) - self._making[owner])
+            self._making[owner] += missing
         for _ in range(missing):
             try:
-                self._executor.submit(self._make_one)
+                self._executor.submit(self._make_one, owner)
             except RuntimeError:  # the daemon is stopping
-                self._making -= 1
+                self._making[owner] -= 1
 
-    def _make_one(self) -> None:
+    def _make_one(self, owner: str) -> None:
         made = None
         try:
-            made = self.make(veth=True)
+            made = self.make(owner, veth=True)
         except OSError as error:
             log.warning("cannot make a network namespace ahead: %s", error)
         finally:
             with self._lock:
-                self._making -= 1
+                self._making[owner] -= 1
                 if made and not self._closed:
-                    self._ready.append(made)
+                    self._ready.setdefault(owner, []).append(made)
                     made = None
         if made:
             made.delete()
 
-    def make(self, *, veth: bool, owned: bool = True) -> Namespace:
+    def make(self, owner: str, *, veth: bool) -> Namespace:
         """Creates a namespace synchronously."""
         path = f"{self._directory}/{secrets.token_hex(6)}"
-        inside = netns.create_owned(path, self._owner) if self._owner and owned else netns.create(path)
+        inside = netns.create_owned(path, owner) if owner else netns.create(path)
         namespace = Namespace(path, inside)
         if not veth:
             return namespace
@@ -166,7 +172,7 @@ class NamespacePool:
         """Removes the ready namespaces."""
         with self._lock:
             self._closed = True
-            ready, self._ready = self._ready, []
-        for namespace in ready:
+            ready, self._ready = self._ready, {}
+        for namespace in chain.from_iterable(ready.values()):
             with contextlib.suppress(OSError):
                 namespace.delete()

@@ -63,9 +63,9 @@ def traces(world: World) -> dict[str, object]:
     """Everything that an operation may change, except the namespaces in the pool."""
     context = world.networks.context
     pool = context.pool
-    assert until(lambda: len(pool._ready) == pool._size)
-    ready = {space.veth for space in pool._ready}
-    paths = {space.path for space in pool._ready}
+    assert until(lambda: len(pool._ready.get("", ())) == pool._size)
+    ready = {space.veth for space in pool._ready[""]}
+    paths = {space.path for space in pool._ready[""]}
     directory = f"{context.config.exec_root}/netns"
     return {
         "links": link_names() - ready,

@@ -90,7 +90,7 @@ def test_a_record_that_a_full_disk_refused_is_written_later(monkeypatch: pytest.
 
     async def scenario() -> None:
         services = ("engine", "bus", "images", "networks", "volumes")
-        needed = (*services, "config", "defaults", "runtimes", "limits", "facts")
+        needed = (*services, "config", "defaults", "runtimes", "limits", "facts", "owner_remaps")
         context = ContainerContext(**cast(Any, {**dict.fromkeys(needed), "store": SimpleNamespace(put=put)}))
         container = make()
         async with container.lock:

@@ -309,8 +309,8 @@ def test_a_killed_daemon_leaves_running_containers_their_traffic(tmp_path: Path)
         veths = world.networks.context.sandboxes[web.id].endpoints[0].veth
         expected = {"lo", UPLINK, "wt0", world.networks.get("net").bridge, veths}
         pool = world.networks.context.pool
-        assert until(lambda: len(pool._ready) == pool._size)
-        assert link_names() == expected | {space.veth for space in pool._ready}
+        assert until(lambda: len(pool._ready.get("", ())) == pool._size)
+        assert link_names() == expected | {space.veth for space in pool._ready[""]}
         again, _ = await world.run("again", PortBindings=bindings("8081:80"))
         assert world.settings(again)["Ports"]["80/tcp"][0]["HostPort"] == "8081"
 

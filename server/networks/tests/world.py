@@ -49,7 +49,7 @@ class World:
 
     async def open(self) -> None:
         await self.open_only()
-        self.networks.bind(self.registry, self._save)
+        self.networks.bind(self.registry, self._save, lambda container: "")
         await self.networks.recover([item for item in self.registry if item.state.running])
 
     async def open_only(self) -> None:
@@ -80,7 +80,7 @@ class World:
                 await connection.task
         networks.context.workers.shutdown()
         networks.context.sweepers.shutdown()
-        for space in networks.context.pool._ready:
+        for space in networks.context.pool._ready.get("", ()):
             space.close()
         networks.context.claims.close()
         networks.context.host.close()
