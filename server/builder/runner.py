@@ -13,6 +13,7 @@ import struct
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from api_models.container import ContainerConfig, HostConfig
@@ -67,7 +68,9 @@ class TaskRunner:
 
         :raises WharfError: the network, a mount or the runtime failed.
         """
+        await self._container_context.owner_remaps.prepare(self._caller.owner)
         container = self._plan(job)
+        await self._container_context.open_remap(container)
         output(STARTED, container.id.encode())
         resources, task = AsyncExitStack(), AsyncExitStack()
         try:
@@ -112,9 +115,12 @@ class TaskRunner:
             ulimits=tuple(Ulimit(name=name, soft=soft, hard=hard) for name, soft, hard in limits.ulimits),
             extra_hosts=tuple(limits.extra_hosts),
         )
-        if self._container_context.remap is not None and (job.privileged or host.network_mode == "host"):
-            what = "privileged mode" if job.privileged else "the host's network"
-            raise invalid(f"{what} is incompatible with user namespaces: the daemon runs with userns-remap")
+        if job.privileged or host.network_mode == "host":
+            if self._caller.owner:
+                host = replace(host, userns_mode="host")
+            elif self._container_context.remap is not None:
+                what = "privileged mode" if job.privileged else "the host's network"
+                raise invalid(f"{what} is incompatible with user namespaces: the daemon runs with userns-remap")
         _check_role(self._caller.role, host)
         config = ContainerConfig(
             hostname=limits.hostname or id[:12], env=tuple(job.env), working_dir=job.cwd, user=job.user
@@ -142,10 +148,13 @@ class TaskRunner:
         targets: list[str],
     ) -> int:
         container_context, timeline = self._container_context, Timeline("run")
+        remap = container_context.remap_of(container)
         stdio = f"{STDIO}{container.id[:32]}"
         path = f"{container_context.config.exec_root}/containers/{stdio}/stdio.sock"
         stack.push_async_callback(asyncio.to_thread, _clear, container.directory, os.path.dirname(path))
-        await run_to_completion(asyncio.to_thread(_prepare, container.directory, os.path.dirname(path)))
+        # A set-id program in the root file system of a user's step is one of the user.
+        mode = 0o700 if container.owner else private.PASSABLE
+        await run_to_completion(asyncio.to_thread(_prepare, container.directory, os.path.dirname(path), mode))
         stack.push_async_callback(container_context.networks.remove, container)
         stack.push_async_callback(container_context.networks.stop, container)
         await container_context.networks.check(container)  # fills in the defaults of the network mode
@@ -153,15 +162,13 @@ class TaskRunner:
         timeline.mark("network")
         mounts_needed = job.binds or job.files or job.tmpfs
         binds = (
-            await run_to_completion(asyncio.to_thread(_binds, job, container.directory, container_context.remap))
-            if mounts_needed
-            else ()
+            await run_to_completion(asyncio.to_thread(_binds, job, container.directory, remap)) if mounts_needed else ()
         )
-        root = await task_rootfs(container_context.remap, job.rootfs, f"{container.directory}/rootfs", task)
+        root = await task_rootfs(remap, job.rootfs, f"{container.directory}/rootfs", task)
         resources = PreparedStart(
             network=sandbox.netns_path or "host",
             network_joined=sandbox.joins is not None,
-            mounts=[*mounting.network_files(container, sandbox.files, container_context.remap), *binds],
+            mounts=[*mounting.network_files(container, sandbox.files, remap), *binds],
             hostname=sandbox.hostname or container.config.hostname,
             cgroup_parent=(
                 await task.enter_async_context(container_context.shares.cgroup(container.owner))
@@ -286,9 +293,9 @@ def remove_leftovers(exec_root: str) -> None:
         shutil.rmtree(name, ignore_errors=True)
 
 
-def _prepare(*directories: str) -> None:
-    for directory in directories:
-        private.make_directory(directory, private.PASSABLE)
+def _prepare(directory: str, stdio: str, mode: int) -> None:
+    private.make_directory(directory, mode)
+    private.make_directory(stdio, private.PASSABLE)
 
 
 def _clear(directory: str, *more: str) -> None:

@@ -11,6 +11,7 @@ from server.tests.daemon import Daemon
 
 ALICE = 10001
 POLICY = {
+    "published_images": ("docker.io/library/*",),
     "users": {str(ALICE): "member", "10002": "powerful", "10003": "forced"},
     "roles": {
         "member": {"ports": "20000-20010", "disk": "1g", "capabilities": ["SYS_PTRACE"]},
@@ -62,7 +63,7 @@ REFUSED = [
     ({"SecurityOpt": ["seccomp={}"]}, "--security-opt seccomp=PROFILE"),
     ({"SecurityOpt": ["apparmor=unconfined"]}, "--security-opt apparmor=unconfined"),
     ({"SecurityOpt": ["writable-cgroups"]}, "--security-opt writable-cgroups"),
-    ({"MaskedPaths": []}, "--security-opt systempaths=unconfined (MaskedPaths without /proc/"),
+    ({"MaskedPaths": []}, "--security-opt systempaths=unconfined (MaskedPaths without /proc/acpi)"),
     ({"ReadonlyPaths": []}, "--security-opt systempaths=unconfined (ReadonlyPaths without /proc/bus)"),
     ({"Annotations": {"run.oci.keep_original_groups": "1"}}, "--annotation run.oci.keep_original_groups"),
     ({"OomScoreAdj": -1}, "--oom-score-adj -1"),
