@@ -180,6 +180,30 @@ def test_files_on_a_bind_belong_to_the_user(shared_lab: Lab) -> None:
     alice.run("rm", str(run / "f"), str(run / "g"))
 
 
+def test_a_container_with_the_users_own_id(shared_lab: Lab) -> None:
+    """``-u $(id -u):$(id -g)``, as in many Makefiles: the id is the same inside and outside."""
+    alice = shared_lab["alice"]
+    own = f"{alice.credentials.uid}:{alice.credentials.gid}"
+    where = alice.home / "own"
+    script = "id -u; id -g; touch /x/f; ls -ln /x/f"
+    out = alice.docker("run", "--rm", "-u", own, "-v", f"{where}:/x", "busybox", "sh", "-c", script).stdout.split()
+    assert ":".join(out[:2]) == ":".join(out[4:6]) == own
+    info = (where / "f").stat()
+    assert f"{info.st_uid}:{info.st_gid}" == own
+    binds = ("-u", own, "-v", f"{alice.home}:/home", "-v", "/etc:/x")
+    alice.docker("run", "-d", "--name", "own", *binds, "busybox", "sleep", "600")
+    alice.docker("cp", str(where / "f"), "own:/home/copied")
+    assert (alice.home / "copied").stat().st_uid == alice.credentials.uid
+    assert alice.docker("cp", "own:/x/shadow", ".", check=False).status != 0
+    # A container that joins its namespaces has its user namespace.
+    joined = alice.docker("run", "--rm", "--network", "container:own", "busybox", "sh", "-c", "touch /y; ls -ln /y")
+    assert joined.stdout.split()[2:4] == ["0", "0"]
+    # As root, ids are others: root is the user, and the user's own id is a subordinate one.
+    shown = alice.docker("run", "--rm", "-v", f"{where}:/x", "busybox", "ls", "-ln", "/x/f").stdout.split()
+    assert shown[2:4] == ["0", "0"]
+    alice.docker("rm", "-f", "own")
+
+
 @pytest.fixture
 def secret(tmp_path: Path) -> Iterator[Path]:
     """A file of root in a directory that everybody may enter."""
@@ -235,7 +259,7 @@ def test_files_of_others_are_not_written(shared_lab: Lab) -> None:
 def test_docker_cp_has_the_users_rights(shared_lab: Lab, secret: Path) -> None:
     """The engine copies files for the user: it must not be the host's root where a bind leads to the host's files."""
     alice = shared_lab["alice"]
-    (alice.home / "own").write_text("own")
+    (alice.home / "mine").write_text("own")
     binds = ("-v", "/etc:/x", "-v", f"{secret.parent}:/y", "-v", f"{alice.home}:/home", "-v", "/:/all")
     for command in (("create",), ("run", "-d")):
         alice.docker(*command, "--name", "copies", *binds, "busybox", "sleep", "600")
@@ -244,13 +268,13 @@ def test_docker_cp_has_the_users_rights(shared_lab: Lab, secret: Path) -> None:
             ("copies:/y/secret", "."),
             (f"copies:/all/{secret}", "."),
             ("copies:/all/proc/self/maps", "."),
-            ("own", "copies:/x/new"),
-            ("own", "copies:/y/secret"),
+            ("mine", "copies:/x/new"),
+            ("mine", "copies:/y/secret"),
         ):
             failed = alice.docker("cp", source, target, check=False)
             assert failed.status != 0, (command, source)
-        alice.docker("cp", "own", "copies:/home/copied")
-        alice.docker("cp", "own", "copies:/root/copied")
+        alice.docker("cp", "mine", "copies:/home/copied")
+        alice.docker("cp", "mine", "copies:/root/copied")
         alice.docker("cp", "copies:/root/copied", "back")
         assert (alice.home / "copied").stat().st_uid == alice.credentials.uid
         assert (alice.home / "back").read_text() == "own"
@@ -326,10 +350,14 @@ def test_the_engine_closes_its_directories(shared_lab: Lab) -> None:
     alice = shared_lab["alice"]
     id = alice.docker("run", "-d", "busybox", "sleep", "600").stdout.strip()
     root = shared_lab.engine.resources.root
-    for path in (f"{root}/run/owners", f"{root}/run/containers/{id}", f"{root}/data/volumes/@{alice.name}"):
+    for path in (
+        f"{root}/run/owners/{alice.name}",
+        f"{root}/run/containers/{id}",
+        f"{root}/data/volumes/@{alice.name}",
+    ):
         if os.path.exists(path):
             assert stat.S_IMODE(os.stat(path).st_mode) == 0o700
-    for path in (f"{root}/run/owners/{alice.name}/0/wharf.db", f"{root}/data/containers/{id}"):
+    for path in (f"{root}/run/owners/{alice.name}/0.0/0/wharf.db", f"{root}/data/containers/{id}"):
         failed = alice.run("cat", path, check=False)
         assert "ermission denied" in failed.stderr
     alice.docker("rm", "-f", id)

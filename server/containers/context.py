@@ -26,6 +26,7 @@ from server.containers.registry import Registry
 from server.containers.restarts import Restarts
 from server.containers.spec.host import HostFacts
 from server.containers.stdio_backend import Embedded, StdioBackend
+from server.containers.values.modes import joined
 from server.containers.waiters import Waiters
 from server.events.publisher import EventPublisher
 
@@ -136,12 +137,34 @@ class ContainerContext:
         returned for its owner."""
         if container.host_config.userns_mode == "host":
             return None
-        return self.owner_remaps.get(container.owner) if container.owner else self.remap
+        if not container.owner:
+            return self.remap
+        return self.owner_remaps.get(container.owner, self._lead(container).config.user)
 
-    def owner_root(self, container: ContainerPlan) -> tuple[int, int] | None:
-        """The host's uid and gid of the root of a user's container; None: of an administrator's, or the host's root."""
+    def _lead(self, container: ContainerPlan) -> ContainerPlan:
+        """The container whose user namespace an owner's container has: to join another namespace it must join the user
+        namespace that owns that one."""
+        others = self.registry.of(container.owner)
+        lead, known = container, {container.id}
+        while True:
+            host = lead.host_config
+            keys = filter(None, map(joined, (host.network_mode, host.pid_mode, host.ipc_mode)))
+            found = next(filter(None, map(others.find, keys)), None)
+            # Network modes by name may form a circle of containers, of which none can start.
+            if found is None or found.id in known:
+                return lead
+            known.add(found.id)
+            lead = found
+
+    def own_ids(self, container: ContainerPlan) -> tuple[int, int]:
+        """The ids in an owner's container that are the owner's own, as whom it reaches its binds."""
+        return self.owner_remaps.inside(container.owner, self._lead(container).config.user)
+
+    def reader(self, container: ContainerPlan) -> tuple[int, int] | None:
+        """The host's uid and gid with which the files of an owner's container are read where a bind may be; None: the
+        container is an administrator's, or has the host's root."""
         remap = self.remap_of(container) if container.owner else None
-        return remap.root if remap is not None else None
+        return remap.maps.to_host(*self.own_ids(container)) if remap is not None else None
 
     def userns_of(self, container: ContainerPlan) -> str:
         """The path of the user namespace of a container that is about to start; "": the host's."""

@@ -48,12 +48,12 @@ def _missing(key: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Root:
-    """A container's root: the thread in whose mount namespace it is, and a descriptor of it. ``restricted``: the thread
-    has only the ids of the container's root, and no capabilities."""
+    """A container's root: the thread in whose mount namespace it is, and a descriptor of it. ``only``: the ids in the
+    container as which the thread acts, without capabilities; None: it may do everything."""
 
     thread: MountThread
     fd: int
-    restricted: bool
+    only: tuple[int, int] | None
 
 
 @asynccontextmanager
@@ -71,12 +71,13 @@ async def _opened(context: ContainerContext, container: Container) -> AsyncItera
             fd = await thread.run(os.open, await _mounted(context, container, thread, stack), _ROOT)
         # Closed before the stack unmounts: an open descriptor keeps a mount busy.
         stack.callback(os.close, fd)
-        restricted = bool(container.owner) and any(point.kind == "bind" for point in container.mounts.values())
-        if restricted:
+        only = None
+        reader = context.reader(container)
+        if reader is not None and any(point.kind == "bind" for point in container.mounts.values()):
             # A bind leads to files of the host's root and of other users. Extraction changes the root directory.
-            ids = Credentials(*(remap.root if remap is not None else (0, 0)))
-            await thread.run(partial(become, ids, keep=(CAP_SYS_CHROOT,)))
-        yield _Root(thread, fd, restricted)
+            only = context.own_ids(container)
+            await thread.run(partial(become, Credentials(*reader), keep=(CAP_SYS_CHROOT,)))
+        yield _Root(thread, fd, only)
 
 
 def _root_of_process(container: Container) -> int:
@@ -234,8 +235,8 @@ async def put(
                 point = await root.thread.run(tree.extraction_point, root.fd, path)
                 _check_writable(container, point)
                 # Without capabilities a file can't be given to another id.
-                owner = (0, 0) if root.restricted else None
-                if to_user and container.config.user:
+                owner = root.only
+                if owner is None and to_user and container.config.user:
                     user = await root.thread.run(users.lookup, container.config.user, (), users.DirectoryRoot(root.fd))
                     owner = (user.uid, user.gid)
                 await root.thread.run(

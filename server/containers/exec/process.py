@@ -47,7 +47,7 @@ class ExecProcesses:
             own,
             args=request.cmd,
             env=merge_env(env, request.env),
-            files=ProcessFiles(container, self._context.owner_root(container)),
+            files=ProcessFiles(container, self._context.reader(container)),
             host=self._context.facts,
             user=user,
             group_add=tuple(container.host_config.group_add or ()),

@@ -83,7 +83,7 @@ class Exec:
         """
         container = self._containers.get(key)
         _check_active(container, key)
-        files = ProcessFiles(container, self._context.owner_root(container))
+        files = ProcessFiles(container, self._context.reader(container))
         try:
             # In a thread: a FUSE or network file system of the container may block the read.
             await asyncio.to_thread(lookup, user, (), files)

@@ -1,11 +1,13 @@
 """The user namespaces of owners: root in a container of a user is that user on the host, and nobody else.
 
-In the containers of a user of this host, the ids 0 (uid and gid) are the user's own uid and primary group; the ids from
-1 on are subordinate ids. So a file that root in the container writes to a bind of ``/home/alice`` belongs to alice,
-also on file systems that can't map ids (NFS, FUSE), and a set-id program made there is alice's. The subordinate ids
-are those of ``/etc/subuid`` and ``/etc/subgid`` for this user, else a block of the pool in ``policy.toml``, which
-belongs to this user for ever. Owners who are no users of the host (clients with a certificate) have subordinate ids
-only.
+In the containers of a user of this host, the ids 0 (uid and gid) are the user's own uid and primary group; all others
+are subordinate ids. So a file that root in the container writes to a bind of ``/home/alice`` belongs to alice, also on
+file systems that can't map ids (NFS, FUSE), and a set-id program made there is alice's. In a container that runs as the
+user's own id (``--user 1000:1000``) this id is the user's instead, and root there has a subordinate id.
+
+The subordinate ids are those of ``/etc/subuid`` and ``/etc/subgid`` for this user, else a block of the pool in
+``policy.toml``, which belongs to this user for ever. Owners who are no users of the host (clients with a certificate)
+have subordinate ids only.
 
 The layers and volumes of users have the ids in the container on disk, and mounts that map them (``remap.py``).
 """
@@ -13,6 +15,7 @@ The layers and volumes of users have the ids in the container on disk, and mount
 import asyncio
 import pwd
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import orjson
@@ -28,6 +31,7 @@ from server.containers.host.remap import Remap
 BLOCK = 65536
 
 Pool = tuple[int, int]
+Range = tuple[int, int]
 
 
 class Store(Protocol):
@@ -42,26 +46,21 @@ _KEY = "id-blocks"
 
 
 class OwnerIds:
-    """The mappings of owners. ``pool``: the first and the last id of the pool; called when a block is needed."""
+    """The ids of owners. ``pool``: the first and the last id of the pool; called when a block is needed."""
 
     def __init__(self, store: Store, pool: Callable[[], Pool]) -> None:
         self._store = store
         self._pool = pool
         self._blocks: dict[str, int] | None = None
 
-    async def maps(self, user: str) -> IdMaps:
+    async def of(self, user: str) -> "UserIds":
         """:raises WharfError: RESOURCE_EXHAUSTED: the pool has no block left; INVALID_ARGUMENT: a malformed file."""
         # In a thread: a directory server may answer.
-        account, uids, gids = await asyncio.to_thread(_host_ids, user)
-        if not (uids and gids):
-            first = await self._block(user)
-            uids = gids = [(first, BLOCK)]
-        if account is None:
-            return IdMaps(_mappings(0, uids), _mappings(0, gids))
-        return IdMaps(
-            (IdMapping(0, account.pw_uid, 1), *_mappings(1, uids)),
-            (IdMapping(0, account.pw_gid, 1), *_mappings(1, gids)),
-        )
+        found = await asyncio.to_thread(_host_ids, user)
+        if found.uids and found.gids:
+            return found
+        block = ((await self._block(user), BLOCK),)
+        return replace(found, uids=block, gids=block)
 
     async def _block(self, user: str) -> int:
         if self._blocks is None:
@@ -86,54 +85,92 @@ class OwnerIds:
         raise WharfError(Kind.RESOURCE_EXHAUSTED, f"the pool of ids {first}-{last} has no free block of {BLOCK} ids")
 
 
-def _host_ids(user: str) -> tuple[pwd.struct_passwd | None, list[tuple[int, int]], list[tuple[int, int]]]:
-    """The host's user of this name, and its subordinate uids and gids."""
+def _host_ids(user: str) -> "UserIds":
     try:
         account = pwd.getpwnam(user)
     except KeyError:
         account = None
     owners = (user, str(account.pw_uid)) if account is not None else (user,)
     try:
-        return account, ranges(SUBUID, owners), ranges(SUBGID, owners)
+        uids, gids = tuple(ranges(SUBUID, owners)), tuple(ranges(SUBGID, owners))
     except ConfigError as error:
         raise WharfError(Kind.INVALID_ARGUMENT, str(error)) from None
+    return UserIds((account.pw_uid, account.pw_gid) if account is not None else None, uids, gids)
 
 
-def _mappings(inside: int, found: Iterable[tuple[int, int]]) -> tuple[IdMapping, ...]:
-    mappings = []
-    for first, size in found:
-        mappings.append(IdMapping(inside, first, size))
-        inside += size
-    return tuple(mappings)
+@dataclass(frozen=True, slots=True)
+class UserIds:
+    """``own``: the uid and the primary gid; None: no user of this host. ``uids`` and ``gids``: ranges of subordinate
+    ids, as the first one and the number."""
+
+    own: tuple[int, int] | None
+    uids: tuple[Range, ...] = ()
+    gids: tuple[Range, ...] = ()
+
+    def inside(self, user: str) -> tuple[int, int]:
+        """The ids in a container that are the user's own. ``user``: as whom the container runs (``--user``)."""
+        uid, _, gid = user.partition(":")
+        if self.own is None or uid != str(self.own[0]):
+            return 0, 0
+        return self.own[0], self.own[1] if gid == str(self.own[1]) else 0
+
+    def maps(self, inside: tuple[int, int]) -> IdMaps:
+        """The mapping of a container in which ``inside`` are the user's own ids."""
+        uid, gid = self.own or (-1, -1)
+        return IdMaps(_mappings(inside[0], uid, self.uids), _mappings(inside[1], gid, self.gids))
+
+
+def _mappings(inside: int, own: int, subordinate: Iterable[Range]) -> tuple[IdMapping, ...]:
+    """Maps ``inside`` to the host's ``own``, and all other ids from 0 on to the subordinate ones. ``own`` -1: there is
+    no such id."""
+    found = [IdMapping(inside, own, 1)] if own >= 0 else []
+    position = 0
+    for start, count in subordinate:
+        first, size = start, count
+        while size:
+            if own >= 0 and position == inside:
+                position += 1
+            part = min(size, inside - position) if own >= 0 and position < inside else size
+            found.append(IdMapping(position, first, part))
+            position, first, size = position + part, first + part, size - part
+    return tuple(sorted(found, key=lambda mapping: mapping.container_id))
 
 
 class OwnerRemaps:
-    """The mappings of owners who have containers, each with one user namespace and idmapped mounts below
-    ``directory``, which only root may enter: an idmapped mount gives the data root to the user."""
+    """The mappings of owners who have containers, each with a user namespace and idmapped mounts below ``directory``,
+    which only root may enter: an idmapped mount gives the data root to the user."""
 
     def __init__(self, ids: OwnerIds, directory: str, root: str) -> None:
         self._ids = ids
         self._directory = directory
         self._root = root
-        self._remaps: dict[str, Remap] = {}
+        self._users: dict[str, UserIds] = {}
+        self._remaps: dict[tuple[str, tuple[int, int]], Remap] = {}
 
-    async def prepare(self, owner: str) -> Remap | None:
-        """The mapping of an owner, made if it is missing; None for the administrators.
+    async def prepare(self, owner: str) -> None:
+        """Finds the ids of an owner, "" for the administrators.
 
-        :raises WharfError: see ``OwnerIds.maps``.
+        :raises WharfError: see ``OwnerIds.of``.
         """
         user = user_of(owner)
-        if not user:
-            return None
-        found = self._remaps.get(user)
-        if found is None:
-            maps = await self._ids.maps(user)
-            found = self._remaps.setdefault(user, Remap(maps, f"{self._directory}/{user}", self._root, private=True))
-        return found
+        if user and user not in self._users:
+            self._users[user] = await self._ids.of(user)
 
-    def get(self, owner: str) -> Remap:
-        """The mapping of an owner for whom ``prepare`` has returned."""
-        return self._remaps[user_of(owner)]
+    def inside(self, owner: str, user: str) -> tuple[int, int]:
+        """The ids that are the owner's own in a container that runs as ``user``. ``prepare`` must have returned for the
+        owner."""
+        return self._users[user_of(owner)].inside(user)
+
+    def get(self, owner: str, user: str) -> Remap:
+        """The mapping of a container that runs as ``user``, made if it is missing, but not opened. See ``inside``."""
+        name, inside = user_of(owner), self.inside(owner, user)
+        found = self._remaps.get((name, inside))
+        if found is None:
+            # A path in the options of overlayfs must not contain a colon.
+            directory = f"{self._directory}/{name}/{inside[0]}.{inside[1]}"
+            maps = self._users[name].maps(inside)
+            found = self._remaps[name, inside] = Remap(maps, directory, self._root, private=True)
+        return found
 
     def close(self) -> None:
         """Removes all mounts. Blocks."""

@@ -32,7 +32,7 @@ def started_time(pid: int) -> int:
 @dataclass(frozen=True, slots=True)
 class ProcessFiles:
     """Small files of a running container, in the root of its first process; see ``RootFiles``. ``ids``: the host's uid
-    and gid of a user's container's root, which must be allowed to read them: a bind may be at their place."""
+    and gid that must be allowed to read them: in a user's container a bind may be at their place."""
 
     container: Container
     ids: tuple[int, int] | None = None
