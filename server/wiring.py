@@ -21,7 +21,6 @@ from engine.runtime.probe import probe as probe_runtimes
 from engine.shim.runtime.oci import RUNC
 from engine.shim.zygote import Handle
 from server.access.caller import Caller
-from server.access.setup import pool_of_ids
 from server.builder.changes import apply_changes
 from server.builder.facade import BuilderFacade
 from server.config import Config
@@ -234,7 +233,7 @@ async def make_services(
     stack.push_async_callback(images.stop)
 
     store = ContainerStore(database)
-    ids = OwnerIds(Documents(database, "settings"), partial(pool_of_ids, config))
+    ids = OwnerIds(Documents(database, "settings"), partial(_pool_of_ids, config))
     owner_remaps = OwnerRemaps(ids, f"{config.exec_root}/owners", str(config.data_root))
     stack.push_async_callback(asyncio.to_thread, owner_remaps.close)
     containers = make_containers(
@@ -330,6 +329,12 @@ def _make_builds(
         root=root,
         caller=caller,
     )
+
+
+def _pool_of_ids(config: Config) -> tuple[int, int]:
+    from server.access.setup import pool_of_ids  # with its models only on an engine with users
+
+    return pool_of_ids(config)
 
 
 async def _remap(config: Config, stack: AsyncExitStack) -> Remap | None:

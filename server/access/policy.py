@@ -8,6 +8,9 @@
     groups = ["docker-admins"]
     certificates = ["CN of a client certificate"]
 
+    [ids]
+    pool = "1000000-9999999"               # subordinate ids for users without a range in /etc/subuid and /etc/subgid
+
     [users]                                # user → role
     alice = "researcher"
 
@@ -96,7 +99,8 @@ class Role(_Table):
     #: ``--privileged`` of containers and execs, and everything that the other rights allow.
     privileged: bool = False
     #: Host namespaces: ``--network host``, ``--pid host``, ``--ipc host``, ``--uts host``, ``--userns host``,
-    #: ``--cgroupns host``.
+    #: ``--cgroupns host``. Containers in the host's network or pid namespace, or with ``--userns host``, have the
+    #: host's ids: their root is the host's root.
     host_namespaces: bool = False
     #: ``--device`` and device cgroup rules, except devices of GPUs, which the allocator gives.
     devices: bool = False

@@ -202,7 +202,7 @@ def bind_descriptor(fd: int, target: str, remap: Remap | None = None) -> None:
     """Bind-mounts the file or directory of a descriptor to ``target``, which is made. ``remap``: maps the owners of the
     files. Blocks.
 
-    :raises OSError: also if the file system can't map ids.
+    :raises WharfError: UNAVAILABLE: the file system can't map ids.
     """
     if stat.S_ISDIR(os.fstat(fd).st_mode):
         private.make_directory(target)
@@ -214,7 +214,11 @@ def bind_descriptor(fd: int, target: str, remap: Remap | None = None) -> None:
         return
     tree = linux.open_tree(fd, "", linux.AT_EMPTY_PATH | linux.OPEN_TREE_CLONE)
     try:
-        remap.map_tree(tree)
+        try:
+            remap.map_tree(tree)
+        except OSError as error:
+            reason = (error.strerror or "").lower()
+            raise WharfError(Kind.UNAVAILABLE, f"the file system of the volume can't map ids: {reason}") from error
         linux.mount_setattr(tree, "", linux.AT_EMPTY_PATH, propagation=linux.MS_PRIVATE)
         linux.move_mount(tree, "", linux.AT_FDCWD, target, linux.MOVE_MOUNT_F_EMPTY_PATH)
     finally:
