@@ -196,8 +196,13 @@ def test_a_container_with_the_users_own_id(shared_lab: Lab) -> None:
     assert (alice.home / "copied").stat().st_uid == alice.credentials.uid
     assert alice.docker("cp", "own:/x/shadow", ".", check=False).status != 0
     # A container that joins its namespaces has its user namespace.
-    joined = alice.docker("run", "--rm", "--network", "container:own", "busybox", "sh", "-c", "touch /y; ls -ln /y")
-    assert joined.stdout.split()[2:4] == ["0", "0"]
+    script = "touch /y; ls -ln /y; cat /proc/self/uid_map"
+    for runtime in ("crun", "runc"):
+        joined = alice.docker(
+            "run", "--rm", "--runtime", runtime, "--network", "container:own", "busybox", "sh", "-c", script
+        ).stdout.split("\n")
+        assert joined[0].split()[2:4] == ["0", "0"]
+        assert joined[2].split() == [str(alice.credentials.uid)] * 2 + ["1"]
     # As root, ids are others: root is the user, and the user's own id is a subordinate one.
     shown = alice.docker("run", "--rm", "-v", f"{where}:/x", "busybox", "ls", "-ln", "/x/f").stdout.split()
     assert shown[2:4] == ["0", "0"]

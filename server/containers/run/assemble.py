@@ -1,5 +1,6 @@
 """Resolves a container's plan to the input of ``spec.build``, and returns the OCI spec."""
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -110,7 +111,9 @@ def _namespaces(context: ContainerContext, container: ContainerPlan, prepared: P
         if remap is not None and (other := modes.joined(mode)) is not None:
             # To use a joined namespace the container needs the user namespace that owns it. A container that runs
             # since before the daemon's restart has the user namespace of the earlier daemon.
-            user = _joined(others.get_namespace_owner(other, "user"), "user", prepared)
+            joined = _joined(others.get_namespace_owner(other, "user"), "user", prepared)
+            # runc reads no mapping through a descriptor of this process, and refuses the spec.
+            user = remap.userns if os.path.samefile(joined, remap.userns) else joined
     pid, ipc = PRIVATE, PRIVATE
     if host.pid_mode == "host":
         pid = HOST
