@@ -95,13 +95,13 @@ def mounts(pid: int | str = "self") -> list[MountInfo]:
     return list(parse(_read(pid)))
 
 
-def mounts_under(path: str) -> list[MountInfo]:
-    """The mounts at ``path`` or below it, in the order of their creation."""
+def mounts_under(path: str, pid: int | str = "self") -> list[MountInfo]:
+    """The mounts at ``path`` or below it, in the order of their creation. ``pid``: as for ``mounts``."""
     root = os.path.realpath(path)
     prefix = root.rstrip("/") + "/"
     # Search the bytes first: hosts with hundreds of containers have thousands of lines.
     needle = re.split(rb"[ \t\n\\]", os.fsencode(root), maxsplit=1)[0]
-    lines = (line for line in _read().splitlines() if needle in line)
+    lines = (line for line in _read(pid).splitlines() if needle in line)
     found = [_parse_line(line) for line in lines]
     return [m for m in found if m.mountpoint == root or m.mountpoint.startswith(prefix)]
 

@@ -226,7 +226,11 @@ def bind_descriptor(fd: int, target: str, remap: Remap | None = None) -> None:
 
 
 def _unbind(target: str) -> None:
-    mounts.unmount_under(target)
+    try:
+        linux.umount(target, linux.MNT_DETACH)  # with the mounts below it
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOENT):
+            raise
     if os.path.isdir(target):
         os.rmdir(target)
     elif os.path.lexists(target):

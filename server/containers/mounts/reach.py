@@ -70,9 +70,8 @@ def open_source(container: ContainerPlan, point: MountPoint) -> int:
 def hide_proc(path: str, pid: str = "self") -> None:
     """Unmounts the proc file systems below the bind of a user at ``path``. ``pid``: of the process or thread
     (``thread-self``) in whose mount namespace the bind is. Blocks."""
-    below = path.rstrip("/") + "/"
-    for info in reversed(mounts.mounts(pid)):
-        if info.fstype == "proc" and info.mountpoint.startswith(below):
+    for info in reversed(mounts.mounts_under(path, pid)):
+        if info.fstype == "proc":
             linux.umount(info.mountpoint, linux.MNT_DETACH)
 
 
