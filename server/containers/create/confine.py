@@ -121,7 +121,7 @@ def check_create(
         return config, _with_host_ids(host)
     _check_namespaces(context, role, host)
     _check_security(context, role, host)
-    _check_mounts(role, host)
+    _check_mounts(caller, role, host)
     _check_devices(role, host)
     _check_runtime(context, role, host)
     _check_logs(role, host)
@@ -243,13 +243,15 @@ def _check_sysctl(host: HostConfig, name: str) -> None:
         raise refused(f"--sysctl {name}: it is not of the container's own namespaces")
 
 
-def _check_mounts(role: "Role", host: HostConfig) -> None:
+def _check_mounts(caller: Caller, role: "Role", host: HostConfig) -> None:
     volumes.check(role, host.volume_driver, {})
     for kind, text, propagation in _binds(host):
         if kind != "bind":
             continue
         if not role.binds:
             raise refused(f"the bind of {text}")
+        if caller.uid < 0:
+            raise refused(f"the bind of {text} by a client that has no uid")
         if propagation not in ("", "private", "rprivate"):
             raise refused(f"the propagation {propagation} of the bind of {text}")
     for mount in host.mounts or ():

@@ -6,6 +6,9 @@ import pytest
 
 from api_models.container import ContainerConfig, HostConfig
 from api_models.resources import UPDATABLE_FIELDS, UPDATABLE_LISTS
+from engine.common.errors import WharfError
+from server.access.caller import Caller
+from server.access.policy import Policy
 from server.containers.create import confine
 from server.tests.daemon import Daemon
 
@@ -188,3 +191,11 @@ def test_updates(daemon: Daemon) -> None:
         403,
         "your role does not allow --device-read-bps /root/x: it is no device of the host",
     )
+
+
+def test_a_client_without_a_uid_has_no_binds(daemon: Daemon) -> None:
+    role = Policy(POLICY).roles["member"]
+    caller = Caller("carol", administrator=False, role=role, user="carol")
+    host = HostConfig(binds=("/tmp:/x",))
+    with pytest.raises(WharfError, match="the bind of /tmp by a client that has no uid"):
+        confine.check_create(daemon.services.containers.context, caller, ContainerConfig(), host)
