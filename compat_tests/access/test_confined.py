@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from compat_tests.support.host.exchanging import exchanging
-from compat_tests.support.users import Lab, User
+from compat_tests.support.users import Lab, User, lab
 
 
 def refused(user: User, *args: str) -> str:
@@ -103,6 +103,32 @@ def test_nothing_is_copied_or_changed(shared_lab: Lab) -> None:
     listed = alice.run("tar", "--numeric-owner", "-tvf", str(archive), "mine", "theirs").stdout.splitlines()
     assert [line.split()[1] for line in listed] == ["0/0", "65534/65534"]
     alice.docker("rm", "ids")
+
+
+def test_a_build_step_is_confined(shared_lab: Lab) -> None:
+    alice = shared_lab["alice"]
+    context = alice.home / "context"
+    context.mkdir()
+    text = "FROM busybox\nRUN cat /proc/self/uid_map > /map; touch /x; chown 5:5 /x\nRUN ls -ln /x > /y\n"
+    (context / "Dockerfile").write_text(text)
+    alice.docker("build", "-q", "-t", "confined", "context")
+    out = alice.docker("run", "--rm", "confined", "cat", "/map", "/y").stdout.split("\n")
+    assert out[0].split() == ["0", str(alice.credentials.uid), "1"]
+    assert out[2].split()[2:4] == ["5", "5"]
+    alice.docker("rmi", "confined")
+
+
+def test_a_forced_user() -> None:
+    policy = 'published_images = ["docker.io/library/busybox:*"]\ndefault_role = "forced"\n'
+    with lab("forced", policy + "[roles.forced]\nforce_user = true\n", ("frank",)) as made:
+        frank = made["frank"]
+        own = [str(frank.credentials.uid), str(frank.credentials.gid)]
+        script = "id -u; id -g; touch /home/forced"
+        out = frank.docker("run", "--rm", "-v", f"{frank.home}:/home", "busybox", "sh", "-c", script).stdout
+        assert out.split() == own
+        assert (frank.home / "forced").stat().st_uid == frank.credentials.uid
+        sentence = refused(frank, "--user", "0")
+        assert sentence == f"your role does not allow --user 0: it runs containers as the user {':'.join(own)}"
 
 
 def test_a_user_of_the_image(shared_lab: Lab) -> None:
