@@ -29,7 +29,7 @@ def test_a_namespace_whose_link_was_deleted_is_not_taken(tmp_path: Path) -> None
         assert len(stale) == 2
         for name in stale:
             host.run(link_delete(name))
-        taken = pool.take()
+        taken = pool.take("")
         stack.callback(taken.delete)
         assert taken.veth not in stale
         assert host.link(taken.veth) is not None
