@@ -57,6 +57,7 @@ from server.volumes.store import VolumeStore
 if TYPE_CHECKING:
     from server.access.policy import Policy
     from server.builder.service import Builds
+    from server.gpus.service import Gpus
     from server.jobs.service import Jobs
     from server.shares.service import Shares
 
@@ -78,6 +79,8 @@ class Services:
     build: BuilderFacade
     system: System
     metrics: Metrics
+    #: The allocation of GPUs; None: the engine has no policy.
+    gpus: "Gpus | None" = None
     #: Job sockets; None on an engine without a policy.
     jobs: "Jobs | None" = None
     #: The limits of owners; None: the engine has no policy.
@@ -95,6 +98,7 @@ class Services:
             containers=self.containers.seen_by(caller),
             exec=self.exec.seen_by(caller),
             build=self.build.seen_by(caller),
+            gpus=self.gpus.seen_by(caller) if self.gpus is not None else None,
         )
         system = self.system.seen_by(
             bus=bound.events,
@@ -114,6 +118,8 @@ class Services:
             self.shares.apply(policy)
         if self.jobs is not None:
             self.jobs.apply(policy)
+        if self.gpus is not None and policy is not None:
+            self.gpus.apply(policy)
 
     async def check_disk(self, owner: str) -> None:
         """Called before a request that stores something.
@@ -257,7 +263,10 @@ async def make_services(
     )
     running = make_running(containers.context)
     shares = _make_shares(config, containers, images, networks, running) if config.has_policy else None
+    gpus = _make_gpus(config, containers) if config.has_policy else None
     await containers.load()
+    if gpus is not None:
+        await gpus.open()
     networks.bind(containers.registry, containers.context.save, containers.context.userns_of)
     await build.start()
     stack.push_async_callback(build.stop)
@@ -296,6 +305,7 @@ async def make_services(
         build=build,
         system=system,
         metrics=Metrics(containers, bus, facts, identity=identity, snapshotter=snapshotter),
+        gpus=gpus,
         shares=shares,
     )
     if not config.has_policy:
@@ -306,6 +316,18 @@ async def make_services(
     jobs = Jobs(JobStore(database), config.exec_root / "jobs", services.seen_by)
     stack.push_async_callback(jobs.close)
     return replace(services, jobs=jobs)
+
+
+def _make_gpus(config: Config, containers: Containers) -> "Gpus":
+    """:raises ConfigError: the policy is invalid."""
+    # Here: an engine without a policy doesn't load these modules.
+    from server.access.policy import read_policy
+    from server.access.roles import Roles
+    from server.gpus.service import Gpus
+
+    gpus = Gpus(containers.context, Roles(read_policy(Path(config.policy_file))))
+    containers.context.gpus = gpus
+    return gpus
 
 
 def _make_builds(

@@ -37,7 +37,7 @@ from server.containers.mounts import mounting
 from server.containers.mounts.snapshot import mount_at, task_rootfs
 from server.containers.plan import ContainerPlan
 from server.containers.run.assemble import PreparedStart, assemble
-from server.containers.run.start import engine_record, remove_engine_record, remove_task
+from server.containers.run.records import engine_record, remove_engine_record, remove_task
 from server.containers.spec.input import BindMount, TmpfsMount
 from server.containers.stdio.stdio import owner
 

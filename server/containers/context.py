@@ -20,7 +20,7 @@ from server.containers.host.owners import OwnerRemaps
 from server.containers.host.remap import Remap
 from server.containers.host.runtimes import Runtimes
 from server.containers.model import Container, event_attributes
-from server.containers.neighbours import Images, Networks, Shares, Store, Volumes
+from server.containers.neighbours import Gpus, Images, Networks, Shares, Store, Volumes
 from server.containers.plan import ContainerPlan
 from server.containers.registry import Registry
 from server.containers.restarts import Restarts
@@ -72,6 +72,8 @@ class ContainerContext:
     remap: Remap | None = None
     #: The limits of owners; None: the engine has no policy.
     shares: Shares | None = None
+    #: The allocator of GPUs; None: the engine has no policy.
+    gpus: Gpus | None = None
     stdio: StdioBackend = field(default_factory=Embedded)
     registry: Registry = field(default_factory=Registry)
     waiters: Waiters = field(default_factory=Waiters)

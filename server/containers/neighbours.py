@@ -253,3 +253,46 @@ class Shares(Protocol):
 
     async def check_update(self, owner: str, resources: Resources) -> None:
         """:raises WharfError: INVALID_ARGUMENT: more CPUs than the role has."""
+
+
+class Gpus(Protocol):
+    """The allocation of GPUs (``server.gpus``), on an engine with a policy.
+
+    A container *has* GPUs from ``wait`` or ``claim`` to ``release``, or to the hooks ``stopped`` and ``removed``;
+    ``Container.gpus`` has them then. Containers without device requests are accepted and have none.
+    """
+
+    def waits(self, container: Container, *, by_policy: bool = False) -> bool:
+        """Whether ``wait`` is to be called before the start: GPUs are requested, and the container has the label
+        ``wharf.wait``, or starts by its restart policy."""
+
+    async def wait(self, container: Container) -> None:
+        """Waits until the container has its GPUs, at most for the time in its label. Call it without the container's
+        lock. A cancelled caller leaves the queue.
+
+        :raises WharfError: CONFLICT: the time is over, ``cancel`` was called, or the container waits already; else as
+            ``claim``.
+        """
+
+    async def claim(self, container: Container) -> None:
+        """Gives the container its GPUs now, unless it has them. The caller has locked the container.
+
+        :raises WharfError: CONFLICT: they are in use, by whom and since when; PERMISSION_DENIED: the role does not
+            allow them; INVALID_ARGUMENT: this host lacks them, or the request is invalid; INTERNAL: no driver of this
+            host supports it.
+        """
+
+    def release(self, container: Container) -> None:
+        """Ends the allocation of a container that doesn't run. Idempotent."""
+
+    def cancel(self, container: Container) -> bool:
+        """Ends the wait of a container; False: it doesn't wait."""
+
+    def place(self, container: Container) -> tuple[int, int] | None:
+        """The container's place in the queue, from 1, and the length of the queue; None: it doesn't wait."""
+
+    async def devices(self, container: Container) -> Sequence[str]:
+        """The names of all CDI devices that the spec of the container gets: its GPUs, and what it requests besides.
+
+        :raises WharfError: as ``claim``, for an invalid request.
+        """

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from server.containers.model import Container
 from server.containers.registry import Registry, View
 from server.containers.run import checkpoint as checkpoints
 from server.containers.run import recover, remove, start, stop
+from server.containers.run.gpuwait import Cancellable
 from server.containers.run.monitor import Monitor
 from server.containers.waiters import Condition, Waiter
 
@@ -113,16 +115,21 @@ class Containers:
             confine.check_update(self._caller.role, request)
         return await updates.update(self.context, container, request, request.restart_policy)
 
-    async def start(self, key: str, *, checkpoint: str = "", directory: str = "") -> None:
+    async def start(
+        self, key: str, *, checkpoint: str = "", directory: str = "", cancellable: Cancellable = nullcontext
+    ) -> None:
         container = self.get(key)
         path = checkpoints.find_path(self.context, container, checkpoint, directory)
-        await start.start(self.context, container, checkpoint_path=path)
+        await start.start(self.context, container, checkpoint_path=path, cancellable=cancellable)
 
     async def stop(self, key: str, *, timeout: int | None = None, signal: str = "") -> None:
         await stop.stop(self.context, self.get(key), key, timeout=timeout, signal=signal)
 
-    async def restart(self, key: str, *, timeout: int | None = None, signal: str = "") -> None:
-        await start.restart(self.context, self.get(key), key, timeout=timeout, signal=signal)
+    async def restart(
+        self, key: str, *, timeout: int | None = None, signal: str = "", cancellable: Cancellable = nullcontext
+    ) -> None:
+        container = self.get(key)
+        await start.restart(self.context, container, key, timeout=timeout, signal=signal, cancellable=cancellable)
 
     async def kill(self, key: str, signal: str = "") -> None:
         try:

@@ -15,6 +15,8 @@ relays between the other end and the client, including half-closes.
 import asyncio
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -86,6 +88,22 @@ class Hijacked:
 def connection_of(request: Request) -> EngineProtocol:
     """The protocol object of a request."""
     return cast(EngineProtocol, request.scope["extensions"]["connection"])
+
+
+@contextmanager
+def cancelled_by_disconnect(request: Request) -> Iterator[None]:
+    """For the waiting part of a handler that otherwise runs to its end: within it, a disconnect cancels the request.
+
+    :raises asyncio.CancelledError: the client has disconnected already.
+    """
+    protocol = connection_of(request)
+    if protocol.half_closed:
+        raise asyncio.CancelledError
+    protocol.disconnect_cancels = True
+    try:
+        yield
+    finally:
+        protocol.disconnect_cancels = False
 
 
 async def hijack(request: Request) -> Hijacked:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,6 +20,7 @@ from server.containers.service import Containers
 from server.containers.waiters import Condition, Outcome
 from server.http import params
 from server.http.answers import dumps_escaped, json_answer, no_content
+from server.http.hijack import cancelled_by_disconnect
 from server.http.routing import ApiRoute
 from server.http.streams import byte_stream
 
@@ -98,6 +100,7 @@ async def start(request: Request) -> Response:
         _key(request),
         checkpoint=params.text(request, "checkpoint"),
         directory=params.text(request, "checkpoint-dir"),
+        cancellable=partial(cancelled_by_disconnect, request),
     )
     return no_content()
 
@@ -114,7 +117,9 @@ async def stop(request: Request) -> Response:
 
 async def restart(request: Request) -> Response:
     timeout, signal = _stop_options(request)
-    await _containers(request).restart(_key(request), timeout=timeout, signal=signal)
+    await _containers(request).restart(
+        _key(request), timeout=timeout, signal=signal, cancellable=partial(cancelled_by_disconnect, request)
+    )
     return no_content()
 
 

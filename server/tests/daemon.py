@@ -96,6 +96,7 @@ class _Connection:
     url: bytes
     transport: _Transport
     disconnect_cancels: bool = False
+    half_closed: bool = False
     detached: bool = False
     in_body: None = None
     server_state: _Server = field(default_factory=_Server)

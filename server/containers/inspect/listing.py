@@ -56,7 +56,7 @@ async def listing(
             await asyncio.sleep(0)
         row = _copy(row_of(context, container))
         row["Names"] = [*row["Names"], *link_names.get(container.id, ())]
-        row["State"], row["Status"] = container.state.status, status(container)
+        row["State"], row["Status"] = container.state.status, status(container) + _queued(context, container)
         row["Health"] = _health(container)
         row["Image"] = images[container.id]
         if size:
@@ -156,6 +156,12 @@ def status(container: Container) -> str:
     if state.finished_ns == 0:
         return ""
     return f"Exited ({state.exit_code}) {human(now - state.finished_ns)} ago"
+
+
+def _queued(context: ContainerContext, container: Container) -> str:
+    """The end of the status of a container that waits for GPUs."""
+    place = context.gpus.place(container) if context.gpus is not None else None
+    return f" (waiting for a GPU, place {place[0]} of {place[1]})" if place is not None else ""
 
 
 def _health(container: Container) -> dict[str, Any]:

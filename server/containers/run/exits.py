@@ -13,8 +13,9 @@ from server.containers.logs.plugin import stop_logging
 from server.containers.model import Container
 from server.containers.mounts import mounting
 from server.containers.restarts import should_restart
+from server.containers.run.records import remove_engine_record
 from server.containers.run.remove import remove
-from server.containers.run.start import remove_engine_record, start_by_policy
+from server.containers.run.start import start_by_policy
 
 log = logging.getLogger(__name__)
 

@@ -38,10 +38,12 @@ _NVIDIA = ("compute", "compat32", "graphics", "utility", "video", "display")
 
 @dataclass(frozen=True, slots=True)
 class _Driver:
-    """A driver of this host. ``ways`` are tried in order. Without capabilities, it is selected by name only."""
+    """A driver of this host. ``ways`` are tried in order. Without capabilities, it is selected by name only.
+    ``kind``: the CDI devices of its first way; "": that way uses no CDI."""
 
     ways: tuple[Way, ...]
     capabilities: frozenset[str] = frozenset()
+    kind: str = ""
 
     def matching(self, request: DeviceRequest) -> Sequence[str] | None:
         """Return the first alternative of the request of which the driver has all capabilities."""
@@ -58,7 +60,23 @@ def inject(directories: tuple[str, ...], request: DeviceRequest, spec: Json) -> 
     :raises WharfError: INTERNAL: no driver supports the request, or all ways of the driver fail; INVALID_ARGUMENT: both
         a count and ids are set.
     """
-    drivers = _drivers(directories)
+    _edit(_select(cdi.load(directories), request), request, spec)
+
+
+def cdi_kind(registry: cdi.Registry, request: DeviceRequest) -> str:
+    """The kind of CDI devices of which a request selects some.
+
+    :raises WharfError: as ``inject``; also INVALID_ARGUMENT: the driver of the request does not use CDI.
+    """
+    driver = _select(registry, request)
+    if not driver.kind:
+        raise invalid(f"the device driver {_asked(request)} uses no CDI devices: its GPUs can't be allocated")
+    return driver.kind
+
+
+def _select(registry: cdi.Registry, request: DeviceRequest) -> _Driver:
+    """:raises WharfError: as ``inject``, except for a driver that fails."""
+    drivers = _drivers(registry)
     if request.driver:
         driver = drivers.get(request.driver)
     else:
@@ -67,13 +85,17 @@ def inject(directories: tuple[str, ...], request: DeviceRequest, spec: Json) -> 
         raise no_driver(request)
     if request.count and request.device_ids:
         raise invalid("cannot set both Count and DeviceIDs on device request")
-    _edit(driver, request, spec)
+    return driver
 
 
 def no_driver(request: DeviceRequest) -> WharfError:
     """dockerd's error for a device request that no driver supports."""
+    return internal(f"could not select device driver {_asked(request)}")
+
+
+def _asked(request: DeviceRequest) -> str:
     alternatives = " ".join(f"[{' '.join(each)}]" for each in request.capabilities or ())
-    return internal(f'could not select device driver "{request.driver}" with capabilities: [{alternatives}]')
+    return f'"{request.driver}" with capabilities: [{alternatives}]'
 
 
 def inject_devices(registry: cdi.Registry, names: Sequence[str], spec: Json) -> None:
@@ -88,24 +110,25 @@ def inject_devices(registry: cdi.Registry, names: Sequence[str], spec: Json) -> 
         raise internal(f"CDI device injection failed: {error}{problems}") from None
 
 
-def _drivers(directories: tuple[str, ...]) -> dict[str, _Driver]:
+def _drivers(registry: cdi.Registry) -> dict[str, _Driver]:
     """Return the drivers of this host by name, in the order in which capabilities select them."""
-    registry = cdi.load(directories)
     drivers: dict[str, _Driver] = {}
     if registry.names(_NVIDIA_GPU) or shutil.which(_CDI_HOOK) is not None:
-        drivers["nvidia.cdi"] = _Driver((_by_cdi(registry, _NVIDIA_GPU),))
+        drivers["nvidia.cdi"] = _Driver((_by_cdi(registry, _NVIDIA_GPU),), kind=_NVIDIA_GPU)
     if shutil.which(_HOOK) is not None:
         drivers["nvidia.runtime-hook"] = _Driver((_by_hook,))
     if drivers:
         ways = tuple(way for driver in drivers.values() for way in driver.ways)
-        drivers["nvidia"] = _Driver(ways, frozenset(("gpu", "nvidia", *_NVIDIA)))
+        kind = next(iter(drivers.values())).kind
+        drivers["nvidia"] = _Driver(ways, frozenset(("gpu", "nvidia", *_NVIDIA)), kind)
     amd: list[Way] = []
-    if registry.names(_AMD_GPU):
-        amd.append(_by_cdi(registry, _AMD_GPU))
+    kind = _AMD_GPU if registry.names(_AMD_GPU) else ""
+    if kind:
+        amd.append(_by_cdi(registry, kind))
     if shutil.which(_AMD_RUNTIME) is not None:
         amd.append(_by_runtime)
     if amd:
-        drivers["amd"] = _Driver(tuple(amd), frozenset(("gpu", "amd")))
+        drivers["amd"] = _Driver(tuple(amd), frozenset(("gpu", "amd")), kind)
     return drivers
 
 

@@ -25,7 +25,7 @@ from server.containers.mounts import mounting, orphan_volumes
 from server.containers.restarts import should_restart
 from server.containers.run import exits
 from server.containers.run.process import started_time
-from server.containers.run.start import remove_engine_record, remove_task
+from server.containers.run.records import remove_engine_record, remove_task
 from server.containers.run.stop import unpause
 
 log = logging.getLogger(__name__)

@@ -7,37 +7,43 @@ import asyncio
 import logging
 import os
 import time
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 
-from engine.api.types import ContainerRecord, Mount
+from engine.api.types import Mount
 from engine.common.errors import Kind, WharfError, conflict, internal, not_modified
 from engine.common.timeline import Timeline
-from server.containers.context import ROOT_LABEL, ContainerContext
+from server.containers.context import ContainerContext
 from server.containers.hooks import call
 from server.containers.logs.plugin import start_logging, stop_logging
 from server.containers.model import Container
 from server.containers.mounts import mounting, rootfs, snapshot
 from server.containers.neighbours import Sandbox
-from server.containers.plan import ContainerPlan
-from server.containers.run import checkpoint, devicerequests
+from server.containers.run import checkpoint, devicerequests, gpuwait
 from server.containers.run.assemble import PreparedStart, assemble
 from server.containers.run.failures import UNKNOWN, StartFailure, is_temporary, start_failure
+from server.containers.run.gpuwait import Cancellable
 from server.containers.run.process import namespace_of, started_time
+from server.containers.run.records import engine_record, remove_engine_record, remove_task
 from server.containers.run.remove import remove
 from server.containers.run.stop import stop_and_wait
 from server.containers.spec.process import DOCKER_APPARMOR
-from server.containers.stdio.stdio import stdio_uri, task_owner
+from server.containers.stdio.stdio import stdio_uri
 from server.containers.values.modes import check_nameservers, joined
-from server.containers.values.signals import SIGKILL
-from server.registry.reference import Reference, parse_any
 
 log = logging.getLogger(__name__)
 
 
-async def start(context: ContainerContext, container: Container, *, checkpoint_path: str = "") -> None:
-    """Starts a container on request. ``checkpoint_path``: the checkpoint to restore; "": none.
+async def start(
+    context: ContainerContext,
+    container: Container,
+    *,
+    checkpoint_path: str = "",
+    cancellable: Cancellable = nullcontext,
+) -> None:
+    """Starts a container on request. ``checkpoint_path``: the checkpoint to restore; "": none. ``cancellable``: entered
+    while the start waits for GPUs.
 
     :raises WharfError: NOT_MODIFIED: it runs; CONFLICT: it is paused or being removed; else why the start failed.
     """
@@ -48,14 +54,21 @@ async def start(context: ContainerContext, container: Container, *, checkpoint_p
         raise not_modified("container is already running")
     if state.removing or state.dead:
         raise conflict("container is marked for removal and cannot be started")
-    await start_on_request(context, container, checkpoint_path=checkpoint_path)
+    await start_on_request(context, container, checkpoint_path=checkpoint_path, cancellable=cancellable)
 
 
 async def restart(
-    context: ContainerContext, container: Container, key: str, *, timeout: int | None = None, signal: str = ""
+    context: ContainerContext,
+    container: Container,
+    key: str,
+    *,
+    timeout: int | None = None,
+    signal: str = "",
+    cancellable: Cancellable = nullcontext,
 ) -> None:
     """``docker restart``: stops a running container without its automatic removal (``--rm``), and starts it.
-    ``timeout``: seconds until SIGKILL. ``key``: the container's name or id in the request.
+    ``timeout``: seconds until SIGKILL. ``key``: the container's name or id in the request. ``cancellable``: see
+    ``start``.
 
     :raises WharfError: ``Cannot restart container x: …``
     """
@@ -63,7 +76,7 @@ async def restart(
         if container.state.running:
             container.manually_restarted = True
             await stop_and_wait(context, container, timeout=timeout, signal=signal)
-        await start_on_request(context, container)
+        await start_on_request(context, container, cancellable=cancellable)
     except WharfError as error:
         container.manually_restarted = False
         kind = error.kind if error.kind in (Kind.NOT_FOUND, Kind.CONFLICT, Kind.INVALID_ARGUMENT) else Kind.INTERNAL
@@ -71,18 +84,25 @@ async def restart(
     context.publish(container, "restart")
 
 
-async def start_on_request(context: ContainerContext, container: Container, *, checkpoint_path: str = "") -> None:
+async def start_on_request(
+    context: ContainerContext,
+    container: Container,
+    *,
+    checkpoint_path: str = "",
+    cancellable: Cancellable = nullcontext,
+) -> None:
     """Starts a container that doesn't run under its lock, and resets the restart count.
 
     :raises WharfError: why the start failed. A container with ``--rm`` is removed then.
     """
-    async with container.lock:
+    refusal = await gpuwait.wait_on_request(context, container, cancellable)
+    async with gpuwait.locked(context, container):
         state = container.state
         if state.running:
             if not state.restarting:
                 return
             context.restarts_of(container).cancel()  # this start replaces the restart
-        failure = await _try_start(context, container, on_request=True, checkpoint_path=checkpoint_path)
+        failure = await _try_start(context, container, refusal, on_request=True, checkpoint_path=checkpoint_path)
     if failure is None:
         return
     if container.host_config.auto_remove:
@@ -95,20 +115,27 @@ async def start_by_policy(context: ContainerContext, container: Container) -> St
 
     A failure leaves the state unchanged ("restarting" with the exit code of the last run): the caller changes it.
     """
-    async with container.lock:
+    refusal = await gpuwait.wait_by_policy(context, container)
+    async with gpuwait.locked(context, container):
         state = container.state
         if state.removing or state.dead or (state.running and not state.restarting):
             return None
         if context.restarts_of(container).cancelled.is_set():
             # A stop held the lock when the delay ended.
             return StartFailure(WharfError(Kind.CANCELLED, "the restart was cancelled"), temporary=False)
-        return await _try_start(context, container, on_request=False, checkpoint_path="")
+        return await _try_start(context, container, refusal, on_request=False, checkpoint_path="")
 
 
 async def _try_start(
-    context: ContainerContext, container: Container, *, on_request: bool, checkpoint_path: str
+    context: ContainerContext,
+    container: Container,
+    refusal: WharfError | None,
+    *,
+    on_request: bool,
+    checkpoint_path: str,
 ) -> StartFailure | None:
-    """Starts a container and records the failure, if there is one. The caller holds the lock."""
+    """Starts a container and records the failure, if there is one. ``refusal``: why it failed already. The caller holds
+    the lock."""
     if container.state.removing or container.state.dead:
         error = conflict("container is marked for removal and cannot be started")
         return StartFailure(error, temporary=False)
@@ -118,6 +145,10 @@ async def _try_start(
     timeline = Timeline("start")
     await context.wait_cleaned(container.id)
     try:
+        if refusal is not None:
+            raise refusal
+        if context.gpus is not None:
+            await context.gpus.claim(container)
         # Around the exit stack, as also an undo step may write to the layer.
         with container.layer.writing():
             async with AsyncExitStack() as undo:
@@ -219,7 +250,7 @@ async def _start(
         if context.facts.apparmor and not container.apparmor_profile:
             container.apparmor_profile = "unconfined" if container.host_config.privileged else DOCKER_APPARMOR
         spec = assemble(context, container, prepared)
-        await devicerequests.inject(context, container.host_config, spec)
+        await devicerequests.inject(context, container, spec)
         timeline.mark("spec")
         try:
             await _create_record(context, container, spec)
@@ -287,42 +318,6 @@ def _forget_start(container: Container) -> None:
     container.joinable, container.starting = False, (0, 0)
 
 
-def engine_record(
-    context: ContainerContext, container: ContainerPlan, spec: dict[str, object], *, snapshot_key: str
-) -> ContainerRecord:
-    """The engine's record of a container that is about to run.
-
-    :raises WharfError: INVALID_ARGUMENT: its runtime can't be used.
-    """
-    runtime_name, options = context.runtimes.engine_options(
-        container.host_config.runtime, owner=task_owner(context, container)
-    )
-    return ContainerRecord(
-        id=container.id,
-        image=_image_name(container),
-        # Recovery finds the records that a killed daemon has left by this label.
-        labels={ROOT_LABEL: str(context.config.data_root)},
-        runtime_name=runtime_name,
-        runtime_options=options,
-        spec=spec,
-        snapshotter=context.engine.snapshots.snapshotter,
-        snapshot_key=snapshot_key,
-    )
-
-
-def _image_name(container: ContainerPlan) -> str:
-    """The image's full name for the engine's tools such as ``ctr``; "" if the container was created by an image's
-    id."""
-    requested = container.config.image or ""
-    if container.image_id.removeprefix("sha256:").startswith(requested.removeprefix("sha256:")):
-        return ""
-    try:
-        reference = parse_any(requested)
-    except WharfError:
-        return ""
-    return str(reference.tagged()) if isinstance(reference, Reference) else ""
-
-
 async def _create_record(context: ContainerContext, container: Container, spec: dict[str, object]) -> None:
     record = engine_record(context, container, spec, snapshot_key=container.id)
     try:
@@ -364,27 +359,3 @@ async def _create_task(
         return await create()
     except WharfError as error:
         raise error.worded(f"failed to create task for container: {error.message}") from error
-
-
-async def remove_task(context: ContainerContext, container_id: str) -> None:
-    """Kills and deletes a task; a missing one is no error, other errors are logged."""
-    try:
-        await context.engine.tasks.kill(container_id, SIGKILL, everything=True)
-        await context.engine.tasks.wait(container_id)
-    except WharfError as error:
-        if error.kind not in (Kind.NOT_FOUND, Kind.FAILED_PRECONDITION):
-            log.warning("container=%s task could not be killed: %s", container_id, error)
-    try:
-        await context.engine.tasks.delete(container_id)
-    except WharfError as error:
-        if error.kind is not Kind.NOT_FOUND:
-            log.warning("container=%s task could not be deleted: %s", container_id, error)
-
-
-async def remove_engine_record(context: ContainerContext, container_id: str) -> None:
-    """Deletes the engine's record of a container; a missing one is no error, other errors are logged."""
-    try:
-        await context.engine.containers.delete(container_id)
-    except WharfError as error:
-        if error.kind is not Kind.NOT_FOUND:
-            log.warning("container=%s could not be deleted in the engine: %s", container_id, error)

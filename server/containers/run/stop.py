@@ -46,6 +46,8 @@ async def stop(
 
     :raises WharfError: NOT_MODIFIED: it doesn't run; INTERNAL, as in dockerd: it can't be stopped.
     """
+    if await _end_wait(context, container):
+        return
     await wait_started(container)
     if not container.state.running:
         raise not_modified("container is already stopped")
@@ -53,6 +55,16 @@ async def stop(
         await stop_and_wait(context, container, timeout=timeout, signal=signal)
     except WharfError as error:
         raise internal(f"cannot stop container: {key}: {error.message}") from error
+
+
+async def _end_wait(context: ContainerContext, container: Container) -> bool:
+    """Ends the wait for GPUs of a container that doesn't run; False: it doesn't wait."""
+    if context.gpus is None or container.state.running or not context.gpus.cancel(container):
+        return False
+    async with container.lock:
+        container.manually_stopped = True
+        await context.save_state(container)
+    return True
 
 
 async def wait_started(container: Container) -> None:
@@ -106,6 +118,9 @@ async def kill(context: ContainerContext, container: Container, signal: str = ""
     :raises WharfError: CONFLICT: the container doesn't run; INVALID_ARGUMENT: a bad signal.
     """
     number = parse_kill_signal(signal)
+    # `docker run` sends the signal of Ctrl-C to a container that has not started yet.
+    if number in signals.TERMINATING and await _end_wait(context, container):
+        return
     await wait_started(container)
     if number == signals.SIGKILL:
         await kill_and_wait(context, container)

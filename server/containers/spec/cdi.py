@@ -46,6 +46,14 @@ class Registry:
         """The qualified names of the devices of one ``vendor.com/class``, or of all."""
         return sorted(name for name in self.devices if not kind or name.partition("=")[0] == kind)
 
+    def nodes(self, name: str) -> frozenset[str]:
+        """The paths on the host of the nodes that the edits for this device alone add; none of malformed edits."""
+        try:
+            nodes = self.devices[name].edits.get("deviceNodes") or ()
+            return frozenset(str(node.get("hostPath") or node["path"]) for node in nodes)
+        except (KeyError, TypeError, AttributeError):
+            return frozenset()
+
 
 def load(directories: Iterable[str]) -> Registry:
     """Reads the specifications in ``directories``, of which some may not exist. Blocks."""

@@ -18,6 +18,8 @@ _NUMBERS |= {f"RTMAX-{n}": _RTMAX - n for n in range(1, 15)} | {"RTMAX": _RTMAX}
 
 SIGKILL = 9
 SIGTERM = 15
+#: Those that clients send to end a container: SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGTERM.
+TERMINATING = frozenset((1, 2, 3, SIGKILL, SIGTERM))
 
 
 def parse(text: str) -> int:

@@ -25,6 +25,7 @@ def room_for(container: Container) -> ContainerContext:
 
     restarts = {container.id: Restarts()}
     context = SimpleNamespace(
+        gpus=None,
         hooks=Hooks(),
         restarts=restarts,
         restarts_of=lambda _: restarts[container.id],
