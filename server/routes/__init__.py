@@ -12,6 +12,7 @@ from server.routes import (
     events,
     exec,
     files,
+    gpus,
     images,
     job_sockets,
     networks,
@@ -40,6 +41,7 @@ def all_routes() -> Iterator[ApiRoute]:
         build,
         buildkit,
         wharf,
+        gpus,
         job_sockets,
         unsupported,
     ):

@@ -3,7 +3,16 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from api_models.wharf import AuditLine, CallerPolicy, JobSocket, SocketCreateRequest, UsageRow, UserSummary
+from api_models.wharf import (
+    AuditLine,
+    CallerPolicy,
+    Gpu,
+    JobSocket,
+    QueueEntry,
+    SocketCreateRequest,
+    UsageRow,
+    UserSummary,
+)
 from engine.common import limits
 from server.http.jsonstreams import NDJSON
 from server.http.openapi import Operation, Query, description
@@ -23,6 +32,18 @@ OPERATIONS: Mapping[str, Operation] = {
     "GET /wharf/v1/policy": Operation(
         about="Shows the caller's role with its rights and limits.",
         answer=CallerPolicy,
+        errors={409: _NO_POLICY},
+    ),
+    "GET /wharf/v1/gpus": Operation(
+        about="Lists the GPUs of this host and who has them.",
+        answer=Gpu,
+        many=True,
+        errors={409: _NO_POLICY},
+    ),
+    "GET /wharf/v1/queue": Operation(
+        about="Lists the containers that wait for GPUs, the next one first.",
+        answer=QueueEntry,
+        many=True,
         errors={409: _NO_POLICY},
     ),
     "GET /wharf/v1/usage": Operation(

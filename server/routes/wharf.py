@@ -109,9 +109,9 @@ async def usage(request: Request) -> Response:
 
 
 async def openapi(request: Request) -> Response:
-    from server.routes import described, job_sockets
+    from server.routes import described, gpus, job_sockets
 
-    return json_answer(described.document((*routes, *job_sockets.routes)))
+    return json_answer(described.document((*routes, *gpus.routes, *job_sockets.routes)))
 
 
 routes: Sequence[ApiRoute] = (

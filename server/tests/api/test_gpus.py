@@ -236,3 +236,34 @@ def test_events_of_places(daemon: Daemon) -> None:
 def test_a_new_policy(daemon: Daemon) -> None:
     daemon.restrict(tomllib.loads(POLICY.replace("gpus = 2", "gpus = 3")))
     assert len(hold(daemon, ALICE, 3).gpus) == 3
+
+
+def test_the_lists_of_gpus_and_of_the_queue(daemon: Daemon) -> None:
+    held = hold(daemon, ALICE, 0, "0")
+    (*_, last) = rows = daemon.as_uid(ALICE).get("/wharf/v1/gpus").json()
+    assert [row["Name"] for row in rows] == [f"{KIND}={number}" for number in range(4)]
+    assert last == {"Name": f"{KIND}=3", "Names": [f"{KIND}=3"], "Partition": False, "Shared": True, "Holders": []}
+    (holder,) = rows[0]["Holders"]
+    assert (holder["User"], holder["Container"], holder["ContainerName"]) == ("10001", held.id, held.name)
+    (of_bob,) = daemon.as_uid(BOB).get("/wharf/v1/gpus").json()[0]["Holders"]
+    assert of_bob == {"User": "10001", "Since": holder["Since"]}
+
+    async def queued(container: Container) -> asyncio.Task[None]:
+        waiting = asyncio.create_task(gpus_of(daemon).wait(container))
+        for _ in range(1000):
+            await asyncio.sleep(0.01)
+            if gpus_of(daemon).queue():
+                break
+        return waiting
+
+    id = daemon.as_uid(BOB).create(name="train", **gpu(0, "0", wait="1h"))
+    waiting = daemon.wait(queued(daemon.services.containers.get(id)))
+    (entry,) = daemon.get("/wharf/v1/queue").json()
+    assert (entry["Place"], entry["User"], entry["Gpus"], entry["Counts"]) == (1, "10002", [f"{KIND}=0"], {})
+    assert (entry["Container"], entry["ContainerName"]) == (id, "train")
+    assert entry["Reason"]
+    (of_alice,) = daemon.as_uid(ALICE).get("/wharf/v1/queue").json()
+    assert "Container" not in of_alice
+    waiting.cancel()
+    with suppress(asyncio.CancelledError):
+        daemon.wait(waiting)
