@@ -30,6 +30,7 @@ from server.containers.host.owners import OwnerIds, OwnerRemaps
 from server.containers.host.remap import Remap
 from server.containers.inspect.stats import Stats
 from server.containers.logs.follow import Logs
+from server.containers.model import Container
 from server.containers.running import Running, make_running
 from server.containers.service import Containers
 from server.containers.spec import apparmor
@@ -318,6 +319,10 @@ async def make_services(
     return replace(services, jobs=jobs)
 
 
+def _count_gpus(container: Container) -> float:
+    return len(container.gpus)
+
+
 def _make_gpus(config: Config, containers: Containers) -> "Gpus":
     """:raises ConfigError: the policy is invalid."""
     # Here: an engine without a policy doesn't load these modules.
@@ -392,5 +397,6 @@ def _make_shares(
         active=running.exec.active,
         links=networks.links,
     )
+    shares.accounting.gpus = _count_gpus
     containers.context.shares = shares
     return shares

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from engine.common.errors import WharfError
 from engine.common.system.cgroups import CgroupLayout
 from server.access.owners import user_of
+from server.access.roles import Roles
 from server.containers.spec.host import SYSTEMD
 from server.shares import cgroups, slices
 from server.shares.cgroups import Limits
 from server.shares.naming import Group, group_of, is_group, user_group
-from server.shares.roles import Roles
 
 log = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from api_models.resources import Resources
 from engine.common.system.cgroups import scope_path
 from server.access.owners import user_of
 from server.access.policy import Policy
+from server.access.roles import Roles
 from server.containers.context import ContainerContext
 from server.containers.model import Container
 from server.containers.spec.build import cgroups_path
 from server.shares.accounting import INTERVAL, Accounting
 from server.shares.groups import UserGroups
 from server.shares.limits import Counts, check_cpus, check_disk, check_labels
-from server.shares.roles import Roles
 from server.shares.sampler import Reading, Target, read_all
 from server.shares.store import Store
 from server.shares.times import Times

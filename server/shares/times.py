@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from engine.api.stdio import Stdio
 from engine.common.errors import Kind, WharfError
 from server.access.policy import Role
+from server.access.roles import Roles
 from server.containers.context import ContainerContext
 from server.containers.model import Container
 from server.containers.run.stop import stop_and_wait
 from server.containers.stdio.stdio import socket_path
 from server.shares.limits import is_kept
-from server.shares.roles import Roles
 from server.shares.sampler import Reading
 from server.shares.store import Store
 

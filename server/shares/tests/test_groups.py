@@ -8,9 +8,9 @@ import pytest
 
 from engine.common.system.cgroups import CgroupLayout
 from server.access.policy import Policy
+from server.access.roles import Roles
 from server.containers.spec.host import CGROUPFS
 from server.shares.groups import UserGroups
-from server.shares.roles import Roles
 
 POLICY = {"users": {"alice": "member", "bob": "member"}, "roles": {"member": {"pids": 40}}}
 

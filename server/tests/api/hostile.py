@@ -152,6 +152,9 @@ RULES: Mapping[str, Rule] = {
     "GET /wharf/v1/users": View(),
     "GET /wharf/v1/policy": View(),
     "GET /wharf/v1/usage": View(),
+    # Who has a GPU is shown to all, by the user's name; server/tests/api/test_gpus.py has what of it.
+    "GET /wharf/v1/gpus": View(),
+    "GET /wharf/v1/queue": View(),
     "GET /wharf/v1/audit": Administrators(),
     "GET /wharf/v1/openapi.json": Same(),
     "GET /wharf/v1/sockets": View(),

@@ -84,7 +84,7 @@ def test_the_accounts_have_what_ran(daemon: Daemon) -> None:
     daemon.wait(shares.ended(container))
 
     async def rows() -> list[Usage]:
-        return await shares.accounting.usage(owner=str(ALICE))
+        return await shares.accounting.usage(1, str(ALICE), 10)
 
     (row,) = daemon.wait(rows())
     assert (row.owner, row.name, row.container) == (str(ALICE), "web", container.id)
