@@ -5,7 +5,7 @@ the daemon's end closes the services in reverse order.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,8 +30,7 @@ from server.containers.host.owners import OwnerIds, OwnerRemaps
 from server.containers.host.remap import Remap
 from server.containers.inspect.stats import Stats
 from server.containers.logs.follow import Logs
-from server.containers.model import Container
-from server.containers.running import Running, make_running
+from server.containers.running import make_running
 from server.containers.service import Containers
 from server.containers.spec import apparmor
 from server.containers.spec.host import HostFacts, probe
@@ -263,8 +262,14 @@ async def make_services(
         config.data_root, config.exec_root, partial(_make_builds, config, containers, images, networks, identity)
     )
     running = make_running(containers.context)
-    shares = _make_shares(config, containers, images, networks, running) if config.has_policy else None
-    gpus = _make_gpus(config, containers) if config.has_policy else None
+    shares: Shares | None = None
+    gpus: Gpus | None = None
+    if config.has_policy:
+        from server import restricted  # here: an engine without a policy doesn't load its modules
+
+        policy = restricted.policy_of(config)
+        shares = restricted.make_shares(policy, containers, images, networks, running)
+        gpus = restricted.make_gpus(policy, containers)
     await containers.load()
     if gpus is not None:
         await gpus.open()
@@ -311,28 +316,9 @@ async def make_services(
     )
     if not config.has_policy:
         return services
-    from server.jobs.service import Jobs  # with its modules only on an engine with a policy
-    from server.jobs.store import JobStore
-
-    jobs = Jobs(JobStore(database), config.exec_root / "jobs", services.seen_by)
+    jobs = restricted.make_jobs(config, database, services.seen_by)
     stack.push_async_callback(jobs.close)
     return replace(services, jobs=jobs)
-
-
-def _count_gpus(container: Container) -> float:
-    return len(container.gpus)
-
-
-def _make_gpus(config: Config, containers: Containers) -> "Gpus":
-    """:raises ConfigError: the policy is invalid."""
-    # Here: an engine without a policy doesn't load these modules.
-    from server.access.policy import read_policy
-    from server.access.roles import Roles
-    from server.gpus.service import Gpus
-
-    gpus = Gpus(containers.context, Roles(read_policy(Path(config.policy_file))))
-    containers.context.gpus = gpus
-    return gpus
 
 
 def _make_builds(
@@ -377,26 +363,3 @@ async def _remap(config: Config, stack: AsyncExitStack) -> Remap | None:
 def _users(containers: list[Containers]) -> Iterable[ImageUser]:
     """Return every container. Images are created before the containers service, so the list is filled later."""
     return list(containers[0].registry) if containers else ()
-
-
-def _make_shares(
-    config: Config, containers: Containers, images: Images, networks: Networks, running: Running
-) -> "Shares":
-    """:raises ConfigError: the policy is invalid."""
-    # Here: an engine without a policy doesn't load these modules.
-    from server.access.policy import read_policy
-    from server.shares.service import Shares
-
-    async def image_sizes(user: str) -> Mapping[str, int]:
-        return await images.of(user).list.own_sizes()
-
-    shares = Shares(
-        read_policy(Path(config.policy_file)),
-        containers.context,
-        image_sizes=image_sizes,
-        active=running.exec.active,
-        links=networks.links,
-    )
-    shares.accounting.gpus = _count_gpus
-    containers.context.shares = shares
-    return shares
