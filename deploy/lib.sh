@@ -158,7 +158,7 @@ PY
   local try
   for try in 1 2; do
     # shellcheck disable=SC2086 # one requirement a line
-    if (IFS=$'\n'; timeout -k 10 420 "$dir/bin/python" -m pip install -q --disable-pip-version-check \
+    if (IFS=$'\n'; timeout -k 10 900 "$dir/bin/python" -m pip install -q --disable-pip-version-check \
       -c "$ROOT/deploy/constraints.txt" $requirements </dev/null); then
       echo "$stamp" >"$dir/.wharf-stamp"
       return 0
@@ -174,7 +174,7 @@ install_sources() {
   # From a copy: a build writes files into its folder.
   copy=$(mktemp -d)
   cp -r "$ROOT"/{pyproject.toml,README.md,LICENSE,NOTICE,server,engine,api_models} "$copy"
-  timeout -k 10 240 "$1/bin/python" -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation \
+  timeout -k 10 600 "$1/bin/python" -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation \
     --force-reinstall "$copy" </dev/null >&2 || status=$?
   rm -rf "$copy"
   [ "$status" = 0 ] || die "Wharf itself could not be installed"

@@ -22,6 +22,8 @@ WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 # The functions of lib.sh write there what apt-get prints.
 export APT_LOG=$WORK/apt.log
+# pip's bytecode would have the paths of this build.
+export PIP_COMPILE=0
 umask 022
 
 TREE=$WORK/tree
@@ -81,7 +83,7 @@ lay_out() {
 compile() {
   find "$TREE" -name __pycache__ -prune -exec rm -rf {} +
   find "$TREE" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-  "$PYTHON" -m compileall -q -j 0 -s "$TREE" "$VENV/lib" "$VENV/engine_client.py"
+  "$PYTHON" -m compileall -q -j 0 -s "$TREE" -p / "$VENV/lib" "$VENV/engine_client.py"
   # Not before the last use of the environment in this place.
   ln -sf "../../../bin/$PYTHON_PACKAGE" "$VENV/bin/$PYTHON_PACKAGE"
 }
@@ -108,5 +110,5 @@ export SOURCE_DATE_EPOCH
   compile
   control
 } >&2
-dpkg-deb --root-owner-group -Zzstd -z9 --build "$TREE" "$DEB" >/dev/null
+dpkg-deb --root-owner-group -Zgzip --build "$TREE" "$DEB" >/dev/null
 echo "$DEB"
