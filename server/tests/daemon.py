@@ -151,12 +151,8 @@ class Daemon:
             owner_of_process=self.services.owner_of_process,
             by_uid=lambda uid: Account(str(uid), uid) if uid != 65534 else None,
         )
-
-        async def apply() -> None:
-            self._app.close()
-            self._app.gate = Gate(self.services, Policy(policy), {}, identity)
-
-        self.wait(apply())
+        self._app.close()
+        self._app.gate = Gate(self.services, Policy(policy), {}, identity)
 
     def as_uid(self, uid: int) -> "Daemon":
         """The same daemon, asked by a process with this uid and gid. By default root asks."""
