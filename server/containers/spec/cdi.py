@@ -184,7 +184,14 @@ def _add_node(spec: Json, node: Mapping[str, Any]) -> None:
             # The process's user owns the node, unless the specification names an owner.
             added[key] = own
     linux = spec["linux"]
-    linux["devices"] = [old for old in linux.get("devices", ()) if old["path"] != inside] + [added]
+    if source != inside and any(space["type"] == "user" for space in linux.get("namespaces", ())):
+        # In a user namespace, which may make no nodes, runtimes bind the host's node of the same path.
+        spec["mounts"] = [old for old in spec["mounts"] if old["destination"] != inside]
+        spec["mounts"].append(
+            {"destination": inside, "source": source, "type": "bind", "options": ["bind", "nosuid", "noexec"]}
+        )
+    else:
+        linux["devices"] = [old for old in linux.get("devices", ()) if old["path"] != inside] + [added]
     if kind in ("b", "c"):
         rule = {"allow": True, "type": kind, "major": added["major"], "minor": added["minor"]}
         linux["resources"].setdefault("devices", []).append({**rule, "access": node.get("permissions") or "rwm"})
