@@ -136,6 +136,15 @@ class Services:
         """
         return self.jobs.caller(path) if self.jobs is not None else None
 
+    def caller_of_owner(self, owner: str) -> Caller:
+        """The caller for processes in containers of a job socket, with the socket's limits.
+
+        :raises WharfError: PERMISSION_DENIED: the socket is closed, or its user no longer has a role.
+        """
+        if self.jobs is None:
+            raise WharfError(Kind.PERMISSION_DENIED, "the job socket of this container is closed")
+        return self.jobs.of(owner)
+
     def owner_of_process(self, pid: int) -> str | None:
         """The owner of the container with this process; None: it is in no container.
 

@@ -46,6 +46,12 @@ class Gated(Protocol):
     def apply(self, policy: Policy | None) -> None:
         """Applies a new policy; None: the engine has none."""
 
+    def caller_of_owner(self, owner: str) -> Caller:
+        """The caller for processes in containers of a job socket, with the socket's limits.
+
+        :raises WharfError: PERMISSION_DENIED: the socket is closed, or its user no longer has a role.
+        """
+
     async def check_disk(self, owner: str) -> None:
         """Called before a request that stores something.
 
@@ -120,7 +126,8 @@ class Gate:
                 return found
         if self._identity is None:
             return EVERYONE
-        return await self._identity.caller(sock, transport.get_extra_info("ssl_object"))
+        found = await self._identity.caller(sock, transport.get_extra_info("ssl_object"))
+        return self._engine.caller_of_owner(found.owner) if ":" in found.owner else found
 
     async def check_disk(self, owner: str) -> None:
         """See ``Gated.check_disk``."""

@@ -10,6 +10,7 @@ import asyncio
 import copy
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +41,8 @@ class BuilderFacade:
         """The same builder for one caller, whose builds are those of its owner."""
         bound = copy.copy(self)
         bound._caller = caller
-        if (loaded := self._builds.get(caller.owner)) is not None:
+        # A scope restricts one socket, not the builds of the owner.
+        if caller.scope is None and (loaded := self._builds.get(caller.owner)) is not None:
             loaded.builder.caller = caller
         return bound
 
@@ -59,7 +61,7 @@ class BuilderFacade:
         :raises WharfError: UNAVAILABLE: the installed modules differ from those that this daemon was started with.
         """
         async with self._lock:
-            return await self._load(self._caller)
+            return await self._load(replace(self._caller, scope=None))
 
     async def visible(self) -> list[Builds]:
         """Return the builds whose cache exists for the caller: for an administrator those of all owners. Loads what is

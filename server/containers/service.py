@@ -11,6 +11,7 @@ from api_models.container import UpdateRequest
 from api_models.filters import Filters
 from engine.common.errors import WharfError
 from server.access.caller import EVERYONE, Caller
+from server.access.owners import OWNER_LABEL
 from server.config.model import Config
 from server.containers import prune, rename
 from server.containers.context import ContainerContext
@@ -165,6 +166,8 @@ class Containers:
         # ``client/alias`` names the target of a legacy link.
         container = self.context.networks.linked(key, self._view) if "/" in key.strip("/") else self.get(key)
         document = await inspect.inspect(self.context, container, size=size)
+        if self._caller.administrator and container.owner:
+            document["Config"]["Labels"] = {**(document["Config"]["Labels"] or {}), OWNER_LABEL: container.owner}
         if self._caller.scope is not None and self._caller.scope.mask_environment:
             document["Config"]["Env"] = [f"{text.partition('=')[0]}=***" for text in document["Config"]["Env"] or ()]
         return document

@@ -105,6 +105,17 @@ class Jobs:
         user = job.user or "root"
         return Caller(job.owner, administrator=False, role=role, user=user, uid=job.uid, gids=job.gids)
 
+    def of(self, owner: str) -> Caller:
+        """The caller for processes in containers of a job socket.
+
+        :raises WharfError: PERMISSION_DENIED: the socket is closed, or its user no longer has a role.
+        """
+        job = next((job for job in self._jobs.values() if job.owner == owner), None)
+        found = self.caller(str(self.path(job.id))) if job is not None else None
+        if found is None:
+            raise WharfError(Kind.PERMISSION_DENIED, "the job socket of this container is closed")
+        return found
+
     def _role(self, job: Job) -> Role | None:
         if not job.user:
             return Role(**_ALL_RIGHTS, **job.limits) if job.limits else None  # type: ignore[arg-type]

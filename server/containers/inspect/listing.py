@@ -13,6 +13,7 @@ from api_models.network import EndpointSettings
 from api_models.times import human
 from engine.common import limits
 from engine.common.errors import Kind, WharfError, internal, invalid, not_found
+from server.access.owners import OWNER_LABEL
 from server.containers.context import ContainerContext
 from server.containers.inspect import sizes
 from server.containers.model import Container
@@ -45,7 +46,9 @@ async def listing(
 
     :raises WharfError: INVALID_ARGUMENT: a bad filter; NOT_FOUND: the container of ``before`` or ``since``.
     """
-    filters.validate(ACCEPTED)
+    # Owners are shown to administrators, on an engine with a policy.
+    owners = containers.caller.administrator and context.shares is not None
+    filters.validate((*ACCEPTED, "owner") if owners else ACCEPTED)
     selected = await _select(context, containers, filters, everything=everything, limit=limit)
     answer = []
     layer_sizes = await sizes.get_all(context, selected) if size else {}
@@ -59,6 +62,8 @@ async def listing(
         row["State"], row["Status"] = container.state.status, status(container) + _queued(context, container)
         row["Health"] = _health(container)
         row["Image"] = images[container.id]
+        if owners and container.owner:
+            row["Labels"] = {**row["Labels"], OWNER_LABEL: container.owner}
         if size:
             rw, total = layer_sizes[container.id]
             if rw:
@@ -307,6 +312,8 @@ def _matches(context: ContainerContext, container: Container, parsed: _ParsedFil
     if parsed.task:
         return False  # only tasks of Swarm, which this engine doesn't have
     if not filters.labels("label", container.labels):
+        return False
+    if "owner" in filters and not filters.exact("owner", container.owner):
         return False
     if not filters.match("isolation", container.host_config.isolation):
         return False

@@ -3,11 +3,13 @@
 import io
 import json
 import tarfile
+from pathlib import Path
 
 import pytest
 
+from server.access.owners import OWNER_LABEL
 from server.tests import samples
-from server.tests.daemon import Daemon
+from server.tests.daemon import Daemon, serving
 
 ALICE, BOB, NOBODY = 10001, 10002, 10003
 POLICY = {
@@ -225,3 +227,25 @@ def test_an_archive_without_its_blobs_gives_nothing_away(daemon: Daemon) -> None
     assert b"Loaded image" not in bob.request("POST", "/images/load", content=stolen).content
     assert tags(bob) == ["busybox:latest"]
     assert b"Loaded image" in alice.request("POST", "/images/load", content=stolen).content
+
+
+def test_administrators_see_the_owners(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[roles.member]\n")
+    with serving(tmp_path, policy_file=str(policy)) as daemon:
+        daemon.load("busybox:latest", config={"Cmd": ["sh"]})
+        daemon.restrict(POLICY)
+        alice = daemon.as_uid(ALICE)
+        id = alice.create("web")
+        daemon.create("own")
+        assert names(daemon, filters=json.dumps({"owner": [str(ALICE)]})) == ["/web"]
+        labels = [row["Labels"] for row in daemon.get("/containers/json", all=1).json()]
+        assert labels == [{}, {OWNER_LABEL: str(ALICE)}]
+        assert daemon.get(f"/containers/{id}/json").json()["Config"]["Labels"] == {OWNER_LABEL: str(ALICE)}
+        assert alice.get(f"/containers/{id}/json").json()["Config"]["Labels"] == {}
+        assert alice.refusal("GET", '/containers/json?filters={"owner":["x"]}') == (400, "invalid filter 'owner'")
+
+
+def test_without_a_policy_there_is_no_filter_of_owners(tmp_path: Path) -> None:
+    with serving(tmp_path) as daemon:
+        assert daemon.refusal("GET", '/containers/json?filters={"owner":["x"]}') == (400, "invalid filter 'owner'")
