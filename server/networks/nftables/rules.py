@@ -223,8 +223,8 @@ _CHAINS: dict[str, str] = {
     "exposed": """
 		oifname . ip daddr . meta l4proto . th dport @routed4 accept
 		oifname . ip6 daddr . meta l4proto . th dport @routed6 accept
-		meta l4proto icmp oifname @direct4 accept
-		meta l4proto ipv6-icmp oifname @direct6 accept
+		meta l4proto 1 oifname @direct4 accept
+		meta l4proto 58 oifname @direct6 accept
 		meta nfproto ipv4 oifname @unprotected4 accept
 		meta nfproto ipv6 oifname @unprotected6 accept
 		drop
