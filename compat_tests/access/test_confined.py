@@ -108,7 +108,7 @@ def test_nothing_is_copied_or_changed(shared_lab: Lab) -> None:
 def test_a_build_step_is_confined(shared_lab: Lab) -> None:
     alice = shared_lab["alice"]
     context = alice.home / "context"
-    context.mkdir()
+    context.mkdir(exist_ok=True)
     text = "FROM busybox\nRUN cat /proc/self/uid_map > /map; touch /x; chown 5:5 /x\nRUN ls -ln /x > /y\n"
     (context / "Dockerfile").write_text(text)
     alice.docker("build", "-q", "-t", "confined", "context")

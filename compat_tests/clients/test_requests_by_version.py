@@ -55,7 +55,7 @@ HOSTS: dict[str, dict[str, Any] | None] = {
         ],
     },
     "network": {
-        "PortBindings": {"80/tcp": [{"HostPort": ""}], "81": [{"HostIp": "::1", "HostPort": "0"}], "82/udp": None},
+        "PortBindings": {"80/tcp": [{"HostPort": ""}], "81": [{"HostIp": "::1", "HostPort": "0"}]},
         "PublishAllPorts": True, "Dns": ["1.1.1.1"], "DnsOptions": ["ndots:2"], "DnsSearch": ["a.b"],
         "ExtraHosts": ["a:1.2.3.4", "b:host-gateway"],
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pwd
 import shutil
@@ -94,12 +95,17 @@ class Lab:
         return self.users[name]
 
 
+# Several labs may exist at a time.
+_serial = itertools.count()
+
+
 @contextlib.contextmanager
 def lab(name: str, policy: str, users: Sequence[str], *args: str) -> Iterator[Lab]:
     """Run Wharf with a policy and with users of the host. ``policy``: the text of policy.toml, in which ``{alice}``
     stands for the host's name of the user ``alice``. The image busybox is loaded by the administrator."""
+    number = next(_serial)
     with contextlib.ExitStack() as stack:
-        accounts = {short: stack.enter_context(_account(f"wt{os.getpid()}{short}")) for short in users}
+        accounts = {short: stack.enter_context(_account(f"wt{os.getpid()}n{number}{short}")) for short in users}
         allocated = resources.allocate(name)
         path = allocated.root / "policy.toml"
         path.write_text(policy.format(**{short: account.pw_name for short, account in accounts.items()}))

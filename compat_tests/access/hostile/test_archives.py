@@ -90,7 +90,7 @@ def test_an_archive_with_links_to_files_of_the_host(hostile_lab: Lab, victim: Vi
     _, _, document = _documents(hostile_lab, victim)
     config = hostile_lab.engine.ctr("content", "get", document["config"]["digest"]).stdout.encode()
     layer = document["layers"][-1]["digest"].removeprefix("sha256:")
-    [blob] = (path for path in hostile_lab.engine.resources.root.rglob(layer) if path.is_file())
+    blob = next(path for path in hostile_lab.engine.resources.root.rglob(layer) if "blobs" in path.parts)
     manifest = [{"Config": "config.json", "RepoTags": ["stolen:1"], "Layers": ["layer.tar"]}]
     for target in (str(blob), f"../../../../../../..{blob}", f"blobs/sha256/{layer}", "/etc/shadow"):
         files = {"config.json": config, "manifest.json": json.dumps(manifest).encode()}

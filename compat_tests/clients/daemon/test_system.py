@@ -20,7 +20,7 @@ DIFFERENT = {
         *(".ExecutionDriver", ".ContainerdCommit.Expected", ".InitCommit.Expected"),
     ),
     "/version": (".Components",),
-    "/system/df": (".Images[].RepoDigests", ".BuildCache"),
+    "/system/df": (".Images[].RepoDigests", ".Images[].Labels", ".BuildCache"),
 }
 
 
