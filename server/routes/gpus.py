@@ -1,4 +1,7 @@
-"""``/wharf/v1/gpus`` and ``/wharf/v1/queue``: the allocation of GPUs (``server/gpus``)."""
+"""``/wharf/v1/gpus`` and ``/wharf/v1/queue``: the allocation of GPUs (``server/gpus``).
+
+As in ``server/routes/wharf.py``, handlers import what only engines with a policy need.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api_models.times import rfc3339
-from api_models.wharf import Gpu, GpuHolder, QueueEntry
 from engine.common.errors import conflict
 from server.containers.service import Containers
 from server.http.answers import json_answer
@@ -35,6 +37,9 @@ def _name(request: Request, id: str) -> str:
 
 
 async def gpus(request: Request) -> Response:
+    service = _gpus(request)
+    from api_models.wharf import Gpu, GpuHolder
+
     rows = [
         Gpu(
             name=row.name,
@@ -51,12 +56,15 @@ async def gpus(request: Request) -> Response:
                 for holder in row.holders
             ),
         )
-        for row in await _gpus(request).gpus()
+        for row in await service.gpus()
     ]
     return json_answer([row.wire() for row in rows])
 
 
 async def queue(request: Request) -> Response:
+    service = _gpus(request)
+    from api_models.wharf import QueueEntry
+
     rows = [
         QueueEntry(
             place=row.place,
@@ -68,7 +76,7 @@ async def queue(request: Request) -> Response:
             container=row.container,
             container_name=_name(request, row.container),
         )
-        for row in _gpus(request).queue()
+        for row in service.queue()
     ]
     return json_answer([row.wire() for row in rows])
 

@@ -1,4 +1,7 @@
-"""``/wharf/v1/sockets``: job sockets (``server/jobs``)."""
+"""``/wharf/v1/sockets``: job sockets (``server/jobs``).
+
+As in ``server/routes/wharf.py``, handlers import what only engines with a policy need.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api_models.times import rfc3339
-from api_models.wharf import JobSocket, SocketCreateRequest, SocketLimits
 from engine.common.errors import conflict
 from server.http import params
 from server.http.answers import json_answer, no_content
@@ -29,6 +31,8 @@ def _jobs(request: Request) -> Jobs:
 
 
 def _show(jobs: Jobs, job: Job) -> dict[str, Any]:
+    from api_models.wharf import JobSocket, SocketLimits
+
     return JobSocket(
         id=job.id,
         path=str(jobs.path(job.id)),
@@ -48,6 +52,8 @@ async def listing(request: Request) -> Response:
 
 async def create(request: Request) -> Response:
     jobs = _jobs(request)
+    from api_models.wharf import SocketCreateRequest
+
     body = await params.body(request, SocketCreateRequest)
     given = {"cpus": body.limits.cpus, "memory": body.limits.memory, "pids": body.limits.pids}
     given |= {"containers": body.limits.containers, "disk": body.limits.disk}
