@@ -95,7 +95,6 @@ class Endpoints(BaseRoute):
         request.state.query = route.query
         connection = connection_of(request)
         connection.disconnect_cancels = route.waits
-        request.state.gate = self.gate
         if self.gate is None:
             request.state.caller, request.state.services = EVERYONE, self._services
             await self._answer(route, request, send)

@@ -18,6 +18,7 @@ from server.http.answers import json_answer
 from server.http.jsonstreams import NDJSON
 from server.http.routing import ApiRoute, Audience
 from server.http.streams import byte_stream
+from server.routes import gpus, job_sockets
 
 if TYPE_CHECKING:
     from server.access.audit import AuditLog
@@ -31,7 +32,7 @@ _LINES, _DAYS = 50, 7
 
 
 def _gate(request: Request) -> Gate | None:
-    gate: Gate | None = request.state.gate
+    gate: Gate | None = request.app.gate
     return gate
 
 
@@ -109,7 +110,7 @@ async def usage(request: Request) -> Response:
 
 
 async def openapi(request: Request) -> Response:
-    from server.routes import described, gpus, job_sockets
+    from server.routes import described
 
     return json_answer(described.document((*routes, *gpus.routes, *job_sockets.routes)))
 
