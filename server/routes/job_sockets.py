@@ -6,6 +6,7 @@ As in ``server/routes/wharf.py``, handlers import what only engines with a polic
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -55,14 +56,12 @@ async def create(request: Request) -> Response:
     from api_models.wharf import SocketCreateRequest
 
     body = await params.body(request, SocketCreateRequest)
-    given = {"cpus": body.limits.cpus, "memory": body.limits.memory, "pids": body.limits.pids}
-    given |= {"containers": body.limits.containers, "disk": body.limits.disk}
     job = await jobs.create(
         request.state.caller,
         labels=body.labels or {},
         ttl=body.ttl,
         holder=body.holder,
-        narrowed={name: value for name, value in given.items() if value is not None},
+        narrowed={name: value for name, value in asdict(body.limits).items() if value is not None},
     )
     return json_answer(_show(jobs, job), 201)
 
