@@ -94,16 +94,12 @@ class Jobs:
         return self._directory / id / "docker.sock"
 
     def caller(self, path: str) -> Caller | None:
-        """The caller of the connections of a job socket; None: it is none.
+        """The caller of the connections of a job socket; None: the path is none of a job socket.
 
         :raises WharfError: PERMISSION_DENIED: the policy no longer has a role for the user.
         """
         job = self._jobs.get(os.path.basename(os.path.dirname(path)))
-        if job is None or str(self.path(job.id)) != path:
-            return None
-        role = self._role(job)
-        user = job.user or "root"
-        return Caller(job.owner, administrator=False, role=role, user=user, uid=job.uid, gids=job.gids)
+        return self._caller(job) if job is not None and str(self.path(job.id)) == path else None
 
     def of(self, owner: str) -> Caller:
         """The caller for processes in containers of a job socket.
@@ -111,10 +107,13 @@ class Jobs:
         :raises WharfError: PERMISSION_DENIED: the socket is closed, or its user no longer has a role.
         """
         job = next((job for job in self._jobs.values() if job.owner == owner), None)
-        found = self.caller(str(self.path(job.id))) if job is not None else None
-        if found is None:
+        if job is None:
             raise WharfError(Kind.PERMISSION_DENIED, "the job socket of this container is closed")
-        return found
+        return self._caller(job)
+
+    def _caller(self, job: Job) -> Caller:
+        user = job.user or "root"
+        return Caller(job.owner, administrator=False, role=self._role(job), user=user, uid=job.uid, gids=job.gids)
 
     def _role(self, job: Job) -> Role | None:
         if not job.user:
