@@ -111,14 +111,14 @@ class Services:
         )
         return replace(bound, system=system)
 
-    def apply(self, policy: "Policy | None") -> None:
-        """Applies a new policy, or None on an engine whose sockets only have scopes."""
-        self.images.published = policy.publishes if policy is not None else _published
-        if self.shares is not None and policy is not None:
+    def apply(self, policy: "Policy") -> None:
+        """Applies the policy that was read at the start, or by a reload."""
+        self.images.published = policy.publishes
+        if self.shares is not None:
             self.shares.apply(policy)
         if self.jobs is not None:
             self.jobs.apply(policy)
-        if self.gpus is not None and policy is not None:
+        if self.gpus is not None:
             self.gpus.apply(policy)
 
     async def check_disk(self, owner: str) -> None:
@@ -152,11 +152,6 @@ class Services:
         """
         found = container_of(self.containers.registry, pid)
         return found.owner if found is not None else None
-
-
-def _published(name: str) -> bool:
-    """Without a policy, there are no users to whom an image could be published."""
-    return False
 
 
 async def choose_snapshotter(engine: Engine, config: Config) -> str:

@@ -43,8 +43,8 @@ class Gated(Protocol):
     def seen_by(self, caller: Caller) -> object:
         """The services for a caller."""
 
-    def apply(self, policy: Policy | None) -> None:
-        """Applies a new policy; None: the engine has none."""
+    def apply(self, policy: Policy) -> None:
+        """Applies a new policy."""
 
     def caller_of_owner(self, owner: str) -> Caller:
         """The caller for processes in containers of a job socket, with the socket's limits.
@@ -94,7 +94,8 @@ class Gate:
         self._fixed = dict(fixed)
         self._callers.clear()
         self._services.clear()
-        self._engine.apply(policy)
+        if policy is not None:
+            self._engine.apply(policy)
         table = policy.audit if policy is not None else None
         if table != self._audit_table:
             self.close()

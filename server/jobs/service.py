@@ -86,8 +86,8 @@ class Jobs:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def apply(self, policy: Policy | None) -> None:
-        """A new policy, by which the rights of later requests are decided."""
+    def apply(self, policy: Policy) -> None:
+        """Applies a new policy to all later requests."""
         self._policy = policy
 
     def path(self, id: str) -> Path:
