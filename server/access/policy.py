@@ -47,20 +47,14 @@ from server.access.scope import Scope
 from server.config.hosts import parse_host
 from server.config.model import Config
 from server.config.types import ConfigError
-from server.config.values import parse_size
-from server.units import parse_duration
+from server.units import parse_duration, parse_size
 
 #: What may be the owner of objects: the name is part of paths and of engine-wide names.
 _OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,63}\$?\Z")
 
 
 def _size(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return parse_size(value)
-    except ConfigError as error:
-        raise ValueError(str(error)) from None
+    return parse_size(value) if isinstance(value, str) else value
 
 
 def _duration(value: object) -> object:
