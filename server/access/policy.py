@@ -43,7 +43,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from server.access.scope import Scope
+from server.access.scope import Scope, spelled_endpoint
 from server.config.hosts import parse_host
 from server.config.model import Config
 from server.config.types import ConfigError
@@ -165,7 +165,7 @@ class ScopeTable(_Table):
         pairs = (text.partition("=") for text in self.labels)
         return Scope(
             name,
-            endpoints=None if self.endpoints is None else frozenset(map(spelled, self.endpoints)),
+            endpoints=None if self.endpoints is None else frozenset(map(spelled_endpoint, self.endpoints)),
             owners=None if self.owners is None else frozenset(self.owners),
             labels=tuple((key, value if separator else None) for key, separator, value in pairs),
             mask_environment=self.mask_environment,
@@ -226,11 +226,6 @@ class _File(_Table):
         if missing:
             raise ValueError(", ".join(missing))
         return self
-
-
-def spelled(endpoint: str) -> str:
-    """An endpoint without the names of its parameters: ``GET /containers/{}/json``."""
-    return re.sub(r"\{[^}]*\}", "{}", endpoint.strip())
 
 
 class Policy:

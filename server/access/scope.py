@@ -1,9 +1,12 @@
 """The scope of a socket."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from server.access.owners import user_of
+
+_PARAMETER = re.compile(r"\{[^}]*\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +29,8 @@ class Scope:
         if self.owners is not None and user_of(owner) not in self.owners:
             return False
         return all(name in labels and value in (None, labels[name]) for name, value in self.labels)
+
+
+def spelled_endpoint(endpoint: str) -> str:
+    """An endpoint without the names of its parameters: ``GET /containers/{}/json``."""
+    return _PARAMETER.sub("{}", endpoint.strip())

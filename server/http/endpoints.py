@@ -56,12 +56,16 @@ class Endpoints(BaseRoute):
         #: Finds callers and their services, on an engine with a policy.
         self.gate: Gate | None = None
         self._services = services
-        routes = tuple(routes)
-        self.spelled = tuple(route.spelled for route in routes)
-        self._table = RouteTable(routes)
+        self._routes = tuple(routes)
+        self._table = RouteTable(self._routes)
         self._minimum = minimum
         self._observe = observe
         self._instant: dict[tuple[str, str], Response] = {}
+
+    @property
+    def spelled(self) -> tuple[str, ...]:
+        """All endpoints, in the form of ``ApiRoute.spelled``."""
+        return tuple(route.spelled for route in self._routes)
 
     def instant(self, method: str, path: str) -> Response | None:
         """The answer of a route that needs nothing of the request (a ping), or None for all others."""

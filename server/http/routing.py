@@ -15,11 +15,9 @@ from starlette.responses import Response
 
 from api_models.supported import Version, parse_version
 from api_models.versions import QueryMark
+from server.access.scope import spelled_endpoint
 
 Handler = Callable[[Request], Awaitable[Response | None]]
-
-
-_PARAMETER = re.compile(r"\{(\w+)(:path)?\}")
 
 
 class Audience(Enum):
@@ -61,7 +59,7 @@ class ApiRoute:
     @property
     def spelled(self) -> str:
         """The endpoint without the names of its parameters: ``GET /containers/{}/json``."""
-        return f"{self.method} {_PARAMETER.sub('{}', self.path)}"
+        return spelled_endpoint(f"{self.method} {self.path}")
 
     @property
     def first(self) -> Version:
@@ -78,6 +76,8 @@ class ApiRoute:
 
 #: The path of a route that has all paths of its method.
 EVERY_PATH = "/{path:path}"
+
+_PARAMETER = re.compile(r"\{(\w+)(:path)?\}")
 
 
 def _pattern(path: str) -> Pattern[str]:
