@@ -1,8 +1,9 @@
 """Who sends a request, and what belongs to whom.
 
-``caller`` is what services know of the client; ``owners`` and ``scope`` are parts of it. ``policy`` reads
-``policy.toml``, ``identity`` finds the caller of a connection by it, ``gate`` keeps both, and ``setup`` makes the gate.
-Without a policy file every caller is ``EVERYONE``, and only the first three are loaded.
+``caller`` is what services know of the client; ``owners`` and ``scope`` are parts of it, and ``refusal`` is the error of
+what its role does not allow. ``policy`` reads ``policy.toml``, ``identity`` finds the caller of a connection by it,
+``roles`` finds the role of an object's owner, ``audit`` logs requests, ``gate`` keeps all of them but the roles, and
+``setup`` makes the gate. Without a policy file every caller is ``EVERYONE``, and only the first four are loaded.
 
 An *owner* is text, stored in the records of containers, volumes and networks and in the names of images:
 

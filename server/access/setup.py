@@ -7,7 +7,7 @@ from server.access.caller import Caller
 from server.access.gate import Gate, Gated
 from server.access.policy import Ids, Policy, check_listeners, read_policy
 from server.access.scope import Scope
-from server.config.hosts import Host, parse_host
+from server.config.hosts import parse_host
 from server.config.model import Config
 from server.config.types import ConfigError
 
@@ -64,14 +64,12 @@ def reread(gate: Gate, config: Config, endpoints: Iterable[str]) -> tuple[Policy
     return (policy if gate.policy is not None else None), callers
 
 
-def _scoped(config: Config) -> Iterable[Host]:
-    return (host for host in map(parse_host, config.hosts) if host.scope)
-
-
 def _callers(config: Config, policy: Policy | None) -> dict[str, Caller]:
     """The callers of the sockets with a scope, by path: who may connect is decided by the mode of the socket."""
     found = {}
-    for host in _scoped(config):
+    for host in map(parse_host, config.hosts):
+        if not host.scope:
+            continue
         scope = policy.scopes.get(host.scope) if policy is not None else None
         if scope is None and host.scope == READ.name:
             scope = READ

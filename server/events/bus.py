@@ -93,7 +93,7 @@ class EventBus:
     """Passes published events to all subscriptions. Call it on the event loop; no call waits."""
 
     def __init__(self) -> None:
-        # By user: what one does neither shows nor shortens the past of another.
+        # By user: the events of one user push none of another's out.
         self._rings: defaultdict[str, deque[EventMessage]] = defaultdict(lambda: deque(maxlen=RING))
         self._subscriptions: set[Subscription] = set()
         self._last_ns = 0
@@ -102,7 +102,8 @@ class EventBus:
         self.published = 0
 
     def seen_by(self, caller: Caller) -> "EventBus":
-        """The same bus for one caller: its subscriptions get only events of objects that exist for the caller."""
+        """The same bus for one caller: its subscriptions get only events of objects that exist for the caller. It is not
+        for publishing: ``published`` and the time of the last event are those of this call."""
         bound = copy.copy(self)
         bound._caller = caller
         return bound
@@ -152,7 +153,8 @@ class EventBus:
         return sum(self._caller.sees(each.owner) for each in self._subscriptions)
 
     def _past(self) -> Iterable[EventMessage]:
-        """The past events among which are those that the caller sees, in order."""
+        """The past events in order: of the caller's user; for an administrator all. Those outside of the caller's scope
+        are among them."""
         if not self._caller.administrator:
             return self._rings.get(user_of(self._caller.owner), ())
         if len(self._rings) == 1:
