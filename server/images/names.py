@@ -71,10 +71,12 @@ class ImageNames(ABC):
         """Assign a name to a target. The name's previous target becomes a dangling image if this was its only name; a
         dangling image of the new target loses its placeholder name. Return ``True`` if the name's target changed.
         """
-        old = next((each for each in await self.own() if each.name == record.name), None)
+        old = await self.get(record.name)
+        if old is not None and not self.owns(old):
+            old = None
         changed = old is None or old.target.digest != record.target.digest
         if old is not None and changed:
-            names = [each for each in await self.own() if each.target.digest == old.target.digest]
+            names = [each for each in await self.find_by_digest(old.target.digest) if self.owns(each)]
             if sum(owner_of(each) == owner_of(record) for each in names) == 1:
                 await self.ensure_dangling(old)
         await self.put(record)
