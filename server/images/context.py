@@ -10,7 +10,7 @@ from server.events.bus import EventBus
 from server.images.model import Users
 from server.images.names import ImageNames
 from server.images.resolve import Resolver
-from server.images.trees import Trees
+from server.images.trees import Tree, Trees
 from server.images.unpacker import Unpacker
 
 #: Applies Dockerfile instructions (``--change``) to an image config's ``config`` object. Raises INVALID_ARGUMENT for an
@@ -30,6 +30,17 @@ class ImageContext:
     apply_changes: ApplyChanges
     #: The owner of new names; see ``server.access``.
     owner: str = ""
+
+    async def all_trees(self) -> dict[str, Tree]:
+        """Return the trees of all images that exist for the owner, by target."""
+        return await self.trees.get_all(record.target for record in await self.names.all())
+
+    async def own_digests(self) -> set[str] | None:
+        """Return the digests of all documents and blobs that the owner may have, which are those below its images;
+        ``None`` for the administrators: all in the store."""
+        if not self.owner:
+            return None
+        return {digest for tree in (await self.all_trees()).values() for digest in tree.blobs}
 
     def publish(self, action: str, actor: str, name: str, labels: Mapping[str, str] | None = None) -> None:
         attributes = dict(labels or {})

@@ -6,7 +6,7 @@ The number of calls does not grow with the number of images: :class:`server.imag
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from api_models.filters import Filters
@@ -105,7 +105,7 @@ class ImageList:
         """Return the bytes of all images, each blob and layer counted once, including running downloads."""
         blobs: dict[str, int] = {}
         chains: set[str] = set()
-        for tree in await self._trees():
+        for tree in (await self._context.all_trees()).values():
             blobs.update(tree.blobs)
             chains.update(tree.chains)
         # The init layers, which the containers of an image share.
@@ -116,24 +116,20 @@ class ImageList:
 
     async def chains(self) -> set[str]:
         """Return the chain ids of all layers of all images."""
-        return {chain for tree in await self._trees() for chain in tree.chains}
+        return {chain for tree in (await self._context.all_trees()).values() for chain in tree.chains}
 
     async def children(self, digest: str) -> list[str]:
         """Return the ids of child images: by the parent label of build steps, or because their first layers are
         equal."""
         records = await self._context.names.all()
         labelled = {record.target.digest for record in records if record.labels.get(PARENT_LABEL) == digest}
-        trees = {tree.target.digest: tree for tree in await self._trees()}
+        trees = await self._context.all_trees()
         base = trees[digest].best if digest in trees else None
 
         def is_child(tree: Tree) -> bool:
             return base is not None and any(_starts_with(facts, base) for facts in tree.images)
 
         return [each for each, tree in trees.items() if each != digest and (each in labelled or is_child(tree))]
-
-    async def _trees(self) -> Iterable[Tree]:
-        records = await self._context.names.all()
-        return (await self._context.trees.get_all(record.target for record in records)).values()
 
 
 def _starts_with(facts: Facts, base: Facts) -> bool:

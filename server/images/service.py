@@ -21,11 +21,10 @@ from server.images.listing import ImageList
 from server.images.local import LocalImages
 from server.images.model import PARENT_LABEL, Image, Users
 from server.images.names import Names
-from server.images.owned import OwnedNames
-from server.images.proven import ProvenLayers
+from server.images.ownership.layers import ProvenLayers
+from server.images.ownership.names import OwnedNames
 from server.images.remove import Removal
 from server.images.resolve import Resolver
-from server.images.rights import digests_of
 from server.images.sizes import Sizes
 from server.images.transfer import Transfer
 from server.images.trees import Trees
@@ -258,7 +257,8 @@ class Images:
     async def may_read(self, digest: str) -> bool:
         """Whether the caller may have stored content: what is below the images that exist for it; an administrator
         all."""
-        return not self._context.owner or digest in await digests_of(self._context)
+        own = await self._context.own_digests()
+        return own is None or digest in own
 
     async def chains(self) -> set[str]:
         """Return the chain ids of all layers of all images: the build cache shares these."""

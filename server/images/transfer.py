@@ -10,7 +10,6 @@ from engine.common.errors import Kind, Reason, WharfError, conflict, invalid, no
 from server.config.model import Config
 from server.images.context import ImageContext
 from server.images.model import no_such_image, owner_of, reference_of
-from server.images.rights import digests_of
 from server.registry import documents, oci
 from server.registry.auth import ANONYMOUS, Credentials
 from server.registry.client import Repository
@@ -72,7 +71,8 @@ class Transfer:
         requested = oci.parse_platform(platform) if platform else context.resolver.host
         name = str(reference)
         async with context.engine.leases.acquire():
-            proof = Proof(context.engine, repository, await digests_of(context)) if context.owner else None
+            own = await context.own_digests()
+            proof = Proof(context.engine, repository, own) if own is not None else None
             puller = Puller(
                 context.engine,
                 self.downloads,

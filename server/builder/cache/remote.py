@@ -8,7 +8,7 @@ from engine.api.types import Descriptor
 from server.builder.cache.cache_config import CacheHit
 from server.builder.plan.llbkey import Key
 from server.builder.plan.steps import Layer, Result, Step
-from server.images.proven import check_layer, receive
+from server.images.ownership.layers import check_layer, receive
 
 __all__ = ["CacheHit", "Remote", "download"]
 

@@ -18,7 +18,7 @@ from server.builder.plan.model import LAYOUT
 from server.builder.session import calls
 from server.builder.session.session import Session
 from server.images.model import Image
-from server.images.proven import receive
+from server.images.ownership.layers import receive
 from server.registry import documents, oci
 
 STORE = "buildkit-attachable-store-id"

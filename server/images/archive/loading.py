@@ -7,7 +7,6 @@ from engine.common.errors import Kind, WharfError, not_found
 from server.images.archive.reader import Loaded, load
 from server.images.context import ImageContext
 from server.images.model import Image, dangling_name
-from server.images.rights import digests_of
 from server.images.rootfs import unpack_image
 from server.registry import oci
 from server.registry.progress import Report
@@ -23,8 +22,7 @@ async def load_archive(
     """
     # Remove the content for other platforms before the answer.
     async with context.engine.leases.acquire(sync=bool(platforms)):
-        own = await digests_of(context) if context.owner else None
-        found = await load(context.engine, body, platforms=platforms, own=own)
+        found = await load(context.engine, body, platforms=platforms, own=await context.own_digests())
         # Look for the platforms of all images before the first gets its name.
         images = [await _images(context, loaded, platforms) for loaded in found]
         for loaded, wanted in zip(found, images, strict=True):
