@@ -14,7 +14,7 @@ from engine.api.labels import GC_REF
 from engine.api.types import Descriptor, Platform
 from engine.common import jsontext, limits
 from engine.common.errors import invalid
-from server.registry.reference import check_digest
+from server.registry.reference import Reference, check_digest
 from server.registry.variants import amd64_levels, runnable
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -76,6 +76,11 @@ def is_foreign(media_type: str) -> bool:
 
 def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def source_label(reference: Reference) -> str:
+    """The label of blobs with the repositories of one registry that have them, by ``,``."""
+    return f"{SOURCE}.{reference.domain}"
 
 
 def load(data: bytes, what: str) -> Json:

@@ -5,15 +5,25 @@ names blobs by their digests.
 """
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 
 from engine.api.client import Engine
 from engine.api.types import Descriptor
 from engine.common.errors import Kind, WharfError, not_found
 from server.registry import oci
 from server.registry.client import Repository
-from server.registry.hosts import host_of
 from server.registry.responses import RegistryError
+
+
+async def is_blob(pieces: AsyncIterator[bytes], blob: Descriptor) -> bool:
+    """Whether these are the bytes of a blob. Reads at most one piece more than the blob's size."""
+    found, size = hashlib.sha256(), 0
+    async for piece in pieces:
+        size += len(piece)
+        if size > blob.size:
+            return False
+        found.update(piece)
+    return size == blob.size and f"sha256:{found.hexdigest()}" == blob.digest
 
 
 class Proof:
@@ -40,10 +50,9 @@ class Proof:
 
     async def _is_from_here(self, digest: str) -> bool:
         """Whether an earlier pull from this registry stored the blob. Another registry may claim to have anything."""
-        domain = self._repository.reference.domain
-        label = f"{oci.SOURCE}.{'docker.io' if domain == 'docker.io' else host_of(domain)}"
         try:
-            return bool((await self._engine.content.info(digest)).labels.get(label))
+            info = await self._engine.content.info(digest)
+            return bool(info.labels.get(oci.source_label(self._repository.reference)))
         except WharfError as error:
             if error.kind is Kind.NOT_FOUND:
                 return False
@@ -64,13 +73,7 @@ class Proof:
         if oci.is_index(desc.media_type) or oci.is_manifest(desc.media_type):
             await self._repository.manifest(desc.digest)  # compares it
             return
-        found = hashlib.sha256()
-        size = 0
         async with self._repository.blob(desc.digest) as (_, pieces):
-            async for piece in pieces:
-                size += len(piece)
-                if size > desc.size:
-                    break
-                found.update(piece)
-        if size != desc.size or f"sha256:{found.hexdigest()}" != desc.digest:
+            same = await is_blob(pieces, desc)
+        if not same:
             raise not_found(f"{desc.digest}: the registry sent other bytes")

@@ -18,7 +18,6 @@ from engine.common.system.task_groups import first_error
 from server.registry import documents, oci
 from server.registry.client import Repository
 from server.registry.download import Downloads, Fetched, OnBlobState, download_ref
-from server.registry.hosts import host_of
 from server.registry.progress import Report
 from server.registry.proof import Proof
 from server.registry.reference import Reference
@@ -312,9 +311,7 @@ class Puller:
 
 async def remember_source(engine: Engine, reference: Reference, blobs: tuple[Descriptor, ...]) -> None:
     """Labels the blobs with their repository: a push to the same registry can then mount them."""
-    label = f"{oci.SOURCE}.{host_of(reference.domain)}"
-    if reference.domain == "docker.io":
-        label = f"{oci.SOURCE}.docker.io"
+    label = oci.source_label(reference)
     for blob in blobs:
         try:
             info = await engine.content.info(blob.digest)

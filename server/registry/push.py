@@ -177,7 +177,7 @@ class Pusher:
             if error.kind is Kind.NOT_FOUND:
                 return []
             raise
-        known = info.labels.get(f"{oci.SOURCE}.{reference.domain}", "").split(",")
+        known = info.labels.get(oci.source_label(reference), "").split(",")
         # the latest first: an old one may have been deleted
         return [path for path in reversed(known) if path and path != reference.path]
 

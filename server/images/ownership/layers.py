@@ -1,6 +1,5 @@
 """Whether a user has the bytes of layers, whose snapshots and blobs all owners share."""
 
-import hashlib
 from collections.abc import AsyncIterator
 
 from engine.api.client import Engine
@@ -10,23 +9,19 @@ from engine.common.errors import invalid
 from server.images.archive.version1 import diff_id
 from server.images.model import Image
 from server.registry import oci
+from server.registry.proof import is_blob
 
 # The number of layers that are remembered.
 _KEPT = 10_000
 
 
 async def receive(pieces: AsyncIterator[bytes], blob: Descriptor) -> None:
-    """Read a blob that is stored already from a client or a registry: a digest alone is no right to it.
+    """Read a blob that is stored already from a client or a registry, which shows that the sender has its bytes: its
+    digest alone, which a manifest of any user may contain, does not.
 
     :raises WharfError: INVALID_ARGUMENT: other bytes.
     """
-    found, size = hashlib.sha256(), 0
-    async for piece in pieces:
-        size += len(piece)
-        if size > blob.size:
-            break
-        found.update(piece)
-    if size != blob.size or f"sha256:{found.hexdigest()}" != blob.digest:
+    if not await is_blob(pieces, blob):
         raise invalid(f"{blob.digest}: other bytes were received")
 
 
@@ -35,7 +30,7 @@ async def check_layer(engine: Engine, layer: Descriptor, claimed: str) -> None:
 
     :raises WharfError: INVALID_ARGUMENT: it has another; NOT_FOUND: the blob is missing.
     """
-    # The label is of who unpacked or wrote the layer, never what a client claims.
+    # Set when the engine unpacks or writes the layer, never from a client's configuration.
     known = (await engine.content.info(layer.digest)).labels.get(UNCOMPRESSED, "")
     found = known or (layer.digest if layer.digest == claimed else await diff_id(engine, layer))
     if found != claimed:
@@ -43,11 +38,11 @@ async def check_layer(engine: Engine, layer: Descriptor, claimed: str) -> None:
 
 
 class ProvenLayers:
-    """Layers of which it is known that their bytes have the diff id.
+    """Remembers which layers were compared with their diff ids.
 
-    A snapshot is known by its chain id, which follows from the diff ids in the image's configuration, and all owners
-    share it. A configuration, which anybody can write, may have the diff ids of another user's layers beside layers
-    of its own: whoever has not the bytes may not have the snapshot.
+    All owners share snapshots, whose names are chain ids, computed from the diff ids in an image's configuration.
+    Anybody can write a configuration with the diff ids of another user's layers beside layers of the own, so a user
+    may use a snapshot only if the layers of the image have these diff ids.
     """
 
     def __init__(self, engine: Engine) -> None:
