@@ -48,10 +48,11 @@ class LocalImages:
         tags, digests = repo_names(group)
         updated = max((r.updated_at_ns for r in group), default=0)
         shown = target
-        size = sum((await self._sizes.below(target)).values())
         if image is not None and oci.is_index(target.media_type):
             size = await self._sizes.content(image) + target.size
             shown = image.manifest_descriptor if platform else target
+        else:
+            size = sum((await self._sizes.below(target)).values())
         document: Json = {
             "Id": shown.digest,
             "RepoTags": tags,
