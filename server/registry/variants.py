@@ -39,7 +39,8 @@ def amd64_levels() -> tuple[str, ...]:
     return tuple(found)
 
 
-@functools.cache
+# Bounded, because clients choose the platforms.
+@functools.lru_cache(maxsize=64)
 def runnable(platform: Platform) -> tuple[Platform, ...]:
     """Return the normalised platforms whose programs run on a normalised platform, best first."""
     variants = {"amd64": _amd64, "arm": _arm, "arm64": _arm64}.get(platform.architecture)
