@@ -46,6 +46,10 @@ from server.registry.reference import Reference, parse
 Messages = AsyncIterator[Message]
 
 
+# The number of owners whose views are kept.
+_KEPT = 256
+
+
 class BuildMessages(Protocol):
     """Receives the progress of a build's pull, as messages of the classic stream."""
 
@@ -80,6 +84,7 @@ class Images:
         #: Whether a name of the administrators is published to all users.
         self.published: Callable[[str], bool] = lambda name: False
         self.transfer = Transfer(self._context, config)
+        self._views: dict[str, Images] = {}  # by owner
         self._use(self._context)
 
     def _use(self, context: ImageContext) -> None:
@@ -99,6 +104,14 @@ class Images:
         return self if caller.administrator else self._of(caller.owner)
 
     def _of(self, owner: str) -> "Images":
+        found = self._views.get(owner)
+        if found is None:
+            if len(self._views) >= _KEPT:
+                self._views.clear()
+            found = self._views[owner] = self._bind(owner)
+        return found
+
+    def _bind(self, owner: str) -> "Images":
         context = self._context
         names = OwnedNames(self._names, owner, lambda name: self.published(name))
         bound = copy.copy(self)

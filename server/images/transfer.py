@@ -2,6 +2,7 @@
 
 import copy
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from engine.api.types import Descriptor, ImageRecord
@@ -23,25 +24,36 @@ from server.registry.reference import DEFAULT_DOMAIN, Reference, parse
 from server.registry.responses import RegistryError, limited
 
 
+@dataclass(slots=True)
+class _Settings:
+    """The configuration, which a reload replaces for the transfers of all owners."""
+
+    config: Config
+
+
 class Transfer:
     """Pulls, pushes and other requests to registries, by the daemon's configuration."""
 
     def __init__(self, context: ImageContext, config: Config) -> None:
         self._context = context
-        self.config = config
+        self._settings = _Settings(config)
         self.downloads = Downloads(
             context.engine, limit=config.max_concurrent_downloads, attempts=config.max_download_attempts
         )
 
     def of(self, context: ImageContext) -> "Transfer":
-        """The same transfers for another owner's names: downloads and limits are shared."""
+        """The same transfers for another owner's names: downloads, limits and configuration are shared."""
         view = copy.copy(self)
         view._context = context
         return view
 
+    @property
+    def config(self) -> Config:
+        return self._settings.config
+
     def reload(self, config: Config) -> None:
         """Apply the settings that dockerd reloads; running transfers keep the old ones."""
-        self.config = config
+        self._settings.config = config
         self.downloads.set_limits(limit=config.max_concurrent_downloads, attempts=config.max_download_attempts)
 
     # pull
