@@ -293,10 +293,10 @@ class Stdio:
         option ``usage=1``; {} else. Errors: as ``note``."""
         return protocol.mapping(await self._ask({"op": "usage"}), "usage")
 
-    async def _ask(self, request: Json) -> Json:
+    async def _ask(self, request: Json, *, deadline: str = "stdio.handover") -> Json:
         connection = StdioConnection(self.path)
         try:
-            async with timeouts.limit("stdio.handover"):
+            async with timeouts.limit(deadline):
                 await connection.open()
                 await connection.send(request)
                 answer = await connection.receive()
@@ -312,14 +312,8 @@ class Stdio:
         DEADLINE_EXCEEDED: a client doesn't read. A process that is forgotten, or a shim that has exited, has nothing to
         deliver.
         """
-        connection = StdioConnection(self.path)
         try:
-            async with timeouts.limit("stdio.drain"):
-                await connection.open()
-                await connection.send({"op": "drained", "exec_id": exec_id})
-                await connection.receive()
+            await self._ask({"op": "drained", "exec_id": exec_id}, deadline="stdio.drain")
         except WharfError as error:
             if error.kind not in {Kind.NOT_FOUND, Kind.UNAVAILABLE}:
                 raise
-        finally:
-            connection.close()
