@@ -49,9 +49,7 @@ class Accounting:
         self._last: dict[str, Counters] = {}
         self._lock = asyncio.Lock()
         self._expired = ""
-        context.hooks.removed.append(
-            lambda container: void(context.spawn(self._forget(container), f"account {container.id[:12]}"))
-        )
+        context.hooks.removed.append(self._removed)
 
     async def load(self) -> None:
         """Continues with the counters of the last daemon."""
@@ -84,19 +82,14 @@ class Accounting:
         try:
             used: Mapping[str, object] = await Stdio(socket_path(self._context, container)).usage()
         except WharfError as error:
-            log.debug("container=%s its shim tells no usage: %s", container.id, error)
+            log.debug("container=%s its shim has no usage: %s", container.id, error)
             used = {}
         received, sent = traffic(self._links(container))
         async with self._lock:
-            last = self._last.get(container.id)
-            known = last is not None and last.started_ns == container.state.started_ns
-            memory = last.memory if last is not None and known else protocol.integer(used, "memory")
-            final = Reading(
-                protocol.integer(used, "cpu_ns", last.cpu_ns if last is not None and known else 0),
-                memory,
-                received,
-                sent,
-            )
+            last = self._last_of(container)
+            cpu_ns = protocol.integer(used, "cpu_ns", last.cpu_ns if last is not None else 0)
+            memory = last.memory if last is not None else protocol.integer(used, "memory")
+            final = Reading(cpu_ns, memory, received, sent)
             try:
                 await self._add([(container, final)])
             except WharfError as error:
@@ -109,9 +102,7 @@ class Accounting:
         counters: dict[str, Counters] = {}
         for container, reading in readings:
             started_ns = container.state.started_ns
-            last = self._last.get(container.id)
-            if last is None or last.started_ns != started_ns:
-                last = Counters(started_ns, started_ns)
+            last = self._last_of(container) or Counters(started_ns, started_ns)
             elapsed = max(0, now - last.read_ns)
             rows.append(
                 Usage(
@@ -133,6 +124,14 @@ class Accounting:
         await self._store.add(rows, counters)
         self._last |= counters
 
+    def _last_of(self, container: Container) -> Counters | None:
+        """The counters of the container's present run, as they were read last."""
+        last = self._last.get(container.id)
+        return last if last is not None and last.started_ns == container.state.started_ns else None
+
+    def _removed(self, container: Container) -> None:
+        self._context.spawn(self._forget(container), f"account {container.id[:12]}")
+
     async def _forget(self, container: Container) -> None:
         self._last.pop(container.id, None)
         try:
@@ -147,7 +146,3 @@ def _first_of(days: int) -> str:
 
 def _day_before(seconds: float) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(max(0.0, time.time() - seconds)))
-
-
-def void(task: object) -> None:
-    """Ignores a task: hooks return nothing."""
