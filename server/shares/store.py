@@ -129,25 +129,23 @@ class Store:
 
         await self._database.write(work, frees=True)
 
-    async def usage(self, *, first: str = "", last: str = "9", owner: str | None = None, most: int = -1) -> list[Usage]:
-        """What containers used on these days, by day and owner. ``owner``: also of its jobs; None: of all. ``most``:
-        how many rows; -1: all."""
-        return await self._rows("*", "ORDER BY day, owner, name, container LIMIT ?", first, last, owner, most)
+    async def usage(self, *, first: str = "", owner: str | None = None, most: int = -1) -> list[Usage]:
+        """What containers used from the day ``first`` on, by day and owner. ``owner``: also of its jobs; None: of all.
+        ``most``: how many rows; -1: all."""
+        return await self._rows("*", "ORDER BY day, owner, name, container LIMIT ?", first, owner, most)
 
-    async def sums(self, *, first: str = "", last: str = "9", owner: str | None = None) -> list[Usage]:
+    async def sums(self, *, first: str = "", owner: str | None = None) -> list[Usage]:
         """The same for all containers of an owner together: a row for each day and owner."""
         columns = ", ".join(("day", "owner", "''", "''", *(f"sum({name})" for name in _USED)))
-        return await self._rows(columns, "GROUP BY day, owner ORDER BY day, owner", first, last, owner)
+        return await self._rows(columns, "GROUP BY day, owner ORDER BY day, owner", first, owner)
 
-    async def _rows(
-        self, columns: str, order: str, first: str, last: str, owner: str | None, *more: int
-    ) -> list[Usage]:
+    async def _rows(self, columns: str, order: str, first: str, owner: str | None, *more: int) -> list[Usage]:
         def work(connection: sqlite3.Connection) -> list[Usage]:
             condition = "" if owner is None else " AND (owner = ? OR owner LIKE ? ESCAPE '\\')"
             owners = [] if owner is None else [owner, _pattern(owner) + ":%"]
             rows = connection.execute(
-                f"SELECT {columns} FROM usage WHERE day BETWEEN ? AND ?{condition} {order}",
-                (first, last, *owners, *more),
+                f"SELECT {columns} FROM usage WHERE day >= ?{condition} {order}",
+                (first, *owners, *more),
             )
             return [Usage(*row) for row in rows]
 
