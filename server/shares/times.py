@@ -125,7 +125,10 @@ class Times:
         return run
 
     async def _sample(self, runs: list[tuple[Container, _Run]]) -> None:
-        """Finds out which containers are busy."""
+        """Finds out which containers are busy; skips those that were sampled just before, as each start of any
+        container causes a check."""
+        now = time.time_ns()
+        runs = [(container, run) for container, run in runs if not 0 <= now - run.sampled_ns < _SHORTEST * _SECOND]
         readings = await self._read(container for container, _ in runs)
         changed: dict[str, tuple[int, int]] = {}
         for container, run in runs:
@@ -143,7 +146,7 @@ class Times:
         try:
             return await Stdio(socket_path(self._context, container)).clients() > 0
         except WharfError as error:
-            # A shim of an earlier version can't tell.
+            # A shim of an earlier version doesn't count its clients: one may be attached.
             return error.kind is Kind.NOT_IMPLEMENTED
 
     async def _apply(self, container: Container, run: _Run, name: str, limit: int, since_ns: int) -> float:
@@ -157,22 +160,22 @@ class Times:
             if name not in run.warned:
                 run.warned.add(name)
                 text = f"in {left:.0f} seconds this container is stopped: the policy's {name} is {limit} seconds"
-                await self._tell(container, "limit_warning", name, limit, text)
+                await self._announce(container, "limit_warning", name, limit, text)
             return left
         if not run.stopping:
             run.stopping = True
             text = f"this container is stopped: the policy's {name} is {limit} seconds"
-            await self._tell(container, "limit_reached", name, limit, text)
+            await self._announce(container, "limit_reached", name, limit, text)
             self._context.spawn(self._stop(container, run), f"stop {container.id[:12]}")
         return _LONGEST
 
-    async def _tell(self, container: Container, action: str, name: str, limit: int, text: str) -> None:
+    async def _announce(self, container: Container, action: str, name: str, limit: int, text: str) -> None:
         log.info("container=%s %s", container.id, text)
         self._context.publish(container, action, {"limit": name, "seconds": str(limit)})
         try:
             await Stdio(socket_path(self._context, container)).note(f"wharf: {text}")
         except WharfError as error:
-            log.warning("container=%s the log doesn't tell the limit: %s", container.id, error)
+            log.warning("container=%s the limit is not noted in its log: %s", container.id, error)
 
     async def _stop(self, container: Container, run: _Run) -> None:
         try:
