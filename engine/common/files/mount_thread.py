@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import ParamSpec, Protocol, TypeVar
 
 from engine.common.errors import Kind, WharfError, internal
-from engine.common.system import idmap, linux, mounts
+from engine.common.system import credentials, linux, mounts
 from engine.common.system.processes import Process
 from engine.common.threads import run_to_completion
 
@@ -118,7 +118,7 @@ class MountThread:
             # Mount points are created in a tmpfs of this namespace, not on the host's disk.
             linux.mount("tmpfs", self._base, "tmpfs", 0, "mode=0700")
             if self._owner is not None:
-                idmap.set_filesystem_ids(*self._owner)
+                credentials.set_filesystem_ids(*self._owner)
         except OSError as error:
             self._failed = error
         while (job := self._jobs.get()) is not None:

@@ -1,7 +1,8 @@
-"""Runs a function with the file permissions of a user of the host.
+"""Threads that use files as another user: with that user's permissions only, or with all privileges of root.
 
-The function runs in a thread of its own, whose credentials end with it. A process has its credentials per thread in the
-kernel; the wrappers of the C library change those of all threads, so this module makes the system calls itself.
+``run_as`` runs a function in a thread of its own, whose credentials end with it. A process has its credentials per
+thread in the kernel; the wrappers of the C library change those of all threads, so this module makes the system calls
+itself.
 """
 
 import ctypes
@@ -77,13 +78,28 @@ def become(credentials: Credentials, *, keep: Sequence[int] = ()) -> None:
     """
     groups = (ctypes.c_uint32 * len(credentials.groups))(*credentials.groups)
     _check(_libc.syscall(ctypes.c_long(_SYS_SETGROUPS), ctypes.c_size_t(len(groups)), groups))
-    # These two return the former id, also if they fail: a second call tells the present one.
+    # These two return the former id, also if they fail: a second call returns the present one.
     for call, id in ((_libc.setfsgid, credentials.gid), (_libc.setfsuid, credentials.uid)):
         call(ctypes.c_uint(id))
         if ctypes.c_uint(call(ctypes.c_uint(0xFFFFFFFF))).value != id:
             raise OSError(1, f"the file system id {id} can't be set")
     header, data = _CapHeader(_CAP_VERSION, 0), (_CapData * 2)()
     data[0].effective = data[0].permitted = sum(1 << number for number in keep)
+    _check(_libc.capset(ctypes.byref(header), data))
+
+
+def set_filesystem_ids(uid: int, gid: int) -> None:
+    """The calling thread creates files as another user from now on, with all its privileges (``setfsuid(2)``).
+
+    :raises OSError: the privileges can't be set.
+    """
+    _libc.setfsgid(ctypes.c_uint(gid))
+    _libc.setfsuid(ctypes.c_uint(uid))
+    # setfsuid(2) drops the file capabilities of the effective set (capabilities(7)): raise them again.
+    header, data = _CapHeader(_CAP_VERSION, 0), (_CapData * 2)()
+    _check(_libc.capget(ctypes.byref(header), data))
+    for part in data:
+        part.effective = part.permitted
     _check(_libc.capset(ctypes.byref(header), data))
 
 

@@ -4,7 +4,6 @@ A mount can map every file's owner (``mount_setattr(2)``, ``MOUNT_ATTR_IDMAP``):
 then belongs, through that mount, to the host user to whom the namespace maps that root.
 """
 
-import ctypes
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -13,18 +12,8 @@ from contextlib import contextmanager
 from engine.common import timeouts
 from engine.common.ids import IdMaps
 from engine.common.system import linux
+from engine.common.system.credentials import set_filesystem_ids
 from engine.common.system.run import DEFAULT_ENV
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_CAP_VERSION = 0x20080522
-
-
-class _CapHeader(ctypes.Structure):
-    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
-
-
-class _CapData(ctypes.Structure):
-    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
 def user_namespace(maps: IdMaps) -> int:
@@ -104,21 +93,3 @@ def filesystem_ids(uid: int, gid: int) -> Iterator[None]:
         yield
     finally:
         set_filesystem_ids(0, 0)
-
-
-def set_filesystem_ids(uid: int, gid: int) -> None:
-    """Like :func:`filesystem_ids`, permanently."""
-    _libc.setfsgid(ctypes.c_uint(gid))
-    _libc.setfsuid(ctypes.c_uint(uid))
-    # setfsuid(2) drops the file capabilities of the effective set (capabilities(7)): raise them again.
-    header, data = _CapHeader(_CAP_VERSION, 0), (_CapData * 2)()
-    _check(_libc.capget(ctypes.byref(header), data))
-    for part in data:
-        part.effective = part.permitted
-    _check(_libc.capset(ctypes.byref(header), data))
-
-
-def _check(result: int) -> None:
-    if result == -1:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
