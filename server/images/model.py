@@ -33,6 +33,13 @@ def reference_of(record: ImageRecord) -> Reference | None:
     return parse_canonical(unqualified(record.name)[1])
 
 
+def is_tag(record: ImageRecord, repository: Reference) -> bool:
+    """Whether a record of the caller's names is a tag of a repository. An administrator's own names are the unqualified
+    ones: the others are of users."""
+    name = reference_of(record)
+    return not owner_of(record) and name is not None and name.name == repository.name and bool(name.tag)
+
+
 def short_id(digest: str) -> str:
     """Return the twelve digits that the CLI shows."""
     return digest.partition(":")[2][:12] or digest[:12]

@@ -10,7 +10,7 @@ from engine.common import jsontext, limits
 from engine.common.errors import Kind, Reason, WharfError, conflict, invalid, not_found
 from server.config.model import Config
 from server.images.context import ImageContext
-from server.images.model import no_such_image, owner_of, reference_of
+from server.images.model import is_tag, no_such_image
 from server.registry import documents, oci
 from server.registry.auth import ANONYMOUS, Credentials
 from server.registry.client import Repository
@@ -117,11 +117,7 @@ class Transfer:
 
     async def _tags(self, reference: Reference) -> list[str]:
         """Return the local tags of a repository. NOT_FOUND if there are none."""
-        names = sorted(
-            record.name
-            for record in await self._context.names.all()
-            if not owner_of(record) and _is_tag(record, reference)
-        )
+        names = sorted(record.name for record in await self._context.names.all() if is_tag(record, reference))
         if not names:
             raise not_found(f"An image does not exist locally with the tag: {reference.familiar_name}")
         return names
@@ -287,8 +283,3 @@ def _server(address: str) -> str:
         # The name is used in a URL, a header and the path of the certificates.
         raise invalid(f"unable to parse server address: parse {jsontext.dumps(bare).decode()}: invalid host name")
     return DEFAULT_DOMAIN if bare in ("", "index.docker.io", "registry-1.docker.io") else bare
-
-
-def _is_tag(record: ImageRecord, reference: Reference) -> bool:
-    name = reference_of(record)
-    return name is not None and name.name == reference.name and bool(name.tag)

@@ -13,7 +13,7 @@ from engine.common.layers.header import Header
 from engine.common.layers.tarwrite import encode
 from engine.common.system import heap
 from server.images.context import ImageContext
-from server.images.model import Image, no_such_image, owner_of, reference_of
+from server.images.model import Image, is_tag, no_such_image, reference_of
 from server.registry import documents, oci
 from server.registry.reference import Reference, parse
 
@@ -42,9 +42,9 @@ async def select_images(context: ImageContext, texts: Sequence[str]) -> list[tup
         )
         if not by_id and reference is not None and reference.name_only:
             tags = [
-                (one, name)
+                (one, reference_of(one))
                 for one in sorted(await context.names.all(), key=lambda r: r.name)
-                if not owner_of(one) and (name := reference_of(one)) and name.name == reference.name and name.tag
+                if is_tag(one, reference)
             ]
             if not tags:
                 raise no_such_image(reference)
