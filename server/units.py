@@ -1,4 +1,4 @@
-"""Sizes as in Docker's options, and durations."""
+"""Sizes as in Docker's options and as it prints them, and durations."""
 
 import re
 
@@ -6,6 +6,7 @@ _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)i?b?\s*", re.IGNORECAS
 _DURATION = re.compile(r"([0-9]{1,9})([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
+_DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def parse_size(text: str) -> int:
@@ -17,6 +18,15 @@ def parse_size(text: str) -> int:
     if match is None:
         raise ValueError(f"invalid size: '{text}'")
     return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def human_size(size: float) -> str:
+    """Four significant digits in powers of 1000, as Go's units.HumanSize."""
+    unit = 0
+    while size >= 1000 and unit < len(_DECIMAL) - 1:
+        size /= 1000
+        unit += 1
+    return f"{size:.4g}{_DECIMAL[unit]}"
 
 
 def parse_duration(text: str) -> int:

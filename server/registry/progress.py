@@ -5,20 +5,12 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
+from server.units import human_size
+
 Message = Mapping[str, Any]
 
 #: Messages queued for a slow client. When it is full, progress bars are dropped, and other messages block the work.
 _QUEUE = 1024
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
-
-
-def human_size(size: float) -> str:
-    """Four significant digits in powers of 1000, as Go's units.HumanSize."""
-    unit = 0
-    while size >= 1000 and unit < len(_UNITS) - 1:
-        size /= 1000
-        unit += 1
-    return f"{size:.4g}{_UNITS[unit]}"
 
 
 def bar_text(current: int, total: int) -> str:

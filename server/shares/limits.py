@@ -12,13 +12,13 @@ from server.access.owners import user_of
 from server.access.policy import Role
 from server.containers.registry import Registry
 from server.shares.usage import Disk
+from server.units import human_size
 
 #: The label that exempts a container from limits of time.
 KEEP = "wharf.keep"
 
 # How many names a refusal lists.
 _NAMED = 5
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def is_kept(labels: Mapping[str, str]) -> bool:
@@ -51,13 +51,13 @@ def check_disk(role: Role, disk: Disk) -> None:
     if role.disk is None or disk.total < role.disk:
         return
     parts = [
-        f"{title} {size(sum(sizes.values()))} ({_largest(sizes)})"
+        f"{title} {human_size(sum(sizes.values()))} ({_largest(sizes)})"
         for title, sizes in (("containers", disk.containers), ("volumes", disk.volumes), ("images", disk.images))
         if sizes
     ]
+    allowed, used = human_size(role.disk), human_size(disk.total)
     raise WharfError(
-        Kind.PERMISSION_DENIED,
-        f"the policy allows you {size(role.disk)} of disk, and {size(disk.total)} are used: {'; '.join(parts)}",
+        Kind.PERMISSION_DENIED, f"the policy allows you {allowed} of disk, and {used} are used: {'; '.join(parts)}"
     )
 
 
@@ -100,17 +100,9 @@ class Counts:
         return sum(user_of(one.owner) == user for one in self._registry)
 
 
-def size(count: int) -> str:
-    """Bytes as ``docker`` prints them: four digits at most, decimal units."""
-    value, unit = float(count), 0
-    while value >= 1000 and unit < len(_UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    return f"{value:.4g}{_UNITS[unit]}"
-
-
 def _largest(sizes: Mapping[str, int]) -> str:
     ranked = sorted(sizes, key=lambda name: -sizes[name])
-    return _listed([f"{name} {size(sizes[name])}" for name in ranked])
+    return _listed([f"{name} {human_size(sizes[name])}" for name in ranked])
 
 
 def _listed(names: list[str]) -> str:

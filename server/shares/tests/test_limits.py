@@ -6,8 +6,9 @@ from api_models.container import ContainerConfig
 from api_models.resources import Resources
 from engine.common.errors import Kind, WharfError
 from server.access.policy import Role
-from server.shares.limits import check_cpus, check_disk, check_labels, size
+from server.shares.limits import check_cpus, check_disk, check_labels
 from server.shares.usage import Disk
+from server.units import human_size
 
 
 def test_the_disk_is_refused_with_what_uses_it() -> None:
@@ -48,4 +49,4 @@ def test_the_label_keep() -> None:
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0B"), (999, "999B"), (1000, "1kB"), (32 << 30, "34.36GB")])
 def test_sizes(count: int, text: str) -> None:
-    assert size(count) == text
+    assert human_size(count) == text
