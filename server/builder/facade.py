@@ -1,7 +1,7 @@
 """Loads the builder on first use: wharfd needs 4 MiB less memory until a client builds.
 
-Each owner has builds of its own: cache, history, sessions and running builds. A cache that owners shared would tell one
-what another has built, and hand over what another's step made of a secret.
+Each owner has builds of its own: cache, history, sessions and running builds. A hit in a shared cache would reveal what
+another owner has built, and return the result of a step that may contain that owner's secrets.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Sizes:
     unpacker: Unpacker
     #: By chain id: the bytes, and when the snapshot was committed (ns since 1970; 0: unknown).
     _layers: dict[str, tuple[int, int]] = field(default_factory=dict)
-    #: The same from before a removal: right for a snapshot with the same time.
+    #: Entries from before a removal: valid for a snapshot that was committed at the same time.
     _earlier: dict[str, tuple[int, int]] = field(default_factory=dict)
     _blobs: dict[str, dict[str, int]] = field(default_factory=dict)  # by target, if complete
     _generation: int = 0

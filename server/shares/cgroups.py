@@ -73,8 +73,8 @@ def _places(layout: CgroupLayout, path: str) -> set[str]:
 
 
 def _enable(place: str) -> None:
-    """Enables the controllers of limits for the children of a v2 cgroup. What can't be enabled is missed by
-    ``limit``."""
+    """Enables the controllers of limits for the children of a v2 cgroup. ``limit`` reports those that can't be
+    enabled."""
     for name in _CONTROLLERS:
         with contextlib.suppress(OSError), open(os.path.join(place, "cgroup.subtree_control"), "w") as file:
             file.write(f"+{name}")

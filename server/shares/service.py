@@ -59,7 +59,8 @@ class Shares:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Applies the limits to the users of containers that run since an earlier daemon, and removes what it left."""
+        """Applies the limits to the users of containers that run since an earlier daemon, and removes the cgroups that
+        it left."""
         await self.accounting.load()
         await self._groups.apply(self._running())
         await self._groups.collect(self._running())

@@ -40,7 +40,7 @@ Read = Callable[[Iterable[Container]], Awaitable[Mapping[str, Reading]]]
 
 @dataclass(slots=True)
 class _Run:
-    """One run of a container. ``busy_ns``: when it was busy last. ``warned``: the limits of which it is warned."""
+    """One run of a container. ``busy_ns``: when it was busy last. ``warned``: the limits whose warning was sent."""
 
     started_ns: int
     busy_ns: int

@@ -76,8 +76,8 @@ class DiskUsage:
         return found.disk if found is not None else None
 
     async def fresh(self, user: str) -> Disk:
-        """A sum for a refusal: it includes what the user has removed until now, except while requests come faster than
-        they can be measured."""
+        """A sum for a refusal, measured now, so that it doesn't count what the user has removed; the last sum while
+        requests come faster than a measurement takes."""
         found = self._sums.get(user)
         if found is not None and time.monotonic() - found.measured < 2 * found.seconds:
             return found.disk

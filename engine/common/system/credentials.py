@@ -73,7 +73,7 @@ CAP_SYS_CHROOT = 18
 def become(credentials: Credentials, *, keep: Sequence[int] = ()) -> None:
     """The calling thread opens and creates files as ``run_as`` describes from now on, for the rest of its life.
 
-    ``keep``: numbers, below 32, of capabilities that the thread has still.
+    ``keep``: numbers, below 32, of capabilities that the thread keeps.
     :raises OSError: the credentials can't be set.
     """
     groups = (ctypes.c_uint32 * len(credentials.groups))(*credentials.groups)

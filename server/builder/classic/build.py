@@ -170,7 +170,7 @@ class ClassicBuild:
         sources = Sources(interfaces.Context(root, Checksums()), posixpath.dirname(root), self._lifetime)
         base_snapshots = BaseSnapshots(self._bases.unpack)
         candidates = self._times.candidates = await self._candidates()
-        # dockerd uses nothing that the named images don't have. Without any image that is no cache at all.
+        # As in dockerd, --cache-from restricts the cache to the named images: if none exists, nothing comes from it.
         self._times.no_cache = options.no_cache or (bool(options.cache_from) and not candidates)
         # The output shows every step with its image, so every stage must be solved (skip_sources=False).
         runner, epoch_ns = TaskRunner(self._container_context, options.limits, self._builder.caller), self._epoch_ns
