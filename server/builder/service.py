@@ -10,7 +10,7 @@ from typing import Any
 from api_models.filters import Filters
 from engine.common.errors import Kind, WharfError, invalid
 from engine.common.system import private
-from server.access.caller import EVERYONE, Caller
+from server.access.caller import Caller
 from server.builder.buildkit.service import BuildKit
 from server.builder.cache.garbage_collection import GarbageCollector
 from server.builder.cache.pruning import PruneOptions, Usage, matching, read_filters
@@ -45,13 +45,13 @@ class Builds:
         version: str = "",
         host_gateway: Callable[[], str] = lambda: "",
         gc: BuilderGc | None = None,
-        root: Path | None = None,
-        caller: Caller = EVERYONE,
+        root: Path,
+        caller: Caller,
     ) -> None:
         """``root``: the directory of cache and history. ``caller``: the owner of the builds; ``images`` are that
         owner's."""
         self._container_context, self._images = container_context, images
-        self._root = root or container_context.config.data_root / "build"
+        self._root = root
         self.builder = Builder(
             container_context.engine,
             Cache(str(self._root / "cache.db")),

@@ -1,7 +1,7 @@
 """State shared by all builds of an owner: the engine, the cache, and the steps that run now."""
 
 from engine.api.client import Engine
-from server.access.caller import EVERYONE, Caller
+from server.access.caller import Caller
 from server.builder.cache.mounts import CacheMounts
 from server.builder.cache.records import Cache
 from server.builder.plan.steps import Result
@@ -12,9 +12,7 @@ class Builder:
     """State shared by all builds of an owner: the engine, the cache, and the steps that run now. ``caller``: the owner,
     and the role that restricts the steps; a new policy replaces it."""
 
-    def __init__(
-        self, engine: Engine, cache: Cache, *, scratch: str, cache_mounts: str, caller: Caller = EVERYONE
-    ) -> None:
+    def __init__(self, engine: Engine, cache: Cache, *, scratch: str, cache_mounts: str, caller: Caller) -> None:
         self.engine, self.cache, self.caller = engine, cache, caller
         self.scratch = scratch
         """A directory for layers before they enter the content store."""

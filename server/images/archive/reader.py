@@ -93,8 +93,8 @@ async def adopt(
     engine: Engine, desc: Descriptor, platforms: Sequence[Platform] = (), allowed: Collection[str] | None = None
 ) -> Descriptor | None:
     """Set the labels that protect everything below ``desc`` from collection, of an index only what ``platforms`` need.
-    Return ``None`` if the blob itself is missing. ``allowed``: other digests count as missing; None:
-    all are allowed.
+    Return ``None`` if the blob itself is missing. ``allowed``: other digests count as missing;
+    None: all are allowed.
 
     Children of an index may be missing (other platforms); a manifest must be complete.
 
