@@ -41,9 +41,6 @@ class BuilderFacade:
         """The same builder for one caller, whose builds are those of its owner."""
         bound = copy.copy(self)
         bound._caller = caller
-        # A scope restricts one socket, not the builds of the owner.
-        if caller.scope is None and (loaded := self._builds.get(caller.owner)) is not None:
-            loaded.builder.caller = caller
         return bound
 
     async def start(self) -> None:
@@ -60,8 +57,13 @@ class BuilderFacade:
 
         :raises WharfError: UNAVAILABLE: the installed modules differ from those that this daemon was started with.
         """
+        # A scope restricts one socket, not the builds of the owner.
+        caller = replace(self._caller, scope=None)
         async with self._lock:
-            return await self._load(replace(self._caller, scope=None))
+            found = await self._load(caller)
+        # A new policy may have changed the role, and ``visible`` loads the builds of users without their roles.
+        found.builder.caller = caller
+        return found
 
     async def visible(self) -> list[Builds]:
         """Return the builds whose cache exists for the caller: for an administrator those of all owners. Loads what is

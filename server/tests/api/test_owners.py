@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from server.access.caller import Caller
 from server.access.owners import OWNER_LABEL
 from server.tests import samples
 from server.tests.daemon import Daemon, serving
@@ -249,3 +250,16 @@ def test_administrators_see_the_owners(tmp_path: Path) -> None:
 def test_without_a_policy_there_is_no_filter_of_owners(tmp_path: Path) -> None:
     with serving(tmp_path) as daemon:
         assert daemon.refusal("GET", '/containers/json?filters={"owner":["x"]}') == (400, "invalid filter 'owner'")
+
+
+def test_builds_that_an_administrator_has_loaded_have_the_users_role(daemon: Daemon) -> None:
+    """The administrators' list of the cache loads the builds of all owners that are on disk."""
+    alice = daemon.as_uid(ALICE)
+    alice.get("/_ping")
+    (daemon.services.system.config.data_root / "build" / f"@{ALICE}").mkdir(parents=True)
+    daemon.get("/system/df")
+    assert alice.post("/build/prune").status_code == 200
+    loaded = daemon.services.build.seen_by(Caller(str(ALICE), administrator=False)).loaded
+    assert loaded is not None
+    assert loaded.builder.caller.role is not None
+    assert loaded.builder.caller.uid == ALICE
