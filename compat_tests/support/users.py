@@ -71,6 +71,12 @@ class User:
     def docker(self, *args: str, input: bytes = b"", check: bool = True, timeout: float = 90) -> Completed:
         return self.run("docker", *args, input=input, check=check, timeout=timeout)
 
+    def refused_run(self, *args: str) -> str:
+        """Return the daemon's sentence for a ``docker run`` of busybox that it refuses."""
+        failed = self.docker("run", "--rm", *args, "busybox", "true", check=False)
+        assert failed.status in (125, 126), failed.stderr
+        return failed.stderr.rpartition("docker: Error response from daemon: ")[2].split("\n")[0].rstrip(".")
+
     def remove_all(self) -> None:
         """Remove the containers, networks and volumes of a user who has a role."""
         if self.api.get("/containers/json").status == 403:
