@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from compat_tests.support.engines import Engine
+from compat_tests.support.servers.checking_proxy import CheckingProxy
 from compat_tests.swagger.document import split
-from compat_tests.swagger.proxy import CheckingProxy
 
 pytestmark = pytest.mark.root
 

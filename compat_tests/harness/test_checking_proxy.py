@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import socket
 import socketserver
@@ -13,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from compat_tests.support.api import UnixConnection, dial
-from compat_tests.swagger.proxy import CheckingProxy, Exchange
+from compat_tests.support.servers.checking_proxy import CheckingProxy, Exchange
+from compat_tests.support.servers.loopback import QuietHandler, ServerThread
 
 DEADLINE = 30.0
 
 
-class _Engine(http.server.BaseHTTPRequestHandler):
+class _Engine(QuietHandler):
     """Answers a ping, a version that deviates, an endless stream, and echoes hijacked connections."""
 
     protocol_version = "HTTP/1.1"
@@ -50,9 +50,6 @@ class _Engine(http.server.BaseHTTPRequestHandler):
     def _head(self, status: int, *lines: str) -> None:
         self.wfile.write("\r\n".join((f"HTTP/1.1 {status} -", "Api-Version: 1.55", *lines, "", "")).encode())
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing."""
-
     def address_string(self) -> str:
         return ""
 
@@ -60,12 +57,9 @@ class _Engine(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def proxy(tmp_path: Path) -> Iterator[CheckingProxy]:
     _Engine.gone.clear()
-    with socketserver.ThreadingUnixStreamServer(str(tmp_path / "engine.sock"), _Engine) as engine:
-        thread = threading.Thread(target=engine.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield CheckingProxy(tmp_path / "engine.sock", tmp_path / "proxy.sock")
-        engine.shutdown()
-        thread.join(DEADLINE)
+    path = tmp_path / "engine.sock"
+    with ServerThread(socketserver.ThreadingUnixStreamServer(str(path), _Engine)):
+        yield CheckingProxy(path, tmp_path / "proxy.sock")
 
 
 def test_a_deviation_is_reported(proxy: CheckingProxy) -> None:

@@ -1,4 +1,4 @@
-"""Servers of the tests, in a thread, on a free loopback port."""
+"""Servers of the tests, in a thread: on a free loopback port, or on an address that the caller chooses."""
 
 from __future__ import annotations
 
@@ -11,25 +11,12 @@ from typing import Self
 DEADLINE = 60.0
 
 
-class LoopbackServer:
-    """Serves during the block. ``handler`` is called for each connection, in a thread of its own.
+class ServerThread:
+    """Serves during the block, in a thread."""
 
-    ``speaks``: the server class, HTTP by default.
-    """
-
-    def __init__(
-        self,
-        handler: type[socketserver.BaseRequestHandler],
-        *,
-        speaks: type[socketserver.TCPServer] = http.server.ThreadingHTTPServer,
-    ) -> None:
-        self._server = speaks(("127.0.0.1", 0), handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-
-    @property
-    def address(self) -> str:
-        """host:port"""
-        return f"127.0.0.1:{self._server.server_address[1]}"
+    def __init__(self, server: socketserver.BaseServer) -> None:
+        self._server = server
+        self._thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -41,6 +28,23 @@ class LoopbackServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(DEADLINE)
+
+
+class LoopbackServer(ServerThread):
+    """``handler`` is called for each connection, in a thread of its own.
+
+    ``speaks``: the server class, HTTP by default.
+    """
+
+    def __init__(
+        self,
+        handler: type[socketserver.BaseRequestHandler],
+        *,
+        speaks: type[socketserver.TCPServer] = http.server.ThreadingHTTPServer,
+    ) -> None:
+        server = speaks(("127.0.0.1", 0), handler)
+        super().__init__(server)
+        self.address = f"127.0.0.1:{server.server_address[1]}"
 
 
 class QuietHandler(http.server.BaseHTTPRequestHandler):

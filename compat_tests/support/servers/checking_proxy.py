@@ -18,12 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
+from compat_tests.support.servers.loopback import ServerThread
 from compat_tests.swagger.check import Deviation, check
 
 _CHUNK = 65536
-_DEADLINE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class Exchange:
     status: int
 
 
-class CheckingProxy:
+class CheckingProxy(ServerThread):
     """Listens on the socket ``path`` during the block and connects each client to the engine's socket.
 
     ``exchanges`` and ``deviations`` are complete after the block, whose end waits for the clients' connections.
@@ -53,19 +52,12 @@ class CheckingProxy:
                     upstream.connect(str(engine))
                     _Connection(proxy, self.request, upstream).serve()
 
-        self._server = socketserver.ThreadingUnixStreamServer(str(path), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+        super().__init__(socketserver.ThreadingUnixStreamServer(str(path), Handler))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(_DEADLINE)
+        super().__exit__(kind, error, trace)
         self.path.unlink(missing_ok=True)
 
     def answered(self, exchange: Exchange, headers: http.client.HTTPMessage, body: bytes) -> None:
