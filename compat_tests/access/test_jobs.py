@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from compat_tests.access.python import list_in_container
 from compat_tests.support.api import Api
 from compat_tests.support.polling import until
 from compat_tests.support.users import Lab, User
@@ -104,22 +105,7 @@ def test_a_container_with_the_socket_speaks_for_the_job(shared_lab: Lab) -> None
     id, ci = job(shared_lab, "alice")
     inside = ci.docker("create", "--name", "inside", "busybox").stdout.strip()
     outside = alice.docker("create", "--name", "outside", "busybox").stdout.strip()
-    ask = (
-        "import socket\nclient = socket.socket(socket.AF_UNIX)\nclient.connect('/docker.sock')\n"
-        "client.sendall(b'GET /containers/json?all=1 HTTP/1.0\\r\\n\\r\\n')\n"
-        "while data := client.recv(65536):\n    print(data.decode(), end='')"
-    )
-    binds = [f"{ci.socket}:/docker.sock", "/usr:/usr:ro", "/usr/lib:/lib:ro", "/usr/lib64:/lib64:ro"]
-    words = (
-        "run",
-        "--rm",
-        *(word for bind in binds for word in ("-v", bind)),
-        "busybox",
-        "/usr/bin/python3",
-        "-c",
-        ask,
-    )
-    shown = alice.docker(*words).stdout
+    shown = list_in_container(alice, ci.socket).stdout
     assert inside in shown
     assert outside not in shown
     alice.docker("rm", "outside")

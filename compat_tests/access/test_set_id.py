@@ -5,6 +5,9 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+import pytest
+
+from compat_tests.access.python import python_binds, set_uid_python
 from compat_tests.support.users import Lab, User
 
 
@@ -15,7 +18,8 @@ def set_id(user: User, source: str) -> None:
 
 
 def test_a_set_id_program_on_a_volume(shared_lab: Lab) -> None:
-    """It belongs to the host's root on disk: nobody may reach it there. In a container it is the user's."""
+    """On disk the program belongs to the host's root, in a directory that no user can enter. In a container, its owner
+    is the user."""
     alice, bob = shared_lab["alice"], shared_lab["bob"]
     set_id(alice, "programs")
     point = Path(alice.docker("volume", "inspect", "-f", "{{.Mountpoint}}", "programs").stdout.strip())
@@ -30,21 +34,18 @@ def test_a_set_id_program_on_a_volume(shared_lab: Lab) -> None:
 
 
 def test_a_set_id_program_on_a_bind(shared_lab: Lab) -> None:
-    """It belongs to the user, as one that the user makes on the host."""
+    """The program belongs to the user, as one that the user makes on the host."""
     alice = shared_lab["alice"]
     set_id(alice, f"{alice.home}/programs")
     assert (alice.home / "programs" / "su").stat().st_uid == alice.credentials.uid
-    # A set-id program of the host's root has no effect: its owner does not exist in the container.
-    out = alice.docker(
-        "run",
-        "--rm",
-        "-u",
-        "65534",
-        "-v",
-        "/usr/bin:/host",
-        "busybox",
-        "sh",
-        "-c",
-        "ls -ln /host/su | cut -c1-10; id -u",
-    )
-    assert out.stdout.endswith("65534\n")
+
+
+@pytest.mark.parametrize(("owner", "effective"), [(0, 65534), (None, 0)], ids=["root", "user"])
+def test_a_set_id_program_of_the_host(shared_lab: Lab, owner: int | None, effective: int) -> None:
+    """That of the host's root has no effect, because its owner has no id in the container. That of the user has."""
+    alice = shared_lab["alice"]
+    with set_uid_python(alice.credentials.uid if owner is None else owner) as program:
+        binds = python_binds(f"{program.parent}:/programs:ro")
+        script = "import os; print(os.getuid(), os.geteuid())"
+        out = alice.docker("run", "--rm", "-u", "65534", *binds, "busybox", "/programs/python", "-c", script).stdout
+    assert out == f"65534 {effective}\n"

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from compat_tests.access.python import list_in_container
 from compat_tests.support.polling import until
 from compat_tests.support.users import Lab
 
@@ -87,34 +88,13 @@ def test_the_policy_is_reloaded(shared_lab: Lab) -> None:
     assert until(lambda: not lists())
 
 
-ASK = """
-import socket
-client = socket.socket(socket.AF_UNIX)
-client.connect("/users.sock")
-client.sendall(b"GET /containers/json?all=1 HTTP/1.0\\r\\n\\r\\n")
-while data := client.recv(65536):
-    print(data.decode(), end="")
-"""
-
-
 def test_a_container_speaks_as_its_owner(shared_lab: Lab) -> None:
     """uid 0 in the container is not uid 0 of the host."""
     alice, bob = shared_lab["alice"], shared_lab["bob"]
     mine = alice.docker("create", "--name", "mine", "busybox").stdout.strip()
     other = bob.docker("create", "--name", "other", "busybox").stdout.strip()
-    # The host's Python, because busybox has no client for unix sockets.
-    binds = [f"{alice.socket}:/users.sock", "/usr:/usr:ro", "/usr/lib:/lib:ro", "/usr/lib64:/lib64:ro"]
-    words = (
-        "run",
-        "--rm",
-        *(word for bind in binds for word in ("-v", bind)),
-        "busybox",
-        "/usr/bin/python3",
-        "-c",
-        ASK,
-    )
     for client, visible in ((alice, {mine}), (shared_lab.engine, {mine, other})):
-        shown = client.docker(*words).stdout
+        shown = list_in_container(client, alice.socket).stdout
         assert {id for id in (mine, other) if id in shown} == visible
     alice.docker("rm", mine)
     bob.docker("rm", other)
