@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from compat_tests.support import engines
-from compat_tests.support.daemons import Completed
+from compat_tests.support.daemons import Completed, run_program
 from compat_tests.support.polling import until
 from compat_tests.support.users import Lab, User
 
@@ -36,9 +36,7 @@ def environment(host: str) -> dict[str, str]:
 
 
 def run(user: User | None, host: str, words: Sequence[str]) -> Completed:
-    argv = command(user, *words)
-    done = subprocess.run(argv, env=environment(host), capture_output=True, text=True, timeout=60, check=False)
-    return Completed(tuple(argv), done.returncode, done.stdout, done.stderr)
+    return run_program(command(user, *words), env=environment(host), check=False, timeout=60)
 
 
 def of_root(lab: Lab, *words: str) -> str:

@@ -1,4 +1,5 @@
-"""Background processes of the tests: started with a mark, monitored by their log, ended by their pid."""
+"""Processes of the tests: programs that end, and daemons, started with a mark, monitored by their log, ended by their
+pid."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compat_tests.support.api import Api
+from compat_tests.support.api import Api, Credentials
 from compat_tests.support.host.processes import MARK
 from compat_tests.support.images import ROOT
 from compat_tests.support.polling import until
@@ -40,6 +41,37 @@ class Completed:
         shown = " ".join(self.argv)
         assert self.status == 0, f"`{shown}` ended with {self.status}\n{self.stdout[-4000:]}\n{self.stderr[-4000:]}"
         return self
+
+
+def run_program(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    input: bytes = b"",
+    check: bool = True,
+    timeout: float = 90,
+    cwd: Path | str | None = None,
+    credentials: Credentials | None = None,
+) -> Completed:
+    """Run a program to its end, as root or with other credentials.
+
+    :raises AssertionError: it fails, unless ``check`` is False. subprocess.TimeoutExpired: it does not end.
+    """
+    done = subprocess.run(
+        argv,
+        input=input,
+        env=env,
+        cwd=cwd,
+        user=credentials.uid if credentials else None,
+        group=credentials.gid if credentials else None,
+        extra_groups=credentials.groups if credentials else None,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+    )
+    output, errors = (data.decode(errors="replace") for data in (done.stdout, done.stderr))
+    result = Completed(tuple(argv), done.returncode, output, errors)
+    return result.checked() if check else result
 
 
 class Daemon:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from compat_tests.support.api import Api
 from compat_tests.support.containerd import Containerd, ctr
-from compat_tests.support.daemons import STOP, Completed, Daemon, forget
+from compat_tests.support.daemons import STOP, Completed, Daemon, forget, run_program
 from compat_tests.support.host import resources
 from compat_tests.support.host.processes import Process
 from compat_tests.support.images import busybox_archive
@@ -85,19 +85,9 @@ class Engine(ABC):
         cwd: Path | str | None = None,
     ) -> Completed:
         """Run a client program against this engine, with `input` or nothing on its standard input."""
-        done = subprocess.run(
-            argv,
-            input=input.encode() if isinstance(input, str) else (b"" if input is None else input),
-            env=self.environment(**(env or {})),
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-            cwd=cwd,
-        )
-        result = Completed(
-            tuple(argv), done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        )
-        return result.checked() if check else result
+        data = input.encode() if isinstance(input, str) else (input or b"")
+        environment = self.environment(**(env or {}))
+        return run_program(argv, env=environment, input=data, check=check, timeout=timeout, cwd=cwd)
 
     def docker(
         self,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from compat_tests.support import engines
 from compat_tests.support.api import Api, Credentials
-from compat_tests.support.daemons import Completed
+from compat_tests.support.daemons import Completed, run_program
 from compat_tests.support.engines import Wharf
 from compat_tests.support.host import resources
 from compat_tests.support.polling import until
@@ -51,22 +51,16 @@ class User:
         env: Mapping[str, str] | None = None,
     ) -> Completed:
         """Run a program as the user, in the home directory."""
-        done = subprocess.run(
+        environment = {**self.environment, **(env or {})}
+        return run_program(
             argv,
+            env=environment,
             input=input,
-            env={**self.environment, **(env or {})},
-            cwd=self.home,
-            user=self.credentials.uid,
-            group=self.credentials.gid,
-            extra_groups=self.credentials.groups,
-            capture_output=True,
+            check=check,
             timeout=timeout,
-            check=False,
+            cwd=self.home,
+            credentials=self.credentials,
         )
-        result = Completed(
-            tuple(argv), done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        )
-        return result.checked() if check else result
 
     def docker(self, *args: str, input: bytes = b"", check: bool = True, timeout: float = 90) -> Completed:
         return self.run("docker", *args, input=input, check=check, timeout=timeout)
