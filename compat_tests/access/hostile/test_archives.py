@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 
 from compat_tests.access.hostile.conftest import SECRET, Victim
+from compat_tests.support.images import Node, digest, layer
 from compat_tests.support.users import Lab, User
 
 OCI = "application/vnd.oci.image"
@@ -25,35 +24,20 @@ def bob(hostile_lab: Lab, victim: Victim) -> Iterator[User]:
     assert user.docker("images", "--format", "{{.Repository}}").stdout.split() == ["busybox"]
 
 
-def _tar(files: Mapping[str, bytes], links: Mapping[str, tuple[bytes, str]] = {}) -> bytes:
-    """``links``: name → kind and target."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, data in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            archive.addfile(entry, io.BytesIO(data))
-        for name, (kind, target) in links.items():
-            entry = tarfile.TarInfo(name)
-            entry.type, entry.linkname = kind, target
-            archive.addfile(entry)
-    return buffer.getvalue()
-
-
 def _documents(lab: Lab, victim: Victim) -> tuple[str, bytes, dict[str, Any]]:
     """Digest, bytes and document of the manifest of the victim's image, as the administrator reads them."""
     shown = victim.alice.api.get(f"/images/{victim.image}/json").json()
-    digest = shown["Descriptor"]["digest"]
-    raw = lab.engine.ctr("content", "get", digest).stdout.encode()
-    return digest, raw, json.loads(raw)
+    target = shown["Descriptor"]["digest"]
+    raw = lab.engine.ctr("content", "get", target).stdout.encode()
+    return target, raw, json.loads(raw)
 
 
 def _layout(target: Mapping[str, object], blobs: Mapping[str, bytes]) -> bytes:
     annotations = {"io.containerd.image.name": "docker.io/library/stolen:1"}
     index = {"schemaVersion": 2, "manifests": [{**target, "annotations": annotations}]}
-    files = {f"blobs/sha256/{digest.removeprefix('sha256:')}": data for digest, data in blobs.items()}
+    files = {f"blobs/sha256/{name.removeprefix('sha256:')}": data for name, data in blobs.items()}
     layout = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": json.dumps(index).encode()}
-    return _tar({**layout, **files})
+    return layer({**layout, **files})
 
 
 def _loaded(user: User, archive: bytes) -> str:
@@ -65,22 +49,22 @@ def _loaded(user: User, archive: bytes) -> str:
 
 
 def test_an_archive_that_names_the_content_of_others(hostile_lab: Lab, victim: Victim, bob: User) -> None:
-    digest, raw, document = _documents(hostile_lab, victim)
+    target, raw, document = _documents(hostile_lab, victim)
     kinds = {"mediaType": document.get("mediaType", f"{OCI}.manifest.v1+json")}
-    without = _layout({**kinds, "digest": digest, "size": len(raw)}, {digest: raw})
+    without = _layout({**kinds, "digest": target, "size": len(raw)}, {target: raw})
     assert "Loaded image" in victim.alice.docker("load", input=without).stdout  # who has the content may do that
     victim.alice.docker("rmi", "stolen:1")
-    _loaded(bob, _layout({**kinds, "digest": digest, "size": len(raw)}, {}))
-    _loaded(bob, _layout({**kinds, "digest": digest, "size": len(raw)}, {digest: raw}))
+    _loaded(bob, _layout({**kinds, "digest": target, "size": len(raw)}, {}))
+    _loaded(bob, _layout({**kinds, "digest": target, "size": len(raw)}, {target: raw}))
     own = json.dumps({**document, "annotations": {"by": "bob"}}).encode()
-    changed = f"sha256:{hashlib.sha256(own).hexdigest()}"
+    changed = digest(own)
     _loaded(bob, _layout({**kinds, "digest": changed, "size": len(own)}, {changed: own}))
     # With a configuration of his own over her layers.
     config = json.loads(hostile_lab.engine.ctr("content", "get", document["config"]["digest"]).stdout)
     theirs = json.dumps({**config, "author": "bob"}).encode()
-    named = f"sha256:{hashlib.sha256(theirs).hexdigest()}"
+    named = digest(theirs)
     own = json.dumps({**document, "config": {**document["config"], "digest": named, "size": len(theirs)}}).encode()
-    changed = f"sha256:{hashlib.sha256(own).hexdigest()}"
+    changed = digest(own)
     _loaded(bob, _layout({**kinds, "digest": changed, "size": len(own)}, {changed: own, named: theirs}))
 
 
@@ -89,12 +73,12 @@ def test_an_archive_with_links_to_files_of_the_host(hostile_lab: Lab, victim: Vi
     """The layer is a link to the blob of the victim's layer, and to files that root may read."""
     _, _, document = _documents(hostile_lab, victim)
     config = hostile_lab.engine.ctr("content", "get", document["config"]["digest"]).stdout.encode()
-    layer = document["layers"][-1]["digest"].removeprefix("sha256:")
-    blob = next(path for path in hostile_lab.engine.resources.root.rglob(layer) if "blobs" in path.parts)
+    victims = document["layers"][-1]["digest"].removeprefix("sha256:")
+    blob = next(path for path in hostile_lab.engine.resources.root.rglob(victims) if "blobs" in path.parts)
     manifest = [{"Config": "config.json", "RepoTags": ["stolen:1"], "Layers": ["layer.tar"]}]
-    for target in (str(blob), f"../../../../../../..{blob}", f"blobs/sha256/{layer}", "/etc/shadow"):
+    for target in (str(blob), f"../../../../../../..{blob}", f"blobs/sha256/{victims}", "/etc/shadow"):
         files = {"config.json": config, "manifest.json": json.dumps(manifest).encode()}
-        _loaded(bob, _tar(files, {"layer.tar": (kind, target)}))
+        _loaded(bob, layer({**files, "layer.tar": Node(kind=kind, link=target)}))
 
 
 def test_an_archive_that_takes_the_victims_name(victim: Victim, bob: User) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,14 +9,11 @@ from dataclasses import dataclass
 import pytest
 
 from compat_tests.access.hostile.conftest import SECRET, Victim
-from compat_tests.access.hostile.test_archives import OCI, _layout, _tar
+from compat_tests.access.hostile.test_archives import OCI, _layout
 from compat_tests.clients.builder.control import control
-from compat_tests.support.servers.loopback import LoopbackServer, QuietHandler
+from compat_tests.support.images import descriptor, digest, layer
+from compat_tests.support.servers.claiming import ClaimingRegistry
 from compat_tests.support.users import Lab, User
-
-
-def _digest(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +26,22 @@ class Claim:
 
     @property
     def target(self) -> dict[str, object]:
-        media_type = f"{OCI}.manifest.v1+json"
-        return {"mediaType": media_type, "digest": _digest(self.manifest), "size": len(self.manifest)}
+        return descriptor(self.manifest, f"{OCI}.manifest.v1+json")
 
     @property
     def blobs(self) -> Mapping[str, bytes]:
-        return {_digest(each): each for each in (self.config, *self.layers, self.manifest)}
+        return {digest(each): each for each in (self.config, *self.layers, self.manifest)}
 
 
 def claim(diff_ids: list[str]) -> Claim:
     rootfs = {"type": "layers", "diff_ids": diff_ids}
     config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs}).encode()
-    layers = tuple(_tar({f"worthless-{number}": b""}) for number in range(len(diff_ids)))
-    parts = [{"mediaType": f"{OCI}.layer.v1.tar", "digest": _digest(each), "size": len(each)} for each in layers]
+    layers = tuple(layer({f"worthless-{number}": b""}) for number in range(len(diff_ids)))
     document = {
         "schemaVersion": 2,
         "mediaType": f"{OCI}.manifest.v1+json",
-        "config": {"mediaType": f"{OCI}.config.v1+json", "digest": _digest(config), "size": len(config)},
-        "layers": parts,
+        "config": descriptor(config, f"{OCI}.config.v1+json"),
+        "layers": [descriptor(each, f"{OCI}.layer.v1.tar") for each in layers],
     }
     return Claim(config, layers, json.dumps(document).encode())
 
@@ -92,34 +86,12 @@ def test_loads(victim: Victim, bob: User, claimed: Claim) -> None:
     files = {f"{number}.tar": data for number, data in enumerate(claimed.layers)}
     manifest = [{"Config": "config.json", "RepoTags": ["stolen:2"], "Layers": list(files)}]
     documents = {"config.json": claimed.config, "manifest.json": json.dumps(manifest).encode()}
-    bob.docker("load", input=_tar({**documents, **files}), check=False)
+    bob.docker("load", input=layer({**documents, **files}), check=False)
     _use(bob, "stolen:2")
 
 
-def _registry(image: Claim) -> type[QuietHandler]:
-    class Handler(QuietHandler):
-        def _answer(self, *, body: bool) -> None:
-            manifest = "/manifests/" in self.path
-            data = image.manifest if manifest else image.blobs.get(self.path.rpartition("/")[2], b"")
-            self.send_response(200)
-            self.send_header("Content-Type", f"{OCI}.manifest.v1+json" if manifest else "application/octet-stream")
-            self.send_header("Content-Length", str(len(data)))
-            self.send_header("Docker-Content-Digest", _digest(data))
-            self.end_headers()
-            if body:
-                self.wfile.write(data)
-
-        def do_GET(self) -> None:
-            self._answer(body=True)
-
-        def do_HEAD(self) -> None:
-            self._answer(body=False)
-
-    return Handler
-
-
 def test_a_pull(victim: Victim, bob: User, claimed: Claim) -> None:
-    with LoopbackServer(_registry(claimed)) as server:
+    with ClaimingRegistry(claimed.manifest, claimed.blobs) as server:
         name = f"{server.address}/stolen:1"
         bob.docker("pull", "-q", name, check=False)
         _use(bob, name)
@@ -134,12 +106,12 @@ def test_the_content_service_of_builds(hostile_lab: Lab, victim: Victim, bob: Us
         assert json.loads(service.blob(target)) == document
     digests = [target, document["config"]["digest"], document["layers"][-1]["digest"]]
     with control(bob) as service:
-        for digest in digests:
+        for blob in digests:
             for call in (service.blob, service.info):
                 with pytest.raises(grpc.RpcError) as caught:
-                    call(digest)
+                    call(blob)
                 assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-                assert caught.value.details() == f"content {digest}: not found"
+                assert caught.value.details() == f"content {blob}: not found"
 
 
 def _folder(user: User, name: str, image: Claim, *, without: tuple[str, ...] = ()) -> str:
@@ -148,12 +120,12 @@ def _folder(user: User, name: str, image: Claim, *, without: tuple[str, ...] = (
     (folder / "blobs/sha256").mkdir(parents=True)
     (folder / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
     (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [image.target]}))
-    for digest, data in image.blobs.items():
-        if digest not in without:
-            (folder / "blobs/sha256" / digest.removeprefix("sha256:")).write_bytes(data)
+    for name, data in image.blobs.items():
+        if name not in without:
+            (folder / "blobs/sha256" / name.removeprefix("sha256:")).write_bytes(data)
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755)
-    return f"oci-layout://{folder}@{_digest(image.manifest)}"
+    return f"oci-layout://{folder}@{digest(image.manifest)}"
 
 
 def test_a_layout_of_the_client(hostile_lab: Lab, victim: Victim, bob: User, claimed: Claim) -> None:
