@@ -5,20 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from server.tests.api.victim import ALICE, BOB, restrict
 from server.tests.daemon import Daemon
-
-ALICE, BOB = 10001, 10002
-POLICY = {
-    "published_images": ("docker.io/library/*",),
-    "users": {"10001": "member", "10002": "member"},
-    "roles": {"member": {}},
-}
 
 
 @pytest.fixture
 def daemon(daemon: Daemon) -> Daemon:
-    daemon.load("busybox:latest", config={"Cmd": ["sh"]})
-    daemon.restrict(POLICY)
+    restrict(daemon)
     return daemon
 
 

@@ -10,20 +10,15 @@ import pytest
 from server.access.caller import Caller
 from server.access.owners import OWNER_LABEL
 from server.tests import samples
+from server.tests.api.victim import ALICE, BOB, restrict
 from server.tests.daemon import Daemon, serving
 
-ALICE, BOB, NOBODY = 10001, 10002, 10003
-POLICY = {
-    "published_images": ("docker.io/library/busybox:*",),
-    "users": {"10001": "member", "10002": "member"},
-    "roles": {"member": {}},
-}
+WITHOUT_ROLE = 10003
 
 
 @pytest.fixture
 def daemon(daemon: Daemon) -> Daemon:
-    daemon.load("busybox:latest", config={"Cmd": ["sh"]})
-    daemon.restrict(POLICY)
+    restrict(daemon)
     return daemon
 
 
@@ -93,10 +88,10 @@ def test_execs_of_others_do_not_exist(daemon: Daemon) -> None:
 
 
 def test_a_client_without_a_role_is_refused(daemon: Daemon) -> None:
-    nobody = daemon.as_uid(NOBODY)
+    nobody = daemon.as_uid(WITHOUT_ROLE)
     assert nobody.refusal("GET", "/containers/json") == (
         403,
-        f"the policy of this engine gives no role to the user {NOBODY}",
+        f"the policy of this engine gives no role to the user {WITHOUT_ROLE}",
     )
 
 
@@ -234,8 +229,7 @@ def test_administrators_see_the_owners(tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text("[roles.member]\n")
     with serving(tmp_path, policy_file=str(policy)) as daemon:
-        daemon.load("busybox:latest", config={"Cmd": ["sh"]})
-        daemon.restrict(POLICY)
+        restrict(daemon)
         alice = daemon.as_uid(ALICE)
         id = alice.create("web")
         daemon.create("own")

@@ -1,4 +1,4 @@
-"""alice's objects, and keys with which another user may ask for them."""
+"""Two users of an engine with a policy, alice's objects, and keys with which another user may ask for them."""
 
 import asyncio
 import re
@@ -42,14 +42,19 @@ class _Sockets:
         return
 
 
+def restrict(daemon: Daemon) -> None:
+    """Publish busybox to alice and bob, who have a role."""
+    daemon.load("busybox:latest", config={"Cmd": ["sh"]})
+    daemon.restrict(POLICY)
+
+
 @contextmanager
 def lab(directory: Path) -> Iterator[Daemon]:
     """A daemon with a policy, and with busybox published to the users."""
     file = directory / "policy.toml"
     file.touch()
     with serving(directory, policy_file=str(file)) as daemon:
-        daemon.load("busybox:latest", config={"Cmd": ["sh"]})
-        daemon.restrict(POLICY)
+        restrict(daemon)
         assert daemon.services.jobs is not None
         daemon.wait(daemon.services.jobs.open(_Sockets()))
         yield daemon
