@@ -12,7 +12,8 @@ from server.tests.api.victim import Victim, comparable
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One request. ``query`` and ``body`` get the key of an object of ``noun``."""
+    """One request. ``path`` may have KEY for the key of an object of ``noun``; ``query`` and ``body`` are called with
+    it."""
 
     noun: str
     method: str
@@ -33,12 +34,8 @@ def _host(noun: str, **fields: Callable[[str], Any]) -> Case:
 def _filters(noun: str, path: str, name: str, method: str = "GET") -> Case:
     """A list with a filter."""
 
-    def query(key: str) -> Mapping[str, object]:
-        return {"all": 1, "since": 0, "until": 1, "filters": json.dumps({name: [key]})}
-
-    if not path.endswith("events"):
-        return Case(noun, method, path, lambda key: {"all": 1, "filters": json.dumps({name: [key]})})
-    return Case(noun, method, path, query)
+    window = {"since": 0, "until": 1} if path == "/events" else {}  # without it the answer has no end
+    return Case(noun, method, path, lambda key: {"all": 1, **window, "filters": json.dumps({name: [key]})})
 
 
 CASES = {
@@ -75,7 +72,7 @@ CASES = {
     "create: name": Case(
         "container", "POST", "/containers/create", lambda key: {"name": key}, lambda key: {"Image": "busybox"}
     ),
-    "update a network": Case("container", "POST", "/networks/ownnet/connect", body=lambda key: {"Container": key}),
+    "connect": Case("container", "POST", "/networks/ownnet/connect", body=lambda key: {"Container": key}),
     "disconnect": Case("container", "POST", "/networks/ownnet/disconnect", body=lambda key: {"Container": key}),
     "disconnect by force": Case(
         "container", "POST", "/networks/ownnet/disconnect", body=lambda key: {"Container": key, "Force": True}
@@ -93,7 +90,8 @@ CASES = {
         "image", "POST", "/images/create", lambda key: {"fromImage": f"127.0.0.1:9/{key}" if "/" not in key else key}
     ),
     "cancel a build": Case("container", "POST", "/build/cancel", lambda key: {"id": key}),
-    "delete a link": Case("container", "DELETE", "/containers/own", lambda key: {"link": 1}),
+    "delete a link": Case("container", "DELETE", "/containers/own/KEY", lambda key: {"link": 1}),
+    "delete a link of another's container": Case("container", "DELETE", "/containers/KEY/own", lambda key: {"link": 1}),
     **{
         f"list containers: {name}": _filters("container", "/containers/json", name)
         for name in ("id", "name", "before", "since")
@@ -114,7 +112,9 @@ def _asked(victim: Victim, case: Case, key: str) -> tuple[int, str, str]:
     body = case.body(key)
     creates = case.path == "/containers/create"
     query = {**({"name": "attack"} if creates else {}), **case.query(key)}
-    answer = victim.bob.request(case.method, case.path, params=query, **({} if body is None else {"json": body}))
+    answer = victim.bob.request(
+        case.method, case.path.replace("KEY", key), params=query, **({} if body is None else {"json": body})
+    )
     made = ""
     if creates and answer.status_code == 201:
         id = answer.json()["Id"]
