@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,18 +98,19 @@ def _in_netns(pid: int, script: str, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
 
 
+#: Prints the datagrams that arrive at an address, until one says "end".
 RECEIVE = """
 import socket, sys
-family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
-sock = socket.socket(family, socket.SOCK_DGRAM)
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 sock.bind((sys.argv[1], 9999))
-sock.settimeout(float(sys.argv[2]))
+sock.settimeout(60)
 print("ready", flush=True)
-try:
-    print(sock.recv(100).decode(), flush=True)
-except TimeoutError:
-    print("nothing", flush=True)
+while (data := sock.recv(100)) != b"end":
+    print(data.decode(), flush=True)
 """
+END = "import socket, sys; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'end', (sys.argv[1], 9999))"
+#: Seconds after which a datagram that was sent has arrived, or never does.
+LATE = 1.5
 #: Sends a UDP datagram with a chosen source in a frame to a chosen MAC address, from each interface.
 SEND = """
 import socket, struct, sys
@@ -138,15 +141,21 @@ def _mac_of_gateway(server: Server, network: str) -> str:
     return next(line.split()[3] for line in table.splitlines() if line.split()[0] == gateway)
 
 
-def _received(listening: Server, network: str, sender: Server, source: str, mac: str) -> str:
-    """What arrives at a server's address from a spoofed source; "nothing"."""
+def _received(listening: Server, network: str, sender: Server, *sent: tuple[str, str]) -> list[tuple[str, str]]:
+    """Send datagrams with these sources to these MAC addresses; return those that arrive at a server's address."""
     target = listening.settings[network]["IPAddress"]
-    with _in_netns(listening.pid, RECEIVE, target, "1.5") as receiver:
+    with _in_netns(listening.pid, RECEIVE, target) as receiver:
         assert receiver.stdout
         assert receiver.stdout.readline() == "ready\n"
-        with _in_netns(sender.pid, SEND, source, target, "spoofed", mac):
-            pass
-        return receiver.stdout.readline().strip()
+        for source, mac in sent:
+            with _in_netns(sender.pid, SEND, source, target, f"{source} {mac}", mac) as sending:
+                assert sending.wait(60) == 0
+        time.sleep(LATE)
+        with _in_netns(listening.pid, END, target) as ending:
+            assert ending.wait(60) == 0
+        arrived = [line.split() for line in receiver.stdout]
+        assert receiver.wait(60) == 0
+    return [(source, mac) for source, mac in arrived]
 
 
 @pytest.mark.parametrize("network", ["bridge", "net4"])
@@ -155,13 +164,12 @@ def test_spoofed_packets_do_not_arrive(servers: tuple[Server, Server], network: 
     alices, bobs = servers
     own = bobs.settings[network]
     neighbour = own["IPAddress"].rpartition(".")[0] + ".77"
-    assert _received(bobs, network, bobs, neighbour, own["MacAddress"]) == "nothing"  # a bridge sends nothing back
+    assert _received(bobs, network, bobs, (neighbour, own["MacAddress"])) == []  # a bridge sends nothing back
     gateway = _mac_of_gateway(bobs, network)
     hers = alices.settings[network]
     sources = (hers["Gateway"], hers["IPAddress"].rpartition(".")[0] + ".77", own["IPAddress"], "127.0.0.1")
-    for source in sources:
-        for mac in (gateway, hers["MacAddress"], "ff:ff:ff:ff:ff:ff"):
-            assert _received(alices, network, bobs, source, mac) == "nothing", (source, mac)
+    macs = (gateway, hers["MacAddress"], "ff:ff:ff:ff:ff:ff")
+    assert _received(alices, network, bobs, *itertools.product(sources, macs)) == []
 
 
 def test_the_sender_of_the_test_above_works(servers: tuple[Server, Server]) -> None:
@@ -171,8 +179,8 @@ def test_the_sender_of_the_test_above_works(servers: tuple[Server, Server]) -> N
     try:
         shown = alice.api.get(f"/containers/{id}/json").json()
         second = Server(alice, id, shown["State"]["Pid"], shown["NetworkSettings"]["Networks"])
-        source, mac = second.settings["net4"]["IPAddress"], servers[0].settings["net4"]["MacAddress"]
-        assert _received(servers[0], "net4", second, source, mac) == "spoofed"
+        sent = second.settings["net4"]["IPAddress"], servers[0].settings["net4"]["MacAddress"]
+        assert _received(servers[0], "net4", second, sent) == [sent]
     finally:
         alice.docker("rm", "-f", id)
 
@@ -204,12 +212,12 @@ for _, name in socket.if_nameindex():
 
 def _neighbours(server: Server) -> dict[str, str]:
     """The MAC addresses that a container knows of its gateways."""
-    for each in server.gateways:
-        server.user.docker("exec", server.id, "ping", "-c", "1", "-W", "2", each.strip("[]"), check=False)
+    gateways = [gateway.strip("[]") for gateway in server.gateways]
+    for gateway in gateways:
+        server.user.docker("exec", server.id, "ping", "-c", "1", "-W", "2", gateway, check=False)
     argv = ["nsenter", "-t", str(server.pid), "-n", "ip", "-j", "neigh"]
-    rows = json.loads(subprocess.run(argv, capture_output=True, check=True, timeout=60).stdout)
-    wanted = {each.strip("[]") for each in server.gateways}
-    return {row["dst"]: row["lladdr"] for row in rows if row["dst"] in wanted and "lladdr" in row}
+    entries = json.loads(subprocess.run(argv, capture_output=True, check=True, timeout=60).stdout)
+    return {entry["dst"]: entry["lladdr"] for entry in entries if entry["dst"] in gateways and "lladdr" in entry}
 
 
 def test_claimed_addresses_stay_on_the_own_bridge(servers: tuple[Server, Server]) -> None:
