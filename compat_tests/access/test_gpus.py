@@ -214,31 +214,34 @@ def test_a_restart_of_the_daemon(gpu_lab: Lab, *, killed: bool) -> None:
 
 
 def test_the_order_of_the_queue(gpu_lab: Lab) -> None:
-    """Two containers of alice and one of bob wait for carol's GPU: alice, bob, alice."""
+    """Two containers of alice and one of bob wait for carol's GPU. It is allocated to the first container of alice,
+    then to that of bob, and then to the second one of alice."""
     alice, bob, carol = gpu_lab["alice"], gpu_lab["bob"], gpu_lab["carol"]
     # So that neither alice nor bob has the latest allocation, and alice's is older.
     for user in (alice, bob):
         user.docker("rm", "-f", run(user, "--gpus", "device=0"))
     holder = run(carol, "--gpus", "device=0")
-    wanted = ("--gpus", "device=0", "--label", "wharf.wait=10m")
-    queue = [(user, create(user, *wanted)) for user in (alice, alice, bob)]
+    options = ("--gpus", "device=0", "--label", "wharf.wait=10m")
+    first, third, second = (create(user, *options) for user in (alice, alice, bob))
     since = int(time.time())
-    with contextlib.ExitStack() as stack:
-        starts = [stack.enter_context(starting(user, id)) for user, id in queue]
-        (_, first), (_, third), (_, second) = queue
+    with (
+        starting(alice, first) as first_start,
+        starting(alice, third) as third_start,
+        starting(bob, second) as second_start,
+    ):
         assert status(alice, first) == "Created (waiting for a GPU, place 1 of 3)"
         assert status(bob, second) == "Created (waiting for a GPU, place 2 of 3)"
         assert status(alice, third) == "Created (waiting for a GPU, place 3 of 3)"
-        # bob sees no container of alice by that.
+        # The places count containers of alice, which bob does not see.
         assert [row["Id"] for row in bob.api.get("/containers/json", all=1).json()] == [second]
         carol.docker("rm", "-f", holder)
-        assert starts[0].wait(60) == 0
+        assert first_start.wait(60) == 0
         assert status(bob, second) == "Created (waiting for a GPU, place 1 of 2)"
         alice.docker("rm", "-f", first)
-        assert starts[2].wait(60) == 0
+        assert second_start.wait(60) == 0
         assert waits(alice, third)
         bob.docker("rm", "-f", second)
-        assert starts[1].wait(60) == 0
+        assert third_start.wait(60) == 0
     assert gpus_in(alice, third) == ["gpu0"]
     window = {"since": since, "until": int(time.time()) + 1, "filters": json.dumps({"event": ["gpu-queue"]})}
     places = [

@@ -22,13 +22,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def command(user: User | None, *words: str) -> list[str]:
-    """The command line; for a user with the right to read files, because the tests' Python may be root's only."""
+    """The command line of ``wharf`` as a user, or as root without one. A user gets a capability to read all files,
+    because the tests' Python may be readable by root only."""
     argv = [sys.executable, "-m", "server.cli", *words]
     if user is None:
         return argv
-    who = user.credentials
-    reads = ("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search")
-    return ["setpriv", "--reuid", str(who.uid), "--regid", str(who.gid), "--clear-groups", *reads, *argv]
+    identity = ("--reuid", str(user.credentials.uid), "--regid", str(user.credentials.gid), "--clear-groups")
+    return ["setpriv", *identity, "--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search", *argv]
 
 
 def environment(host: str) -> dict[str, str]:
@@ -87,8 +87,8 @@ def test_users(shared_lab: Lab) -> None:
             ["USER", "ROLE", "CONTAINERS", "RUNNING"],
             [alice.name, "member", "1", "1"],
         ]
-        nobody = f"the policy of this engine gives no role to the user {carol.name}"
-        assert refusal(carol, carol.host, "users") == nobody
+        without_role = f"the policy of this engine gives no role to the user {carol.name}"
+        assert refusal(carol, carol.host, "users") == without_role
     finally:
         alice.remove_all()
 
@@ -174,11 +174,11 @@ def test_the_audit_log(logged: Lab) -> None:
 
 
 def test_what_is_missing(shared_lab: Lab) -> None:
-    alice, lab = shared_lab["alice"], shared_lab.engine
-    assert refusal(alice, lab.host, "users").startswith("no permission to connect to ")
-    none = f"{lab.host}.none"
-    assert refusal(None, none, "users") == f"no engine listens on {lab.resources.socket}.none: is wharfd running?"
+    alice, engine = shared_lab["alice"], shared_lab.engine
+    assert refusal(alice, engine.host, "users").startswith("no permission to connect to ")
+    absent = f"{engine.resources.socket}.none"
+    assert refusal(None, f"unix://{absent}", "users") == f"no engine listens on {absent}: is wharfd running?"
     no_log = "this engine has no audit log: its policy has no table [audit]"
-    assert refusal(None, lab.host, "audit") == no_log
+    assert refusal(None, engine.host, "audit") == no_log
     with engines.wharf("plain") as plain:
         assert refusal(None, plain.host, "users") == "this engine has no policy: all of its clients are administrators"
