@@ -1,8 +1,15 @@
-"""A store and a bus in memory, for the tests of this package."""
+"""A store and a bus in memory, and services on them, for the tests of this package."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from api_models.filters import Filters
+from server.plugins.discovery import Plugins
+from server.volumes import query
 from server.volumes.base import Volume
+from server.volumes.local import LocalDriver
+from server.volumes.plugin import VolumePlugins
+from server.volumes.service import Volumes
 
 
 class MemoryStore:
@@ -34,3 +41,15 @@ class MemoryBus:
         owner: str = "",
     ) -> None:
         self.events.append((action, actor))
+
+
+def make(tmp_path: Path, store: MemoryStore | None = None, bus: MemoryBus | None = None) -> Volumes:
+    """A service whose plugins have their sockets in ``tmp_path`` and their specifications in ``specs`` below it."""
+    plugins = VolumePlugins(Plugins((tmp_path,), (tmp_path / "specs",)))
+    return Volumes(store or MemoryStore(), bus or MemoryBus(), LocalDriver(tmp_path / "volumes"), plugins)
+
+
+async def listed(volumes: Volumes, **filters: str) -> tuple[list[tuple[str, str]], list[str]]:
+    """Names and drivers of the listed volumes, and the warnings."""
+    answer = await query.listing(volumes, Filters({key: (value,) for key, value in filters.items()}))
+    return [(row["Name"], row["Driver"]) for row in answer["Volumes"]], answer["Warnings"] or []
