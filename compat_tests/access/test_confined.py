@@ -125,21 +125,21 @@ def test_a_user_of_the_image(shared_lab: Lab) -> None:
 
 
 def test_the_engine_closes_its_directories(shared_lab: Lab) -> None:
-    """Idmapped mounts of the data root, mounted root file systems, layers: a user of the host enters none of them."""
+    """No user of the host can enter idmapped mounts of the data root, directories of containers, or volumes."""
     alice = shared_lab["alice"]
-    id = alice.docker("run", "-d", "busybox", "sleep", "600").stdout.strip()
+    id = alice.docker("run", "-d", "-v", "closed:/data", "busybox", "sleep", "600").stdout.strip()
     root = shared_lab.engine.resources.root
     for path in (
         f"{root}/run/owners/{alice.name}",
         f"{root}/run/containers/{id}",
         f"{root}/data/volumes/@{alice.name}",
     ):
-        if os.path.exists(path):
-            assert stat.S_IMODE(os.stat(path).st_mode) == 0o700
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o700, path
     for path in (f"{root}/run/owners/{alice.name}/0.0/0/wharf.db", f"{root}/data/containers/{id}"):
         failed = alice.run("cat", path, check=False)
         assert "ermission denied" in failed.stderr
     alice.docker("rm", "-f", id)
+    alice.docker("volume", "rm", "closed")
 
 
 def test_the_owner_of_a_container_stays_after_a_restart(shared_lab: Lab) -> None:

@@ -1,4 +1,4 @@
-"""Job sockets: what is created through one is visible only there, and goes with it."""
+"""Job sockets: objects created through one are visible only through it, and are removed with it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def close_all(shared_lab: Lab) -> Iterator[None]:
         shared_lab.engine.api.delete(f"/wharf/v1/sockets/{row['Id']}")
 
 
-def test_creations_are_visible_only_through_the_socket_and_go_with_it(shared_lab: Lab) -> None:
+def test_objects_are_visible_only_through_the_socket_and_removed_with_it(shared_lab: Lab) -> None:
     alice, bob = shared_lab["alice"], shared_lab["bob"]
     id, ci = job(shared_lab, "alice", Labels={"ci-job": "17"})
     other_id, other = job(shared_lab, "alice")
@@ -99,8 +99,8 @@ def test_the_socket_survives_the_daemon(shared_lab: Lab) -> None:
     assert shared_lab.engine.docker("ps", "-aq").stdout == ""
 
 
-def test_a_container_with_the_socket_speaks_for_the_job(shared_lab: Lab) -> None:
-    """As a CI job does that has the socket as its docker.sock."""
+def test_requests_of_a_container_with_the_socket_are_those_of_the_job(shared_lab: Lab) -> None:
+    """A CI job mounts the socket as its docker.sock."""
     alice = shared_lab["alice"]
     id, ci = job(shared_lab, "alice")
     inside = ci.docker("create", "--name", "inside", "busybox").stdout.strip()

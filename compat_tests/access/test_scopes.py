@@ -1,4 +1,4 @@
-"""Sockets for programs: what a scope leaves out does not exist, or is refused by name."""
+"""Sockets with a scope: objects outside of it do not exist, and endpoints outside of it are refused."""
 
 from __future__ import annotations
 

@@ -88,8 +88,8 @@ def test_the_policy_is_reloaded(shared_lab: Lab) -> None:
     assert until(lambda: not lists())
 
 
-def test_a_container_speaks_as_its_owner(shared_lab: Lab) -> None:
-    """uid 0 in the container is not uid 0 of the host."""
+def test_requests_of_a_container_are_those_of_its_owner(shared_lab: Lab) -> None:
+    """Also requests of uid 0 in the container."""
     alice, bob = shared_lab["alice"], shared_lab["bob"]
     mine = alice.docker("create", "--name", "mine", "busybox").stdout.strip()
     other = bob.docker("create", "--name", "other", "busybox").stdout.strip()

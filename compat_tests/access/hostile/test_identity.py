@@ -1,4 +1,4 @@
-"""Ways to speak as somebody else: descriptors, setuid programs, namespaces, containers, cgroups, pids."""
+"""Ways to make requests as another user: descriptors, setuid programs, namespaces, containers, cgroups, pids."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_connection_belongs_to_who_connected(hostile_lab: Lab, victim: Victim,
     alice = hostile_lab["alice"]
     assert _inherited(bob, alice.credentials.uid) == "['/bobs']"
     assert _inherited(bob, 0) == "['/bobs']"
-    assert _inherited(alice, bob.credentials.uid) == "['/vic-web']"  # who passes it, passes the right
+    assert _inherited(alice, bob.credentials.uid) == "['/vic-web']"  # alice has passed her connection on
 
 
 @pytest.fixture

@@ -316,7 +316,7 @@ def test_packets_to_the_loopback_of_the_host(servers: tuple[Server, Server]) -> 
             service.recv(10)
 
 
-def test_a_port_in_use_does_not_tell_by_whom(servers: tuple[Server, Server]) -> None:
+def test_the_error_for_a_port_in_use_does_not_name_its_owner(servers: tuple[Server, Server]) -> None:
     alices, bobs = servers
     with socket.create_server(("0.0.0.0", 0)) as taken:
         ports = [_published(alices)[0], taken.getsockname()[1]]

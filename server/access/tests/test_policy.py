@@ -85,7 +85,7 @@ def test_mistakes_are_named(tmp_path: Path, text: str, sentence: str) -> None:
     assert sentence in str(failed.value)
 
 
-def test_groups_that_the_host_lacks_are_told() -> None:
+def test_groups_that_the_host_lacks_are_named() -> None:
     policy = Policy({"administrators": {"groups": ("no-such-group",)}})
     assert policy.missing_groups == ["no-such-group"]
     assert not policy.administers("alice", 1000, (-1, 1000))

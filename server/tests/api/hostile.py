@@ -152,7 +152,7 @@ RULES: Mapping[str, Rule] = {
     "GET /wharf/v1/users": View(),
     "GET /wharf/v1/policy": View(),
     "GET /wharf/v1/usage": View(),
-    # Who has a GPU is shown to all, by the user's name; server/tests/api/test_gpus.py has what of it.
+    # Every user sees which user has a GPU: server/tests/api/test_gpus.py tests what is shown. Here nobody has one.
     "GET /wharf/v1/gpus": View(),
     "GET /wharf/v1/queue": View(),
     "GET /wharf/v1/audit": Administrators(),

@@ -88,8 +88,7 @@ def test_execs_of_others_do_not_exist(daemon: Daemon) -> None:
 
 
 def test_a_client_without_a_role_is_refused(daemon: Daemon) -> None:
-    nobody = daemon.as_uid(WITHOUT_ROLE)
-    assert nobody.refusal("GET", "/containers/json") == (
+    assert daemon.as_uid(WITHOUT_ROLE).refusal("GET", "/containers/json") == (
         403,
         f"the policy of this engine gives no role to the user {WITHOUT_ROLE}",
     )
