@@ -1,7 +1,7 @@
 """Who sends a request, and what belongs to whom.
 
-``caller`` is what services know of the client; ``owners`` and ``scope`` are parts of it, and ``refusal`` is the error of
-what its role does not allow. ``policy`` reads ``policy.toml``, ``identity`` finds the caller of a connection by it,
+``caller`` is what services know of the client; ``owners`` and ``scope`` are parts of it, and ``refusal`` is the error
+for what its role does not allow. ``policy`` reads ``policy.toml``, ``identity`` finds the caller of a connection by it,
 ``roles`` finds the role of an object's owner, ``audit`` logs requests, ``gate`` keeps all of them but the roles, and
 ``setup`` makes the gate. Without a policy file every caller is ``EVERYONE``, and only the first four are loaded.
 

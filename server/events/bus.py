@@ -102,8 +102,8 @@ class EventBus:
         self.published = 0
 
     def seen_by(self, caller: Caller) -> "EventBus":
-        """The same bus for one caller: its subscriptions get only events of objects that exist for the caller. It is not
-        for publishing: ``published`` and the time of the last event are those of this call."""
+        """The same bus for one caller: its subscriptions get only events of objects that exist for the caller. Do
+        not publish through it: ``published`` and the time of the last event are copies of this moment."""
         bound = copy.copy(self)
         bound._caller = caller
         return bound
