@@ -32,17 +32,6 @@ WAIT_LABEL = "wharf.wait"
 EVENT = "gpu-queue"
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
-    """The GPUs that a container had while it ran. Times are ns since the epoch."""
-
-    container: str
-    owner: str
-    gpus: tuple[str, ...]
-    began_ns: int
-    ended_ns: int
-
-
 @dataclass(slots=True, eq=False)
 class _Turn:
     """A container in the queue. ``granted`` completes when it has its GPUs."""
@@ -63,11 +52,6 @@ class Gpus:
         self._queue = FairQueue(self._allocator)
         self._turns: dict[str, _Turn] = {}
         self._caller = EVERYONE
-        #: Ids of containers that run with GPUs, and since when in ns.
-        self._running: dict[str, int] = {}
-        #: Called at the end of each use, for accounting; ``in_use`` has those that go on.
-        self.on_end: list[Callable[[Use], None]] = []
-        context.hooks.started.append(self._started)
         context.hooks.stopped.append(self._stopped)
         context.hooks.removed.append(self._removed)
 
@@ -80,7 +64,6 @@ class Gpus:
             if container.gpus and state.running and not state.restarting:
                 terms = self._terms(await self._roles.of(container.owner), container.owner)
                 self._allocator.adopt(container.id, container.owner, container.gpus, terms, state.started_ns)
-                self._running[container.id] = state.started_ns
 
     def apply(self, policy: Policy) -> None:
         """Replaces the policy. Containers keep the GPUs that they have; those in the queue stay as they are."""
@@ -134,15 +117,9 @@ class Gpus:
             raise busy(waiting.shortage)
 
     def release(self, container: Container) -> None:
-        hold = self._allocator.release(container.id)
-        if hold is None:
+        if self._allocator.release(container.id) is None:
             return
         container.gpus = []
-        began_ns = self._running.pop(container.id, 0)
-        if began_ns:
-            use = Use(hold.container, hold.owner, tuple(sorted(hold.gpus)), began_ns, time.time_ns())
-            for callback in self.on_end:
-                callback(use)
         self._advance()
 
     def cancel(self, container: Container) -> bool:
@@ -178,13 +155,6 @@ class Gpus:
     def queue(self) -> list[QueueRow]:
         """The containers that wait, the next one first."""
         return queue_rows(self._queue.order(), self._visible())
-
-    def in_use(self) -> list[Use]:
-        """The uses that have not ended, until now."""
-        holds, now = self._allocator.holds, time.time_ns()
-        return [
-            Use(id, holds[id].owner, tuple(sorted(holds[id].gpus)), began, now) for id, began in self._running.items()
-        ]
 
     def _visible(self) -> Callable[[str], bool]:
         view = self._context.registry.seen_by(self._caller)
@@ -257,10 +227,6 @@ class Gpus:
                 self._context.publish(turn.container, EVENT, {"place": str(number), "of": str(len(turns))})
 
     # hooks
-
-    def _started(self, container: Container) -> None:
-        if container.id in self._allocator.holds:
-            self._running.setdefault(container.id, container.state.started_ns)
 
     def _stopped(self, container: Container) -> None:
         self.release(container)

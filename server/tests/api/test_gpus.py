@@ -15,7 +15,7 @@ from engine.common.errors import WharfError
 from server.access.caller import EVERYONE, Caller
 from server.containers.hooks import call
 from server.containers.model import Container
-from server.gpus.service import Gpus, Use
+from server.gpus.service import Gpus
 from server.tests.daemon import Daemon, serving
 
 ALICE, BOB = 10001, 10002
@@ -62,7 +62,6 @@ def hold(daemon: Daemon, uid: int, count: int = 1, *ids: str) -> Container:
     container = daemon.services.containers.get(daemon.as_uid(uid).create(**gpu(count, *ids)))
     daemon.wait(gpus_of(daemon).claim(container))
     daemon.start(container)
-    call(daemon.services.containers.hooks.started, container)
     return container
 
 
@@ -117,18 +116,13 @@ def test_a_failed_start_releases(daemon: Daemon) -> None:
     assert hold(daemon, ALICE, 2).gpus == [f"{KIND}=0", f"{KIND}=1"]
 
 
-def test_uses_are_reported_at_their_end(daemon: Daemon) -> None:
-    uses: list[Use] = []
-    gpus_of(daemon).on_end.append(uses.append)
+def test_a_stop_releases(daemon: Daemon) -> None:
     container = hold(daemon, ALICE, 2)
-    (now,) = gpus_of(daemon).in_use()
-    assert (now.container, now.owner, now.gpus) == (container.id, "10001", (f"{KIND}=0", f"{KIND}=1"))
+    rows = daemon.wait(gpus_of(daemon).gpus())
+    assert [[holder.container for holder in row.holders] for row in rows] == [[container.id], [container.id], [], []]
     call(daemon.services.containers.hooks.stopped, container)
     assert container.gpus == []
-    (use,) = uses
-    assert (use.container, use.gpus, use.began_ns) == (container.id, now.gpus, container.state.started_ns)
-    assert use.ended_ns >= now.ended_ns
-    assert gpus_of(daemon).in_use() == []
+    assert not any(row.holders for row in daemon.wait(gpus_of(daemon).gpus()))
 
 
 def test_running_containers_keep_their_gpus_over_a_restart(daemon: Daemon) -> None:
@@ -136,7 +130,8 @@ def test_running_containers_keep_their_gpus_over_a_restart(daemon: Daemon) -> No
     container = hold(daemon, ALICE)
     later = Gpus(context, gpus_of(daemon)._roles)
     daemon.wait(later.open())
-    assert [use.container for use in later.in_use()] == [container.id]
+    (row,) = [row for row in daemon.wait(later.gpus()) if row.holders]
+    assert ([row.name], [holder.container for holder in row.holders]) == (container.gpus, [container.id])
     other = daemon.services.containers.get(daemon.as_uid(BOB).create(**gpu(0, "0")))
     with pytest.raises(WharfError, match=f"{KIND}=0 is held by 10001 since"):
         daemon.wait(later.claim(other))
