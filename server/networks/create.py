@@ -18,9 +18,8 @@ from server.networks.context import NetworkContext
 from server.networks.ipam import allocator
 from server.networks.ipam.allocator import Network as Subnet
 from server.networks.ipam.allocator import PoolExhausted
-from server.networks.ipam.pools import default_pools
+from server.networks.ipam.pools import default_pools, subnets_in_use
 from server.networks.model import BRIDGE, HOST, IPVLAN, MACVLAN, NULL, Network, PoolConfig
-from server.networks.sandbox import subnets_in_use
 from server.swarm import NO_MANAGER
 
 _PREDEFINED = ("bridge", "host", "none", "default")

@@ -10,11 +10,10 @@ from server.networks import options
 from server.networks.bridges import default_bridge, devices
 from server.networks.context import NetworkContext
 from server.networks.ipam import allocator
-from server.networks.ipam.pools import default_pools
+from server.networks.ipam.pools import default_pools, subnets_in_use
 from server.networks.model import BRIDGE, HOST, NULL, Network, PoolConfig
 from server.networks.netlink.namespace_pool import mark
 from server.networks.netlink.rtnetlink import Interface, Link
-from server.networks.sandbox import subnets_in_use
 
 # The prefix length of the subnet of an owner's default bridge.
 _OWNER_BITS = 24

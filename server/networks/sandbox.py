@@ -9,7 +9,6 @@ import logging
 import secrets
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from ipaddress import ip_network
 
 from engine.common.errors import Kind, WharfError, not_found
 from server.containers.neighbours import Sandbox
@@ -18,11 +17,9 @@ from server.networks import attachments, endpoints, options, publish, teardown
 from server.networks.bridges import announcement, bridge_repair, devices, interfaces
 from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file, names
-from server.networks.ipam.allocator import Network as Subnet
 from server.networks.model import BRIDGE, Endpoint, Network, SandboxRecord, settings_for
 from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import Namespace
-from server.networks.netlink.rtnetlink import Netlink
 from server.networks.nftables import rules
 from server.networks.nftables.rules import LinkRule
 from server.networks.ports import portmap
@@ -362,13 +359,3 @@ def close_links(context: NetworkContext, container: ContainerPlan, record: Sandb
         if kept != endpoint.links:
             endpoint.links = kept
             refresh_rules(context, endpoint)
-
-
-def subnets_in_use(host: Netlink) -> list[Subnet]:
-    """In a thread: the networks that the host has routes to."""
-    found: list[Subnet] = []
-    for family in (2, 10):
-        for route in host.routes(family):
-            with contextlib.suppress(ValueError):
-                found.append(ip_network(route.destination, strict=False))
-    return [network for network in found if network.prefixlen]

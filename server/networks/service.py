@@ -30,6 +30,7 @@ from server.networks.context import Containers, NetworkContext, Store
 from server.networks.dns import hosts_file, names
 from server.networks.dns.redirect import redirect
 from server.networks.ipam.allocator import default_pool
+from server.networks.ipam.pools import subnets_in_use
 from server.networks.model import BRIDGE, DRIVERS, Network, SandboxRecord, settings_for
 from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import NamespacePool, mark
@@ -38,7 +39,6 @@ from server.networks.nftables import rules
 from server.networks.nftables.firewall import Firewall
 from server.networks.proxy_client import Forwarder
 from server.networks.remotes import RemoteNetworks
-from server.networks.sandbox import subnets_in_use
 from server.networks.view import View
 from server.plugins.discovery import Plugins
 

@@ -11,12 +11,12 @@ from api_models.network import EndpointSettings
 from engine.common.errors import Kind, WharfError, internal
 from server.containers.plan import ContainerPlan
 from server.networks.context import NetworkContext
+from server.networks.ipam.pools import subnets_in_use
 from server.networks.model import Endpoint, Network, PoolConfig, SandboxRecord
 from server.networks.remote import options, pools, recovery
 from server.networks.remote.endpoints import RemoteEndpoints
 from server.networks.remote.gateway import Gateway
 from server.networks.remote.registry import ipam_drivers, network_drivers
-from server.networks.sandbox import subnets_in_use
 from server.plugins.client import Refused, Unreachable
 from server.plugins.discovery import Plugins
 
