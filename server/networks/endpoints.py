@@ -7,8 +7,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from api_models.network import EndpointSettings
-from engine.common.errors import Kind, WharfError, internal, invalid, not_found
-from server.containers.model import Container
+from engine.common.errors import Kind, WharfError, invalid, not_found
 from server.containers.plan import ContainerPlan
 from server.networks import options
 from server.networks.context import NetworkContext
@@ -305,50 +304,6 @@ def release(network: Network, endpoint: Endpoint) -> None:
                 pool.release(interface.ip, endpoint.id)
     if network.endpoints.get(endpoint.container) is endpoint:
         del network.endpoints[endpoint.container]
-
-
-def link_targets(
-    context: NetworkContext, container: ContainerPlan, *, strict: bool = True
-) -> list[tuple[Container, str]]:
-    """The containers of ``--link`` (default bridge), each with its alias.
-
-    :raises WharfError: INVALID, NOT_FOUND: as dockerd at create.
-    """
-    found = []
-    others = context.containers.of(container.owner) if context.containers else None
-    for text in container.host_config.links or ():
-        name, alias = parse_link(text)
-        other = others.find(name) if others else None
-        if other is None and not strict:
-            continue
-        if other is None:
-            why = f"No such container: {name}" if name else 'invalid name or ID supplied: ""'
-            raise invalid(f"could not get container for {name}: {why}")
-        while other.host_config.network_mode.startswith("container:") and others:
-            name = other.host_config.network_mode.partition(":")[2]
-            other = others.get(name)
-        if other.host_config.network_mode == "host":
-            raise invalid("conflicting options: host type networking can't be used with links. "
-                          "This would result in undefined behavior")  # fmt: skip
-        found.append((other, alias))
-    return found
-
-
-def parse_link(text: str) -> tuple[str, str]:
-    """``name``, ``name:alias`` or the stored form ``/name:/container/alias``.
-
-    :raises WharfError: INTERNAL, as in dockerd.
-    """
-    if not text:
-        raise internal("empty string specified for links")
-    parts = text.split(":")
-    if len(parts) > 2:
-        raise internal(f"bad format for links: {text}")
-    name = parts[0].lstrip("/")
-    if len(parts) == 1:
-        return name, name
-    alias = parts[1].rsplit("/", 1)[-1]
-    return name, alias
 
 
 def in_order(networks: Mapping[str, Network], endpoints: Iterable[Endpoint]) -> list[Endpoint]:

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from engine.common.errors import Kind, WharfError, not_found
 from server.containers.neighbours import Sandbox
 from server.containers.plan import ContainerPlan
-from server.networks import attachments, endpoints, options, publish, teardown
+from server.networks import attachments, endpoints, links, options, publish, teardown
 from server.networks.bridges import announcement, bridge_repair, devices, interfaces
 from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file, names
@@ -56,14 +56,14 @@ async def start(context: NetworkContext, container: ContainerPlan) -> Sandbox:
     for endpoint in record.endpoints:
         teardown.publish_event(context, endpoint, "connect")
         announcement.repeat(context, record, context.networks[endpoint.network], endpoint)
-    linked = hosts_file.legacy_links(context, container)
+    linked = links.legacy(context, container)
     await hosts_file.update_linkers(context, container)
     return Sandbox(
         netns_path=record.path or None,
         host=mode == "host",
         files=files,
         hostname=container.config.hostname,
-        link_env=hosts_file.link_environment(context, container, linked),
+        link_env=links.environment(context, container, linked),
     )
 
 
@@ -331,7 +331,7 @@ def default_routes(context: NetworkContext, present: Sequence[Endpoint]) -> list
 
 def _open_links(context: NetworkContext, container: ContainerPlan, record: SandboxRecord) -> None:
     """On a bridge with icc disabled, a link opens the server's exposed ports to the client."""
-    for other, _ in hosts_file.legacy_links(context, container):
+    for other, _ in links.legacy(context, container):
         server = context.sandboxes.get(other.id)
         if server is None:
             raise WharfError(
@@ -350,9 +350,7 @@ def _open_links(context: NetworkContext, container: ContainerPlan, record: Sandb
 
 def close_links(context: NetworkContext, container: ContainerPlan, record: SandboxRecord) -> None:
     """In a thread: closes the ports that links had opened to a running client which has these links no more."""
-    servers = [
-        context.sandboxes.get(other.id) for other, _ in hosts_file.legacy_links(context, container, strict=False)
-    ]
+    servers = [context.sandboxes.get(other.id) for other, _ in links.legacy(context, container, strict=False)]
     linked = {address for server in servers if server for item in server.endpoints for address in (item.ip4, item.ip6)}
     for endpoint in record.endpoints:
         kept = [link for link in endpoint.links if link[1] in linked]

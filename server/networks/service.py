@@ -23,7 +23,19 @@ from server.containers.neighbours import Sandbox
 from server.containers.plan import ContainerPlan
 from server.containers.registry import View as ContainerView
 from server.events.publisher import EventPublisher
-from server.networks import confine, connect, create, endpoints, predefined, query, recover, sandbox, settings, teardown
+from server.networks import (
+    confine,
+    connect,
+    create,
+    endpoints,
+    links,
+    predefined,
+    query,
+    recover,
+    sandbox,
+    settings,
+    teardown,
+)
 from server.networks.bridges import bridge, devices, ownership
 from server.networks.bridges.reconciler import Reconciler
 from server.networks.context import Containers, NetworkContext, Store
@@ -210,16 +222,9 @@ class Networks:
                 problems.append(f"invalid config for network {network.name}: {error.message}")
         if problems:
             raise invalid(endpoints.join_sentences(problems))
-        if endpoints.network_key(container) == "bridge" and container.host_config.links:
-            self._check_links(container)
+        links.check(self.context, container)
         if container.host_config.network_mode.startswith("container:"):
             self._check_joined(container)
-
-    def _check_links(self, container: ContainerPlan) -> None:
-        default = self.context.of(container.owner).by_name("bridge")
-        for other, _ in endpoints.link_targets(self.context, container):
-            if default is None or default.name not in other.networking:
-                raise invalid(f"Cannot link to /{other.name}, as it does not belong to the default network")
 
     def _check_joined(self, container: ContainerPlan) -> None:
         key = container.host_config.network_mode.partition(":")[2]
@@ -264,34 +269,27 @@ class Networks:
 
     def link_names(self, clients: Iterable[Container]) -> dict[str, list[str]]:
         """The names that the legacy links of ``clients`` give to containers (``/client/alias``, by container's id)."""
-        found: dict[str, list[str]] = {}
-        for client in clients:
-            if client.host_config.links:
-                for target, alias in hosts_file.legacy_links(self.context, client, strict=False):
-                    if target is not client:
-                        found.setdefault(target.id, []).append(f"/{client.name}/{alias}")
-        return found
+        return links.names(self.context, clients)
 
     def links_of(self, container: Container) -> list[str] | None:
         """``HostConfig.Links`` in inspect: those of the default bridge, ``/target:/container/alias``."""
-        linked = hosts_file.legacy_links(self.context, container, strict=False)
-        return [f"/{target.name}:/{container.name}/{alias}" for target, alias in linked] or None
+        return links.shown(self.context, container)
 
     def linked(self, key: str, containers: ContainerView) -> Container:
         """The target of the link ``client/alias``.
 
         :raises WharfError: NOT_FOUND.
         """
-        return hosts_file.find_link(self.context, key, containers)[1]
+        return links.find(self.context, key, containers)[1]
 
     async def remove_link(self, key: str, containers: ContainerView) -> None:
         """``docker rm --link /client/alias``: removes the link, not the containers.
 
         :raises WharfError: NOT_FOUND; INTERNAL for a container's own name.
         """
-        client, _, alias = hosts_file.find_link(self.context, key, containers)
-        links = client.host_config.links or ()
-        kept = tuple(text for text in links if endpoints.parse_link(text)[1] != alias)
+        client, _, alias = links.find(self.context, key, containers)
+        present = client.host_config.links or ()
+        kept = tuple(text for text in present if links.parse(text)[1] != alias)
         client.host_config = replace(client.host_config, links=kept)
         if self.context.save_container is not None:
             await self.context.save_container(client)

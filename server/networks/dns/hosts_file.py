@@ -7,19 +7,15 @@ import contextlib
 import hashlib
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.common.errors import internal, not_found
 from engine.common.system import private
-from server.containers.model import Container
 from server.containers.plan import ContainerPlan
-from server.containers.registry import View
-from server.networks import endpoints
+from server.networks import endpoints, links
 from server.networks.context import NetworkContext
 from server.networks.dns import files
 from server.networks.model import Endpoint, SandboxRecord
-from server.networks.ports import portmap
 
 #: The paths inside the container.
 _FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
@@ -104,72 +100,13 @@ def host_gateways(context: NetworkContext, owner: str = "") -> list[str]:
 
 def _links(context: NetworkContext, container: ContainerPlan, record: SandboxRecord) -> list[tuple[str, str]]:
     found = []
-    for other, alias in legacy_links(context, container):
+    for other, alias in links.legacy(context, container):
         server = context.sandboxes.get(other.id)
         for endpoint in record.endpoints if server else ():
             there = server.endpoint(endpoint.network) if server else None
             if there is not None:
                 words = dict.fromkeys((alias, other.config.hostname, other.name))
                 found += [(address, " ".join(words)) for address in (there.ip4, there.ip6) if address]
-    return found
-
-
-def legacy_links(
-    context: NetworkContext, container: ContainerPlan, *, strict: bool = True
-) -> list[tuple[Container, str]]:
-    """The links of a container on the default bridge; on user networks the name service has them.
-
-    Without ``strict``, links to missing containers are skipped.
-    """
-    if endpoints.network_key(container) != "bridge" or not container.host_config.links:
-        return []
-    return endpoints.link_targets(context, container, strict=strict)
-
-
-def find_link(context: NetworkContext, key: str, containers: View) -> tuple[Container, Container, str]:
-    """The client, the server and the alias of the link ``/client/alias``.
-
-    :raises WharfError: NOT_FOUND; INTERNAL for a container's own name.
-    """
-    name, _, alias = key.strip("/").rpartition("/")
-    client = containers.find(name or alias)
-    if client is None:
-        raise not_found(f"No such container: {key}")
-    if not name:
-        raise internal("Conflict, cannot remove the default link name of the container")  # 500 in dockerd
-    for server, known in legacy_links(context, client, strict=False):
-        if known == alias:
-            return client, server, alias
-    raise not_found(f"No such container: {key}")
-
-
-def link_environment(
-    context: NetworkContext, container: ContainerPlan, linked: Iterable[tuple[Container, str]]
-) -> list[str]:
-    """The variables of legacy links (``ALIAS_PORT_80_TCP_ADDR`` …), as dockerd sets them."""
-    found: list[str] = []
-    for other, alias in linked:
-        server = context.sandboxes.get(other.id)
-        address = next((item.ip4 or item.ip6 for item in server.endpoints), "") if server else ""
-        prefix = alias.upper().replace("-", "_")
-        ports = portmap.exposed(other.config, other.host_config)
-        ports.sort(key=lambda item: (item[0], item[1] != "tcp"))
-        if ports:
-            port, protocol = ports[0]
-            found.append(f"{prefix}_PORT={protocol}://{address}:{port}")
-        for port, protocol in ports:
-            start = f"{prefix}_PORT_{port}_{protocol.upper()}"
-            found += [
-                f"{start}={protocol}://{address}:{port}",
-                f"{start}_ADDR={address}",
-                f"{start}_PORT={port}",
-                f"{start}_PROTO={protocol}",
-            ]
-        found.append(f"{prefix}_NAME=/{container.name}/{alias}")
-        for item in other.config.env or ():
-            name, equals, value = item.partition("=")
-            if equals and name not in ("HOME", "PATH"):
-                found.append(f"{prefix}_ENV_{name}={value}")
     return found
 
 
@@ -262,7 +199,7 @@ async def update_linkers(context: NetworkContext, container: ContainerPlan) -> N
         client = context.containers.by_id(other.container)
         if client is None or client is container or not client.host_config.links:
             continue
-        linked = legacy_links(context, client)
+        linked = links.legacy(context, client)
         if not any(target is container for target, _ in linked):
             continue
         await update_links(context, client, other)

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 from engine.proxy.upstreams import Upstream
 from server.containers.plan import ContainerPlan
-from server.networks import endpoints
+from server.networks import links
 from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file
 from server.networks.dns.redirect import redirect
@@ -51,21 +51,21 @@ def zone_of(network: Network) -> Zone:
 
 async def view_request(context: NetworkContext, container: ContainerPlan, record: SandboxRecord) -> ViewRequest:
     """The parameters of the container's name service."""
-    links: dict[str, dict[str, str]] = {}
+    aliases: dict[str, dict[str, str]] = {}
     zones = []
     for endpoint in record.endpoints:
         if endpoint.implicit or not context.networks[endpoint.network].user_defined:
             continue
         zones.append(endpoint.network)
         for text in endpoint.settings.get("Links") or ():
-            name, alias = endpoints.parse_link(text)
+            name, alias = links.parse(text)
             target = context.containers.of(container.owner).find(name) if context.containers else None
-            links.setdefault(endpoint.network, {})[alias.lower()] = (target.name if target else name).lower()
+            aliases.setdefault(endpoint.network, {})[alias.lower()] = (target.name if target else name).lower()
     servers = await asyncio.to_thread(hosts_file.upstreams, hosts_file.overrides(context, container))
     internal = all(context.networks[endpoint.network].internal for endpoint in record.endpoints)
     # A container without external connectivity must not get it through the host's own resolver.
     upstreams = [Upstream(address, host) for address, host in servers if not (internal and host)]
-    return ViewRequest(record.path, tuple(zones), links, tuple(upstreams))
+    return ViewRequest(record.path, tuple(zones), aliases, tuple(upstreams))
 
 
 async def send_view(context: NetworkContext, container: ContainerPlan, record: SandboxRecord) -> None:
