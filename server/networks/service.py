@@ -23,19 +23,7 @@ from server.containers.neighbours import Sandbox
 from server.containers.plan import ContainerPlan
 from server.containers.registry import View as ContainerView
 from server.events.publisher import EventPublisher
-from server.networks import (
-    confine,
-    connect,
-    create,
-    endpoints,
-    links,
-    predefined,
-    query,
-    recover,
-    sandbox,
-    settings,
-    teardown,
-)
+from server.networks import confine, create, endpoints, links, predefined, query
 from server.networks.bridges import bridge, devices, ownership
 from server.networks.bridges.reconciler import Reconciler
 from server.networks.context import Containers, NetworkContext, Store
@@ -51,6 +39,7 @@ from server.networks.nftables import rules
 from server.networks.nftables.firewall import Firewall
 from server.networks.proxy_client import Forwarder
 from server.networks.remotes import RemoteNetworks
+from server.networks.sandboxes import connect, recover, sandbox, settings, teardown, unlink
 from server.networks.view import View
 from server.plugins.discovery import Plugins
 
@@ -287,17 +276,7 @@ class Networks:
 
         :raises WharfError: NOT_FOUND; INTERNAL for a container's own name.
         """
-        client, _, alias = links.find(self.context, key, containers)
-        present = client.host_config.links or ()
-        kept = tuple(text for text in present if links.parse(text)[1] != alias)
-        client.host_config = replace(client.host_config, links=kept)
-        if self.context.save_container is not None:
-            await self.context.save_container(client)
-        record = self.context.sandboxes.get(client.id)
-        if record is not None:
-            await self.context.run_in_thread(sandbox.close_links, self.context, client, record)
-            await self.context.store.put_sandbox(record)
-            await hosts_file.update_links(self.context, client, record)
+        await unlink.remove_link(self.context, key, containers)
 
     # called by routes
 

@@ -7,10 +7,11 @@ from contextlib import AsyncExitStack
 from api_models.network import EndpointSettings, NetworkCreateRequest
 from engine.common.errors import WharfError, internal
 from server.containers.plan import ContainerPlan
-from server.networks import attachments, create, endpoints, options
+from server.networks import create, endpoints, options
 from server.networks.bridges import devices
 from server.networks.context import NetworkContext
 from server.networks.model import HOST, NULL, Endpoint, Network, SandboxRecord
+from server.networks.sandboxes import attachments
 
 log = logging.getLogger(__name__)
 

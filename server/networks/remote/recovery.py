@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 from engine.common import timeouts
 from engine.common.errors import WharfError
-from server.networks import attachments
 from server.networks.context import NetworkContext
 from server.networks.model import Endpoint, Network, SandboxRecord
 from server.networks.remote import pools
 from server.networks.remote.ipam import RemoteIpam
 from server.networks.remote.registry import Registry
+from server.networks.sandboxes import attachments
 
 log = logging.getLogger(__name__)
 

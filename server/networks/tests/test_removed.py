@@ -14,9 +14,10 @@ from server.containers.model import Container
 from server.containers.registry import Registry
 from server.containers.rename import rename
 from server.containers.run.tests.test_life import make
-from server.networks import connect, endpoints, query
+from server.networks import endpoints, query
 from server.networks.context import NetworkContext as Networks
 from server.networks.model import Network
+from server.networks.sandboxes import connect
 
 
 @pytest.fixture

@@ -9,13 +9,14 @@ from dataclasses import replace
 from api_models.network import EndpointSettings
 from engine.common.errors import Kind, WharfError, invalid
 from server.containers.model import Container
-from server.networks import attachments, endpoints, publish, sandbox, teardown
+from server.networks import endpoints
 from server.networks.bridges import announcement, devices, interfaces
 from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file, names
 from server.networks.model import HOST, NULL, Endpoint, Network, SandboxRecord
 from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import Namespace
+from server.networks.sandboxes import attachments, elements, publish, sandbox, teardown
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ async def _connect_running(
                 await context.run_in_thread(_attach, context, record, context.networks[item.network], item, attached)
         await context.run_in_thread(_routes, context, record)
         if moved is not None and moved not in (endpoint, added):
-            await context.run_in_thread(sandbox.refresh_rules, context, moved)
+            await context.run_in_thread(elements.refresh, context, moved)
         if remote:
             await context.remote.program(container, record)
         await context.run_in_thread(
@@ -209,7 +210,7 @@ async def _disconnect_running(
         if had_ports or network.remote:
             moved = await _move_ports(context, container, record, undo)
             if moved is not None and moved is not added:
-                await context.run_in_thread(sandbox.refresh_rules, context, moved)
+                await context.run_in_thread(elements.refresh, context, moved)
         if added is not None:
             await context.run_in_thread(_attach, context, record, context.networks[added.network], added, [])
         undo.pop_all()
@@ -253,7 +254,7 @@ async def _move_ports(
         context.ports.release(holder.id)
         await context.run_in_thread(context.firewall.remove, holder.id)
         holder.publications, holder.listens, holder.ports = [], [], []
-        await context.run_in_thread(sandbox.refresh_rules, context, holder)
+        await context.run_in_thread(elements.refresh, context, holder)
     await publish.publish(context, container, record, undo)
     return now if now.ports else None
 

@@ -8,13 +8,13 @@ import contextlib
 import logging
 from collections.abc import Mapping
 
-from server.networks import sandbox
 from server.networks.bridges import bridge_repair, interfaces
 from server.networks.context import NetworkContext
 from server.networks.model import BRIDGE, Endpoint, SandboxRecord
 from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import Namespace
 from server.networks.netlink.rtnetlink import Link, Netlink
+from server.networks.sandboxes import sandbox
 
 log = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ The container's addresses and ports stay allocated until everything is removed.
 import logging
 
 from server.containers.plan import ContainerPlan
-from server.networks import attachments
 from server.networks.context import NetworkContext
 from server.networks.dns import names
 from server.networks.model import Endpoint, SandboxRecord
 from server.networks.netlink import conntrack, netns
+from server.networks.sandboxes import attachments
 
 log = logging.getLogger(__name__)
 

@@ -13,16 +13,14 @@ from contextlib import AsyncExitStack
 from engine.common.errors import Kind, WharfError, not_found
 from server.containers.neighbours import Sandbox
 from server.containers.plan import ContainerPlan
-from server.networks import attachments, endpoints, links, options, publish, teardown
+from server.networks import endpoints, links, options
 from server.networks.bridges import announcement, bridge_repair, devices, interfaces
 from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file, names
 from server.networks.model import BRIDGE, Endpoint, Network, SandboxRecord, settings_for
 from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import Namespace
-from server.networks.nftables import rules
-from server.networks.nftables.rules import LinkRule
-from server.networks.ports import portmap
+from server.networks.sandboxes import attachments, elements, publish, teardown
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +140,7 @@ async def _own(context: NetworkContext, container: ContainerPlan, record: Sandbo
     record.endpoints = endpoints.in_order(context.networks, record.endpoints)
     _name_interfaces(context, record)
     await publish.publish(context, container, record, undo)
-    _open_links(context, container, record)
+    elements.open_links(context, container, record)
     pairs = [(context.networks[item.network], item) for item in record.endpoints]
     gateways = default_routes(context, record.endpoints)
     # Register the undo first: a cancelled caller doesn't learn what was created.
@@ -251,7 +249,7 @@ def attach_interface(context: NetworkContext, space: Namespace, network: Network
     """In a thread: attaches one interface, and opens the firewall for it. Undoes itself on failure."""
     if not has_interface(context, endpoint):
         return
-    opened = elements(endpoint)
+    opened = elements.of_endpoint(endpoint)
     context.firewall.check()
     if opened:
         context.firewall.add(endpoint.id, opened)
@@ -300,20 +298,6 @@ def _attach_moved(
         raise WharfError(Kind.INTERNAL, f"{reason} ({error.filename})" if error.filename else reason) from error
 
 
-def elements(endpoint: Endpoint) -> list[rules.Element]:
-    """The firewall's elements of an endpoint."""
-    found = rules.port_elements(endpoint.publications)
-    return found + rules.link_elements(LinkRule(*item) for item in endpoint.links)
-
-
-def refresh_rules(context: NetworkContext, endpoint: Endpoint) -> None:
-    """In a thread: replaces the firewall's elements of an endpoint whose ports or links changed while it was
-    attached."""
-    context.firewall.remove(endpoint.id)
-    if found := elements(endpoint):
-        context.firewall.add(endpoint.id, found)
-
-
 def default_routes(context: NetworkContext, present: Sequence[Endpoint]) -> list[interfaces.DefaultRoute]:
     """The default routes of a container with these endpoints."""
     first4, first6 = endpoints.default_gateways(context.networks, present)
@@ -327,33 +311,3 @@ def default_routes(context: NetworkContext, present: Sequence[Endpoint]) -> list
             gateway = ""
         found.append(interfaces.DefaultRoute(endpoint.interface, gateway, version))
     return found
-
-
-def _open_links(context: NetworkContext, container: ContainerPlan, record: SandboxRecord) -> None:
-    """On a bridge with icc disabled, a link opens the server's exposed ports to the client."""
-    for other, _ in links.legacy(context, container):
-        server = context.sandboxes.get(other.id)
-        if server is None:
-            raise WharfError(
-                Kind.INTERNAL, f"Cannot link to a non running container: /{other.name} AS /{container.name}"
-            )
-        for endpoint in record.endpoints:
-            network = context.networks[endpoint.network]
-            there = server.endpoint(network.id)
-            if there is None or network.driver != BRIDGE or options.flag(network.options, options.ICC, default=True):
-                continue
-            for port, protocol in portmap.exposed(other.config, other.host_config):
-                for client, target in ((endpoint.ip4, there.ip4), (endpoint.ip6, there.ip6)):
-                    if client and target:
-                        endpoint.links.append((client, target, protocol, port))
-
-
-def close_links(context: NetworkContext, container: ContainerPlan, record: SandboxRecord) -> None:
-    """In a thread: closes the ports that links had opened to a running client which has these links no more."""
-    servers = [context.sandboxes.get(other.id) for other, _ in links.legacy(context, container, strict=False)]
-    linked = {address for server in servers if server for item in server.endpoints for address in (item.ip4, item.ip6)}
-    for endpoint in record.endpoints:
-        kept = [link for link in endpoint.links if link[1] in linked]
-        if kept != endpoint.links:
-            endpoint.links = kept
-            refresh_rules(context, endpoint)

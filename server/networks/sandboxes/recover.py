@@ -13,7 +13,7 @@ from api_models.network import EndpointSettings
 from engine.common.errors import WharfError
 from engine.proxy.forward import Listen
 from server.containers.model import Container
-from server.networks import endpoints, options, publish, repair, sandbox, teardown
+from server.networks import endpoints, options
 from server.networks.bridges import bridge, bridge_repair, devices, ownership
 from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file, names
@@ -23,6 +23,7 @@ from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import mark
 from server.networks.nftables.rules import Element
 from server.networks.proxy_client import ViewRequest
+from server.networks.sandboxes import elements, publish, repair, teardown
 
 log = logging.getLogger(__name__)
 
@@ -97,17 +98,17 @@ def _kernel(
 ) -> list[SandboxRecord]:
     """In a thread: links, namespaces, bridges and rules, except those of ``leaving`` records. Returns the changed
     records."""
-    elements: dict[str, list[Element]] = {}
+    kept_elements: dict[str, list[Element]] = {}
     for record in kept:
         for endpoint in record.endpoints:
-            found = sandbox.elements(endpoint)
+            found = elements.of_endpoint(endpoint)
             if found:
-                elements[endpoint.id] = found
+                kept_elements[endpoint.id] = found
     claimed = [
         network for network in context if network.driver == BRIDGE and network.bridge and _claimed(context, network)
     ]
     # The rules first: until then, the rules of the last run apply to a container's traffic.
-    context.firewall.start(elements, [options.rules(network) for network in claimed])
+    context.firewall.start(kept_elements, [options.rules(network) for network in claimed])
     for network in context:
         if network.config_only or not (network.bridge or network.parent):
             continue
