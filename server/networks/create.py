@@ -20,7 +20,7 @@ from server.networks.ipam.allocator import Network as Subnet
 from server.networks.ipam.allocator import PoolExhausted
 from server.networks.ipam.pools import default_pools, subnets_in_use
 from server.networks.model import BRIDGE, HOST, IPVLAN, MACVLAN, NULL, Network, PoolConfig
-from server.swarm import NO_MANAGER
+from server.swarmtext import NO_MANAGER
 
 _PREDEFINED = ("bridge", "host", "none", "default")
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from engine.common.errors import Kind, WharfError, not_found, not_implemented
 from server.http.answers import json_answer
 from server.http.routing import ApiRoute, Audience
-from server.swarm import NO_MANAGER
+from server.swarmtext import NO_MANAGER
 
 _SWARM = (
     "GET /swarm",

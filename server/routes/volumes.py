@@ -12,7 +12,7 @@ from engine.common.errors import Kind, WharfError
 from server.http import params
 from server.http.answers import json_answer, no_content
 from server.http.routing import ApiRoute
-from server.swarm import NO_MANAGER
+from server.swarmtext import NO_MANAGER
 from server.volumes import query
 from server.volumes.service import Volumes
 

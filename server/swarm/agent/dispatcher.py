@@ -1,0 +1,55 @@
+"""The contract between a node's agent and the swarm's managers. On a manager it is a function call
+(``server.swarm.dispatch``); a worker reaches it over mTLS."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from api_models.swarm.node import NodeDescription
+from server.networks.overlay.model import MeshPort, OverlayNetwork, ServiceAddresses
+from server.swarm.model.objects import Task, TaskStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Assignments:
+    """All that a node has to run and to know, at one moment.
+
+    ``tasks``: those assigned to the node, by id, also those to stop and to remove. ``networks``: by id, those of these
+    tasks and of attached containers, and the ingress network. ``services``: by the id of such a network, the services
+    on it. ``mesh``: the ports of all services that are published by the routing mesh.
+    """
+
+    tasks: Mapping[str, Task]
+    networks: Mapping[str, OverlayNetwork]
+    services: Mapping[str, Sequence[ServiceAddresses]]
+    mesh: Sequence[MeshPort]
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """The data of a secret or a config. ``template``: it is a template, which the agent evaluates for the task."""
+
+    data: bytes
+    template: bool
+
+
+class Dispatcher(Protocol):
+    """One session of an agent. All methods may raise WharfError UNAVAILABLE: no manager can be reached; the agent tries
+    again, and its tasks run on meanwhile."""
+
+    def assignments(self) -> AsyncIterator[Assignments]:
+        """The assignments now, and again after each change; changes in quick succession come as one."""
+
+    async def report(self, statuses: Mapping[str, TaskStatus]) -> None:
+        """Stores what was observed of tasks, by id. A state lower than the stored one, and a task that no longer exists
+        or is assigned to another node, are ignored. A task with the desired state REMOVE whose observed state is
+        beyond RUNNING is deleted by the managers."""
+
+    async def describe(self, description: NodeDescription) -> None:
+        """Stores what this node is: at the session's begin, and when it changes."""
+
+    async def secret(self, id: str) -> Payload:
+        """:raises WharfError: NOT_FOUND: no task of this node refers to it."""
+
+    async def config(self, id: str) -> Payload:
+        """As ``secret``."""

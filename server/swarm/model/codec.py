@@ -1,0 +1,58 @@
+"""Encodes objects for the store. A key is ``<kind>/<id>``; ``names/<kind>/<name>`` has the id of the object with this
+name, so that a commit can require that a name is free."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+import orjson
+
+from server.swarm.model.objects import Cluster, Config, Network, Node, Object, Secret, Service, Task
+
+KINDS: Mapping[str, type[Object]] = {
+    "cluster": Cluster,
+    "node": Node,
+    "service": Service,
+    "task": Task,
+    "secret": Secret,
+    "config": Config,
+    "network": Network,
+}
+_KIND_OF: Mapping[type[Object], str] = {cls: kind for kind, cls in KINDS.items()}
+#: The key prefix of all keys of Wharf's swarms: a site's etcd may have other users.
+ROOT = "wharf/swarm/"
+
+T = TypeVar("T", bound=Object)
+
+
+def kind_of(cls: type[Object]) -> str:
+    return _KIND_OF[cls]
+
+
+def key_of(cls: type[Object], id: str) -> str:
+    return f"{ROOT}{kind_of(cls)}/{id}"
+
+
+def name_key(item: Object) -> str | None:
+    """The key that reserves the object's name; None: names of this kind need not be unique."""
+    if isinstance(item, Service | Secret | Config | Network):
+        return f"{ROOT}names/{kind_of(type(item))}/{item.name}"
+    return None
+
+
+def split(key: str) -> tuple[type[Object], str] | None:
+    """The class and the id of a key; None: it is none of an object."""
+    kind, _, id = key.removeprefix(ROOT).partition("/")
+    cls = KINDS.get(kind)
+    return None if cls is None else (cls, id)
+
+
+def encode(item: Object) -> bytes:
+    document = item.wire()
+    del document["Version"]
+    return orjson.dumps(document)
+
+
+def decode(cls: type[T], value: bytes, revision: int) -> T:
+    """:raises ValueError: the value is no object of this class."""
+    return replace(cls.parse(orjson.loads(value)), version=revision)

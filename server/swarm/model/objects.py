@@ -1,0 +1,193 @@
+"""The stored objects."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from api_models.base import OMIT, Int64
+from api_models.network import IPAM, ConfigReference
+from api_models.record import Record, StringMap, Strings
+from api_models.swarm.cluster import SwarmSpec
+from api_models.swarm.network import Endpoint
+from api_models.swarm.node import ManagerStatus, NodeDescription, NodeSpec, NodeStatus
+from api_models.swarm.secret import ConfigSpec, SecretSpec
+from api_models.swarm.service import ServiceSpec
+from api_models.swarm.task import ContainerStatus, GenericResource, PortStatus, TaskSpec
+from server.swarm.model.taskstate import TaskState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Object(Record):
+    """``version`` 0: the object is not stored yet. It is not part of the stored document."""
+
+    id: str = ""
+    version: Int64 = 0
+    created_ns: Int64 = 0
+    updated_ns: Int64 = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster(Object):
+    """The swarm. There is one, and its id is the swarm's.
+
+    ``sealed_*``: sealed by the swarm's data key (``server.swarm.keys``), base64. ``token_id``: the part of the join
+    tokens that identifies the root certificate. ``key_check``: a known text, sealed; tells whether a key is the right
+    one. ``rotated_from``: the former root certificate while the nodes change theirs.
+    """
+
+    spec: SwarmSpec = SwarmSpec()
+    root_certificate: str = ""
+    sealed_root_key: str = ""
+    sealed_worker_token: str = ""
+    sealed_manager_token: str = ""
+    rotated_from: Annotated[str, OMIT] = ""
+    default_addr_pool: Strings = ()
+    subnet_size: Int64 = 24
+    data_path_port: Int64 = 4789
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node(Object):
+    """``manager`` None: a worker. ``engine_id``: the id of the node's engine."""
+
+    spec: NodeSpec = NodeSpec()
+    description: NodeDescription = NodeDescription()
+    status: NodeStatus = NodeStatus()
+    manager: ManagerStatus | None = None
+    engine_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateStatus(Record):
+    """``state``: "updating", "paused", "completed", "rollback_started", "rollback_paused" or "rollback_completed"."""
+
+    state: str = ""
+    started_ns: Int64 = 0
+    completed_ns: Int64 = 0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service(Object):
+    """``spec_version`` counts the changes of the spec; a task with another number is updated, unless its spec is equal.
+    ``endpoint``: what the allocator has assigned. ``job_iteration`` counts the runs of a job."""
+
+    spec: ServiceSpec = ServiceSpec()
+    spec_version: Int64 = 1
+    previous_spec: ServiceSpec | None = None
+    previous_spec_version: Int64 = 0
+    endpoint: Endpoint = Endpoint()
+    update_status: UpdateStatus | None = None
+    job_iteration: Int64 = 0
+    job_started_ns: Int64 = 0
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskStatus(Record):
+    """What was observed last. ``state``: a ``TaskState``. ``applied_by``: the id of the node that reported it."""
+
+    state: Int64 = 0
+    timestamp_ns: Int64 = 0
+    message: str = ""
+    err: Annotated[str, OMIT] = ""
+    container: Annotated[ContainerStatus | None, OMIT] = None
+    ports: Annotated[PortStatus | None, OMIT] = None
+    applied_by: Annotated[str, OMIT] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment(Record):
+    """A network of a task with the task's addresses on it, in CIDR notation."""
+
+    network_id: str = ""
+    addresses: Strings = ()
+    aliases: Strings = ()
+    driver_opts: Annotated[StringMap | None, OMIT] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task(Object):
+    """One instance of a service. ``slot``: the number of the replica, from 1; 0 for global services.
+
+    ``spec``, ``service_name``, ``service_labels`` and ``endpoint`` are those of the service when the task was made or
+    its addresses were assigned. ``desired_state``: a ``TaskState``. ``not_before_ns``: the task is a restart that is
+    delayed: it has the desired state READY until then.
+    """
+
+    spec: TaskSpec = TaskSpec()
+    spec_version: Int64 = 0
+    service_id: str = ""
+    service_name: str = ""
+    service_labels: StringMap | None = None
+    slot: Int64 = 0
+    node_id: str = ""
+    status: TaskStatus = TaskStatus()
+    desired_state: Int64 = int(TaskState.NEW)
+    attachments: tuple[Attachment, ...] = ()
+    endpoint: Endpoint = Endpoint()
+    generic_resources: Annotated[tuple[GenericResource, ...] | None, OMIT] = None
+    job_iteration: Int64 = 0
+    not_before_ns: Annotated[Int64, OMIT] = 0
+
+    @property
+    def state(self) -> TaskState:
+        return TaskState(self.status.state)
+
+    @property
+    def desired(self) -> TaskState:
+        return TaskState(self.desired_state)
+
+    @property
+    def instance(self) -> str:
+        """What the task is an instance of within its service: the slot, or for global services the node."""
+        return str(self.slot) if self.slot else self.node_id
+
+    @property
+    def name(self) -> str:
+        """The name of its container."""
+        return f"{self.service_name}.{self.instance}.{self.id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secret(Object):
+    """``spec`` without data. ``sealed``: the data, sealed by the swarm's data key."""
+
+    spec: SecretSpec = SecretSpec()
+    sealed: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config(Object):
+    """As ``Secret``."""
+
+    spec: ConfigSpec = ConfigSpec()
+    sealed: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network(Object):
+    """A network that all nodes share. ``ipam`` has the assigned subnets and gateways, ``vni`` the VXLAN network
+    identifier."""
+
+    name: str = ""
+    labels: StringMap | None = None
+    driver: str = "overlay"
+    options: StringMap | None = None
+    ipam: IPAM = IPAM()
+    enable_ipv6: bool = False
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_from: Annotated[ConfigReference | None, OMIT] = None
+    vni: Int64 = 0
