@@ -8,7 +8,7 @@ from api_models.record import Record
 from api_models.swarm.common import Annotations, Duration
 from api_models.swarm.network import EndpointSpec, NetworkAttachmentConfig
 from api_models.swarm.task import TaskSpec
-from api_models.versions import Since
+from api_models.versions import Gone, Since
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +75,6 @@ class ServiceSpec(Annotations):
     mode: ServiceMode = ServiceMode()
     update_config: Annotated[UpdateConfig | None, OMIT] = None
     rollback_config: Annotated[UpdateConfig | None, OMIT] = None
-    # Since 1.44 the networks of the task template are used.
-    networks: Annotated[tuple[NetworkAttachmentConfig, ...] | None, OMIT] = None
+    # The networks of the task template, from clients that don't know these.
+    networks: Annotated[tuple[NetworkAttachmentConfig, ...] | None, OMIT, Gone((1, 44))] = None
     endpoint_spec: Annotated[EndpointSpec | None, OMIT] = None

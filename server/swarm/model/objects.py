@@ -69,7 +69,9 @@ class UpdateStatus(Record):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service(Object):
     """``spec_version`` counts the changes of the spec; a task with another number is updated, unless its spec is equal.
-    ``endpoint``: what the allocator has assigned. ``job_iteration`` counts the runs of a job."""
+    ``endpoint``: what the allocator has assigned. ``job_iteration`` counts the runs of a job, ``job_started_ns`` is 0
+    for other services. ``sealed_auth``: the credentials for the image's registry (the base64 of ``X-Registry-Auth``),
+    sealed; "": none."""
 
     spec: ServiceSpec = ServiceSpec()
     spec_version: Int64 = 1
@@ -79,6 +81,8 @@ class Service(Object):
     update_status: UpdateStatus | None = None
     job_iteration: Int64 = 0
     job_started_ns: Int64 = 0
+    sealed_auth: Annotated[str, OMIT] = ""
+    previous_sealed_auth: Annotated[str, OMIT] = ""
 
     @property
     def name(self) -> str:
