@@ -1,6 +1,6 @@
 """What a swarm tells a node about its networks, and the contract of the networks service towards the swarm's agent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,6 +59,9 @@ class MeshPort:
 
 class OverlayNetworks(Protocol):
     """The networks of the swarm on this node. All methods are idempotent, and raise WharfError."""
+
+    def realized(self) -> Collection[str]:
+        """The ids of the networks that exist on this node, also those that an earlier daemon realized."""
 
     async def realize(self, network: OverlayNetwork) -> None:
         """Makes the network on this node with its id and name, unless it exists, so that containers can be attached to

@@ -53,3 +53,9 @@ class Dispatcher(Protocol):
 
     async def config(self, id: str) -> Payload:
         """As ``secret``."""
+
+    async def registry_auth(self, service_id: str) -> str:
+        """The credentials for the image of a service, as in the header ``X-Registry-Auth``; "": it has none.
+
+        :raises WharfError: NOT_FOUND: no task of this node belongs to the service.
+        """

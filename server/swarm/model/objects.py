@@ -70,19 +70,19 @@ class UpdateStatus(Record):
 class Service(Object):
     """``spec_version`` counts the changes of the spec; a task with another number is updated, unless its spec is equal.
     ``endpoint``: what the allocator has assigned. ``job_iteration`` counts the runs of a job, ``job_started_ns`` is 0
-    for other services. ``sealed_auth``: the credentials for the image's registry (the base64 of ``X-Registry-Auth``),
-    sealed; "": none."""
+    for other services. ``sealed_registry_auth``: the header ``X-Registry-Auth`` of the request that set the spec,
+    sealed as in ``Cluster``; "": it had none."""
 
     spec: ServiceSpec = ServiceSpec()
     spec_version: Int64 = 1
     previous_spec: ServiceSpec | None = None
     previous_spec_version: Int64 = 0
+    sealed_registry_auth: Annotated[str, OMIT] = ""
+    previous_sealed_registry_auth: Annotated[str, OMIT] = ""
     endpoint: Endpoint = Endpoint()
     update_status: UpdateStatus | None = None
     job_iteration: Int64 = 0
     job_started_ns: Int64 = 0
-    sealed_auth: Annotated[str, OMIT] = ""
-    previous_sealed_auth: Annotated[str, OMIT] = ""
 
     @property
     def name(self) -> str:

@@ -77,7 +77,7 @@ class Services:
             updated_ns=now,
             spec=spec,
             job_started_ns=now if spec.mode.replicated_job is not None or spec.mode.global_job is not None else 0,
-            sealed_auth=self._seal(registry.auth.encode()) if registry.auth else "",
+            sealed_registry_auth=self._seal(registry.auth.encode()) if registry.auth else "",
         )
 
         def build() -> Sequence[Put]:
@@ -123,8 +123,8 @@ class Services:
         if options.auth_from == "previous-spec":
             if service.previous_spec is None:
                 raise invalid("service does not have a previous spec")
-            return service.previous_sealed_auth
-        return service.sealed_auth
+            return service.previous_sealed_registry_auth
+        return service.sealed_registry_auth
 
     def _changed(self, id: str, spec: ServiceSpec, options: Update, auth: str) -> Service:
         service = self._state.tables.services.find(id)
@@ -192,11 +192,11 @@ def _replaced(service: Service, spec: ServiceSpec, auth: str) -> Service:
         service,
         previous_spec=service.spec,
         previous_spec_version=service.spec_version,
-        previous_sealed_auth=service.sealed_auth,
+        previous_sealed_registry_auth=service.sealed_registry_auth,
         spec=spec,
         # Higher than any earlier one, also after a rollback.
         spec_version=max(service.spec_version, service.previous_spec_version) + 1,
-        sealed_auth=auth,
+        sealed_registry_auth=auth,
         update_status=None,
     )
 
@@ -208,10 +208,10 @@ def _rolled_back(service: Service, now: int) -> Service:
         service,
         spec=service.previous_spec,
         spec_version=service.previous_spec_version,
-        sealed_auth=service.previous_sealed_auth,
+        sealed_registry_auth=service.previous_sealed_registry_auth,
         previous_spec=service.spec,
         previous_spec_version=service.spec_version,
-        previous_sealed_auth=service.sealed_auth,
+        previous_sealed_registry_auth=service.sealed_registry_auth,
         update_status=UpdateStatus(state="rollback_started", started_ns=now, message="manually requested rollback"),
     )
 

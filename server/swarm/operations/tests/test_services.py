@@ -195,14 +195,14 @@ def test_credentials_are_sealed_and_kept(tmp_path: Path) -> None:
     async def scenario(state: State, services: Services) -> None:
         id, _ = await services.create(_spec(), Registry(auth="first"))
         assert "first" not in str(services.inspect(id))
-        assert state.tables.services.get(id).sealed_auth == "tsrif"
+        assert state.tables.services.get(id).sealed_registry_auth == "tsrif"
         await services.update(id, _spec(), Update(state.tables.services.get(id).version), Registry())
-        assert state.tables.services.get(id).sealed_auth == "tsrif"
+        assert state.tables.services.get(id).sealed_registry_auth == "tsrif"
         await services.update(id, _spec(), Update(state.tables.services.get(id).version), Registry(auth="other"))
         stored = state.tables.services.get(id)
-        assert (stored.sealed_auth, stored.previous_sealed_auth) == ("rehto", "tsrif")
+        assert (stored.sealed_registry_auth, stored.previous_sealed_registry_auth) == ("rehto", "tsrif")
         await services.update(id, _spec(), Update(stored.version, auth_from="previous-spec"), Registry())
-        assert state.tables.services.get(id).sealed_auth == "tsrif"
+        assert state.tables.services.get(id).sealed_registry_auth == "tsrif"
 
     _run(tmp_path, scenario)
 
