@@ -1,4 +1,4 @@
-"""Compiles the protos of ``engine/api`` and ``server/builder/session``: run ``python -m engine.api.generate``.
+"""Compiles the protos of the packages in ``PACKAGES``: run ``python -m engine.api.generate``.
 
 Needs ``grpcio-tools`` and ``mypy-protobuf`` (extras ``test`` and ``dev``). The generated files are checked in, so
 nothing else needs these packages. The files are named from the repository's root inside the descriptor pool
@@ -19,7 +19,7 @@ _VERSION_CHECK = re.compile(
 )
 """The check would refuse protobuf's runtimes that are older than the compiler; the generated code works with them."""
 
-PACKAGES = ("engine/api", "server/builder/session")
+PACKAGES = ("engine/api", "server/builder/session", "server/swarm/store")
 """The folders that hold ``protos/``; the generated code is written to ``pb/`` beside it."""
 
 

@@ -1,11 +1,16 @@
-"""The contract of ``interface.Store``, over every store."""
+"""The contract of ``interface.Store``, over SQLite, and over etcd where it is installed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
+from engine.common import timeouts
+from engine.common.errors import Kind, WharfError
+from server.swarm.store.etcd import EtcdStore
 from server.swarm.store.interface import (
     MAX_OPERATIONS,
     MAX_VALUE,
@@ -18,20 +23,45 @@ from server.swarm.store.interface import (
     Store,
     Write,
 )
+from server.swarm.store.pb import etcd_pb2 as pb
 from server.swarm.store.sqlite import HISTORY, SqliteStore
+from server.swarm.store.tests import etcd_member
+
+Scenario = Callable[[Store], Awaitable[None]]
+#: Opens the store of a test, runs a scenario on it and closes it. A later call opens the same store.
+Run = Callable[[Scenario], None]
+
+_SECONDS = 30
 
 
-def _run(path: Path, scenario: Callable[[Store], Awaitable[None]]) -> None:
-    async def run() -> None:
-        store = SqliteStore(path / "swarm.db")
-        await store.open()
-        try:
-            async with asyncio.timeout(20):
-                await scenario(store)
-        finally:
-            await store.close()
+@pytest.fixture(params=["sqlite", "etcd"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Run]:
+    if request.param == "sqlite":
+        yield lambda scenario: asyncio.run(_on_sqlite(tmp_path / "swarm.db", scenario))
+        return
+    if not etcd_member.installed():
+        pytest.skip("needs etcd")
+    with etcd_member.member(tmp_path / "etcd") as address:
+        yield lambda scenario: asyncio.run(_on_etcd(address, scenario))
 
-    asyncio.run(run())
+
+async def _on_sqlite(path: Path, scenario: Scenario) -> None:
+    store = SqliteStore(path)
+    await store.open()
+    try:
+        async with asyncio.timeout(_SECONDS):
+            await scenario(store)
+    finally:
+        await store.close()
+
+
+async def _on_etcd(address: str, scenario: Scenario) -> None:
+    store = EtcdStore([address])
+    try:
+        async with asyncio.timeout(_SECONDS):
+            await scenario(store)
+    finally:
+        await store.close()
 
 
 async def _next(commits: AsyncIterator[Commit]) -> Commit:
@@ -42,7 +72,7 @@ async def _next(commits: AsyncIterator[Commit]) -> Commit:
             return commit
 
 
-def test_a_commit_is_read_and_watched_with_its_revision(tmp_path: Path) -> None:
+def test_a_commit_is_read_and_watched_with_its_revision(run: Run) -> None:
     async def scenario(store: Store) -> None:
         _, begin = await store.range("a/")
         watch = store.watch("a/", begin)
@@ -57,10 +87,10 @@ def test_a_commit_is_read_and_watched_with_its_revision(tmp_path: Path) -> None:
         third = await store.commit([], [Write("a/1", None), Write("a/missing", None)])
         assert await _next(watch) == Commit(third, [Change("a/1", None)])
 
-    _run(tmp_path, scenario)
+    run(scenario)
 
 
-def test_a_failed_condition_leaves_everything(tmp_path: Path) -> None:
+def test_a_failed_condition_leaves_everything(run: Run) -> None:
     async def scenario(store: Store) -> None:
         first = await store.commit([], [Write("a/1", b"one")])
         for condition in (Condition("a/1", 0), Condition("a/1", first - 1), Condition("a/2", first)):
@@ -70,10 +100,10 @@ def test_a_failed_condition_leaves_everything(tmp_path: Path) -> None:
         assert [entry.value for entry in entries] == [b"one"]
         assert revision == first
 
-    _run(tmp_path, scenario)
+    run(scenario)
 
 
-def test_one_of_two_racing_commits_wins(tmp_path: Path) -> None:
+def test_one_of_several_racing_commits_wins(run: Run) -> None:
     async def scenario(store: Store) -> None:
         outcomes = await asyncio.gather(
             *(store.commit([Condition("a/1", 0)], [Write("a/1", bytes([n]))]) for n in range(10)),
@@ -82,38 +112,44 @@ def test_one_of_two_racing_commits_wins(tmp_path: Path) -> None:
         assert sum(isinstance(outcome, int) for outcome in outcomes) == 1
         assert sum(isinstance(outcome, ConditionFailed) for outcome in outcomes) == 9
 
-    _run(tmp_path, scenario)
+    run(scenario)
 
 
-def test_a_watch_begins_in_the_past_and_shows_how_far_it_is(tmp_path: Path) -> None:
+def test_a_watch_begins_in_the_past_and_shows_how_far_it_is(run: Run) -> None:
     async def scenario(store: Store) -> None:
         first = await store.commit([], [Write("a/1", b"1")])
         second = await store.commit([], [Write("a/2", b"2")])
         watch = store.watch("a/", first)
         assert await _next(watch) == Commit(second, [Change("a/2", b"2")])
-        await store.commit([], [Write("b/1", b"elsewhere")])
-        _, revision = await store.range("a/")
-        async for commit in watch:
-            if commit.revision >= revision:
-                break
 
-    _run(tmp_path, scenario)
+        async def reach(revision: int) -> None:
+            async for commit in watch:
+                if commit.revision >= revision:
+                    return
+
+        await reach((await asyncio.gather(store.commit([], [Write("b/1", b"elsewhere")]), asyncio.sleep(0)))[0])
+        # Nothing changes below the prefix: only the revision advances.
+        reading = asyncio.create_task(reach(await store.commit([], [Write("b/2", b"elsewhere")])))
+        await store.range("a/")
+        await reading
+
+    run(scenario)
 
 
-def test_a_watch_is_refused_what_is_compacted(tmp_path: Path) -> None:
+def test_many_entries(run: Run) -> None:
     async def scenario(store: Store) -> None:
-        first = await store.commit([], [Write("a/1", b"0")])
-        for n in range(HISTORY + 1):
-            await store.commit([], [Write("a/1", str(n).encode())])
-        with pytest.raises(Compacted):
-            await anext(store.watch("a/", first))
+        for first in range(0, 1200, 100):
+            await store.commit([], [Write(f"a/{n:04}", str(n).encode()) for n in range(first, first + 100)])
+        entries, _ = await store.range("a/")
+        assert [entry.value for entry in entries] == [str(n).encode() for n in range(1200)]
 
-    _run(tmp_path, scenario)
+    run(scenario)
 
 
-def test_bounds(tmp_path: Path) -> None:
+def test_bounds(run: Run) -> None:
     async def scenario(store: Store) -> None:
         await store.commit([], [Write(f"a/{n}", b"x") for n in range(MAX_OPERATIONS)])
+        await store.commit([], [Write("a/large", b"x" * MAX_VALUE)])
         for writes in (
             [Write(f"b/{n}", b"x") for n in range(MAX_OPERATIONS + 1)],
             [Write("b/1", b"x" * (MAX_VALUE + 1))],
@@ -121,13 +157,14 @@ def test_bounds(tmp_path: Path) -> None:
         ):
             with pytest.raises(ValueError, match=r"transaction|value"):
                 await store.commit([], writes)
-        assert (await store.range("b/"))[0] == []
+        assert list((await store.range("b/"))[0]) == []
 
-    _run(tmp_path, scenario)
+    run(scenario)
 
 
-def test_leases_end(tmp_path: Path) -> None:
+def test_leases_end(run: Run) -> None:
     async def scenario(store: Store) -> None:
+        # etcd's shortest lease is about two seconds.
         lease, other = await store.grant(1), await store.grant(60)
         await store.commit([], [Write("a/1", b"1", lease), Write("a/2", b"2", other), Write("a/3", b"3")])
         _, revision = await store.range("a/")
@@ -143,22 +180,22 @@ def test_leases_end(tmp_path: Path) -> None:
         with pytest.raises(LeaseEnded):
             await store.commit([], [Write("a/4", b"4", other)])
 
-    _run(tmp_path, scenario)
+    run(scenario)
 
 
-def test_a_lease_that_is_kept_alive_goes_on(tmp_path: Path) -> None:
+def test_a_lease_that_is_kept_alive_goes_on(run: Run) -> None:
     async def scenario(store: Store) -> None:
-        lease = await store.grant(1)
+        lease = await store.grant(2)
         await store.commit([], [Write("a/1", b"1", lease)])
-        for _ in range(8):
-            await asyncio.sleep(0.2)
+        for _ in range(12):
+            await asyncio.sleep(0.25)
             await store.keep_alive(lease)
         assert len((await store.range("a/"))[0]) == 1
 
-    _run(tmp_path, scenario)
+    run(scenario)
 
 
-def test_entries_outlive_the_process(tmp_path: Path) -> None:
+def test_entries_outlive_the_connection(run: Run) -> None:
     written: list[int] = []
 
     async def write(store: Store) -> None:
@@ -170,16 +207,77 @@ def test_entries_outlive_the_process(tmp_path: Path) -> None:
         assert revision == written[0]
         assert await store.commit([], [Write("a/2", b"2")]) > revision
 
-    _run(tmp_path, write)
-    _run(tmp_path, read)
+    run(write)
+    run(read)
 
 
-def test_close_ends_the_watches(tmp_path: Path) -> None:
-    async def run() -> list[Commit]:
-        store = SqliteStore(tmp_path / "swarm.db")
-        await store.open()
-        watch = store.watch("a/", 1)
+def test_close_ends_the_watches(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        async def read() -> list[Commit]:
+            return [commit async for commit in store.watch("a/", revision) if commit.changes]
+
+        _, revision = await store.range("a/")
+        reading = asyncio.create_task(read())
+        await asyncio.sleep(0.1)
         await store.close()
-        return [commit async for commit in watch]
+        assert await reading == []
 
-    assert asyncio.run(run()) == []
+    run(scenario)
+
+
+def test_etcd_has_the_commits_since_its_compaction_only(tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
+        first = await store.commit([], [Write("a/1", b"0")])
+        second = await store.commit([], [Write("a/1", b"1")])
+        async with grpc.aio.insecure_channel(address) as channel:
+            compact = channel.unary_unary(
+                "/etcdserverpb.KV/Compact",
+                request_serializer=pb.CompactionRequest.SerializeToString,
+                response_deserializer=pb.CompactionResponse.FromString,
+            )
+            await compact(pb.CompactionRequest(revision=second, physical=True))
+        with pytest.raises(Compacted):
+            await anext(store.watch("a/", first - 1))
+
+    if not etcd_member.installed():
+        pytest.skip("needs etcd")
+    with etcd_member.member(tmp_path / "etcd") as address:
+        asyncio.run(_on_etcd(address, scenario))
+
+
+def test_an_etcd_that_ends_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(timeouts._SECONDS, "swarm.store", 1.0)
+
+    async def scenario(store: Store) -> None:
+        _, revision = await store.range("a/")
+        watch = store.watch("a/", revision)
+        reading = asyncio.create_task(_next(watch))
+        await asyncio.sleep(0.1)
+        stop()
+        with pytest.raises(WharfError) as ended:
+            await reading
+        assert ended.value.kind is Kind.UNAVAILABLE
+        with pytest.raises(WharfError, match="the swarm's store does not answer") as silent:
+            await store.commit([], [Write("a/1", b"0")])
+        assert silent.value.kind is Kind.UNAVAILABLE
+
+    if not etcd_member.installed():
+        pytest.skip("needs etcd")
+    with contextlib.ExitStack() as stack:
+        address = stack.enter_context(etcd_member.member(tmp_path / "etcd"))
+        stop = stack.pop_all().close
+        try:
+            asyncio.run(_on_etcd(address, scenario))
+        finally:
+            stop()
+
+
+def test_sqlite_has_the_last_commits_only(tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
+        first = await store.commit([], [Write("a/1", b"0")])
+        for n in range(HISTORY + 1):
+            await store.commit([], [Write("a/1", str(n).encode())])
+        with pytest.raises(Compacted):
+            await anext(store.watch("a/", first))
+
+    asyncio.run(_on_sqlite(tmp_path / "swarm.db", scenario))

@@ -1,0 +1,248 @@
+"""The store of a swarm with several managers: etcd, by its gRPC API (https://etcd.io/docs/v3.5/learning/api/).
+
+Writes and reads are linearizable. A watch begins anew, at the revision where it ended, on whichever member answers: the
+reader of the watch gets UNAVAILABLE and watches again.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from typing import TypeVar, cast
+
+import grpc.aio
+from google.protobuf.message import Message
+from grpc.aio import AioRpcError
+
+from engine.api.errors import from_rpc_error
+from engine.common import timeouts
+from engine.common.errors import Kind, WharfError
+from server.swarm.store.interface import (
+    MAX_OPERATIONS,
+    MAX_VALUE,
+    Change,
+    Commit,
+    Compacted,
+    Condition,
+    ConditionFailed,
+    Entry,
+    LeaseEnded,
+    Write,
+)
+from server.swarm.store.pb import etcd_pb2 as pb
+
+timeouts.define("swarm.store", 10.0)  # an answer of etcd, with an election of its leader between
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", 4 << 20),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # A member that vanished without a word is noticed after 10 s without an answer.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+)
+#: The most entries of one answer: ranges of many objects are read in pages.
+_PAGE = 500
+
+R = TypeVar("R", bound=Message)
+
+
+class _Watch:
+    """One watch's call, and the revision that was asked for by a progress request."""
+
+    def __init__(self, call: "grpc.aio.StreamStreamCall[pb.WatchRequest, pb.WatchResponse]", after: int) -> None:
+        self.call = call
+        self.reached = after
+        self.created = False
+
+
+class EtcdStore:
+    """See ``interface.Store``. Belongs to one event loop; call ``close`` at the end."""
+
+    def __init__(self, endpoints: Sequence[str], credentials: grpc.ChannelCredentials | None = None) -> None:
+        """``endpoints``: ``address:port`` of members. They need not be complete: one that answers is enough."""
+        target = "ipv4:" + ",".join(endpoints)
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+        self._watches: set[_Watch] = set()
+        self._closed = False
+
+    async def close(self) -> None:
+        self._closed = True
+        for watch in self._watches:
+            watch.call.cancel()
+        await self._channel.close(None)
+
+    async def range(self, prefix: str) -> tuple[Sequence[Entry], int]:
+        entries: list[Entry] = []
+        end, revision, start = _after(prefix), 0, prefix.encode()
+        while True:
+            request = pb.RangeRequest(key=start, range_end=end, limit=_PAGE, revision=revision)
+            answer = await self._call("KV/Range", request, pb.RangeResponse)
+            # Later pages are read at the revision of the first one.
+            revision = revision or answer.header.revision
+            entries += (Entry(kv.key.decode(), kv.value, kv.mod_revision) for kv in answer.kvs)
+            if not answer.more:
+                break
+            start = answer.kvs[-1].key + b"\0"
+        await self._ask_progress(revision)
+        return entries, revision
+
+    async def commit(self, conditions: Sequence[Condition], writes: Sequence[Write]) -> int:
+        if max(len(conditions), len(writes)) > MAX_OPERATIONS:
+            raise ValueError(f"a transaction has more than {MAX_OPERATIONS} operations")
+        if any(write.value is not None and len(write.value) > MAX_VALUE for write in writes):
+            raise ValueError(f"a value has more than {MAX_VALUE} bytes")
+        if len({write.key for write in writes}) != len(writes):
+            raise ValueError("a transaction writes a key twice")
+        request = pb.TxnRequest(compare=map(_compare, conditions), success=map(_operation, writes))
+        answer = await self._call("KV/Txn", request, pb.TxnResponse)
+        if not answer.succeeded:
+            raise ConditionFailed
+        await self._ask_progress(answer.header.revision)
+        return answer.header.revision
+
+    # watches
+
+    async def watch(self, prefix: str, after: int) -> AsyncIterator[Commit]:
+        invoke = self._channel.stream_stream(
+            "/etcdserverpb.Watch/Watch",
+            request_serializer=pb.WatchRequest.SerializeToString,
+            response_deserializer=pb.WatchResponse.FromString,
+        )
+        watch = _Watch(cast("grpc.aio.StreamStreamCall[pb.WatchRequest, pb.WatchResponse]", invoke(None)), after)
+        self._watches.add(watch)
+        try:
+            async for commit in self._commits(watch, prefix, after):
+                yield commit
+        except AioRpcError as error:
+            if not self._closed:
+                raise _unavailable(from_rpc_error(error)) from None
+        except asyncio.CancelledError:
+            # gRPC cancels the reader of a call that ``close`` has cancelled.
+            if not self._closed or (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+        finally:
+            self._watches.discard(watch)
+            watch.call.cancel()
+
+    async def _commits(self, watch: _Watch, prefix: str, after: int) -> AsyncIterator[Commit]:
+        create = pb.WatchCreateRequest(
+            key=prefix.encode(), range_end=_after(prefix), start_revision=after + 1, fragment=True, progress_notify=True
+        )
+        await watch.call.write(pb.WatchRequest(create_request=create))
+        events: list[pb.Event] = []
+        async for answer in watch.call:
+            if answer.compact_revision:
+                raise Compacted
+            if answer.canceled:
+                raise WharfError(Kind.UNAVAILABLE, f"etcd ended a watch: {answer.cancel_reason}")
+            if answer.created:
+                watch.created = True
+                await self._request_progress(watch)
+                continue
+            events += answer.events
+            if answer.fragment:
+                continue
+            for commit in _by_revision(events):
+                yield commit
+            events = []
+            if answer.header.revision > watch.reached:
+                watch.reached = answer.header.revision
+                if not answer.events:
+                    yield Commit(answer.header.revision, [])
+
+    async def _ask_progress(self, revision: int) -> None:
+        """Lets the watches report that they have reached a revision: it may contain none of their keys."""
+        for watch in self._watches:
+            if watch.created and watch.reached < revision:
+                await self._request_progress(watch)
+
+    async def _request_progress(self, watch: _Watch) -> None:
+        try:
+            await watch.call.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
+        except (AioRpcError, asyncio.InvalidStateError):
+            return  # the call has ended, which its reader learns itself
+
+    # leases
+
+    async def grant(self, seconds: int) -> int:
+        answer = await self._call("Lease/LeaseGrant", pb.LeaseGrantRequest(TTL=seconds), pb.LeaseGrantResponse)
+        return answer.ID
+
+    async def keep_alive(self, lease: int) -> None:
+        invoke = self._channel.stream_stream(
+            "/etcdserverpb.Lease/LeaseKeepAlive",
+            request_serializer=pb.LeaseKeepAliveRequest.SerializeToString,
+            response_deserializer=pb.LeaseKeepAliveResponse.FromString,
+        )
+        requests = iter([pb.LeaseKeepAliveRequest(ID=lease)])
+        call = invoke(requests, timeout=timeouts.seconds("swarm.store"))
+        try:
+            answer = await _answer(anext(aiter(call)))
+        finally:
+            call.cancel()
+        if answer.TTL <= 0:
+            raise LeaseEnded
+
+    async def revoke(self, lease: int) -> None:
+        try:
+            await self._call("Lease/LeaseRevoke", pb.LeaseRevokeRequest(ID=lease), pb.LeaseRevokeResponse)
+        except LeaseEnded:
+            return
+
+    async def _call(self, method: str, request: Message, reply: type[R]) -> R:
+        invoke = self._channel.unary_unary(
+            f"/etcdserverpb.{method}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=reply.FromString,
+        )
+        call = invoke(request, timeout=timeouts.seconds("swarm.store"), wait_for_ready=True)
+        return await _answer(cast("Awaitable[R]", call))
+
+
+async def _answer(call: Awaitable[R]) -> R:
+    try:
+        return await call
+    except AioRpcError as error:
+        failure = from_rpc_error(error)
+    if failure.kind is Kind.NOT_FOUND and "lease" in failure.message:
+        raise LeaseEnded
+    if failure.kind is Kind.RESOURCE_EXHAUSTED:
+        raise failure
+    raise _unavailable(failure)
+
+
+def _unavailable(failure: WharfError) -> WharfError:
+    return WharfError(Kind.UNAVAILABLE, f"the swarm's store does not answer: {failure.message}")
+
+
+def _after(prefix: str) -> bytes:
+    """The end of the range of all keys that begin with ``prefix``. Keys are ASCII."""
+    return prefix.encode() + b"\x7f"
+
+
+def _compare(condition: Condition) -> pb.Compare:
+    return pb.Compare(
+        result=pb.Compare.EQUAL,
+        target=pb.Compare.MOD,
+        key=condition.key.encode(),
+        mod_revision=condition.revision,
+    )
+
+
+def _operation(write: Write) -> pb.RequestOp:
+    key = write.key.encode()
+    if write.value is None:
+        return pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key))
+    return pb.RequestOp(request_put=pb.PutRequest(key=key, value=write.value, lease=write.lease))
+
+
+def _by_revision(events: Iterable[pb.Event]) -> list[Commit]:
+    """etcd reports several commits at a time, in their order."""
+    found: dict[int, list[Change]] = {}
+    for event in events:
+        value = event.kv.value if event.type == pb.Event.PUT else None
+        found.setdefault(event.kv.mod_revision, []).append(Change(event.kv.key.decode(), value))
+    return [Commit(revision, changes) for revision, changes in found.items()]
