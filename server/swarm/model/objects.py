@@ -118,7 +118,7 @@ class Task(Object):
 
     ``spec``, ``service_name``, ``service_labels`` and ``endpoint`` are those of the service when the task was made or
     its addresses were assigned. ``desired_state``: a ``TaskState``. ``not_before_ns``: the task is a restart that is
-    delayed: it has the desired state READY until then.
+    delayed: it has the desired state READY until then. ``running_ns``: when the managers stored that it runs.
     """
 
     spec: TaskSpec = TaskSpec()
@@ -135,6 +135,7 @@ class Task(Object):
     generic_resources: Annotated[tuple[GenericResource, ...] | None, OMIT] = None
     job_iteration: Int64 = 0
     not_before_ns: Annotated[Int64, OMIT] = 0
+    running_ns: Annotated[Int64, OMIT] = 0
 
     @property
     def state(self) -> TaskState:

@@ -110,6 +110,11 @@ class State:
             await asyncio.gather(self._task, return_exceptions=True)
 
     @property
+    def revision(self) -> int:
+        """The revision of the store that the tables have."""
+        return self._revision
+
+    @property
     def cluster(self) -> Cluster:
         return next(iter(self.tables.cluster))
 
