@@ -1,0 +1,102 @@
+"""The end of tasks: those of removed services and slots, old ones beyond the history, those of lost nodes."""
+
+from collections.abc import Sequence
+
+from server.swarm.controllers.clock import SECOND
+from server.swarm.controllers.constraints import node_matches
+from server.swarm.controllers.draft import Draft
+from server.swarm.controllers.orchestrator.tasks import alive, instances
+from server.swarm.model.objects import Node, Service, Task
+from server.swarm.model.taskstate import TaskState
+
+HISTORY = 5
+#: A node that is down for so long counts as lost.
+LOST = 24 * 3600 * SECOND
+
+
+def remove_slot(draft: Draft, slot: Sequence[Task]) -> None:
+    for task in slot:
+        draft.desire(task, TaskState.REMOVE)
+
+
+def delete_removed(draft: Draft, service_id: str) -> None:
+    """Deletes the tasks that are to be removed and no longer run, or were never given to a node."""
+    for task in draft.tasks(service_id):
+        if task.desired_state == TaskState.REMOVE and (task.state.ended or task.state < TaskState.ASSIGNED):
+            draft.delete(task)
+
+
+def end_unassigned(draft: Draft, service_id: str) -> None:
+    """A task that is stopped before a node has it ends at once: no agent reports it."""
+    for task in draft.tasks(service_id):
+        if task.desired_state == TaskState.SHUTDOWN and task.state < TaskState.ASSIGNED:
+            draft.observe(task, TaskState.SHUTDOWN, "shutdown")
+
+
+def trim_history(draft: Draft, service: Service) -> None:
+    """Deletes the oldest tasks of each slot that have ended, beyond the limit of the swarm."""
+    limit = _limit(draft, service)
+    if limit < 0:
+        return
+    for slot in instances(draft.tasks(service.id)).values():
+        excess = len(slot) - limit
+        if excess <= 0:
+            continue
+        # While a successor starts, its predecessor shows that the slot is being updated, see ``update``.
+        if slot[-1].state < TaskState.RUNNING:
+            excess = min(excess, len(slot) - 2)
+        ended = [task for task in slot if task.state.ended and not alive(task)]
+        for task in ended[: max(excess, 0)]:
+            draft.delete(task)
+
+
+def _limit(draft: Draft, service: Service) -> int:
+    policy = service.spec.task_template.restart_policy
+    if policy is not None and policy.max_attempts:
+        # So many are needed to count the attempts.
+        return policy.max_attempts + 1
+    cluster = draft.cluster
+    limit = cluster.spec.orchestration.task_history_retention_limit if cluster is not None else None
+    return HISTORY if limit is None else limit
+
+
+def orphan_lost(draft: Draft, service_id: str) -> None:
+    """Tasks of a node that was removed, or is down for long, count as gone."""
+    for task in draft.tasks(service_id):
+        if not task.node_id or task.state.ended or task.state < TaskState.ASSIGNED:
+            continue
+        node = draft.node(task.node_id)
+        if node is None:
+            draft.observe(task, TaskState.ORPHANED, "Task belonged to a node that has been deleted")
+        elif node.status.state == "down":
+            if node.updated_ns + LOST <= draft.now:
+                draft.observe(task, TaskState.ORPHANED, task.status.message)
+            else:
+                draft.wake(service_id, node.updated_ns + LOST)
+
+
+def reject_misplaced(draft: Draft, service: Service) -> None:
+    """Rejects tasks whose node no longer meets the constraints, or no longer has what they reserve, so that they are
+    restarted elsewhere."""
+    placement = service.spec.task_template.placement
+    constraints = placement.constraints if placement is not None else None
+    for task in draft.tasks(service.id):
+        if not alive(task) or task.state.ended or task.state < TaskState.ASSIGNED:
+            continue
+        node = draft.node(task.node_id)
+        if node is not None and not (node_matches(constraints, node) and _fits(task, node)):
+            draft.observe(
+                task,
+                TaskState.REJECTED,
+                "task rejected by constraint enforcer",
+                "assigned node no longer meets constraints",
+            )
+
+
+def _fits(task: Task, node: Node) -> bool:
+    resources = task.spec.resources
+    reserved = resources.reservations if resources is not None else None
+    if reserved is None:
+        return True
+    has = node.description.resources
+    return reserved.nano_cpus <= has.nano_cpus and reserved.memory_bytes <= has.memory_bytes

@@ -1,0 +1,147 @@
+"""Runs the controllers: what changes is collected by service, and each such service is reconciled, from the tables.
+
+One reconcile creates, stops, allocates and places the tasks of a service in one draft, so that the tasks of a new
+service are assigned by one commit. Nothing is kept between two of them but timers, which the next leader computes anew.
+"""
+
+import asyncio
+import logging
+from asyncio import FIRST_COMPLETED
+from collections.abc import Iterable, Sequence
+
+from engine.common.errors import WharfError
+from server.swarm.controllers.clock import SECOND, Clock, SystemClock
+from server.swarm.controllers.draft import Draft
+from server.swarm.controllers.plan import Plan
+from server.swarm.model.objects import Node, Object, Service, Task
+from server.swarm.state.state import Event, Operation, State, Subscription
+from server.swarm.store.interface import MAX_OPERATIONS
+
+log = logging.getLogger(__name__)
+
+_RETRY = SECOND
+_MAX_RETRY = 60 * SECOND
+
+
+class Controllers:
+    """The controllers of a swarm. Only the leader runs them."""
+
+    def __init__(self, state: State, *, clock: Clock | None = None) -> None:
+        self._state = state
+        self._clock = clock or SystemClock()
+        #: Services to reconcile now, and when to reconcile others.
+        self._due: set[str] = set()
+        self._timers: dict[str, int] = {}
+        self._failures: dict[str, int] = {}
+        #: Services with tasks that have no node or no address yet: they are tried again when something ends.
+        self._waiting: set[str] = set()
+        self._cursors: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Runs until it is cancelled."""
+        subscription = self._state.subscribe()
+        try:
+            self._due = self._everything()
+            await self._loop(subscription)
+        finally:
+            subscription.close()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is to be reconciled now."""
+        return bool(self._due)
+
+    @property
+    def next_timer(self) -> int | None:
+        """When something is to be reconciled, if nothing changes before; ns since the epoch."""
+        return min(self._timers.values(), default=None)
+
+    async def _loop(self, subscription: Subscription) -> None:
+        changes = asyncio.ensure_future(subscription.next())
+        try:
+            while True:
+                await self._reconcile()
+                moment = self.next_timer
+                timer = None if moment is None else asyncio.ensure_future(self._clock.sleep_until(moment))
+                await asyncio.wait([changes] if timer is None else [changes, timer], return_when=FIRST_COMPLETED)
+                if timer is not None:
+                    timer.cancel()
+                if changes.done():
+                    self._note(changes.result())
+                    changes = asyncio.ensure_future(subscription.next())
+                now = self._clock.now()
+                for id in [id for id, moment in self._timers.items() if moment <= now]:
+                    del self._timers[id]
+                    self._due.add(id)
+        finally:
+            changes.cancel()
+
+    def _everything(self) -> set[str]:
+        tables = self._state.tables
+        return {service.id for service in tables.services} | {task.service_id for task in tables.tasks}
+
+    def _note(self, events: Iterable[Event]) -> None:
+        """Notes which services the changes concern."""
+        for event in events:
+            item = event.item
+            match item:
+                case Service():
+                    self._due.add(item.id)
+                case Task():
+                    self._due.add(item.service_id)
+                    if event.new is None or item.state.ended:
+                        self._due |= self._waiting
+                case Node():
+                    if event.old is None or event.new is None or _concerns(event.old, event.new):
+                        self._due |= self._everything()
+                case _:
+                    self._due |= self._everything()
+
+    async def _reconcile(self) -> None:
+        """Reconciles all services that are due, in as many commits as it needs."""
+        while self._due:
+            due = sorted(self._due)
+            plans: list[tuple[Plan, bool]] = []
+
+            def build(due: Sequence[str] = due, plans: list[tuple[Plan, bool]] = plans) -> Sequence[Operation]:
+                plan = Plan(Draft(self._state.tables, self._clock.now()), self._cursors)
+                plan.make(due)
+                operations, complete = plan.draft.operations(MAX_OPERATIONS)
+                plans.append((plan, complete))
+                return operations
+
+            try:
+                await self._state.transact(build)
+            except WharfError as error:
+                log.warning("the swarm's changes can't be stored: %s", error.message)
+                self._due.clear()
+                for id in due:
+                    self._retry(id)
+                return
+            plan, complete = plans[-1]
+            if complete:
+                self._due.clear()
+                self._finish(due, plan)
+
+    def _finish(self, due: Sequence[str], plan: Plan) -> None:
+        for id in due:
+            self._timers.pop(id, None)
+            if id in plan.failed:
+                self._retry(id)
+            else:
+                self._failures.pop(id, None)
+        self._timers.update(plan.draft.wakeups)
+        self._waiting.difference_update(due)
+        self._waiting |= plan.waiting
+
+    def _retry(self, id: str) -> None:
+        """Tries a service again, after a delay that doubles each time."""
+        failures = self._failures[id] = self._failures.get(id, 0) + 1
+        self._timers[id] = self._clock.now() + min(_RETRY << min(failures - 1, 16), _MAX_RETRY)
+
+
+def _concerns(old: Object, new: Object) -> bool:
+    """Whether a change of a node matters to its tasks."""
+    assert isinstance(old, Node)
+    assert isinstance(new, Node)
+    return (old.spec, old.description, old.status.state) != (new.spec, new.description, new.status.state)

@@ -1,0 +1,123 @@
+"""The dispatcher of a manager's own node: function calls on the state."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
+
+from api_models.swarm.node import NodeDescription
+from engine.common.errors import not_found
+from server.swarm.agent.dispatcher import Assignments, Payload
+from server.swarm.dispatch.assignments import assignments
+from server.swarm.model.objects import Config, Secret, Task, TaskStatus
+from server.swarm.model.taskstate import TaskState
+from server.swarm.state.state import Delete, Operation, Put, State
+from server.swarm.store.interface import MAX_OPERATIONS
+
+
+class Keys(Protocol):
+    """The swarm's data key."""
+
+    def open(self, sealed: str, /) -> bytes:
+        """The data of a sealed text."""
+
+
+class LocalDispatcher:
+    """See ``server.swarm.agent.dispatcher.Dispatcher``. ``now`` returns ns since the epoch."""
+
+    def __init__(self, state: State, node_id: str, keys: Keys, *, now: Callable[[], int] = time.time_ns) -> None:
+        self._state = state
+        self._node_id = node_id
+        self._keys = keys
+        self._now = now
+        # Reports that come while a commit is under way are stored together by the next one.
+        self._reports: dict[str, TaskStatus] = {}
+        self._storing = asyncio.Lock()
+
+    async def assignments(self) -> AsyncIterator[Assignments]:
+        subscription = self._state.subscribe()
+        try:
+            last = None
+            while True:
+                current = assignments(self._state.tables, self._node_id)
+                if current != last:
+                    yield current
+                    last = current
+                await subscription.next()
+        finally:
+            subscription.close()
+
+    async def report(self, statuses: Mapping[str, TaskStatus]) -> None:
+        self._reports.update(statuses)
+        async with self._storing:
+            while self._reports:
+                reports = dict(list(self._reports.items())[:MAX_OPERATIONS])
+                for id in reports:
+                    del self._reports[id]
+                try:
+                    await self._state.transact(partial(self._store, reports))
+                except BaseException:
+                    self._reports = reports | self._reports
+                    raise
+
+    def _store(self, reports: Mapping[str, TaskStatus]) -> Sequence[Operation]:
+        operations: list[Operation] = []
+        now = self._now()
+        for id, status in reports.items():
+            task = self._state.tables.tasks.find(id)
+            if task is None or task.node_id != self._node_id or status.state < task.status.state:
+                continue
+            if task.desired_state == TaskState.REMOVE and TaskState(status.state).ended:
+                operations.append(Delete(task))
+                continue
+            status = replace(status, applied_by=self._node_id)
+            if status == task.status:
+                continue
+            running = task.running_ns
+            if status.state == TaskState.RUNNING and not running:
+                running = now
+            operations.append(Put(replace(task, status=status, running_ns=running, updated_ns=now)))
+        return operations
+
+    async def describe(self, description: NodeDescription) -> None:
+        def build() -> Sequence[Operation]:
+            node = self._state.tables.nodes.find(self._node_id)
+            if node is None:
+                raise not_found(f"node {self._node_id} not found")
+            status = replace(node.status, state="ready", message="")
+            if (description, status) == (node.description, node.status):
+                return []
+            return [Put(replace(node, description=description, status=status, updated_ns=self._now()))]
+
+        await self._state.transact(build)
+
+    async def secret(self, id: str) -> Payload:
+        secret = self._state.tables.secrets.find(id)
+        if secret is None or not any(id in _secrets(task) for task in self._tasks()):
+            raise not_found(f"secret {id} not found")
+        return self._open(secret)
+
+    async def config(self, id: str) -> Payload:
+        config = self._state.tables.configs.find(id)
+        if config is None or not any(id in _configs(task) for task in self._tasks()):
+            raise not_found(f"config {id} not found")
+        return self._open(config)
+
+    def _open(self, item: Secret | Config) -> Payload:
+        return Payload(self._keys.open(item.sealed), template=item.spec.templating is not None)
+
+    def _tasks(self) -> Sequence[Task]:
+        """The tasks of this node that may need secrets and configs."""
+        return [task for task in self._state.tables.tasks.of_node(self._node_id) if not task.state.ended]
+
+
+def _secrets(task: Task) -> set[str]:
+    container = task.spec.container_spec
+    return {each.secret_id for each in container.secrets or ()} if container is not None else set()
+
+
+def _configs(task: Task) -> set[str]:
+    container = task.spec.container_spec
+    return {each.config_id for each in container.configs or ()} if container is not None else set()
