@@ -1,1 +1,1 @@
-"""Go's text/template for ``--log-opt tag=``, with limits for its time and memory."""
+"""Go's text/template for ``--log-opt tag=`` and for services, with limits for its time and memory."""

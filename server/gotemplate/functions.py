@@ -10,6 +10,16 @@ from urllib.parse import quote_plus
 from engine.common import limits
 
 
+class Struct(dict[str, Any]):
+    """A struct of Go: a field that it lacks is an error. ``go_type``: the type's name in errors."""
+
+    __slots__ = ("go_type",)
+
+    def __init__(self, go_type: str, **fields: Any) -> None:
+        super().__init__(fields)
+        self.go_type = go_type
+
+
 def truth(value: Any) -> bool:
     """Whether ``if`` is taken: the value is neither zero nor empty."""
     return bool(value)
@@ -21,6 +31,8 @@ def to_text(value: Any) -> str:
         return "<no value>"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Struct):
+        return "{" + " ".join(map(to_text, value.values())) + "}"
     if isinstance(value, Mapping):
         return "map[" + " ".join(f"{key}:{to_text(item)}" for key, item in sorted(value.items())) + "]"
     if isinstance(value, list | tuple):
@@ -34,6 +46,8 @@ def gotype(value: Any) -> str:
         return "string"
     if isinstance(value, bool):
         return "bool"
+    if isinstance(value, Struct):
+        return value.go_type
     if isinstance(value, Mapping):
         return "map[string]string"
     return "[]string" if isinstance(value, list) else "float64" if isinstance(value, float) else "int"
@@ -151,8 +165,8 @@ def _slice(value: Any, *bounds: int) -> Any:
     return value[slice(*bounds)] if len(bounds) > 1 else value[bounds[0] :] if bounds else value
 
 
-#: The functions by their names in templates.
-FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+#: The functions of text/template by their names.
+BUILTINS: Mapping[str, Callable[..., Any]] = {
     "and": _and,
     "or": _or,
     "not": lambda value: not truth(value),
@@ -171,6 +185,10 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "le": lambda first, other: first <= other,
     "gt": lambda first, other: first > other,
     "ge": lambda first, other: first >= other,
+}
+#: Those of Docker's templates.
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    **BUILTINS,
     "json": lambda value: json.dumps(value, separators=(",", ":"), ensure_ascii=False),
     "split": lambda text, by: text.split(by) if by else list(text),
     "join": _join,

@@ -2,10 +2,9 @@
 
 import json
 import re
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
-
-from server.gotemplate.functions import FUNCTIONS
 
 _TOKEN = re.compile(
     r"""\s+|(?P<string>"(?:\\.|[^"\\\n])*"|`[^`]*`)|(?P<char>'(?:\\.|[^'\\])+')|(?P<number>[+-]?\d[\w.]*)"""
@@ -68,10 +67,10 @@ def execution_error(name: str, at: int, text: str, message: str) -> TemplateErro
 
 
 class Parser:
-    """Parses the source of a template. ``name``: the template's name in errors."""
+    """Parses the source of a template. ``name``: the template's name in errors. ``functions``: their names."""
 
-    def __init__(self, name: str, source: str) -> None:
-        self._name, self._source = name, source
+    def __init__(self, name: str, source: str, functions: Container[str]) -> None:
+        self._name, self._source, self._functions = name, source, functions
         self._at = 0
         self._tokens: list[Token] = []
         self._variables = ["$"]
@@ -222,7 +221,7 @@ class Parser:
         return Command(words, self._source[begin:end], begin) if words else None
 
     def _check(self, token: Token) -> None:
-        if token.kind == "word" and token.text not in ("true", "false", "nil") and token.text not in FUNCTIONS:
+        if token.kind == "word" and token.text not in ("true", "false", "nil") and token.text not in self._functions:
             raise self._error(f'function "{token.text}" not defined')
         if token.kind == "variable" and token.text not in self._variables:
             raise self._error(f'undefined variable "{token.text}"')

@@ -1,30 +1,38 @@
-"""The execution of templates: the part of Go's text/template that ``--log-opt tag=`` needs.
+"""The execution of templates: the part of Go's text/template that ``--log-opt tag=`` and services need.
 
-It has actions, pipelines, fields, variables, ``if``, ``with``, ``range``, the built-in functions for text, and those
-that Docker adds. The data are dicts (structs and maps), lists, strings, numbers and booleans; a callable is a method.
-Errors have Go's sentences.
+It has actions, pipelines, fields, variables, ``if``, ``with``, ``range`` and functions. The data are dicts (structs and
+maps), lists, strings, numbers and booleans; a callable is a method. Errors have Go's sentences.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engine.common import jsontext, limits
-from server.gotemplate.functions import COUNTS, FUNCTIONS, TEXTS, gotype, to_text, truth
+from server.gotemplate.functions import COUNTS, FUNCTIONS, TEXTS, Struct, gotype, to_text, truth
 from server.gotemplate.parse import Chain, Command, Node, Parser, TemplateError, Token, execution_error
 
 
-def render(name: str, source: str, data: Mapping[str, Any], typename: str) -> str:
+def render(
+    name: str,
+    source: str,
+    data: Mapping[str, Any],
+    typename: str,
+    *,
+    functions: Mapping[str, Callable[..., Any]] = FUNCTIONS,
+    missing_key_error: bool = False,
+) -> str:
     """The output of a template. ``name``: the template's name, ``typename``: the name of the type of ``data``, both for
-    errors.
+    errors. ``functions``: by name; a ValueError of one has the reason. ``missing_key_error``: a field that a map lacks
+    is an error, not "".
 
     :raises TemplateError: the template is malformed, refers to an unknown field, or exceeds a limit.
     """
     if len(source) > limits.TEMPLATE_BYTES:
         raise TemplateError(f"template: {name}: exceeds the limit TEMPLATE_BYTES ({limits.TEMPLATE_BYTES})")
     try:
-        nodes = Parser(name, source).parse()
-        return _Run(name, typename, data).nodes(nodes, data)
+        nodes = Parser(name, source, functions).parse()
+        return _Run(name, typename, data, functions, missing_key_error=missing_key_error).nodes(nodes, data)
     except RecursionError:
         raise TemplateError(f"template: {name}: exceeded maximum template depth") from None
 
@@ -32,8 +40,17 @@ def render(name: str, source: str, data: Mapping[str, Any], typename: str) -> st
 class _Run:
     """One execution of a template."""
 
-    def __init__(self, name: str, typename: str, data: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        typename: str,
+        data: Any,
+        functions: Mapping[str, Callable[..., Any]],
+        *,
+        missing_key_error: bool,
+    ) -> None:
         self._name, self._typename = name, typename
+        self._functions, self._missing_key_error = functions, missing_key_error
         self._root = data
         self._variables: list[tuple[str, Any]] = [("$", data)]
         self._steps = 0
@@ -108,10 +125,12 @@ class _Run:
     def _call(self, command: Command, dot: Any, last: list[Any]) -> Any:
         first, *rest = command.words
         arguments = [self._value(word, dot) for word in rest] + last
-        if isinstance(first, Token) and first.text in FUNCTIONS:
-            self._check_arguments(first, rest, arguments)
+        if isinstance(first, Token) and first.text in self._functions:
+            function = self._functions[first.text]
+            if function is FUNCTIONS.get(first.text):
+                self._check_arguments(first, rest, arguments)
             try:
-                return FUNCTIONS[first.text](*arguments)
+                return function(*arguments)
             except (TypeError, ValueError, LookupError) as error:
                 reason = str(error) if isinstance(error, ValueError) else "wrong number or type of args"
                 raise self._error(command.at, command.text, f"error calling {first.text}: {reason}") from None
@@ -136,7 +155,7 @@ class _Run:
     def _value(self, word: Any, dot: Any, arguments: Sequence[Any] = ()) -> Any:
         if isinstance(word, Chain):
             return self._chain(word, dot, arguments)
-        if word.text in FUNCTIONS:
+        if word.text in self._functions:
             return self._call(Command([word], word.text, word.at), dot, [])
         if arguments:
             raise self._error(word.at, word.text, f"can't give argument to non-function {word.text}")
@@ -170,9 +189,11 @@ class _Run:
 
     def _field(self, chain: Chain, item: Token, value: Any, arguments: Sequence[Any]) -> Any:
         name, root = item.text[1:], value is self._root
-        if not isinstance(value, Mapping) or (root and name not in value):
+        if not isinstance(value, Mapping) or (name not in value and (root or isinstance(value, Struct))):
             type_name = f"*{self._typename}" if root else gotype(value)
             raise self._error(item.at, chain.text, f"can't evaluate field {name} in type {type_name}")
+        if self._missing_key_error and name not in value:
+            raise self._error(item.at, chain.text, f'map has no entry for key "{name}"')
         found = value.get(name, "")  # a missing key of Go's map[string]string is ""
         if not callable(found):
             if arguments:
