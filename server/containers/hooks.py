@@ -29,6 +29,8 @@ class Hooks:
     paused: list[Hook] = field(default_factory=list)
     unpaused: list[Hook] = field(default_factory=list)
     removed: list[Hook] = field(default_factory=list)
+    #: The health status has changed. Called without the lock.
+    health: list[Hook] = field(default_factory=list)
     exec_exited: list[ExecHook] = field(default_factory=list)
 
 

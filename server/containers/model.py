@@ -81,6 +81,8 @@ class Container(ContainerPlan):
     driver: str = "overlayfs"
     log_path: str = ""
     restart_count: int = 0
+    #: It is a task of a swarm's service.
+    managed: bool = False
     #: The GPUs that it has, by their CDI names, on an engine with a policy (``server.gpus``).
     gpus: list[str] = field(default_factory=list)
     manually_stopped: bool = False

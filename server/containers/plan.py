@@ -62,6 +62,9 @@ class ContainerPlan:
     path: str = ""
     args: list[str] = field(default_factory=list)
     mounts: dict[str, MountPoint] = field(default_factory=dict)
+    #: Path in the container → path on the host: files of the engine that are mounted read-only (secrets and configs of
+    #: a task). Inspect doesn't show them.
+    private_binds: dict[str, str] = field(default_factory=dict)
     directory: str = ""
     apparmor_profile: str = ""
     no_new_privileges: bool = False

@@ -243,9 +243,9 @@ class Daemon:
 
     def start(self, container: Container) -> None:
         """Gives a created container a task of the fake."""
-        self.wait(self._start(container))
+        self.wait(self.start_task(container))
 
-    async def _start(self, container: Container) -> None:
+    async def start_task(self, container: Container) -> None:
         engine = self.services.engine
         spec = {"process": {"args": ["top"], "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}}}
         await engine.containers.create(ContainerRecord(container.id, spec=spec))

@@ -10,8 +10,9 @@ import secrets
 import shutil
 import stat
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from api_models.container import ContainerConfig, HostConfig
@@ -47,7 +48,8 @@ from server.registry import oci
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
     """A parsed request. ``owner`` and ``credentials``: the container's (see ``ContainerPlan``). ``platform``:
-    ``os[/arch[/variant]]``, None: the host's. ``plain_readonly``: see ``mounts.register``."""
+    ``os[/arch[/variant]]``, None: the host's. ``plain_readonly``: see ``mounts.register``. ``managed`` and
+    ``private_binds``: see ``Container``."""
 
     config: ContainerConfig
     host_config: HostConfig
@@ -57,6 +59,8 @@ class CreateRequest:
     credentials: tuple[int, ...] = ()
     platform: str | None = None
     plain_readonly: bool = False
+    managed: bool = False
+    private_binds: Mapping[str, str] = field(default_factory=dict)
 
 
 async def create(
@@ -115,6 +119,8 @@ async def create(
             config=config,
             host_config=host,
             networking=request.endpoints,
+            managed=request.managed,
+            private_binds=dict(request.private_binds),
             image_id=image.id if image is not None else "",
             image_manifest=_descriptor(image) if image is not None else None,
             driver=context.engine.snapshots.snapshotter,

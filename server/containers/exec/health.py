@@ -16,6 +16,7 @@ from engine.common.errors import WharfError
 from server.containers.context import ContainerContext
 from server.containers.exec.model import ExecInstance, ExecRequest
 from server.containers.exec.service import Exec
+from server.containers.hooks import call
 from server.containers.model import Container, Health
 from server.containers.stdio.client import Client
 from server.containers.values.signals import SIGKILL
@@ -154,6 +155,7 @@ class HealthChecks:
             return
         container.row = None
         self._context.publish(container, f"health_status: {health.status}")
+        call(self._context.hooks.health, container)
         # A stop cancels this task, but must not cancel the write.
         await asyncio.shield(self._context.spawn(self._save(container), f"save {container.id[:12]}"))
 

@@ -309,8 +309,8 @@ def _matches(context: ContainerContext, container: Container, parsed: _ParsedFil
         return False
     if "id" in filters and not any(container.id.startswith(value) for value in filters.get("id")):
         return False
-    if parsed.task:
-        return False  # only tasks of Swarm, which this engine doesn't have
+    if parsed.task is not None and parsed.task != container.managed:
+        return False
     if not filters.labels("label", container.labels):
         return False
     if "owner" in filters and not filters.exact("owner", container.owner):

@@ -8,7 +8,7 @@ full disk or a crash).
 import contextlib
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeGuard
 from urllib.parse import quote_plus
 
@@ -25,7 +25,7 @@ _HEADERS = {name: [bytes((number, 0, 0, 0)) + size.to_bytes(4, "big") for size i
 class Query:
     """The query of ``GET /containers/{id}/logs``. ``tail``: the number of records, -1: all. Times: ns since the epoch,
     0: no bound. ``framed``: each record in a stdcopy frame; else raw, as for a terminal. ``json``: each record as a
-    JSON object after these bytes; None: as it was written."""
+    JSON object after these bytes; None: as it was written. ``attributes``: added to those of each record."""
 
     stdout: bool = True
     stderr: bool = True
@@ -37,6 +37,7 @@ class Query:
     details: bool = False
     framed: bool = True
     json: bytes | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 def header(stream: str, size: int) -> bytes:
@@ -113,12 +114,16 @@ class Formatter:
             if self._selected[record["stream"]]:
                 yield time, record
 
+    def attributes(self, record: dict[str, Any]) -> dict[str, str]:
+        """What ``--details`` shows of a record."""
+        return {**(record.get("attrs") or {}), **self._query.attributes}
+
     def _each(self, records: Iterable[dict[str, Any]]) -> Iterable[bytes]:
         query = self._query
         for time, record in self.chosen(records):
             text = record["log"]
             if query.details:
-                text = f"{attributes_text(record.get('attrs') or {})} {text}"
+                text = f"{attributes_text(self.attributes(record))} {text}"
             if query.timestamps:
                 text = f"{time} {text}"
             data = text.encode()

@@ -26,7 +26,7 @@ class JsonFormatter(Formatter):
         for time, record in self.chosen(records):
             shown: dict[str, Any] = {"Line": record["log"]} if record["log"] else {}
             shown |= {"Source": record["stream"], "Timestamp": _trimmed(time)}
-            if self._details and (attributes := record.get("attrs")):
+            if self._details and (attributes := self.attributes(record)):
                 shown["Attrs"] = [{"Key": key, "Value": value} for key, value in sorted(attributes.items())]
             if part := record.get("part"):
                 shown["MetaData"] = part

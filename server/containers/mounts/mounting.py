@@ -64,6 +64,8 @@ async def set_up(
                     "propagation": point.propagation,
                 },
             )
+    for destination, source in container.private_binds.items():
+        found.append(BindMount(source, destination, writable=False, propagation="rprivate"))
     return found
 
 

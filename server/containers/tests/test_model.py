@@ -14,8 +14,8 @@ def test_a_stored_record_is_the_same_after_a_restart() -> None:
     stored, written = json.loads(RECORD.read_bytes()), json.loads(container.to_doc())
     for part in ("config", "host_config"):  # these may have fields that the stored record lacks
         assert written.pop(part).items() >= stored.pop(part).items()
-    newer = [written.pop(name) for name in ("owner", "credentials", "gpus")]  # than the record
-    assert newer == ["", [], []]
+    newer = [written.pop(name) for name in ("owner", "credentials", "gpus", "managed", "private_binds")]  # than it
+    assert newer == ["", [], [], False, {}]
     assert written == stored
     assert container.host_config.memory == 64 << 20
     assert container.host_config.port_bindings is not None
