@@ -1,0 +1,63 @@
+"""The networks of the swarm on this node: made before the containers of tasks, removed when nothing uses them."""
+
+import asyncio
+import logging
+
+from engine.common.errors import Kind, WharfError
+from server.networks.overlay.model import OverlayNetworks
+from server.swarm.agent.dispatcher import Assignments
+
+log = logging.getLogger(__name__)
+
+
+class NetworkSync:
+    """Call ``apply`` with each change of the assignments, before the tasks are changed: then a task that is to stop
+    gets no new connections. ``overlay`` None: this engine makes no networks of the swarm."""
+
+    def __init__(self, overlay: OverlayNetworks | None) -> None:
+        self._overlay = overlay
+        self._lock = asyncio.Lock()
+        self._wanted: Assignments | None = None
+        # Logged errors, so that each is logged once.
+        self._errors: dict[str, str] = {}
+
+    async def apply(self, assignments: Assignments) -> None:
+        """Errors are logged; they are tried again at the next change."""
+        overlay = self._overlay
+        self._wanted = assignments
+        if overlay is None:
+            return
+        async with self._lock:
+            for network in assignments.networks.values():
+                try:
+                    await overlay.realize(network)
+                    await overlay.balance(network.id, assignments.services.get(network.id, ()))
+                except WharfError as error:
+                    self._failed(network.id, f"network {network.name}: {error}")
+                else:
+                    self._errors.pop(network.id, None)
+            try:
+                await overlay.publish(assignments.mesh)
+            except WharfError as error:
+                self._failed("mesh", f"routing mesh: {error}")
+            else:
+                self._errors.pop("mesh", None)
+
+    async def discard_unused(self) -> None:
+        """Removes the networks that are not assigned to this node any more, unless a container uses them: then this is
+        called again after its removal."""
+        overlay, wanted = self._overlay, self._wanted
+        if overlay is None or wanted is None:
+            return
+        async with self._lock:
+            for network_id in set(overlay.realized()) - set(wanted.networks):
+                try:
+                    await overlay.discard(network_id)
+                except WharfError as error:
+                    if error.kind is not Kind.CONFLICT:
+                        self._failed(network_id, f"network {network_id} is not removed: {error}")
+
+    def _failed(self, key: str, sentence: str) -> None:
+        if self._errors.get(key) != sentence:
+            log.error("%s", sentence)
+        self._errors[key] = sentence

@@ -1,0 +1,145 @@
+"""The agent of this node: follows the assignments, and runs one runner for each task."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+from api_models.swarm.node import NodeDescription
+from engine.common.errors import Kind, WharfError
+from server.containers.logs.format import Query
+from server.containers.model import Container
+from server.swarm.agent.description import describe
+from server.swarm.agent.dispatcher import Assignments, Dispatcher
+from server.swarm.agent.files import PrivateFiles
+from server.swarm.agent.images import Pulls
+from server.swarm.agent.logs import task_log
+from server.swarm.agent.neighbours import Neighbours
+from server.swarm.agent.networks import NetworkSync
+from server.swarm.agent.reports import Reports
+from server.swarm.agent.runner import Runner, Surroundings, remove
+from server.swarm.agent.taskcontainer import TASK_LABEL
+from server.swarm.model.objects import Task
+
+log = logging.getLogger(__name__)
+
+#: Seconds before the managers are asked again, when none of them can be reached.
+_RETRY = 1.0
+
+
+class Agent:
+    """``run`` works until it is cancelled; the containers of the tasks go on then, and the next ``run`` adopts them."""
+
+    def __init__(self, dispatcher: Dispatcher, neighbours: Neighbours) -> None:
+        self._dispatcher = dispatcher
+        self._neighbours = neighbours
+        self._files = PrivateFiles(neighbours.exec_root, neighbours.remap)
+        self._networks = NetworkSync(neighbours.overlay)
+
+    async def run(self) -> None:
+        """Follows the managers. Call it when the containers are recovered (``Containers.open``)."""
+        node = await self._describe()
+        async with asyncio.TaskGroup() as group:
+            reports = Reports(self._dispatcher)
+            shared = Surroundings(
+                self._neighbours,
+                self._dispatcher,
+                reports,
+                Pulls(self._neighbours.images, self._dispatcher),
+                self._files,
+                node,
+            )
+            group.create_task(reports.run(), name="swarm-reports")
+            group.create_task(_Session(shared, self._networks, group).follow(), name="swarm-assignments")
+
+    def logs(self, task: Task, query: Query) -> AsyncIterator[bytes]:
+        """See ``logs.task_log``."""
+        return task_log(self._neighbours, task, query)
+
+    async def clear(self) -> None:
+        """The node leaves the swarm, and ``run`` has ended: removes the containers of all tasks, their files, and the
+        networks of the swarm."""
+        async with asyncio.TaskGroup() as group:
+            for container in _containers(self._neighbours).values():
+                group.create_task(remove(self._neighbours, container))
+        await self._files.sweep(())
+        if self._neighbours.overlay is not None:
+            await self._neighbours.overlay.close_swarm()
+
+    async def _describe(self) -> NodeDescription:
+        """Tells the managers what this node is."""
+        node = await describe(self._neighbours)
+        while True:
+            try:
+                await self._dispatcher.describe(node)
+            except WharfError as error:
+                log.warning("the managers do not answer: %s", error)
+                await asyncio.sleep(_RETRY)
+            else:
+                return node
+
+
+def _containers(neighbours: Neighbours) -> dict[str, Container]:
+    """The containers of tasks, by the id of the task."""
+    managed = (container for container in neighbours.containers.registry if container.managed)
+    return {container.labels.get(TASK_LABEL, container.id): container for container in managed}
+
+
+class _Session:
+    """The runners of the tasks. They are tasks of ``group``."""
+
+    def __init__(self, shared: Surroundings, networks: NetworkSync, group: asyncio.TaskGroup) -> None:
+        self._shared = shared
+        self._networks = networks
+        self._group = group
+        self._runners: dict[str, Runner] = {}
+        # The containers that an earlier daemon has left, until their tasks are assigned.
+        self._found = _containers(shared.neighbours)
+        self._first = True
+
+    async def follow(self) -> None:
+        while True:
+            try:
+                async for assignments in self._shared.dispatcher.assignments():
+                    await self._apply(assignments)
+            except WharfError as error:
+                level = logging.WARNING if error.kind is Kind.UNAVAILABLE else logging.ERROR
+                log.log(level, "the assignments can't be followed: %s", error)
+            except Exception:
+                log.exception("the assignments can't be followed")
+            await asyncio.sleep(_RETRY)
+
+    async def _apply(self, assignments: Assignments) -> None:
+        await self._networks.apply(assignments)
+        for id, runner in self._runners.items():
+            if id not in assignments.tasks:
+                self._shared.reports.discard(id)
+                runner.update(None, assignments)
+        for id, task in assignments.tasks.items():
+            if (known := self._runners.get(id)) is not None:
+                known.update(task, assignments)
+                continue
+            runner = self._runners[id] = Runner(self._shared, task, assignments, self._found.pop(id, None))
+            self._group.create_task(self._run(id, runner), name=f"swarm-task {id}")
+        if self._first:
+            self._first = False
+            await self._shared.files.sweep(assignments.tasks)
+            for id, container in self._found.items():
+                self._group.create_task(self._remove_orphan(id, container), name=f"swarm-orphan {id}")
+            self._found = {}
+        await self._networks.discard_unused()
+
+    async def _run(self, id: str, runner: Runner) -> None:
+        await runner.run()
+        del self._runners[id]
+        await self._networks.discard_unused()
+
+    async def _remove_orphan(self, id: str, container: Container) -> None:
+        """The task of a container was removed while this daemon did not run."""
+        log.info("container=%s is removed: its task %s no longer exists", container.id, id)
+        try:
+            await self._shared.neighbours.containers.stop(container.id)
+        except WharfError as error:
+            if error.kind is not Kind.NOT_MODIFIED:
+                log.error("container=%s of a removed task is not stopped: %s", container.id, error)
+        await remove(self._shared.neighbours, container)
+        await self._networks.discard_unused()
