@@ -32,8 +32,8 @@ async def describe(neighbours: Neighbours) -> NodeDescription:
     )
 
 
-def _labels(labels: Iterable[str]) -> dict[str, str]:
-    return dict(label.split("=", 1) for label in labels if "=" in label)
+def _labels(labels: Iterable[str]) -> dict[str, str] | None:
+    return dict(label.split("=", 1) for label in labels if "=" in label) or None
 
 
 def _plugins(found: Mapping[str, Sequence[str] | None]) -> tuple[PluginDescription, ...]:

@@ -55,16 +55,6 @@ class Agent:
         """See ``logs.task_log``."""
         return task_log(self._neighbours, task, query)
 
-    async def clear(self) -> None:
-        """The node leaves the swarm, and ``run`` has ended: removes the containers of all tasks, their files, and the
-        networks of the swarm."""
-        async with asyncio.TaskGroup() as group:
-            for container in _containers(self._neighbours).values():
-                group.create_task(remove(self._neighbours, container))
-        await self._files.sweep(())
-        if self._neighbours.overlay is not None:
-            await self._neighbours.overlay.close_swarm()
-
     async def _describe(self) -> NodeDescription:
         """Tells the managers what this node is."""
         node = await describe(self._neighbours)
@@ -76,6 +66,17 @@ class Agent:
                 await asyncio.sleep(_RETRY)
             else:
                 return node
+
+
+async def clear(neighbours: Neighbours) -> None:
+    """The node leaves the swarm, and its agent has ended: removes the containers of all tasks, their files, and the
+    networks of the swarm."""
+    async with asyncio.TaskGroup() as group:
+        for container in _containers(neighbours).values():
+            group.create_task(remove(neighbours, container))
+    await PrivateFiles(neighbours.exec_root, neighbours.remap).sweep(())
+    if neighbours.overlay is not None:
+        await neighbours.overlay.close_swarm()
 
 
 def _containers(neighbours: Neighbours) -> dict[str, Container]:

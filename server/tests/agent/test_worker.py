@@ -6,8 +6,9 @@ from api_models.container import HealthConfig
 from engine.common.errors import Kind, WharfError
 from server.containers.hooks import call
 from server.containers.model import Health
-from server.swarm.agent.tests.fakes import NODE, Swarm, make_task, run
+from server.swarm.agent.worker import clear
 from server.swarm.model.taskstate import TaskState
+from server.tests.agent.fakes import NODE, Swarm, make_task, run
 from server.tests.daemon import Daemon
 
 R, S, REMOVE = TaskState.RUNNING, TaskState.SHUTDOWN, TaskState.REMOVE
@@ -230,7 +231,7 @@ def test_a_node_that_leaves_has_no_containers_of_tasks(daemon: Daemon) -> None:
     async def leave(swarm: Swarm) -> None:
         swarm.dispatcher.tasks.clear()
         swarm.dispatcher.down = True
-        await swarm.agent.clear()
+        await clear(swarm.neighbours)
         assert swarm.names() == ["mine"]
 
     daemon.create("mine")
