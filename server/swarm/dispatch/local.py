@@ -87,9 +87,11 @@ class LocalDispatcher:
             if node is None:
                 raise not_found(f"node {self._node_id} not found")
             status = replace(node.status, state="ready", message="")
-            if (description, status) == (node.description, node.status):
+            # The agent doesn't know the certificate of its node.
+            described = replace(description, tls_info=node.description.tls_info)
+            if (described, status) == (node.description, node.status):
                 return []
-            return [Put(replace(node, description=description, status=status, updated_ns=self._now()))]
+            return [Put(replace(node, description=described, status=status, updated_ns=self._now()))]
 
         await self._state.transact(build)
 
@@ -104,6 +106,12 @@ class LocalDispatcher:
         if config is None or not any(id in _configs(task) for task in self._tasks()):
             raise not_found(f"config {id} not found")
         return self._open(config)
+
+    async def registry_auth(self, service_id: str) -> str:
+        service = self._state.tables.services.find(service_id)
+        if service is None or not any(task.service_id == service_id for task in self._tasks()):
+            raise not_found(f"service {service_id} not found")
+        return self._keys.open(service.sealed_registry_auth).decode() if service.sealed_registry_auth else ""
 
     def _open(self, item: Secret | Config) -> Payload:
         return Payload(self._keys.open(item.sealed), template=item.spec.templating is not None)
