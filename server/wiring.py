@@ -44,6 +44,7 @@ from server.networks.service import Networks
 from server.networks.store import NetworkStore
 from server.plugins.discovery import Plugins
 from server.store.database import Database, Documents
+from server.swarm.facade import SwarmFacade
 from server.system.identity import engine_id
 from server.system.metrics import Metrics
 from server.system.runtime import cgroup_driver, prepare_cgroup_parent
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from server.gpus.service import Gpus
     from server.jobs.service import Jobs
     from server.shares.service import Shares
+    from server.swarm.host import Host
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class Services:
     attachments: Attachments
     stats: Stats
     build: BuilderFacade
+    swarm: SwarmFacade
     system: System
     metrics: Metrics
     #: The allocation of GPUs; None: the engine has no policy.
@@ -108,6 +111,7 @@ class Services:
             networks=bound.networks,
             build=bound.build,
             role=caller.role,
+            administrator=caller.administrator,
         )
         return replace(bound, system=system)
 
@@ -287,6 +291,7 @@ async def make_services(
     await containers.open()
     stack.push_async_callback(running.close)
     await running.open()
+    swarm = SwarmFacade(config.data_root / "swarm")
     system = System(
         config,
         engine=engine,
@@ -300,6 +305,7 @@ async def make_services(
         volumes=volumes,
         networks=networks,
         build=build,
+        swarm=swarm,
     )
     services = Services(
         engine=engine,
@@ -313,11 +319,14 @@ async def make_services(
         attachments=running.attachments,
         stats=running.stats,
         build=build,
+        swarm=swarm,
         system=system,
         metrics=Metrics(containers, bus, facts, identity=identity, snapshotter=snapshotter),
         gpus=gpus,
         shares=shares,
     )
+    stack.push_async_callback(swarm.stop)
+    await swarm.start(partial(_make_swarm_host, services, identity, remap))
     if not config.has_policy:
         return services
     jobs = restricted.make_jobs(config, database, services.seen_by)
@@ -345,6 +354,21 @@ def _make_builds(
         gc=config.builder,
         root=root,
         caller=caller,
+    )
+
+
+def _make_swarm_host(services: Services, identity: str, remap: Remap | None) -> "Host":
+    from server.swarmhost import make_host  # here: only in a swarm
+
+    return make_host(
+        identity,
+        services.system,
+        services.events,
+        services.containers,
+        services.images,
+        services.networks,
+        services.logs,
+        remap,
     )
 
 

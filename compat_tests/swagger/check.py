@@ -35,6 +35,9 @@ KEPT: Mapping[str, Collection[str]] = {
 #: Numbers that are null while they are not set, in dockerd, too.
 NULLS: Mapping[str, Collection[str]] = {"HostConfig": {"MemorySwappiness"}, "GET /exec/{id}/json": {"ExitCode"}}
 
+#: Names that dockerd and its clients spell in another way, by operation: as described, and as they are sent.
+SPELLED: Mapping[str, tuple[str, str]] = {"POST /secrets/create": ("Id", "ID"), "POST /configs/create": ("Id", "ID")}
+
 #: Values that a plugin chooses: the description names only the built-in log drivers, and only objects in the status of
 #: a volume. By definition, the end of the path in the answer.
 OF_PLUGINS: Mapping[str, str] = {"HostConfig": ".LogConfig.Type", "Volume": ".Status"}
@@ -80,6 +83,9 @@ def check(method: str, target: str, status: int, media_type: str, newest: str, b
         document = json.loads(body)
     except ValueError:
         return  # a stream of objects
+    if operation.name in SPELLED and isinstance(document, dict):
+        described_name, sent = SPELLED[operation.name]
+        document = {described_name if key == sent else key: value for key, value in document.items()}
     found = list(_Checker(description, operation.name).deviations(schema, document, "", operation.name))
     if found:
         raise Deviation(f"{operation.name} (API {version or newest}): " + "; ".join(found[:10]))

@@ -7,7 +7,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -60,7 +60,7 @@ class Endpoints(BaseRoute):
         self._table = RouteTable(self._routes)
         self._minimum = minimum
         self._observe = observe
-        self._instant: dict[tuple[str, str], Response] = {}
+        self._instant: dict[tuple[str, str], Callable[[Any], Response]] = {}
 
     @property
     def spelled(self) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ class Endpoints(BaseRoute):
                 known = found.route.instant
                 if len(self._instant) < _INSTANT:
                     self._instant[method, path] = known
-        return known
+        return known(self._services) if known is not None else None
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] != "http":

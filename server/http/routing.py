@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from re import Pattern
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -39,9 +40,10 @@ class ApiRoute:
     ``waits``: the handler may wait for long and a disconnect cancels it (streams, wait, pull, attach). Any other
     handler runs to its end, even if the client disconnects. A handler returns its response, or None if it took the
     connection over. ``query``: the query parameters that depend on the version, by name.
-    ``instant``: the constant response of the handler. ``audience``: who may call it. ``reads``: it shows lists,
-    attributes, events or logs and changes nothing, so that sockets which only read allow it. ``stores``: it makes what
-    uses disk space of its owner, and is refused when the owner has no more.
+    ``instant``: makes the response of a handler that needs nothing of the request; it gets the services. ``audience``:
+    who may call it. ``reads``: it shows lists, attributes, events or logs and changes nothing, so that sockets which
+    only read allow it. ``stores``: it makes what uses disk space of its owner, and is refused when the owner has no
+    more.
     """
 
     method: str
@@ -51,7 +53,7 @@ class ApiRoute:
     until: str | None = None
     waits: bool = False
     query: Mapping[str, QueryMark] = field(default_factory=dict)
-    instant: Response | None = None
+    instant: Callable[[Any], Response] | None = None
     audience: Audience = Audience.OWNERS
     reads: bool = False
     stores: bool = False

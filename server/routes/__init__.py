@@ -17,6 +17,7 @@ from server.routes import (
     job_sockets,
     networks,
     registry,
+    swarm,
     system,
     unsupported,
     volumes,
@@ -43,6 +44,7 @@ def all_routes() -> Iterator[ApiRoute]:
         wharf,
         gpus,
         job_sockets,
+        swarm,
         unsupported,
     ):
         yield from module.routes

@@ -1,6 +1,8 @@
 """``/_ping``, ``/version``, ``/info``, ``/system/df``: thin handlers over ``server/system``."""
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,7 +17,6 @@ from server.system.service import System
 #: ``Builder-Version: 2``: clients build with BuildKit's protocol.
 _PING = {
     "Builder-Version": "2",
-    "Swarm": "inactive",
     "Cache-Control": "no-cache, no-store, must-revalidate",
     "Pragma": "no-cache",
 }
@@ -26,12 +27,23 @@ def _system(request: Request) -> System:
     return system
 
 
-_PONG = Response(b"OK", 200, _PING, media_type="text/plain")
-_PONG_HEAD = Response(b"", 200, _PING, media_type="text/plain")
+@cache
+def _pong(swarm: str, body: bytes) -> Response:
+    """``swarm``: this node's state in the swarm."""
+    return Response(body, 200, {**_PING, "Swarm": swarm}, media_type="text/plain")
+
+
+def _answer_get(services: Any) -> Response:
+    return _pong(services.swarm.status, b"OK")
+
+
+def _answer_head(services: Any) -> Response:
+    return _pong(services.swarm.status, b"")
 
 
 async def ping(request: Request) -> Response:
-    return _PONG if request.method == "GET" else _PONG_HEAD
+    answer = _answer_get if request.method == "GET" else _answer_head
+    return answer(request.state.services)
 
 
 async def options(request: Request) -> Response:
@@ -53,8 +65,8 @@ async def disk_usage(request: Request) -> Response:
 
 
 routes: Sequence[ApiRoute] = (
-    ApiRoute("GET", "/_ping", ping, instant=_PONG, audience=Audience.ALL, reads=True),
-    ApiRoute("HEAD", "/_ping", ping, instant=_PONG_HEAD, audience=Audience.ALL, reads=True),
+    ApiRoute("GET", "/_ping", ping, instant=_answer_get, audience=Audience.ALL, reads=True),
+    ApiRoute("HEAD", "/_ping", ping, instant=_answer_head, audience=Audience.ALL, reads=True),
     ApiRoute("OPTIONS", EVERY_PATH, options, audience=Audience.ALL, reads=True),
     ApiRoute("GET", "/version", version, audience=Audience.ALL, reads=True),
     ApiRoute("GET", "/info", info, reads=True),

@@ -11,15 +11,11 @@ from server.http.routing import ApiRoute, Audience
 from server.swarmtext import NO_MANAGER
 
 _SWARM = (
-    "GET /swarm",
-    "GET /swarm/unlockkey",
-    "POST /swarm/unlock",
-    "POST /swarm/update",
-    *(f"GET /{kind}" for kind in ("nodes", "services", "tasks", "secrets", "configs")),
-    *(f"GET /{kind}/{{id}}" for kind in ("nodes", "services", "tasks", "secrets", "configs")),
-    *(f"DELETE /{kind}/{{id}}" for kind in ("nodes", "services", "secrets", "configs")),
-    *(f"POST /{kind}/create" for kind in ("services", "secrets", "configs")),
-    *(f"POST /{kind}/{{id}}/update" for kind in ("nodes", "services", "secrets", "configs")),
+    *(f"GET /{kind}" for kind in ("services", "tasks")),
+    *(f"GET /{kind}/{{id}}" for kind in ("services", "tasks")),
+    "DELETE /services/{id}",
+    "POST /services/create",
+    "POST /services/{id}/update",
     "GET /services/{id}/logs",
     "GET /tasks/{id}/logs",
 )
@@ -27,14 +23,6 @@ _SWARM = (
 
 async def no_manager(request: Request) -> Response:
     raise WharfError(Kind.UNAVAILABLE, NO_MANAGER)
-
-
-async def not_in_swarm(request: Request) -> Response:
-    raise WharfError(Kind.UNAVAILABLE, "This node is not part of a swarm")
-
-
-async def no_swarm(request: Request) -> Response:
-    raise not_implemented("swarm mode is not part of this engine")
 
 
 async def no_plugins(request: Request) -> Response:
@@ -59,9 +47,6 @@ def _swarm_routes() -> Iterator[ApiRoute]:
 
 routes: Sequence[ApiRoute] = (
     *_swarm_routes(),
-    ApiRoute("POST", "/swarm/init", no_swarm, audience=Audience.ALL),
-    ApiRoute("POST", "/swarm/join", no_swarm, audience=Audience.ALL),
-    ApiRoute("POST", "/swarm/leave", not_in_swarm, audience=Audience.ALL),
     ApiRoute("GET", "/plugins", no_plugins, audience=Audience.ALL),
     ApiRoute("GET", "/plugins/privileges", no_managed_plugins, audience=Audience.ALL),
     ApiRoute("POST", "/plugins/pull", no_managed_plugins, audience=Audience.ALL),

@@ -173,18 +173,6 @@ def configured(config: Config) -> dict[str, Any]:
     }
 
 
-def swarm() -> dict[str, Any]:
-    """``Swarm`` of an engine without swarm mode."""
-    return {
-        "NodeID": "",
-        "NodeAddr": "",
-        "LocalNodeState": "inactive",
-        "ControlAvailable": False,
-        "Error": "",
-        "RemoteManagers": None,
-    }
-
-
 def plugins(config: Config, volumes: Sequence[str], networks: Sequence[str]) -> dict[str, Any]:
     """The drivers of volumes, networks and logs, and the authorization plugins in the order of their calls.
 

@@ -28,6 +28,7 @@ from server.events import EventBus
 from server.images.service import Images
 from server.images.timestamps import format_ns
 from server.networks.service import Networks
+from server.swarm.facade import SwarmFacade
 from server.system import host, info, usage
 from server.system.features import Features
 from server.version import BUILD_TIME, GIT_COMMIT, SERVER_VERSION
@@ -67,6 +68,7 @@ class System:
         volumes: Volumes,
         networks: Networks,
         build: BuilderFacade,
+        swarm: SwarmFacade,
     ) -> None:
         self.config = config
         self.identity = identity
@@ -80,6 +82,8 @@ class System:
         self._volumes = volumes
         self._networks = networks
         self._build = build
+        self._swarm = swarm
+        self._administrator = True
         self._features = Features()
         self._role: Role | None = None
 
@@ -93,11 +97,12 @@ class System:
         networks: Networks,
         build: BuilderFacade,
         role: "Role | None",
+        administrator: bool,
     ) -> "System":
         """The same service over the other services of one caller. It keeps this service's present configuration.
         ``role``: its limits are shown as the machine's."""
         bound = copy.copy(self)
-        bound._role = role
+        bound._role, bound._administrator = role, administrator
         bound._bus, bound._containers, bound._images = bus, containers, images
         bound._volumes, bound._networks, bound._build = volumes, networks, build
         return bound
@@ -159,7 +164,7 @@ class System:
             "Plugins": info.plugins(config, self._volumes.driver_names(), self._networks.drivers()),
             "SecurityOptions": info.security(config, self._facts),
             "RegistryConfig": info.registries(config),
-            "Swarm": info.swarm(),
+            "Swarm": self._swarm.info(administrator=self._administrator),
             "FirewallBackend": {"Driver": "nftables"},
             "DiscoveredDevices": await asyncio.to_thread(devicerequests.discovered, context.config.cdi_spec_dirs),
             "Containerd": {

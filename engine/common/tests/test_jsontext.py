@@ -14,6 +14,8 @@ OWN_DATA = {
     "server/builder/cache/records.py",
     "engine/common/jsontext.py",
     "server/networks/proxy_client.py",
+    "server/swarm/files.py",
+    "server/swarm/model/codec.py",
     "engine/proxy/proxy.py",
     "server/containers/spec/seccomp.py",
     "server/containers/host/owners.py",

@@ -29,9 +29,9 @@ class Object(Record):
 class Cluster(Object):
     """The swarm. There is one, and its id is the swarm's.
 
-    ``sealed_*``: sealed by the swarm's data key (``server.swarm.keys``), base64. ``token_id``: the part of the join
-    tokens that identifies the root certificate. ``key_check``: a known text, sealed; tells whether a key is the right
-    one. ``rotated_from``: the former root certificate while the nodes change theirs.
+    ``sealed_*``: sealed by the swarm's data key (``server.swarm.keys``), base64. ``sealed_unlock_key``: by which each
+    manager seals its copy of the data key; "": the swarm has no autolock. ``rotated_from``: the former root certificate
+    while the nodes change theirs. ``spec`` has no signing certificate and no signing key.
     """
 
     spec: SwarmSpec = SwarmSpec()
@@ -39,6 +39,7 @@ class Cluster(Object):
     sealed_root_key: str = ""
     sealed_worker_token: str = ""
     sealed_manager_token: str = ""
+    sealed_unlock_key: Annotated[str, OMIT] = ""
     rotated_from: Annotated[str, OMIT] = ""
     default_addr_pool: Strings = ()
     subnet_size: Int64 = 24

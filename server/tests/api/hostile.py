@@ -64,7 +64,7 @@ _IMAGE = Named("image")
 _NETWORK = Named("network")
 _VOLUME = Named("volume")
 
-_SWARM = {"nodes", "services", "secrets", "configs"}
+_SWARM = {"nodes", "secrets", "configs"}
 _PLUGIN_VERBS = ("enable", "disable", "push", "upgrade", "set")
 
 RULES: Mapping[str, Rule] = {
@@ -160,19 +160,27 @@ RULES: Mapping[str, Rule] = {
     "GET /wharf/v1/sockets": View(),
     "POST /wharf/v1/sockets": Body(),
     "DELETE /wharf/v1/sockets/{}": Named("job"),
+    # swarm mode
+    "GET /swarm": Administrators(),
+    "GET /swarm/unlockkey": Administrators(),
+    "POST /swarm/unlock": Administrators(),
+    "POST /swarm/update": Administrators(),
+    "POST /swarm/init": Administrators(),
+    "POST /swarm/join": Administrators(),
+    "POST /swarm/leave": Administrators(),
+    **{f"GET /{kind}": Administrators() for kind in _SWARM},
+    **{f"GET /{kind}/{{}}": Administrators() for kind in _SWARM},
+    **{f"DELETE /{kind}/{{}}": Administrators() for kind in _SWARM},
+    **{f"POST /{kind}/create": Administrators() for kind in _SWARM - {"nodes"}},
+    **{f"POST /{kind}/{{}}/update": Administrators() for kind in _SWARM},
     # what the engine refuses to everybody
-    "GET /swarm": Same(),
-    "GET /swarm/unlockkey": Same(),
-    "POST /swarm/unlock": Same(),
-    "POST /swarm/update": Same(),
-    "POST /swarm/init": Same(),
-    "POST /swarm/join": Same(),
-    "POST /swarm/leave": Same(),
-    **{f"GET /{kind}": Same() for kind in (*_SWARM, "tasks")},
-    **{f"GET /{kind}/{{}}": Same() for kind in (*_SWARM, "tasks")},
-    **{f"DELETE /{kind}/{{}}": Same() for kind in _SWARM},
-    **{f"POST /{kind}/create": Same() for kind in _SWARM - {"nodes"}},
-    **{f"POST /{kind}/{{}}/update": Same() for kind in _SWARM},
+    "GET /services": Same(),
+    "GET /services/{}": Same(),
+    "POST /services/create": Same(),
+    "POST /services/{}/update": Same(),
+    "DELETE /services/{}": Same(),
+    "GET /tasks": Same(),
+    "GET /tasks/{}": Same(),
     "GET /services/{}/logs": Same(),
     "GET /tasks/{}/logs": Same(),
     "GET /plugins": Same(),

@@ -67,7 +67,7 @@ def test_paths_are_cleaned(shared_daemon: Daemon) -> None:
         ("GET", "/services", 503, "This node is not a swarm manager"),
         ("POST", "/secrets/create", 503, "This node is not a swarm manager"),
         ("POST", "/swarm/leave", 503, "This node is not part of a swarm"),
-        ("POST", "/swarm/init", 501, "swarm mode is not part of this engine"),
+        ("POST", "/swarm/unlock", 503, "This node is not a swarm manager"),
         ("POST", "/plugins/pull", 501, "managed plugins are not part of this engine"),
         ("GET", "/plugins/nope/json", 404, 'plugin "nope" not found'),
         ("PUT", "/volumes/nope", 503, "volume update only valid for cluster volumes, but swarm is unavailable"),

@@ -1,0 +1,69 @@
+"""The endpoints of swarm mode, over ``server/swarm``.
+
+Handlers and the objects of swarm mode are imported by the first request of a node that is part of a swarm. Without a
+swarm, ``init`` and ``join`` are the only requests that import something.
+"""
+
+import asyncio
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.http.routing import ApiRoute, Audience, Handler
+from server.swarm.facade import SwarmFacade
+
+
+def _handler(module: str, name: str, *, manager: bool = True) -> Handler:
+    """The handler ``name`` of a module of this package. ``manager``: it needs a manager."""
+    path = f"{__name__}.{module}"
+
+    async def handle(request: Request) -> Response | None:
+        swarm: SwarmFacade = request.state.services.swarm
+        if manager:
+            swarm.manager()
+        if path not in sys.modules:
+            await asyncio.to_thread(import_module, path)
+        found: Handler = getattr(sys.modules[path], name)
+        return await found(request)
+
+    return handle
+
+
+def _route(
+    endpoint: str, module: str, name: str, *, since: str = "1.24", manager: bool = True, reads: bool = False
+) -> ApiRoute:
+    method, path = endpoint.split()
+    handler = _handler(module, name, manager=manager)
+    return ApiRoute(method, path, handler, since=since, audience=Audience.ADMINISTRATORS, reads=reads)
+
+
+def _cluster() -> Iterator[ApiRoute]:
+    yield _route("POST /swarm/init", "cluster", "init", manager=False)
+    yield _route("POST /swarm/join", "cluster", "join", manager=False)
+    yield _route("POST /swarm/leave", "cluster", "leave", manager=False)
+    yield _route("POST /swarm/unlock", "cluster", "unlock", manager=False)
+    yield _route("GET /swarm", "cluster", "inspect", reads=True)
+    yield _route("GET /swarm/unlockkey", "cluster", "unlock_key")
+    yield _route("POST /swarm/update", "cluster", "update")
+
+
+def _nodes() -> Iterator[ApiRoute]:
+    yield _route("GET /nodes", "nodes", "list_nodes", reads=True)
+    yield _route("GET /nodes/{id}", "nodes", "inspect", reads=True)
+    yield _route("DELETE /nodes/{id}", "nodes", "remove")
+    yield _route("POST /nodes/{id}/update", "nodes", "update")
+
+
+def _payloads(noun: str, since: str) -> Iterator[ApiRoute]:
+    """Secrets or configs."""
+    yield _route(f"GET /{noun}", noun, "listing", since=since, reads=True)
+    yield _route(f"POST /{noun}/create", noun, "create", since=since)
+    yield _route(f"GET /{noun}/{{id}}", noun, "inspect", since=since, reads=True)
+    yield _route(f"DELETE /{noun}/{{id}}", noun, "remove", since=since)
+    yield _route(f"POST /{noun}/{{id}}/update", noun, "update", since=since)
+
+
+routes: Sequence[ApiRoute] = (*_cluster(), *_nodes(), *_payloads("secrets", "1.25"), *_payloads("configs", "1.30"))

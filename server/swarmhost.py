@@ -1,0 +1,85 @@
+"""Connects a swarm's manager with the services of this engine. The composition root imports this module only in a
+swarm."""
+
+import asyncio
+from collections.abc import Sequence
+
+from api_models.swarm.node import NodeDescription
+from server.containers.host.remap import Remap
+from server.containers.logs.follow import Logs
+from server.containers.service import Containers
+from server.events import EventBus
+from server.images.service import Images
+from server.networks.netlink.rtnetlink import Netlink
+from server.networks.service import Networks
+from server.swarm.agent.description import describe
+from server.swarm.agent.neighbours import Neighbours
+from server.swarm.agent.worker import Agent, clear
+from server.swarm.controllers.runner import Controllers
+from server.swarm.dispatch.local import LocalDispatcher
+from server.swarm.host import Composition, Host, Part
+from server.swarm.interfaces import Interface, Interfaces
+from server.swarm.model.objects import Cluster, Object
+from server.system.service import System
+
+
+def make_host(
+    identity: str,
+    system: System,
+    events: EventBus,
+    containers: Containers,
+    images: Images,
+    networks: Networks,
+    logs: Logs,
+    remap: Remap | None,
+) -> Host:
+    """``identity``: the engine's ID. The services are those of administrators."""
+    config = system.config
+    neighbours = Neighbours(
+        containers=containers,
+        images=images,
+        networks=networks,
+        logs=logs,
+        system=system,
+        exec_root=config.exec_root,
+        remap=remap,
+        cdi_spec_dirs=config.cdi_spec_dirs,
+    )
+
+    async def description() -> NodeDescription:
+        return await describe(neighbours)
+
+    async def interfaces() -> Interfaces:
+        own = [subnet for network in networks.context for subnet in network.subnets]
+        return Interfaces(await asyncio.to_thread(_interfaces), own)
+
+    def initial(cluster: Cluster) -> Sequence[Object]:
+        return ()
+
+    def parts(manager: Composition) -> Sequence[Part]:
+        dispatcher = LocalDispatcher(manager.state, manager.membership.node_id, manager.keys)
+        return Controllers(manager.state), Agent(dispatcher, neighbours)
+
+    async def leave() -> None:
+        await clear(neighbours)
+
+    return Host(
+        directory=config.data_root / "swarm",
+        engine_id=identity,
+        events=events,
+        describe=description,
+        interfaces=interfaces,
+        initial=initial,
+        parts=parts,
+        leave=leave,
+    )
+
+
+def _interfaces() -> list[Interface]:
+    """In a thread: those of the machine's network namespace."""
+    with Netlink() as netlink:
+        addresses = netlink.addresses()
+        return [
+            Interface(link.name, link.kind, link.up, [each.ip for index, each in addresses if index == link.index])
+            for link in netlink.links()
+        ]
