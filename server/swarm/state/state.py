@@ -5,11 +5,21 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from engine.common.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError, invalid
 from server.swarm.model import codec
 from server.swarm.model.objects import Cluster, Object
 from server.swarm.state.tables import Tables
-from server.swarm.store.interface import Change, Commit, Compacted, Condition, ConditionFailed, Entry, Store, Write
+from server.swarm.store.interface import (
+    MAX_VALUE,
+    Change,
+    Commit,
+    Compacted,
+    Condition,
+    ConditionFailed,
+    Entry,
+    Store,
+    Write,
+)
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +143,7 @@ class State:
         """Executes the operations in one transaction. On return the tables have the result.
 
         :raises Conflict: nothing was changed.
+        :raises WharfError: INVALID_ARGUMENT: an object is larger than ``MAX_VALUE``.
         :raises WharfError: the store's.
         """
         if not operations:
@@ -149,6 +160,8 @@ class State:
                     writes.append(Write(name, None))
                 continue
             value = codec.encode(item)
+            if len(value) > MAX_VALUE:
+                raise invalid("rpc error: code = Unknown desc = raft: raft message is too large and can't be sent")
             writes.append(Write(key, value))
             self._own[key] = value, item
             if name is not None and not item.version:

@@ -10,8 +10,8 @@ from typing import Protocol
 
 #: The most conditions, or writes, of one transaction (etcd's --max-txn-ops is 128 by default).
 MAX_OPERATIONS = 120
-#: The most bytes of one value. etcd accepts requests of 1.5 MiB; a secret or config may have 500 KiB.
-MAX_VALUE = 1024 * 1024
+#: The most bytes of one value. etcd accepts requests of 1.5 MiB; a config may have 1000 KiB, sealed 1334 KiB.
+MAX_VALUE = 1400 * 1024
 
 
 @dataclass(frozen=True, slots=True)
