@@ -166,6 +166,9 @@ class SwarmFacade:
         """:raises WharfError: UNAVAILABLE: this node is part of a swarm; INVALID_ARGUMENT; NOT_IMPLEMENTED."""
         if self.local_state != "inactive":
             raise WharfError(Kind.UNAVAILABLE, SWARM_EXISTS)
+        from server.swarm.operations.addresses import listen_addr
+
+        listen_addr(request.listen_addr)
         if not request.remote_addrs:
             raise invalid("at least 1 RemoteAddr is required to join")
         raise not_implemented(_NO_JOIN)

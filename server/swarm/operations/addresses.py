@@ -13,7 +13,9 @@ _NOT_RECOGNIZED = (
     "must specify a listening address because the address to advertise is not recognized as a system address, and a"
     " system's IP address to use could not be uniquely identified"
 )
-_HOST_PORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]/]*)(?::(?P<port>\d*))?")
+#: As Go's url.Parse reads a host, and as its net.SplitHostPort does.
+_AUTHORITY = re.compile(r"(?P<host>\[[^\]]*\]|[^\[\]/]*?)(?::(?P<port>\d*))?")
+_HOST_PORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]/]*):(?P<port>[^:\[\]/]*)")
 
 
 def complete(text: str) -> str:
@@ -23,10 +25,18 @@ def complete(text: str) -> str:
     """
     if not text:
         raise invalid("invalid empty address")
-    found = _HOST_PORT.fullmatch(text.removeprefix("tcp://"))
+    found = _AUTHORITY.fullmatch(text.removeprefix("tcp://"))
     if found is None or (found["port"] and not int(found["port"])):
         return text
     return join(found["host"].strip("[]") or _DEFAULT_HOST, found["port"] or _DEFAULT_PORT)
+
+
+def listen_addr(text: str) -> str:
+    """As ``complete``, for the field of a request."""
+    try:
+        return complete(text)
+    except WharfError as error:
+        raise invalid(f'invalid ListenAddr "{text}": {error.message}') from None
 
 
 def join(host: str, port: str) -> str:
@@ -36,7 +46,7 @@ def join(host: str, port: str) -> str:
 def split(text: str) -> tuple[str, str] | None:
     """Host and port; None: the text has no port."""
     found = _HOST_PORT.fullmatch(text)
-    return None if found is None or found["port"] is None else (found["host"].strip("[]"), found["port"])
+    return None if found is None else (found["host"].strip("[]"), found["port"])
 
 
 def listen(text: str, interfaces: Interfaces) -> tuple[str, str]:

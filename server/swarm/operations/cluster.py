@@ -83,6 +83,7 @@ class ClusterOperations:
         """
         clusterspec.check_name(spec)
         wanted = clusterspec.merged(spec, clusterspec.EMPTY)
+        root.check(spec.ca_config)
 
         def build() -> Sequence[Put]:
             cluster = self._state.cluster

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 from api_models.swarm.cluster import EncryptionConfig, InitRequest, SwarmSpec
 from api_models.swarm.node import ManagerStatus, NodeDescription, NodeSpec, NodeStatus
-from engine.common.errors import WharfError, invalid
+from engine.common.errors import invalid
 from server.swarm.interfaces import Interfaces
 from server.swarm.keys import Keys, new_unlock_key
 from server.swarm.membership import Membership
@@ -39,10 +39,7 @@ def check(request: InitRequest, interfaces: Interfaces, node_id: str = "") -> Se
 
     :raises WharfError: INVALID_ARGUMENT; NOT_IMPLEMENTED: external certificate authorities.
     """
-    try:
-        listen_addr = addresses.complete(request.listen_addr)
-    except WharfError as error:
-        raise invalid(f'invalid ListenAddr "{request.listen_addr}": {error.message}') from None
+    listen_addr = addresses.listen_addr(request.listen_addr)
     clusterspec.check_name(request.spec)
     listening, port = addresses.listen(listen_addr, interfaces)
     advertised, advertised_port = addresses.advertise(request.advertise_addr, port, interfaces)
@@ -85,9 +82,9 @@ def _check_pool(pool: Sequence[str], size: int) -> None:
         except ValueError:
             network = None
         if network is None or "/" not in text:
-            raise invalid(f"invalid CIDR address: {text}")
+            raise invalid(f"invalid base pool {text}: invalid CIDR address: {text}")
         if size < network.prefixlen:
-            raise invalid(f'invalid CIDR: "{text}". Subnet size is too small for pool: {network.prefixlen}')
+            raise invalid(f'invalid CIDR: "{text}". Subnet size is too small for pool: {size}')
 
 
 def make_cluster(setting: Setting, request: InitRequest, keys: Keys) -> Cluster:

@@ -19,7 +19,7 @@ def chosen(config: CAConfig) -> "Root | None":
     :raises WharfError: INVALID_ARGUMENT.
     """
     check(config)
-    if not config.signing_ca_cert:
+    if not _has_block(config.signing_ca_cert):
         return None
     from server.swarm import certificates
 
@@ -31,13 +31,19 @@ def chosen(config: CAConfig) -> "Root | None":
 
 def check(config: CAConfig) -> None:
     """:raises WharfError: INVALID_ARGUMENT: a certificate without its key, or the reverse."""
-    if config.signing_ca_key and not config.signing_ca_cert:
+    certificate = _has_block(config.signing_ca_cert)
+    if config.signing_ca_key and not certificate:
         raise malformed("if a signing CA key is provided, the signing CA cert must also be provided")
-    if config.signing_ca_cert and not config.signing_ca_key:
+    if certificate and not config.signing_ca_key:
         # The key would be that of an external authority.
         raise malformed(
             "there must be at least one valid, reachable external CA corresponding to the desired CA certificate"
         )
+
+
+def _has_block(text: str) -> bool:
+    """A text without a PEM block counts as none, as in SwarmKit."""
+    return "-----BEGIN " in text
 
 
 def rotated(current: str, was: CAConfig, config: CAConfig) -> "Root | None":
