@@ -20,8 +20,8 @@ from server.swarm.store.interface import MAX_OPERATIONS
 class Keys(Protocol):
     """The swarm's data key."""
 
-    def open(self, sealed: str, /) -> bytes:
-        """The data of a sealed text."""
+    def open(self, text: str, /) -> bytes:
+        """The data of a sealed text. :raises WharfError: it can't be opened."""
 
 
 class LocalDispatcher:
@@ -111,7 +111,8 @@ class LocalDispatcher:
         service = self._state.tables.services.find(service_id)
         if service is None or not any(task.service_id == service_id for task in self._tasks()):
             raise not_found(f"service {service_id} not found")
-        return self._keys.open(service.sealed_registry_auth).decode() if service.sealed_registry_auth else ""
+        sealed = service.sealed_registry_auth
+        return self._keys.open(sealed).decode() if sealed else ""
 
     def _open(self, item: Secret | Config) -> Payload:
         return Payload(self._keys.open(item.sealed), template=item.spec.templating is not None)

@@ -77,7 +77,7 @@ def settled(service: Service, slot: Sequence[Task]) -> bool:
     A rollback starts slots again that ended before it.
     """
     status = service.update_status
-    if status is not None and status.state == "rollback_started" and slot[-1].spec_version != service.spec_version:
+    if status is not None and status.state == "rollback_started" and slot[-1].created_ns < status.started_ns:
         return False
     return not any(map(alive, slot)) and not should_restart(service, slot[-1], slot)
 

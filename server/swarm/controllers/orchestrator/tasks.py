@@ -99,8 +99,8 @@ def _compare(service: Service, task: Task) -> _Verdict:
 
 
 def instances(tasks: list[Task]) -> Mapping[str, list[Task]]:
-    """The tasks by slot, or by node for global services."""
+    """The tasks by slot, in the order of the slots, or by node for global services."""
     found: dict[str, list[Task]] = {}
     for task in tasks:
         found.setdefault(task.instance, []).append(task)
-    return found
+    return dict(sorted(found.items(), key=lambda each: (each[1][0].slot, each[0])))

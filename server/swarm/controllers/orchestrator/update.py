@@ -1,7 +1,7 @@
 """Rolling updates: replaces the tasks of a service that do not have its spec, some at a time, and watches the new ones.
 
-How far an update is, is read from the tasks. A slot whose update has begun has a task with the service's
-``spec_version`` beside older ones; it is under way until that task has run (or ended) for the delay.
+How far an update is, is read from the tasks. A slot whose update has begun has a task that was made since the update
+began, and older ones; it is under way until that task has run (or ended) for the delay.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _FAILURES = frozenset((TaskState.FAILED, TaskState.REJECTED, TaskState.COMPLETE)
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """``current``: the tasks of the service's ``spec_version``; ``fresh`` and ``outdated``: those that are wanted."""
+    """``current``: the tasks that the update has made; ``fresh`` and ``outdated``: those that are wanted."""
 
     tasks: Sequence[Task]
     current: Sequence[Task]
@@ -79,11 +79,16 @@ def update_slots(draft: Draft, service: Service, slots: Sequence[Sequence[Task]]
 
 
 def _slot(service: Service, freshness: Freshness, tasks: Sequence[Task]) -> _Slot:
+    status = service.update_status
     wanted = [task for task in tasks if alive(task)]
     fresh = [task for task in wanted if not freshness.outdated(task)]
     return _Slot(
         tasks=tasks,
-        current=[task for task in tasks if task.spec_version == service.spec_version],
+        current=[
+            task
+            for task in tasks
+            if status is not None and task.spec_version == service.spec_version and task.created_ns >= status.started_ns
+        ],
         fresh=fresh,
         outdated=[task for task in wanted if task not in fresh],
         dead=not wanted and freshness.outdated(tasks[-1]),
@@ -162,15 +167,17 @@ def _fail(draft: Draft, service: Service, config: UpdateConfig, involved: Sequen
         return False
     reason = f"due to failure or early termination of task {failed[-1].id}"
     if config.failure_action == "rollback" and not rollback and service.previous_spec is not None:
-        status = replace(status, state="rollback_started", message=f"update rolled back {reason}")
+        status = UpdateStatus(state="rollback_started", started_ns=draft.now, message=f"update rolled back {reason}")
         draft.put_service(
             replace(
                 service,
                 spec=service.previous_spec,
                 # A number of its own, so that no two specs ever have the same; tasks of that spec are equal to it.
-                spec_version=service.spec_version + 1,
+                spec_version=max(service.spec_version, service.previous_spec_version) + 1,
+                sealed_registry_auth=service.previous_sealed_registry_auth,
                 previous_spec=None,
                 previous_spec_version=0,
+                previous_sealed_registry_auth="",
                 update_status=status,
             )
         )
