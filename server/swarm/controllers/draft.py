@@ -132,5 +132,5 @@ class Draft:
         return chosen, len(chosen) == total
 
 
-def _age(task: Task) -> tuple[int, str]:
-    return task.created_ns, task.id
+def _age(task: Task) -> tuple[int, int, str]:
+    return task.created_ns, task.slot, task.id

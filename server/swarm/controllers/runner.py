@@ -86,6 +86,8 @@ class Controllers:
             item = event.item
             match item:
                 case Service():
+                    # Its former addresses and ports may be free.
+                    self._due |= self._waiting
                     self._due.add(item.id)
                 case Task():
                     self._due.add(item.service_id)

@@ -109,4 +109,4 @@ def _address(task: Task, network_id: str) -> str:
 
 
 def _oldest_first(tasks: Iterable[Task]) -> list[Task]:
-    return sorted(tasks, key=lambda task: (task.created_ns, task.id))
+    return sorted(tasks, key=lambda task: (task.created_ns, task.slot, task.id))

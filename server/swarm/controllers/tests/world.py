@@ -11,6 +11,7 @@ from api_models.swarm.container import ContainerSpec
 from api_models.swarm.node import NodeDescription, NodeSpec, NodeStatus
 from api_models.swarm.service import ReplicatedService, ServiceMode, ServiceSpec
 from api_models.swarm.task import Resources, TaskSpec
+from server.swarm.agent.dispatcher import Assignments
 from server.swarm.controllers.clock import SECOND
 from server.swarm.controllers.orchestrator.tasks import alive
 from server.swarm.controllers.runner import Controllers
@@ -64,7 +65,7 @@ class FakeAgent:
         self.slow: set[str] = set()
         self.stubborn = False
         self.running: set[str] = set()
-        self.tasks: Mapping[str, Task] = {}
+        self.current = Assignments({}, {}, {}, ())
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -79,13 +80,13 @@ class FakeAgent:
     async def _run(self) -> None:
         stream = self._dispatcher.assignments()
         async for current in stream:
-            self.tasks = current.tasks
+            self.current = current
             self.running &= set(current.tasks)
             await self.work()
 
     async def work(self) -> None:
         statuses = {}
-        for task in self.tasks.values():
+        for task in self.current.tasks.values():
             state = self._next(task)
             if state is not None and state != task.state:
                 statuses[task.id] = self._status(state)
@@ -151,11 +152,13 @@ class World:
 
     # nodes
 
-    async def node(self, name: str, *, resources: Resources | None = None, **labels: str) -> FakeAgent:
+    async def node(
+        self, name: str, *, resources: Resources | None = None, availability: str = "active", **labels: str
+    ) -> FakeAgent:
         node = Node(
             id=name,
             created_ns=self.clock.now(),
-            spec=NodeSpec(role="worker", availability="active", labels=labels),
+            spec=NodeSpec(role="worker", availability=availability, labels=labels),
             status=NodeStatus(state="unknown"),
         )
         await self.state.commit([Put(node)])
@@ -237,8 +240,8 @@ class World:
 
     async def advance(self, seconds: float) -> None:
         """Lets the time pass, with a stop at each timer of the controllers."""
-        end = self.clock.now() + int(seconds * SECOND)
         await self.settle()
+        end = self.clock.now() + int(seconds * SECOND)
         while self.clock.now() < end:
             timer = self.controllers.next_timer
             await self.clock.set(end if timer is None else min(timer, end))
