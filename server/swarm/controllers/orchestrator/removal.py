@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+from api_models.swarm.task import Resources
 from server.swarm.controllers.clock import SECOND
 from server.swarm.controllers.constraints import node_matches
 from server.swarm.controllers.draft import Draft
 from server.swarm.controllers.orchestrator.tasks import alive, instances
+from server.swarm.controllers.resources import Generic
 from server.swarm.model.objects import Node, Service, Task
 from server.swarm.model.taskstate import TaskState
 
@@ -40,14 +42,22 @@ def trim_history(draft: Draft, service: Service) -> None:
         return
     for slot in instances(draft.tasks(service.id)).values():
         excess = len(slot) - limit
-        if excess <= 0:
-            continue
-        # While a successor starts, its predecessor shows that the slot is being updated, see ``update``.
-        if slot[-1].state < TaskState.RUNNING:
-            excess = min(excess, len(slot) - 2)
-        ended = [task for task in slot if task.state.ended and not alive(task)]
-        for task in ended[: max(excess, 0)]:
-            draft.delete(task)
+        if excess > 0:
+            kept = _needed(service, slot)
+            ended = [task for task in slot if task.state.ended and not alive(task) and task.id not in kept]
+            for task in ended[:excess]:
+                draft.delete(task)
+
+
+def _needed(service: Service, slot: Sequence[Task]) -> set[str]:
+    """The tasks by which the slot's state is known: the newest, and those around the beginning of an update, see
+    ``update``."""
+    kept = {slot[-1].id}
+    status = service.update_status
+    if status is not None and status.state in ("updating", "rollback_started"):
+        kept |= {task.id for task in [each for each in slot if each.created_ns < status.started_ns][-1:]}
+        kept |= {task.id for task in [each for each in slot if each.created_ns >= status.started_ns][:1]}
+    return kept
 
 
 def _limit(draft: Draft, service: Service) -> int:
@@ -84,7 +94,7 @@ def reject_misplaced(draft: Draft, service: Service) -> None:
         if not alive(task) or task.state.ended or task.state < TaskState.ASSIGNED:
             continue
         node = draft.node(task.node_id)
-        if node is not None and not (node_matches(constraints, node) and _fits(task, node)):
+        if node is not None and not (node_matches(constraints, node) and _fits(draft, task, node)):
             draft.observe(
                 task,
                 TaskState.REJECTED,
@@ -93,10 +103,23 @@ def reject_misplaced(draft: Draft, service: Service) -> None:
             )
 
 
-def _fits(task: Task, node: Node) -> bool:
-    resources = task.spec.resources
-    reserved = resources.reservations if resources is not None else None
+def _fits(draft: Draft, task: Task, node: Node) -> bool:
+    """Whether the node has what the task reserves beside the older tasks there. It did when the task was placed."""
+    reserved = _reserved(task)
     if reserved is None:
         return True
     has = node.description.resources
-    return reserved.nano_cpus <= has.nano_cpus and reserved.memory_bytes <= has.memory_bytes
+    cpus, memory = has.nano_cpus - reserved.nano_cpus, has.memory_bytes - reserved.memory_bytes
+    for other in draft.tables.tasks.of_node(node.id):
+        theirs = _reserved(other)
+        if theirs is None or not alive(other) or other.state.ended:
+            continue
+        if (other.created_ns, other.slot, other.id) < (task.created_ns, task.slot, task.id):
+            cpus -= theirs.nano_cpus
+            memory -= theirs.memory_bytes
+    enough = (cpus >= 0 or not reserved.nano_cpus) and (memory >= 0 or not reserved.memory_bytes)
+    return enough and Generic(has.generic_resources or ()).has(task.generic_resources or ())
+
+
+def _reserved(task: Task) -> Resources | None:
+    return task.spec.resources.reservations if task.spec.resources is not None else None

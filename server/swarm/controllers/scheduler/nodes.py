@@ -7,7 +7,7 @@ from api_models.swarm.task import GenericResource, Resources
 from server.swarm.controllers.clock import SECOND
 from server.swarm.controllers.draft import Draft
 from server.swarm.controllers.orchestrator.tasks import alive
-from server.swarm.controllers.scheduler.resources import Generic
+from server.swarm.controllers.resources import Generic
 from server.swarm.model.objects import Node, Task
 from server.swarm.model.taskstate import TaskState
 

@@ -237,3 +237,24 @@ def test_a_task_whose_node_no_longer_fits_moves(tmp_path: Path) -> None:
         assert moved.desired is TaskState.SHUTDOWN
 
     play(tmp_path, scenario)
+
+
+def test_tasks_leave_a_node_that_has_become_smaller(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        small = await world.node("n1", resources=Resources(memory_bytes=40))
+        one = ResourceRequirements(reservations=Resources(memory_bytes=10))
+        await world.service("web", 4, task_spec(resources=one))
+        await world.service("other", 1)
+        await world.settle()
+        await world.node("n2", resources=Resources(memory_bytes=40))
+        await small.describe(NodeDescription(hostname="n1", resources=Resources(memory_bytes=20)))
+        await world.advance(10)
+        assert sorted(task.node_id for task in world.running("web")) == ["n1", "n1", "n2", "n2"]
+        rejected = [task.status for task in world.tasks("web") if task.state is TaskState.REJECTED]
+        assert {(status.message, status.err) for status in rejected} == {
+            ("task rejected by constraint enforcer", "assigned node no longer meets constraints")
+        }
+        assert len(rejected) == 2
+        assert len(world.tasks("other")) == 1
+
+    play(tmp_path, scenario)

@@ -1,13 +1,17 @@
 """Rolling updates."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from api_models.swarm.service import GlobalService, ServiceMode, UpdateConfig
+from api_models.swarm.task import RestartPolicy
 from server.swarm.controllers.clock import SECOND
 from server.swarm.controllers.orchestrator.tasks import alive
 from server.swarm.controllers.tests.world import World, play, task_spec
+from server.swarm.model.objects import UpdateStatus
 from server.swarm.model.taskstate import TaskState
+from server.swarm.state.state import Put
 
 
 def _images(world: World) -> list[str]:
@@ -201,6 +205,46 @@ def test_global_services_are_updated_too(tmp_path: Path) -> None:
         await world.advance(60)
         assert _images(world) == ["new"] * 3
         assert sorted(task.node_id for task in world.running("web")) == ["n1", "n2", "n3"]
+
+    play(tmp_path, scenario)
+
+
+def test_a_rollback_by_hand_uses_the_former_number_of_the_spec(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.node("n1")
+        await world.service("web", 3, update_config=UpdateConfig(parallelism=1))
+        await world.settle()
+        await world.update("web", task_template=task_spec("new"))
+        await world.advance(60)
+        assert _images(world) == ["new"] * 3
+        service = world.find("web")
+        assert service.previous_spec is not None
+        status = UpdateStatus(
+            state="rollback_started", started_ns=world.clock.now(), message="manually requested rollback"
+        )
+        rolled_back = replace(service, spec=service.previous_spec, spec_version=1, update_status=status)
+        await world.state.commit([Put(rolled_back)])
+        await world.advance(60)
+        assert _images(world) == ["busybox"] * 3
+        assert _status(world) == ("rollback_completed", "rollback completed")
+
+    play(tmp_path, scenario)
+
+
+def test_the_history_keeps_what_an_update_needs(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        agent = await world.node("n1")
+        policy = RestartPolicy(max_attempts=1)
+        config = UpdateConfig(parallelism=1, max_failure_ratio=0.5, delay=20 * SECOND)
+        await world.service("web", 3, task_spec("old", restart_policy=policy), update_config=config)
+        await world.settle()
+        agent.fate["web"] = TaskState.FAILED
+        await world.update("web", task_template=task_spec("bad", restart_policy=policy))
+        await world.advance(19)
+        assert _status(world)[0] == "updating"
+        await world.advance(60)
+        assert _status(world)[0] == "paused"
+        assert _images(world) == ["old"]
 
     play(tmp_path, scenario)
 

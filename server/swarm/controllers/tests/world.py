@@ -110,6 +110,9 @@ class FakeAgent:
         self.running.add(task.id)
         return TaskState.RUNNING
 
+    async def describe(self, description: NodeDescription) -> None:
+        await self._dispatcher.describe(description)
+
     async def end(self, task: Task, state: TaskState = TaskState.FAILED) -> None:
         """The container of a task exits."""
         self.running.discard(task.id)

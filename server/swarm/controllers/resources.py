@@ -27,6 +27,16 @@ class Generic:
                 return False
         return True
 
+    def has(self, claimed: Iterable[GenericResource]) -> bool:
+        """Whether all units that a task has got are there."""
+        for resource in claimed:
+            named, discrete = resource.named_resource_spec, resource.discrete_resource_spec
+            if named is not None and named.value not in self._named.get(named.kind, ()):
+                return False
+            if discrete is not None and discrete.value > self._numbers.get(discrete.kind, 0):
+                return False
+        return True
+
     def claim(self, reserved: Iterable[GenericResource]) -> tuple[GenericResource, ...]:
         """Takes what a task reserves, which is there; returns the units."""
         claimed: list[GenericResource] = []
