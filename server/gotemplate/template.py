@@ -189,18 +189,20 @@ class _Run:
 
     def _field(self, chain: Chain, item: Token, value: Any, arguments: Sequence[Any]) -> Any:
         name, root = item.text[1:], value is self._root
+        # Go's position of a chain is that of its second field; of a single field its own.
+        at = chain.fields[min(1, len(chain.fields) - 1) if chain.base is None else 0].at
         if not isinstance(value, Mapping) or (name not in value and (root or isinstance(value, Struct))):
             type_name = f"*{self._typename}" if root else gotype(value)
-            raise self._error(item.at, chain.text, f"can't evaluate field {name} in type {type_name}")
+            raise self._error(at, chain.text, f"can't evaluate field {name} in type {type_name}")
         if self._missing_key_error and name not in value:
-            raise self._error(item.at, chain.text, f'map has no entry for key "{name}"')
+            raise self._error(at, chain.text, f'map has no entry for key "{name}"')
         found = value.get(name, "")  # a missing key of Go's map[string]string is ""
         if not callable(found):
             if arguments:
-                raise self._error(item.at, chain.text, f"{name} has arguments but cannot be invoked as function")
+                raise self._error(at, chain.text, f"{name} has arguments but cannot be invoked as function")
             return found
         expected = 1 if name == "ExtraAttributes" else 0
         if len(arguments) != expected:
             message = f"wrong number of args for {name}: want {expected} got {len(arguments)}"
-            raise self._error(item.at, chain.text, message)
+            raise self._error(at, chain.text, message)
         return found(*arguments)

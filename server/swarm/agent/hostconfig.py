@@ -25,7 +25,8 @@ def host_config(task: Task, spec: ContainerSpec, network_mode: str) -> HostConfi
     _check_mounts(spec.mounts or ())
     dns = spec.dns_config
     resources = task.spec.resources or ResourceRequirements()
-    limits, reservations = resources.limits, resources.reservations
+    # As in dockerd, reservations only matter for the placement.
+    limits = resources.limits
     memory = limits.memory_bytes if limits is not None else 0
     log_driver = task.spec.log_driver
     return HostConfig(
@@ -37,7 +38,6 @@ def host_config(task: Task, spec: ContainerSpec, network_mode: str) -> HostConfi
         memory=memory,
         memory_swap=_memory_swap(memory, resources.swap_bytes),
         memory_swappiness=resources.memory_swappiness,
-        memory_reservation=reservations.memory_bytes if reservations is not None else 0,
         nano_cpus=limits.nano_cpus if limits is not None else 0,
         pids_limit=limits.pids if limits is not None and limits.pids > 0 else None,
         ulimits=spec.ulimits,
@@ -46,7 +46,7 @@ def host_config(task: Task, spec: ContainerSpec, network_mode: str) -> HostConfi
         port_bindings=port_bindings(task),
         mounts=spec.mounts,
         readonly_rootfs=spec.read_only,
-        isolation="" if spec.isolation == "default" else spec.isolation,
+        isolation=spec.isolation or "default",
         init=spec.init,
         sysctls=spec.sysctls,
         cap_add=spec.capability_add,
@@ -121,7 +121,7 @@ def _security(privileges: Privileges) -> tuple[str, ...] | None:
 
 def _profile(packed: str) -> str:
     try:
-        return base64.b64decode(packed).decode()
+        return base64.b64decode(packed, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         raise invalid("invalid seccomp profile: not base64 of a JSON text") from None
 

@@ -26,7 +26,7 @@ from server.swarm.agent.hostconfig import HOST, published
 from server.swarm.agent.images import Pulls
 from server.swarm.agent.neighbours import Neighbours
 from server.swarm.agent.reports import Reports
-from server.swarm.agent.taskcontainer import TASK_LABEL, create_request, image_name, predefined
+from server.swarm.agent.taskcontainer import PREDEFINED, TASK_LABEL, create_request, image_name
 from server.swarm.model.objects import Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
 
@@ -139,7 +139,7 @@ class Runner:
         spec = task.spec.container_spec
         # Before anything is made: an invalid spec is refused.
         try:
-            create_request(task, shared.node, self._assignments.networks)
+            create_request(task, shared.node)
         except WharfError:
             self._status = replace(self._status, message="resolving controller failed")
             raise
@@ -149,7 +149,7 @@ class Runner:
         await self._answered(lambda: shared.pulls.ensure(image_name(spec.image), task.service_id))
         files = await self._answered(lambda: payloads(task, shared.node, shared.dispatcher))
         binds = await shared.files.write(task.id, files)
-        request = create_request(task, shared.node, self._assignments.networks, binds)
+        request = create_request(task, shared.node, binds)
         container = (await run_to_completion(self._containers.create(request)))[0]
         self._container = container
         self._report(TaskState.READY, "prepared", passing=self._may_start.is_set())
@@ -159,7 +159,7 @@ class Runner:
         """Realizes the task's networks."""
         overlay, networks = self._shared.neighbours.overlay, self._assignments.networks
         for attachment in self._task.attachments:
-            if predefined(attachment, networks):
+            if attachment.network_id in PREDEFINED:
                 continue
             network = networks.get(attachment.network_id)
             if network is None or overlay is None:

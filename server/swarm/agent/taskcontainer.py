@@ -10,7 +10,6 @@ from api_models.swarm.node import NodeDescription
 from api_models.swarm.task import GenericResource
 from engine.common.errors import WharfError, invalid, not_implemented
 from server.containers.create.create import CreateRequest
-from server.networks.overlay.model import OverlayNetwork
 from server.registry.reference import parse
 from server.swarm.agent.hostconfig import host_config, port_key, published
 from server.swarm.agent.template import expand
@@ -20,19 +19,16 @@ _PREFIX = "com.docker.swarm"
 TASK_LABEL = f"{_PREFIX}.task.id"
 NODE_LABEL = f"{_PREFIX}.node.id"
 SERVICE_LABEL = f"{_PREFIX}.service.id"
-#: A network of each node that the swarm only refers to: ``bridge``, ``host`` or ``none``. The attachment has its name,
-#: or the id of a network with this label.
-PREDEFINED_LABEL = f"{_PREFIX}.predefined"
+#: Networks of each node, to which the swarm refers by name.
 PREDEFINED = frozenset(("bridge", "host", "none"))
 
 
 def create_request(
     task: Task,
     node: NodeDescription,
-    networks: Mapping[str, OverlayNetwork],
     private_binds: Mapping[str, str] | None = None,
 ) -> CreateRequest:
-    """``networks``: at least those of the task's attachments, by id. ``private_binds``: see ``Container``.
+    """The networks of the task are named by their ids. ``private_binds``: see ``Container``.
 
     :raises WharfError: the spec is invalid or not supported; its message is the task's error.
     """
@@ -42,7 +38,7 @@ def create_request(
     if not spec.image:
         raise invalid("dockerexec: image required")
     spec = expand(spec, task, node)
-    mode = next((name for each in task.attachments[:1] if (name := predefined(each, networks))), "")
+    first = task.attachments[0].network_id if task.attachments else ""
     # Without a command, the arguments are those of the image's entrypoint.
     config = ContainerConfig(
         image=image_name(spec.image),
@@ -61,22 +57,12 @@ def create_request(
     )
     return CreateRequest(
         config,
-        host_config(task, spec, mode or "default"),
-        _endpoints(task, networks),
+        host_config(task, spec, first if first in PREDEFINED else "bridge"),
+        _endpoints(task),
         name=task.name,
         managed=True,
         private_binds=private_binds or {},
     )
-
-
-def predefined(attachment: Attachment, networks: Mapping[str, OverlayNetwork]) -> str:
-    """The name of the predefined network of an attachment; "": it is one of the swarm."""
-    if attachment.network_id in PREDEFINED:
-        return attachment.network_id
-    network = networks.get(attachment.network_id)
-    if network is not None and (network.labels or {}).get(PREDEFINED_LABEL) == "true":
-        return network.name
-    return ""
 
 
 def image_name(text: str) -> str:
@@ -110,11 +96,11 @@ def _resource_variables(resources: tuple[GenericResource, ...]) -> list[str]:
     return [f"{f'DOCKER_RESOURCE_{kind}'.upper()}={','.join(found)}" for kind, found in values.items()]
 
 
-def _endpoints(task: Task, networks: Mapping[str, OverlayNetwork]) -> dict[str, EndpointSettings]:
+def _endpoints(task: Task) -> dict[str, EndpointSettings]:
     found: dict[str, EndpointSettings] = {}
     for attachment in task.attachments:
-        if name := predefined(attachment, networks):
-            found[name] = EndpointSettings()
+        if attachment.network_id in PREDEFINED:
+            found[attachment.network_id] = EndpointSettings()
             continue
         settings = EndpointSettings(
             ipam_config=_addresses(attachment),

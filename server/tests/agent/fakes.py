@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from api_models.swarm.container import ContainerSpec
 from api_models.swarm.node import NodeDescription
@@ -25,9 +26,9 @@ from server.tests.daemon import Daemon
 NODE = "node1"
 
 
-def make_task(id: str, desired: TaskState = TaskState.RUNNING, **container: object) -> Task:
+def make_task(id: str, desired: TaskState = TaskState.RUNNING, **container: Any) -> Task:
     """A task of the service ``web``, assigned to this node. ``container``: fields of its ContainerSpec."""
-    spec = replace(ContainerSpec(image="busybox", command=("top",)), **container)  # type: ignore[arg-type]
+    spec = replace(ContainerSpec(image="busybox", command=("top",)), **container)
     return Task(
         id=id,
         spec=TaskSpec(container_spec=spec),
