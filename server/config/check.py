@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from api_models.supported import MAXIMUM, MINIMUM, parse_version, spelled
 from engine.common.errors import WharfError
+from server.config.genericresources import parse_generic_resources
 from server.config.hosts import parse_host
 from server.config.model import Config
 from server.config.types import ConfigError
@@ -54,6 +55,7 @@ def _check_daemon(config: Config) -> None:
             raise ConfigError(f"bad attribute format: {label}")
         if seen.setdefault(key, value) != value:
             raise ConfigError(f"conflict labels for {key}={value} and {key}={seen[key]}")
+    parse_generic_resources(config.node_generic_resources)
     for number, name in (
         (config.mtu, "default MTU"),
         (config.max_concurrent_downloads, "max concurrent downloads"),

@@ -59,6 +59,10 @@ class Config:
     log_format: Annotated[str, Option('Form of the daemon\'s log ("text" | "json")')] = "text"
     metrics_addr: Annotated[str, Option("Address to serve the metrics on, host:port")] = ""
     labels: Annotated[_Texts, Option("Labels of the daemon", "label", reloads=True)] = ()
+    node_generic_resources: Annotated[
+        _Texts,
+        Option("Resources that services of a swarm can reserve: kind=value", "node-generic-resource"),
+    ] = ()
     shutdown_timeout: Annotated[int, Option("Seconds that requests get to end when the daemon stops", reloads=True)] = (
         15
     )

@@ -54,7 +54,6 @@ _OTHERS = (
     Option(flag="firewall-backend", refused="the engine uses nftables", allowed="nftables"),
     Option(flag="network-control-plane-mtu", kind=Kind.INT, refused=_SWARM, allowed=1500),
     Option(flag="network-diagnostic-port", kind=Kind.INT, refused=_SWARM, allowed=0),
-    Option(flag="node-generic-resource", key="node-generic-resources", kind=Kind.LIST, refused=_SWARM),
     Option(flag="nri-opts", kind=Kind.SWITCHES, refused="the engine has no NRI plugins", allowed={"enable": False}),
     Option(flag="resolv-conf", only_file=True, refused="name the servers by dns"),
     Option(flag="rootless", kind=Kind.BOOL, refused="the engine needs root", allowed=False),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.runtime.probe import Probe
 from server.config import Config
+from server.config.genericresources import parse_generic_resources
 from server.config.hosts import parse_host
 from server.config.load import masked
 from server.containers.host.limits import HostLimits
@@ -168,7 +169,7 @@ def configured(config: Config) -> dict[str, Any]:
         "LiveRestoreEnabled": config.live_restore,
         "Isolation": "",
         "CDISpecDirs": list(config.cdi_spec_dirs),
-        "GenericResources": None,
+        "GenericResources": parse_generic_resources(config.node_generic_resources),
         "DefaultAddressPools": [{"Base": pool.base, "Size": pool.size} for pool in config.default_address_pools],
     }
 

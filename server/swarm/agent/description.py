@@ -15,7 +15,7 @@ async def describe(neighbours: Neighbours) -> NodeDescription:
     are the GPUs' names."""
     info = await neighbours.system.info()
     gpus = await asyncio.to_thread(_gpus, neighbours.cdi_spec_dirs)
-    generic = (*neighbours.generic_resources, *gpus)
+    generic = (*map(GenericResource.parse, info["GenericResources"] or ()), *gpus)
     return NodeDescription(
         hostname=info["Name"],
         platform=Platform(architecture=info["Architecture"], os=info["OSType"]),

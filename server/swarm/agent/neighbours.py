@@ -4,13 +4,12 @@ They are the ordinary services for an administrator (``server.wiring``); the net
 ``server.networks.overlay``. Errors are ``WharfError``; their messages are dockerd's sentences.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from api_models.container import NetworkSettings
-from api_models.swarm.task import GenericResource
 from server.containers.create.create import CreateRequest
 from server.containers.hooks import Hooks
 from server.containers.host.remap import Remap
@@ -95,8 +94,7 @@ class System(Protocol):
 @dataclass(frozen=True, slots=True)
 class Neighbours:
     """``exec_root``: the daemon's; secrets are below it. ``overlay`` None: this engine makes no networks of the swarm;
-    tasks on one are rejected. ``remap``: the mapping of the containers' user ids (``userns-remap``).
-    ``generic_resources``: those of ``--node-generic-resource``."""
+    tasks on one are rejected. ``remap``: the mapping of the containers' user ids (``userns-remap``)."""
 
     containers: Containers
     images: Images
@@ -107,4 +105,3 @@ class Neighbours:
     overlay: OverlayNetworks | None = None
     remap: Remap | None = None
     cdi_spec_dirs: tuple[str, ...] = ()
-    generic_resources: Sequence[GenericResource] = ()

@@ -1,6 +1,7 @@
 """Tasks from their assignment to their removal, over the fake engine."""
 
 import asyncio
+import json
 
 from api_models.container import HealthConfig
 from engine.common.errors import Kind, WharfError
@@ -236,3 +237,20 @@ def test_a_node_that_leaves_has_no_containers_of_tasks(daemon: Daemon) -> None:
 
     daemon.create("mine")
     run(daemon, tasks, leave)
+
+
+def test_docker_ps_filters_the_containers_of_tasks(daemon: Daemon) -> None:
+    async def scenario(swarm: Swarm) -> None:
+        swarm.dispatcher.put(make_task("t1"))
+        await swarm.dispatcher.reaches("t1", R)
+
+    daemon.create("forged", Labels={"com.docker.swarm.task": "", "com.docker.swarm.task.id": "t1"})
+    run(daemon, scenario)
+
+    def names(**filters: list[str]) -> list[str]:
+        rows = daemon.get("/containers/json", all=1, filters=json.dumps(filters)).json()
+        return sorted(row["Names"][0] for row in rows)
+
+    assert names(**{"is-task": ["true"]}) == ["/web.1.t1"]
+    assert names(**{"is-task": ["false"]}) == ["/forged"]
+    assert names() == ["/forged", "/web.1.t1"]
