@@ -1,7 +1,7 @@
-"""Managers, networks and containers in memory, for tests of the agent over the fake engine."""
+"""Managers and networks in memory, for tests of the agent."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,19 +9,10 @@ from api_models.swarm.container import ContainerSpec
 from api_models.swarm.node import NodeDescription
 from api_models.swarm.task import TaskSpec
 from engine.common.errors import Kind, WharfError, conflict, not_found
-from server.containers.create.create import CreateRequest
-from server.containers.hooks import Hooks, call
-from server.containers.model import Container
-from server.containers.registry import Registry
-from server.containers.service import Containers
-from server.containers.waiters import Condition, Waiter
 from server.networks.overlay.model import MeshPort, OverlayNetwork, ServiceAddresses
 from server.swarm.agent.dispatcher import Assignments, Payload
-from server.swarm.agent.neighbours import Neighbours
-from server.swarm.agent.worker import Agent
 from server.swarm.model.objects import Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
-from server.tests.daemon import Daemon
 
 NODE = "node1"
 
@@ -156,6 +147,7 @@ class FakeOverlay:
 
     async def close_swarm(self) -> None:
         self.networks.clear()
+<<<<<<< HEAD:server/tests/agent/fakes.py
 
 
 @dataclass(slots=True)
@@ -264,3 +256,5 @@ async def _run(daemon: Daemon, scenarios: Sequence[Callable[[Swarm], Awaitable[N
         assert isinstance(ended[0], asyncio.CancelledError), ended
         left = [task for task in asyncio.all_tasks() - before if task.get_name().startswith(("swarm", "pull"))]
         assert left == []
+=======
+>>>>>>> eaa691de (Swarm: test pulls, files, networks and logs of the agent):server/swarm/agent/tests/fakes.py

@@ -4,9 +4,10 @@ import asyncio
 import json
 
 from server.containers.logs.format import Query
-from server.swarm.agent.tests.fakes import NODE, Swarm, make_task, run
+from server.swarm.agent.tests.fakes import NODE, make_task
 from server.swarm.model.taskstate import TaskState
 from server.tests.daemon import Daemon
+from server.tests.swarm.harness import Swarm, run
 
 
 def _write(swarm: Swarm, id: str, *lines: str) -> None:
