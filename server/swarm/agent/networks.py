@@ -9,6 +9,9 @@ from server.swarm.agent.dispatcher import Assignments
 
 log = logging.getLogger(__name__)
 
+#: The key of the routing mesh beside the ids of networks.
+_MESH = "routing mesh"
+
 
 class NetworkSync:
     """Call ``apply`` with each change of the assignments, before the tasks are changed: then a task that is to stop
@@ -18,6 +21,8 @@ class NetworkSync:
         self._overlay = overlay
         self._lock = asyncio.Lock()
         self._wanted: Assignments | None = None
+        # What was applied, by the network's id: it need not be applied again at the change of something else.
+        self._applied: dict[str, object] = {}
         # Logged errors, so that each is logged once.
         self._errors: dict[str, str] = {}
 
@@ -29,19 +34,25 @@ class NetworkSync:
             return
         async with self._lock:
             for network in assignments.networks.values():
+                services = tuple(assignments.services.get(network.id, ()))
+                if self._applied.get(network.id) == (network, services):
+                    continue
                 try:
                     await overlay.realize(network)
-                    await overlay.balance(network.id, assignments.services.get(network.id, ()))
+                    await overlay.balance(network.id, services)
                 except WharfError as error:
                     self._failed(network.id, f"network {network.name}: {error}")
                 else:
-                    self._errors.pop(network.id, None)
+                    self._succeeded(network.id, (network, services))
+            mesh = tuple(assignments.mesh)
+            if self._applied.get(_MESH) == mesh:
+                return
             try:
-                await overlay.publish(assignments.mesh)
+                await overlay.publish(mesh)
             except WharfError as error:
-                self._failed("mesh", f"routing mesh: {error}")
+                self._failed(_MESH, f"{_MESH}: {error}")
             else:
-                self._errors.pop("mesh", None)
+                self._succeeded(_MESH, mesh)
 
     async def discard_unused(self) -> None:
         """Removes the networks that are not assigned to this node any more, unless a container uses them: then this is
@@ -51,13 +62,19 @@ class NetworkSync:
             return
         async with self._lock:
             for network_id in set(overlay.realized()) - set(wanted.networks):
+                self._applied.pop(network_id, None)
                 try:
                     await overlay.discard(network_id)
                 except WharfError as error:
                     if error.kind is not Kind.CONFLICT:
                         self._failed(network_id, f"network {network_id} is not removed: {error}")
 
+    def _succeeded(self, key: str, applied: object) -> None:
+        self._applied[key] = applied
+        self._errors.pop(key, None)
+
     def _failed(self, key: str, sentence: str) -> None:
+        self._applied.pop(key, None)
         if self._errors.get(key) != sentence:
             log.error("%s", sentence)
         self._errors[key] = sentence

@@ -178,7 +178,9 @@ class Runner:
             try:
                 await run_to_completion(self._containers.start(container.id))
             except WharfError as error:
-                raise error.worded(f"starting container failed: {error.message}") from error
+                # NOT_MODIFIED: a client has started it.
+                if error.kind is not Kind.NOT_MODIFIED:
+                    raise error.worded(f"starting container failed: {error.message}") from error
         if _has_check(container):
             await self._watch(container, until_healthy=True)
         self._report(TaskState.RUNNING, "started")
@@ -217,6 +219,9 @@ class Runner:
             except WharfError as error:
                 self._fail(error.message)
                 return
+            if self._must_remove.is_set():
+                # Before the report, after which the managers delete the task.
+                await remove(self._shared.neighbours, self._container)
         self._report(TaskState.SHUTDOWN, "shutdown")
 
     async def _stop(self, container: Container) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 
-from api_models.swarm.node import NodeDescription
 from engine.common.errors import Kind, WharfError
 from server.containers.logs.format import Query
 from server.containers.model import Container
@@ -37,7 +36,7 @@ class Agent:
 
     async def run(self) -> None:
         """Follows the managers. Call it when the containers are recovered (``Containers.open``)."""
-        node = await self._describe()
+        node = await describe(self._neighbours)
         async with asyncio.TaskGroup() as group:
             reports = Reports(self._dispatcher)
             shared = Surroundings(
@@ -55,6 +54,7 @@ class Agent:
         """See ``logs.task_log``."""
         return task_log(self._neighbours, task, query)
 
+<<<<<<< HEAD
     async def _describe(self) -> NodeDescription:
         """Tells the managers what this node is."""
         node = await describe(self._neighbours)
@@ -66,6 +66,17 @@ class Agent:
                 await asyncio.sleep(_RETRY)
             else:
                 return node
+=======
+    async def clear(self) -> None:
+        """The node leaves the swarm, and ``run`` has ended: removes the containers of all tasks, their files, and the
+        networks of the swarm."""
+        async with asyncio.TaskGroup() as group:
+            for container in _containers(self._neighbours).values():
+                group.create_task(remove(self._neighbours, container))
+        await self._files.sweep(())
+        if self._neighbours.overlay is not None:
+            await self._neighbours.overlay.close_swarm()
+>>>>>>> f108c0d9 (Swarm: begin each session of the agent with its description)
 
 
 async def clear(neighbours: Neighbours) -> None:
@@ -98,13 +109,19 @@ class _Session:
         self._first = True
 
     async def follow(self) -> None:
+        """Each session with the managers begins with the description of this node."""
+        logged = ""
         while True:
             try:
+                await self._shared.dispatcher.describe(self._shared.node)
                 async for assignments in self._shared.dispatcher.assignments():
+                    logged = ""
                     await self._apply(assignments)
             except WharfError as error:
-                level = logging.WARNING if error.kind is Kind.UNAVAILABLE else logging.ERROR
-                log.log(level, "the assignments can't be followed: %s", error)
+                if error.message != logged:
+                    level = logging.WARNING if error.kind is Kind.UNAVAILABLE else logging.ERROR
+                    log.log(level, "the assignments can't be followed: %s", error)
+                logged = error.message
             except Exception:
                 log.exception("the assignments can't be followed")
             await asyncio.sleep(_RETRY)

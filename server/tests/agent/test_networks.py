@@ -1,6 +1,7 @@
 """The networks of the swarm on this node."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -54,7 +55,30 @@ def test_an_error_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
         overlay.error = None
         await sync.apply(NOTHING)
         overlay.error = internal("port 80 is in use")
-        await sync.apply(NOTHING)
+        await sync.apply(Assignments({}, {}, {}, (MESH,)))
         assert caplog.text.count("port 80 is in use") == 2
+
+    asyncio.run(scenario())
+
+
+@dataclass(slots=True)
+class _Counting(FakeOverlay):
+    calls: list[str] = field(default_factory=list)
+
+    async def balance(self, network_id: str, services: Sequence[ServiceAddresses]) -> None:
+        self.calls.append(network_id)
+
+    async def publish(self, ports: Sequence[MeshPort]) -> None:
+        self.calls.append("mesh")
+
+
+def test_only_changes_are_applied() -> None:
+    async def scenario() -> None:
+        overlay = _Counting()
+        sync = NetworkSync(overlay)
+        both = {"n1": NET}
+        for services in ((), (), (SERVICE,)):
+            await sync.apply(Assignments({}, both, {"n1": services}, (MESH,)))
+        assert overlay.calls == ["n1", "mesh", "n1"]
 
     asyncio.run(scenario())

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 from api_models.container import HealthConfig
 from engine.common.errors import Kind, WharfError
@@ -11,7 +12,11 @@ from server.containers.model import Health
 from server.swarm.agent.worker import clear
 =======
 from server.swarm.agent.tests.fakes import NODE, make_task
+<<<<<<< HEAD
 >>>>>>> eaa691de (Swarm: test pulls, files, networks and logs of the agent)
+=======
+from server.swarm.model.objects import TaskStatus
+>>>>>>> f108c0d9 (Swarm: begin each session of the agent with its description)
 from server.swarm.model.taskstate import TaskState
 from server.tests.agent.fakes import NODE, Swarm, make_task, run
 from server.tests.daemon import Daemon
@@ -259,3 +264,49 @@ def test_docker_ps_filters_the_containers_of_tasks(daemon: Daemon) -> None:
     assert names(**{"is-task": ["true"]}) == ["/web.1.t1"]
     assert names(**{"is-task": ["false"]}) == ["/forged"]
     assert names() == ["/forged", "/web.1.t1"]
+
+
+def test_a_job_runs_to_its_end(daemon: Daemon) -> None:
+    async def scenario(swarm: Swarm) -> None:
+        swarm.dispatcher.put(make_task("t1", TaskState.COMPLETE))
+        await swarm.dispatcher.reaches("t1", R)
+        swarm.exit("t1", 0)
+        await swarm.dispatcher.reaches("t1", TaskState.COMPLETE)
+
+    run(daemon, scenario)
+
+
+def test_a_task_whose_container_a_client_removes_fails(daemon: Daemon) -> None:
+    async def scenario(swarm: Swarm) -> None:
+        swarm.dispatcher.put(make_task("t1"))
+        await swarm.dispatcher.reaches("t1", R)
+        await swarm.containers.remove("web.1.t1", force=True)
+        task = await swarm.dispatcher.reaches("t1", TaskState.FAILED)
+        assert task.status.err == "task: non-zero exit (137)"
+        swarm.dispatcher.desire("t1", REMOVE)
+        swarm.dispatcher.delete("t1")
+
+    run(daemon, scenario)
+
+
+def test_the_container_is_removed_before_the_task(daemon: Daemon) -> None:
+    async def scenario(swarm: Swarm) -> None:
+        swarm.dispatcher.put(make_task("t1"))
+        await swarm.dispatcher.reaches("t1", R)
+        swarm.dispatcher.desire("t1", REMOVE)
+        await swarm.dispatcher.until(lambda: not swarm.dispatcher.tasks)
+        assert swarm.names() == []
+
+    run(daemon, scenario)
+
+
+def test_a_lost_container_fails_a_task_that_ran(daemon: Daemon) -> None:
+    async def scenario(swarm: Swarm) -> None:
+        running, stopping = make_task("t1"), make_task("t2", S)
+        status = TaskStatus(state=int(R), message="started")
+        swarm.dispatcher.put(replace(running, status=status), replace(stopping, status=status))
+        task = await swarm.dispatcher.reaches("t1", TaskState.FAILED)
+        assert task.status.err == "No such container: web.1.t1"
+        await swarm.dispatcher.reaches("t2", S)
+
+    run(daemon, scenario)
