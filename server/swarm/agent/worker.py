@@ -54,30 +54,6 @@ class Agent:
         """See ``logs.task_log``."""
         return task_log(self._neighbours, task, query)
 
-<<<<<<< HEAD
-    async def _describe(self) -> NodeDescription:
-        """Tells the managers what this node is."""
-        node = await describe(self._neighbours)
-        while True:
-            try:
-                await self._dispatcher.describe(node)
-            except WharfError as error:
-                log.warning("the managers do not answer: %s", error)
-                await asyncio.sleep(_RETRY)
-            else:
-                return node
-=======
-    async def clear(self) -> None:
-        """The node leaves the swarm, and ``run`` has ended: removes the containers of all tasks, their files, and the
-        networks of the swarm."""
-        async with asyncio.TaskGroup() as group:
-            for container in _containers(self._neighbours).values():
-                group.create_task(remove(self._neighbours, container))
-        await self._files.sweep(())
-        if self._neighbours.overlay is not None:
-            await self._neighbours.overlay.close_swarm()
->>>>>>> f108c0d9 (Swarm: begin each session of the agent with its description)
-
 
 async def clear(neighbours: Neighbours) -> None:
     """The node leaves the swarm, and its agent has ended: removes the containers of all tasks, their files, and the

@@ -68,6 +68,7 @@ class Swarm:
     dispatcher: FakeDispatcher
     containers: StartedByFake
     overlay: FakeOverlay
+    neighbours: Neighbours
     agent: Agent
 
     def container(self, task_id: str) -> Container:
@@ -111,7 +112,7 @@ async def _run(daemon: Daemon, scenarios: Sequence[Callable[[Swarm], Awaitable[N
         overlay=overlay,
     )
     for scenario in scenarios:
-        swarm = Swarm(daemon, dispatcher, containers, overlay, Agent(dispatcher, neighbours))
+        swarm = Swarm(daemon, dispatcher, containers, overlay, neighbours, Agent(dispatcher, neighbours))
         working = asyncio.create_task(swarm.agent.run())
         before = asyncio.all_tasks()
         try:

@@ -8,17 +8,10 @@ from api_models.container import HealthConfig
 from engine.common.errors import Kind, WharfError
 from server.containers.hooks import call
 from server.containers.model import Health
-<<<<<<< HEAD
-from server.swarm.agent.worker import clear
-=======
 from server.swarm.agent.tests.fakes import NODE, make_task
-<<<<<<< HEAD
->>>>>>> eaa691de (Swarm: test pulls, files, networks and logs of the agent)
-=======
+from server.swarm.agent.worker import clear
 from server.swarm.model.objects import TaskStatus
->>>>>>> f108c0d9 (Swarm: begin each session of the agent with its description)
 from server.swarm.model.taskstate import TaskState
-from server.tests.agent.fakes import NODE, Swarm, make_task, run
 from server.tests.daemon import Daemon
 from server.tests.swarm.harness import Swarm, run
 
