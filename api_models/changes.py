@@ -58,3 +58,8 @@ WARN_OF_EMPTY_PORT_BINDINGS = Change((1, 52))
 
 #: A prune keeps named volumes unless the filter ``all`` is given.
 PRUNE_KEEPS_NAMED_VOLUMES = Change((1, 42))
+
+# services
+
+#: Clients send a service's image with its digest; for older ones the engine asks the registry.
+CLIENTS_PIN_IMAGES = Change((1, 30))

@@ -3,6 +3,7 @@ swarm."""
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from api_models.swarm.node import NodeDescription
 from server.containers.host.remap import Remap
@@ -13,6 +14,7 @@ from server.images.service import Images
 from server.networks.netlink.rtnetlink import Netlink
 from server.networks.service import Networks
 from server.swarm.agent.description import describe
+from server.swarm.agent.logs import task_log
 from server.swarm.agent.neighbours import Neighbours
 from server.swarm.agent.worker import Agent, clear
 from server.swarm.controllers.runner import Controllers
@@ -71,6 +73,8 @@ def make_host(
         interfaces=interfaces,
         initial=initial,
         parts=parts,
+        local_networks=lambda: [network.name for network in networks.context],
+        task_log=partial(task_log, neighbours),
         leave=leave,
     )
 

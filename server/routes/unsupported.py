@@ -1,28 +1,13 @@
-"""Endpoints that are refused by name: swarm mode and managed plugins. The sentences are dockerd's."""
+"""Endpoints that are refused by name: managed plugins. The sentences are dockerd's."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.common.errors import Kind, WharfError, not_found, not_implemented
+from engine.common.errors import not_found, not_implemented
 from server.http.answers import json_answer
 from server.http.routing import ApiRoute, Audience
-from server.swarmtext import NO_MANAGER
-
-_SWARM = (
-    *(f"GET /{kind}" for kind in ("services", "tasks")),
-    *(f"GET /{kind}/{{id}}" for kind in ("services", "tasks")),
-    "DELETE /services/{id}",
-    "POST /services/create",
-    "POST /services/{id}/update",
-    "GET /services/{id}/logs",
-    "GET /tasks/{id}/logs",
-)
-
-
-async def no_manager(request: Request) -> Response:
-    raise WharfError(Kind.UNAVAILABLE, NO_MANAGER)
 
 
 async def no_plugins(request: Request) -> Response:
@@ -39,14 +24,7 @@ async def no_managed_plugins(request: Request) -> Response:
     )
 
 
-def _swarm_routes() -> Iterator[ApiRoute]:
-    for text in _SWARM:
-        method, path = text.split()
-        yield ApiRoute(method, path, no_manager, audience=Audience.ALL)
-
-
 routes: Sequence[ApiRoute] = (
-    *_swarm_routes(),
     ApiRoute("GET", "/plugins", no_plugins, audience=Audience.ALL),
     ApiRoute("GET", "/plugins/privileges", no_managed_plugins, audience=Audience.ALL),
     ApiRoute("POST", "/plugins/pull", no_managed_plugins, audience=Audience.ALL),

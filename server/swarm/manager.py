@@ -13,13 +13,20 @@ from api_models.swarm.node import NodeDescription
 from engine.common.errors import WharfError, internal
 from engine.common.system import private
 from server.swarm import membership as memberships
+from server.swarm.controllers.constraints import parse_constraints
+from server.swarm.controllers.draft import Draft
+from server.swarm.controllers.orchestrator.tasks import Freshness
 from server.swarm.host import Host
 from server.swarm.keys import Keys
 from server.swarm.membership import Membership
+from server.swarm.model.objects import Service, Task
 from server.swarm.operations import init
 from server.swarm.operations.cluster import ClusterOperations
+from server.swarm.operations.logs import ServiceLogs
 from server.swarm.operations.nodes import Nodes
 from server.swarm.operations.secrets import Configs, Secrets
+from server.swarm.operations.services import Services
+from server.swarm.operations.tasks import Tasks
 from server.swarm.parts import Parts
 from server.swarm.relay import EventRelay
 from server.swarm.state.state import Put, State
@@ -48,6 +55,12 @@ class Manager:
         self.nodes = Nodes(self.state, membership.node_id)
         self.secrets = Secrets(self.state, keys)
         self.configs = Configs(self.state, keys)
+        self.services = Services(self.state, keys.seal, parse_constraints, host.local_networks)
+        self.tasks = Tasks(self.state, self._up_to_date, self.nodes.get)
+        self.logs = ServiceLogs(self.state, self.services, self.tasks, host.task_log)
+
+    def _up_to_date(self, service: Service, task: Task) -> bool:
+        return not Freshness(service, Draft(self.state.tables, 0)).outdated(task)
 
     @property
     def node_id(self) -> str:

@@ -33,11 +33,18 @@ def _handler(module: str, name: str, *, manager: bool = True) -> Handler:
 
 
 def _route(
-    endpoint: str, module: str, name: str, *, since: str = "1.24", manager: bool = True, reads: bool = False
+    endpoint: str,
+    module: str,
+    name: str,
+    *,
+    since: str = "1.24",
+    manager: bool = True,
+    reads: bool = False,
+    waits: bool = False,
 ) -> ApiRoute:
     method, path = endpoint.split()
     handler = _handler(module, name, manager=manager)
-    return ApiRoute(method, path, handler, since=since, audience=Audience.ADMINISTRATORS, reads=reads)
+    return ApiRoute(method, path, handler, since=since, audience=Audience.ADMINISTRATORS, reads=reads, waits=waits)
 
 
 def _cluster() -> Iterator[ApiRoute]:
@@ -66,4 +73,22 @@ def _payloads(noun: str, since: str) -> Iterator[ApiRoute]:
     yield _route(f"POST /{noun}/{{id}}/update", noun, "update", since=since)
 
 
-routes: Sequence[ApiRoute] = (*_cluster(), *_nodes(), *_payloads("secrets", "1.25"), *_payloads("configs", "1.30"))
+def _services() -> Iterator[ApiRoute]:
+    yield _route("GET /services", "services", "list_services", reads=True)
+    yield _route("POST /services/create", "services", "create", waits=True)
+    yield _route("GET /services/{id}", "services", "inspect", reads=True)
+    yield _route("POST /services/{id}/update", "services", "update", waits=True)
+    yield _route("DELETE /services/{id}", "services", "remove")
+    yield _route("GET /services/{id}/logs", "services", "logs", reads=True, waits=True)
+    yield _route("GET /tasks", "services", "list_tasks", reads=True)
+    yield _route("GET /tasks/{id}", "services", "inspect_task", reads=True)
+    yield _route("GET /tasks/{id}/logs", "services", "task_logs", reads=True, waits=True)
+
+
+routes: Sequence[ApiRoute] = (
+    *_cluster(),
+    *_nodes(),
+    *_services(),
+    *_payloads("secrets", "1.25"),
+    *_payloads("configs", "1.30"),
+)

@@ -13,8 +13,8 @@ from server.swarm.state.tables import ambiguous
 
 _FILTERS = ("name", "id", "label", "service", "node", "desired-state", "_up-to-date", "runtime")
 
-#: Whether a task is what its service wants now; the node is the task's.
-UpToDate = Callable[[Service, Task, Node | None], bool]
+#: Whether a task is what its service wants now.
+UpToDate = Callable[[Service, Task], bool]
 
 
 class Tasks:
@@ -66,7 +66,7 @@ class Tasks:
 
     def _is_up_to_date(self, task: Task) -> bool:
         service = self._state.tables.services.find(task.service_id)
-        return service is not None and self._up_to_date(service, task, self._state.tables.nodes.find(task.node_id))
+        return service is not None and self._up_to_date(service, task)
 
 
 def _state(text: str) -> TaskState:
