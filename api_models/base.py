@@ -81,9 +81,7 @@ class Model(BaseModel):
             return data
         names = _names(cls)
         return {
-            key if key in names else names.get(key.lower(), key): value
-            for key, value in data.items()
-            if value is not None
+            names.get(key) or names.get(key.lower(), key): value for key, value in data.items() if value is not None
         }
 
     def wire(self) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from api_models.decode import decode
 from api_models.exec import ExecCreateRequest
 from api_models.gojson import explain
 from api_models.image import ImageInspect, ImageSummary
-from api_models.network import NetworkCreateRequest
+from api_models.network import EndpointIPAMConfig, EndpointSettings, NetworkCreateRequest
 from api_models.record import Record, body_of, freeze, wire
 from api_models.resources import DeviceMapping
 from api_models.supported import Version
+from api_models.swarm.service import ServiceMode
 from api_models.system import DiskUsage, Info
 from api_models.versions import accept, shape
 from api_models.volume import VolumeCreateRequest
@@ -172,6 +173,14 @@ def test_bad_json_is_explained_as_go_does(body: bytes, message: str) -> None:
 
 def read(body: bytes) -> CreateRequest:
     return freeze(CreateRequest, decode(body_of(CreateRequest), body))
+
+
+def test_keys_of_several_words_match_in_any_case() -> None:
+    endpoint = EndpointSettings.parse({"ipaddress": "192.0.2.1", "IPAMCONFIG": {"ipv4address": "192.0.2.2"}})
+    assert endpoint.ip_address == "192.0.2.1"
+    assert endpoint.ipam_config == EndpointIPAMConfig(ipv4_address="192.0.2.2")
+    # docker-py's.
+    assert ServiceMode.parse({"global": {}}).global_ is not None
 
 
 def test_null_means_absent_and_keys_match_in_any_case() -> None:
