@@ -1,0 +1,84 @@
+"""An engine for a swarm: it records events and what leaves, and has one network interface."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from api_models.swarm.cluster import InitRequest
+from api_models.swarm.node import NodeDescription
+from server.swarm.facade import SwarmFacade
+from server.swarm.host import Composition, Host, Part
+from server.swarm.interfaces import Interface, Interfaces
+
+INIT = InitRequest(listen_addr="0.0.0.0:2377", advertise_addr="192.0.2.1")
+
+
+@dataclass(slots=True)
+class FakeEngine:
+    directory: Path
+    events: list[tuple[str, str, Mapping[str, str], str]] = field(default_factory=list)
+    #: How often the swarm's containers and networks were removed.
+    left: int = 0
+    parts: Sequence[Part] = ()
+    hostname: str = "one"
+    published: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def publish(
+        self,
+        kind: str,
+        action: str,
+        actor: str,
+        attributes: Mapping[str, str],
+        *,
+        scope: str = "local",
+        owner: str = "",
+    ) -> object:
+        self.events.append((kind, action, dict(attributes), scope))
+        self.published.set()
+        return None
+
+    def host(self) -> Host:
+        async def describe() -> NodeDescription:
+            return NodeDescription(hostname=self.hostname)
+
+        async def interfaces() -> Interfaces:
+            return Interfaces([Interface("eth0", "", True, [ip_address("192.0.2.1")])])
+
+        async def leave() -> None:
+            self.left += 1
+
+        def parts(manager: Composition) -> Sequence[Part]:
+            return self.parts
+
+        return Host(
+            directory=self.directory,
+            engine_id="engine",
+            events=self,
+            describe=describe,
+            interfaces=interfaces,
+            initial=lambda cluster: (),
+            parts=parts,
+            leave=leave,
+        )
+
+
+Scenario = Callable[[SwarmFacade], Coroutine[Any, Any, None]]
+
+
+def run(engine: FakeEngine, *scenarios: Scenario) -> None:
+    """Runs each scenario with a daemon of its own, one after the other, over the same directory."""
+
+    async def one(scenario: Scenario) -> None:
+        facade = SwarmFacade(engine.directory)
+        await facade.start(engine.host)
+        try:
+            async with asyncio.timeout(30):
+                await scenario(facade)
+        finally:
+            await facade.stop()
+
+    for scenario in scenarios:
+        asyncio.run(one(scenario))

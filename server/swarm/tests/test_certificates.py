@@ -1,0 +1,91 @@
+"""The certificate authority of a swarm, and its join tokens."""
+
+import hashlib
+import re
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from server.swarm import certificates
+from server.swarm.certificates import InvalidRoot, Root
+
+HOUR_NS = 3600 * 1_000_000_000
+
+
+def test_a_root_certificate() -> None:
+    root = certificates.make_root()
+    certificate = x509.load_pem_x509_certificate(root.certificate.encode())
+    assert certificate.subject.rfc4514_string() == certificate.issuer.rfc4514_string() == "CN=swarm-ca"
+    assert certificate.not_valid_after_utc > datetime.now(UTC) + timedelta(days=19 * 365)
+    assert certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    assert certificates.read_root(root.certificate, root.key).certificate == root.certificate
+
+
+def test_a_certificate_of_a_node() -> None:
+    root = certificates.make_root()
+    issued = certificates.issue(root, swarm_id="swarm", node_id="node", role="manager", lifetime_ns=24 * HOUR_NS)
+    assert certificates.issued_by(issued.certificate, root.certificate)
+    assert not certificates.issued_by(issued.certificate, certificates.make_root().certificate)
+    certificate = x509.load_pem_x509_certificate(issued.certificate.encode())
+    assert certificate.subject.rfc4514_string() == "CN=node,OU=swarm-manager,O=swarm"
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["swarm-manager", "node", "swarm-ca"]
+    ends = certificate.not_valid_after_utc.timestamp() * 1e9
+    assert ends == pytest.approx(time.time_ns() + 24 * HOUR_NS, abs=HOUR_NS)
+    begin = time.time_ns() + 12 * HOUR_NS
+    assert begin - HOUR_NS < issued.renew_ns < begin + 8 * HOUR_NS
+
+
+def test_tls_info_has_the_issuer_as_der() -> None:
+    info = certificates.tls_info(certificates.make_root().certificate)
+    assert info.trust_root.startswith("-----BEGIN CERTIFICATE-----")
+    assert info.cert_issuer_subject
+    assert info.cert_issuer_public_key.startswith("MFkwEwYHKoZIzj0CAQ")  # an elliptic curve's key
+
+
+def test_join_tokens_identify_the_root() -> None:
+    root = certificates.make_root().certificate
+    tokens = {certificates.join_token(root) for _ in range(3)}
+    assert len(tokens) == 3
+    found = [re.fullmatch(r"SWMTKN-1-([0-9a-z]{50})-([0-9a-z]{25})", token) for token in tokens]
+    digest = int(hashlib.sha256(root.encode()).hexdigest(), 16)
+    assert {int(match[1], 36) for match in found if match is not None} == {digest}
+
+
+def _short_lived() -> Root:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "short")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=30))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return Root(certificates._pem(certificate), certificates._private(key))
+
+
+def test_roots_of_clients_that_are_refused() -> None:
+    one, other = certificates.make_root(), certificates.make_root()
+    short = _short_lived()
+    node = certificates.issue(one, swarm_id="s", node_id="n", role="worker", lifetime_ns=9999 * HOUR_NS)
+    for certificate, key, sentence in (
+        ("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n", one.key, "could not parse the desired CA"),
+        (one.certificate + other.certificate, one.key, "cannot contain multiple certificates"),
+        (one.certificate, other.key, "private key does not match public key"),
+        (one.certificate, "x", "failed to parse private key"),
+        (node.certificate, node.key, "certificate not a CA"),
+        (short.certificate, short.key, "CA certificate expires too soon"),
+    ):
+        with pytest.raises(InvalidRoot, match=sentence):
+            certificates.read_root(certificate, key)
