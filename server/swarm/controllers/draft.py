@@ -8,20 +8,26 @@ from server.swarm.model.objects import Cluster, Node, Service, Task
 from server.swarm.model.taskstate import TaskState
 from server.swarm.state.state import Delete, Operation, Put
 from server.swarm.state.tables import Tables
+from server.swarm.store.interface import MAX_OPERATIONS
 
 
 class Draft:
     """Objects put here become visible to the look-ups of the draft at once. ``now``: ns since the epoch, of all changes
-    of the draft."""
+    of the draft. ``limit``: with so many changes the draft is full; what else is wanted waits for the next one."""
 
-    def __init__(self, tables: Tables, now: int) -> None:
+    def __init__(self, tables: Tables, now: int, *, limit: int = MAX_OPERATIONS) -> None:
         self.tables = tables
         self.now = now
+        self._limit = limit
         # None: deleted. By id: ids are unique over all kinds.
         self._tasks: dict[str, Task | None] = {}
         self._services: dict[str, Service] = {}
         self._by_service: dict[str, dict[str, Task]] = {}
         self._wakeups: dict[str, int] = {}
+
+    @property
+    def full(self) -> bool:
+        return len(self._tasks) + len(self._services) >= self._limit
 
     # look-ups
 
@@ -109,9 +115,10 @@ class Draft:
 
     # commits
 
-    def operations(self, limit: int) -> tuple[Sequence[Operation], bool]:
-        """At most ``limit`` operations, and whether they are all. The changes of one slot are not separated, so that no
-        commit stops a task whose successor is made by another; only deletions are, if there are more than ``limit``."""
+    def operations(self) -> tuple[Sequence[Operation], bool]:
+        """As many operations as the limit allows, and whether they are all that is wanted. The changes of one slot are
+        not separated, unless they are more than the limit: no commit stops a task whose successor is in another one."""
+        limit = self._limit
         groups: dict[tuple[str, str], list[Operation]] = {}
         for service in self._services.values():
             groups.setdefault((service.id, ""), []).append(Put(service))
@@ -126,10 +133,10 @@ class Draft:
         for group in groups.values():
             if len(chosen) + len(group) <= limit:
                 chosen += group
-            elif len(group) > limit and not chosen:
-                chosen += [each for each in group if isinstance(each, Delete)][:limit]
+            elif not chosen:
+                chosen = group[:limit]
                 break
-        return chosen, len(chosen) == total
+        return chosen, len(chosen) == total and not self.full
 
 
 def _age(task: Task) -> tuple[int, int, str]:

@@ -16,11 +16,13 @@ log = logging.getLogger(__name__)
 
 
 class Plan:
-    """``failed``: the services that could not be reconciled, none of whose changes are in the draft. ``waiting``: those
-    with tasks that have no node yet. ``cursors``: see ``allocator.addresses``."""
+    """``ids``: the services that the draft has room for. ``failed``: those that could not be reconciled, none of whose
+    changes are in the draft. ``waiting``: those with tasks that have no node yet. ``cursors``: see
+    ``allocator.addresses``."""
 
     def __init__(self, draft: Draft, cursors: dict[str, int]) -> None:
         self.draft = draft
+        self.ids: list[str] = []
         self.failed: set[str] = set()
         self.waiting: set[str] = set()
         self._cursors = cursors
@@ -30,8 +32,13 @@ class Plan:
     def make(self, ids: Sequence[str]) -> None:
         """Puts into the draft what the services need. Each stage is done for all services before the next: what some
         of them release, others can have."""
-        for stage in (self._orchestrate, self._allocate, self._schedule, self._end):
-            for id in ids:
+        for id in ids:
+            if self.draft.full:
+                break
+            self.ids.append(id)
+            self._run(self._orchestrate, id)
+        for stage in (self._allocate, self._schedule, self._end):
+            for id in self.ids:
                 if id not in self.failed:
                     self._run(stage, id)
 

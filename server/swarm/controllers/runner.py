@@ -15,7 +15,6 @@ from server.swarm.controllers.draft import Draft
 from server.swarm.controllers.plan import Plan
 from server.swarm.model.objects import Node, Object, Service, Task
 from server.swarm.state.state import Event, Operation, State, Subscription
-from server.swarm.store.interface import MAX_OPERATIONS
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +105,10 @@ class Controllers:
             plans: list[tuple[Plan, bool]] = []
 
             def build(due: Sequence[str] = due, plans: list[tuple[Plan, bool]] = plans) -> Sequence[Operation]:
-                plan = Plan(Draft(self._state.tables, self._clock.now()), self._cursors)
+                draft = Draft(self._state.tables, self._clock.now())
+                plan = Plan(draft, self._cursors)
                 plan.make(due)
-                operations, complete = plan.draft.operations(MAX_OPERATIONS)
+                operations, complete = draft.operations()
                 plans.append((plan, complete))
                 return operations
 
@@ -122,18 +122,18 @@ class Controllers:
                 return
             plan, complete = plans[-1]
             if complete:
-                self._due.clear()
-                self._finish(due, plan)
+                self._finish(plan)
 
-    def _finish(self, due: Sequence[str], plan: Plan) -> None:
-        for id in due:
+    def _finish(self, plan: Plan) -> None:
+        self._due.difference_update(plan.ids)
+        for id in plan.ids:
             self._timers.pop(id, None)
             if id in plan.failed:
                 self._retry(id)
             else:
                 self._failures.pop(id, None)
         self._timers.update(plan.draft.wakeups)
-        self._waiting.difference_update(due)
+        self._waiting.difference_update(plan.ids)
         self._waiting |= plan.waiting
 
     def _retry(self, id: str) -> None:

@@ -38,6 +38,8 @@ def reconcile(draft: Draft, service: Service) -> None:
             absent.append(slot[0].node_id)
     update_slots(draft, service, kept)
     for node_id in absent:
+        if draft.full:
+            break
         create(draft, service, node_id=node_id)
 
 

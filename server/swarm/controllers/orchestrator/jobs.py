@@ -25,7 +25,7 @@ def reconcile_replicated(draft: Draft, service: Service) -> None:
     running = sum(any(alive(task) and not task.state.ended for task in slot) for slot in slots.values())
     missing = min(concurrent - running, total - len(taken))
     number = 0
-    while missing > 0:
+    while missing > 0 and not draft.full:
         number += 1
         if str(number) not in taken:
             create(draft, service, slot=number)
@@ -44,6 +44,8 @@ def reconcile_global(draft: Draft, service: Service) -> None:
             stop(draft, [task for task in slot if task.state is not TaskState.COMPLETE])
     slots = instances(_current(draft, service))
     for node_id, node in nodes.items():
+        if draft.full:
+            break
         if node.spec.availability != "active" or node.status.state != "ready":
             continue
         if not (kept := slots.get(node_id)) or not (any(map(alive, kept)) or settled(service, kept)):

@@ -26,7 +26,7 @@ def reconcile(draft: Draft, service: Service) -> None:
     update_slots(draft, service, kept)
     missing = wanted - len(used)
     number = 0
-    while missing > 0:
+    while missing > 0 and not draft.full:
         number += 1
         if str(number) not in used:
             create(draft, service, slot=number)
