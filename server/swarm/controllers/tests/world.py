@@ -2,7 +2,7 @@
 tasks."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from server.swarm.dispatch.local import LocalDispatcher
 from server.swarm.model.ids import new_id
 from server.swarm.model.objects import Cluster, Node, Service, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
-from server.swarm.state.state import Delete, Put, State
+from server.swarm.state.state import Delete, Operation, Put, State
 from server.swarm.store.sqlite import SqliteStore
 
 START = 1_700_000_000 * SECOND
@@ -172,18 +172,17 @@ class World:
         return agent
 
     async def set_node(self, name: str, *, state: str = "", availability: str = "") -> None:
-        node = self.state.tables.nodes.get(name)
-        node = replace(
-            node,
-            updated_ns=self.clock.now(),
-            status=replace(node.status, state=state or node.status.state),
-            spec=replace(node.spec, availability=availability or node.spec.availability),
-        )
-        await self.state.commit([Put(node)])
+        def build() -> Sequence[Operation]:
+            node = self.state.tables.nodes.get(name)
+            status = replace(node.status, state=state or node.status.state)
+            spec = replace(node.spec, availability=availability or node.spec.availability)
+            return [Put(replace(node, updated_ns=self.clock.now(), status=status, spec=spec))]
+
+        await self.state.transact(build)
 
     async def remove_node(self, name: str) -> None:
         await self.agents.pop(name).stop()
-        await self.state.commit([Delete(self.state.tables.nodes.get(name))])
+        await self.state.transact(lambda: [Delete(self.state.tables.nodes.get(name))])
 
     # services
 
@@ -195,27 +194,26 @@ class World:
 
     async def update(self, name: str, **changes: Any) -> None:
         """As ``POST /services/{id}/update``: ``changes`` are fields of the spec, ``replicas`` the number of them."""
-        service = self.state.tables.services.get(name)
         if (replicas := changes.pop("replicas", None)) is not None:
             changes["mode"] = replicated(replicas)
-        job = service.spec.mode.replicated_job or service.spec.mode.global_job
-        await self.state.commit(
-            [
-                Put(
-                    replace(
-                        service,
-                        spec=replace(service.spec, **changes),
-                        spec_version=service.spec_version + 1,
-                        previous_spec=service.spec,
-                        update_status=None,
-                        job_iteration=service.job_iteration + (1 if job else 0),
-                    )
-                )
-            ]
-        )
+
+        def build() -> Sequence[Operation]:
+            service = self.state.tables.services.get(name)
+            job = service.spec.mode.replicated_job or service.spec.mode.global_job
+            updated = replace(
+                service,
+                spec=replace(service.spec, **changes),
+                spec_version=service.spec_version + 1,
+                previous_spec=service.spec,
+                update_status=None,
+                job_iteration=service.job_iteration + (1 if job else 0),
+            )
+            return [Put(updated)]
+
+        await self.state.transact(build)
 
     async def remove(self, name: str) -> None:
-        await self.state.commit([Delete(self.state.tables.services.get(name))])
+        await self.state.transact(lambda: [Delete(self.state.tables.services.get(name))])
 
     def find(self, name: str) -> Service:
         return self.state.tables.services.get(name)
