@@ -51,8 +51,8 @@ class Allocator:
         )
         if endpoint == service.endpoint:
             return service
-        if endpoint.ports is None and endpoint.virtual_ips is None and service.endpoint == Endpoint():
-            # Nothing is allocated: without networks and ports a service costs no commit here.
+        if endpoint.ports is None and service.endpoint == Endpoint() and not any(self._networks(service)):
+            # As in dockerd, the endpoint of a service without networks and ports stays empty.
             return service
         return self._draft.put_service(replace(service, endpoint=endpoint))
 
