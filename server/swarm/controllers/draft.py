@@ -125,9 +125,9 @@ class Draft:
         for id, task in self._tasks.items():
             former = self.tables.tasks.find(id)
             if task is not None:
-                groups.setdefault((task.service_id, task.instance or id), []).append(Put(task))
+                groups.setdefault(self._group(task), []).append(Put(task))
             elif former is not None:
-                groups.setdefault((former.service_id, former.instance), []).append(Delete(former))
+                groups.setdefault(self._group(former), []).append(Delete(former))
         chosen: list[Operation] = []
         total = sum(map(len, groups.values()))
         for group in groups.values():
@@ -137,6 +137,20 @@ class Draft:
                 chosen = group[:limit]
                 break
         return chosen, len(chosen) == total and not self.full
+
+    def _group(self, task: Task) -> tuple[str, str]:
+        service = self.service(task.service_id)
+        return task.service_id, task.id if service is None else slot_of(service, task)
+
+
+def per_node(service: Service) -> bool:
+    """Whether the service has a task for each node, not for each of a number of slots."""
+    return service.spec.mode.global_ is not None or service.spec.mode.global_job is not None
+
+
+def slot_of(service: Service, task: Task) -> str:
+    """What identifies the task's slot within its service."""
+    return task.node_id if per_node(service) else str(task.slot)
 
 
 def _age(task: Task) -> tuple[int, int, str]:

@@ -7,7 +7,7 @@ from server.swarm.controllers.allocator.endpoints import Allocator
 from server.swarm.controllers.draft import Draft
 from server.swarm.controllers.orchestrator import everywhere, jobs, removal, replicated
 from server.swarm.controllers.orchestrator.restart import start_prepared
-from server.swarm.controllers.orchestrator.tasks import alive, instances, target
+from server.swarm.controllers.orchestrator.tasks import alive, by_slot, target
 from server.swarm.controllers.scheduler.placement import Scheduler
 from server.swarm.model.objects import Service
 from server.swarm.model.taskstate import TaskState
@@ -61,7 +61,7 @@ class Plan:
             return
         removal.reject_misplaced(draft, service)
         orchestrator_of(service)(draft, service)
-        for slot in instances(draft.tasks(id)).values():
+        for slot in by_slot(service, draft.tasks(id)).values():
             start_prepared(draft, id, target(service), slot)
 
     def _allocate(self, id: str) -> None:

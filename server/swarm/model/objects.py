@@ -115,7 +115,8 @@ class Attachment(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task(Object):
-    """One instance of a service. ``slot``: the number of the replica, from 1; 0 for global services.
+    """One instance of a service. ``slot``: the number of the replica, from 1, of a replicated job from 0
+    (as in dockerd; the CLI counts on both); 0 for global services.
 
     ``spec``, ``service_name``, ``service_labels`` and ``endpoint`` are those of the service when the task was made or
     its addresses were assigned. ``desired_state``: a ``TaskState``. ``not_before_ns``: the task is a restart that is

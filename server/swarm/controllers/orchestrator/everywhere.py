@@ -3,7 +3,7 @@
 from server.swarm.controllers.constraints import node_matches
 from server.swarm.controllers.draft import Draft
 from server.swarm.controllers.orchestrator.restart import restart_ended, settled
-from server.swarm.controllers.orchestrator.tasks import alive, create, instances, unusable
+from server.swarm.controllers.orchestrator.tasks import alive, by_slot, create, unusable
 from server.swarm.controllers.orchestrator.update import update_slots
 from server.swarm.model.objects import Node, Service, Task
 from server.swarm.model.taskstate import TaskState
@@ -18,7 +18,7 @@ def eligible(draft: Draft, service: Service) -> dict[str, Node]:
 
 def reconcile(draft: Draft, service: Service) -> None:
     nodes = eligible(draft, service)
-    slots = instances(draft.tasks(service.id))
+    slots = by_slot(service, draft.tasks(service.id))
     updated: list[list[Task]] = []
     for node_id, slot in slots.items():
         node = nodes.get(node_id)

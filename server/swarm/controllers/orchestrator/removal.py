@@ -6,7 +6,7 @@ from api_models.swarm.task import Resources
 from server.swarm.controllers.clock import SECOND
 from server.swarm.controllers.constraints import node_matches
 from server.swarm.controllers.draft import Draft
-from server.swarm.controllers.orchestrator.tasks import alive, instances
+from server.swarm.controllers.orchestrator.tasks import alive, by_slot
 from server.swarm.controllers.resources import Generic
 from server.swarm.model.objects import Node, Service, Task
 from server.swarm.model.taskstate import TaskState
@@ -40,7 +40,7 @@ def trim_history(draft: Draft, service: Service) -> None:
     limit = _limit(draft, service)
     if limit < 0:
         return
-    for slot in instances(draft.tasks(service.id)).values():
+    for slot in by_slot(service, draft.tasks(service.id)).values():
         excess = len(slot) - limit
         if excess > 0:
             kept = _needed(service, slot)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from server.swarm.controllers.draft import Draft
 from server.swarm.controllers.orchestrator.removal import remove_slot
 from server.swarm.controllers.orchestrator.restart import restart_ended, settled
-from server.swarm.controllers.orchestrator.tasks import alive, create, instances
+from server.swarm.controllers.orchestrator.tasks import alive, by_slot, create
 from server.swarm.controllers.orchestrator.update import update_slots
 from server.swarm.model.objects import Service, Task
 from server.swarm.model.taskstate import TaskState
@@ -14,9 +14,9 @@ from server.swarm.model.taskstate import TaskState
 def reconcile(draft: Draft, service: Service) -> None:
     mode = service.spec.mode.replicated
     wanted = 1 if mode is None or mode.replicas is None else mode.replicas
-    for slot in instances(draft.tasks(service.id)).values():
+    for slot in by_slot(service, draft.tasks(service.id)).values():
         restart_ended(draft, service, slot)
-    slots = instances(draft.tasks(service.id))
+    slots = by_slot(service, draft.tasks(service.id))
     used = {number: slot for number, slot in slots.items() if any(map(alive, slot)) or settled(service, slot)}
     kept = list(used.values())
     if len(used) > wanted:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from server.swarm.controllers.clock import SECOND
-from server.swarm.controllers.draft import Draft
+from server.swarm.controllers.draft import Draft, per_node
 from server.swarm.controllers.orchestrator.tasks import alive, create, is_job, unusable
 from server.swarm.model.objects import Service, Task
 from server.swarm.model.taskstate import TaskState
@@ -40,7 +40,7 @@ def _restart(draft: Draft, service: Service, task: Task, slot: Sequence[Task]) -
         draft,
         service,
         slot=task.slot,
-        node_id="" if task.slot else task.node_id,
+        node_id=task.node_id if per_node(service) else "",
         not_before=draft.now + (0 if drained else _delay(task)),
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from api_models.swarm.service import UpdateConfig
 from server.swarm.controllers.clock import SECOND
-from server.swarm.controllers.draft import Draft
+from server.swarm.controllers.draft import Draft, per_node
 from server.swarm.controllers.orchestrator.tasks import Freshness, alive, create
 from server.swarm.model.objects import Service, Task, UpdateStatus
 from server.swarm.model.taskstate import TaskState
@@ -116,7 +116,7 @@ def _replace(draft: Draft, service: Service, config: UpdateConfig, slot: _Slot) 
         if config.order != "start-first":
             _stop(draft, [task for task in slot.tasks if task is not slot.fresh[-1]])
         return
-    node = "" if slot.tasks[-1].slot else slot.tasks[-1].node_id
+    node = slot.tasks[-1].node_id if per_node(service) else ""
     if config.order == "start-first" and slot.outdated:
         create(draft, service, slot=slot.tasks[-1].slot, node_id=node)
         return

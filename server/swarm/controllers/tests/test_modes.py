@@ -83,23 +83,38 @@ def test_a_replicated_job_runs_until_it_is_complete(tmp_path: Path) -> None:
         first, second = world.running("job")
         await agent.end(first, TaskState.COMPLETE)
         await world.settle()
-        assert [task.slot for task in world.running("job")] == [2, 3]
+        assert [task.slot for task in world.running("job")] == [1, 2]
         # A failed one runs again, in its slot.
         await agent.end(second)
         await world.advance(5)
-        assert sorted(task.slot for task in world.running("job")) == [2, 3]
+        assert sorted(task.slot for task in world.running("job")) == [1, 2]
         agent.fate["job"] = TaskState.COMPLETE
         for task in world.running("job"):
             await agent.end(task, TaskState.COMPLETE)
         await world.advance(60)
         done = [task for task in world.tasks("job") if task.state is TaskState.COMPLETE]
-        assert [task.slot for task in done] == [1, 2, 3, 4, 5]
+        assert [task.slot for task in done] == [0, 1, 2, 3, 4]
         assert not any(alive(task) and not task.state.ended for task in world.tasks("job"))
         # An update runs all of it again.
         await world.update("job", task_template=task_spec(force_update=1))
         await world.advance(60)
         done = [task for task in world.tasks("job") if task.state is TaskState.COMPLETE and task.job_iteration == 1]
         assert len(done) == 5
+
+    play(tmp_path, scenario)
+
+
+def test_the_first_slot_of_a_job_moves_to_another_node(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.node("n1")
+        await world.node("n2", availability="pause")
+        await world.service("job", ServiceMode(replicated_job=ReplicatedJob()))
+        await world.settle()
+        await world.set_node("n2", availability="active")
+        await world.set_node("n1", availability="drain")
+        await world.settle()
+        assert [(task.slot, task.node_id) for task in world.running("job")] == [(0, "n2")]
+        assert len(world.tasks("job")) == 2
 
     play(tmp_path, scenario)
 
