@@ -13,7 +13,7 @@ from engine.common.errors import WharfError
 from server.swarm.controllers.clock import SECOND, Clock, SystemClock
 from server.swarm.controllers.draft import Draft
 from server.swarm.controllers.plan import Plan
-from server.swarm.model.objects import Node, Object, Service, Task
+from server.swarm.model.objects import Cluster, Network, Node, Object, Service, Task
 from server.swarm.state.state import Event, Operation, State, Subscription
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ class Controllers:
 
     def _note(self, events: Iterable[Event]) -> None:
         """Notes which services the changes concern."""
+        everything = False
         for event in events:
             item = event.item
             match item:
@@ -93,53 +94,69 @@ class Controllers:
                     if event.new is None or item.state.ended:
                         self._due |= self._waiting
                 case Node():
-                    if event.old is None or event.new is None or _concerns(event.old, event.new):
-                        self._due |= self._everything()
-                case _:
-                    self._due |= self._everything()
+                    everything |= event.old is None or event.new is None or _concerns(event.old, event.new)
+                case Network() | Cluster():
+                    everything = True
+        if everything:
+            self._due |= self._everything()
 
     async def _reconcile(self) -> None:
         """Reconciles all services that are due, in as many commits as it needs."""
         while self._due:
             due = sorted(self._due)
-            plans: list[tuple[Plan, bool]] = []
-
-            def build(due: Sequence[str] = due, plans: list[tuple[Plan, bool]] = plans) -> Sequence[Operation]:
-                draft = Draft(self._state.tables, self._clock.now())
-                plan = Plan(draft, self._cursors)
-                plan.make(due)
-                operations, complete = draft.operations()
-                plans.append((plan, complete))
-                return operations
-
             try:
-                await self._state.transact(build)
+                await self._commit(due)
             except WharfError as error:
                 log.warning("the swarm's changes can't be stored: %s", error.message)
                 self._due.clear()
-                for id in due:
-                    self._retry(id)
-                return
-            plan, complete = plans[-1]
-            if complete:
-                self._finish(plan)
+                self._retry(due)
+            except Exception:
+                log.exception("the swarm's changes can't be stored; each service is tried alone")
+                await self._reconcile_each(due)
+
+    async def _reconcile_each(self, due: Sequence[str]) -> None:
+        """So that one service whose changes can't be stored does not keep others from theirs."""
+        for id in due:
+            try:
+                while id in self._due:
+                    await self._commit([id])
+            except Exception as error:
+                log.warning("the changes of service %s can't be stored: %s", id, error)
+                self._due.discard(id)
+                self._retry([id])
+
+    async def _commit(self, due: Sequence[str]) -> None:
+        """Commits what the services need, as much of it as one commit can have."""
+        plans: list[tuple[Plan, bool]] = []
+
+        def build() -> Sequence[Operation]:
+            plan = Plan(Draft(self._state.tables, self._clock.now()), self._cursors)
+            plan.make(due)
+            operations, complete = plan.draft.operations()
+            plans.append((plan, complete))
+            return operations
+
+        await self._state.transact(build)
+        plan, complete = plans[-1]
+        if complete:
+            self._finish(plan)
 
     def _finish(self, plan: Plan) -> None:
         self._due.difference_update(plan.ids)
         for id in plan.ids:
             self._timers.pop(id, None)
-            if id in plan.failed:
-                self._retry(id)
-            else:
+            if id not in plan.failed:
                 self._failures.pop(id, None)
+        self._retry(plan.failed)
         self._timers.update(plan.draft.wakeups)
         self._waiting.difference_update(plan.ids)
         self._waiting |= plan.waiting
 
-    def _retry(self, id: str) -> None:
-        """Tries a service again, after a delay that doubles each time."""
-        failures = self._failures[id] = self._failures.get(id, 0) + 1
-        self._timers[id] = self._clock.now() + min(_RETRY << min(failures - 1, 16), _MAX_RETRY)
+    def _retry(self, ids: Iterable[str]) -> None:
+        """Tries services again, after a delay that doubles each time."""
+        for id in ids:
+            failures = self._failures[id] = self._failures.get(id, 0) + 1
+            self._timers[id] = self._clock.now() + min(_RETRY << min(failures - 1, 16), _MAX_RETRY)
 
 
 def _concerns(old: Object, new: Object) -> bool:
