@@ -113,12 +113,13 @@ class PrivateFiles:
 
     def _write(self, task_id: str, files: Sequence[PrivateFile]) -> dict[str, str]:
         directory = f"{self._root}/{task_id}"
-        mode = 0o700 if self._remap is None else private.PASSABLE
-        private.restrict_directory(self._root, mode)
+        # The runtime opens the files as the root of the containers.
+        mode, group = (0o700, 0) if self._remap is None else (0o710, self._remap.root[1])
+        private.restrict_directory(self._root, mode, group=group)
         _remove(directory)
-        os.mkdir(directory, mode)
+        os.mkdir(directory, 0o700)
         size = sum(len(file.data) + _BLOCK for file in files) + _BLOCK * 4
-        _mount(directory, f"mode={mode:o},size={size}")
+        _mount(directory, f"mode={mode:o},gid={group},size={size}")
         found = {}
         for number, file in enumerate(files):
             path = f"{directory}/{number}"
