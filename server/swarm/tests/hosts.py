@@ -1,7 +1,7 @@
 """An engine for a swarm: it records events and what leaves, and has one network interface."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -9,9 +9,11 @@ from typing import Any
 
 from api_models.swarm.cluster import InitRequest
 from api_models.swarm.node import NodeDescription
+from server.containers.logs.format import Query
 from server.swarm.facade import SwarmFacade
 from server.swarm.host import Composition, Host, Part
 from server.swarm.interfaces import Interface, Interfaces
+from server.swarm.model.objects import Task
 
 INIT = InitRequest(listen_addr="0.0.0.0:2377", advertise_addr="192.0.2.1")
 
@@ -53,6 +55,9 @@ class FakeEngine:
         def parts(manager: Composition) -> Sequence[Part]:
             return self.parts
 
+        async def no_log(task: Task, query: Query) -> AsyncIterator[bytes]:
+            yield b""
+
         return Host(
             directory=self.directory,
             engine_id="engine",
@@ -61,6 +66,8 @@ class FakeEngine:
             interfaces=interfaces,
             initial=lambda cluster: (),
             parts=parts,
+            local_networks=lambda: (),
+            task_log=no_log,
             leave=leave,
         )
 
