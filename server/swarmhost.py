@@ -58,6 +58,10 @@ def make_host(
     def initial(cluster: Cluster) -> Sequence[Object]:
         return ()
 
+    def local_network(key: str) -> str | None:
+        network = networks.visible.find(key)
+        return network.name if network is not None else None
+
     def parts(manager: Composition) -> Sequence[Part]:
         dispatcher = LocalDispatcher(manager.state, manager.membership.node_id, manager.keys)
         return Controllers(manager.state), Agent(dispatcher, neighbours)
@@ -73,7 +77,7 @@ def make_host(
         interfaces=interfaces,
         initial=initial,
         parts=parts,
-        local_networks=lambda: [network.name for network in networks.context],
+        local_network=local_network,
         task_log=partial(task_log, neighbours),
         leave=leave,
     )

@@ -1,6 +1,6 @@
 """What a manager needs of the engine that it runs in. The composition root makes it (``server.swarmhost``)."""
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,7 @@ from server.swarm.keys import Keys
 from server.swarm.membership import Membership
 from server.swarm.model.objects import Cluster, Object
 from server.swarm.operations.logs import TaskLog
+from server.swarm.operations.references import LocalNetwork
 from server.swarm.state.state import State
 
 
@@ -41,7 +42,7 @@ class Host:
 
     ``describe``: the description of this node, without ``tls_info``. ``interfaces``: the machine's network interfaces.
     ``initial``: objects that a new swarm has from its first commit on, such as the ingress network. ``parts``: makes
-    the loops of a manager, which begin when it is open. ``local_networks``: the names of this engine's own
+    the loops of a manager, which begin when it is open. ``local_network`` finds one of this engine's own
     networks. ``task_log``: the log of a task of this node. ``leave``: removes what the swarm has on this engine,
     containers and networks; it is repeated after a crash.
     """
@@ -53,6 +54,6 @@ class Host:
     interfaces: Callable[[], Awaitable[Interfaces]]
     initial: Callable[[Cluster], Sequence[Object]]
     parts: Callable[[Composition], Sequence[Part]]
-    local_networks: Callable[[], Collection[str]]
+    local_network: LocalNetwork
     task_log: TaskLog
     leave: Callable[[], Awaitable[None]]

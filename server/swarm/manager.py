@@ -55,7 +55,7 @@ class Manager:
         self.nodes = Nodes(self.state, membership.node_id)
         self.secrets = Secrets(self.state, keys)
         self.configs = Configs(self.state, keys)
-        self.services = Services(self.state, keys.seal, parse_constraints, host.local_networks)
+        self.services = Services(self.state, keys.seal, parse_constraints, host.local_network)
         self.tasks = Tasks(self.state, self._up_to_date, self.nodes.get)
         self.logs = ServiceLogs(self.state, self.services, self.tasks, host.task_log)
 

@@ -367,3 +367,9 @@ def test_services_outlive_the_daemon(swarm: Engine, service: str) -> None:
     swarm.start()
     assert until(lambda: replicas(swarm, service) == "2/2")
     assert set(containers(swarm, service)) == before
+
+
+def test_a_service_on_the_hosts_network(swarm: Engine, service: str) -> None:
+    swarm.docker("service", "create", "--name", service, "--network", "host", "--init", "busybox", "sleep", "1000")
+    (id,) = containers(swarm, service)
+    assert json.loads(swarm.docker("inspect", id).stdout)[0]["HostConfig"]["NetworkMode"] == "host"

@@ -26,8 +26,8 @@ from server.swarm.agent.hostconfig import HOST, published
 from server.swarm.agent.images import Pulls
 from server.swarm.agent.neighbours import Neighbours
 from server.swarm.agent.reports import Reports
-from server.swarm.agent.taskcontainer import PREDEFINED, TASK_LABEL, create_request, image_name
-from server.swarm.model.objects import Task, TaskStatus
+from server.swarm.agent.taskcontainer import TASK_LABEL, create_request, image_name
+from server.swarm.model.objects import PREDEFINED, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
 
 log = logging.getLogger(__name__)

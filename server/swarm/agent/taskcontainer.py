@@ -13,14 +13,12 @@ from server.containers.create.create import CreateRequest
 from server.registry.reference import parse
 from server.swarm.agent.hostconfig import host_config, port_key, published
 from server.swarm.agent.template import expand
-from server.swarm.model.objects import Attachment, Task
+from server.swarm.model.objects import PREDEFINED, Attachment, Task
 
 _PREFIX = "com.docker.swarm"
 TASK_LABEL = f"{_PREFIX}.task.id"
 NODE_LABEL = f"{_PREFIX}.node.id"
 SERVICE_LABEL = f"{_PREFIX}.service.id"
-#: Networks of each node, to which the swarm refers by name.
-PREDEFINED = frozenset(("bridge", "host", "none"))
 
 
 def create_request(

@@ -14,6 +14,9 @@ from api_models.swarm.service import ServiceSpec
 from api_models.swarm.task import ContainerStatus, GenericResource, PortStatus, TaskSpec
 from server.swarm.model.taskstate import TaskState
 
+#: Networks that every node has itself. Services refer to them by name, and a task has no address of the swarm on them.
+PREDEFINED = frozenset(("bridge", "host", "none"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Object(Record):

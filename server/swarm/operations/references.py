@@ -1,22 +1,21 @@
 """What a service spec refers to: networks, secrets, configs and published ports, checked against the state."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from api_models.swarm.network import NetworkAttachmentConfig, PortConfig
 from api_models.swarm.service import ServiceSpec
 from engine.common.errors import Kind, WharfError, not_found
-from server.swarm.model.objects import Service
+from server.swarm.model.objects import PREDEFINED, Service
 from server.swarm.operations.rpc import malformed, precondition
 from server.swarm.state.tables import Tables
 
-#: Networks that every node has itself.
-_PREDEFINED = frozenset(("bridge", "host", "none"))
+#: The name of this node's own network with this name or id; None: there is none.
+LocalNetwork = Callable[[str], str | None]
 
 
-def resolve_networks(tables: Tables, spec: ServiceSpec, local: Callable[[], Collection[str]]) -> ServiceSpec:
-    """The spec with the ids of its networks. ``bridge``, ``host`` and ``none`` keep their names: each node has its own.
-    ``local`` returns the names of this node's networks.
+def resolve_networks(tables: Tables, spec: ServiceSpec, local: LocalNetwork) -> ServiceSpec:
+    """The spec with the ids of its networks, or the names of predefined ones: each node has its own ``host``.
 
     :raises WharfError: NOT_FOUND; PERMISSION_DENIED: a network of this node; INVALID_ARGUMENT: the ingress network.
     """
@@ -27,16 +26,15 @@ def resolve_networks(tables: Tables, spec: ServiceSpec, local: Callable[[], Coll
     return replace(spec, task_template=replace(spec.task_template, networks=resolved))
 
 
-def _resolve(
-    tables: Tables, wanted: NetworkAttachmentConfig, local: Callable[[], Collection[str]]
-) -> NetworkAttachmentConfig:
-    if wanted.target in _PREDEFINED:
-        return wanted
+def _resolve(tables: Tables, wanted: NetworkAttachmentConfig, local: LocalNetwork) -> NetworkAttachmentConfig:
     network = tables.networks.match(wanted.target)
-    if network is None and wanted.target in local():
+    name = local(wanted.target) if network is None else None
+    if name in PREDEFINED:
+        return replace(wanted, target=name)
+    if name is not None:
         raise WharfError(
             Kind.PERMISSION_DENIED,
-            f"The network {wanted.target} cannot be used with services. Only networks scoped to the swarm can be used,"
+            f"The network {name} cannot be used with services. Only networks scoped to the swarm can be used,"
             " such as those created with the overlay driver.",
         )
     if network is None:

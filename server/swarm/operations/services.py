@@ -1,7 +1,7 @@
 """Services: create, update, roll back, remove, inspect, list."""
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from server.containers.values import names
 from server.swarm.model.ids import new_id
 from server.swarm.model.objects import Service, UpdateStatus
 from server.swarm.operations import match, references, showservice
+from server.swarm.operations.references import LocalNetwork
 from server.swarm.operations.rpc import exists, missing, out_of_sequence, precondition, unsupported
 from server.swarm.operations.spec import normalize
 from server.swarm.operations.validate import ParseConstraints, check_spec
@@ -47,14 +48,13 @@ class Services:
         state: State,
         seal: Callable[[bytes], str],
         parse_constraints: ParseConstraints,
-        local_networks: Callable[[], Collection[str]],
+        local_network: LocalNetwork,
     ) -> None:
-        """``seal`` encrypts credentials for the store; ``parse_constraints``: see ``validate``. ``local_networks``
-        returns the names of this node's own networks."""
+        """``seal`` encrypts credentials for the store; ``parse_constraints``: see ``validate``."""
         self._state = state
         self._seal = seal
         self._parse_constraints = parse_constraints
-        self._local_networks = local_networks
+        self._local_network = local_network
 
     def get(self, key: str) -> Service:
         """:raises WharfError: NOT_FOUND ``service x not found``; INVALID_ARGUMENT: ambiguous."""
@@ -68,7 +68,7 @@ class Services:
         tables = self._state.tables
         spec = normalize(spec, name=self._random_name)
         check_spec(spec, self._parse_constraints)
-        spec = references.resolve_networks(tables, spec, self._local_networks)
+        spec = references.resolve_networks(tables, spec, self._local_network)
         spec, warnings = await _pinned(spec, registry)
         now = time.time_ns()
         service = Service(
@@ -106,7 +106,7 @@ class Services:
         if options.rollback not in ("", "none", "previous"):
             raise invalid(f"unrecognized rollback option {options.rollback}")
         spec = normalize(spec, name=lambda: "")
-        spec = references.resolve_networks(self._state.tables, spec, self._local_networks)
+        spec = references.resolve_networks(self._state.tables, spec, self._local_network)
         service = self.get(key)
         check_spec(spec, self._parse_constraints)
         auth = self._auth(service, options, registry)

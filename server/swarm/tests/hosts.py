@@ -66,7 +66,7 @@ class FakeEngine:
             interfaces=interfaces,
             initial=lambda cluster: (),
             parts=parts,
-            local_networks=lambda: (),
+            local_network=lambda key: None,
             task_log=no_log,
             leave=leave,
         )

@@ -8,12 +8,10 @@ from server.swarm.controllers.allocator.addresses import Addresses, Exhausted
 from server.swarm.controllers.allocator.ports import PortInUse, Ports
 from server.swarm.controllers.draft import Draft
 from server.swarm.controllers.orchestrator.tasks import alive, endpoint_spec
-from server.swarm.model.objects import Attachment, Network, Service, Task
+from server.swarm.model.objects import PREDEFINED, Attachment, Network, Service, Task
 from server.swarm.model.taskstate import TaskState
 
 _ALLOCATED = "pending task scheduling"
-#: Networks that every node has itself.
-PREDEFINED = frozenset(("bridge", "host", "none"))
 
 
 class Allocator:
@@ -99,5 +97,7 @@ class Allocator:
             )
             for network, config in networks
         )
+        wanted = (task.spec if service is None else service.spec.task_template).networks or ()
+        attachments += tuple(Attachment(network_id=each.target) for each in wanted if each.target in PREDEFINED)
         endpoint = task.endpoint if service is None else replace(service.endpoint, spec=task.endpoint.spec)
         self._draft.observe(replace(task, attachments=attachments, endpoint=endpoint), TaskState.PENDING, _ALLOCATED)

@@ -31,7 +31,12 @@ def _run(path: Path, scenario: Scenario) -> None:
         await store.open()
         state = State(store)
         await state.open()
-        services = Services(state, lambda data: data.decode()[::-1], _no_constraint, lambda: ["mine"])
+        services = Services(
+            state,
+            lambda data: data.decode()[::-1],
+            _no_constraint,
+            {"mine": "mine", "host": "host", "f00d": "host"}.get,
+        )
         try:
             async with asyncio.timeout(20):
                 await scenario(state, services)
@@ -256,6 +261,15 @@ def test_secrets_networks_and_ports_are_checked(tmp_path: Path) -> None:
         host = {"TargetPort": 80, "PublishedPort": 9090, "PublishMode": "host"}
         for name in ("h1", "h2"):
             await _create(services, _spec(name, EndpointSpec={"Ports": [host]}))
+
+    _run(tmp_path, scenario)
+
+
+def test_predefined_networks_keep_their_names(tmp_path: Path) -> None:
+    async def scenario(_: State, services: Services) -> None:
+        for target in ("host", "f00d"):
+            id = await _create(services, _spec(f"on-{target}", TaskTemplate={"Networks": [{"Target": target}]}))
+            assert services.inspect(id)["Spec"]["TaskTemplate"]["Networks"] == [{"Target": "host"}]
 
     _run(tmp_path, scenario)
 
