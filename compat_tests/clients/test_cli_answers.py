@@ -74,7 +74,7 @@ REFUSED = (
     ("pull 127.0.0.1:1/app:1", "refused"),
     ("network rm bridge", "pre-defined"),
     ("search 127.0.0.1:1/app", "refused"),
-    ("swarm init", "swarm"),
+    ("node ls", "not a swarm manager"),
 )
 
 
