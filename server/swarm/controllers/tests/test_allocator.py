@@ -1,11 +1,13 @@
 """Virtual addresses, addresses of tasks, and published ports."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from api_models.network import IPAM, IPAMPool
 from api_models.swarm.network import EndpointSpec, NetworkAttachmentConfig, PortConfig
+from api_models.swarm.task import NetworkAttachmentSpec, TaskSpec
 from server.swarm.controllers.tests.world import World, play, task_spec
-from server.swarm.model.objects import Network
+from server.swarm.model.objects import Network, Task
 from server.swarm.model.taskstate import TaskState
 from server.swarm.state.state import Put
 
@@ -106,6 +108,28 @@ def test_a_service_waits_for_its_network(tmp_path: Path) -> None:
         await _network(world, "late", "10.0.1.0/24", "10.0.1.1")
         await world.settle()
         assert len(world.running("web")) == 1
+
+    play(tmp_path, scenario)
+
+
+def test_a_container_outside_of_services_is_attached(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.node("n1")
+        front = await _network(world, "front", "10.0.1.0/24", "10.0.1.1")
+        spec = TaskSpec(
+            network_attachment_spec=NetworkAttachmentSpec(container_id="c1"),
+            networks=_attached(front),
+            runtime="attachment",
+        )
+        task = Task(id="t1", node_id="n1", spec=spec, desired_state=int(TaskState.RUNNING))
+        await world.state.commit([Put(task)])
+        await world.settle()
+        stored = world.state.tables.tasks.get("t1")
+        assert (stored.state, stored.attachments[0].addresses) == (TaskState.RUNNING, ("10.0.1.2/24",))
+        assert front in world.agents["n1"].current.networks
+        await world.state.commit([Put(replace(stored, desired_state=int(TaskState.REMOVE)))])
+        await world.settle()
+        assert len(world.state.tables.tasks) == 0
 
     play(tmp_path, scenario)
 

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from api_models.network import IPAM, IPAMPool
+from api_models.swarm.network import EndpointSpec, NetworkAttachmentConfig, PortConfig
 from api_models.swarm.service import GlobalService, ServiceMode, UpdateConfig
+from api_models.swarm.task import TaskSpec
 from server.swarm.controllers.clock import SECOND
 from server.swarm.controllers.constraints import node_matches
 from server.swarm.controllers.orchestrator.tasks import alive, unusable
 from server.swarm.controllers.tests.world import World, play, task_spec
-from server.swarm.model.objects import Task
+from server.swarm.model.objects import Network, Task
 from server.swarm.model.taskstate import TaskState
+from server.swarm.state.state import Put
 
 EVENTS = 200
 SEEDS = (1,)
@@ -34,12 +38,34 @@ class _Chaos:
     async def begin(self) -> None:
         for name in NODES:
             await self.world.node(name)
-        task = task_spec("0")
-        await self.world.service("web", 3, task, update_config=UpdateConfig(parallelism=1, order="start-first"))
+        for name, ingress in (("front", False), ("ingress", True)):
+            ipam = IPAM(config=(IPAMPool(subnet=f"10.0.{int(ingress)}.0/26"),))
+            await self.world.state.commit([Put(Network(id=name, name=name, ipam=ipam, ingress=ingress))])
+        port = PortConfig(protocol="tcp", target_port=80, publish_mode="ingress")
         await self.world.service(
-            "api", 5, task, update_config=UpdateConfig(parallelism=2, delay=SECOND, failure_action="rollback")
+            "web",
+            3,
+            self.task("0"),
+            update_config=UpdateConfig(parallelism=1, order="start-first"),
+            endpoint_spec=EndpointSpec(ports=(port,)),
         )
-        await self.world.service("all", ServiceMode(global_=GlobalService()), task)
+        await self.world.service(
+            "api",
+            5,
+            self.task("0"),
+            update_config=UpdateConfig(parallelism=2, delay=SECOND, failure_action="rollback"),
+        )
+        await self.world.service("all", ServiceMode(global_=GlobalService()), self.task("0"))
+
+    def task(self, image: str) -> TaskSpec:
+        return task_spec(image, networks=(NetworkAttachmentConfig(target="front"),))
+
+    def addresses(self) -> list[tuple[str, str]]:
+        """All addresses that are in use, with their networks."""
+        tables = self.world.state.tables
+        virtual = [(each.network_id, each.addr) for item in tables.services for each in item.endpoint.virtual_ips or ()]
+        attachments = [each for task in tables.tasks if not task.state.ended for each in task.attachments]
+        return virtual + [(each.network_id, address) for each in attachments for address in each.addresses]
 
     async def event(self) -> None:
         events = (self.node_down, self.node_up, self.availability, self.scale, self.update, self.fail, self.leader)
@@ -82,7 +108,7 @@ class _Chaos:
     async def update(self) -> None:
         name = self.random.choice(("web", "api", "all"))
         self.image[name] = str(self.random.randrange(10**6))
-        await self.world.update(name, task_template=task_spec(self.image[name]))
+        await self.world.update(name, task_template=self.task(self.image[name]))
 
     async def fail(self) -> None:
         """The tasks of a service fail on one node for a while."""
@@ -109,7 +135,7 @@ class _Chaos:
         for name in self.image:
             self.image[name] = "last"
             # A rollback has perhaps restored an old number of replicas.
-            await self.world.update(name, task_template=task_spec("last"), replicas=self.replicas.get(name))
+            await self.world.update(name, task_template=self.task("last"), replicas=self.replicas.get(name))
         await self.world.advance(300)
 
 
@@ -124,7 +150,13 @@ def test_two_hundred_events_converge(tmp_path: Path, seed: int) -> None:
         await chaos.begin()
         for _ in range(EVENTS):
             await chaos.event()
+            addresses = chaos.addresses()
+            assert len(addresses) == len(set(addresses)), chaos.log
         await chaos.calm()
+        backends = {each.service_id: len(each.backends) for each in world.agents["n1"].current.services["front"]}
+        assert backends == {world.find(name).id: len(world.running(name)) for name in chaos.image}
+        (published,) = world.agents["n1"].current.mesh
+        assert (published.published, len(published.backends)) == (30000, len(world.running("web")))
         for name, replicas in chaos.replicas.items():
             tasks = _wanted(world.tasks(name))
             assert sorted(task.slot for task in tasks) == sorted({task.slot for task in tasks}), (name, chaos.log)
