@@ -1,7 +1,7 @@
 """The state that the operations of this package share: kernel interfaces of the engine's network and all records."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import RLock
@@ -19,6 +19,7 @@ from server.networks.model import Network, SandboxRecord
 from server.networks.netlink.namespace_pool import NamespacePool
 from server.networks.netlink.rtnetlink import Netlink
 from server.networks.nftables.firewall import Firewall
+from server.networks.overlays import Overlays
 from server.networks.ports.allocator import PortAllocator
 from server.networks.proxy_client import Forwarder
 from server.networks.remotes import RemoteNetworks
@@ -49,6 +50,12 @@ class Store(Protocol):
 
     async def delete_sandbox(self, container: str) -> None: ...
 
+    async def put_overlay(self, key: str, document: bytes) -> None: ...
+
+    async def delete_overlay(self, key: str) -> None: ...
+
+    async def load_overlays(self) -> Mapping[str, bytes]: ...
+
     async def load(self) -> tuple[Sequence[Network], Sequence[SandboxRecord]]: ...
 
 
@@ -74,8 +81,11 @@ class NetworkContext:
     #: The path of a container's user namespace, which owns its network namespace; "": the host's.
     userns_of: Callable[[ContainerPlan], str] = lambda container: ""
     load_remote: "Callable[[NetworkContext], RemoteNetworks] | None" = None
+    load_overlays: "Callable[[NetworkContext], Overlays] | None" = None
     #: The daemon stops: pending work is left to the next daemon's recovery.
     closed: bool = False
+    #: The network by which traffic leaves that no other network leads out is created once.
+    creating_gateway: asyncio.Lock = field(default_factory=asyncio.Lock)
     networks: dict[str, Network] = field(default_factory=dict)
     sandboxes: dict[str, SandboxRecord] = field(default_factory=dict)
     last: dict[str, SandboxRecord] = field(default_factory=dict)  # the last sandbox of a stopped container
@@ -85,6 +95,7 @@ class NetworkContext:
     # Name → owner → network.
     _names: dict[str, dict[str, Network]] = field(default_factory=dict)
     _remote: RemoteNetworks | None = None
+    _overlays: Overlays | None = None
 
     @property
     def remote(self) -> RemoteNetworks:
@@ -93,6 +104,14 @@ class NetworkContext:
             assert self.load_remote is not None
             self._remote = self.load_remote(self)
         return self._remote
+
+    @property
+    def overlays(self) -> Overlays:
+        """The networks of the swarm. Loads the code at the first use."""
+        if self._overlays is None:
+            assert self.load_overlays is not None
+            self._overlays = self.load_overlays(self)
+        return self._overlays
 
     def add(self, network: Network) -> None:
         self.networks[network.id] = network

@@ -209,6 +209,10 @@ def _allocate(
     ipam = settings.ipam_config
     text = (ipam.ipv4_address if version == 4 else ipam.ipv6_address) if ipam else ""
     requested = ip_address(text) if text else None
+    if requested is None and network.overlay:
+        if version == 4:
+            raise WharfError(Kind.INTERNAL, f"the swarm has assigned no address on network {network.name}")
+        return None
     prefer: Address | None = None
     if old:
         remembered = old.ip4 if version == 4 else old.ip6
@@ -242,9 +246,9 @@ def _allocate(
 
 
 def gateway_of(network: Network, address: Address) -> str:
-    """The gateway of the address's subnet, or the other router that ``--default-gateway`` names for a bridge; an
-    internal network shows none."""
-    if network.internal and network.driver == BRIDGE:
+    """The gateway of the address's subnet, or the other router that ``--default-gateway`` names for a bridge. Internal
+    networks have none, nor have those of a swarm: their subnet's gateway is not on every node."""
+    if network.overlay or (network.internal and network.driver == BRIDGE):
         return ""
     for config in network.ipam or ():
         if address in ip_network(config.subnet):

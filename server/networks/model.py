@@ -18,9 +18,9 @@ from server.networks.ipam.allocator import Network as Subnet
 from server.networks.netlink.rtnetlink import Interface
 from server.networks.nftables.rules import Publication
 
-BRIDGE, HOST, NULL, MACVLAN, IPVLAN = "bridge", "host", "null", "macvlan", "ipvlan"
+BRIDGE, HOST, NULL, MACVLAN, IPVLAN, OVERLAY = "bridge", "host", "null", "macvlan", "ipvlan", "overlay"
 #: The engine's own drivers. Others are plugins (``server/networks/remote``).
-DRIVERS = frozenset((BRIDGE, HOST, NULL, MACVLAN, IPVLAN))
+DRIVERS = frozenset((BRIDGE, HOST, NULL, MACVLAN, IPVLAN, OVERLAY))
 IPAM_DRIVERS = frozenset(("default", "null"))
 
 
@@ -55,8 +55,8 @@ class PoolConfig:
 
 @dataclass(slots=True, eq=False)
 class Network:
-    """A network. ``owner``: see ``server.access``. ``bridge`` is the device of a bridge network, ``parent`` of a
-    macvlan or ipvlan one.
+    """A network. ``owner``: see ``server.access``. ``bridge`` is the device of a bridge or overlay network, ``parent``
+    of a macvlan or ipvlan one.
 
     ``unfinished``: a plugin may know a network whose creation or removal has not ended; it can be removed only.
     """
@@ -102,6 +102,16 @@ class Network:
     def user_defined(self) -> bool:
         """Whether it supports names, aliases and chosen addresses."""
         return not self.predefined
+
+    @property
+    def overlay(self) -> bool:
+        """Whether it is a network of the swarm, which assigns its addresses."""
+        return self.driver == OVERLAY
+
+    @property
+    def bridged(self) -> bool:
+        """Whether its device is a Linux bridge."""
+        return self.driver in (BRIDGE, OVERLAY)
 
     @property
     def remote(self) -> bool:

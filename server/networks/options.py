@@ -181,8 +181,11 @@ def _check_address(options: Mapping[str, str], name: str, version: int) -> None:
 
 
 def rules(network: Network) -> BridgeRules:
-    """The firewall's rules for a bridge network."""
+    """The firewall's rules for a network with a bridge. Nothing is routed to or from an overlay network, except what
+    reaches published ports."""
     options = network.options
+    if network.overlay:
+        return BridgeRules(network.bridge, tuple(network.subnets), internal=True, ingress=network.ingress)
     return BridgeRules(
         bridge=network.bridge,
         subnets=tuple(network.subnets),

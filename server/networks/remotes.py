@@ -64,15 +64,6 @@ class RemoteNetworks(Protocol):
         """Tells the plugins that joined endpoints leave the namespace; their links return to the host. If a plugin does
         not answer, this is logged, and its link stays: it is removed with the namespace. A second call does nothing."""
 
-    async def add_gateway(
-        self, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack
-    ) -> Endpoint | None:
-        """Adds an implicit endpoint on ``docker_gwbridge`` to the record if no endpoint leads out and a plugin wants
-        the engine to provide the gateway. The caller attaches it. None: nothing was added."""
-
-    def surplus_gateway(self, record: SandboxRecord) -> Endpoint | None:
-        """The record's implicit endpoint, if it isn't needed any more."""
-
     async def program(self, container: ContainerPlan, record: SandboxRecord) -> None:
         """Tells plugins which endpoints the container's outgoing traffic leaves by, if that has changed.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from api_models.container import NetworkSettings
 from api_models.filters import Filters
@@ -31,17 +31,21 @@ from server.networks.dns import hosts_file, names
 from server.networks.dns.redirect import redirect
 from server.networks.ipam.allocator import default_pool
 from server.networks.ipam.pools import subnets_in_use
-from server.networks.model import BRIDGE, DRIVERS, Network, SandboxRecord, settings_for
+from server.networks.model import DRIVERS, Network, SandboxRecord, settings_for
 from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import NamespacePool, mark
 from server.networks.netlink.rtnetlink import Netlink
 from server.networks.nftables import rules
 from server.networks.nftables.firewall import Firewall
+from server.networks.overlay.model import OverlayNetworks
 from server.networks.proxy_client import Forwarder
 from server.networks.remotes import RemoteNetworks
 from server.networks.sandboxes import connect, recover, sandbox, settings, teardown, unlink
 from server.networks.view import View
 from server.plugins.discovery import Plugins
+
+if TYPE_CHECKING:
+    from server.networks.overlay.service import SwarmOverlays
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +55,13 @@ def load_remote(context: NetworkContext, plugins: Plugins) -> RemoteNetworks:
     from server.networks.remote.service import PluginNetworks
 
     return PluginNetworks(context, plugins)
+
+
+def load_overlays(context: NetworkContext) -> "SwarmOverlays":
+    """The networks of the swarm. An engine that is part of none does not import their code."""
+    from server.networks.overlay.service import SwarmOverlays
+
+    return SwarmOverlays(context)
 
 
 def _policy(config: Config) -> rules.Policy:
@@ -95,6 +106,7 @@ class Networks:
         forwarder = Forwarder(f"{config.exec_root}/proxy.sock", self._rewired)
         self.context = NetworkContext(config, pools, store, bus, host, pool, firewall, forwarder, workers, sweepers)
         self.context.load_remote = partial(load_remote, plugins=plugins or Plugins())
+        self.context.load_overlays = load_overlays
         self._stored: Sequence[SandboxRecord] = ()
         self._recovered = False
         self._restorer = Reconciler(self.context)
@@ -109,7 +121,18 @@ class Networks:
         for network in found:
             network.pools = network.make_pools()
             self.context.add(network)
+        if any(network.overlay for network in found):
+            await self.context.overlays.load()
         await predefined.ensure(self.context)
+
+    @property
+    def overlay(self) -> OverlayNetworks:
+        """The networks of the swarm on this node, for its agent."""
+        from server.networks.overlay.service import SwarmOverlays
+
+        overlays = self.context.overlays
+        assert isinstance(overlays, SwarmOverlays)
+        return overlays
 
     def seen_by(self, caller: Caller) -> "Networks":
         """The same service for one caller."""
@@ -379,7 +402,7 @@ class Networks:
 
     async def restore(self) -> None:
         """On reload: restores devices, links and rules that other programs removed."""
-        await self._restorer.check([network for network in self.context if network.driver == BRIDGE and network.ready])
+        await self._restorer.check([network for network in self.context if network.bridged and network.ready])
         for network in self.context:
             if network.parent or (network.bridge and not network.ready):
                 try:

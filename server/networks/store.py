@@ -1,7 +1,7 @@
 """Networks and the sandboxes of running containers in the database."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from server.access.owners import qualified
 from server.networks.model import Network, SandboxRecord
@@ -16,6 +16,7 @@ class NetworkStore:
     def __init__(self, database: Database) -> None:
         self._networks = Documents(database, "networks")
         self._sandboxes = Documents(database, "endpoints")
+        self._overlays = Documents(database, "overlays")
 
     async def put(self, network: Network) -> None:
         await self._networks.put(network.id, qualified(network.owner, network.name), network.to_doc())
@@ -28,6 +29,15 @@ class NetworkStore:
 
     async def delete_sandbox(self, container: str) -> None:
         await self._sandboxes.delete(container)
+
+    async def put_overlay(self, key: str, document: bytes) -> None:
+        await self._overlays.put(key, None, document)
+
+    async def delete_overlay(self, key: str) -> None:
+        await self._overlays.delete(key)
+
+    async def load_overlays(self) -> Mapping[str, bytes]:
+        return {key: document for key, _, document in await self._overlays.all()}
 
     async def load(self) -> tuple[Sequence[Network], Sequence[SandboxRecord]]:
         """All readable records; an unreadable one is logged and left in the database."""

@@ -35,6 +35,7 @@ Work = Callable[[sqlite3.Connection], T]
 #   endpoints    id, name, doc     addresses of endpoints: id "<network>/<container>"
 #   settings     id, name, doc     single values, such as the daemon's ID
 #   build_cache  id, name, doc     records of the builder's cache
+#   overlays     id, name, doc     server/networks/overlay: what the swarm has told this node of services
 _DOCUMENTS = "CREATE TABLE {0} (id TEXT PRIMARY KEY, name TEXT, doc BLOB NOT NULL) WITHOUT ROWID"
 MIGRATIONS: Sequence[Sequence[str]] = (
     (
@@ -46,6 +47,7 @@ MIGRATIONS: Sequence[Sequence[str]] = (
         "CREATE INDEX networks_by_name ON networks (name)",
         "CREATE INDEX build_cache_by_name ON build_cache (name)",
     ),
+    (_DOCUMENTS.format("overlays"),),
 )
 
 

@@ -1,6 +1,6 @@
 """The network service without a kernel: records are real, what reaches for links and rules is absent."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar, cast
@@ -47,6 +47,15 @@ class NoNetworks:
 
     async def delete_sandbox(self, container: str) -> None:
         return
+
+    async def put_overlay(self, key: str, document: bytes) -> None:
+        return
+
+    async def delete_overlay(self, key: str) -> None:
+        return
+
+    async def load_overlays(self) -> Mapping[str, bytes]:
+        return {}
 
     async def load(self) -> tuple[Sequence[Network], Sequence[SandboxRecord]]:
         return (), ()

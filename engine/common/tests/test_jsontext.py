@@ -32,6 +32,7 @@ OWN_DATA = {
     "server/containers/model.py",
     "server/jobs/model.py",
     "server/networks/model.py",
+    "server/networks/overlay/records.py",
     "server/volumes/base.py",
 }
 # Modules that decode the output of the host's programs.

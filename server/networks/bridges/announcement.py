@@ -1,7 +1,7 @@
 """Announces the MAC addresses of new interfaces to their neighbours, which may know their IP addresses with others.
 
 The first announcement is sent when the interface is attached, the others in the background: the first may be lost
-while the link's host end comes up. An interface of a bridge network whose MAC address is derived from its IP address
+while the link's host end comes up. An interface on a bridge whose MAC address is derived from its IP address
 needs none, as every interface with this address has this MAC address; so a plain start costs nothing.
 """
 
@@ -11,13 +11,13 @@ import contextlib
 from server.networks import options
 from server.networks.context import NetworkContext
 from server.networks.endpoints import derived_mac
-from server.networks.model import BRIDGE, Endpoint, Network, SandboxRecord
+from server.networks.model import Endpoint, Network, SandboxRecord
 from server.networks.netlink.announce import announce
 
 
 def count(network: Network, endpoint: Endpoint) -> int:
     """How often the interface is announced; 0: never."""
-    if network.driver == BRIDGE and not network.other_macs and options.ANNOUNCEMENTS not in network.options:
+    if network.bridged and not network.other_macs and options.ANNOUNCEMENTS not in network.options:
         return 0
     return options.announcements(network.options)
 

@@ -11,7 +11,7 @@ from engine.common.errors import Kind, WharfError
 from server.networks.bridges import devices
 from server.networks.bridges.interfaces import BridgePort
 from server.networks.context import NetworkContext
-from server.networks.model import BRIDGE, Endpoint, Network
+from server.networks.model import Endpoint, Network
 from server.networks.netlink.rtnetlink import Link, link_set
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def restore(context: NetworkContext, network: Network, present: Mapping[str, Lin
     :raises WharfError: INTERNAL: the device can't be restored.
     """
     with context.devices:
-        if network.driver != BRIDGE or not network.ready:
+        if not network.bridged or not network.ready:
             return False
         try:
             damage = _damage(context, network)

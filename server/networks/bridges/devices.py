@@ -10,9 +10,12 @@ from server.networks import options
 from server.networks.bridges import bridge, interfaces, ownership
 from server.networks.bridges.interfaces import BridgePort
 from server.networks.context import NetworkContext
-from server.networks.model import BRIDGE, IPVLAN, MACVLAN, Endpoint, Network
+from server.networks.model import BRIDGE, IPVLAN, MACVLAN, OVERLAY, Endpoint, Network
 from server.networks.netlink.namespace_pool import Namespace, NamespacePool, mark
 from server.networks.netlink.rtnetlink import Interface, Netlink, link_add, link_delete, link_set
+
+#: The MTU of an overlay network: nodes add the headers of VXLAN to its packets (RFC 7348), 50 bytes.
+OVERLAY_MTU = 1450
 
 
 async def ensure_ready(context: NetworkContext, network: Network) -> None:
@@ -27,7 +30,7 @@ def make_device(context: NetworkContext, network: Network) -> None:
     :raises WharfError, OSError: also if another engine manages the bridge.
     """
     with context.devices:
-        if network.driver == BRIDGE:
+        if network.bridged:
             ownership.claim_bridge(context, network)
             _make_bridge(context, network)
         elif network.driver in (MACVLAN, IPVLAN):
@@ -73,8 +76,11 @@ def _make_bridge(context: NetworkContext, network: Network) -> None:
 
 
 def bridge_addresses(network: Network) -> list[Interface]:
-    """The host's addresses on the bridge: the gateways. An isolated gateway mode gives the host no address."""
+    """The host's addresses on the bridge: the gateways. An isolated gateway mode gives the host no address. On an
+    overlay network, the host has one only to send what reaches published ports."""
     found: list[Interface] = []
+    if network.overlay and not network.ingress:
+        return found
     for config in network.ipam or ():
         subnet = ip_network(config.subnet)
         if not config.gateway or not network.enables(subnet.version):
@@ -97,7 +103,7 @@ def remove_device(context: NetworkContext, network: Network) -> None:
     """In a thread: removes what :func:`make_device` created. A missing device is fine, and another engine's stays."""
     with context.devices:
         network.ready = False
-        if network.driver == BRIDGE:
+        if network.bridged:
             if ownership.owns_bridge(context, network):
                 context.firewall.remove_bridge(network.bridge)
                 bridge.remove(context.host, network.bridge, mark(context.config.network_name))
@@ -143,7 +149,7 @@ def _make_vlan(host: Netlink, network: Network, name: str, alias: str) -> int:
 
 def attacher(context: NetworkContext, network: Network, endpoint: Endpoint) -> interfaces.Attacher:
     """The driver that attaches an interface to the network."""
-    if network.driver == BRIDGE:
+    if network.bridged:
         return BridgePort(context.host, network.index, hairpin=bool(endpoint.publications))
     if network.driver == MACVLAN:
         mode = options.MACVLAN_MODES[network.option("macvlan_mode") or "bridge"]
@@ -211,8 +217,6 @@ def interface_spec(network: Network, endpoint: Endpoint) -> interfaces.Interface
         (key.replace("IFNAME", endpoint.interface) if "." not in endpoint.interface else _slashed(key, endpoint), value)
         for key, value in options.endpoint_sysctls(driver_opts)
     )
-    # A plugin's driver has options of its own and sets the MTU itself.
-    mtu = 0 if network.remote else options.mtu(network.options)
     # set_default_routes sets the default routes. The next hops of the others must be reachable before.
     given = [route for route in (endpoint.remote.routes if endpoint.remote else ()) if ip_network(route[0]).prefixlen]
     ipam = endpoint.settings.get("IPAMConfig") or {}
@@ -222,11 +226,18 @@ def interface_spec(network: Network, endpoint: Endpoint) -> interfaces.Interface
         addresses=(*endpoint.interfaces, *local),
         # An ipvlan device has its parent's MAC.
         mac="" if network.driver == IPVLAN else endpoint.mac,
-        mtu=mtu or (1500 if network.driver == BRIDGE else 0),
+        mtu=_link_mtu(network),
         ipv6=bool(endpoint.address6),
         routes=tuple(sorted(given, key=lambda route: bool(route[1]))),
         sysctls=sysctls,
     )
+
+
+def _link_mtu(network: Network) -> int:
+    """The MTU of a container's link; 0: the driver's."""
+    if network.remote:
+        return 0  # A plugin's driver has options of its own and sets the MTU itself.
+    return options.mtu(network.options) or {BRIDGE: 1500, OVERLAY: OVERLAY_MTU}.get(network.driver, 0)
 
 
 def _slashed(key: str, endpoint: Endpoint) -> str:

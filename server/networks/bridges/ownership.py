@@ -8,7 +8,7 @@ from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
 from server.networks.claims import ClaimConflict
 from server.networks.context import NetworkContext
-from server.networks.model import BRIDGE, Network
+from server.networks.model import Network
 
 _WAIT = timeouts.seconds("network.claim")
 
@@ -49,7 +49,7 @@ def claim_bridge(context: NetworkContext, network: Network) -> None:
 
 
 def owns_bridge(context: NetworkContext, network: Network) -> bool:
-    return network.driver == BRIDGE and context.claims.owns(_bridge(network.bridge))
+    return network.bridged and context.claims.owns(_bridge(network.bridge))
 
 
 def release_bridge(context: NetworkContext, network: Network) -> None:

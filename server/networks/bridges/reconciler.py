@@ -13,7 +13,7 @@ from collections.abc import Collection
 from engine.common.errors import WharfError
 from server.networks.bridges import bridge_repair
 from server.networks.context import NetworkContext
-from server.networks.model import BRIDGE, Network
+from server.networks.model import Network
 from server.networks.netlink.watch import Changes, Watch
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Reconciler:
 
     def _concerned(self, changes: Changes) -> Collection[Network]:
         """The networks that a change may have damaged; the engine's own changes don't count."""
-        networks = [network for network in self._context if network.driver == BRIDGE and network.ready]
+        networks = [network for network in self._context if network.bridged and network.ready]
         if changes.lost:
             return networks
         by_name = {network.bridge: network for network in networks}

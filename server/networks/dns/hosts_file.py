@@ -44,7 +44,8 @@ def paths(container: ContainerPlan) -> dict[str, str]:
 def build_plan(context: NetworkContext, container: ContainerPlan, record: SandboxRecord) -> Plan:
     """Reads the records (in the loop); :func:`write_all` writes the files in a thread."""
     record.hosts = [*_extra_hosts(context, container), *_links(context, container, record)]
-    own = [line for endpoint in record.endpoints for line in own_lines(container, endpoint)]
+    shown = [endpoint for endpoint in record.endpoints if not context.networks[endpoint.network].ingress]
+    own = [line for endpoint in shown for line in own_lines(container, endpoint)]
     return Plan(
         paths(container),
         (*record.hosts, *own),

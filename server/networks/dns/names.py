@@ -1,6 +1,7 @@
 """Sends the names of each network, and the view of each container, to wharf-proxy."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from engine.proxy.upstreams import Upstream
@@ -31,17 +32,24 @@ async def send_zones(context: NetworkContext, record: SandboxRecord) -> None:
 
 async def send_zone(context: NetworkContext, network: Network) -> None:
     """Sends the names of one network."""
-    await context.forwarder.set_zone(network.id, zone_of(network))
+    await context.forwarder.set_zone(network.id, zone_of(context, network))
 
 
-def zone_of(network: Network) -> Zone:
-    """The names of all containers on a network."""
+def zone_of(context: NetworkContext, network: Network) -> Zone:
+    """The names of all containers on a network, and on one of the swarm also of services and of other nodes' tasks."""
     found: dict[str, list[tuple[str, str]]] = {}
     pointers: dict[str, str] = {}
+    assigned: Mapping[str, Sequence[str]] = {}
+    if network.overlay:
+        assigned, names = context.overlays.names(network)
+        found = {name: [(address, "") for address in addresses] for name, addresses in assigned.items() if addresses}
+        pointers = dict(names)
     for endpoint in network.endpoints.values():
         if endpoint.implicit:
             continue
         for name in endpoint.dns_names:
+            if name.lower() in assigned:
+                continue  # an alias of a task is one of its service
             found.setdefault(name.lower(), []).append((endpoint.ip4, endpoint.ip6))
         for address in (endpoint.ip4, endpoint.ip6):
             if address:
@@ -61,6 +69,8 @@ async def view_request(context: NetworkContext, container: ContainerPlan, record
             name, alias = links.parse(text)
             target = context.containers.of(container.owner).find(name) if context.containers else None
             aliases.setdefault(endpoint.network, {})[alias.lower()] = (target.name if target else name).lower()
+    # A service's name is that on a network of users, before that of its published ports.
+    zones.sort(key=lambda id: context.networks[id].ingress)
     servers = await asyncio.to_thread(hosts_file.upstreams, hosts_file.overrides(context, container))
     internal = all(context.networks[endpoint.network].internal for endpoint in record.endpoints)
     # A container without external connectivity must not get it through the host's own resolver.

@@ -14,10 +14,12 @@ from collections.abc import Collection, Mapping, Sequence
 from threading import RLock
 
 from server.networks.netlink.netns import sysctl
+from server.networks.nftables import mesh as mesh_rules
 from server.networks.nftables import rules
 from server.networks.nftables.firewalld import Firewalld
 from server.networks.nftables.libnftables import Nftables, NftError, generation
-from server.networks.nftables.rules import BridgeRules, Element
+from server.networks.nftables.mesh import Element, MeshRule
+from server.networks.nftables.rules import BridgeRules
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ _FOREIGN = (("ip", "filter", "FORWARD"), ("ip6", "filter", "FORWARD"), _FIREWALL
 _HANDLE = re.compile(r'^\s*(?P<rule>.*?)\s*comment "(?P<tag>[^"]*)".*# handle (?P<handle>\d+)$')
 #: The number of its own transactions that an engine recognizes when they are announced.
 _REMEMBERED = 4096
+#: The owner of the elements of the routing mesh.
+_MESH = "mesh"
 _INTERFACE = re.compile(r'(?P<side>[io])ifname "(?P<name>[^"]+)"')
 
 
@@ -50,6 +54,7 @@ class Firewall:
         self._lock = RLock()
         self._elements: dict[str, list[Element]] = {}
         self._bridges: dict[str, BridgeRules] = {}
+        self._mesh: Sequence[MeshRule] = ()
         self._opened: list[Chain] = []
         self._firewalld = Firewalld()
         self._zoned = False  # whether firewalld runs and has our bridges
@@ -79,10 +84,17 @@ class Firewall:
             if v6 and sysctl("net.ipv6.conf.default.forwarding") == "0":
                 sysctl("net.ipv6.conf.default.forwarding", "1")
 
-    def start(self, elements: Mapping[str, Sequence[Element]], bridges: Sequence[BridgeRules]) -> None:
+    def start(
+        self,
+        elements: Mapping[str, Sequence[Element]],
+        bridges: Sequence[BridgeRules],
+        mesh: Sequence[MeshRule] = (),
+    ) -> None:
         """Sets the ruleset to exactly this, whatever an earlier process left."""
         with self._lock:
             self._elements = {owner: list(own) for owner, own in elements.items()}
+            self._mesh = mesh
+            self._elements[_MESH] = mesh_rules.elements(mesh)
             self._bridges = {bridge.bridge: bridge for bridge in bridges}
             for bridge in bridges:
                 self._elements[_owner(bridge.bridge)] = rules.bridge_elements(bridge)
@@ -138,6 +150,26 @@ class Firewall:
             if gone:
                 self._apply(rules.change(self.table, delete=gone))
 
+    def set_mesh(self, mesh: Sequence[MeshRule]) -> None:
+        """Replaces the ports of the routing mesh, in one transaction.
+
+        :raises NftError: the kernel refused; nothing has changed then.
+        """
+        with self._lock:
+            former, opened = self._mesh, self._elements.get(_MESH, [])
+            if mesh == former:
+                return
+            wanted = mesh_rules.elements(mesh)
+            self._mesh, self._elements[_MESH] = mesh, wanted
+            fresh, gone = set(wanted) - set(opened), set(opened) - set(wanted)
+            try:
+                self._apply(rules.change(self.table, add=fresh, delete=gone) + mesh_rules.replace(self.table, mesh))
+            except BaseException:
+                self._mesh, self._elements[_MESH] = former, opened
+                raise
+            if self.enabled:
+                self._expected = self._shape()
+
     @property
     def changed(self) -> bool:
         """Whether another program has changed this host's rules since the last check."""
@@ -172,6 +204,7 @@ class Firewall:
                 return
             self._bridges = {}
             self._elements = {}
+            self._mesh = ()
             self._foreign()
             with contextlib.suppress(NftError):
                 kept = len(self._run(f"list chain inet {self.table} {rules.USER_CHAIN}\n").splitlines()) > 4
@@ -251,7 +284,8 @@ class Firewall:
     def _rebuild(self) -> None:
         self._generation = generation()
         elements = [element for owned in self._elements.values() for element in owned]
-        text = rules.whole(self.table, elements, guard_router=self.guards_router, policy=self._policy)
+        guard, policy = self.guards_router, self._policy
+        text = rules.whole(self.table, elements, guard_router=guard, policy=policy, mesh=self._mesh)
         try:
             self._change(text)
         except NftError as error:

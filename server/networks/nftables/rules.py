@@ -10,17 +10,18 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from server.networks.ipam.allocator import Network
+from server.networks.nftables import mesh as mesh_rules
+from server.networks.nftables.mesh import Element, MeshRule
+from server.networks.nftables.sets import FAMILY_SETS, MAP_NAMES, SET_NAMES, SETS
 
 #: The chain for an administrator's own rules: evaluated before all of ours, never flushed by us.
 USER_CHAIN = "wharf-user"
 
-#: (set or map, its element as nft text). A map's element is "key : value".
-Element = tuple[str, str]
-
 
 @dataclass(frozen=True, slots=True)
 class BridgeRules:
-    """The treatment of one bridge's traffic. ``mode4``/``mode6``: nat, nat-unprotected, routed or isolated."""
+    """The treatment of one bridge's traffic. ``mode4``/``mode6``: nat, nat-unprotected, routed or isolated.
+    ``ingress``: the bridge of a swarm's ingress network, whose containers have another default route."""
 
     bridge: str
     subnets: tuple[Network, ...]
@@ -33,6 +34,7 @@ class BridgeRules:
     trusted: tuple[str, ...] = ()
     source4: str = ""
     source6: str = ""
+    ingress: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,88 +85,13 @@ class LinkRule:
     port: int
 
 
-_FAMILY_SETS = """\
-	set own{n} {{
-		type ifname . {address}
-		flags interval
-		comment "subnets, each with its bridge"
-	}}
-	set masquerade{n} {{
-		type {address}
-		flags interval
-		comment "subnets that leave with the host's address"
-	}}
-	map source{n} {{
-		type {address} : {address}
-		flags interval
-		comment "subnets that leave with a chosen address"
-	}}
-	set unprotected{n} {{
-		type ifname
-		comment "bridges whose containers are open to everybody"
-	}}
-	set direct{n} {{
-		type ifname
-		comment "bridges whose containers are reached by a route"
-	}}
-	set open{n} {{
-		type ifname . {address} . inet_proto . inet_service
-		flags interval
-		comment "published ports of containers"
-	}}
-	set routed{n} {{
-		type ifname . {address} . inet_proto . inet_service
-		flags interval
-		comment "ports of containers that are reached by a route"
-	}}
-	set links{n} {{
-		type {address} . {address} . inet_proto . inet_service
-		comment "linked containers, for bridges without icc"
-	}}
-	map ports{n} {{
-		type {address} . inet_proto . inet_service : {address} . inet_service
-		comment "published at one address of the host"
-	}}
-	map ports{n}_any {{
-		type inet_proto . inet_service : {address} . inet_service
-		comment "published at all addresses of the host"
-	}}
-	map ranges{n} {{
-		type {address} . inet_proto . inet_service : {address}
-		flags interval
-		comment "ranges that keep their numbers"
-	}}
-"""
-
-_SETS = """\
-	set bridges {
-		type ifname
-		comment "all bridges of this engine"
-	}
-	set internal {
-		type ifname
-		comment "bridges without a way out"
-	}
-	set icc {
-		type ifname . ifname
-		comment "bridges whose containers may talk to each other"
-	}
-	set closed {
-		type ifname . ifname
-		comment "bridges whose containers may talk through links only"
-	}
-	set trusted {
-		type ifname . ifname
-		comment "interfaces that may reach all ports of a bridge's containers"
-	}
-"""
-
 _HOOKS: dict[str, str] = {
     USER_CHAIN: "",
     "guard": "type filter hook prerouting priority raw; policy accept;",
     "prerouting": "type nat hook prerouting priority dstnat; policy accept;",
     "output": "type nat hook output priority dstnat; policy accept;",
     "publish": "",
+    "mesh": "",
     "forward": "type filter hook forward priority filter; policy accept;",
     "router": "",
     "inbound": "",
@@ -193,7 +120,10 @@ _CHAINS: dict[str, str] = {
 		dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports6
 		dnat ip6 to meta l4proto . th dport map @ports6_any
 		dnat ip6 to ip6 daddr . meta l4proto . th dport map @ranges6
+		jump mesh
 """,
+    # See ``mesh``.
+    "mesh": "",
     "forward": f"""
 		jump {USER_CHAIN}
 		iifname != @bridges oifname != @bridges goto router
@@ -229,8 +159,9 @@ _CHAINS: dict[str, str] = {
 		meta nfproto ipv6 oifname @unprotected6 accept
 		drop
 """,
-    # A published port of the same bridge: the answer must return through the host.
+    # A published port of the same bridge, or of the routing mesh: the answer must return through the host.
     "postrouting": """
+		ct status dnat oifname @ingress masquerade
 		ct status dnat oifname . ip saddr @own4 masquerade
 		ct status dnat oifname . ip6 saddr @own6 masquerade
 		oifname . ip saddr @own4 return
@@ -249,12 +180,6 @@ _ROUTER_GUARD = """
 		meta iifkind != "bridge" meta oifkind != "bridge" drop
 """
 
-_SET_NAMES = (
-    "bridges", "internal", "icc", "closed", "trusted",
-    *(f"{name}{n}" for n in "46" for name in ("own", "masquerade", "unprotected", "direct", "open", "routed", "links")),
-)  # fmt: skip
-_MAP_NAMES = tuple(f"{name}" for n in "46" for name in (f"source{n}", f"ports{n}", f"ports{n}_any", f"ranges{n}"))
-
 
 def table_name(bridge: str) -> str:
     """The table of the engine whose default bridge is ``bridge``."""
@@ -263,19 +188,26 @@ def table_name(bridge: str) -> str:
 
 def skeleton(table: str) -> str:
     """The table with its sets and empty chains; an existing one is not changed."""
-    body = [_SETS, _FAMILY_SETS.format(n="4", address="ipv4_addr"), _FAMILY_SETS.format(n="6", address="ipv6_addr")]
+    body = [SETS, FAMILY_SETS.format(n="4", address="ipv4_addr"), FAMILY_SETS.format(n="6", address="ipv6_addr")]
     for chain, hook in _HOOKS.items():
         body.append(f"\tchain {chain} {{\n\t\t{hook}\n\t}}\n" if hook else f"\tchain {chain} {{\n\t}}\n")
     return f"table inet {table} {{\n{''.join(body)}}}\n"
 
 
-def whole(table: str, elements: Iterable[Element], *, guard_router: bool, policy: Policy = _NO_POLICY) -> str:
+def whole(
+    table: str,
+    elements: Iterable[Element],
+    *,
+    guard_router: bool,
+    policy: Policy = _NO_POLICY,
+    mesh: Iterable[MeshRule] = (),
+) -> str:
     """One transaction after which the table has exactly our rules and ``elements``, whatever it had before.
 
     The administrator's chain keeps its rules.
     """
     text = [skeleton(table), empty(table)]
-    chains = {**_CHAINS, "router": _ROUTER_GUARD if guard_router else ""}
+    chains = {**_CHAINS, "router": _ROUTER_GUARD if guard_router else "", "mesh": mesh_rules.body(mesh)}
     if policy.mark:
         marked = f"\n\t\tiifname != @internal oifname != @internal {policy.mark} accept"
         chains |= {name: marked + chains[name] for name in ("inbound", "between")}
@@ -290,8 +222,8 @@ def whole(table: str, elements: Iterable[Element], *, guard_router: bool, policy
 def empty(table: str) -> str:
     """A transaction that removes all rules and elements of a table, except the administrator's rules."""
     text = [f"flush chain inet {table} {chain}\n" for chain in _CHAINS]
-    text += [f"flush set inet {table} {name}\n" for name in _SET_NAMES]
-    text += [f"flush map inet {table} {name}\n" for name in _MAP_NAMES]
+    text += [f"flush set inet {table} {name}\n" for name in SET_NAMES]
+    text += [f"flush map inet {table} {name}\n" for name in MAP_NAMES]
     return "".join(text)
 
 
@@ -318,6 +250,8 @@ def bridge_elements(rules: BridgeRules) -> list[Element]:
     found: list[Element] = [("bridges", bridge)]
     if rules.internal:
         found.append(("internal", bridge))
+    if rules.ingress:
+        found.append(("ingress", bridge))
     found.append(("icc" if rules.icc else "closed", f"{bridge} . {bridge}"))
     found += [("trusted", f'"{interface}" . {bridge}') for interface in rules.trusted]
     for mode, n in ((rules.mode4, "4"), (rules.mode6, "6")):

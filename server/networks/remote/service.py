@@ -15,7 +15,6 @@ from server.networks.ipam.pools import subnets_in_use
 from server.networks.model import Endpoint, Network, PoolConfig, SandboxRecord
 from server.networks.remote import options, pools, recovery
 from server.networks.remote.endpoints import RemoteEndpoints
-from server.networks.remote.gateway import Gateway
 from server.networks.remote.registry import ipam_drivers, network_drivers
 from server.plugins.client import Refused, Unreachable
 from server.plugins.discovery import Plugins
@@ -36,7 +35,6 @@ class PluginNetworks:
         self._drivers = network_drivers(plugins)
         self._ipams = ipam_drivers(plugins)
         self._endpoints = RemoteEndpoints(context, self._drivers, self._ipams)
-        self._gateway = Gateway(context)
         self._locks: dict[str, asyncio.Lock] = {}  # a network is not deleted while it is created
 
     async def resolve(self, network: Network, scope: str) -> None:
@@ -147,14 +145,6 @@ class PluginNetworks:
 
     async def leave(self, record: SandboxRecord, endpoints: Iterable[Endpoint]) -> None:
         await _settled(self._endpoints.leave(record, endpoints))
-
-    async def add_gateway(
-        self, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack
-    ) -> Endpoint | None:
-        return await self._gateway.add(container, record, undo)
-
-    def surplus_gateway(self, record: SandboxRecord) -> Endpoint | None:
-        return self._gateway.surplus(record)
 
     async def program(self, container: ContainerPlan, record: SandboxRecord) -> None:
         await _settled(self._endpoints.program(container, record))

@@ -36,3 +36,12 @@ async def release(context: NetworkContext, network: Network, endpoint: Endpoint,
 def on_plugins(context: NetworkContext, record: SandboxRecord) -> bool:
     """Whether the driver of one of the container's networks is a plugin."""
     return any(context.networks[endpoint.network].remote for endpoint in record.endpoints)
+
+
+async def translate(context: NetworkContext, record: SandboxRecord) -> None:
+    """On networks of the swarm: writes the translations of virtual addresses in the container's namespace.
+
+    :raises WharfError: INTERNAL: the kernel refused.
+    """
+    if any(context.networks[endpoint.network].overlay for endpoint in record.endpoints):
+        await context.overlays.translate(record)

@@ -16,7 +16,7 @@ from server.networks.dns import hosts_file, names
 from server.networks.model import HOST, NULL, Endpoint, Network, SandboxRecord
 from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import Namespace
-from server.networks.sandboxes import attachments, elements, publish, sandbox, teardown
+from server.networks.sandboxes import attachments, elements, gateway, publish, sandbox, teardown
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ async def _connect_running(
         undo.callback(lambda: record.endpoints.remove(endpoint))
         record.endpoints = endpoints.in_order(context.networks, record.endpoints)
         remote = attachments.on_plugins(context, record)
-        added = await _add_gateway(context, container, record, undo) if remote else None
+        added = await _add_gateway(context, container, record, undo)
         moved = await _move_ports(context, container, record, undo)
         attached: list[Endpoint] = []
         undo.push_async_callback(context.run_in_thread, _detach, context, record, attached)
@@ -112,13 +112,13 @@ async def _connect_running(
         await context.run_in_thread(
             hosts_file.change_hosts, container.hosts_path, [], hosts_file.own_lines(container, endpoint)
         )
+        await attachments.translate(context, record)
         await names.register(context, container, record, undo)
         await _resolv_conf(context, container, record, before=embedded)
         record.pending = [item for item in record.pending if item is not endpoint]
         await context.store.put_sandbox(record)
         undo.pop_all()
-    if remote:
-        await _remove_surplus_gateway(context, record)
+    await _remove_surplus_gateway(context, record)
     teardown.publish_event(context, endpoint, "connect")
     announcement.repeat(context, record, network, endpoint)
     await hosts_file.update_linkers(context, container)
@@ -128,7 +128,7 @@ async def _add_gateway(
     context: NetworkContext, container: Container, record: SandboxRecord, undo: AsyncExitStack
 ) -> Endpoint | None:
     """Adds the implicit endpoint that the container needs now, ready to be attached; returns it."""
-    added = await context.remote.add_gateway(container, record, undo)
+    added = await gateway.add(context, container, record, undo)
     if added is not None:
         taken = {item.interface for item in record.endpoints}
         added.interface = sandbox.free_interface(context.networks[added.network], added, taken)
@@ -137,7 +137,7 @@ async def _add_gateway(
 
 async def _remove_surplus_gateway(context: NetworkContext, record: SandboxRecord) -> None:
     """Removes the implicit endpoint if another one leads out now; its ports have moved there."""
-    surplus = context.remote.surplus_gateway(record)
+    surplus = gateway.surplus(context, record)
     if surplus is None:
         return
     try:
@@ -205,7 +205,7 @@ async def _disconnect_running(
     await attachments.release(context, network, endpoint, record)
     await context.store.put_sandbox(record)
     async with AsyncExitStack() as undo:
-        added = await _add_gateway(context, container, record, undo) if remote else None
+        added = await _add_gateway(context, container, record, undo)
         # A plugin may have published the ports.
         if had_ports or network.remote:
             moved = await _move_ports(context, container, record, undo)
@@ -224,12 +224,13 @@ async def _disconnect_running(
     await context.run_in_thread(
         hosts_file.change_hosts, container.hosts_path, hosts_file.own_lines(container, endpoint), []
     )
+    if network.overlay:
+        await context.overlays.translate(record)
     if record.mode == "own":
         await names.send_view(context, container, record)
     await _resolv_conf(context, container, record, before=embedded)
     await context.store.put_sandbox(record)
-    if remote:
-        await _remove_surplus_gateway(context, record)
+    await _remove_surplus_gateway(context, record)
     teardown.publish_event(context, endpoint, "disconnect")
 
 

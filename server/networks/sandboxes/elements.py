@@ -6,11 +6,12 @@ from server.networks import links, options
 from server.networks.context import NetworkContext
 from server.networks.model import BRIDGE, Endpoint, SandboxRecord
 from server.networks.nftables import rules
+from server.networks.nftables.mesh import Element
 from server.networks.nftables.rules import LinkRule
 from server.networks.ports import portmap
 
 
-def of_endpoint(endpoint: Endpoint) -> list[rules.Element]:
+def of_endpoint(endpoint: Endpoint) -> list[Element]:
     """The firewall's elements of an endpoint."""
     found = rules.port_elements(endpoint.publications)
     return found + rules.link_elements(LinkRule(*item) for item in endpoint.links)

@@ -18,10 +18,10 @@ from server.networks.bridges import bridge, bridge_repair, devices, ownership
 from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file, names
 from server.networks.dns.redirect import redirect
-from server.networks.model import BRIDGE, Network, SandboxRecord
+from server.networks.model import Network, SandboxRecord
 from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import mark
-from server.networks.nftables.rules import Element
+from server.networks.nftables.mesh import Element, MeshRule
 from server.networks.proxy_client import ViewRequest
 from server.networks.sandboxes import elements, publish, repair, teardown
 
@@ -48,14 +48,20 @@ async def recover(context: NetworkContext, running: Sequence[Container], stored:
         await _complete_interrupted(context, alive[record.container], record)
     # Plugins have to be told about their endpoints, so the namespaces stay until then.
     leaving = [record for record in gone if any(item.remote for item in (*record.endpoints, *record.pending))]
-    for record in await context.run_in_thread(_kernel, context, kept, leaving):
+    overlays = context.overlays if any(network.overlay for network in context) else None
+    mesh = overlays.mesh_rules() if overlays else ()
+    for record in await context.run_in_thread(_kernel, context, kept, leaving, mesh):
         await context.store.put_sandbox(record)
     listens = {endpoint.id: endpoint.listens for record in kept for endpoint in record.endpoints if endpoint.listens}
+    if overlays:
+        listens.update((owner, list(items)) for owner, items in overlays.mesh_listens().items())
     views: dict[str, ViewRequest] = {}
     for record in kept:
         if hosts_file.uses_embedded(context, record):
             views[record.container] = await names.view_request(context, alive[record.container], record)
-    zones = {network.id: names.zone_of(network) for network in context if network.user_defined and network.endpoints}
+    zones = {
+        network.id: names.zone_of(context, network) for network in context if network.user_defined and network.endpoints
+    }
     ports = await context.forwarder.recover(listens, views, zones)
     for key, (udp, tcp) in ports.items():
         await context.run_in_thread(redirect, context.sandboxes[key].path, udp, tcp)
@@ -64,6 +70,8 @@ async def recover(context: NetworkContext, running: Sequence[Container], stored:
             teardown.begin(context, record, at_start=True)
         else:
             await context.store.delete_sandbox(record.container)
+    if overlays:
+        await overlays.recover()
     if any(network.uses_plugins for network in context):
         await context.remote.recover(kept)
     context.pool.refill()
@@ -94,7 +102,10 @@ def _allocate_ports(context: NetworkContext, owner: str, listen: Listen) -> None
 
 
 def _kernel(
-    context: NetworkContext, kept: Sequence[SandboxRecord], leaving: Sequence[SandboxRecord]
+    context: NetworkContext,
+    kept: Sequence[SandboxRecord],
+    leaving: Sequence[SandboxRecord],
+    mesh: Sequence[MeshRule],
 ) -> list[SandboxRecord]:
     """In a thread: links, namespaces, bridges and rules, except those of ``leaving`` records. Returns the changed
     records."""
@@ -104,11 +115,9 @@ def _kernel(
             found = elements.of_endpoint(endpoint)
             if found:
                 kept_elements[endpoint.id] = found
-    claimed = [
-        network for network in context if network.driver == BRIDGE and network.bridge and _claimed(context, network)
-    ]
+    claimed = [network for network in context if network.bridged and network.bridge and _claimed(context, network)]
     # The rules first: until then, the rules of the last run apply to a container's traffic.
-    context.firewall.start(kept_elements, [options.rules(network) for network in claimed])
+    context.firewall.start(kept_elements, [options.rules(network) for network in claimed], mesh)
     for network in context:
         if network.config_only or not (network.bridge or network.parent):
             continue

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from server.networks.bridges import bridge_repair, interfaces
 from server.networks.context import NetworkContext
-from server.networks.model import BRIDGE, Endpoint, SandboxRecord
+from server.networks.model import Endpoint, SandboxRecord
 from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import Namespace
 from server.networks.netlink.rtnetlink import Link, Netlink
@@ -33,7 +33,7 @@ def repair(context: NetworkContext, record: SandboxRecord, present: Mapping[str,
     with contextlib.ExitStack() as stack:
         for endpoint in record.endpoints:
             network = context.networks[endpoint.network]
-            if network.driver == BRIDGE:
+            if network.bridged:
                 link = present.get(endpoint.veth)
                 if link is None:
                     lost.append(endpoint)

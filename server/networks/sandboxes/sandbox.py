@@ -17,10 +17,10 @@ from server.networks import endpoints, links, options
 from server.networks.bridges import announcement, bridge_repair, devices, interfaces
 from server.networks.context import NetworkContext
 from server.networks.dns import hosts_file, names
-from server.networks.model import BRIDGE, Endpoint, Network, SandboxRecord, settings_for
+from server.networks.model import Endpoint, Network, SandboxRecord, settings_for
 from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import Namespace
-from server.networks.sandboxes import attachments, elements, publish, teardown
+from server.networks.sandboxes import attachments, elements, gateway, publish, teardown
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,8 @@ async def start(context: NetworkContext, container: ContainerPlan) -> Sandbox:
         await context.store.put_sandbox(record)
         undo.push_async_callback(context.store.delete_sandbox, container.id)
         context.sandboxes[container.id] = record
+        undo.callback(context.sandboxes.pop, container.id, None)
+        await attachments.translate(context, record)
         undo.pop_all()
     context.last.pop(container.id, None)
     for endpoint in record.endpoints:
@@ -137,6 +139,7 @@ async def _own(context: NetworkContext, container: ContainerPlan, record: Sandbo
     remote = attachments.on_plugins(context, record)
     if remote:
         await _join_plugins(context, container, record, undo, userns=userns)
+    await gateway.add(context, container, record, undo)
     record.endpoints = endpoints.in_order(context.networks, record.endpoints)
     _name_interfaces(context, record)
     await publish.publish(context, container, record, undo)
@@ -167,7 +170,6 @@ async def _join_plugins(
     for endpoint in record.endpoints:
         if context.networks[endpoint.network].remote:
             await context.remote.join(container, record, endpoint)
-    await context.remote.add_gateway(container, record, undo)
 
 
 async def _allocated(
@@ -229,7 +231,7 @@ def _build(
     if record.path:
         space = Namespace(record.path, netns.open_netlink(record.path))
     else:
-        ready = any(network.driver == BRIDGE and endpoint.interface == "eth0" for network, endpoint in pairs)
+        ready = any(network.bridged and endpoint.interface == "eth0" for network, endpoint in pairs)
         space = context.pool.take(userns) if ready else context.pool.make(userns, veth=False)
         record.path = space.path
     with contextlib.closing(space):
@@ -280,7 +282,7 @@ def _attach(context: NetworkContext, space: Namespace, network: Network, endpoin
         endpoint.veth = interfaces.attach_interface(
             context.pool, space, devices.attacher(context, network, endpoint), spec
         )
-    if index != network.index and network.driver == BRIDGE:
+    if index != network.index and network.bridged:
         # It was deleted and restored, before it could know this link.
         bridge_repair.join(context, network, endpoint)
 
@@ -306,8 +308,6 @@ def default_routes(context: NetworkContext, present: Sequence[Endpoint]) -> list
         if endpoint is None:
             continue
         network = context.networks[endpoint.network]
-        gateway = endpoint.default_hop(version) or ""
-        if network.routes_without_gateway:
-            gateway = ""
-        found.append(interfaces.DefaultRoute(endpoint.interface, gateway, version))
+        hop = "" if network.routes_without_gateway else endpoint.default_hop(version) or ""
+        found.append(interfaces.DefaultRoute(endpoint.interface, hop, version))
     return found

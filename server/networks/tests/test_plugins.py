@@ -12,8 +12,8 @@ import pytest
 from engine.common.errors import Kind, WharfError
 from server.networks import query
 from server.networks.netlink.tests.space import ask, inside, link_names
-from server.networks.remote.gateway import NAME as GATEWAY
 from server.networks.remote.tests.plugins import BRIDGE, IpamPlugin, NetworkPlugin, mac_of
+from server.networks.sandboxes.gateway import NAME as GATEWAY
 from server.networks.tests.lan import HOST, OUTSIDE, lan, resolve, scenario
 from server.networks.tests.test_traffic import bindings, echoes
 from server.networks.tests.world import World, configured
@@ -68,7 +68,7 @@ def test_a_container_on_a_plugin_network(tmp_path: Path) -> None:
             assert ask("10.88.0.2", 80).startswith("one")
         assert resolve(other, "one") == (0, ["10.88.0.2"])
         assert set(plugin.external) == plugin.joins == set(plugin.endpoints)
-        assert world.networks.drivers() == ["bridge", "host", "ipvlan", "macvlan", "net", "null"]
+        assert world.networks.drivers() == ["bridge", "host", "ipvlan", "macvlan", "net", "null", "overlay"]
         with pytest.raises(WharfError, match="has active endpoints"):
             await world.networks.delete("far")
         for container in (one, two):

@@ -16,7 +16,8 @@ import pytest
 from server.networks.netlink.tests.space import own_namespace
 from server.networks.nftables import rules
 from server.networks.nftables.firewall import Firewall
-from server.networks.nftables.rules import BridgeRules, Element, LinkRule, Publication
+from server.networks.nftables.mesh import Element
+from server.networks.nftables.rules import BridgeRules, LinkRule, Publication
 
 pytestmark = pytest.mark.root
 

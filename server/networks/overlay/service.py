@@ -1,0 +1,206 @@
+"""The networks of the swarm on this node; the contracts are in ``model`` and in ``server/networks/overlays``."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from ipaddress import ip_network
+
+from engine.common.errors import WharfError, conflict, internal, not_found
+from engine.proxy.forward import Listen
+from server.networks import options, query
+from server.networks.bridges import devices
+from server.networks.context import NetworkContext
+from server.networks.dns import names as zones
+from server.networks.model import OVERLAY, Network, PoolConfig, SandboxRecord
+from server.networks.nftables.mesh import MeshRule
+from server.networks.overlay import mesh, names, records, translations
+from server.networks.overlay.mesh import Mesh
+from server.networks.overlay.model import MeshPort, OverlayNetwork, ServiceAddresses
+from server.networks.overlay.translations import Translation
+from server.networks.sandboxes import connect, gateway
+
+log = logging.getLogger(__name__)
+
+#: The option of inspect's answer with the VXLAN network identifiers.
+VNI = "com.docker.network.driver.overlay.vxlanid_list"
+
+
+class SwarmOverlays:
+    """Implements :class:`model.OverlayNetworks` and :class:`server.networks.overlays.Overlays`."""
+
+    def __init__(self, context: NetworkContext) -> None:
+        self._context = context
+        self._mesh = Mesh(context)
+        self._services: dict[str, Sequence[ServiceAddresses]] = {}
+        #: Networks whose last change has failed in part.
+        self._stale: set[str] = set()
+        #: The rules in each namespace, by its path.
+        self._written: dict[str, str] = {}
+        # One change at a time: the last one decides what a namespace has.
+        self._lock = asyncio.Lock()
+
+    # networks
+
+    def realized(self) -> Collection[str]:
+        return [network.id for network in self._context if network.overlay]
+
+    async def realize(self, network: OverlayNetwork) -> None:
+        context = self._context
+        async with self._lock:
+            if network.id in context.networks:
+                return
+            if context.by_name(network.name) is not None:
+                raise conflict(f"network with name {network.name} already exists")
+            made = _record(network)
+            async with AsyncExitStack() as undo:
+                context.add(made)
+                undo.callback(context.discard, made)
+                undo.push_async_callback(context.run_in_thread, devices.remove_device, context, made)
+                await context.run_in_thread(devices.make_device, context, made)
+                await context.store.put(made)
+                undo.pop_all()
+        context.bus.publish("network", "create", made.id, {"name": made.name, "type": made.driver})
+
+    async def discard(self, network_id: str) -> None:
+        context = self._context
+        async with self._lock:
+            network = context.networks.get(network_id)
+            if network is None:
+                return
+            if query.used(context, network):
+                raise conflict(f"network {network.name} has active endpoints")
+            await query.remove(context, network)
+            self._services.pop(network_id, None)
+            self._stale.discard(network_id)
+            await context.store.delete_overlay(network_id)
+
+    async def close_swarm(self) -> None:
+        context = self._context
+        await self.publish(())
+        for network in [network for network in context if network.overlay]:
+            await self._disconnect_all(network)
+            await query.wait_detached(context, network)
+            await self.discard(network.id)
+        await context.wait_teardowns()
+        await gateway.discard(context)
+
+    async def _disconnect_all(self, network: Network) -> None:
+        """Disconnects the containers that users have attached. Those of tasks were removed."""
+        for key in list(network.endpoints):
+            container = self._context.containers.by_id(key) if self._context.containers else None
+            if container is not None:
+                async with container.lock:
+                    if key in network.endpoints and key in self._context.sandboxes:
+                        await connect.disconnect(self._context, network, container)
+
+    # services
+
+    async def balance(self, network_id: str, services: Sequence[ServiceAddresses]) -> None:
+        context = self._context
+        services = tuple(services)
+        async with self._lock:
+            network = context.networks.get(network_id)
+            if network is None:
+                raise not_found(f"network {network_id} not found")
+            former = self._services.get(network_id, ())
+            if services == former and network_id not in self._stale:
+                return
+            self._stale.add(network_id)
+            self._services[network_id] = services
+            await context.store.put_overlay(network_id, records.encode_services(services))
+            await zones.send_zone(context, network)
+            attached = [context.sandboxes[key] for key in network.endpoints if key in context.sandboxes]
+            await self._write(attached, _addresses(former) - _addresses(services))
+            self._stale.discard(network_id)
+
+    async def publish(self, ports: Sequence[MeshPort]) -> None:
+        async with self._lock:
+            await self._mesh.publish(ports)
+
+    # what the other operations on networks need
+
+    async def load(self) -> None:
+        for key, document in (await self._context.store.load_overlays()).items():
+            try:
+                if key == mesh.DOCUMENT:
+                    self._mesh.load(records.decode_ports(document))
+                else:
+                    self._services[key] = records.decode_services(document)
+            except (ValueError, KeyError, TypeError):
+                log.exception("network=%s the record of its services cannot be read and is ignored", key)
+
+    def names(self, network: Network) -> tuple[Mapping[str, Sequence[str]], Mapping[str, str]]:
+        return names.names(network.name, self._services.get(network.id, ()))
+
+    def mesh_rules(self) -> Sequence[MeshRule]:
+        return self._mesh.rules()
+
+    def mesh_listens(self) -> Mapping[str, Sequence[Listen]]:
+        return self._mesh.listens()
+
+    async def translate(self, record: SandboxRecord) -> None:
+        async with self._lock:
+            await self._write([record], ())
+
+    async def recover(self) -> None:
+        async with self._lock:
+            try:
+                await self._write(self._context.sandboxes.values(), ())
+            except WharfError as error:
+                log.error("virtual addresses can't be translated: %s", error.message)
+
+    async def _write(self, sandboxes: Iterable[SandboxRecord], gone: Collection[str]) -> None:
+        """Replaces the rules in the namespaces where they have changed.
+
+        :raises WharfError: INTERNAL: the kernel refused in one of them.
+        """
+        changed = []
+        for record in sandboxes:
+            if record.mode != "own" or not record.path:
+                continue
+            rules = translations.rules(self._visible(record), record.container)
+            if rules != self._written.get(record.path, ""):
+                changed.append(Translation(record.path, rules))
+        if not changed:
+            return
+        begin = time.monotonic()
+        failed = await self._context.run_in_background(translations.write, changed, gone)
+        log.debug("%d namespaces changed in %.1f ms", len(changed), (time.monotonic() - begin) * 1000)
+        known = {record.path for record in self._context.sandboxes.values()} | {each.path for each in changed}
+        self._written = {path: rules for path, rules in self._written.items() if path in known}
+        self._written |= {each.path: each.rules for each in changed if each.path not in failed}
+        if failed:
+            raise internal("; ".join(f"{path}: {error}" for path, error in failed.items()))
+
+    def _visible(self, record: SandboxRecord) -> Iterable[ServiceAddresses]:
+        """The services on the container's networks."""
+        for endpoint in record.endpoints:
+            yield from self._services.get(endpoint.network, ())
+
+
+def _addresses(services: Iterable[ServiceAddresses]) -> set[str]:
+    return {backend.address for service in services for backend in service.backends}
+
+
+def _record(network: OverlayNetwork) -> Network:
+    made = Network(
+        id=network.id,
+        name=network.name,
+        driver=OVERLAY,
+        created_ns=network.created_ns,
+        scope="swarm",
+        enable_ipv6=any(ip_network(subnet).version == 6 for subnet, _ in network.subnets),
+        internal=network.internal,
+        attachable=network.attachable,
+        ingress=network.ingress,
+        ipam=[PoolConfig(subnet, gateway=address, configured=True) for subnet, address in network.subnets],
+        options={VNI: str(network.vni), **(network.options or {})},
+        labels=dict(network.labels or {}),
+        bridge=f"br-{network.id[:12]}",
+    )
+    if network.mtu:
+        made.options[options.MTU] = str(network.mtu)
+    made.pools = made.make_pools()
+    return made
