@@ -46,6 +46,7 @@ def make_host(
         exec_root=config.exec_root,
         remap=remap,
         cdi_spec_dirs=config.cdi_spec_dirs,
+        overlay=networks.overlay,
     )
 
     async def description() -> NodeDescription:
