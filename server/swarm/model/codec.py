@@ -1,7 +1,7 @@
 """Encodes objects for the store. A key is ``<kind>/<id>``; ``names/<kind>/<name>`` has the id of the object with this
-name, so that a commit can require that a name is free."""
+name, so that a commit can require that a name is free; so have ``names/subnet/<subnet>`` and ``names/vni/<number>``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -33,11 +33,17 @@ def key_of(cls: type[Object], id: str) -> str:
     return f"{ROOT}{kind_of(cls)}/{id}"
 
 
-def name_key(item: Object) -> str | None:
-    """The key that reserves the object's name; None: names of this kind need not be unique."""
-    if isinstance(item, Service | Secret | Config | Network):
-        return f"{ROOT}names/{kind_of(type(item))}/{item.name}"
-    return None
+def reservations(item: Object) -> Sequence[str]:
+    """The keys that reserve what no other object may have: the name, and a network's subnets and VXLAN identifier. They
+    don't change while the object exists."""
+    if not isinstance(item, Service | Secret | Config | Network):
+        return ()
+    found = [f"{ROOT}names/{kind_of(type(item))}/{item.name}"]
+    if isinstance(item, Network):
+        found += [f"{ROOT}names/subnet/{pool.subnet}" for pool in item.ipam.config or ()]
+        if item.vni:
+            found.append(f"{ROOT}names/vni/{item.vni}")
+    return found
 
 
 def split(key: str) -> tuple[type[Object], str] | None:

@@ -153,20 +153,19 @@ class State:
             item = operation.item
             key = codec.key_of(type(item), item.id)
             conditions.append(Condition(key, item.version))
-            name = codec.name_key(item)
+            names = codec.reservations(item)
             if isinstance(operation, Delete):
                 writes.append(Write(key, None))
-                if name is not None:
-                    writes.append(Write(name, None))
+                writes += [Write(name, None) for name in names]
                 continue
             value = codec.encode(item)
             if len(value) > MAX_VALUE:
                 raise invalid("rpc error: code = Unknown desc = raft: raft message is too large and can't be sent")
             writes.append(Write(key, value))
             self._own[key] = value, item
-            if name is not None and not item.version:
-                conditions.append(Condition(name, 0))
-                writes.append(Write(name, item.id.encode()))
+            if not item.version:
+                conditions += [Condition(name, 0) for name in names]
+                writes += [Write(name, item.id.encode()) for name in names]
         try:
             revision = await self.store.commit(conditions, writes)
         except BaseException as error:
