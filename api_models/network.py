@@ -137,6 +137,38 @@ class NetworkDisconnect(Record):
     force: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerInfo(Record):
+    """A node with a network of the swarm."""
+
+    go_name: ClassVar[str] = "network.PeerInfo"
+
+    name: str = ""
+    ip: Annotated[str, Field(alias="IP")] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceTask(Record):
+    go_name: ClassVar[str] = "network.Task"
+
+    name: str = ""
+    endpoint_id: Annotated[str, Field(alias="EndpointID")] = ""
+    endpoint_ip: Annotated[str, Field(alias="EndpointIP")] = ""
+    info: StringMap | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceInfo(Record):
+    """A service on a network of the swarm."""
+
+    go_name: ClassVar[str] = "network.ServiceInfo"
+
+    vip: Annotated[str, Field(alias="VIP")] = ""
+    ports: Strings = ()
+    local_lb_index: Annotated[Int, Field(alias="LocalLBIndex")] = 0
+    tasks: tuple[ServiceTask, ...] = ()
+
+
 class NetworkInspect(Model):
     """The answer of ``GET /networks/{id}``."""
 
@@ -156,6 +188,8 @@ class NetworkInspect(Model):
     containers: dict[str, dict[str, Any]] | None = None
     options: dict[str, Text] | None = None
     labels: dict[str, Text] | None = None
+    peers: Annotated[tuple[PeerInfo, ...] | None, OMIT] = None
+    services: Annotated[dict[str, ServiceInfo] | None, OMIT] = None
     status: Annotated[dict[str, Any] | None, OMIT, Shown((1, 52))] = None
 
 

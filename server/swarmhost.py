@@ -11,6 +11,7 @@ from server.containers.logs.follow import Logs
 from server.containers.service import Containers
 from server.events import EventBus
 from server.images.service import Images
+from server.networks.ipam.pools import subnets_in_use
 from server.networks.netlink.rtnetlink import Netlink
 from server.networks.service import Networks
 from server.swarm.agent.description import describe
@@ -22,6 +23,8 @@ from server.swarm.dispatch.local import LocalDispatcher
 from server.swarm.host import Composition, Host, Part
 from server.swarm.interfaces import Interface, Interfaces
 from server.swarm.model.objects import Cluster, Object
+from server.swarm.operations.networks import Networks as SwarmNetworks
+from server.swarm.operations.networks import ingress
 from server.system.service import System
 
 
@@ -56,8 +59,8 @@ def make_host(
         own = [subnet for network in networks.context for subnet in network.subnets]
         return Interfaces(await asyncio.to_thread(_interfaces), own)
 
-    def initial(cluster: Cluster) -> Sequence[Object]:
-        return ()
+    async def initial(cluster: Cluster) -> Sequence[Object]:
+        return [ingress(cluster, await asyncio.to_thread(subnets_in_use, networks.context.host))]
 
     def local_network(key: str) -> str | None:
         network = networks.visible.find(key)
@@ -65,9 +68,13 @@ def make_host(
 
     def parts(manager: Composition) -> Sequence[Part]:
         dispatcher = LocalDispatcher(manager.state, manager.membership.node_id, manager.keys)
-        return Controllers(manager.state), Agent(dispatcher, neighbours)
+        agent = Agent(dispatcher, neighbours)
+        networks.context.swarm = SwarmNetworks(manager.state)
+        networks.context.attacher = agent.attachments
+        return Controllers(manager.state), agent
 
     async def leave() -> None:
+        networks.context.swarm = networks.context.attacher = None
         await clear(neighbours)
 
     return Host(

@@ -23,6 +23,7 @@ from server.networks.overlays import Overlays
 from server.networks.ports.allocator import PortAllocator
 from server.networks.proxy_client import Forwarder
 from server.networks.remotes import RemoteNetworks
+from server.networks.swarmnetworks import Attacher, SwarmNetworks
 from server.networks.view import View
 
 _T = TypeVar("_T")
@@ -82,6 +83,9 @@ class NetworkContext:
     userns_of: Callable[[ContainerPlan], str] = lambda container: ""
     load_remote: "Callable[[NetworkContext], RemoteNetworks] | None" = None
     load_overlays: "Callable[[NetworkContext], Overlays] | None" = None
+    #: While this node is a manager of a swarm, and while it is part of one.
+    swarm: SwarmNetworks | None = None
+    attacher: Attacher | None = None
     #: The daemon stops: pending work is left to the next daemon's recovery.
     closed: bool = False
     #: The network by which traffic leaves that no other network leads out is created once.

@@ -19,10 +19,14 @@ from server.networks.ipam import allocator
 from server.networks.ipam.allocator import Network as Subnet
 from server.networks.ipam.allocator import PoolExhausted
 from server.networks.ipam.pools import default_pools, subnets_in_use
-from server.networks.model import BRIDGE, HOST, IPVLAN, MACVLAN, NULL, Network, PoolConfig
+from server.networks.model import BRIDGE, HOST, IPVLAN, MACVLAN, NULL, OVERLAY, Network, PoolConfig
 from server.swarmtext import NO_MANAGER
 
 _PREDEFINED = ("bridge", "host", "none", "default")
+CONFIG_ONLY = (
+    "configuration network can only contain network specific fields. Network operator fields like "
+    "[ ingress | internal | attachable | scope ] are not supported."
+)
 
 
 async def create(context: NetworkContext, request: NetworkCreateRequest, owner: str = "") -> Network:
@@ -30,11 +34,11 @@ async def create(context: NetworkContext, request: NetworkCreateRequest, owner: 
 
     :raises WharfError: with dockerd's sentence and kind; nothing remains.
     """
-    _check_name(context, request.name, owner)
+    check_name(context, request.name, owner)
     network = _record(context, request, owner)
     if network.config_only:
         _families(network, request)
-        network.ipam = _requested_pools(request, ipv6=network.enable_ipv6) or None
+        network.ipam = requested_pools(request, ipv6=network.enable_ipv6) or None
         context.add(network)
         await context.store.put(network)
         _announce(context, network)
@@ -50,7 +54,7 @@ async def create(context: NetworkContext, request: NetworkCreateRequest, owner: 
             # Wait until the subnets of removed networks are free.
             await context.wait_teardowns()
             await _fill(context, network, request, undo)
-        _check_name(context, request.name, owner)  # another create may have used it meanwhile
+        check_name(context, request.name, owner)  # another create may have used it meanwhile
         # Add it before the next await: two concurrent creates can't share a name, a subnet or a bridge.
         context.add(network)
         undo.callback(context.discard, network)
@@ -74,7 +78,7 @@ def _announce(context: NetworkContext, network: Network) -> None:
     )
 
 
-def _check_name(context: NetworkContext, name: str, owner: str) -> None:
+def check_name(context: NetworkContext, name: str, owner: str) -> None:
     if name in _PREDEFINED:
         raise WharfError(Kind.PERMISSION_DENIED, f"operation is not permitted on predefined {name} network")
     if not name.strip():
@@ -89,17 +93,14 @@ def _check_name(context: NetworkContext, name: str, owner: str) -> None:
 
 def _record(context: NetworkContext, request: NetworkCreateRequest, owner: str) -> Network:
     driver = request.driver or BRIDGE
-    if driver in ("overlay",) or request.ingress:
-        raise WharfError(Kind.UNAVAILABLE if driver == "overlay" else Kind.PERMISSION_DENIED, NO_MANAGER)
+    if driver == OVERLAY or request.ingress:
+        raise WharfError(Kind.UNAVAILABLE if driver == OVERLAY else Kind.PERMISSION_DENIED, NO_MANAGER)
     if request.scope == "swarm":
         raise invalid("cannot create a swarm scoped network when swarm is not active")
     if request.scope not in ("", "local"):
         raise invalid(f"unsupported network scope: {request.scope}")
     if request.config_only and (request.internal or request.attachable or request.ingress or request.scope):
-        raise invalid(
-            "configuration network can only contain network specific fields. Network operator fields like "
-            "[ ingress | internal | attachable | scope ] are not supported."
-        )
+        raise invalid(CONFIG_ONLY)
     if driver in (HOST, NULL):
         raise WharfError(Kind.PERMISSION_DENIED, f'only one instance of "{driver}" network is allowed')
     if request.config_only:
@@ -161,7 +162,7 @@ async def _fill(context: NetworkContext, network: Network, request: NetworkCreat
     if source is not None:
         requested = [replace(item, aux=dict(item.aux)) for item in source.ipam or ()]
     else:
-        requested = _requested_pools(request, ipv6=network.enable_ipv6)
+        requested = requested_pools(request, ipv6=network.enable_ipv6)
     if not network.enable_ipv4 and not network.enable_ipv6 and network.ipam_driver != "null":
         raise invalid("IPv4 or IPv6 must be enabled")
     if network.ipam_driver == "null":
@@ -189,7 +190,7 @@ def _families(network: Network, request: NetworkCreateRequest) -> None:
     network.enable_ipv6 = options.family(given, options.ENABLE6, request.enable_ipv6, default=False)
 
 
-def _requested_pools(request: NetworkCreateRequest, *, ipv6: bool) -> list[PoolConfig]:
+def requested_pools(request: NetworkCreateRequest, *, ipv6: bool) -> list[PoolConfig]:
     """The validated subnets of the request.
 
     :raises WharfError: INVALID, with all problems.

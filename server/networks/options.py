@@ -19,6 +19,8 @@ MODE6 = _BRIDGE + "gateway_mode_ipv6"
 TRUSTED = _BRIDGE + "trusted_host_interfaces"
 INHIBIT4 = _BRIDGE + "inhibit_ipv4"
 DEFAULT = _BRIDGE + "default_bridge"
+#: The VXLAN network identifiers of a network of the swarm.
+VNI = "com.docker.network.driver.overlay.vxlanid_list"
 MTU = "com.docker.network.driver.mtu"
 ENABLE4 = "com.docker.network.enable_ipv4"
 ENABLE6 = "com.docker.network.enable_ipv6"

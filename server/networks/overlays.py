@@ -28,9 +28,9 @@ class Overlays(Protocol):
     def mesh_listens(self) -> Mapping[str, Sequence[Listen]]:
         """What wharf-proxy binds for them, by owner."""
 
-    async def translate(self, record: SandboxRecord) -> None:
-        """Writes the translations of virtual addresses in the container's namespace, for the networks that the
-        record has now. Call it after each change of them, when the record is in ``NetworkContext.sandboxes``.
+    async def translate(self, sandbox: SandboxRecord) -> None:
+        """Writes the translations of virtual addresses in the container's namespace, for the networks that it
+        has now. Call it after each change of them, when the record is in ``NetworkContext.sandboxes``.
 
         :raises WharfError: INTERNAL: the kernel refused.
         """

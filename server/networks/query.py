@@ -1,6 +1,6 @@
 """``docker network ls``, ``inspect`` and ``prune``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_network
 from typing import Any
 
@@ -94,7 +94,7 @@ def _containers(context: NetworkContext, network: Network) -> dict[str, dict[str
 
 
 async def listing(
-    context: NetworkContext, networks: View, filters: Filters, *, containers: bool
+    context: NetworkContext, networks: Sequence[Network], filters: Filters, *, containers: bool
 ) -> list[dict[str, Any]]:
     """Those of ``networks`` that match the filters, with or without their ``containers``.
 
@@ -104,8 +104,7 @@ async def listing(
     await filters.search_ahead("name", [network.name for network in networks])
     await filters.search_ahead("id", [network.id for network in networks])
     test = matcher(context, filters)
-    chosen = sorted((network for network in networks if test(network)), key=lambda network: network.name)
-    return [show(context, network, containers=containers) for network in chosen]
+    return [show(context, network, containers=containers) for network in networks if test(network)]
 
 
 def matcher(context: NetworkContext, filters: Filters) -> Callable[[Network], bool]:
@@ -223,17 +222,28 @@ async def _remove_device(context: NetworkContext, network: Network) -> None:
     await context.run_in_background(devices.remove_device, context, network)
 
 
-async def prune(context: NetworkContext, networks: View, filters: Filters) -> list[str]:
-    """Removes those of ``networks`` that are unused and not predefined; returns their names."""
+def prunable(filters: Filters) -> Callable[[Network], bool]:
+    """A predicate of prune's filters.
+
+    :raises WharfError: INVALID.
+    """
     filters.validate(("label", "label!", "until"))
     before = until_ns(filters)
+
+    def test(network: Network) -> bool:
+        return not (before and network.created_ns > before) and filters.labelled(network.labels)
+
+    return test
+
+
+async def prune(context: NetworkContext, networks: View, matches: Callable[[Network], bool]) -> list[str]:
+    """Removes those of ``networks`` that match, are unused and not predefined; returns their names. The swarm removes
+    its own."""
     removed = []
     for network in sorted(networks, key=lambda item: item.name):
-        if network.predefined or network.config_only or used(context, network):
+        if network.predefined or network.config_only or network.overlay or used(context, network):
             continue
-        if before and network.created_ns > before:
-            continue
-        if not filters.labelled(network.labels):
+        if not matches(network):
             continue
         try:
             await remove(context, network)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from api_models.container import NetworkSettings
 from api_models.filters import Filters
@@ -23,7 +23,7 @@ from server.containers.neighbours import Sandbox
 from server.containers.plan import ContainerPlan
 from server.containers.registry import View as ContainerView
 from server.events.publisher import EventPublisher
-from server.networks import confine, create, endpoints, links, predefined, query
+from server.networks import confine, create, endpoints, links, loading, merged, predefined, query
 from server.networks.bridges import bridge, devices, ownership
 from server.networks.bridges.reconciler import Reconciler
 from server.networks.context import Containers, NetworkContext, Store
@@ -39,29 +39,12 @@ from server.networks.nftables import rules
 from server.networks.nftables.firewall import Firewall
 from server.networks.overlay.model import OverlayNetworks
 from server.networks.proxy_client import Forwarder
-from server.networks.remotes import RemoteNetworks
 from server.networks.sandboxes import connect, recover, sandbox, settings, teardown, unlink
+from server.networks.swarmnetworks import SwarmNetworks
 from server.networks.view import View
 from server.plugins.discovery import Plugins
 
-if TYPE_CHECKING:
-    from server.networks.overlay.service import SwarmOverlays
-
 log = logging.getLogger(__name__)
-
-
-def load_remote(context: NetworkContext, plugins: Plugins) -> RemoteNetworks:
-    """The networks that use plugins. An engine without any does not import their code."""
-    from server.networks.remote.service import PluginNetworks
-
-    return PluginNetworks(context, plugins)
-
-
-def load_overlays(context: NetworkContext) -> "SwarmOverlays":
-    """The networks of the swarm. An engine that is part of none does not import their code."""
-    from server.networks.overlay.service import SwarmOverlays
-
-    return SwarmOverlays(context)
 
 
 def _policy(config: Config) -> rules.Policy:
@@ -105,8 +88,8 @@ class Networks:
         )
         forwarder = Forwarder(f"{config.exec_root}/proxy.sock", self._rewired)
         self.context = NetworkContext(config, pools, store, bus, host, pool, firewall, forwarder, workers, sweepers)
-        self.context.load_remote = partial(load_remote, plugins=plugins or Plugins())
-        self.context.load_overlays = load_overlays
+        self.context.load_remote = partial(loading.load_remote, plugins=plugins or Plugins())
+        self.context.load_overlays = loading.load_overlays
         self._stored: Sequence[SandboxRecord] = ()
         self._recovered = False
         self._restorer = Reconciler(self.context)
@@ -126,13 +109,14 @@ class Networks:
         await predefined.ensure(self.context)
 
     @property
+    def _swarm(self) -> SwarmNetworks | None:
+        """The networks of the swarm, which only administrators manage."""
+        return self.context.swarm if self._caller.administrator else None
+
+    @property
     def overlay(self) -> OverlayNetworks:
         """The networks of the swarm on this node, for its agent."""
-        from server.networks.overlay.service import SwarmOverlays
-
-        overlays = self.context.overlays
-        assert isinstance(overlays, SwarmOverlays)
-        return overlays
+        return loading.overlays_of(self.context)
 
     def seen_by(self, caller: Caller) -> "Networks":
         """The same service for one caller."""
@@ -279,6 +263,11 @@ class Networks:
         """inspect's ``NetworkSettings``."""
         return settings.settings(self.context, container)
 
+    def is_attached(self, container_id: str, network_id: str) -> bool:
+        """Whether a container is on a network, or joins it now."""
+        network = self.context.networks.get(network_id)
+        return network is not None and container_id in network.endpoints
+
     def link_names(self, clients: Iterable[Container]) -> dict[str, list[str]]:
         """The names that the legacy links of ``clients`` give to containers (``/client/alias``, by container's id)."""
         return links.names(self.context, clients)
@@ -310,24 +299,14 @@ class Networks:
         """
         return self._view.get(key)
 
-    async def inspect(self, key: str, *, scope: str = "") -> dict[str, Any]:
-        """inspect's response. A removed container's addresses are free in it, as they are in dockerd's.
-
-        :raises WharfError: NOT_FOUND.
-        """
-        network = self._view.get(key)
-        if scope and network.scope != scope:
-            raise WharfError(Kind.NOT_FOUND, f"network {key} not found")
-        await query.wait_detached(self.context, network)
-        return {**query.show(self.context, network), "Status": query.status(network)}
+    async def inspect(self, key: str, *, scope: str = "", verbose: bool = False) -> dict[str, Any]:
+        """See ``merged.inspect``."""
+        return await merged.inspect(self.context, self._view, self._swarm, key, scope=scope, verbose=verbose)
 
     async def listing(self, filters: Filters, *, containers: bool) -> list[dict[str, Any]]:
-        """The list's response.
-
-        :raises WharfError: INVALID: an invalid filter.
-        """
+        """See ``merged.listing``."""
         await self.ensure_bridge()
-        return await query.listing(self.context, self._view, filters, containers=containers)
+        return await merged.listing(self.context, self._view, self._swarm, filters, containers=containers)
 
     async def create(self, request: NetworkCreateRequest) -> Network:
         """Creates a network.
@@ -337,6 +316,10 @@ class Networks:
         if self._caller.role is not None:
             in_use = await self.context.run_in_thread(subnets_in_use, self.context.host)
             confine.check(self._caller.role, request, in_use)
+        if (swarm := self._swarm) is not None:
+            if merged.of_swarm(request):
+                return await merged.create_in(self.context, swarm, request)
+            merged.check_name(swarm, request.name)
         return await create.create(self.context, request, self._caller.owner)
 
     def drivers(self) -> list[str]:
@@ -344,11 +327,8 @@ class Networks:
         return sorted(DRIVERS.union(network.driver for network in self.context))
 
     async def delete(self, key: str) -> None:
-        """Removes a network.
-
-        :raises WharfError: NOT_FOUND; PERMISSION_DENIED: predefined or in use.
-        """
-        await query.remove(self.context, self._view.get(key))
+        """See ``merged.remove``."""
+        await merged.remove(self.context, self._view, self._swarm, key)
 
     async def remove_owned(self) -> list[str]:
         """Removes all networks of the caller's owner; returns a sentence for each that is left. For users only: the
@@ -389,7 +369,7 @@ class Networks:
 
     async def prune(self, filters: Filters) -> list[str]:
         """Removes unused networks; returns their names."""
-        return await query.prune(self.context, self._view, filters)
+        return await merged.prune(self.context, self._view, self._swarm, filters)
 
     def host_gateway(self, owner: str = "") -> str:
         """The first address of ``host-gateway`` for an owner's containers, "" without a default bridge."""

@@ -32,10 +32,10 @@ async def list_networks(request: Request) -> Response:
 
 
 async def inspect(request: Request) -> Response:
-    # ``verbose`` adds a swarm network's tasks and services, which never exist here.
     networks = _networks(request)
     await networks.ensure_bridge()
-    shown = await networks.inspect(request.path_params["id"], scope=params.text(request, "scope"))
+    scope, verbose = params.text(request, "scope"), params.flag(request, "verbose")
+    shown = await networks.inspect(request.path_params["id"], scope=scope, verbose=verbose)
     return json_answer(params.shaped(request, NetworkInspect, shown))
 
 

@@ -52,7 +52,7 @@ class Host:
     events: EventPublisher
     describe: Callable[[], Awaitable[NodeDescription]]
     interfaces: Callable[[], Awaitable[Interfaces]]
-    initial: Callable[[Cluster], Sequence[Object]]
+    initial: Callable[[Cluster], Awaitable[Sequence[Object]]]
     parts: Callable[[Composition], Sequence[Part]]
     local_network: LocalNetwork
     task_log: TaskLog

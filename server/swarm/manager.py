@@ -75,7 +75,7 @@ class Manager:
         if setting is not None and request is not None:
             cluster = init.make_cluster(setting, request, self.keys)
             node = init.make_node(setting, description, self._host.engine_id)
-            await self.state.commit([Put(cluster), Put(node), *map(Put, self._host.initial(cluster))])
+            await self.state.commit([Put(cluster), Put(node), *map(Put, await self._host.initial(cluster))])
         self._upkeep = Upkeep(self.state, self.keys, self._host.directory, self.node_id)
         await self.state.transact(lambda: self._present(description))
         await self._upkeep.apply()

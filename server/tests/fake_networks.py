@@ -10,12 +10,13 @@ from server.containers.model import Container
 from server.events.publisher import EventPublisher
 from server.networks.context import NetworkContext, Store
 from server.networks.ipam.allocator import default_pool
+from server.networks.loading import load_remote
 from server.networks.model import BRIDGE, HOST, NULL, Network, PoolConfig, SandboxRecord
 from server.networks.netlink.namespace_pool import NamespacePool
 from server.networks.netlink.rtnetlink import Netlink
 from server.networks.nftables.firewall import Firewall
 from server.networks.proxy_client import Forwarder
-from server.networks.service import Networks, load_remote
+from server.networks.service import Networks
 from server.plugins.discovery import Plugins
 
 T = TypeVar("T")

@@ -5,26 +5,23 @@ import logging
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from ipaddress import ip_network
 
 from engine.common.errors import WharfError, conflict, internal, not_found
 from engine.proxy.forward import Listen
-from server.networks import options, query
+from server.networks import query
 from server.networks.bridges import devices
 from server.networks.context import NetworkContext
 from server.networks.dns import names as zones
-from server.networks.model import OVERLAY, Network, PoolConfig, SandboxRecord
+from server.networks.model import Network, SandboxRecord
 from server.networks.nftables.mesh import MeshRule
 from server.networks.overlay import mesh, names, records, translations
 from server.networks.overlay.mesh import Mesh
 from server.networks.overlay.model import MeshPort, OverlayNetwork, ServiceAddresses
+from server.networks.overlay.record import record
 from server.networks.overlay.translations import Translation
 from server.networks.sandboxes import connect, gateway
 
 log = logging.getLogger(__name__)
-
-#: The option of inspect's answer with the VXLAN network identifiers.
-VNI = "com.docker.network.driver.overlay.vxlanid_list"
 
 
 class SwarmOverlays:
@@ -53,7 +50,7 @@ class SwarmOverlays:
                 return
             if context.by_name(network.name) is not None:
                 raise conflict(f"network with name {network.name} already exists")
-            made = _record(network)
+            made = record(network)
             async with AsyncExitStack() as undo:
                 context.add(made)
                 undo.callback(context.discard, made)
@@ -140,9 +137,9 @@ class SwarmOverlays:
     def mesh_listens(self) -> Mapping[str, Sequence[Listen]]:
         return self._mesh.listens()
 
-    async def translate(self, record: SandboxRecord) -> None:
+    async def translate(self, sandbox: SandboxRecord) -> None:
         async with self._lock:
-            await self._write([record], ())
+            await self._write([sandbox], ())
 
     async def recover(self) -> None:
         async with self._lock:
@@ -157,50 +154,28 @@ class SwarmOverlays:
         :raises WharfError: INTERNAL: the kernel refused in one of them.
         """
         changed = []
-        for record in sandboxes:
-            if record.mode != "own" or not record.path:
+        for each in sandboxes:
+            if each.mode != "own" or not each.path:
                 continue
-            rules = translations.rules(self._visible(record), record.container)
-            if rules != self._written.get(record.path, ""):
-                changed.append(Translation(record.path, rules))
+            rules = translations.rules(self._visible(each), each.container)
+            if rules != self._written.get(each.path, ""):
+                changed.append(Translation(each.path, rules))
         if not changed:
             return
         begin = time.monotonic()
         failed = await self._context.run_in_background(translations.write, changed, gone)
         log.debug("%d namespaces changed in %.1f ms", len(changed), (time.monotonic() - begin) * 1000)
-        known = {record.path for record in self._context.sandboxes.values()} | {each.path for each in changed}
+        known = {sandbox.path for sandbox in self._context.sandboxes.values()} | {each.path for each in changed}
         self._written = {path: rules for path, rules in self._written.items() if path in known}
         self._written |= {each.path: each.rules for each in changed if each.path not in failed}
         if failed:
             raise internal("; ".join(f"{path}: {error}" for path, error in failed.items()))
 
-    def _visible(self, record: SandboxRecord) -> Iterable[ServiceAddresses]:
+    def _visible(self, sandbox: SandboxRecord) -> Iterable[ServiceAddresses]:
         """The services on the container's networks."""
-        for endpoint in record.endpoints:
+        for endpoint in sandbox.endpoints:
             yield from self._services.get(endpoint.network, ())
 
 
 def _addresses(services: Iterable[ServiceAddresses]) -> set[str]:
     return {backend.address for service in services for backend in service.backends}
-
-
-def _record(network: OverlayNetwork) -> Network:
-    made = Network(
-        id=network.id,
-        name=network.name,
-        driver=OVERLAY,
-        created_ns=network.created_ns,
-        scope="swarm",
-        enable_ipv6=any(ip_network(subnet).version == 6 for subnet, _ in network.subnets),
-        internal=network.internal,
-        attachable=network.attachable,
-        ingress=network.ingress,
-        ipam=[PoolConfig(subnet, gateway=address, configured=True) for subnet, address in network.subnets],
-        options={VNI: str(network.vni), **(network.options or {})},
-        labels=dict(network.labels or {}),
-        bridge=f"br-{network.id[:12]}",
-    )
-    if network.mtu:
-        made.options[options.MTU] = str(network.mtu)
-    made.pools = made.make_pools()
-    return made

@@ -1,6 +1,9 @@
 """Endpoints of a container, on networks of the engine's own drivers and of plugins."""
 
-from api_models.network import EndpointSettings
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from api_models.network import EndpointIPAMConfig, EndpointSettings
 from server.containers.plan import ContainerPlan
 from server.networks import endpoints
 from server.networks.context import NetworkContext
@@ -24,6 +27,28 @@ async def create(
     return endpoints.create(context, container, network, settings)
 
 
+async def assign(
+    context: NetworkContext, container: ContainerPlan, key: str, settings: EndpointSettings, undo: AsyncExitStack
+) -> EndpointSettings:
+    """For a network of the swarm: attaches a container that is not of a task, and returns the settings with the
+    addresses that the swarm has assigned. For other networks, and for tasks, the settings as they are.
+
+    ``key``: the network's name or id; the network may be on no node yet.
+
+    :raises WharfError: the swarm refuses.
+    """
+    present = context.of(container.owner).find(key)
+    swarms = present.overlay if present is not None else not container.owner
+    known = context.containers.by_id(container.id) if context.containers is not None else None
+    if context.attacher is None or not swarms or (known is not None and known.managed):
+        return settings
+    ipam = settings.ipam_config or EndpointIPAMConfig()
+    wanted = [address for address in (ipam.ipv4_address, ipam.ipv6_address) if address]
+    id, assigned = await context.attacher.attach(container.id, key, wanted)
+    undo.push_async_callback(context.attacher.detach, container.id, id)
+    return replace(settings, ipam_config=replace(assigned, link_local_ips=ipam.link_local_ips))
+
+
 async def release(context: NetworkContext, network: Network, endpoint: Endpoint, record: SandboxRecord) -> None:
     """Releases the addresses, and deletes the endpoint at its plugin. The caller stores the record."""
     if network.uses_plugins:
@@ -31,6 +56,8 @@ async def release(context: NetworkContext, network: Network, endpoint: Endpoint,
         record.pending = [item for item in record.pending if item is not endpoint]
     else:
         endpoints.release(network, endpoint)
+    if network.overlay and context.attacher is not None:
+        await context.attacher.detach(record.container, network.id)
 
 
 def on_plugins(context: NetworkContext, record: SandboxRecord) -> bool:

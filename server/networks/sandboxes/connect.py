@@ -81,7 +81,8 @@ async def _connect_running(
         undo.callback(container.networking.pop, network.name, None)
         if network.uses_plugins:
             undo.push_async_callback(context.store.put_sandbox, record)
-        endpoint = await attachments.create(context, container, network, settings, record)
+        assigned = await attachments.assign(context, container, network.id, settings, undo)
+        endpoint = await attachments.create(context, container, network, assigned, record)
         undo.push_async_callback(attachments.release, context, network, endpoint, record)
         if network.remote:
             undo.push_async_callback(context.remote.leave, record, [endpoint])

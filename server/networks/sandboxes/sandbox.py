@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
+from api_models.network import EndpointSettings
 from engine.common.errors import Kind, WharfError, not_found
 from server.containers.neighbours import Sandbox
 from server.containers.plan import ContainerPlan
@@ -123,7 +124,8 @@ async def _own(context: NetworkContext, container: ContainerPlan, record: Sandbo
     known = context.of(container.owner)
     if any((network := known.find(name)) and network.uses_plugins for name in container.networking):
         undo.push_async_callback(context.store.delete_sandbox, container.id)
-    for name, settings in container.networking.items():
+    for name, requested in container.networking.items():
+        settings = await attachments.assign(context, container, name, requested, undo)
         network = known.find(name)
         if network is None:
             gone = f"network {name} not found"
@@ -132,7 +134,7 @@ async def _own(context: NetworkContext, container: ContainerPlan, record: Sandbo
             raise not_found(gone)
         endpoints.check_endpoint(network, settings)
         await devices.ensure_ready(context, network)
-        endpoint = await _allocated(context, container, network, record)
+        endpoint = await _allocated(context, container, network, settings, record)
         undo.push_async_callback(attachments.release, context, network, endpoint, record)
         record.endpoints.append(endpoint)
     userns = context.userns_of(container)
@@ -173,9 +175,12 @@ async def _join_plugins(
 
 
 async def _allocated(
-    context: NetworkContext, container: ContainerPlan, network: Network, record: SandboxRecord
+    context: NetworkContext,
+    container: ContainerPlan,
+    network: Network,
+    settings: EndpointSettings,
+    record: SandboxRecord,
 ) -> Endpoint:
-    settings = settings_for(container.networking, network.name)
     try:
         return await attachments.create(context, container, network, settings, record)
     except WharfError:

@@ -59,3 +59,15 @@ class Dispatcher(Protocol):
 
         :raises WharfError: NOT_FOUND: no task of this node belongs to the service.
         """
+
+    async def attach_network(self, container_id: str, key: str, addresses: Sequence[str]) -> tuple[str, str]:
+        """Makes a task for a container of a user on this node, which gets addresses on a network: they come with the
+        assignments. Returns the ids of the task and of the network. ``key``: the network's id or name. ``addresses``:
+        those that the user wants; empty: any.
+
+        :raises WharfError: NOT_FOUND; PERMISSION_DENIED: users may not attach containers to it; INVALID_ARGUMENT: an
+            address is not of its subnets.
+        """
+
+    async def detach_network(self, task_id: str) -> None:
+        """Deletes such a task; a missing one is no error."""

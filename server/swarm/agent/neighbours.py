@@ -77,6 +77,9 @@ class Networks(Protocol):
     def settings(self, container: Container) -> NetworkSettings:
         """``NetworkSettings`` of inspect: published ports and addresses."""
 
+    def is_attached(self, container_id: str, network_id: str) -> bool:
+        """Whether a container is on a network, or joins it now."""
+
 
 class Logs(Protocol):
     def open(self, container: Container, query: Query) -> AsyncIterator[bytes]:

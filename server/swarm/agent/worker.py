@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from engine.common.errors import Kind, WharfError
 from server.containers.logs.format import Query
 from server.containers.model import Container
+from server.swarm.agent.attachments import Attachments, is_attachment
 from server.swarm.agent.description import describe
 from server.swarm.agent.dispatcher import Assignments, Dispatcher
 from server.swarm.agent.files import PrivateFiles
@@ -33,6 +34,8 @@ class Agent:
         self._neighbours = neighbours
         self._files = PrivateFiles(neighbours.exec_root, neighbours.remap)
         self._networks = NetworkSync(neighbours.overlay)
+        #: Attaches containers of users to networks of the swarm.
+        self.attachments = Attachments(dispatcher, neighbours.networks.is_attached)
 
     async def run(self) -> None:
         """Follows the managers. Call it when the containers are recovered (``Containers.open``)."""
@@ -48,7 +51,9 @@ class Agent:
                 node,
             )
             group.create_task(reports.run(), name="swarm-reports")
-            group.create_task(_Session(shared, self._networks, group).follow(), name="swarm-assignments")
+            group.create_task(
+                _Session(shared, self._networks, self.attachments, group).follow(), name="swarm-assignments"
+            )
 
     def logs(self, task: Task, query: Query) -> AsyncIterator[bytes]:
         """See ``logs.task_log``."""
@@ -75,9 +80,12 @@ def _containers(neighbours: Neighbours) -> dict[str, Container]:
 class _Session:
     """The runners of the tasks. They are tasks of ``group``."""
 
-    def __init__(self, shared: Surroundings, networks: NetworkSync, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, shared: Surroundings, networks: NetworkSync, attachments: Attachments, group: asyncio.TaskGroup
+    ) -> None:
         self._shared = shared
         self._networks = networks
+        self._attachments = attachments
         self._group = group
         self._runners: dict[str, Runner] = {}
         # The containers that an earlier daemon has left, until their tasks are assigned.
@@ -104,11 +112,14 @@ class _Session:
 
     async def _apply(self, assignments: Assignments) -> None:
         await self._networks.apply(assignments)
+        await self._attachments.apply(assignments)
         for id, runner in self._runners.items():
             if id not in assignments.tasks:
                 self._shared.reports.discard(id)
                 runner.update(None, assignments)
         for id, task in assignments.tasks.items():
+            if is_attachment(task):
+                continue
             if (known := self._runners.get(id)) is not None:
                 known.update(task, assignments)
                 continue

@@ -21,7 +21,7 @@ def assignments(tables: Tables, node_id: str) -> Assignments:
         for task in tables.tasks.of_node(node_id)
         if task.state >= TaskState.ASSIGNED
     }
-    networks = {network.id: _overlay(network) for network in _networks(tables, tasks.values())}
+    networks = {network.id: overlay_network(network) for network in _networks(tables, tasks.values())}
     return Assignments(
         tasks=tasks,
         networks=networks,
@@ -42,7 +42,7 @@ def _networks(tables: Tables, tasks: Iterable[Task]) -> list[Network]:
     return [network for network in tables.networks if network.ingress or network.id in wanted]
 
 
-def _overlay(network: Network) -> OverlayNetwork:
+def overlay_network(network: Network) -> OverlayNetwork:
     mtu = (network.options or {}).get(_MTU, "")
     return OverlayNetwork(
         id=network.id,

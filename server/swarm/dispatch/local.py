@@ -5,13 +5,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from ipaddress import ip_address, ip_network
 from typing import Protocol
 
+from api_models.swarm.network import NetworkAttachmentConfig
 from api_models.swarm.node import NodeDescription
-from engine.common.errors import not_found
+from api_models.swarm.task import NetworkAttachmentSpec, TaskSpec
+from engine.common.errors import Kind, WharfError, invalid, not_found
 from server.swarm.agent.dispatcher import Assignments, Payload
 from server.swarm.dispatch.assignments import assignments
-from server.swarm.model.objects import Config, Secret, Task, TaskStatus
+from server.swarm.model.ids import new_id
+from server.swarm.model.objects import Attachment, Config, Network, Secret, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
 from server.swarm.state.state import Delete, Operation, Put, State
 from server.swarm.store.interface import MAX_OPERATIONS
@@ -114,12 +118,65 @@ class LocalDispatcher:
         sealed = service.sealed_registry_auth
         return self._keys.open(sealed).decode() if sealed else ""
 
+    async def attach_network(self, container_id: str, key: str, addresses: Sequence[str]) -> tuple[str, str]:
+        task_id, network_id = new_id(), ""
+
+        def build() -> Sequence[Operation]:
+            nonlocal network_id
+            networks = self._state.tables.networks
+            network = networks.find(key) or networks.named(key)
+            if network is None:
+                raise not_found(f"rpc error: code = NotFound desc = network {key} not found")
+            if not network.attachable:
+                sentence = f"rpc error: code = PermissionDenied desc = network {key} not manually attachable"
+                raise WharfError(Kind.PERMISSION_DENIED, sentence)
+            network_id = network.id
+            now = self._now()
+            wanted = tuple(_in_subnet(network, address) for address in addresses)
+            task = Task(
+                id=task_id,
+                created_ns=now,
+                updated_ns=now,
+                spec=TaskSpec(
+                    network_attachment_spec=NetworkAttachmentSpec(container_id=container_id),
+                    networks=(NetworkAttachmentConfig(target=network.id),),
+                    runtime="attachment",
+                ),
+                node_id=self._node_id,
+                status=TaskStatus(state=int(TaskState.NEW), timestamp_ns=now, message="created"),
+                desired_state=int(TaskState.RUNNING),
+                attachments=(Attachment(network_id=network.id, addresses=wanted),) if wanted else (),
+            )
+            return [Put(task)]
+
+        await self._state.transact(build)
+        return task_id, network_id
+
+    async def detach_network(self, task_id: str) -> None:
+        def build() -> Sequence[Operation]:
+            task = self._state.tables.tasks.find(task_id)
+            return [] if task is None or task.node_id != self._node_id else [Delete(task)]
+
+        await self._state.transact(build)
+
     def _open(self, item: Secret | Config) -> Payload:
         return Payload(self._keys.open(item.sealed), template=item.spec.templating is not None)
 
     def _tasks(self) -> Sequence[Task]:
         """The tasks of this node that may need secrets and configs."""
         return [task for task in self._state.tables.tasks.of_node(self._node_id) if not task.state.ended]
+
+
+def _in_subnet(network: Network, address: str) -> str:
+    """The address in CIDR notation.
+
+    :raises WharfError: INVALID_ARGUMENT: it is not of the network.
+    """
+    for pool in network.ipam.config or ():
+        subnet = ip_network(pool.subnet)
+        if ip_address(address) in subnet:
+            return f"{address}/{subnet.prefixlen}"
+    raise invalid(f"no configured subnet contains IP address {address}")
 
 
 def _secrets(task: Task) -> set[str]:

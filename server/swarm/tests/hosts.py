@@ -13,7 +13,7 @@ from server.containers.logs.format import Query
 from server.swarm.facade import SwarmFacade
 from server.swarm.host import Composition, Host, Part
 from server.swarm.interfaces import Interface, Interfaces
-from server.swarm.model.objects import Task
+from server.swarm.model.objects import Cluster, Object, Task
 
 INIT = InitRequest(listen_addr="0.0.0.0:2377", advertise_addr="192.0.2.1")
 
@@ -52,6 +52,9 @@ class FakeEngine:
         async def leave() -> None:
             self.left += 1
 
+        async def initial(cluster: Cluster) -> Sequence[Object]:
+            return ()
+
         def parts(manager: Composition) -> Sequence[Part]:
             return self.parts
 
@@ -64,7 +67,7 @@ class FakeEngine:
             events=self,
             describe=describe,
             interfaces=interfaces,
-            initial=lambda cluster: (),
+            initial=initial,
             parts=parts,
             local_network=lambda key: None,
             task_log=no_log,

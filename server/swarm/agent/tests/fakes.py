@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from api_models.swarm.container import ContainerSpec
+from api_models.swarm.network import NetworkAttachmentConfig
 from api_models.swarm.node import NodeDescription
-from api_models.swarm.task import TaskSpec
+from api_models.swarm.task import NetworkAttachmentSpec, TaskSpec
 from engine.common.errors import Kind, WharfError, conflict, not_found
 from server.networks.overlay.model import MeshPort, OverlayNetwork, ServiceAddresses
 from server.swarm.agent.dispatcher import Assignments, Payload
-from server.swarm.model.objects import Task, TaskStatus
+from server.swarm.model.objects import Attachment, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
 
 NODE = "node1"
@@ -76,6 +77,31 @@ class FakeDispatcher:
             raise WharfError(Kind.UNAVAILABLE, "no manager can be reached")
 
     # Dispatcher
+
+    async def attach_network(self, container_id: str, key: str, addresses: Sequence[str]) -> tuple[str, str]:
+        self._check()
+        network = next((each for each in self.networks.values() if key in (each.id, each.name)), None)
+        if network is None:
+            raise not_found(f"rpc error: code = NotFound desc = network {key} not found")
+        wanted = tuple(f"{address}/24" for address in addresses or ("10.0.1.9",))
+        attached = Task(
+            id=f"attached{len(self.tasks)}",
+            spec=TaskSpec(
+                network_attachment_spec=NetworkAttachmentSpec(container_id=container_id),
+                networks=(NetworkAttachmentConfig(target=network.id),),
+            ),
+            node_id=NODE,
+            status=TaskStatus(state=int(TaskState.ASSIGNED)),
+            desired_state=int(TaskState.RUNNING),
+            attachments=(Attachment(network_id=network.id, addresses=wanted),),
+        )
+        self.put(attached)
+        return attached.id, network.id
+
+    async def detach_network(self, task_id: str) -> None:
+        self._check()
+        if task_id in self.tasks:
+            self.delete(task_id)
 
     async def assignments(self) -> AsyncIterator[Assignments]:
         self._check()

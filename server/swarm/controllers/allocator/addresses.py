@@ -33,6 +33,18 @@ class Addresses:
                 return f"{address}/{subnet.prefixlen}"
         raise Exhausted(f"no available addresses on network {network.name}")
 
+    def check(self, network: Network, address: str) -> None:
+        """Checks that only one has this address, which was requested, in CIDR notation.
+
+        :raises Exhausted: another one has it.
+        """
+        reserved = any(
+            ip_interface(address).ip in subnet and int(ip_interface(address).ip) in numbers
+            for subnet, numbers in _subnets(network)
+        )
+        if reserved or sum(each == (network.id, address) for each in _given(self._draft)) > 1:
+            raise Exhausted("Address already in use")
+
     def _next(self, network: Network, subnet: IPv4Network, used: set[int]) -> IPv4Address | None:
         first, last = int(subnet.network_address) + 1, int(subnet.broadcast_address) - 1
         key = f"{network.id}/{subnet}"

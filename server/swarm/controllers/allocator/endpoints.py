@@ -86,12 +86,19 @@ class Allocator:
             elif config.target not in PREDEFINED:
                 raise Exhausted(f"network {config.target} not found")
 
+    def _assigned(self, task: Task, network: Network) -> tuple[str, ...]:
+        """The addresses that a user has requested for a container, or else a free one."""
+        requested = next((each.addresses for each in task.attachments if each.network_id == network.id), ())
+        for address in requested:
+            self._addresses.check(network, address)
+        return requested or (self._addresses.allocate(network),)
+
     def _allocate_task(self, service: Service | None, task: Task) -> None:
         networks = self._resolve(task.spec.networks or ()) if service is None else self._networks(service)
         attachments = tuple(
             Attachment(
                 network_id=network.id,
-                addresses=(self._addresses.allocate(network),),
+                addresses=self._assigned(task, network),
                 aliases=config.aliases or (),
                 driver_opts=config.driver_opts,
             )

@@ -1,0 +1,30 @@
+"""The record of a network of the swarm."""
+
+from ipaddress import ip_network
+
+from server.networks import options
+from server.networks.model import OVERLAY, Network, PoolConfig
+from server.networks.overlay.model import OverlayNetwork
+
+
+def record(network: OverlayNetwork) -> Network:
+    """The record of the network on this node."""
+    made = Network(
+        id=network.id,
+        name=network.name,
+        driver=OVERLAY,
+        created_ns=network.created_ns,
+        scope="swarm",
+        enable_ipv6=any(ip_network(subnet).version == 6 for subnet, _ in network.subnets),
+        internal=network.internal,
+        attachable=network.attachable,
+        ingress=network.ingress,
+        ipam=[PoolConfig(subnet, gateway=address, configured=True) for subnet, address in network.subnets],
+        options={options.VNI: str(network.vni), **(network.options or {})},
+        labels=dict(network.labels or {}),
+        bridge=f"br-{network.id[:12]}",
+    )
+    if network.mtu:
+        made.options[options.MTU] = str(network.mtu)
+    made.pools = made.make_pools()
+    return made
