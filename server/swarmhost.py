@@ -57,7 +57,7 @@ def make_host(
 
     async def interfaces() -> Interfaces:
         own = [subnet for network in networks.context for subnet in network.subnets]
-        return Interfaces(await asyncio.to_thread(_interfaces), own)
+        return Interfaces(await asyncio.to_thread(_interfaces), own, config.swarm_default_advertise_addr)
 
     async def initial(cluster: Cluster) -> Sequence[Object]:
         return [ingress(cluster, await asyncio.to_thread(subnets_in_use, networks.context.host))]

@@ -63,6 +63,9 @@ class Config:
         _Texts,
         Option("Resources that services of a swarm can reserve: kind=value", "node-generic-resource"),
     ] = ()
+    swarm_default_advertise_addr: Annotated[
+        str, Option("The address or interface that this node of a swarm advertises, if init names none")
+    ] = ""
     shutdown_timeout: Annotated[int, Option("Seconds that requests get to end when the daemon stops", reloads=True)] = (
         15
     )

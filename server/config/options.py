@@ -9,7 +9,8 @@ from server.config.model import Config
 from server.config.option import Kind, Option
 from server.config.types import AddressPool, BuilderGc, Runtime, Ulimit
 
-_SWARM = "swarm mode is not part of this engine"
+_NO_GOSSIP = "the nodes of a swarm do not gossip"
+_NO_RAFT = "a swarm does not use Raft"
 _KINDS: Mapping[object, Kind] = {
     str: Kind.TEXT,
     Path: Kind.TEXT,
@@ -52,16 +53,15 @@ _OTHERS = (
     Option(flag="cri-containerd", kind=Kind.BOOL, refused="the supervisor has no CRI", allowed=False),
     Option(flag="default-init", only_file=True, refused="name it by init-path"),
     Option(flag="firewall-backend", refused="the engine uses nftables", allowed="nftables"),
-    Option(flag="network-control-plane-mtu", kind=Kind.INT, refused=_SWARM, allowed=1500),
-    Option(flag="network-diagnostic-port", kind=Kind.INT, refused=_SWARM, allowed=0),
+    Option(flag="network-control-plane-mtu", kind=Kind.INT, refused=_NO_GOSSIP, allowed=1500),
+    Option(flag="network-diagnostic-port", kind=Kind.INT, refused=_NO_GOSSIP, allowed=0),
     Option(flag="nri-opts", kind=Kind.SWITCHES, refused="the engine has no NRI plugins", allowed={"enable": False}),
     Option(flag="resolv-conf", only_file=True, refused="name the servers by dns"),
     Option(flag="rootless", kind=Kind.BOOL, refused="the engine needs root", allowed=False),
     Option(flag="selinux-enabled", kind=Kind.BOOL, refused="SELinux labels are not supported", allowed=False),
     Option(flag="storage-opt", key="storage-opts", kind=Kind.LIST, refused="the snapshotters have no options"),
-    Option(flag="swarm-default-advertise-addr", refused=_SWARM, allowed=""),
-    Option(flag="swarm-raft-election-tick", kind=Kind.INT, only_file=True, refused=_SWARM, allowed=0),
-    Option(flag="swarm-raft-heartbeat-tick", kind=Kind.INT, only_file=True, refused=_SWARM, allowed=0),
+    Option(flag="swarm-raft-election-tick", kind=Kind.INT, only_file=True, refused=_NO_RAFT, allowed=0),
+    Option(flag="swarm-raft-heartbeat-tick", kind=Kind.INT, only_file=True, refused=_NO_RAFT, allowed=0),
     Option(flag="userland-proxy-path", refused="the engine has its own proxy"),
 )
 

@@ -19,7 +19,9 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Interfaces:
-    """``own``: the subnets of the engine's networks, whose interfaces are none of the machine's."""
+    """``own``: the subnets of the engine's networks, whose interfaces are none of the machine's. ``advertised``: the
+    address or interface that a node advertises by default (``--swarm-default-advertise-addr``); "": one is chosen."""
 
     all: Sequence[Interface]
     own: Sequence[IPv4Network | IPv6Network] = ()
+    advertised: str = ""

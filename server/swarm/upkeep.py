@@ -13,10 +13,10 @@ from api_models.base import Int64
 from api_models.record import Record
 from server.swarm.files import read_record, write_record
 from server.swarm.keys import Keys
-from server.swarm.model.objects import Cluster
+from server.swarm.model.objects import Cluster, Node
 from server.swarm.operations import root
 from server.swarm.operations.clusterspec import DEFAULT_EXPIRY_NS
-from server.swarm.state.state import Put, State
+from server.swarm.state.state import Event, Put, State
 
 #: The most seconds of one wait: a longer one would not notice that the clock was set.
 _LONGEST = 3600.0
@@ -52,10 +52,15 @@ class Upkeep:
             seconds = (self._certificate.renew_ns - time.time_ns()) / 1e9
             try:
                 async with asyncio.timeout(min(max(seconds, 1.0), _LONGEST)):
-                    while not any(isinstance(event.item, Cluster) for event in await self._changes.next()):
+                    while not any(map(self._concerns, await self._changes.next())):
                         pass
             except TimeoutError:
                 continue
+
+    def _concerns(self, event: Event) -> bool:
+        if isinstance(event.item, Node):
+            return bool(self._state.cluster.rotated_from)
+        return isinstance(event.item, Cluster)
 
     async def apply(self) -> None:
         """Does what is due."""

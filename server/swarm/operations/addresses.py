@@ -62,10 +62,16 @@ def listen(text: str, interfaces: Interfaces) -> tuple[str, str]:
 
 
 def advertise(text: str, port: str, interfaces: Interfaces) -> tuple[str, str]:
-    """The host and the port to advertise; "": the machine's only address. ``port``: used if the text has none.
+    """The host and the port to advertise; "": the configured one, or the machine's only address. ``port``: used if the
+    text has none.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
+    if not text and interfaces.advertised:
+        sentence = (
+            "default advertise address must be a non-zero IP address or network interface (without a port number)"
+        )
+        return str(_resolve(interfaces.advertised, interfaces, sentence, unspecified=False)), port
     if not text:
         return str(system_address(interfaces)), port
     host, port = split(text) or (text, port)
