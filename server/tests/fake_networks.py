@@ -1,6 +1,6 @@
 """The network service without a kernel: records are real, what reaches for links and rules is absent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar, cast
@@ -15,6 +15,7 @@ from server.networks.model import BRIDGE, HOST, NULL, Network, PoolConfig, Sandb
 from server.networks.netlink.namespace_pool import NamespacePool
 from server.networks.netlink.rtnetlink import Netlink
 from server.networks.nftables.firewall import Firewall
+from server.networks.overlay.model import MeshPort, OverlayNetwork, OverlayNetworks, ServiceAddresses
 from server.networks.proxy_client import Forwarder
 from server.networks.service import Networks
 from server.plugins.discovery import Plugins
@@ -62,6 +63,28 @@ class NoNetworks:
         return (), ()
 
 
+class NoOverlays:
+    """The networks of a swarm on a node that makes none."""
+
+    def realized(self) -> Collection[str]:
+        return ()
+
+    async def realize(self, network: OverlayNetwork) -> None:
+        return
+
+    async def discard(self, network_id: str) -> None:
+        return
+
+    async def balance(self, network_id: str, services: Sequence[ServiceAddresses]) -> None:
+        return
+
+    async def publish(self, ports: Sequence[MeshPort]) -> None:
+        return
+
+    async def close_swarm(self) -> None:
+        return
+
+
 class FakeNetworks(Networks):
     """The predefined networks, with fixed ids; containers may be made on them, but not started.
 
@@ -91,6 +114,10 @@ class FakeNetworks(Networks):
                 network.ipam = [subnet]
                 network.pools = network.make_pools()
             self.context.add(network)
+
+    @property
+    def overlay(self) -> OverlayNetworks:
+        return NoOverlays()
 
     async def recover(self, running: Sequence[Container]) -> None:
         return

@@ -64,7 +64,7 @@ _IMAGE = Named("image")
 _NETWORK = Named("network")
 _VOLUME = Named("volume")
 
-_SWARM = {"nodes", "secrets", "configs"}
+_SWARM = {"nodes", "services", "secrets", "configs"}
 _PLUGIN_VERBS = ("enable", "disable", "push", "upgrade", "set")
 
 RULES: Mapping[str, Rule] = {
@@ -168,21 +168,14 @@ RULES: Mapping[str, Rule] = {
     "POST /swarm/init": Administrators(),
     "POST /swarm/join": Administrators(),
     "POST /swarm/leave": Administrators(),
-    **{f"GET /{kind}": Administrators() for kind in _SWARM},
-    **{f"GET /{kind}/{{}}": Administrators() for kind in _SWARM},
+    **{f"GET /{kind}": Administrators() for kind in (*_SWARM, "tasks")},
+    **{f"GET /{kind}/{{}}": Administrators() for kind in (*_SWARM, "tasks")},
     **{f"DELETE /{kind}/{{}}": Administrators() for kind in _SWARM},
     **{f"POST /{kind}/create": Administrators() for kind in _SWARM - {"nodes"}},
     **{f"POST /{kind}/{{}}/update": Administrators() for kind in _SWARM},
+    "GET /services/{}/logs": Administrators(),
+    "GET /tasks/{}/logs": Administrators(),
     # what the engine refuses to everybody
-    "GET /services": Same(),
-    "GET /services/{}": Same(),
-    "POST /services/create": Same(),
-    "POST /services/{}/update": Same(),
-    "DELETE /services/{}": Same(),
-    "GET /tasks": Same(),
-    "GET /tasks/{}": Same(),
-    "GET /services/{}/logs": Same(),
-    "GET /tasks/{}/logs": Same(),
     "GET /plugins": Same(),
     "GET /plugins/privileges": Same(),
     "POST /plugins/pull": Same(),
