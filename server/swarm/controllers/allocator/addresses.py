@@ -2,7 +2,10 @@
 free when its task has ended."""
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from itertools import chain
 
 from server.swarm.controllers.draft import Draft
 from server.swarm.model.objects import Network
@@ -20,17 +23,21 @@ class Addresses:
         self._draft = draft
         self._cursors = cursors
         self._used: dict[str, set[int]] | None = None
+        self._full: set[str] = set()
 
     def allocate(self, network: Network) -> str:
         """A free address of the network's first IPv4 subnet with one, in CIDR notation.
 
         :raises Exhausted:
         """
-        for subnet, reserved in _subnets(network):
+        if network.id not in self._full:
             used = self._in_use().setdefault(network.id, set())
-            if (address := self._next(network, subnet, used | reserved)) is not None:
-                used.add(int(address))
-                return f"{address}/{subnet.prefixlen}"
+            for pool in _pools(network):
+                number = self._next(f"{network.id}/{pool.subnet}", pool, used)
+                if number is not None:
+                    used.add(number)
+                    return f"{IPv4Address(number)}/{pool.subnet.prefixlen}"
+            self._full.add(network.id)
         raise Exhausted(f"no available addresses on network {network.name}")
 
     def check(self, network: Network, address: str) -> None:
@@ -38,31 +45,32 @@ class Addresses:
 
         :raises Exhausted: another one has it.
         """
-        reserved = any(
-            ip_interface(address).ip in subnet and int(ip_interface(address).ip) in numbers
-            for subnet, numbers in _subnets(network)
-        )
+        number = _number(address)
+        reserved = any(number in pool.reserved for pool in _pools(network))
         if reserved or sum(each == (network.id, address) for each in _given(self._draft)) > 1:
             raise Exhausted("Address already in use")
 
-    def _next(self, network: Network, subnet: IPv4Network, used: set[int]) -> IPv4Address | None:
-        first, last = int(subnet.network_address) + 1, int(subnet.broadcast_address) - 1
-        key = f"{network.id}/{subnet}"
-        begin = self._cursors.get(key, first - 1) + 1
-        if begin > last:
-            begin = first
-        for number in (*range(begin, min(last + 1, begin + len(used) + 1)), *range(first, begin)):
-            if number not in used:
+    def _next(self, key: str, pool: "_Pool", used: set[int]) -> int | None:
+        begin = self._cursors.get(key, pool.first - 1) + 1
+        if not pool.first <= begin <= pool.last:
+            begin = pool.first
+        for number in chain(range(begin, pool.last + 1), range(pool.first, begin)):
+            if number not in used and number not in pool.reserved:
                 self._cursors[key] = number
-                return IPv4Address(number)
+                return number
         return None
 
     def _in_use(self) -> dict[str, set[int]]:
         if self._used is None:
             self._used = {}
             for network_id, address in _given(self._draft):
-                self._used.setdefault(network_id, set()).add(int(ip_interface(address).ip))
+                self._used.setdefault(network_id, set()).add(_number(address))
         return self._used
+
+
+@lru_cache(maxsize=16384)
+def _number(address: str) -> int:
+    return int(IPv4Interface(address).ip)
 
 
 def _given(draft: Draft) -> Iterator[tuple[str, str]]:
@@ -77,15 +85,30 @@ def _given(draft: Draft) -> Iterator[tuple[str, str]]:
                     yield attachment.network_id, address
 
 
-def _subnets(network: Network) -> Iterator[tuple[IPv4Network, set[int]]]:
-    """The IPv4 subnets with what is reserved there."""
-    for pool in network.ipam.config or ():
-        try:
-            subnet: IPv4Network | IPv6Network = ip_network(pool.ip_range or pool.subnet, strict=False)
-        except ValueError:
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """The addresses from ``first`` to ``last`` of a subnet, without those that are reserved."""
+
+    subnet: IPv4Network
+    first: int
+    last: int
+    reserved: set[int]
+
+
+def _pools(network: Network) -> Iterator[_Pool]:
+    for config in network.ipam.config or ():
+        subnet = _parse(config.subnet)
+        part = _parse(config.ip_range) if config.ip_range else subnet
+        if subnet is None or part is None:
             continue
-        if not isinstance(subnet, IPv4Network):
-            continue
-        reserved = {int(ip_address(each)) for each in (pool.auxiliary_addresses or {}).values()}
-        reserved.add(int(IPv4Interface(pool.gateway).ip) if pool.gateway else int(subnet.network_address) + 1)
-        yield subnet, reserved
+        reserved = {int(IPv4Address(each)) for each in (config.auxiliary_addresses or {}).values()}
+        reserved |= {int(subnet.network_address), int(subnet.broadcast_address)}
+        reserved.add(int(IPv4Interface(config.gateway).ip) if config.gateway else int(subnet.network_address) + 1)
+        yield _Pool(subnet, int(part.network_address), int(part.broadcast_address), reserved)
+
+
+def _parse(text: str) -> IPv4Network | None:
+    try:
+        return IPv4Network(text, strict=False)
+    except ValueError:
+        return None  # IPv6

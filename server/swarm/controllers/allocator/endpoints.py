@@ -80,7 +80,7 @@ class Allocator:
         self, wanted: tuple[NetworkAttachmentConfig, ...]
     ) -> Iterator[tuple[Network, NetworkAttachmentConfig]]:
         for config in wanted:
-            network = self._draft.tables.networks.match(config.target)
+            network = self._draft.tables.networks.find(config.target)
             if network is not None:
                 yield network, config
             elif config.target not in PREDEFINED:

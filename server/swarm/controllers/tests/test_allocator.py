@@ -99,6 +99,27 @@ def test_a_full_network_lets_tasks_wait(tmp_path: Path) -> None:
     play(tmp_path, scenario)
 
 
+def test_addresses_come_from_the_range_and_not_again_at_once(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.node("n1")
+        pool = IPAMPool(
+            subnet="10.0.1.0/24", ip_range="10.0.1.64/29", gateway="10.0.1.64", auxiliary_addresses={"a": "10.0.1.66"}
+        )
+        network = Network(id="ranged", name="ranged", ipam=IPAM(config=(IPAMPool(subnet="fd00::/64"), pool)))
+        await world.state.commit([Put(network)])
+        await world.service(
+            "web", 1, task_spec(networks=_attached(network.id)), endpoint_spec=EndpointSpec(mode="dnsrr")
+        )
+        seen = []
+        for number in range(7):
+            await world.advance(60)
+            seen += [address for addresses in _addresses(world, "web") for address in addresses]
+            await world.update("web", task_template=task_spec(force_update=number + 1, networks=_attached(network.id)))
+        assert seen == [f"10.0.1.{number}/24" for number in (65, 67, 68, 69, 70, 71, 65)]
+
+    play(tmp_path, scenario)
+
+
 def test_a_service_waits_for_its_network(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         await world.node("n1")
