@@ -31,6 +31,8 @@ KEPT: Mapping[str, Collection[str]] = {
     "ImageInspect": {"DockerVersion", "Parent"},
     "NetworkSummary": {"Containers"},
     "GET /system/df": {"LayersSize", "Images", "Containers", "Volumes", "BuildCache"},
+    # Described as HealthCheck, which dockerd has never sent.
+    "TaskSpec": {"Healthcheck"},
 }
 #: Numbers that are null while they are not set, in dockerd, too.
 NULLS: Mapping[str, Collection[str]] = {"HostConfig": {"MemorySwappiness"}, "GET /exec/{id}/json": {"ExitCode"}}

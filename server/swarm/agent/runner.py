@@ -281,9 +281,9 @@ class Runner:
         )
         self._shared.reports.add(self._task.id, self._status, passing=passing)
 
-    def _container_status(self) -> ContainerStatus | None:
+    def _container_status(self) -> ContainerStatus:
         if self._container is None:
-            return self._status.container
+            return self._status.container or ContainerStatus()
         state = self._container.state
         return ContainerStatus(container_id=self._container.id, pid=state.pid, exit_code=state.exit_code)
 

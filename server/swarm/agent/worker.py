@@ -16,7 +16,7 @@ from server.swarm.agent.logs import task_log
 from server.swarm.agent.neighbours import Neighbours
 from server.swarm.agent.networks import NetworkSync
 from server.swarm.agent.reports import Reports
-from server.swarm.agent.runner import Runner, Surroundings, remove
+from server.swarm.agent.runner import Runner, Surroundings, find_container, remove
 from server.swarm.agent.taskcontainer import TASK_LABEL
 from server.swarm.model.objects import Task
 
@@ -123,7 +123,8 @@ class _Session:
             if (known := self._runners.get(id)) is not None:
                 known.update(task, assignments)
                 continue
-            runner = self._runners[id] = Runner(self._shared, task, assignments, self._found.pop(id, None))
+            container = self._found.pop(id, None) if self._first else find_container(self._shared.neighbours, id)
+            runner = self._runners[id] = Runner(self._shared, task, assignments, container)
             self._group.create_task(self._run(id, runner), name=f"swarm-task {id}")
         if self._first:
             self._first = False
