@@ -203,6 +203,34 @@ def test_gateway_modes_for_inbound_traffic(tmp_path: Path, mode: str) -> None:
     scenario(tmp_path, body)
 
 
+def test_a_routed_network_beside_the_gateway(tmp_path: Path) -> None:
+    async def body(world: World, outside: str) -> None:
+        await world.network("gate")
+        await world.network("routed", IPAM={"Config": [{"Subnet": "10.9.9.0/24"}]}, Options={GATEWAY_MODE: "routed"})
+        web, path = await world.run("web", network="gate", PortBindings=bindings("8080:80"))
+        published = [("0.0.0.0", "8080"), ("::", "8080")]
+        for _ in range(2):
+            await world.networks.connect("routed", "web", None)
+            with echoes((path, "web", 80), (path, "web", 81)):
+                assert ask(HOST, 8080, path=outside).startswith("web")
+                # The answers leave by the other network, so the host's own table shows that the port is open.
+                assert ask(world.address(web, "routed"), 80).startswith("web")
+            assert f"{world.address(web, 'routed')} . tcp . 80" in _set(world, "routed4")
+            shown = [(item["HostIp"], item["HostPort"]) for item in world.settings(web)["Ports"]["80/tcp"]]
+            assert shown == [*published, ("0.0.0.0", "")]
+            await world.networks.disconnect("routed", "web")
+            assert "tcp . 80" not in _set(world, "routed4")
+        await world.networks.connect("routed", "web", None)
+        await world.networks.disconnect("gate", "web")
+        assert refused(HOST, 8080)
+        await world.networks.connect("gate", "web", None)
+        with echoes((path, "web", 80)):
+            assert ask(HOST, 8080, path=outside).startswith("web")
+        assert "tcp . 80" in _set(world, "routed4")
+
+    scenario(tmp_path, body)
+
+
 def test_a_disconnect_that_leaves_no_gateway(tmp_path: Path) -> None:
     """The container has set its other interface down, so the default route can't change to it."""
 

@@ -63,6 +63,15 @@ def test_routed_networks_translate_nothing() -> None:
     assert shown(done) == {"80/tcp": [("0.0.0.0", ""), ("::", "")]}
 
 
+def test_one_family_is_routed() -> None:
+    done = published({"80/tcp": [{"HostPort": "8080"}]}, Target("br", "10.0.0.2", "fd00::2", nat4=False))
+    assert [(item.host, item.both) for item in done.listens] == [("::", False)]
+    assert {(item.target, item.translate) for item in done.publications} == {("10.0.0.2", False), ("fd00::2", True)}
+    assert shown(done) == {"80/tcp": [("::", "8080"), ("0.0.0.0", "")]}
+    only4 = published({"80/tcp": [{"HostIp": "127.0.0.1"}]}, Target("br", "10.0.0.2", "fd00::2", nat4=False))
+    assert (only4.listens, shown(only4)) == ([], {"80/tcp": [("0.0.0.0", "")]})
+
+
 @pytest.mark.parametrize(
     "text", ["", "0/tcp", "65536", "9-8", "80/icmp", "80-", "-80", "8o/tcp", "80/tcp/udp", "\u0664/tcp"]
 )
