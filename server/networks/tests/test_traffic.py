@@ -86,6 +86,19 @@ def test_udp_and_one_address_only(tmp_path: Path) -> None:
     scenario(tmp_path, body)
 
 
+def test_a_port_of_the_loopback_is_closed_to_packets_from_outside(tmp_path: Path) -> None:
+    async def body(world: World, outside: str) -> None:
+        _, web = await world.run("web", PortBindings=bindings("5353:53", host="127.0.0.2", protocol="udp"))
+        inside(outside, "ip", "addr", "flush", "dev", "lo")
+        inside(outside, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
+        inside(outside, "ip", "route", "add", "127.0.0.2", "via", HOST)
+        with echoes((web, "dns", 53), kind=UDP):
+            assert ask("127.0.0.2", 5353, kind=UDP).startswith("dns")
+            assert ask("127.0.0.2", 5353, path=outside, kind=UDP, seconds=1) == ""
+
+    scenario(tmp_path, body)
+
+
 @pytest.mark.parametrize("flags", [{"iptables": False}, {"userland_proxy": False}], ids=lambda flags: next(iter(flags)))
 def test_without_rules_or_without_forwarder(tmp_path: Path, flags: dict[str, Any]) -> None:
     async def body(world: World, outside: str) -> None:
@@ -260,13 +273,14 @@ def test_an_isolated_gateway_excludes_the_host(tmp_path: Path) -> None:
     scenario(tmp_path, body)
 
 
-def test_a_trusted_interface_reaches_every_port(tmp_path: Path) -> None:
+def test_a_trusted_interface_reaches_published_ports(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         option = "com.docker.network.bridge.trusted_host_interfaces"
         await world.network("net", IPAM={"Config": [{"Subnet": "10.9.9.0/24"}]}, Options={option: UPLINK})
-        web, path = await world.run("web", network="net")
-        with echoes((path, "web", 81)):
-            assert ask(world.address(web, "net"), 81, path=outside).startswith("web")
+        web, path = await world.run("web", network="net", PortBindings=bindings("8080:80", host="127.0.0.1"))
+        with echoes((path, "web", 80), (path, "web", 81)):
+            assert ask(world.address(web, "net"), 80, path=outside).startswith("web")
+            assert refused(world.address(web, "net"), 81, path=outside)
 
     scenario(tmp_path, body)
 
