@@ -188,7 +188,9 @@ _CHAINS: dict[str, str] = {
 		ip6 daddr ::1 return
 		fib daddr type local jump publish
 """,
+    # A container has no way back to a link-local address of another link. The forwarder serves these clients.
     "publish": """
+		ip6 saddr fe80::/10 return
 		dnat ip to ip daddr . meta l4proto . th dport map @ports4
 		dnat ip to meta l4proto . th dport map @ports4_any
 		dnat ip to ip daddr . meta l4proto . th dport map @ranges4

@@ -63,6 +63,23 @@ def test_a_published_port_is_reached_from_everywhere(tmp_path: Path) -> None:
     scenario(tmp_path, body)
 
 
+def test_a_published_port_at_a_link_local_address(tmp_path: Path) -> None:
+    async def body(world: World, outside: str) -> None:
+        await world.network("six", EnableIPv6=True, IPAM={"Config": [{"Subnet": "fd99:6::/64"}]})
+        _, web = await world.run("web", network="six", PortBindings=bindings("8080:80"))
+        with Netlink() as netlink:
+            link = netlink.link(UPLINK)
+            assert link is not None
+            found = (address.ip for _, address in netlink.addresses(link.index))
+            address = next(ip for ip in found if ip.version == 6 and ip.is_link_local)
+        with echoes((web, "web", 80), v6=True):
+            # The kernel first looks whether others have its link-local addresses.
+            assert until(lambda: ask(f"{address}%{UPLINK}", 8080, seconds=1).startswith("web"))
+            assert until(lambda: ask(f"{address}%eth0", 8080, path=outside, seconds=1).startswith("web"))
+
+    scenario(tmp_path, body)
+
+
 def test_udp_and_one_address_only(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         ports = {
