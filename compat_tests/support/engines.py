@@ -194,7 +194,7 @@ class Wharf(Engine):
         argv = [sys.executable, "-m", "server", "--data-root", str(resources.root / "data"), "--exec-root"]
         argv += [str(resources.root / "run"), "-H", self.host, "--bip", resources.bip]
         argv += ["--bridge-name", resources.bridge]
-        argv += ["--default-address-pool", resources.pool, "--cgroup-parent", resources.cgroup_parent]
+        argv += ["--default-address-pool", resources.pool, *resources.cgroup_flags]
         argv += ["--config-file", str(resources.root / "daemon.json"), "--pidfile", str(resources.root / "wharfd.pid")]
         argv += ["--cdi-spec-dir", str(self.cdi)]
         if "--policy-file" not in args:
@@ -254,8 +254,7 @@ class Dockerd(Engine):
         argv = ["nsenter", f"--net={self.netns}", "dockerd", "--config-file", str(resources.root / "daemon.json")]
         argv += ["--data-root", str(resources.root / "data"), "--exec-root", str(resources.root / "run")]
         argv += ["-H", self.host, "--cdi-spec-dir", str(self.cdi), "--pidfile", str(resources.root / "dockerd.pid")]
-        argv += ["--bip", resources.bip, "--default-address-pool", resources.pool]
-        argv += ["--cgroup-parent", resources.cgroup_parent]
+        argv += ["--bip", resources.bip, "--default-address-pool", resources.pool, *resources.cgroup_flags]
         self._daemon = Daemon([*argv, *args], resources.root / "dockerd.log", mark=resources.footprint.mark)
 
     @property
