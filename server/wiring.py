@@ -6,7 +6,7 @@ the daemon's end closes the services in reverse order.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -142,8 +142,15 @@ class Services:
         :raises WharfError: PERMISSION_DENIED: the socket is closed, or its user no longer has a role.
         """
         if self.jobs is None:
-            raise WharfError(Kind.PERMISSION_DENIED, "the job socket of this container is closed")
+            raise WharfError(Kind.PERMISSION_DENIED, "the job socket of this client is closed")
         return self.jobs.of(owner)
+
+    def request_of(self, owner: str) -> AbstractContextManager[None]:
+        """Around each request of a job socket's owner.
+
+        :raises WharfError: PERMISSION_DENIED: the socket is closed.
+        """
+        return self.jobs.request(owner) if self.jobs is not None else nullcontext()
 
     def owner_of_process(self, pid: int) -> str | None:
         """The owner of the container with this process; None: it is in no container.

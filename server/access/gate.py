@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,6 +51,12 @@ class Gated(Protocol):
         """The caller for processes in containers of a job socket, with the socket's limits.
 
         :raises WharfError: PERMISSION_DENIED: the socket is closed, or its user no longer has a role.
+        """
+
+    def request_of(self, owner: str) -> AbstractContextManager[None]:
+        """Around each request of a job socket's owner.
+
+        :raises WharfError: PERMISSION_DENIED: the socket is closed.
         """
 
     async def check_disk(self, owner: str) -> None:
@@ -129,6 +136,13 @@ class Gate:
             return EVERYONE
         found = await self._identity.caller(sock, transport.get_extra_info("ssl_object"))
         return self._engine.caller_of_owner(found.owner) if ":" in found.owner else found
+
+    def request(self, caller: Caller) -> AbstractContextManager[None]:
+        """Around each request.
+
+        :raises WharfError: PERMISSION_DENIED: the caller is of a job socket that is closed.
+        """
+        return self._engine.request_of(caller.owner) if ":" in caller.owner else nullcontext()
 
     async def check_disk(self, owner: str) -> None:
         """See ``Gated.check_disk``."""

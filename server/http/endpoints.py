@@ -126,10 +126,11 @@ class Endpoints(BaseRoute):
         try:
             caller = await gate.caller(connection_of(request))
             _check_access(route, caller)
-            request.state.caller, request.state.services = caller, gate.services(caller)
-            if route.stores:
-                await gate.check_disk(caller.owner)
-            status = await self._answer(route, request, send)
+            with gate.request(caller):
+                request.state.caller, request.state.services = caller, gate.services(caller)
+                if route.stores:
+                    await gate.check_disk(caller.owner)
+                status = await self._answer(route, request, send)
         except asyncio.CancelledError:
             status, problem = 499, "the client disconnected"
             raise

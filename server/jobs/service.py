@@ -1,13 +1,14 @@
 """The service of job sockets: creates, keeps and closes them, and removes what was created through them."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +25,8 @@ from server.jobs.store import JobStore
 
 log = logging.getLogger(__name__)
 
-timeouts.define("job.retry", 10.0)  # between two attempts to remove what is left of a job
+# Between two attempts to remove what is left of a job, and until its requests that still run are cancelled.
+timeouts.define("job.retry", 10.0)
 # The loop's timers are not exact over days: the time is compared again after this long.
 _LONGEST_TIMER = 3600.0
 #: The limits of a role that a job socket may narrow.
@@ -63,6 +65,8 @@ class Jobs:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._holders: dict[str, int] = {}
         self._closing: dict[str, asyncio.Task[None]] = {}
+        # The tasks of running requests, by their owner.
+        self._requests: dict[str, set[asyncio.Task[Any]]] = {}
 
     async def open(self, sockets: Sockets) -> None:
         """Opens the sockets of the last daemon again, and continues to close those that it was closing."""
@@ -106,10 +110,32 @@ class Jobs:
 
         :raises WharfError: PERMISSION_DENIED: the socket is closed, or its user no longer has a role.
         """
+        return self._caller(self._open_job(owner))
+
+    def _open_job(self, owner: str) -> Job:
         job = next((job for job in self._jobs.values() if job.owner == owner), None)
-        if job is None:
-            raise WharfError(Kind.PERMISSION_DENIED, "the job socket of this container is closed")
-        return self._caller(job)
+        if job is None or job.closing:
+            raise WharfError(Kind.PERMISSION_DENIED, "the job socket of this client is closed")
+        return job
+
+    @contextlib.contextmanager
+    def request(self, owner: str) -> Iterator[None]:
+        """Around each request of a job socket's owner. The request may create an object after its client has gone, so
+        the removal waits for its end.
+
+        :raises WharfError: PERMISSION_DENIED: the socket is closed.
+        """
+        self._open_job(owner)
+        task = asyncio.current_task()
+        assert task is not None
+        running = self._requests.setdefault(owner, set())
+        running.add(task)
+        try:
+            yield
+        finally:
+            running.discard(task)
+            if not running:
+                self._requests.pop(owner, None)
 
     def _caller(self, job: Job) -> Caller:
         user = job.user or "root"
@@ -230,13 +256,14 @@ class Jobs:
     def _spawn_close(self, job: Job) -> "asyncio.Task[None]":
         task = self._closing.get(job.id)
         if task is None:
+            job.closing = True
             task = asyncio.create_task(self._close(job), name=f"close job socket {job.id}")
             self._closing[job.id] = task
             task.add_done_callback(lambda _: self._closing.pop(job.id, None))
         return task
 
     async def _close(self, job: Job) -> None:
-        """Ends the socket and its connections, then removes the objects until nothing is left."""
+        """Ends the socket and its connections, then removes the objects until nothing is left and no request runs."""
         if (timer := self._timers.pop(job.id, None)) is not None:
             timer.cancel()
         self._forget_holder(job.id)
@@ -244,12 +271,22 @@ class Jobs:
             server.close()
         if self._sockets is not None:
             self._sockets.drop(str(self.path(job.id)))
-        job.closing = True
         await self._store.put(job)
         services = self._bind(Caller(job.owner, administrator=False))
-        while left := await remove_all(services, job.owner):
-            log.warning("job socket %s: not removed yet: %s", job.id, "; ".join(left))
-            await asyncio.sleep(timeouts.seconds("job.retry"))
+        while True:
+            # Before the removal, which does not see what these create meanwhile.
+            running = list(self._requests.get(job.owner, ()))
+            left = await remove_all(services, job.owner)
+            if running:
+                # With their containers most that are attached to them have ended.
+                _, late = await asyncio.wait(running, timeout=timeouts.seconds("job.retry"))
+                for task in late:
+                    task.cancel()
+            elif left:
+                log.warning("job socket %s: not removed yet: %s", job.id, "; ".join(left))
+                await asyncio.sleep(timeouts.seconds("job.retry"))
+            else:
+                break
         await asyncio.to_thread(shutil.rmtree, self._directory / job.id, ignore_errors=True)
         await self._store.delete(job.id)
         self._jobs.pop(job.id, None)
