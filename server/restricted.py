@@ -47,6 +47,7 @@ def make_shares(policy: Policy, containers: Containers, images: Images, networks
     )
     shares.accounting.gpus = _count_gpus
     containers.context.shares = shares
+    networks.context.own_ports = shares.ports
     return shares
 
 

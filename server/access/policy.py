@@ -132,7 +132,8 @@ class Role(_Table):
     #: Bytes of writable layers with logs, local volumes and own images. Measured in the background: what runs can
     #: exceed it, and nothing new is made then.
     disk: _Bytes | None = None
-    #: Host ports that may be published; None: any above 1023.
+    #: Host ports that may be published; those of ``-P`` and of ``-p`` without a host port are of this range, too.
+    #: None: any above 1023.
     ports: _PortRange | None = None
     gpus: Annotated[int, Field(ge=0)] | None = None
     #: Names of CDI devices that several containers may have at a time.

@@ -28,6 +28,10 @@ _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
 
+async def _any_ports(owner: str) -> None:
+    """The ports of owners on an engine without a policy."""
+
+
 class Containers(Protocol):
     """The part of the containers' registry that networks use."""
 
@@ -73,6 +77,8 @@ class NetworkContext:
     save_container: Callable[[Container], Coroutine[object, None, None]] | None = None
     #: The path of a container's user namespace, which owns its network namespace; "": the host's.
     userns_of: Callable[[ContainerPlan], str] = lambda container: ""
+    #: The range of host ports that an owner's role has; None: any.
+    own_ports: "Callable[[str], Coroutine[object, None, tuple[int, int] | None]]" = _any_ports
     load_remote: "Callable[[NetworkContext], RemoteNetworks] | None" = None
     #: The daemon stops: pending work is left to the next daemon's recovery.
     closed: bool = False

@@ -111,6 +111,11 @@ class Shares:
         if (role := await self._roles.of(owner)) is not None:
             check_cpus(role, resources)
 
+    async def ports(self, owner: str) -> tuple[int, int] | None:
+        """The first and the last host port that the role of an owner allows; None: it has no range."""
+        role = await self._roles.of(owner)
+        return role.ports if role is not None else None
+
     async def check_disk(self, owner: str) -> None:
         """Before anything is made that uses the disk.
 

@@ -59,7 +59,7 @@ ELSEWHERE: Mapping[str, str] = {
     "volumes_from": "the containers that exist for the owner",
     "links": "the containers that exist for the owner",
     "device_requests": "the allocator of GPUs",
-    "publish_all_ports": "the allocator of ports",
+    "publish_all_ports": "the allocator of ports, in the range of the role",
 }
 
 # Docker's spelling of the fields for the sentences.

@@ -12,7 +12,7 @@ from engine.common.errors import Kind, WharfError, invalid
 from engine.proxy.forward import Listen
 from server.networks.model import PortSpan
 from server.networks.nftables.rules import Publication
-from server.networks.ports.allocator import PortAllocator, PortRange, allocated
+from server.networks.ports.allocator import PortAllocator, PortRange, allocated, ephemeral_range
 
 _PORT = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+))?(?:/(?P<protocol>\w+))?", re.ASCII)
 _PROTOCOLS = ("tcp", "udp", "sctp")
@@ -150,11 +150,13 @@ def allocate(
     requests: Sequence[PortRequest],
     target: Target,
     refused: Callable[[str, int], bool],
+    own: tuple[int, int] | None = None,
 ) -> Published:
     """Allocates host ports for ``owner`` and returns the setup for them. All or nothing.
 
     :param refused: whether another program was found to have that (protocol, port).
-    :raises WharfError: a port is in use, or none is free.
+    :param own: the first and the last host port that the user's role allows; None: random ports are ephemeral ones.
+    :raises WharfError: a port is in use, or none is free; PERMISSION_DENIED: none of the role is free.
     """
     done = Published()
     if sum(not request.exact for request in requests) > limits.RANDOM_PORTS:
@@ -164,7 +166,7 @@ def allocate(
             count = request.port - first.port + 1
             hosts = [host for host in first.hosts if _served(host, target) and _translated(host, target)]
             if hosts:
-                port = _allocate_host_port(allocator, owner, first, count, hosts, refused, done)
+                port = _allocate_host_port(allocator, owner, first, count, hosts, refused, done, own)
                 _publish(done, first, port, count, hosts, target)
             _open(done, first, count, target)
     except BaseException:
@@ -227,24 +229,28 @@ def _allocate_host_port(
     hosts: Sequence[str],
     refused: Callable[[str, int], bool],
     done: Published,
+    own: tuple[int, int] | None,
 ) -> int:
     if request.exact:
         for host in hosts:
             allocator.allocate(owner, PortRange(request.protocol, host, request.first, request.first + count - 1))
         return request.first
-    candidates = allocator.ephemeral(request.protocol, list(hosts), request.first, request.last)
-    for port in candidates:
+    low, high = (request.first, request.last) if request.first else own or ephemeral_range()
+    for port in allocator.free(request.protocol, list(hosts), low, high):
         if refused(request.protocol, port):
             continue
         for host in hosts:
             allocator.allocate(owner, PortRange(request.protocol, host, port, port))
         if not request.first:
-            allocator.mark_used(port)
+            allocator.mark_used(port, low, high)
         done.random.add((request.protocol, port))
         return port
     host = hosts[0] if hosts else "0.0.0.0"
     if request.first:
         raise allocated(host, request.first)
+    if own:
+        sentence = f"the policy allows you the host ports {low}-{high}, and none of them is free"
+        raise WharfError(Kind.PERMISSION_DENIED, sentence)
     raise WharfError(Kind.INTERNAL, "all ports are allocated")
 
 

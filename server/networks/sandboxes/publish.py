@@ -56,7 +56,8 @@ async def publish(
 
     Its other endpoints on routed networks are open without host ports.
 
-    :raises WharfError: ``driver failed programming external connectivity on endpoint …``
+    :raises WharfError: ``driver failed programming external connectivity on endpoint …``; PERMISSION_DENIED: the
+        owner's role has a range of ports, and none of them is free.
     """
     through = _publisher(context, record)
     for other in record.endpoints:
@@ -69,16 +70,19 @@ async def publish(
     port_requests = portmap.port_requests(container.config, container.host_config, defaults)
     if not port_requests:
         return
+    own = await context.own_ports(container.owner)
     taken_by_others: set[tuple[str, int]] = set()
     for attempt in range(256):
         try:
             found = portmap.allocate(
-                context.ports, endpoint.id, port_requests, through.target, lambda *port: port in taken_by_others
+                context.ports, endpoint.id, port_requests, through.target, lambda *port: port in taken_by_others, own
             )
         except WharfError as error:
             if attempt == 0 and context.ending:
                 await context.wait_teardowns()
                 continue
+            if error.kind is Kind.PERMISSION_DENIED:
+                raise
             raise _external(endpoint, error) from None
         undo.callback(context.ports.release, endpoint.id)
         try:

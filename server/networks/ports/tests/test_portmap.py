@@ -13,10 +13,15 @@ from server.networks.ports.portmap import Published, Target
 EVERYWHERE = ["0.0.0.0", "::"]
 
 
-def published(bindings: dict[str, Any], target: Target | None = None, ports: PortAllocator | None = None) -> Published:
+def published(
+    bindings: dict[str, Any],
+    target: Target | None = None,
+    ports: PortAllocator | None = None,
+    own: tuple[int, int] | None = None,
+) -> Published:
     wanted = portmap.port_requests(ContainerConfig(), HostConfig.parse({"PortBindings": bindings}), EVERYWHERE)
     allocator = ports if ports is not None else PortAllocator()
-    return portmap.allocate(allocator, "owner", wanted, target or Target("br", "10.0.0.2", ""), lambda *_: False)
+    return portmap.allocate(allocator, "owner", wanted, target or Target("br", "10.0.0.2", ""), lambda *_: False, own)
 
 
 def shown(done: Published) -> dict[str, list[tuple[str, str]]]:
@@ -47,6 +52,15 @@ def test_a_range_of_the_host_for_one_port() -> None:
     assert shown(published({"80/tcp": [{"HostPort": "9000-9001"}]}, ports=ports))["80/tcp"][0] == ("0.0.0.0", "9001")
     with pytest.raises(WharfError, match="port is already allocated"):
         published({"80/tcp": [{"HostPort": "9000-9001"}]}, ports=ports)
+
+
+def test_random_ports_are_of_the_range_of_the_role() -> None:
+    ports = PortAllocator()
+    done = published({"80/tcp": [{}, {"HostPort": "0"}], "81/udp": None}, ports=ports, own=(20000, 20001))
+    assert {port for rows in shown(done).values() for _, port in rows} == {"20000", "20001"}
+    with pytest.raises(WharfError, match="the policy allows you the host ports 20000-20001, and none of them is free"):
+        published({"82/tcp": [{}]}, ports=ports, own=(20000, 20001))
+    assert ports.taken.keys() == set()
 
 
 def test_a_failed_request_allocates_nothing() -> None:
