@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from server.access.audit import AuditLog
 from server.access.caller import EVERYONE, Caller
+from server.access.connections import Connections
 from server.access.identity import Identity
 from server.access.policy import Audit, Policy
 from server.config.types import ConfigError
@@ -89,6 +90,8 @@ class Gate:
         self._services: dict[object, object] = {}
         self._audit_table: Audit | None = None
         self.audit: AuditLog | None = None
+        #: Counts the connections of users; None without a policy.
+        self.connections: Connections | None = None
         self.reload(policy, fixed)
 
     def reload(self, policy: Policy | None, fixed: Mapping[str, Caller]) -> None:
@@ -101,7 +104,10 @@ class Gate:
         self._fixed = dict(fixed)
         self._callers.clear()
         self._services.clear()
-        if policy is not None:
+        if self._identity is not None and policy is not None:
+            if self.connections is None:
+                self.connections = Connections(self._identity)
+            self.connections.identity = self._identity
             self._engine.apply(policy)
         table = policy.audit if policy is not None else None
         if table != self._audit_table:
@@ -127,7 +133,7 @@ class Gate:
 
     async def _find(self, transport: Any) -> Caller:
         sock = transport.get_extra_info("socket")
-        if sock.family == socket.AF_UNIX:
+        if sock is not None and sock.family == socket.AF_UNIX:
             path = sock.getsockname()
             found = self._fixed.get(path) or self._engine.caller_of_job(path)
             if found is not None:

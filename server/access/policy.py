@@ -139,6 +139,11 @@ class Role(_Table):
     #: Names of CDI devices that several containers may have at a time.
     shared_gpus: tuple[str, ...] = ()
 
+    # the API
+    #: Open connections to the engine's sockets, also those of the user's containers; a connection has one request or
+    #: stream at a time. Further ones are answered with 429. Without a number: ``limits.USER_CONNECTIONS``.
+    connections: Annotated[int, Field(gt=0)] | None = None
+
     # time, of one run of a container; see ``server/shares/times.py``
     max_run_time: _Seconds | None = None
     #: Without use of the CPU, without an attached client, and without an exec.

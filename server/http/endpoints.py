@@ -145,7 +145,7 @@ class Endpoints(BaseRoute):
 def _peer(connection: EngineProtocol) -> str:
     """The path of the unix socket, or the address of the client."""
     sock = connection.transport.get_extra_info("socket")
-    if sock.family == socket.AF_UNIX:
+    if sock is not None and sock.family == socket.AF_UNIX:
         return str(sock.getsockname())
     return str(connection.transport.get_extra_info("peername")[0])
 
