@@ -275,12 +275,16 @@ async def make_services(
     running = make_running(containers.context)
     shares: Shares | None = None
     gpus: Gpus | None = None
+    jobs: Jobs | None = None
+    made: list[Services] = []
     if config.has_policy:
         from server import restricted  # here: an engine without a policy doesn't load its modules
 
-        policy = restricted.policy_of(config)
-        shares = restricted.make_shares(policy, containers, images, networks, running)
-        gpus = restricted.make_gpus(policy, containers)
+        jobs = restricted.make_jobs(config, database, lambda caller: made[0].seen_by(caller))
+        await jobs.load()
+        roles = restricted.make_roles(restricted.policy_of(config), jobs)
+        shares = restricted.make_shares(roles, containers, images, networks, running)
+        gpus = restricted.make_gpus(roles, containers)
     await containers.load()
     if gpus is not None:
         await gpus.open()
@@ -323,13 +327,13 @@ async def make_services(
         system=system,
         metrics=Metrics(containers, bus, facts, identity=identity, snapshotter=snapshotter),
         gpus=gpus,
+        jobs=jobs,
         shares=shares,
     )
-    if not config.has_policy:
-        return services
-    jobs = restricted.make_jobs(config, database, services.seen_by)
-    stack.push_async_callback(jobs.close)
-    return replace(services, jobs=jobs)
+    made.append(services)
+    if jobs is not None:
+        stack.push_async_callback(jobs.close)
+    return services
 
 
 def _make_builds(

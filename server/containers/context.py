@@ -13,6 +13,7 @@ from engine.api.client import Engine
 from engine.api.types import Exit
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
+from server.access.owners import user_of
 from server.config.model import Config
 from server.containers.hooks import Hooks
 from server.containers.host.limits import HostLimits
@@ -139,7 +140,7 @@ class ContainerContext:
         returned for its owner."""
         if container.host_config.userns_mode == "host":
             return None
-        if not container.owner:
+        if not user_of(container.owner):
             return self.remap
         return self.owner_remaps.get(container.owner, self._lead(container).config.user)
 
@@ -165,7 +166,7 @@ class ContainerContext:
     def reader(self, container: ContainerPlan) -> tuple[int, int] | None:
         """The host's uid and gid with which the files of an owner's container are read where a bind may be; None: the
         container is an administrator's, or has the host's root."""
-        remap = self.remap_of(container) if container.owner else None
+        remap = self.remap_of(container) if user_of(container.owner) else None
         return remap.maps.to_host(*self.own_ids(container)) if remap is not None else None
 
     def userns_of(self, container: ContainerPlan) -> str:

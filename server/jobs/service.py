@@ -31,6 +31,7 @@ timeouts.define("job.retry", 10.0)
 _LONGEST_TIMER = 3600.0
 #: The limits of a role that a job socket may narrow.
 NARROWED = ("cpus", "memory", "pids", "containers", "disk", "gpus")
+_OF_CGROUPS = frozenset(("cpus", "memory", "pids"))
 # What an administrator's job with limits may do: all that administrators may.
 _ALL_RIGHTS = {
     **dict.fromkeys(("privileged", "host_namespaces", "devices", "cgroup_parent", "security_options"), True),
@@ -50,8 +51,8 @@ class Sockets(Protocol):
 
 
 class Jobs:
-    """``bind`` makes the services of a caller. Call ``open`` before use, ``close`` at the end: the sockets stay for
-    the next daemon."""
+    """``bind`` makes the services of a caller. Call ``load`` before containers are started, ``open`` before use, and
+    ``close`` at the end: the sockets stay for the next daemon."""
 
     def __init__(self, store: JobStore, directory: Path, bind: Callable[[Caller], Bound]) -> None:
         """``directory`` gets a directory for each socket."""
@@ -68,11 +69,14 @@ class Jobs:
         # The tasks of running requests, by their owner.
         self._requests: dict[str, set[asyncio.Task[Any]]] = {}
 
+    async def load(self) -> None:
+        """Reads the records of the last daemon: from now on the limits are known."""
+        self._jobs = {job.id: job for job in await self._store.load()}
+
     async def open(self, sockets: Sockets) -> None:
         """Opens the sockets of the last daemon again, and continues to close those that it was closing."""
         self._sockets = sockets
-        for job in await self._store.load():
-            self._jobs[job.id] = job
+        for job in list(self._jobs.values()):
             if job.closing:
                 self._spawn_close(job)
             else:
@@ -113,7 +117,7 @@ class Jobs:
         return self._caller(self._open_job(owner))
 
     def _open_job(self, owner: str) -> Job:
-        job = next((job for job in self._jobs.values() if job.owner == owner), None)
+        job = self._find(owner)
         if job is None or job.closing:
             raise WharfError(Kind.PERMISSION_DENIED, "the job socket of this client is closed")
         return job
@@ -137,6 +141,15 @@ class Jobs:
             if not running:
                 self._requests.pop(owner, None)
 
+    def _find(self, owner: str) -> Job | None:
+        job = self._jobs.get(owner.partition(":")[2])
+        return job if job is not None and job.owner == owner else None
+
+    def bounds(self, owner: str) -> Role | None:
+        """The limits that a job socket was made with, by the owner of what is created through it; None: none."""
+        job = self._find(owner)
+        return Role(**job.limits) if job is not None and job.limits else None
+
     def _caller(self, job: Job) -> Caller:
         user = job.user or "root"
         return Caller(job.owner, administrator=False, role=self._role(job), user=user, uid=job.uid, gids=job.gids)
@@ -148,6 +161,8 @@ class Jobs:
         if role is None:
             raise WharfError(Kind.PERMISSION_DENIED, f"the policy of this engine gives no role to the user {job.user}")
         narrowed = {name: _least(getattr(role, name), value) for name, value in job.limits.items()}
+        if not _OF_CGROUPS.isdisjoint(narrowed):
+            narrowed["cgroup_parent"] = False  # another parent would not have the limits
         return role.model_copy(update=narrowed)
 
     def visible(self, caller: Caller) -> list[Job]:
