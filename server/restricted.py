@@ -7,6 +7,7 @@ from server.access.caller import Caller
 from server.access.policy import Policy, read_policy
 from server.access.roles import Roles
 from server.config import Config
+from server.containers.exec.survivors import Survivors
 from server.containers.model import Container
 from server.containers.running import Running
 from server.containers.service import Containers
@@ -43,11 +44,16 @@ def make_shares(roles: Roles, containers: Containers, images: Images, networks: 
     async def image_sizes(scope: str) -> Mapping[str, int]:
         return await images.of(scope).list.own_sizes()
 
+    survivors = Survivors(containers.context)
+
+    async def active(container: Container) -> bool:
+        return running.exec.active(container) or await survivors.run_in(container)
+
     shares = Shares(
         roles,
         containers.context,
         image_sizes=image_sizes,
-        active=running.exec.active,
+        active=active,
         links=networks.links,
     )
     shares.accounting.gpus = _count_gpus

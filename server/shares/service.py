@@ -43,7 +43,7 @@ class Shares:
         context: ContainerContext,
         *,
         image_sizes: ImageSizes,
-        active: Callable[[Container], bool],
+        active: Callable[[Container], Awaitable[bool]],
         links: Callable[[Container], list[str]],
     ) -> None:
         self._context = context
