@@ -81,8 +81,8 @@ class Volumes:
         return not caller.owner or (caller.role is not None and caller.role.plugins)
 
     def _key(self, name: str) -> str:
-        """The engine-wide name of a volume that the caller names. An administrator finds the administrators' volume
-        first, else the only one of all owners, and any by its engine-wide name.
+        """The engine-wide name of a volume that the caller names. An administrator finds one as by ``Caller.choose``,
+        and any by its engine-wide name.
 
         :raises WharfError: INVALID_ARGUMENT: several owners have the name.
         """
@@ -93,10 +93,11 @@ class Volumes:
             return qualified(caller.owner, name)
         if name in self._volumes:
             return name
-        others = [volume.name for volume in self._volumes.values() if volume.owner and volume.own_name == name]
-        if len(others) > 1:
-            raise invalid(f"volumes of several owners have the name {name}: use one of {', '.join(sorted(others))}")
-        return others[0] if others else name
+        holders = {volume.owner: volume.name for volume in self._volumes.values() if volume.own_name == name}
+        if len(holders) > 1:
+            others = ", ".join(sorted(holders.values()))
+            raise invalid(f"volumes of several owners have the name {name}: use one of {others}")
+        return caller.choose(holders) or name
 
     def _sees(self, volume: Volume) -> bool:
         return self._caller is None or self._caller.sees(volume.owner, volume.labels or {})
