@@ -108,8 +108,8 @@ class Role(_Table):
     binds: bool = True
     #: Volume, network, IPAM and log drivers of plugins.
     plugins: bool = False
-    #: Every process of the user's containers has the user's own uid and gid (``--user`` is ignored if equal, refused
-    #: if another).
+    #: Every process of the user's containers has the user's own uid, gid and supplementary groups (``--user`` is
+    #: ignored if equal, refused if another).
     force_user: bool = False
     #: The label ``wharf.keep`` exempts a container from ``max_run_time`` and ``idle_limit``.
     keep: bool = False

@@ -17,7 +17,7 @@ from server.access.owners import user_of
 from server.config.model import Config
 from server.containers.hooks import Hooks
 from server.containers.host.limits import HostLimits
-from server.containers.host.owners import OwnerRemaps
+from server.containers.host.owners import OwnerRemaps, groups_of
 from server.containers.host.remap import Remap
 from server.containers.host.runtimes import Runtimes
 from server.containers.model import Container, event_attributes
@@ -142,7 +142,8 @@ class ContainerContext:
             return None
         if not user_of(container.owner):
             return self.remap
-        return self.owner_remaps.get(container.owner, self._lead(container).config.user)
+        lead = self._lead(container)
+        return self.owner_remaps.get(container.owner, lead.config.user, groups_of(lead.credentials))
 
     def _lead(self, container: ContainerPlan) -> ContainerPlan:
         """The container whose user namespace an owner's container has: to join another namespace it must join the user
