@@ -83,7 +83,8 @@ class ContainerContext:
     #: Set when recovery at the daemon's start is complete: no container is started before.
     recovered: asyncio.Event = field(default_factory=asyncio.Event)
     shutting_down: bool = False
-    pruning: bool = False
+    #: Owners whose stopped containers are being pruned.
+    pruning: set[str] = field(default_factory=set)
     # Container id → the task that removes the rest of its last run from the engine.
     cleaning: dict[str, asyncio.Task[Exit | None]] = field(default_factory=dict)
     #: Asks the engine whether a container has exited, for when its event may be lost; set by the monitor.
