@@ -60,6 +60,11 @@ while path := requests.recv(4096):
         socket.send_fds(requests, [b"0"], [made.fileno()])
     made.close()
 """
+# kind, which is the user already, starts docker.
+_PROGRAM = """#!/bin/sh
+[ "$(id -u)" = {uid} ] && exec {program} "$@"
+exec setpriv --reuid {uid} --regid {gid} --clear-groups {program} "$@"
+"""
 _CAPABILITY_VERSION_3 = 0x20080522
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -90,8 +95,7 @@ class ActingUser:
         for program in PROGRAMS:
             if found := shutil.which(program):
                 script = self._programs / program
-                setpriv = f"setpriv --reuid {self.uid} --regid {self.gid} --clear-groups"
-                script.write_text(f'#!/bin/sh\nexec {setpriv} {found} "$@"\n')
+                script.write_text(_PROGRAM.format(uid=self.uid, gid=self.gid, program=found))
                 script.chmod(0o755)
 
     def close(self) -> None:
@@ -161,6 +165,10 @@ def _connecting(user: ActingUser, original: Callable[..., None]) -> Callable[...
 
 def _set_file_ids(uid: int, gid: int) -> None:
     """Set the file system ids of this thread. The kernel then removes capabilities for files, which this adds again."""
+    if os.getegid() not in os.getgroups():
+        # Otherwise an exec that returns from the user's file system gid to gid 0 counts as set-gid since Linux 6.16,
+        # and the C library removes variables such as TMPDIR.
+        os.setgroups([*os.getgroups(), os.getegid()])
     _libc.setfsgid(gid)
     _libc.setfsuid(uid)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
