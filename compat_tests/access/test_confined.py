@@ -152,3 +152,11 @@ def test_the_owner_of_a_container_stays_after_a_restart(shared_lab: Lab) -> None
     assert alice.docker("exec", "over", "ls", "-ln", "/data/after").stdout.split()[2] == "0"
     alice.docker("rm", "-f", "over")
     alice.docker("volume", "rm", "over")
+
+
+def test_names_of_a_container(shared_lab: Lab) -> None:
+    """In a user namespace the domain name can't be written to ``/proc/sys``."""
+    options = ("--runtime", "crun", "--hostname", "box", "--domainname", "lab.example")
+    script = "hostname; cat /proc/sys/kernel/domainname"
+    shown = shared_lab["alice"].docker("run", "--rm", *options, "busybox", "sh", "-c", script)
+    assert shown.stdout.split() == ["box", "lab.example"]
