@@ -3,8 +3,8 @@
 The tests themselves stay root, because they also examine the host. What they do as clients is the user's:
 
 - Each engine has a policy, and its socket is open to everybody.
-- Programs of ``Engine.environment`` (docker and its plugins, node, kind, skopeo) run with the user's ids: the first
-  directory of PATH has a script for each, which calls setpriv.
+- Programs of ``Engine.environment`` (docker and its plugins, kind, node, skopeo, tar) run with the user's ids: the
+  first directory of PATH has a script for each, which calls setpriv.
 - Connections of this process (docker-py, aiodocker, ``Api``) are made by a process of the user, which passes the
   connected socket back: the engine sees the credentials of the process that called connect(2).
 - The user owns the files that tests make: this thread has the user's file system ids (setfsuid(2)), with all of root's
@@ -38,7 +38,7 @@ POLICY = """
 plugins = true
 capabilities = ["SYS_PTRACE"]
 """
-PROGRAMS = ("docker", "kind", "node", "skopeo")
+PROGRAMS = ("docker", "kind", "node", "skopeo", "tar")
 
 #: The user as whom the tests run; None without ``--engine wharf-user``.
 CURRENT: ActingUser | None = None
@@ -140,6 +140,10 @@ def acting() -> Iterator[ActingUser]:
         # Modules that the tests import must stay root's: later runs use the compiled ones.
         stack.callback(setattr, sys, "dont_write_bytecode", sys.dont_write_bytecode)
         sys.dont_write_bytecode = True
+        # git refuses directories of other users, unless it may use all.
+        stack.enter_context(
+            _environment(GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="safe.directory", GIT_CONFIG_VALUE_0="*")
+        )
         stack.callback(_set_file_ids, 0, 0)
         _set_file_ids(made.pw_uid, made.pw_gid)
         CURRENT = user
@@ -147,6 +151,16 @@ def acting() -> Iterator[ActingUser]:
             yield user
         finally:
             CURRENT = None
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            del os.environ[name]
 
 
 def _connecting(user: ActingUser, original: Callable[..., None]) -> Callable[..., None]:

@@ -132,6 +132,7 @@ class Gate:
         return found
 
     async def _find(self, transport: Any) -> Caller:
+        # None with TLS, whose transport doesn't expose the socket.
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family == socket.AF_UNIX:
             path = sock.getsockname()
