@@ -36,7 +36,7 @@ POLICY = """
 
 [roles.member]
 plugins = true
-capabilities = ["SYS_PTRACE"]
+capabilities = ["SYS_PTRACE", "NET_ADMIN"]
 """
 PROGRAMS = ("docker", "kind", "node", "skopeo", "tar")
 

@@ -41,7 +41,8 @@ CLASSIC = "FROM busybox\nARG R\nCOPY many /many\nRUN echo $R > /r; sleep 0.1\n"
 
 def leftovers(engine: Wharf) -> set[str]:
     """Return the leftovers of builds: directories, tasks, active snapshots, and leases without a cache record."""
-    build = engine.resources.root / "data" / "build"
+    (cache,) = engine.resources.root.glob("data/build/**/cache.db")  # a user has a directory of its own
+    build = cache.parent
     folders = [build / "scratch", build / "contexts", engine.resources.root / "run" / "build"]
     # Read a copy: the daemon locks the database.
     with tempfile.TemporaryDirectory() as folder:
@@ -113,7 +114,7 @@ def check_next_build(engine: Wharf, before: set[str]) -> None:
 
 
 def known_leftovers(engine: Wharf) -> set[str]:
-    return leftovers(engine) if (engine.resources.root / "data/build/cache.db").exists() else set()
+    return leftovers(engine) if any(engine.resources.root.glob("data/build/**/cache.db")) else set()
 
 
 CONTEXT = f"{sessions.PULL_FILES}#context"
