@@ -184,7 +184,7 @@ def check_leftovers(request: pytest.FixtureRequest) -> Iterator[None]:
             found = sorted(left())
             for kind, name in found:
                 each.api.delete(f"/{kind}/{name}", **({"force": 1, "v": 1} if kind != "networks" else {}))
-            pytest.fail(f"the test left in {each.kind}: {found}")
+            pytest.fail(f"{refusals.LEFTOVERS} {each.kind}: {found}")
 
 
 def leftovers(engine: Engine) -> set[tuple[str, str]]:

