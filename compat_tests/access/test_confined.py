@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from compat_tests.support.images import busybox_archive
 from compat_tests.support.users import Lab, lab
 
 
@@ -160,3 +161,15 @@ def test_names_of_a_container(shared_lab: Lab) -> None:
     script = "hostname; cat /proc/sys/kernel/domainname"
     shown = shared_lab["alice"].docker("run", "--rm", *options, "busybox", "sh", "-c", script)
     assert shown.stdout.split() == ["box", "lab.example"]
+
+
+def test_a_killed_daemon_leaves_no_mounts_of_users() -> None:
+    """The clean stop of the next daemon unmounts those that the killed one made; ``lab`` checks it."""
+    with lab("killed", '[users]\n{alice} = "member"\n\n[roles.member]\n', ("alice",)) as made:
+        alice = made["alice"]
+        alice.run("sh", "-c", "cat > image", input=busybox_archive())
+        alice.docker("load", "-q", "-i", "image")
+        alice.docker("run", "-d", "--name", "ended", "busybox", "sleep", "600")
+        made.engine.kill("wharfd")
+        made.engine.start()
+        alice.docker("rm", "-f", "ended")

@@ -143,6 +143,7 @@ def inconsistencies(engine: Engine) -> list[str]:
     endpoints = [item for shown in running for item in shown["NetworkSettings"]["Networks"].values()]
     networks = [item for item in engine.api.get("/networks").json() if item["Driver"] == "bridge"]
     bridges = {item["Options"].get("com.docker.network.bridge.name") or f"br-{item['Id'][:12]}" for item in networks}
+    bridges.add(engine.resources.bridge)  # which users don't see
     ours = [link for link in ip_json("link", "show") if link.get("ifalias") == f"wharf:{engine.resources.bridge}"]
     present = {str(link["ifname"]) for link in ours}
     if {name for name in present if not name.startswith("veth")} != bridges:

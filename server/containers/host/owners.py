@@ -28,6 +28,7 @@ import orjson
 
 from engine.common.errors import Kind, WharfError
 from engine.common.ids import IdMapping, IdMaps
+from engine.common.system import mounts
 from server.access.owners import user_of
 from server.config.subids import SUBGID, SUBUID, ranges
 from server.config.types import ConfigError
@@ -208,6 +209,7 @@ class OwnerRemaps:
         return found
 
     def close(self) -> None:
-        """Removes all mounts. Blocks."""
+        """Removes all mounts, also those of an earlier daemon that was killed. Blocks."""
         for remap in self._remaps.values():
             remap.close()
+        mounts.unmount_under(self._directory)
