@@ -67,14 +67,20 @@ def lists(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
         return
     owners, each = (5, 4) if quick else (50, 10)
     with ExitStack() as stack:
-        made = stack.enter_context(lab("bench-owners", POLICY, [f"u{number}" for number in range(owners)]))
-        plain = stack.enter_context(wharf("bench-plain"))
+        # Each owner has a default bridge: more than the pool of a test's engine has subnets.
+        pool = ("--default-address-pool", "base=10.127.0.0/16,size=28")
+        made = stack.enter_context(lab("bench-owners", POLICY, [f"u{number}" for number in range(owners)], *pool))
+        plain = stack.enter_context(wharf("bench-plain", *pool))
         plain.load_busybox()
         for user in made.users.values():
             for number in range(each):
                 _create(user.api, number)
         for number in range(owners * each):
             _create(plain.api, number)
+        for number in range(owners):
+            # Beside the default bridges of the owners.
+            assert plain.api.post("/networks/create", {"Name": f"bridge{number}"}).status == 201
+            stack.callback(plain.api.delete, f"/networks/bridge{number}")
         for who, api in (("as a user", made["u3"].api), ("as the administrator", made.engine.api)):
             for what, path in LISTS:
                 name = f"list of {owners * each} {what}, {owners} owners, {who}"
