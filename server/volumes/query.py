@@ -57,12 +57,13 @@ async def listing(volumes: Volumes, filters: Filters) -> dict[str, Any]:
     """
     dangling = _check(filters)
     found, warnings = await volumes.find(filters.get("driver"))
-    await filters.search_ahead("name", [volume.own_name for volume in found])
+    named = sorted(((volume.own_name, volume.owner, volume) for volume in found), key=lambda item: item[:2])
+    await filters.search_ahead("name", [name for name, _, _ in named])
     passing = [
         volume
-        for volume in sorted(found, key=lambda volume: (volume.own_name, volume.owner))
+        for name, _, volume in named
         if filters.exact("driver", volume.driver)
-        and filters.match("name", volume.own_name)
+        and filters.match("name", name)
         and filters.labels("label", volume.labels)
         and (dangling is None or dangling == (volumes.references(volume.name) == 0))
     ]

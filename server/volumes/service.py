@@ -102,6 +102,12 @@ class Volumes:
     def _sees(self, volume: Volume) -> bool:
         return self._caller is None or self._caller.sees(volume.owner, volume.labels or {})
 
+    def _seen(self, volumes: Iterable[Volume]) -> list[Volume]:
+        """Those that exist for the caller."""
+        if self._caller is None or (self._caller.administrator and self._caller.scope is None):
+            return list(volumes)
+        return list(filter(self._sees, volumes))
+
     # start
 
     async def load(self) -> None:
@@ -287,7 +293,7 @@ class Volumes:
         if not self._plugins_visible:
             return [volume for volume in self.all() if not drivers or volume.driver in drivers], []
         found, problems = await self._remotes.merge(self._volumes, drivers)
-        return list(filter(self._sees, found)), problems
+        return self._seen(found), problems
 
     async def _forget(self, name: str) -> None:
         """Removes the record of a volume that its driver has lost."""
@@ -307,7 +313,7 @@ class Volumes:
 
     def all(self) -> Iterable[Volume]:
         """The volumes with a record here: created here, or used by a container."""
-        return list(filter(self._sees, self._volumes.values()))
+        return self._seen(self._volumes.values())
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Removes an unused volume. ``force``: a missing volume or driver is no error.
