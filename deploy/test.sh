@@ -105,6 +105,8 @@ tests() {
 # A minute of the tests of clients as one user with a role; compat_tests/README.md has the result of all of them.
 USER_MODULES=(
   compat_tests/clients/containers/test_run.py compat_tests/clients/containers/exec/test_exec.py
+  compat_tests/clients/networks/test_networks.py compat_tests/clients/builder/classic/test_build.py
+  compat_tests/clients/images/registries/test_pull.py
   compat_tests/clients/test_docker_py.py compat_tests/clients/test_volumes.py
 )
 
