@@ -5,6 +5,7 @@ import contextlib
 import json
 import ssl
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from socket import create_connection
 from typing import Any
@@ -50,6 +51,9 @@ class _Engine:
         return None
 
     def caller_of_owner(self, owner: str) -> Caller:
+        raise AssertionError(owner)
+
+    def request_of(self, owner: str) -> AbstractContextManager[None]:
         raise AssertionError(owner)
 
     async def check_disk(self, owner: str) -> None:
