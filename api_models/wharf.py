@@ -127,6 +127,7 @@ class SocketLimits(Record):
     pids: Int64 | None = None
     containers: Int64 | None = None
     disk: Int64 | None = None
+    gpus: Int64 | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

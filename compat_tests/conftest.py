@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from compat_tests.support import daemons, engines, patience
+from compat_tests.support import as_user, daemons, engines, patience, refusals
 from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.host.traces import links
 from compat_tests.support.polling import until
@@ -25,14 +25,17 @@ PROGRAMS = ("docker", "ip", "nft", "busybox")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--engine",
-        choices=("wharf", "containerd", "dockerd"),
-        help="run the tests on this engine only: ours, ours on a stock containerd, or Debian's dockerd",
+        choices=("wharf", "containerd", "dockerd", as_user.KIND),
+        help="run the tests on this engine only: ours, ours on a stock containerd, Debian's dockerd, or ours as a user",
     )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     patience.stretch()
     config.addinivalue_line("markers", "core: runs on our supervisor and on a stock containerd")
+    if config.getoption("--engine") == as_user.KIND:
+        config.option.basetemp = str(as_user.temporary_root())
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -74,6 +77,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add the daemons' log output during a failed test to its report."""
     report = yield
+    if item.config.getoption("--engine") == as_user.KIND:
+        refusals.judge(item.nodeid, report)
     if report.failed:
         before = item.stash.get(_WRITTEN, {})
         for daemon in daemons.LIVE:
@@ -116,6 +121,13 @@ def other_runs_active() -> bool:
                 if b"server" in argv or any(b"dockerd" in a or b"pytest" in a or b"wharfd" in a for a in argv[:3]):
                     return True
     return False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def acting_user(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With ``--engine wharf-user``, the tests are one user's."""
+    with as_user.acting() if request.config.getoption("--engine") == as_user.KIND else contextlib.nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -172,7 +184,7 @@ def check_leftovers(request: pytest.FixtureRequest) -> Iterator[None]:
             found = sorted(left())
             for kind, name in found:
                 each.api.delete(f"/{kind}/{name}", **({"force": 1, "v": 1} if kind != "networks" else {}))
-            pytest.fail(f"the test left in {each.kind}: {found}")
+            pytest.fail(f"{refusals.LEFTOVERS} {each.kind}: {found}")
 
 
 def leftovers(engine: Engine) -> set[tuple[str, str]]:

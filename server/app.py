@@ -27,6 +27,7 @@ from server.http.streams import BrokenStream
 
 if TYPE_CHECKING:
     from server.access.gate import Gate
+    from server.http.admission import Admission
     from server.http.authorization import AuthorizedEndpoints
     from server.plugins.discovery import Plugins
 
@@ -110,6 +111,12 @@ class EngineApp(Starlette):
     @gate.setter
     def gate(self, gate: Gate | None) -> None:
         self._endpoints.gate = gate
+
+    @property
+    def admission(self) -> Admission | None:
+        """Bounds the connections of an engine with a policy."""
+        gate = self._endpoints.gate
+        return gate.connections if gate is not None else None
 
     async def authorize(self, names: Sequence[str], plugins: Plugins | None = None) -> None:
         """Let these authorization plugins allow or deny every request from now on; without names, none does.

@@ -7,6 +7,7 @@ from server.access.caller import Caller
 from server.access.policy import Policy, read_policy
 from server.access.roles import Roles
 from server.config import Config
+from server.containers.exec.survivors import Survivors
 from server.containers.model import Container
 from server.containers.running import Running
 from server.containers.service import Containers
@@ -25,28 +26,39 @@ def policy_of(config: Config) -> Policy:
     return read_policy(Path(config.policy_file))
 
 
-def make_gpus(policy: Policy, containers: Containers) -> Gpus:
+def make_roles(policy: Policy, jobs: Jobs) -> Roles:
+    """The roles of owners, and the limits of job sockets."""
+    return Roles(policy, bounds_of_job=jobs.bounds)
+
+
+def make_gpus(roles: Roles, containers: Containers) -> Gpus:
     """The allocation of GPUs."""
-    gpus = Gpus(containers.context, Roles(policy))
+    gpus = Gpus(containers.context, roles)
     containers.context.gpus = gpus
     return gpus
 
 
-def make_shares(policy: Policy, containers: Containers, images: Images, networks: Networks, running: Running) -> Shares:
+def make_shares(roles: Roles, containers: Containers, images: Images, networks: Networks, running: Running) -> Shares:
     """The limits and accounts of users."""
 
-    async def image_sizes(user: str) -> Mapping[str, int]:
-        return await images.of(user).list.own_sizes()
+    async def image_sizes(scope: str) -> Mapping[str, int]:
+        return await images.of(scope).list.own_sizes()
+
+    survivors = Survivors(containers.context)
+
+    async def active(container: Container) -> bool:
+        return running.exec.active(container) or await survivors.run_in(container)
 
     shares = Shares(
-        policy,
+        roles,
         containers.context,
         image_sizes=image_sizes,
-        active=running.exec.active,
+        active=active,
         links=networks.links,
     )
     shares.accounting.gpus = _count_gpus
     containers.context.shares = shares
+    networks.context.own_ports = shares.ports
     return shares
 
 

@@ -6,7 +6,7 @@ the daemon's end closes the services in reverse order.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -146,8 +146,15 @@ class Services:
         :raises WharfError: PERMISSION_DENIED: the socket is closed, or its user no longer has a role.
         """
         if self.jobs is None:
-            raise WharfError(Kind.PERMISSION_DENIED, "the job socket of this container is closed")
+            raise WharfError(Kind.PERMISSION_DENIED, "the job socket of this client is closed")
         return self.jobs.of(owner)
+
+    def request_of(self, owner: str) -> AbstractContextManager[None]:
+        """Around each request of a job socket's owner.
+
+        :raises WharfError: PERMISSION_DENIED: the socket is closed.
+        """
+        return self.jobs.request(owner) if self.jobs is not None else nullcontext()
 
     def owner_of_process(self, pid: int) -> str | None:
         """The owner of the container with this process; None: it is in no container.
@@ -272,12 +279,16 @@ async def make_services(
     running = make_running(containers.context)
     shares: Shares | None = None
     gpus: Gpus | None = None
+    jobs: Jobs | None = None
+    made: list[Services] = []
     if config.has_policy:
         from server import restricted  # here: an engine without a policy doesn't load its modules
 
-        policy = restricted.policy_of(config)
-        shares = restricted.make_shares(policy, containers, images, networks, running)
-        gpus = restricted.make_gpus(policy, containers)
+        jobs = restricted.make_jobs(config, database, lambda caller: made[0].seen_by(caller))
+        await jobs.load()
+        roles = restricted.make_roles(restricted.policy_of(config), jobs)
+        shares = restricted.make_shares(roles, containers, images, networks, running)
+        gpus = restricted.make_gpus(roles, containers)
     await containers.load()
     if gpus is not None:
         await gpus.open()
@@ -323,15 +334,15 @@ async def make_services(
         system=system,
         metrics=Metrics(containers, bus, facts, identity=identity, snapshotter=snapshotter),
         gpus=gpus,
+        jobs=jobs,
         shares=shares,
     )
+    made.append(services)
+    if jobs is not None:
+        stack.push_async_callback(jobs.close)
     stack.push_async_callback(swarm.stop)
     await swarm.start(partial(_make_swarm_host, services, identity, remap))
-    if not config.has_policy:
-        return services
-    jobs = restricted.make_jobs(config, database, services.seen_by)
-    stack.push_async_callback(jobs.close)
-    return replace(services, jobs=jobs)
+    return services
 
 
 def _make_builds(

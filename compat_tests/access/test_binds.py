@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,6 +162,30 @@ def test_proc_is_not_mounted(shared_lab: Lab, path: str) -> None:
     failed = shared_lab["alice"].docker("run", "--rm", "-v", f"{path}:/x", "busybox", "ls", "/x", check=False)
     assert failed.status in (125, 126)
     assert "proc file system" in failed.stderr or "magic link" in failed.stderr or "ermission denied" in failed.stderr
+
+
+def test_mounts_of_the_host_below_a_bind_remain(shared_lab: Lab) -> None:
+    """Also if they are shared, as systemd makes all mounts of the host: what the engine unmounts at the end, and the
+    proc file system that it leaves out of the bind, are unmounted from the container's copy only."""
+    alice = shared_lab["alice"]
+    source = alice.home / "shared"
+    mounts = {source / "data": "tmpfs", source / "proc": "proc"}
+    with contextlib.ExitStack() as stack:
+        for path in mounts:
+            path.mkdir(parents=True)
+        stack.callback(subprocess.run, ["umount", "-R", str(source)], check=True, timeout=60)
+        subprocess.run(["mount", "--bind", str(source), str(source)], check=True, timeout=60)
+        subprocess.run(["mount", "--make-rshared", str(source)], check=True, timeout=60)
+        for path, fstype in mounts.items():
+            subprocess.run(["mount", "-t", fstype, "test", str(path)], check=True, timeout=60)
+        (source / "data" / "file").write_text("below")
+        for _ in range(2):
+            script = "cat /x/data/file; ls /x/proc"
+            assert alice.docker("run", "--rm", "-v", f"{source}:/x", "busybox", "sh", "-c", script).stdout == "below"
+        alice.docker("create", "--name", "copied", "-v", f"{source}:/x", "busybox", "true")
+        alice.docker("cp", "copied:/x/data/file", "-")
+        alice.docker("rm", "copied")
+        assert all(os.path.ismount(path) for path in mounts)
 
 
 def test_sockets_of_the_engine(shared_lab: Lab) -> None:

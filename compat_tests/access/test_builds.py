@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from compat_tests.support.engines import Wharf
+from compat_tests.support.images import layer
 from compat_tests.support.users import Lab, User
 
 DOCKERFILE = """
@@ -98,3 +99,15 @@ def test_steps_that_a_role_refuses(shared_lab: Lab, words: tuple[str, ...], dock
     failed = alice.docker("build", *words, str(context), check=False)
     assert failed.status != 0
     assert f"your role does not allow {what}" in failed.stderr
+
+
+def test_a_step_after_a_volume_that_the_image_lacks(shared_lab: Lab) -> None:
+    """The classic builder mounts the directory, which it makes on a layer with the user's ids."""
+    alice = shared_lab["alice"]
+    dockerfile = b'FROM busybox\nVOLUME ["/new dir"]\nRUN stat -c %u "/new dir" > /owner\n'
+    # alice's API, because the CLI of some versions uses BuildKit only.
+    archive = layer({"Dockerfile": dockerfile})
+    answer = alice.api.request("POST", "/build", query={"t": "volumes"}, body=archive)
+    assert "error" not in answer.lines()[-1], answer.body
+    assert alice.docker("run", "--rm", "volumes", "cat", "/owner").stdout == "0\n"
+    alice.docker("rmi", "volumes")

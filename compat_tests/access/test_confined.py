@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from compat_tests.support.images import busybox_archive
 from compat_tests.support.users import Lab, lab
 
 
@@ -152,3 +153,23 @@ def test_the_owner_of_a_container_stays_after_a_restart(shared_lab: Lab) -> None
     assert alice.docker("exec", "over", "ls", "-ln", "/data/after").stdout.split()[2] == "0"
     alice.docker("rm", "-f", "over")
     alice.docker("volume", "rm", "over")
+
+
+def test_names_of_a_container(shared_lab: Lab) -> None:
+    """In a user namespace the domain name can't be written to ``/proc/sys``."""
+    options = ("--runtime", "crun", "--hostname", "box", "--domainname", "lab.example")
+    script = "hostname; cat /proc/sys/kernel/domainname"
+    shown = shared_lab["alice"].docker("run", "--rm", *options, "busybox", "sh", "-c", script)
+    assert shown.stdout.split() == ["box", "lab.example"]
+
+
+def test_a_killed_daemon_leaves_no_mounts_of_users() -> None:
+    """The clean stop of the next daemon unmounts those that the killed one made; ``lab`` checks it."""
+    with lab("killed", '[users]\n{alice} = "member"\n\n[roles.member]\n', ("alice",)) as made:
+        alice = made["alice"]
+        alice.run("sh", "-c", "cat > image", input=busybox_archive())
+        alice.docker("load", "-q", "-i", "image")
+        alice.docker("run", "-d", "--name", "ended", "busybox", "sleep", "600")
+        made.engine.kill("wharfd")
+        made.engine.start()
+        alice.docker("rm", "-f", "ended")

@@ -11,6 +11,7 @@ import pytest
 
 from compat_tests.access.python import list_in_container
 from compat_tests.support.api import Api
+from compat_tests.support.patience import FACTOR
 from compat_tests.support.polling import until
 from compat_tests.support.users import Lab, User
 
@@ -66,7 +67,7 @@ def test_a_job_socket_creates_no_job_sockets(shared_lab: Lab) -> None:
 
 
 def test_the_socket_ends_with_its_time(shared_lab: Lab) -> None:
-    _, ci = job(shared_lab, "alice", TTL=3)
+    _, ci = job(shared_lab, "alice", TTL=round(3 * FACTOR))
     ci.docker("run", "-d", "busybox", "top")
     assert until(lambda: not ci.socket.exists())
     assert shared_lab.engine.docker("ps", "-aq").stdout == ""

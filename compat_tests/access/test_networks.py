@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
+
 from compat_tests.support.users import Lab, User
 
 
@@ -74,3 +76,14 @@ def test_subnets_of_the_host_are_refused(shared_lab: Lab) -> None:
     failed = alice.docker("network", "create", "--subnet", subnet, "net", check=False)
     assert f"your role does not allow the subnet {subnet}: the host has a route to {subnet}" in failed.stderr
     shared_lab.engine.docker("rm", "-f", "up")
+
+
+def test_a_subnet_is_free_after_the_network_is_removed(shared_lab: Lab) -> None:
+    """The removal of the bridge, to which the host has a route, goes on after the answer."""
+    alice, base = shared_lab["alice"], shared_lab.engine.resources.pool.split(",")[0].removeprefix("base=")
+    *_, last = IPv4Network(base).subnets(new_prefix=28)
+    body = {"Name": "again", "IPAM": {"Config": [{"Subnet": str(last)}]}}
+    for _ in range(10):
+        created = alice.api.post("/networks/create", body)
+        assert created.status == 201, created.body
+        assert alice.api.delete("/networks/again").status == 204

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ published_images = ["docker.io/library/*"]
 {alice} = "small"
 {bob} = "big"
 {carol} = "brief"
+{dave} = "idle"
 
 [roles.small]
 containers = 4
@@ -36,17 +38,20 @@ pids = 40
 
 [roles.brief]
 max_run_time = 10
+
+[roles.idle]
 idle_limit = 5
 keep = true
 
 [roles.big]
 cpu_weight = 200
 """
+USERS = ("alice", "bob", "carol", "dave")
 
 
 @pytest.fixture(scope="module")
 def shares() -> Iterator[Lab]:
-    with lab("shares", POLICY, ("alice", "bob", "carol")) as made:
+    with lab("shares", POLICY, USERS) as made:
         yield made
 
 
@@ -243,24 +248,39 @@ def test_the_maximum_run_time(shares: Lab) -> None:
 
 
 def test_the_idle_limit_and_the_label_that_exempts(shares: Lab) -> None:
-    carol = shares["carol"]
-    run(carol, "idle")
-    carol.docker("run", "-d", "--init", "--label", "wharf.keep", "--name", "kept", "busybox", "sleep", "3600")
+    dave = shares["dave"]
+    run(dave, "idle")
+    dave.docker("run", "-d", "--init", "--label", "wharf.keep", "--name", "kept", "busybox", "sleep", "3600")
     shares.engine.restart()
-    assert until(lambda: exited(carol, "idle"), seconds=30)
+    assert until(lambda: exited(dave, "idle"), seconds=30)
     assert (
-        "wharf: this container is stopped: the policy's idle_limit is 5 seconds" in carol.docker("logs", "idle").stderr
+        "wharf: this container is stopped: the policy's idle_limit is 5 seconds" in dave.docker("logs", "idle").stderr
     )
-    assert not exited(carol, "kept")
-    carol.docker("rm", "-f", "idle", "kept")
+    assert not exited(dave, "kept")
+    dave.docker("rm", "-f", "idle", "kept")
+
+
+def test_an_exec_of_an_earlier_daemon_keeps_a_container(shares: Lab) -> None:
+    dave = shares["dave"]
+    run(dave, "busy")
+    run(dave, "idle")
+    dave.docker("exec", "-d", "busy", "tail", "-f", "/dev/null")
+    shares.engine.restart()
+    assert until(lambda: exited(dave, "idle"), seconds=30)
+    time.sleep(2)
+    assert not exited(dave, "busy")
+    script = "for p in /proc/[0-9]*; do grep -q tail $p/comm && kill ${p#/proc/}; done; true"
+    dave.docker("exec", "busy", "sh", "-c", script)
+    assert until(lambda: exited(dave, "busy"), seconds=30)
+    dave.docker("rm", "busy", "idle")
 
 
 def test_a_client_that_is_attached_keeps_a_container(shares: Lab) -> None:
-    carol = shares["carol"]
-    waited = carol.docker("run", "--init", "--name", "attached", "busybox", "sleep", "8")
+    dave = shares["dave"]
+    waited = dave.docker("run", "--init", "--name", "attached", "busybox", "sleep", "8")
     assert waited.status == 0
     assert "wharf:" not in waited.stderr
-    carol.docker("rm", "attached")
+    dave.docker("rm", "attached")
 
 
 def rows(lab: Lab, copied: Path) -> list[sqlite3.Row]:
@@ -288,7 +308,7 @@ def test_what_a_container_has_used_is_recorded_at_its_exit(shares: Lab, tmp_path
 def test_directories_beside_slices() -> None:
     parent = f"/wharftest{os.getpid()}fs"
     words = ("--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", parent)
-    with lab("cgroupfs", POLICY, ("alice", "bob", "carol"), *words) as made:
+    with lab("cgroupfs", POLICY, USERS, *words) as made:
         alice = made["alice"]
         run(alice, "one")
         place = group(made, alice, "one", "pids")

@@ -14,7 +14,10 @@ from compat_tests.bench.lists import with_containers
 from compat_tests.bench.measure import Row, at_most, clock, in_turn
 from compat_tests.support.engines import Engine
 
-COMMANDS = (("info",), ("ps",), ("ps", "-a"), ("images",), ("system", "df"))
+COMMANDS = (
+    ("info",), ("ps",), ("ps", "-a"), ("ps", "-a", "--size"), ("images",), ("images", "--format", "json"),
+    ("image", "ls", "-a"), ("system", "df"),
+)  # fmt: skip
 
 
 def overviews(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:

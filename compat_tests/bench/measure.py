@@ -5,13 +5,16 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from compat_tests.support.engines import Engine
 
 OURS, THEIRS = "wharf", "dockerd"
+
+#: What is measured in turn: engines, or names of clients.
+Side = TypeVar("Side")
 
 
 class Measurement(Protocol):
@@ -81,18 +84,23 @@ class Row:
         return self.aim.reached(self.median(OURS) if self.aim.absolute else self.ratio)
 
 
+def clock(row: Row, engine: Engine, *, share: int = 1) -> AbstractContextManager[None]:
+    """Add the wall time of the block, in milliseconds, divided by the number of operations, for an engine."""
+    return clock_of(row, engine.kind, share=share)
+
+
 @contextmanager
-def clock(row: Row, engine: Engine, *, share: int = 1) -> Iterator[None]:
-    """Add the wall time of the block, in milliseconds, divided by the number of operations."""
+def clock_of(row: Row, who: str, *, share: int = 1) -> Iterator[None]:
+    """As ``clock``, for one side of the row by its name."""
     begin = time.perf_counter()
     yield
-    row.add(engine.kind, (time.perf_counter() - begin) * 1000 / share)
+    row.add(who, (time.perf_counter() - begin) * 1000 / share)
 
 
-def in_turn(engines: Sequence[Engine], times: int, once: Callable[[Engine], None], *, seconds: float = 60) -> None:
-    """Measure the engines in turn, so that other load on the machine affects both alike.
+def in_turn(engines: Sequence[Side], times: int, once: Callable[[Side], None], *, seconds: float = 60) -> None:
+    """Measure the engines, or other sides, in turn, so that other load on the machine affects all alike.
 
-    One turn of all engines is a round; there are at most `times` rounds, and none starts after `seconds`.
+    One turn of all of them is a round; there are at most `times` rounds, and none starts after `seconds`.
     """
     end = time.monotonic() + seconds
     for number in range(times):

@@ -15,6 +15,7 @@ from compat_tests.bench import (
     peaks,
     startup,
     streams,
+    users,
 )
 from compat_tests.bench.measure import Measurement
 
@@ -29,6 +30,8 @@ ROWS: dict[str, Measurement] = {
     "many": lists.many,
     "crowd": lists.crowd,
     "overviews": cli.overviews,
+    "users-run": users.run,
+    "users-lists": users.lists,
     "memory-each": memory.each,
     "health": everyday.health,
     "attach": streams.attach,

@@ -7,6 +7,7 @@ import io
 import tarfile
 import uuid
 from collections.abc import Iterator
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -257,7 +258,9 @@ def test_images_by_docker_py(client: Any, name: str) -> None:
 
 
 def test_networks_and_volumes(client: Any, engine: Engine, name: str) -> None:
-    subnet = engine.resources.pool.split(",")[0].removeprefix("base=").split("/")[0].rsplit(".", 1)[0]
+    # From the end of the pool: the engine takes free ones from its begin.
+    *_, last = IPv4Network(engine.resources.pool.split(",")[0].removeprefix("base=")).subnets(new_prefix=24)
+    subnet = str(last.network_address).rpartition(".")[0]
     pool = IPAMPool(subnet=f"{subnet}.0/28", gateway=f"{subnet}.1")
     network = client.networks.create(
         name, driver="bridge", labels={"a": "b"}, ipam=IPAMConfig(pool_configs=[pool]), internal=True, attachable=True

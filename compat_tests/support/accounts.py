@@ -17,8 +17,8 @@ OBJECT_FILES = {
     "blobs": (r"io\.containerd\.content\.v1\.content/(blobs/[^/]+/|ingest/[^/]+/data$)", False),
     "snapshots": (r"io\.containerd\.snapshotter\.v1\.overlayfs/snapshots/\d+/fs(/|$)", True),
     "containers": (r"^containers/[^/]+/", False),
-    "volumes": (r"^volumes/[^/]+/_data/", False),
-    "build cache": (r"^build/(mounts|mirrors)/[^/]+/", True),
+    "volumes": (r"^volumes/(@[^/]+/)?[^/]+/_data/", False),
+    "build cache": (r"^build/(@[^/]+/)?(mounts|mirrors)/[^/]+/", True),
 }
 #: Data of the engine itself, and why no answer includes it.
 ENGINE_FILES = {

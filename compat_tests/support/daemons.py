@@ -82,7 +82,9 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        environ = {key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "PYTEST_"))}
+        environ = {
+            key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "GIT_", "PYTEST_"))
+        }
         # An installed engine has compiled modules; without bytecode files, its start would be slower.
         environ.pop("PYTHONDONTWRITEBYTECODE", None)
         environ.setdefault("PYTHONPYCACHEPREFIX", "/var/cache/wharf/pycache")

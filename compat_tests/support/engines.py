@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from compat_tests.support import as_user
 from compat_tests.support.api import Api
 from compat_tests.support.containerd import Containerd, ctr
 from compat_tests.support.daemons import STOP, Completed, Daemon, forget, run_program
@@ -192,12 +193,16 @@ class Wharf(Engine):
         super().__init__(resources)
         self.containerd = containerd
         argv = [sys.executable, "-m", "server", "--data-root", str(resources.root / "data"), "--exec-root"]
-        argv += [str(resources.root / "run"), "-H", self.host, "--bip", resources.bip]
+        listened = self.host if as_user.CURRENT is None else f"{self.host}?mode=0666"
+        argv += [str(resources.root / "run"), "-H", listened, "--bip", resources.bip]
         argv += ["--bridge-name", resources.bridge]
-        argv += ["--default-address-pool", resources.pool, "--cgroup-parent", resources.cgroup_parent]
+        argv += ["--default-address-pool", resources.pool, *resources.cgroup_flags]
         argv += ["--config-file", str(resources.root / "daemon.json"), "--pidfile", str(resources.root / "wharfd.pid")]
         argv += ["--cdi-spec-dir", str(self.cdi)]
-        if "--policy-file" not in args:
+        if as_user.CURRENT is not None:
+            argv += ["--policy-file", str(as_user.CURRENT.policy(resources.root / "policy.toml"))]
+            self.env.update(as_user.CURRENT.environment)
+        elif "--policy-file" not in args:
             argv += ["--policy-file", ""]
         if containerd is not None:
             self.kind = "containerd"
@@ -254,8 +259,7 @@ class Dockerd(Engine):
         argv = ["nsenter", f"--net={self.netns}", "dockerd", "--config-file", str(resources.root / "daemon.json")]
         argv += ["--data-root", str(resources.root / "data"), "--exec-root", str(resources.root / "run")]
         argv += ["-H", self.host, "--cdi-spec-dir", str(self.cdi), "--pidfile", str(resources.root / "dockerd.pid")]
-        argv += ["--bip", resources.bip, "--default-address-pool", resources.pool]
-        argv += ["--cgroup-parent", resources.cgroup_parent]
+        argv += ["--bip", resources.bip, "--default-address-pool", resources.pool, *resources.cgroup_flags]
         self._daemon = Daemon([*argv, *args], resources.root / "dockerd.log", mark=resources.footprint.mark)
 
     @property

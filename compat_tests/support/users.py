@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import pwd
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +14,7 @@ from compat_tests.support.api import Api, Credentials
 from compat_tests.support.daemons import Completed, run_program
 from compat_tests.support.engines import Wharf
 from compat_tests.support.host import resources
-from compat_tests.support.polling import until
+from compat_tests.support.host.account import account
 
 
 @dataclass(slots=True)
@@ -105,7 +102,7 @@ def lab(name: str, policy: str, users: Sequence[str], *args: str) -> Iterator[La
     stands for the host's name of the user ``alice``. The image busybox is loaded by the administrator."""
     number = next(_serial)
     with contextlib.ExitStack() as stack:
-        accounts = {short: stack.enter_context(_account(f"wt{os.getpid()}n{number}{short}")) for short in users}
+        accounts = {short: stack.enter_context(account(f"wt{os.getpid()}n{number}{short}")) for short in users}
         allocated = resources.allocate(name)
         path = allocated.root / "policy.toml"
         path.write_text(policy.format(**{short: account.pw_name for short, account in accounts.items()}))
@@ -120,23 +117,3 @@ def lab(name: str, policy: str, users: Sequence[str], *args: str) -> Iterator[La
         yield Lab(engine, made, path)
         for user in made.values():
             user.remove_all()
-
-
-@contextlib.contextmanager
-def _account(name: str) -> Iterator[pwd.struct_passwd]:
-    """A user of the host, with a home directory that is removed at the end."""
-    home = Path(f"/var/tmp/{name}")
-
-    def added() -> bool:
-        argv = ["useradd", "-M", "-d", str(home), "-s", "/bin/sh", name]
-        return subprocess.run(argv, check=False, capture_output=True, timeout=60).returncode == 0
-
-    assert until(added), f"the user {name} can't be added"  # another run may have locked /etc/passwd
-    try:
-        account = pwd.getpwnam(name)
-        home.mkdir(mode=0o700)
-        os.chown(home, account.pw_uid, account.pw_gid)
-        yield account
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
-        until(lambda: subprocess.run(["userdel", name], check=False, capture_output=True, timeout=60).returncode == 0)

@@ -68,6 +68,11 @@ CONTAINER_NETWORKS = 1000
 JOB_SOCKETS = 256
 """Job sockets of one user."""
 
+# Users
+
+USER_CONNECTIONS = 1024
+"""Open connections of one user, unless the role has another number (``connections``)."""
+
 # Networks
 
 RANDOM_PORTS = 8192

@@ -2,8 +2,9 @@
 
 ``caller`` is what services know of the client; ``owners`` and ``scope`` are parts of it, and ``refusal`` is the error
 for what its role does not allow. ``policy`` reads ``policy.toml``, ``identity`` finds the caller of a connection by it,
-``roles`` finds the role of an object's owner, ``audit`` logs requests, ``gate`` keeps all of them but the roles, and
-``setup`` makes the gate. Without a policy file every caller is ``EVERYONE``, and only the first four are loaded.
+``roles`` finds the role of an object's owner, ``audit`` logs requests, ``connections`` counts those of each user,
+``gate`` keeps all of them but the roles, and ``setup`` makes the gate. Without a policy file every caller is
+``EVERYONE``, and only the first four are loaded.
 
 An *owner* is text, stored in the records of containers, volumes and networks and in the names of images:
 

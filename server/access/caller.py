@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from server.access.scope import Scope
 
 if TYPE_CHECKING:
     from server.access.policy import Role
 
+_T = TypeVar("_T")
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -38,6 +39,14 @@ class Caller:
         if self.scope is not None and not self.scope.covers(owner, labels):
             return False
         return self.administrator or owner == self.owner
+
+    def choose(self, holders: Mapping[str, _T]) -> _T | None:
+        """The object that the caller means by a name, of those that have it, by owner: the own one; else, for an
+        administrator, the only one of all owners."""
+        found = holders.get(self.owner)
+        if found is None and self.administrator and len(holders) == 1:
+            found = next(iter(holders.values()))
+        return found
 
 
 #: Every caller of an engine without a policy, and the engine itself.

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from server.access.audit import AuditLog
 from server.access.caller import EVERYONE, Caller
+from server.access.connections import Connections
 from server.access.identity import Identity
 from server.access.policy import Audit, Policy
 from server.config.types import ConfigError
@@ -52,6 +54,12 @@ class Gated(Protocol):
         :raises WharfError: PERMISSION_DENIED: the socket is closed, or its user no longer has a role.
         """
 
+    def request_of(self, owner: str) -> AbstractContextManager[None]:
+        """Around each request of a job socket's owner.
+
+        :raises WharfError: PERMISSION_DENIED: the socket is closed.
+        """
+
     async def check_disk(self, owner: str) -> None:
         """Called before a request that stores something.
 
@@ -82,6 +90,8 @@ class Gate:
         self._services: dict[object, object] = {}
         self._audit_table: Audit | None = None
         self.audit: AuditLog | None = None
+        #: Counts the connections of users; None without a policy.
+        self.connections: Connections | None = None
         self.reload(policy, fixed)
 
     def reload(self, policy: Policy | None, fixed: Mapping[str, Caller]) -> None:
@@ -94,7 +104,10 @@ class Gate:
         self._fixed = dict(fixed)
         self._callers.clear()
         self._services.clear()
-        if policy is not None:
+        if self._identity is not None and policy is not None:
+            if self.connections is None:
+                self.connections = Connections(self._identity)
+            self.connections.identity = self._identity
             self._engine.apply(policy)
         table = policy.audit if policy is not None else None
         if table != self._audit_table:
@@ -119,8 +132,9 @@ class Gate:
         return found
 
     async def _find(self, transport: Any) -> Caller:
+        # None with TLS, whose transport doesn't expose the socket.
         sock = transport.get_extra_info("socket")
-        if sock.family == socket.AF_UNIX:
+        if sock is not None and sock.family == socket.AF_UNIX:
             path = sock.getsockname()
             found = self._fixed.get(path) or self._engine.caller_of_job(path)
             if found is not None:
@@ -129,6 +143,13 @@ class Gate:
             return EVERYONE
         found = await self._identity.caller(sock, transport.get_extra_info("ssl_object"))
         return self._engine.caller_of_owner(found.owner) if ":" in found.owner else found
+
+    def request(self, caller: Caller) -> AbstractContextManager[None]:
+        """Around each request.
+
+        :raises WharfError: PERMISSION_DENIED: the caller is of a job socket that is closed.
+        """
+        return self._engine.request_of(caller.owner) if ":" in caller.owner else nullcontext()
 
     async def check_disk(self, owner: str) -> None:
         """See ``Gated.check_disk``."""

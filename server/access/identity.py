@@ -1,6 +1,7 @@
 """The caller of a connection: the process at the other end of a unix socket, or a client certificate."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import pwd
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine.common import limits
 from engine.common.errors import Kind, WharfError
 from server.access.caller import Caller
 from server.access.owners import user_of
@@ -75,15 +77,16 @@ class Identity:
         self._accounts: dict[int | str, tuple[float, Account | None]] = {}
 
     async def caller(self, sock: Any, tls: ssl.SSLObject | None) -> Caller:
-        """The caller at the other end of a connected socket. ``tls``: the connection's, if it has TLS.
+        """The caller at the other end of a connection. ``sock``: None with TLS; ``tls``: the connection's, if it has
+        TLS.
 
         A process in a container speaks as the owner of the container, whatever its uid there; any other as its user.
 
         :raises WharfError: PERMISSION_DENIED: the policy has no role for the client, or it can't be identified.
         """
-        if sock.family != socket.AF_UNIX:
+        if sock is None or sock.family != socket.AF_UNIX:
             return self._of_certificate(tls)
-        pid, uid, gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        pid, uid, gid = _CREDENTIALS.unpack(_credentials(sock))
         owner = self._owner_of_peer(sock, pid)
         if owner is not None:
             return await self._of_container(owner)
@@ -94,6 +97,56 @@ class Identity:
         if self.policy.administers(account.user, uid, gids):
             return Caller(user=account.user, uid=uid, gids=gids)
         return self._user(account.user, uid, gids)
+
+    # For the count of connections, which is done before the caller of a request is asked for.
+
+    def uid_of(self, sock: Any) -> int | None:
+        """The uid of the process that connected; None: it is no unix socket."""
+        if sock is None or sock.family != socket.AF_UNIX:
+            return None
+        uid: int = _CREDENTIALS.unpack(_credentials(sock))[1]
+        return uid
+
+    def is_known(self, uid: int) -> bool:
+        """Whether a look-up of this uid has ended."""
+        return uid in self._accounts
+
+    async def look_up(self, uid: int) -> None:
+        """Looks the account of a uid up, unless that was done a short time ago."""
+        await self._account(uid, self._by_uid)
+
+    def bound_of(self, sock: Any, tls: ssl.SSLObject | None) -> tuple[str, int | None]:
+        """The user of a connection, "" for none, and how many connections its role allows; None: any number.
+
+        The uid's account must have been looked up; the groups of containers' owners are used as far as they are known.
+        """
+        if sock is None or sock.family != socket.AF_UNIX:
+            name = _common_name(tls)
+            if name in self.policy.administrators.certificates:
+                return name, None
+            return self._bound(name, ())
+        pid, uid, gid = _CREDENTIALS.unpack(_credentials(sock))
+        account = self._accounts[uid][1] if uid in self._accounts else None
+        if account is not None:
+            with contextlib.suppress(WharfError):
+                gids = (gid, *_groups(sock))
+                if self.policy.administers(account.user, uid, gids):
+                    return account.user, None
+                return self._bound(account.user, gids)
+            return account.user, limits.USER_CONNECTIONS
+        try:
+            owner = self._owner_of_process(pid)
+        except ProcessLookupError:
+            owner = None
+        if owner is None:
+            return "", limits.USER_CONNECTIONS
+        user = user_of(owner)
+        known = self._accounts.get(user, (0.0, None))[1]
+        return self._bound(user, known.gids if known is not None else ()) if user else ("root", None)
+
+    def _bound(self, user: str, gids: tuple[int, ...]) -> tuple[str, int]:
+        role = self.policy.role_of(user, gids)
+        return user, (role.connections if role is not None else None) or limits.USER_CONNECTIONS
 
     def _owner_of_peer(self, sock: Any, pid: int) -> str | None:
         """The owner of the container of the process that connected.
@@ -122,13 +175,12 @@ class Identity:
         return Caller(owner, administrator=False, role=caller.role, user=user, uid=caller.uid, gids=caller.gids)
 
     def _of_certificate(self, tls: ssl.SSLObject | None) -> Caller:
-        subject: Mapping[str, Any] = (tls.getpeercert() if tls is not None else None) or {}
-        names = [value for part in subject.get("subject", ()) for name, value in part if name == "commonName"]
-        if not names:
+        name = _common_name(tls)
+        if not name:
             raise _denied("a client without a certificate")
-        if names[-1] in self.policy.administrators.certificates:
-            return Caller(user=names[-1])
-        return self._user(names[-1], -1, ())
+        if name in self.policy.administrators.certificates:
+            return Caller(user=name)
+        return self._user(name, -1, ())
 
     def _user(self, user: str, uid: int, gids: tuple[int, ...]) -> Caller:
         role = self.policy.role_of(user, gids) if valid_owner(user) else None
@@ -142,6 +194,19 @@ class Identity:
             account = await asyncio.to_thread(look_up, key)
             self._accounts[key] = (time.monotonic() + _ACCOUNTS_KEPT, account)
         return account
+
+
+def _credentials(sock: Any) -> bytes:
+    """pid, uid and gid of the process that connected."""
+    data: bytes = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return data
+
+
+def _common_name(tls: ssl.SSLObject | None) -> str:
+    """The name in a client's verified certificate; "" without one."""
+    subject: Mapping[str, Any] = (tls.getpeercert() if tls is not None else None) or {}
+    names = [value for part in subject.get("subject", ()) for name, value in part if name == "commonName"]
+    return names[-1] if names else ""
 
 
 def _peer_pidfd(sock: Any) -> int:

@@ -9,6 +9,12 @@ def user_of(owner: str) -> str:
     return owner.partition(":")[0]
 
 
+def is_within(owner: str, scope: str) -> bool:
+    """Whether an object of ``owner`` counts for the limits of ``scope``: a user, with all its job sockets, or the owner
+    of what is created through one job socket."""
+    return owner == scope or user_of(owner) == scope
+
+
 def qualified(owner: str, name: str) -> str:
     """The engine-wide form of a name that each owner may use: ``@alice/data``; the name itself for administrators.
 

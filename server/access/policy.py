@@ -108,8 +108,8 @@ class Role(_Table):
     binds: bool = True
     #: Volume, network, IPAM and log drivers of plugins.
     plugins: bool = False
-    #: Every process of the user's containers has the user's own uid and gid (``--user`` is ignored if equal, refused
-    #: if another).
+    #: Every process of the user's containers has the user's own uid, gid and supplementary groups (``--user`` is
+    #: ignored if equal, refused if another).
     force_user: bool = False
     #: The label ``wharf.keep`` exempts a container from ``max_run_time`` and ``idle_limit``.
     keep: bool = False
@@ -132,11 +132,17 @@ class Role(_Table):
     #: Bytes of writable layers with logs, local volumes and own images. Measured in the background: what runs can
     #: exceed it, and nothing new is made then.
     disk: _Bytes | None = None
-    #: Host ports that may be published; None: any above 1023.
+    #: Host ports that may be published; those of ``-P`` and of ``-p`` without a host port are of this range, too.
+    #: None: any above 1023.
     ports: _PortRange | None = None
     gpus: Annotated[int, Field(ge=0)] | None = None
     #: Names of CDI devices that several containers may have at a time.
     shared_gpus: tuple[str, ...] = ()
+
+    # the API
+    #: Open connections to the engine's sockets, also those of the user's containers; a connection has one request or
+    #: stream at a time. Further ones are answered with 429. Without a number: ``limits.USER_CONNECTIONS``.
+    connections: Annotated[int, Field(gt=0)] | None = None
 
     # time, of one run of a container; see ``server/shares/times.py``
     max_run_time: _Seconds | None = None

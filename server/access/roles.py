@@ -13,11 +13,21 @@ _KEPT = 60.0
 
 
 class Roles:
-    """``by_name`` looks up the host's users, in a thread."""
+    """``bounds_of_job`` returns the limits of a job socket by the owner of what is created through it, None for other
+    owners. ``by_name`` looks up the host's users, in a thread."""
 
-    def __init__(self, policy: Policy, *, by_name: Callable[[str], Account | None] = account_of_name) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        bounds_of_job: Callable[[str], Role | None] = lambda owner: None,
+        by_name: Callable[[str], Account | None] = account_of_name,
+    ) -> None:
         self._policy = policy
         self._by_name = by_name
+        #: The limits of what is created through a job socket together, as a role without rights; None: it has none of
+        #: its own, or the owner is no job socket's. The role of the user bounds it, too.
+        self.of_job = bounds_of_job
         self._found: dict[str, tuple[float, Role | None]] = {}
 
     @property

@@ -314,7 +314,9 @@ def _binds(job: Job, directory: str, remap: Remap | None) -> Sequence[BindMount 
             mount_at(bind.mounts, mountpoint, read_only=bind.readonly, remap=remap)
             source = mountpoint
         if bind.kept:
-            _make_inside(source, bind.selector)
+            # The host's root has no id on an idmapped layer.
+            with contextlib.nullcontext() if remap is None else remap.as_container_root():
+                _make_inside(source, bind.selector)
         shown = _bind_selection(source, bind, f"{directory}/part{number}")
         found.append(BindMount(shown, bind.target, writable=not bind.readonly))
     if job.files:

@@ -147,7 +147,7 @@ def sockets(arguments: Namespace) -> int:
 
 def socket_create(arguments: Namespace) -> int:
     """Prints the path of the socket."""
-    limits = {name: getattr(arguments, name) for name in ("cpus", "memory", "pids", "containers", "disk")}
+    limits = {name: getattr(arguments, name) for name in ("cpus", "memory", "pids", "containers", "disk", "gpus")}
     body = {
         "Labels": dict(arguments.label),
         "TTL": arguments.ttl,

@@ -57,6 +57,7 @@ def _add_socket(found: "Commands") -> None:
     create.add_argument("--pids", type=_number, metavar="N", help="Processes and threads of all of them")
     create.add_argument("--containers", type=_number, metavar="N", help="The number of containers")
     create.add_argument("--disk", type=_size, metavar="SIZE", help="Layers, volumes and own images, such as 20g")
+    create.add_argument("--gpus", type=_number, metavar="N", help="GPUs that they have at a time")
     rm = _command(found, "rm", commands.socket_rm, "Remove job sockets with all that was created through them")
     rm.add_argument("socket", nargs="+", metavar="SOCKET", help="An id or a path of `wharf sockets`")
 

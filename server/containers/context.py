@@ -13,10 +13,11 @@ from engine.api.client import Engine
 from engine.api.types import Exit
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
+from server.access.owners import user_of
 from server.config.model import Config
 from server.containers.hooks import Hooks
 from server.containers.host.limits import HostLimits
-from server.containers.host.owners import OwnerRemaps
+from server.containers.host.owners import OwnerRemaps, groups_of
 from server.containers.host.remap import Remap
 from server.containers.host.runtimes import Runtimes
 from server.containers.model import Container, event_attributes
@@ -82,7 +83,8 @@ class ContainerContext:
     #: Set when recovery at the daemon's start is complete: no container is started before.
     recovered: asyncio.Event = field(default_factory=asyncio.Event)
     shutting_down: bool = False
-    pruning: bool = False
+    #: Owners whose stopped containers are being pruned.
+    pruning: set[str] = field(default_factory=set)
     # Container id → the task that removes the rest of its last run from the engine.
     cleaning: dict[str, asyncio.Task[Exit | None]] = field(default_factory=dict)
     #: Asks the engine whether a container has exited, for when its event may be lost; set by the monitor.
@@ -139,9 +141,10 @@ class ContainerContext:
         returned for its owner."""
         if container.host_config.userns_mode == "host":
             return None
-        if not container.owner:
+        if not user_of(container.owner):
             return self.remap
-        return self.owner_remaps.get(container.owner, self._lead(container).config.user)
+        lead = self._lead(container)
+        return self.owner_remaps.get(container.owner, lead.config.user, groups_of(lead.credentials))
 
     def _lead(self, container: ContainerPlan) -> ContainerPlan:
         """The container whose user namespace an owner's container has: to join another namespace it must join the user
@@ -165,7 +168,7 @@ class ContainerContext:
     def reader(self, container: ContainerPlan) -> tuple[int, int] | None:
         """The host's uid and gid with which the files of an owner's container are read where a bind may be; None: the
         container is an administrator's, or has the host's root."""
-        remap = self.remap_of(container) if container.owner else None
+        remap = self.remap_of(container) if user_of(container.owner) else None
         return remap.maps.to_host(*self.own_ids(container)) if remap is not None else None
 
     def userns_of(self, container: ContainerPlan) -> str:

@@ -17,17 +17,19 @@ log = logging.getLogger(__name__)
 ACCEPTED = ("label", "label!", "until")
 
 
-async def prune(context: ContainerContext, containers: Iterable[Container], filters: Filters) -> dict[str, Any]:
-    """Removes those of ``containers`` that are stopped and match the filters and returns the API's answer. A
-    container that can't be removed is logged and stays.
+async def prune(
+    context: ContainerContext, containers: Iterable[Container], filters: Filters, *, owner: str
+) -> dict[str, Any]:
+    """Removes those of ``containers``, the containers of ``owner``, that are stopped and match the filters and returns
+    the API's answer. A container that can't be removed is logged and stays.
 
-    :raises WharfError: CONFLICT: another prune runs; INVALID_ARGUMENT: a bad filter.
+    :raises WharfError: CONFLICT: another prune of this owner runs; INVALID_ARGUMENT: a bad filter.
     """
-    if context.pruning:
+    if owner in context.pruning:
         raise conflict("a prune operation is already running")
     filters.validate(ACCEPTED)
     until = until_ns(filters)
-    context.pruning = True
+    context.pruning.add(owner)
     deleted: list[str] = []
     reclaimed = 0
     try:
@@ -49,6 +51,6 @@ async def prune(context: ContainerContext, containers: Iterable[Container], filt
             deleted.append(container.id)
             reclaimed += layer_sizes[container.id][0]
     finally:
-        context.pruning = False
-    context.bus.publish("container", "prune", "", {"reclaimed": str(reclaimed)})
+        context.pruning.discard(owner)
+    context.bus.publish("container", "prune", "", {"reclaimed": str(reclaimed)}, owner=owner)
     return {"ContainersDeleted": deleted or None, "SpaceReclaimed": reclaimed}

@@ -73,10 +73,8 @@ class Registry:
 
 
 class View:
-    """The containers that exist for one caller. A look-up by prefix iterates over all ids.
-
-    By name, an administrator finds the administrators' container first, else the only one of all owners.
-    """
+    """The containers that exist for one caller. A look-up by prefix iterates over all ids; for one by name see
+    ``Caller.choose``."""
 
     def __init__(self, registry: Registry, caller: Caller = EVERYONE) -> None:
         self._registry = registry
@@ -142,8 +140,5 @@ class View:
         return found if found is not None and self._caller.sees(found.owner, found.labels) else None
 
     def by_name(self, name: str) -> Container | None:
-        holders = self._registry.holders(name.removeprefix("/"))
-        id = holders.get(self._caller.owner)
-        if id is None and self._caller.administrator and len(holders) == 1:
-            id = next(iter(holders.values()))
+        id = self._caller.choose(self._registry.holders(name.removeprefix("/")))
         return self.by_id(id) if id is not None else None

@@ -178,4 +178,4 @@ class Containers:
         return await listing.listing(self.context, self._view, filters, everything=everything, limit=limit, size=size)
 
     async def prune(self, filters: Filters) -> dict[str, Any]:
-        return await prune.prune(self.context, self._view, filters)
+        return await prune.prune(self.context, self._view, filters, owner=self._caller.owner)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from api_models.times import rfc3339
 from engine.common.errors import Kind, WharfError, invalid
-from server.access.owners import user_of
+from server.access.owners import is_within, user_of
 from server.access.refusal import refused
 from server.gpus.catalog import Catalog
 from server.gpus.demand import ALL, Demand
@@ -17,10 +17,16 @@ _NAMED = 8
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What the role of a container's owner allows. ``most``: different GPUs of the user at one time, None: any number.
-    ``shared``: CDI names of GPUs that its containers share with others."""
+    ``shared``: CDI names of GPUs that its containers share with others. ``job``: different GPUs of the job socket."""
 
     most: int | None = None
     shared: frozenset[str] = frozenset()
+    job: int | None = None
+
+    @property
+    def bound(self) -> int | None:
+        """The most GPUs of one container; None: any number."""
+        return min((each for each in (self.most, self.job) if each is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ class Claim:
     gpus: frozenset[str]
     names: tuple[str, ...]
     counts: Mapping[str, int]
-    most: int | None
+    terms: Terms
     shared: frozenset[str]
 
     @property
@@ -105,15 +111,15 @@ class Allocator:
         for kind, count in demand.counts.items():
             present = len([gpu for gpu in self.catalog.of_kind(kind) if gpu.name not in gpus])
             if count == ALL:
-                most = present if terms.most is None else max(terms.most - len(gpus), 1)
+                most = present if terms.bound is None else max(terms.bound - len(gpus), 1)
                 count = max(min(present, most), 1)
             if count > present:
                 raise invalid(f"{_gpus(count)} {kind} requested, but this host has {present}")
             counts[kind] = count
         shared = frozenset(gpu for name in terms.shared for gpu in self.catalog.covered(name))
-        claim = Claim(container, owner, frozenset(gpus), demand.names, counts, terms.most, shared)
-        if terms.most is not None and claim.total > terms.most:
-            raise refused(f"{_gpus(claim.total)}: its limit is {terms.most}")
+        claim = Claim(container, owner, frozenset(gpus), demand.names, counts, terms, shared)
+        if terms.bound is not None and claim.total > terms.bound:
+            raise refused(f"{_gpus(claim.total)}: its limit is {terms.bound}")
         return claim
 
     def adopt(self, container: str, owner: str, gpus: Iterable[str], terms: Terms, since_ns: int) -> None:
@@ -142,12 +148,15 @@ class Allocator:
             names += [gpu.named(kind) for gpu in preferred]
             if len(preferred) < count:
                 short |= {gpu.name for gpu in candidates} - free
-        own = self.of_user(claim.user)
-        wanted = len(own | picked) if not short else len(own) + claim.total
-        if claim.most is not None and wanted > claim.most:
-            return Shortage(
-                f"{_user(claim.user)} has {_gpus(len(own))}, and the role's limit is {claim.most}", own=True
-            )
+        for scope, who, most in (
+            (claim.user, f"{_user(claim.user)} has", claim.terms.most),
+            (claim.owner, "the job socket has", claim.terms.job),
+        ):
+            own = self.within(scope)
+            wanted = len(own | picked) if not short else len(own) + claim.total
+            if most is not None and wanted > most:
+                whose = "role's" if scope == claim.user else "job socket's"
+                return Shortage(f"{who} {_gpus(len(own))}, and the {whose} limit is {most}", own=True)
         if short:
             return Shortage(self._busy(short, reserved), frozenset(picked))
         hold = Hold(
@@ -167,9 +176,9 @@ class Allocator:
         """The containers that have a GPU, the first of them first."""
         return sorted((hold for hold in self.holds.values() if gpu in hold.gpus), key=lambda hold: hold.since_ns)
 
-    def of_user(self, user: str) -> set[str]:
-        """The GPUs of a user's containers."""
-        return {gpu for hold in self.holds.values() if user_of(hold.owner) == user for gpu in hold.gpus}
+    def within(self, scope: str) -> set[str]:
+        """The GPUs of the containers of a user or of a job socket (``is_within``)."""
+        return {gpu for hold in self.holds.values() if is_within(hold.owner, scope) for gpu in hold.gpus}
 
     def release(self, container: str) -> Hold | None:
         """Ends the allocation of a container; returns what it had."""

@@ -180,7 +180,7 @@ class Gpus:
         """
         demand = await self._read(container)
         role = await self._roles.of(container.owner)
-        if container.owner and role is None:
+        if user_of(container.owner) and role is None:
             raise refused(f"GPUs: the policy gives no role to the user {user_of(container.owner)}")
         if demand.others and role is not None and not (role.devices or role.privileged):
             raise refused(f"--device {demand.others[0]}")
@@ -189,10 +189,12 @@ class Gpus:
         return self._allocator.claim(container.id, container.owner, demand, self._terms(role, container.owner))
 
     def _terms(self, role: Role | None, owner: str) -> Terms:
+        bounds = self._roles.of_job(owner)
+        job = bounds.gpus if bounds is not None else None
         if role is not None:
-            return Terms(role.gpus, frozenset(role.shared_gpus))
+            return Terms(role.gpus, frozenset(role.shared_gpus), job)
         # Administrators share what any role shares: else they could never use a GPU that users share.
-        return Terms(None, self._shared_by_any()) if not owner else Terms(0)
+        return Terms(None, self._shared_by_any(), job) if not user_of(owner) else Terms(0)
 
     def _shared_by_any(self) -> frozenset[str]:
         return frozenset(name for role in self._roles.policy.roles.values() for name in role.shared_gpus)

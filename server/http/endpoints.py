@@ -126,10 +126,11 @@ class Endpoints(BaseRoute):
         try:
             caller = await gate.caller(connection_of(request))
             _check_access(route, caller)
-            request.state.caller, request.state.services = caller, gate.services(caller)
-            if route.stores:
-                await gate.check_disk(caller.owner)
-            status = await self._answer(route, request, send)
+            with gate.request(caller):
+                request.state.caller, request.state.services = caller, gate.services(caller)
+                if route.stores:
+                    await gate.check_disk(caller.owner)
+                status = await self._answer(route, request, send)
         except asyncio.CancelledError:
             status, problem = 499, "the client disconnected"
             raise
@@ -144,7 +145,7 @@ class Endpoints(BaseRoute):
 def _peer(connection: EngineProtocol) -> str:
     """The path of the unix socket, or the address of the client."""
     sock = connection.transport.get_extra_info("socket")
-    if sock.family == socket.AF_UNIX:
+    if sock is not None and sock.family == socket.AF_UNIX:
         return str(sock.getsockname())
     return str(connection.transport.get_extra_info("peername")[0])
 

@@ -6,7 +6,7 @@ framed here, and the parser gets one head at a time.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import httptools
 
@@ -179,3 +179,20 @@ def _line(view: memoryview, start: int) -> tuple[bytes, int]:
     if not line.endswith(b"\r") or b"\r" in line[:-1]:
         raise BadFraming("bare CR or LF in chunked encoding")
     return line[:-1], start + end + 1
+
+
+def plausible(received: bytes | bytearray) -> bool:
+    """Whether these first bytes can become a request: a first line in ASCII that starts with a method."""
+    line, newline, _ = bytes(received[:4096]).partition(b"\n")
+    if not line[:1].isalpha() or any(byte < 0x20 and byte not in b"\r\t" for byte in line):
+        return False
+    return b" HTTP/" in line if newline else b" " in line[:32] or len(line) < 32
+
+
+def requested_upgrade(headers: Sequence[tuple[bytes, bytes]]) -> str:
+    """The protocol that the client requests, in lower case, or ""."""
+    connection = b",".join(value for name, value in headers if name == b"connection").lower()
+    if b"upgrade" not in (token.strip() for token in connection.split(b",")):
+        return ""
+    requested = [value for name, value in headers if name == b"upgrade"]
+    return requested[0].decode("latin-1").strip().lower() if requested else ""

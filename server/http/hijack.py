@@ -15,7 +15,7 @@ relays between the other end and the client, including half-closes.
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -132,18 +132,20 @@ async def hijack(request: Request) -> Hijacked:
         sock.settimeout(0)
         # Closes the loop's descriptor; the connection stays open in the copy.
         transport.abort()
+        protocol.release_with_handler()
         return Hijacked(sock, early, upgrade, relayed=False, headers=headers, http2=protocol.http2)
     own, inner = socket.socketpair()
     own.settimeout(0)
     inner.settimeout(0)
-    await _Relay.start(transport, inner, half_closed=protocol.half_closed)
+    await _Relay.start(transport, inner, half_closed=protocol.half_closed, on_lost=protocol.release)
     return Hijacked(own, early, upgrade, relayed=True, headers=headers, http2=protocol.http2)
 
 
 class _Side(asyncio.Protocol):
     """One of the two connections of a relay: forwards its input to the other, with back-pressure."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_lost: Callable[[], None] | None = None) -> None:
+        self._on_lost = on_lost
         self.transport: asyncio.Transport | None = None
         self.other: _Side | None = None
         self.ended = False
@@ -179,6 +181,8 @@ class _Side(asyncio.Protocol):
             peer.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._on_lost is not None:
+            self._on_lost()
         if (peer := self._peer()) is not None:
             # Writes buffered data first.
             peer.close()
@@ -188,8 +192,11 @@ class _Relay:
     """Relays between a client's transport and one end of a socket pair."""
 
     @staticmethod
-    async def start(transport: asyncio.Transport, sock: socket.socket, *, half_closed: bool) -> None:
-        client, inner = _Side(), _Side()
+    async def start(
+        transport: asyncio.Transport, sock: socket.socket, *, half_closed: bool, on_lost: Callable[[], None]
+    ) -> None:
+        """``on_lost``: called when the client's connection has ended."""
+        client, inner = _Side(on_lost), _Side()
         client.other, inner.other = inner, client
         loop = asyncio.get_running_loop()
         client.connection_made(transport)

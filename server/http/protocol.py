@@ -11,11 +11,9 @@
 import asyncio
 import logging
 import urllib.parse
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import httptools
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
@@ -23,8 +21,21 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from engine.common import timeouts
-from server.http.cycle import Cycle
-from server.http.framing import MAX_HEAD, BadFraming, Body, check_head, check_host, head_end, split_target
+from engine.common.errors import WharfError
+from server.http.admission import Admission, refusal
+from server.http.application import Application
+from server.http.cycle import CommonHeaders, Cycle
+from server.http.framing import (
+    MAX_HEAD,
+    BadFraming,
+    Body,
+    check_head,
+    check_host,
+    head_end,
+    plausible,
+    requested_upgrade,
+    split_target,
+)
 
 log = logging.getLogger(__name__)
 
@@ -42,16 +53,6 @@ REJECTED = "http.rejected"
 _HTTP2_HEAD = b"PRI * HTTP/2.0\r\n\r\n"
 _HTTP2_REST = b"SM\r\n\r\n"
 _AS_UPGRADE = b"POST /grpc HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
-
-
-class Application(Protocol):
-    """The ASGI application that this protocol serves."""
-
-    def instant(self, method: str, path: str) -> Response | None:
-        """The answer of a route that needs nothing of the request, without a call of the application; None for all
-        other routes."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
 class EngineProtocol(HttpToolsProtocol):
@@ -77,6 +78,8 @@ class EngineProtocol(HttpToolsProtocol):
         self._eof = False
         self._taken = False
         self._rejected = False
+        self._refusal: WharfError | None = None
+        self._admission: Admission | None = None
         self._complete = False
         # The number of bytes in ``received`` that contain no blank line.
         self._searched = 0
@@ -90,12 +93,16 @@ class EngineProtocol(HttpToolsProtocol):
         # The API doesn't use socket names; only the scheme depends on TLS.
         self.scheme = "https" if transport.get_extra_info("ssl_object") is not None else "http"
         self._arm(timeouts.seconds(HEAD))
+        self._admission = cast(Application, self.app).admission
+        if self._admission is not None:
+            self._admission.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
         self._disarm()
         if self._taken:
             return
+        self.release()
         self._eof = True
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
@@ -156,6 +163,10 @@ class EngineProtocol(HttpToolsProtocol):
                         if len(self.received) > HIGH_WATER_LIMIT:
                             self.flow.pause_reading()
                         return
+                    if self._refusal is not None:
+                        common = cast(CommonHeaders, self.server_state.default_headers).lines()
+                        self._end_with(refusal(self._refusal, common))
+                        return
                     if not self._head():
                         return
                 if self._body is not None and not self._take_body(self._body):
@@ -176,7 +187,7 @@ class EngineProtocol(HttpToolsProtocol):
         if end < 0 or end > MAX_HEAD:
             if len(self.received) > MAX_HEAD:
                 self._reject(431, b"Request Header Fields Too Large")
-            elif not self._plausible():
+            elif not plausible(self.received):
                 self._reject(400, b"Bad Request")
             elif self._timer is None:
                 self._arm(timeouts.seconds(HEAD))
@@ -205,13 +216,6 @@ class EngineProtocol(HttpToolsProtocol):
             raise BadFraming("incomplete head")
         return not self._rejected and not self.transport.is_closing()
 
-    def _plausible(self) -> bool:
-        """Whether this can become a request: a first line in ASCII that starts with a method."""
-        line, newline, _ = bytes(self.received[:4096]).partition(b"\n")
-        if not line[:1].isalpha() or any(byte < 0x20 and byte not in b"\r\t" for byte in line):
-            return False
-        return b" HTTP/" in line if newline else b" " in line[:32] or len(line) < 32
-
     def on_headers_complete(self) -> None:
         self._complete = True
         version = self.parser.get_http_version()
@@ -225,7 +229,7 @@ class EngineProtocol(HttpToolsProtocol):
         cast(dict[str, Any], self.scope)["extensions"] = {"connection": self}
         check_host(version, self.headers)
         self._body = Body(self.headers, version)
-        self.upgrade = self._requested_upgrade()
+        self.upgrade = requested_upgrade(self.headers)
         self.disconnect_cancels = False
         self.cycle = Cycle(
             scope=self.scope,
@@ -260,14 +264,6 @@ class EngineProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """See :meth:`on_body`."""
-
-    def _requested_upgrade(self) -> str:
-        """The protocol that the client requests, in lower case, or ""."""
-        connection = b",".join(value for name, value in self.headers if name == b"connection").lower()
-        if b"upgrade" not in (token.strip() for token in connection.split(b",")):
-            return ""
-        requested = [value for name, value in self.headers if name == b"upgrade"]
-        return requested[0].decode("latin-1").strip().lower() if requested else ""
 
     def _take_body(self, body: Body) -> bool:
         """Passes available body bytes to the handler. Returns True when the message is complete."""
@@ -313,11 +309,15 @@ class EngineProtocol(HttpToolsProtocol):
 
     def _reject(self, status: int, phrase: bytes) -> None:
         """Answers a malformed request with the words of Go's server, and closes the connection."""
-        self._disarm()
         line = b"%d %s" % (status, phrase)
-        self.transport.write(
+        self._end_with(
             b"HTTP/1.1 " + line + b"\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n" + line
         )
+
+    def _end_with(self, response: bytes) -> None:
+        """Sends the last response, and closes the connection when the client does, or a short time later."""
+        self._disarm()
+        self.transport.write(response)
         self.received.clear()
         if self._busy():
             self.cycle.disconnected = True
@@ -353,7 +353,25 @@ class EngineProtocol(HttpToolsProtocol):
         self.cycle.keep_alive = False
         self._client_disconnected()
 
+    # for the admission
+
+    def refuse(self, error: WharfError) -> None:
+        """Answers the next request with this error, and closes the connection. Not at once: clients take a response
+        before their request for one of a connection that is closed."""
+        self._refusal = error
+
+    def release(self, task: object = None) -> None:
+        """The connection has ended for the admission. ``task``: unused, of a task's callback."""
+        if self._admission is not None:
+            self._admission.closed(self)
+            self._admission = None
+
     # for hijack.py
+
+    def release_with_handler(self) -> None:
+        """A connection that is taken over counts until its handler returns."""
+        if self._admission is not None and self._task is not None:
+            self._task.add_done_callback(self.release)
 
     def detach(self) -> bytes:
         """Ends HTTP on this connection and returns the early bytes. Reading is paused afterwards."""

@@ -13,8 +13,9 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from engine.common.sockets import BACKLOG
+from server.http.application import Application
 from server.http.cycle import CommonHeaders
-from server.http.protocol import Application, EngineProtocol
+from server.http.protocol import EngineProtocol
 from server.http.tls import TlsConnection
 
 log = logging.getLogger(__name__)

@@ -1,13 +1,14 @@
 """The service of job sockets: creates, keeps and closes them, and removes what was created through them."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,11 +25,13 @@ from server.jobs.store import JobStore
 
 log = logging.getLogger(__name__)
 
-timeouts.define("job.retry", 10.0)  # between two attempts to remove what is left of a job
+# Between two attempts to remove what is left of a job, and until its requests that still run are cancelled.
+timeouts.define("job.retry", 10.0)
 # The loop's timers are not exact over days: the time is compared again after this long.
 _LONGEST_TIMER = 3600.0
 #: The limits of a role that a job socket may narrow.
 NARROWED = ("cpus", "memory", "pids", "containers", "disk", "gpus")
+_OF_CGROUPS = frozenset(("cpus", "memory", "pids"))
 # What an administrator's job with limits may do: all that administrators may.
 _ALL_RIGHTS = {
     **dict.fromkeys(("privileged", "host_namespaces", "devices", "cgroup_parent", "security_options"), True),
@@ -48,8 +51,8 @@ class Sockets(Protocol):
 
 
 class Jobs:
-    """``bind`` makes the services of a caller. Call ``open`` before use, ``close`` at the end: the sockets stay for
-    the next daemon."""
+    """``bind`` makes the services of a caller. Call ``load`` before containers are started, ``open`` before use, and
+    ``close`` at the end: the sockets stay for the next daemon."""
 
     def __init__(self, store: JobStore, directory: Path, bind: Callable[[Caller], Bound]) -> None:
         """``directory`` gets a directory for each socket."""
@@ -63,12 +66,17 @@ class Jobs:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._holders: dict[str, int] = {}
         self._closing: dict[str, asyncio.Task[None]] = {}
+        # The tasks of running requests, by their owner.
+        self._requests: dict[str, set[asyncio.Task[Any]]] = {}
+
+    async def load(self) -> None:
+        """Reads the records of the last daemon: from now on the limits are known."""
+        self._jobs = {job.id: job for job in await self._store.load()}
 
     async def open(self, sockets: Sockets) -> None:
         """Opens the sockets of the last daemon again, and continues to close those that it was closing."""
         self._sockets = sockets
-        for job in await self._store.load():
-            self._jobs[job.id] = job
+        for job in list(self._jobs.values()):
             if job.closing:
                 self._spawn_close(job)
             else:
@@ -106,10 +114,41 @@ class Jobs:
 
         :raises WharfError: PERMISSION_DENIED: the socket is closed, or its user no longer has a role.
         """
-        job = next((job for job in self._jobs.values() if job.owner == owner), None)
-        if job is None:
-            raise WharfError(Kind.PERMISSION_DENIED, "the job socket of this container is closed")
-        return self._caller(job)
+        return self._caller(self._open_job(owner))
+
+    def _open_job(self, owner: str) -> Job:
+        job = self._find(owner)
+        if job is None or job.closing:
+            raise WharfError(Kind.PERMISSION_DENIED, "the job socket of this client is closed")
+        return job
+
+    @contextlib.contextmanager
+    def request(self, owner: str) -> Iterator[None]:
+        """Around each request of a job socket's owner. The request may create an object after its client has gone, so
+        the removal waits for its end.
+
+        :raises WharfError: PERMISSION_DENIED: the socket is closed.
+        """
+        self._open_job(owner)
+        task = asyncio.current_task()
+        assert task is not None
+        running = self._requests.setdefault(owner, set())
+        running.add(task)
+        try:
+            yield
+        finally:
+            running.discard(task)
+            if not running:
+                self._requests.pop(owner, None)
+
+    def _find(self, owner: str) -> Job | None:
+        job = self._jobs.get(owner.partition(":")[2])
+        return job if job is not None and job.owner == owner else None
+
+    def bounds(self, owner: str) -> Role | None:
+        """The limits that a job socket was made with, by the owner of what is created through it; None: none."""
+        job = self._find(owner)
+        return Role(**job.limits) if job is not None and job.limits else None
 
     def _caller(self, job: Job) -> Caller:
         user = job.user or "root"
@@ -122,6 +161,8 @@ class Jobs:
         if role is None:
             raise WharfError(Kind.PERMISSION_DENIED, f"the policy of this engine gives no role to the user {job.user}")
         narrowed = {name: _least(getattr(role, name), value) for name, value in job.limits.items()}
+        if not _OF_CGROUPS.isdisjoint(narrowed):
+            narrowed["cgroup_parent"] = False  # another parent would not have the limits
         return role.model_copy(update=narrowed)
 
     def visible(self, caller: Caller) -> list[Job]:
@@ -230,13 +271,14 @@ class Jobs:
     def _spawn_close(self, job: Job) -> "asyncio.Task[None]":
         task = self._closing.get(job.id)
         if task is None:
+            job.closing = True
             task = asyncio.create_task(self._close(job), name=f"close job socket {job.id}")
             self._closing[job.id] = task
             task.add_done_callback(lambda _: self._closing.pop(job.id, None))
         return task
 
     async def _close(self, job: Job) -> None:
-        """Ends the socket and its connections, then removes the objects until nothing is left."""
+        """Ends the socket and its connections, then removes the objects until nothing is left and no request runs."""
         if (timer := self._timers.pop(job.id, None)) is not None:
             timer.cancel()
         self._forget_holder(job.id)
@@ -244,12 +286,22 @@ class Jobs:
             server.close()
         if self._sockets is not None:
             self._sockets.drop(str(self.path(job.id)))
-        job.closing = True
         await self._store.put(job)
         services = self._bind(Caller(job.owner, administrator=False))
-        while left := await remove_all(services, job.owner):
-            log.warning("job socket %s: not removed yet: %s", job.id, "; ".join(left))
-            await asyncio.sleep(timeouts.seconds("job.retry"))
+        while True:
+            # Before the removal, which does not see what these create meanwhile.
+            running = list(self._requests.get(job.owner, ()))
+            left = await remove_all(services, job.owner)
+            if running:
+                # With their containers most that are attached to them have ended.
+                _, late = await asyncio.wait(running, timeout=timeouts.seconds("job.retry"))
+                for task in late:
+                    task.cancel()
+            elif left:
+                log.warning("job socket %s: not removed yet: %s", job.id, "; ".join(left))
+                await asyncio.sleep(timeouts.seconds("job.retry"))
+            else:
+                break
         await asyncio.to_thread(shutil.rmtree, self._directory / job.id, ignore_errors=True)
         await self._store.delete(job.id)
         self._jobs.pop(job.id, None)

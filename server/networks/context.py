@@ -30,6 +30,10 @@ _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
 
+async def _any_ports(owner: str) -> None:
+    """The ports of owners on an engine without a policy."""
+
+
 class Containers(Protocol):
     """The part of the containers' registry that networks use."""
 
@@ -81,6 +85,8 @@ class NetworkContext:
     save_container: Callable[[Container], Coroutine[object, None, None]] | None = None
     #: The path of a container's user namespace, which owns its network namespace; "": the host's.
     userns_of: Callable[[ContainerPlan], str] = lambda container: ""
+    #: The range of host ports that an owner's role has; None: any.
+    own_ports: "Callable[[str], Coroutine[object, None, tuple[int, int] | None]]" = _any_ports
     load_remote: "Callable[[NetworkContext], RemoteNetworks] | None" = None
     load_overlays: "Callable[[NetworkContext], Overlays] | None" = None
     #: While this node is a manager of a swarm, and while it is part of one.

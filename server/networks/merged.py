@@ -48,7 +48,7 @@ def get(view: View, swarm: SwarmNetworks | None, key: str, *, scope: str = "") -
     if remote is not None and key in (remote.id, remote.name):
         return view.find(remote.id) or remote
     local = view.find(key)
-    if local is not None and scope and local.scope != scope:
+    if local is not None and scope and local.scope != scope and not _shared(swarm, local, scope):
         local = None
     if local is None or remote is None or local.id == remote.id or key in (local.id, local.name):
         found = local or remote
@@ -56,6 +56,11 @@ def get(view: View, swarm: SwarmNetworks | None, key: str, *, scope: str = "") -
             raise not_found(f"network {key} not found")
         return found
     raise invalid(f"network {key} is ambiguous (2 matches found based on ID prefix)")
+
+
+def _shared(swarm: SwarmNetworks | None, network: Network, scope: str) -> bool:
+    """Whether a node's own network is one of the swarm, too: services may use ``host`` and ``bridge`` of each node."""
+    return swarm is not None and scope == "swarm" and network.name in ("host", "bridge")
 
 
 async def inspect(

@@ -314,6 +314,9 @@ class Networks:
         :raises WharfError: with dockerd's sentence.
         """
         if self._caller.role is not None:
+            if removals := devices.removals(self.context):
+                # The routes of removed networks are in use no more.
+                await asyncio.wait(removals)
             in_use = await self.context.run_in_thread(subnets_in_use, self.context.host)
             confine.check(self._caller.role, request, in_use)
         if (swarm := self._swarm) is not None:

@@ -9,9 +9,7 @@ from server.networks.model import HOST, NULL, Network
 
 class View:
     """Look-ups among all networks. Each owner has its own names and its own network ``bridge``; ``host`` and ``none``
-    exist for all.
-
-    By name, an administrator finds the administrators' network first, else the only one of all owners.
+    exist for all. For a look-up by name see ``Caller.choose``.
     """
 
     def __init__(
@@ -36,11 +34,7 @@ class View:
 
     def by_name(self, name: str) -> Network | None:
         holders = self._names.get(name, {})
-        found = holders.get(self._caller.owner)
-        if found is None and (shared := holders.get("")) is not None and self.sees(shared):
-            found = shared
-        if found is None and self._caller.administrator and len(holders) == 1:
-            found = next(iter(holders.values()))
+        found = self._caller.choose(holders) or holders.get("")
         return found if found is not None and self.sees(found) else None
 
     def find(self, key: str) -> Network | None:

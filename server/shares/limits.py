@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from api_models.container import ContainerConfig
 from api_models.resources import Resources
 from engine.common.errors import Kind, WharfError, invalid
-from server.access.owners import user_of
+from server.access.owners import is_within
 from server.access.policy import Role
 from server.containers.registry import Registry
 from server.shares.usage import Disk
@@ -32,8 +32,13 @@ def check_labels(role: Role, config: ContainerConfig) -> None:
         raise WharfError(Kind.PERMISSION_DENIED, f"the policy does not allow you the label {KEEP}")
 
 
-def check_cpus(role: Role, resources: Resources) -> None:
-    """Checks what version 1 of cgroups would refuse with the name of a file: a container's quota above its user's.
+def _who(scope: str) -> str:
+    """Who sets the limits of a scope (``is_within``)."""
+    return "the job socket" if ":" in scope else "the policy"
+
+
+def check_cpus(role: Role, resources: Resources, scope: str = "") -> None:
+    """Checks what version 1 of cgroups would refuse with the name of a file: a container's quota above its scope's.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
@@ -43,10 +48,10 @@ def check_cpus(role: Role, resources: Resources) -> None:
     if resources.cpu_quota > 0:
         wanted = resources.cpu_quota / (resources.cpu_period or 100_000)
     if wanted > role.cpus:
-        raise invalid(f"range of CPUs is from 0.01 to {role.cpus:.2f}, as the policy allows you no more")
+        raise invalid(f"range of CPUs is from 0.01 to {role.cpus:.2f}, as {_who(scope)} allows you no more")
 
 
-def check_disk(role: Role, disk: Disk) -> None:
+def check_disk(role: Role, disk: Disk, scope: str = "") -> None:
     """:raises WharfError: PERMISSION_DENIED."""
     if role.disk is None or disk.total < role.disk:
         return
@@ -57,12 +62,12 @@ def check_disk(role: Role, disk: Disk) -> None:
     ]
     allowed, used = human_size(role.disk), human_size(disk.total)
     raise WharfError(
-        Kind.PERMISSION_DENIED, f"the policy allows you {allowed} of disk, and {used} are used: {'; '.join(parts)}"
+        Kind.PERMISSION_DENIED, f"{_who(scope)} allows you {allowed} of disk, and {used} are used: {'; '.join(parts)}"
     )
 
 
 class Counts:
-    """The number of containers of each user, with those that are being created."""
+    """The number of containers of each user and job socket, with those that are being created."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -70,34 +75,34 @@ class Counts:
         self._ended = asyncio.Condition()
 
     @contextlib.asynccontextmanager
-    async def creating(self, role: Role, owner: str) -> AsyncIterator[None]:
-        """Around a create. Waits while it depends on other creates whether this one is allowed.
+    async def creating(self, role: Role, scope: str) -> AsyncIterator[None]:
+        """Around a create. Waits while it depends on other creates whether this one is allowed. ``scope``: see
+        ``is_within``.
 
-        :raises WharfError: PERMISSION_DENIED: the user has as many containers as the role allows.
+        :raises WharfError: PERMISSION_DENIED: as many containers exist as the role or the job socket allows.
         """
         if role.containers is None:
             yield
             return
-        user = user_of(owner)
         async with self._ended:
-            while self._creating[user] and self._count(user) + self._creating[user] >= role.containers:
+            while self._creating[scope] and self._count(scope) + self._creating[scope] >= role.containers:
                 await self._ended.wait()
-        if (count := self._count(user)) >= role.containers:
-            names = sorted(one.name for one in self._registry if user_of(one.owner) == user)
+        if (count := self._count(scope)) >= role.containers:
+            names = sorted(one.name for one in self._registry if is_within(one.owner, scope))
             raise WharfError(
                 Kind.PERMISSION_DENIED,
-                f"the policy allows you {role.containers} containers, and {count} exist: {_listed(names)}",
+                f"{_who(scope)} allows you {role.containers} containers, and {count} exist: {_listed(names)}",
             )
-        self._creating[user] += 1
+        self._creating[scope] += 1
         try:
             yield
         finally:
-            self._creating[user] -= 1
+            self._creating[scope] -= 1
             async with self._ended:
                 self._ended.notify_all()
 
-    def _count(self, user: str) -> int:
-        return sum(user_of(one.owner) == user for one in self._registry)
+    def _count(self, scope: str) -> int:
+        return sum(is_within(one.owner, scope) for one in self._registry)
 
 
 def _largest(sizes: Mapping[str, int]) -> str:

@@ -3,7 +3,8 @@
 With the cgroupfs driver, the cgroup of the user ``alice`` is ``@alice`` below the engine's parent; ids of containers,
 which are beside it, have no ``@``. With the systemd driver it is a slice below the engine's parent, whose name nests by
 ``-`` (systemd.slice(5)): ``wharf-alice.slice``, or ``lab-alice.slice`` if the parent is ``lab.slice``. What a user
-creates through a job socket is in a cgroup below the user's.
+creates through a job socket is in a cgroup below the user's; those of administrators' job sockets are below ``@~`` or
+``wharf-\\x7e.slice``.
 """
 
 import hashlib
@@ -33,7 +34,8 @@ class Group:
 
 def group_of(owner: str, parent: str, driver: str) -> Group:
     """The cgroup of an owner's containers. ``parent``: the engine's cgroup parent, "" for the default."""
-    parts = owner.split(":")
+    # No user's name has a "~", nor the escape of one.
+    parts = [part or "~" for part in owner.split(":")]
     if driver != SYSTEMD:
         names = "/".join(f"@{part}" for part in parts)
         path = os.path.normpath(f"/{parent or _DEFAULT}/{names}").replace("//", "/")

@@ -10,12 +10,14 @@ from api_models.container import ContainerConfig, HostConfig
 from api_models.resources import Resources
 from engine.common.system.cgroups import scope_path
 from server.access.owners import user_of
-from server.access.policy import Policy
+from server.access.policy import Policy, Role
+from server.access.refusal import refused
 from server.access.roles import Roles
 from server.containers.context import ContainerContext
 from server.containers.model import Container
 from server.containers.spec.build import cgroups_path
 from server.shares.accounting import INTERVAL, Accounting
+from server.shares.cgroups import Limits
 from server.shares.groups import UserGroups
 from server.shares.limits import Counts, check_cpus, check_disk, check_labels
 from server.shares.sampler import Reading, Target, read_all
@@ -37,15 +39,15 @@ class Shares:
 
     def __init__(
         self,
-        policy: Policy,
+        roles: Roles,
         context: ContainerContext,
         *,
         image_sizes: ImageSizes,
-        active: Callable[[Container], bool],
+        active: Callable[[Container], Awaitable[bool]],
         links: Callable[[Container], list[str]],
     ) -> None:
         self._context = context
-        self._roles = Roles(policy)
+        self._roles = roles
         self._groups = UserGroups(
             self._roles, context.facts.cgroups, context.config.cgroup_parent, context.facts.cgroup_driver
         )
@@ -55,7 +57,7 @@ class Shares:
         self._links = links
         self._times = Times(context, self._roles, self._store, read=self._read, active=active)
         self.accounting = Accounting(context, self._store, read=self._read, layer=self._layer, links=links)
-        self.accounting.keep = policy.accounting.keep
+        self.accounting.keep = roles.policy.accounting.keep
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -98,31 +100,42 @@ class Shares:
 
     @contextlib.asynccontextmanager
     async def creating(self, owner: str, config: ContainerConfig, host_config: HostConfig) -> AsyncIterator[None]:
-        role = await self._roles.of(owner)
-        if role is None:
-            yield
-            return
-        check_labels(role, config)
-        check_cpus(role, host_config)
-        async with self._counts.creating(role, owner):
+        async with contextlib.AsyncExitStack() as stack:
+            role = await self._roles.of(owner)
+            if role is not None:
+                check_labels(role, config)
+            for scope, bounds in await self._bounds(owner):
+                check_cpus(bounds, host_config, scope)
+                if ":" in scope and host_config.cgroup_parent and Limits.of(bounds) != Limits():
+                    raise refused("--cgroup-parent: the containers of this job socket have limits together")
+                await stack.enter_async_context(self._counts.creating(bounds, scope))
             yield
 
     async def check_update(self, owner: str, resources: Resources) -> None:
-        if (role := await self._roles.of(owner)) is not None:
-            check_cpus(role, resources)
+        for scope, bounds in await self._bounds(owner):
+            check_cpus(bounds, resources, scope)
+
+    async def _bounds(self, owner: str) -> list[tuple[str, Role]]:
+        """The scopes that an owner's objects are in (``is_within``), each with its limits: the user and its role, and
+        the job socket. The rights of a job socket's role are meaningless here."""
+        found = (user_of(owner), await self._roles.of(owner)), (owner, self._roles.of_job(owner))
+        return [(scope, role) for scope, role in found if role is not None]
+
+    async def ports(self, owner: str) -> tuple[int, int] | None:
+        """The first and the last host port that the role of an owner allows; None: it has no range."""
+        role = await self._roles.of(owner)
+        return role.ports if role is not None else None
 
     async def check_disk(self, owner: str) -> None:
         """Before anything is made that uses the disk.
 
         :raises WharfError: PERMISSION_DENIED: the owner uses all that its role allows.
         """
-        role = await self._roles.of(owner)
-        if role is None or role.disk is None:
-            return
-        user = user_of(owner)
-        if (await self._disk.get(user)).total >= role.disk:
-            check_disk(role, await self._disk.fresh(user))
-        self._disk.writes(user)
+        for scope, role in await self._bounds(owner):
+            if role.disk is not None:
+                if (await self._disk.get(scope)).total >= role.disk:
+                    check_disk(role, await self._disk.fresh(scope), scope)
+                self._disk.writes(scope)
 
     async def ended(self, container: Container) -> None:
         await self.accounting.ended(container)
@@ -150,7 +163,7 @@ class Shares:
     async def _measure(self) -> None:
         for user in sorted({user_of(owner) for owner in self._running()}):
             await self._disk.get(user)
-        await self._disk.refresh()
+        await self._disk.refresh(lambda scope: scope == user_of(scope) or self._roles.of_job(scope) is not None)
 
     async def _sweep(self) -> None:
         await self._groups.sweep(self._running)

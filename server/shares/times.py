@@ -51,7 +51,7 @@ class _Run:
 
 
 class Times:
-    """``active``: whether an exec of a client runs in a container."""
+    """``active``: whether an exec of a client runs in a container, also one that an earlier daemon started."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Times:
         store: Store,
         *,
         read: Read,
-        active: Callable[[Container], bool],
+        active: Callable[[Container], Awaitable[bool]],
     ) -> None:
         self._context = context
         self._roles = roles
@@ -137,7 +137,7 @@ class Times:
             # The first sample of this daemon has no former one to compare with.
             worked = run.sampled_ns > 0 and cpu_ns - run.cpu_ns > BUSY * (now - run.sampled_ns)
             run.sampled_ns, run.cpu_ns = now, cpu_ns
-            if worked or self._active(container) or await self._attached(container):
+            if worked or await self._active(container) or await self._attached(container):
                 run.busy_ns = now
                 changed[container.id] = run.started_ns, now
         await self._store.put_busy(changed)

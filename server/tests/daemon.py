@@ -62,13 +62,15 @@ SNAPSHOTTER = "native"
 
 @dataclass(slots=True)
 class _Peer:
-    """The socket of a client: a process with this uid and gid, and without supplementary groups."""
+    """The socket of a client: a process with this uid and gid, and without supplementary groups. ``path``: where the
+    daemon accepted it."""
 
     uid: int
+    path: str
     family: int = socket.AF_UNIX
 
     def getsockname(self) -> str:
-        return ""
+        return self.path
 
     def getsockopt(self, level: int, option: int, size: int = 0) -> bytes | int:
         if not size:
@@ -108,8 +110,9 @@ class Daemon:
     engine: FakeServer
     _runner: asyncio.Runner
     _app: EngineApp
-    #: The uid of the client.
+    #: The uid of the client, and the path of the socket that it uses.
     _uid: int = 0
+    _path: str = ""
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         return self.wait(self.begin(method, path, **options))
@@ -158,6 +161,10 @@ class Daemon:
         """The same daemon, asked by a process with this uid and gid. By default root asks."""
         return replace(self, _uid=uid)
 
+    def through(self, path: str) -> "Daemon":
+        """The same daemon, asked over another unix socket."""
+        return replace(self, _path=path)
+
     def authorize(self, *names: str, directory: Path) -> None:
         """Puts authorization plugins, whose sockets are in this directory, before all routes."""
         self.wait(self._app.authorize(names, Plugins((directory,), ())))
@@ -198,7 +205,7 @@ class Daemon:
         async def app(scope: MutableMapping[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
             query = scope["query_string"]
             url = scope["raw_path"] + (b"?" + query if query else b"")
-            connection = _Connection(url, _Transport(_Peer(self._uid)))
+            connection = _Connection(url, _Transport(_Peer(self._uid, self._path)))
             scope["extensions"] = {**scope.get("extensions", {}), "connection": connection}
             await self._app(scope, receive, send)
 

@@ -20,15 +20,19 @@ PRUNE_FILTERS = ("label", "label!", "all")
 
 def show(volumes: Volumes, volume: Volume) -> dict[str, Any]:
     """One volume in the API's form. ``volumes``: the caller's, who sees its own names."""
+    return _shown(volume, volume.own_name, with_owner=volumes.caller.administrator)
+
+
+def _shown(volume: Volume, name: str, *, with_owner: bool) -> dict[str, Any]:
     labels = volume.labels
-    if volume.owner and volumes.caller.administrator:
-        labels = {**(labels or {}), OWNER_LABEL: volume.owner}
+    if with_owner and volume.owner:
+        labels = {**labels, OWNER_LABEL: volume.owner} if labels else {OWNER_LABEL: volume.owner}
     shown: dict[str, Any] = {
         "CreatedAt": _timestamp(volume.created_ns),
         "Driver": volume.driver,
         "Labels": labels,
         "Mountpoint": volume.mountpoint,
-        "Name": volume.own_name,
+        "Name": name,
         "Options": volume.options,
         "Scope": volume.scope,
     }
@@ -57,16 +61,20 @@ async def listing(volumes: Volumes, filters: Filters) -> dict[str, Any]:
     """
     dangling = _check(filters)
     found, warnings = await volumes.find(filters.get("driver"))
-    await filters.search_ahead("name", [volume.own_name for volume in found])
+    named = [(volume.own_name, volume) for volume in found]
+    # One text is compared faster than a pair of texts.
+    named.sort(key=lambda item: f"{item[0]}\0{item[1].owner}")
+    await filters.search_ahead("name", [name for name, _ in named])
+    with_owner = volumes.caller.administrator
     passing = [
-        volume
-        for volume in sorted(found, key=lambda volume: (volume.own_name, volume.owner))
+        _shown(volume, name, with_owner=with_owner)
+        for name, volume in named
         if filters.exact("driver", volume.driver)
-        and filters.match("name", volume.own_name)
+        and filters.match("name", name)
         and filters.labels("label", volume.labels)
         and (dangling is None or dangling == (volumes.references(volume.name) == 0))
     ]
-    return {"Volumes": [show(volumes, volume) for volume in passing], "Warnings": warnings or None}
+    return {"Volumes": passing, "Warnings": warnings or None}
 
 
 async def prune(volumes: Volumes, filters: Filters) -> dict[str, Any]:

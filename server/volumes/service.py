@@ -81,8 +81,8 @@ class Volumes:
         return not caller.owner or (caller.role is not None and caller.role.plugins)
 
     def _key(self, name: str) -> str:
-        """The engine-wide name of a volume that the caller names. An administrator finds the administrators' volume
-        first, else the only one of all owners, and any by its engine-wide name.
+        """The engine-wide name of a volume that the caller names. An administrator finds one as by ``Caller.choose``,
+        and any by its engine-wide name.
 
         :raises WharfError: INVALID_ARGUMENT: several owners have the name.
         """
@@ -93,13 +93,20 @@ class Volumes:
             return qualified(caller.owner, name)
         if name in self._volumes:
             return name
-        others = [volume.name for volume in self._volumes.values() if volume.owner and volume.own_name == name]
-        if len(others) > 1:
-            raise invalid(f"volumes of several owners have the name {name}: use one of {', '.join(sorted(others))}")
-        return others[0] if others else name
+        holders = {volume.owner: volume.name for volume in self._volumes.values() if volume.own_name == name}
+        if len(holders) > 1:
+            others = ", ".join(sorted(holders.values()))
+            raise invalid(f"volumes of several owners have the name {name}: use one of {others}")
+        return caller.choose(holders) or name
 
     def _sees(self, volume: Volume) -> bool:
         return self._caller is None or self._caller.sees(volume.owner, volume.labels or {})
+
+    def _seen(self, volumes: Iterable[Volume]) -> list[Volume]:
+        """Those that exist for the caller."""
+        if self._caller is None or (self._caller.administrator and self._caller.scope is None):
+            return list(volumes)
+        return list(filter(self._sees, volumes))
 
     # start
 
@@ -286,7 +293,7 @@ class Volumes:
         if not self._plugins_visible:
             return [volume for volume in self.all() if not drivers or volume.driver in drivers], []
         found, problems = await self._remotes.merge(self._volumes, drivers)
-        return list(filter(self._sees, found)), problems
+        return self._seen(found), problems
 
     async def _forget(self, name: str) -> None:
         """Removes the record of a volume that its driver has lost."""
@@ -306,7 +313,7 @@ class Volumes:
 
     def all(self) -> Iterable[Volume]:
         """The volumes with a record here: created here, or used by a container."""
-        return list(filter(self._sees, self._volumes.values()))
+        return self._seen(self._volumes.values())
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Removes an unused volume. ``force``: a missing volume or driver is no error.

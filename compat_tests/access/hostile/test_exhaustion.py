@@ -17,6 +17,8 @@ from compat_tests.support.users import Lab, User
 
 CONTAINERS = 1000
 CONNECTIONS = 3000
+#: How many connections a user may have.
+LIMIT = 1024
 STREAMS = 400
 #: Seconds within which a list is answered to alice, whatever bob does.
 SOON = 10.0
@@ -83,10 +85,26 @@ def connections(user: User, count: int) -> Iterator[list[socket.socket]]:
 
 
 def test_many_connections(victim: Victim, bob: User) -> None:
-    """Idle ones, half a request, and more descriptors in the engine than select(2) takes."""
+    """Idle ones, half a request, and more than a role allows, of which the last are refused."""
     with connections(bob, CONNECTIONS) as opened:
         for sock in opened[: CONNECTIONS // 2]:
-            sock.sendall(b"GET /containers/json HTTP/1.1\r\nHost: docker\r\nX-Long: ")
+            with contextlib.suppress(BrokenPipeError):  # it is one of those that are closed
+                sock.sendall(b"GET /containers/json HTTP/1.1\r\nHost: docker\r\nX-Long: ")
+        check_answers(victim.alice)
+        # New ones of bob are answered with 429, or closed while many of those wait for their request.
+        with contextlib.suppress(OSError):
+            assert bob.api.get("/containers/json").status == 429
+    assert until(lambda: bob.api.get("/containers/json").status == 200)
+
+
+def test_a_connection_above_the_limit_is_answered(victim: Victim, bob: User) -> None:
+    """The limit is that of a role that names none."""
+    with connections(bob, LIMIT) as opened:
+        opened[-1].sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n")
+        assert opened[-1].recv(12) == b"HTTP/1.1 200"
+        sentence = f"the policy allows you {LIMIT} connections, and as many are open"
+        assert bob.api.get("/containers/json").error == (429, sentence)
+        assert sentence in bob.docker("ps", check=False).stderr
         check_answers(victim.alice)
     assert until(lambda: bob.api.get("/containers/json").status == 200)
 

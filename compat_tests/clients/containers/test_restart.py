@@ -195,6 +195,8 @@ def test_a_daemon_without_restart_policies(own_engine: Engine) -> None:
     finally:
         for identity in (ends, waits):
             engine.api.delete(f"/containers/{identity}", force=1)
+        engine.daemon.argv.remove("--restart=false")
+        engine.restart()
 
 
 @pytest.mark.slow

@@ -77,6 +77,7 @@ class Networking:
         container.reload()
         found = {}
         for network, shown in container.attrs["NetworkSettings"]["Networks"].items():
+            shown.pop("GwPriority", None)  # dockerd 28 shows it at every version
             shown["EndpointID"], shown["NetworkID"] = bool(shown["EndpointID"]), bool(shown["NetworkID"])
             shown["DNSNames"] = [name for name in shown["DNSNames"] or () if not container.id.startswith(name)]
             if not (shown["IPAMConfig"] or {}).get("IPv4Address"):

@@ -11,8 +11,10 @@ from pathlib import Path
 
 @contextmanager
 def tmpfs(path: Path, size: str) -> Iterator[None]:
-    """Mount a tmpfs of this size during the block."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=711", "tmpfs", str(path)], check=True, timeout=60)
+    """Mount a tmpfs of this size during the block. Its root has the owner of the directory."""
+    owner = path.stat()
+    options = f"size={size},mode=711,uid={owner.st_uid},gid={owner.st_gid}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], check=True, timeout=60)
     try:
         yield
     finally:

@@ -18,6 +18,9 @@ from pathlib import Path
 
 from compat_tests.support.host.traces import CGROUPS, PREFIX, Footprint, ip_json, links, mounts_under
 
+# The cgroup driver of all engines, instead of the one that they choose: "cgroupfs" or "systemd".
+CGROUP_DRIVER = os.environ.get("WHARF_TEST_CGROUP_DRIVER", "")
+
 _serial = itertools.count(1)
 # Address ranges that this process has claimed: each by an abstract socket name that only one process can bind.
 _claims: dict[int, socket.socket] = {}
@@ -44,12 +47,20 @@ class EngineResources:
         return f"{self.cgroup}.slice" if systemd_cgroups() else f"/{self.cgroup}"
 
     @property
+    def cgroup_flags(self) -> list[str]:
+        """Return the flags of wharfd and of dockerd for the cgroup parent and the chosen driver."""
+        driver = ["--exec-opt", f"native.cgroupdriver={CGROUP_DRIVER}"] if CGROUP_DRIVER else []
+        return ["--cgroup-parent", self.cgroup_parent, *driver]
+
+    @property
     def footprint(self) -> Footprint:
         return Footprint(self.root.name, self.root, self.bridge, self.cgroup)
 
 
 def systemd_cgroups() -> bool:
-    """Whether engines use systemd's cgroup driver here: cgroup v2 and systemd as init."""
+    """Whether engines use systemd's cgroup driver here: cgroup v2, systemd as init, and no driver chosen."""
+    if CGROUP_DRIVER:
+        return CGROUP_DRIVER == "systemd"
     return (CGROUPS / "cgroup.controllers").exists() and Path("/run/systemd/system").exists()
 
 

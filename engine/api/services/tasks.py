@@ -195,6 +195,17 @@ class Tasks:
         reply = await self._rpc.call(f"{_SERVICE}/ListPids", request, pb.ListPidsResponse, again=True)
         return [process.pid for process in reply.processes]
 
+    async def execs(self, container_id: str) -> dict[str, int]:
+        """The execs that run: the pid by the exec id."""
+        request = pb.ListPidsRequest(container_id=container_id)
+        reply = await self._rpc.call(f"{_SERVICE}/ListPids", request, pb.ListPidsResponse, again=True)
+        found = {}
+        for process in reply.processes:
+            info = AnyValue.from_message(process.info)
+            if info is not None:
+                found[info.unpack(runc_options_pb2.ProcessDetails).exec_id] = process.pid
+        return found
+
     async def wait(self, container_id: str, exec_id: str = "") -> Exit:
         """Returns when the process has exited, without a time limit (the answer carries no pid)."""
         request = pb.WaitRequest(container_id=container_id, exec_id=exec_id)

@@ -207,9 +207,11 @@ def test_an_exec_is_killed_alone_and_ends_with_its_container(run: Run, directory
     async def body(engine: Engine) -> None:
         async with made(engine, directory, "sleep", "1000") as one:
             await one.run()
+            started = {}
             for name in ("e1", "e2"):
                 await engine.tasks.exec(one.id, name, spec=one.process("sleep", "1000"))
-                await engine.tasks.start(one.id, name)
+                started[name] = await engine.tasks.start(one.id, name)
+            assert await engine.tasks.execs(one.id) == started
             await engine.tasks.kill(one.id, 15, exec_id="e1")
             assert (await engine.tasks.wait(one.id, "e1")).status == 143
             waiting = asyncio.create_task(engine.tasks.wait(one.id, "e2"))

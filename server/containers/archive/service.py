@@ -23,6 +23,7 @@ from engine.common.system.credentials import CAP_SYS_CHROOT, Credentials, become
 from server.containers.archive import changes, tree
 from server.containers.archive.tree import PathStat
 from server.containers.context import ContainerContext
+from server.containers.host.owners import groups_of
 from server.containers.host.remap import Remap
 from server.containers.model import Container
 from server.containers.mounts import reach
@@ -76,7 +77,8 @@ async def _opened(context: ContainerContext, container: Container) -> AsyncItera
         if reader is not None and any(point.kind == "bind" for point in container.mounts.values()):
             # A bind leads to files of the host's root and of other users. Extraction changes the root directory.
             only = context.own_ids(container)
-            await thread.run(partial(become, Credentials(*reader), keep=(CAP_SYS_CHROOT,)))
+            credentials = Credentials(*reader, groups_of(container.credentials))
+            await thread.run(partial(become, credentials, keep=(CAP_SYS_CHROOT,)))
         yield _Root(thread, fd, only)
 
 

@@ -19,6 +19,7 @@ from engine.common.errors import WharfError
 from server.access.caller import Caller
 from server.access.refusal import refused
 from server.containers.context import ContainerContext
+from server.containers.host.owners import groups_of
 from server.containers.logs.plugin import is_plugin
 from server.containers.mounts import mountspec
 from server.containers.spec import caps, security
@@ -59,7 +60,7 @@ ELSEWHERE: Mapping[str, str] = {
     "volumes_from": "the containers that exist for the owner",
     "links": "the containers that exist for the owner",
     "device_requests": "the allocator of GPUs",
-    "publish_all_ports": "the allocator of ports",
+    "publish_all_ports": "the allocator of ports, in the range of the role",
 }
 
 # Docker's spelling of the fields for the sentences.
@@ -169,9 +170,10 @@ def _check_ports(role: "Role", host: HostConfig) -> None:
 def _forced(caller: Caller, config: ContainerConfig, host: HostConfig) -> tuple[ContainerConfig, HostConfig]:
     _check_user(caller, config.user)
     user = f"{caller.uid}:{caller.gids[0]}"
+    groups = tuple(map(str, groups_of((caller.uid, *caller.gids))))
     # A set-id program of the image would change the user.
     return replace(config, user=user), replace(
-        host, security_opt=(*(host.security_opt or ()), "no-new-privileges=true"), group_add=()
+        host, security_opt=(*(host.security_opt or ()), "no-new-privileges=true"), group_add=groups
     )
 
 

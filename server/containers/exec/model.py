@@ -31,6 +31,8 @@ class ExecRequest:
 #: The prefix of the engine's ids of execs that the shim runs by one request (``engine.api.extensions``). The shim
 #: reports their exits to us itself, so ``containers.run.monitor`` doesn't subscribe to their events.
 DIRECT = "run-"
+#: The end of the engine's ids of health checks, which are no activity of a client.
+HEALTH = "-health"
 
 
 class Session(Protocol):

@@ -23,7 +23,7 @@ from server.access.caller import EVERYONE, Caller
 from server.containers.context import ContainerContext
 from server.containers.create import confine
 from server.containers.exec import run
-from server.containers.exec.model import DIRECT, ExecInstance, ExecRequest, Session
+from server.containers.exec.model import DIRECT, HEALTH, ExecInstance, ExecRequest, Session
 from server.containers.exec.process import ExecProcesses
 from server.containers.model import Container
 from server.containers.run.failures import NOT_EXECUTABLE, UNKNOWN
@@ -106,13 +106,15 @@ class Exec:
         _check_active(container, key)
         instance = ExecInstance(secrets.token_hex(32), container.id, request)
         self._execs[instance.id] = instance
-        if not quiet:
+        if quiet:
+            instance.key = f"{instance.id}{HEALTH}"
+        else:
             container.exec_ids.add(instance.id)
         self._publish(container, instance, f"exec_create: {instance.command}")
         return instance
 
     def active(self, container: Container) -> bool:
-        """Whether an exec that a client has created runs in a container."""
+        """Whether an exec that a client has created in this daemon runs in a container; see also ``survivors``."""
         found = (self._execs.get(id) for id in container.exec_ids)
         return any(instance is not None and instance.running for instance in found)
 
@@ -228,7 +230,8 @@ class Exec:
         framed: bool | None,
     ) -> Session | None:
         if self._context.engine.extensions.runs_execs:
-            instance.key = f"{DIRECT}{instance.id}"
+            key = instance.key
+            instance.key = f"{DIRECT}{key}"
             execution = await run.start_by_extension(self._context, container, instance, process, client, framed=framed)
             if execution is not None:
                 instance.execution, instance.pid = execution, execution.pid
@@ -238,7 +241,7 @@ class Exec:
                 self._followers.add(task)
                 task.add_done_callback(self._followers.discard)
                 return execution
-            instance.key = instance.id
+            instance.key = key
         return await run.start_by_calls(self._context, container, instance, process, client, framed=framed)
 
     async def _follow(self, container: Container, instance: ExecInstance, execution: Execution) -> None:
@@ -302,7 +305,7 @@ class Exec:
 
     async def _on_exit_event(self, container: Container, exec_id: str, status: int, _at_ns: int) -> None:
         # stdio.ended also for an exec that has its exit code from the container's exit: it closes the pipes.
-        instance = self._execs.get(exec_id)
+        instance = self._execs.get(exec_id.removesuffix(HEALTH))
         await self._context.stdio.ended(container.id, exec_id)
         if instance is not None:
             self._on_exit(container, instance, status)

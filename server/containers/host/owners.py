@@ -5,6 +5,11 @@ are subordinate ids. So a file that root in the container writes to a bind of ``
 file systems that can't map ids (NFS, FUSE), and a set-id program made there is alice's. In a container that runs as the
 user's own id (``--user 1000:1000``) this id is the user's instead, and root there has a subordinate id.
 
+The supplementary groups of the client that created a container keep their ids there, so that a process with
+``--group-add 5000`` has the rights of the host's group 5000. The kernel asks for no line in ``/etc/subgid``: the host's
+root writes the mapping. What the container's root can do with such a group, the user can do on the host: that root
+has capabilities over a file only if its owner is mapped, too. The group root (0) is left out.
+
 The subordinate ids are those of ``/etc/subuid`` and ``/etc/subgid`` for this user, else a block of the pool in
 ``policy.toml``, which belongs to this user for ever. Owners who are no users of the host (clients with a certificate)
 have subordinate ids only.
@@ -13,8 +18,9 @@ The layers and volumes of users have the ids in the container on disk, and mount
 """
 
 import asyncio
+import hashlib
 import pwd
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -22,11 +28,14 @@ import orjson
 
 from engine.common.errors import Kind, WharfError
 from engine.common.ids import IdMapping, IdMaps
+from engine.common.system import mounts
 from server.access.owners import user_of
 from server.config.subids import SUBGID, SUBUID, ranges
 from server.config.types import ConfigError
 from server.containers.host.remap import Remap
 
+#: How many supplementary groups keep their ids, those with the lowest: a mapping is written by one call of a page.
+MOST_GROUPS = 32
 #: Ids of one block of the pool: enough for the ids of every image (``nobody`` is 65534).
 BLOCK = 65536
 
@@ -114,10 +123,18 @@ class UserIds:
             return 0, 0
         return self.own[0], self.own[1] if gid == str(self.own[1]) else 0
 
-    def maps(self, inside: tuple[int, int]) -> IdMaps:
-        """The mapping of a container in which ``inside`` are the user's own ids."""
+    def maps(self, inside: tuple[int, int], groups: Iterable[int] = ()) -> IdMaps:
+        """The mapping of a container in which ``inside`` are the user's own ids, and ``groups`` keep their ids."""
         uid, gid = self.own or (-1, -1)
-        return IdMaps(_mappings(inside[0], uid, self.uids), _mappings(inside[1], gid, self.gids))
+        gids = _mappings(inside[1], gid, self.gids)
+        for group in groups:
+            gids = _with_id(gids, group)
+        return IdMaps(_mappings(inside[0], uid, self.uids), gids)
+
+
+def groups_of(credentials: Sequence[int]) -> tuple[int, ...]:
+    """The groups that keep their ids in a container with these credentials (``ContainerPlan.credentials``)."""
+    return tuple(sorted(set(credentials[2:]) - {0, credentials[1]})[:MOST_GROUPS]) if credentials else ()
 
 
 def _mappings(inside: int, own: int, subordinate: Iterable[Range]) -> tuple[IdMapping, ...]:
@@ -136,6 +153,23 @@ def _mappings(inside: int, own: int, subordinate: Iterable[Range]) -> tuple[IdMa
     return tuple(sorted(found, key=lambda mapping: mapping.container_id))
 
 
+def _with_id(mappings: tuple[IdMapping, ...], id: int) -> tuple[IdMapping, ...]:
+    """The same with ``id`` mapped to itself. All other ids keep theirs, as files on binds have them. An id of the host
+    that is mapped already, as a subordinate one, stays where it is."""
+    if any(item.host_id <= id < item.host_id + item.size for item in mappings):
+        return mappings
+    found = [IdMapping(id, id, 1)]
+    for item in mappings:
+        before = min(max(id - item.container_id, 0), item.size)
+        after = item.size - before - (1 if before < item.size and id >= item.container_id else 0)
+        if before:
+            found.append(replace(item, size=before))
+        if after:
+            skipped = item.size - after
+            found.append(IdMapping(item.container_id + skipped, item.host_id + skipped, after))
+    return tuple(sorted(found, key=lambda mapping: mapping.container_id))
+
+
 class OwnerRemaps:
     """The mappings of owners who have containers, each with a user namespace and idmapped mounts below ``directory``,
     which only root may enter: an idmapped mount gives the data root to the user."""
@@ -145,7 +179,7 @@ class OwnerRemaps:
         self._directory = directory
         self._root = root
         self._users: dict[str, UserIds] = {}
-        self._remaps: dict[tuple[str, tuple[int, int]], Remap] = {}
+        self._remaps: dict[tuple[str, tuple[int, int], tuple[int, ...]], Remap] = {}
 
     async def prepare(self, owner: str) -> None:
         """Finds the ids of an owner, "" for the administrators.
@@ -161,18 +195,21 @@ class OwnerRemaps:
         owner."""
         return self._users[user_of(owner)].inside(user)
 
-    def get(self, owner: str, user: str) -> Remap:
-        """The mapping of a container that runs as ``user``, made if it is missing, but not opened. See ``inside``."""
+    def get(self, owner: str, user: str, groups: tuple[int, ...]) -> Remap:
+        """The mapping of a container that runs as ``user``, made if it is missing, but not opened. ``groups``: see
+        ``groups_of``. See ``inside``."""
         name, inside = user_of(owner), self.inside(owner, user)
-        found = self._remaps.get((name, inside))
+        found = self._remaps.get((name, inside, groups))
         if found is None:
-            # A path in the options of overlayfs must not contain a colon.
-            directory = f"{self._directory}/{name}/{inside[0]}.{inside[1]}"
-            maps = self._users[name].maps(inside)
-            found = self._remaps[name, inside] = Remap(maps, directory, self._root, private=True)
+            # A path in the options of overlayfs must be short, and not contain a colon.
+            digest = f".{hashlib.sha256(repr(groups).encode()).hexdigest()[:12]}" if groups else ""
+            directory = f"{self._directory}/{name}/{inside[0]}.{inside[1]}{digest}"
+            maps = self._users[name].maps(inside, groups)
+            found = self._remaps[name, inside, groups] = Remap(maps, directory, self._root, private=True)
         return found
 
     def close(self) -> None:
-        """Removes all mounts. Blocks."""
+        """Removes all mounts, also those of an earlier daemon that was killed. Blocks."""
         for remap in self._remaps.values():
             remap.close()
+        mounts.unmount_under(self._directory)

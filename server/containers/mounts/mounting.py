@@ -213,6 +213,8 @@ def bind_descriptor(fd: int, target: str, remap: Remap | None = None) -> None:
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     if remap is None:
         linux.mount(f"/proc/self/fd/{fd}", target, None, linux.MS_BIND | linux.MS_REC)
+        # A peer of a shared source would unmount the mounts below the source, too, when it is unmounted.
+        linux.mount(None, target, None, linux.MS_SLAVE | linux.MS_REC)
         return
     tree = linux.open_tree(fd, "", linux.AT_EMPTY_PATH | linux.OPEN_TREE_CLONE)
     try:

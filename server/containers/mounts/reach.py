@@ -2,8 +2,9 @@
 
 The source is opened (``O_PATH``) by a thread that has the user's file system ids and groups and no capability; the
 descriptor is mounted, so that nobody can exchange the path in between. The container opens the file as the user again:
-its root has the user's uid on the host (``server/containers/host/owners.py``), other ids in it have subordinate ids. So
-a file of another user can be mounted, but not read. The source is opened anew at each start, with the credentials that
+its root has the user's uid on the host, its processes have the user's groups that ``--group-add`` names, and other ids
+in it are subordinate ones (``server/containers/host/owners.py``). So a file of another user can be mounted, but not
+read. The source is opened anew at each start, with the credentials that
 the client had at create.
 
 Not followed are magic links, which would lead to this daemon's own descriptors, and not mounted is ``/proc``, also

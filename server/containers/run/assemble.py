@@ -107,13 +107,6 @@ def _namespaces(context: ContainerContext, container: ContainerPlan, prepared: P
     others = context.registry.of(container.owner)
     remap = context.remap_of(container)
     user = HOST if remap is None else remap.userns
-    for mode in (host.network_mode, host.pid_mode, host.ipc_mode):
-        if remap is not None and (other := modes.joined(mode)) is not None:
-            # To use a joined namespace the container needs the user namespace that owns it. A container that runs
-            # since before the daemon's restart has the user namespace of the earlier daemon.
-            joined = _joined(others.get_namespace_owner(other, "user"), "user", prepared)
-            # runc reads no mapping through a descriptor of this process, and refuses the spec.
-            user = remap.userns if os.path.samefile(joined, remap.userns) else joined
     pid, ipc = PRIVATE, PRIVATE
     if host.pid_mode == "host":
         pid = HOST
@@ -127,6 +120,14 @@ def _namespaces(context: ContainerContext, container: ContainerPlan, prepared: P
         ipc = HOST
     elif (other := modes.joined(host.ipc_mode)) is not None:
         ipc = _joined(others.get_namespace_owner(other, "IPC"), "ipc", prepared)
+    for mode in (host.network_mode, host.pid_mode, host.ipc_mode):
+        if remap is not None and (other := modes.joined(mode)) is not None:
+            # To use a joined namespace the container needs the user namespace that owns it. It comes after the others,
+            # whose errors name the namespace that was asked for. A container that runs since before the daemon's
+            # restart has the user namespace of the earlier daemon.
+            joined = _joined(others.get_namespace_owner(other, "user"), "user", prepared)
+            # runc reads no mapping through a descriptor of this process, and refuses the spec.
+            user = remap.userns if os.path.samefile(joined, remap.userns) else joined
     return Namespaces(
         network=prepared.network,
         ipc=ipc,

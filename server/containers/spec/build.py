@@ -86,7 +86,7 @@ def _sysctls(inp: SpecInput) -> dict[str, str]:
     :raises WharfError: INTERNAL, in runc's words: a value contains a NUL.
     """
     found: dict[str, str] = {}
-    if inp.domainname:
+    if inp.domainname and inp.id_maps is None:
         found["kernel.domainname"] = inp.domainname
     if inp.namespaces.network != HOST and not inp.namespaces.network_joined:
         # As dockerd: in its own network namespace, unprivileged users may bind low ports and ping.
@@ -157,6 +157,10 @@ def build(inp: SpecInput, host: HostFacts) -> Json:
         linux["seccomp"] = filters
     if inp.namespaces.uts != HOST and inp.hostname:
         spec["hostname"] = inp.hostname
+    if inp.domainname and inp.id_maps is not None:
+        # In a user namespace the sysctl isn't writable, but sethostname(2) and setdomainname(2) are allowed. runc
+        # before 1.2 ignores the field.
+        spec["domainname"] = inp.domainname
     if host.cgroup_driver == SYSTEMD:
         # Without it crun puts the container into a cgroup below the scope, where monitoring doesn't find it.
         section(spec, "annotations").setdefault(_CRUN_SUBGROUP, "")

@@ -133,7 +133,23 @@ def test_impossible(
 def test_running_containers_are_adopted(ask: Ask, allocator: Allocator) -> None:
     allocator.adopt("old", "alice", [gpu("GPU-1"), gpu(9)], Terms(), NOW)
     assert message(ask("bob", 1)) == f"{gpu(1)} is {HELD}"
-    assert allocator.of_user("alice") == {gpu(1), gpu(9)}
+    assert allocator.within("alice") == {gpu(1), gpu(9)}
+
+
+def test_a_job_socket_has_a_limit_below_that_of_its_user(allocator: Allocator) -> None:
+    terms = Terms(3, job=1)
+    for name, owner, expected in (
+        ("a", "alice:1", ""),
+        ("b", "alice:1", "the job socket has 1 GPU, and the job socket's limit is 1"),
+        ("c", "alice:2", ""),
+        ("d", "alice", ""),
+        ("e", "alice:3", "alice has 3 GPUs, and the role's limit is 3"),
+    ):
+        own = terms if ":" in owner else Terms(3)
+        result = allocator.allocate(allocator.claim(name, owner, Demand((), {KIND: 1}), own), NOW)
+        assert (message(result) if expected else "") == expected
+    with pytest.raises(WharfError, match="your role does not allow 2 GPUs: its limit is 1"):
+        allocator.claim("f", "alice:4", Demand((), {KIND: 2}), terms)
 
 
 def test_renamed_devices_keep_their_holders(ask: Ask, allocator: Allocator) -> None:

@@ -1,5 +1,6 @@
 """The drivers' devices: the device of a network, and the link that attaches a container to it."""
 
+import asyncio
 import errno
 import os
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from server.networks.netlink.rtnetlink import Interface, Netlink, link_add, link
 
 #: The MTU of an overlay network: nodes add the headers of VXLAN to its packets (RFC 7348), 50 bytes.
 OVERLAY_MTU = 1450
+_REMOVAL = "device "
 
 
 async def ensure_ready(context: NetworkContext, network: Network) -> None:
@@ -96,7 +98,12 @@ def bridge_addresses(network: Network) -> list[Interface]:
 
 def removal_key(network: Network) -> str:
     """The key of a pending removal of a network's device."""
-    return f"device {network.bridge or network.parent}"
+    return f"{_REMOVAL}{network.bridge or network.parent}"
+
+
+def removals(context: NetworkContext) -> list[asyncio.Task[None]]:
+    """The pending removals of networks' devices."""
+    return [task for key, task in context.ending.items() if key.startswith(_REMOVAL)]
 
 
 def remove_device(context: NetworkContext, network: Network) -> None:

@@ -16,8 +16,8 @@ PUBLIC_SERVERS_6 = ("2001:4860:4860::8888", "2001:4860:4860::8844")
 _HOSTS_V4 = "127.0.0.1\tlocalhost\n"
 _HOSTS_V6 = (
     "::1\tlocalhost ip6-localhost ip6-loopback\n"
-    "fe00::0\tip6-localnet\n"
-    "ff00::0\tip6-mcastprefix\n"
+    "fe00::\tip6-localnet\n"
+    "ff00::\tip6-mcastprefix\n"
     "ff02::1\tip6-allnodes\n"
     "ff02::2\tip6-allrouters\n"
 )

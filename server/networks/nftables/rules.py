@@ -95,15 +95,17 @@ _HOOKS: dict[str, str] = {
     "forward": "type filter hook forward priority filter; policy accept;",
     "router": "",
     "inbound": "",
+    "nearby": "",
     "between": "",
     "exposed": "",
     "postrouting": "type nat hook postrouting priority srcnat; policy accept;",
 }
 
 _CHAINS: dict[str, str] = {
-    # route_localnet lets the host's own 127.0.0.1 reach published ports; containers must not use it in reverse.
+    # A port published at 127.0.0.1 is for the host's own clients. The translation precedes the kernel's check of such
+    # addresses, and on our bridges route_localnet disables the check.
     "guard": """
-		iifname @bridges ip daddr 127.0.0.0/8 drop
+		iifname != "lo" ip daddr 127.0.0.0/8 drop
 """,
     "prerouting": """
 		fib daddr type local jump publish
@@ -113,7 +115,9 @@ _CHAINS: dict[str, str] = {
 		ip6 daddr ::1 return
 		fib daddr type local jump publish
 """,
+    # A container has no way back to a link-local address of another link. The forwarder serves these clients.
     "publish": """
+		ip6 saddr fe80::/10 return
 		dnat ip to ip daddr . meta l4proto . th dport map @ports4
 		dnat ip to meta l4proto . th dport map @ports4_any
 		dnat ip to ip daddr . meta l4proto . th dport map @ranges4
@@ -137,7 +141,13 @@ _CHAINS: dict[str, str] = {
     "router": "",
     "inbound": """
 		oifname @internal drop
-		iifname . oifname @trusted accept
+		iifname . oifname @trusted goto nearby
+		goto exposed
+""",
+    # As from the same bridge without icc: also published ports are reached by a route.
+    "nearby": """
+		oifname . ip daddr . meta l4proto . th dport @open4 accept
+		oifname . ip6 daddr . meta l4proto . th dport @open6 accept
 		goto exposed
 """,
     "between": """

@@ -77,7 +77,7 @@ SETS = """\
 	}
 	set trusted {
 		type ifname . ifname
-		comment "interfaces that may reach all ports of a bridge's containers"
+		comment "interfaces that reach published ports of a bridge's containers by a route"
 	}
 """
 

@@ -44,7 +44,8 @@ class PortAllocator:
     taken: dict[str, list[PortRange]] = field(default_factory=dict)
     _by_port: dict[tuple[str, int], list[PortRange]] = field(default_factory=dict)
     _ranges: list[PortRange] = field(default_factory=list)
-    _next: int = 0
+    # By range of ports: where the next search for a free one begins.
+    _next: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def conflict(self, requested: PortRange) -> PortRange | None:
         """The allocated range that conflicts with ``requested``, if any."""
@@ -90,18 +91,15 @@ class PortAllocator:
         for other in self.taken.pop(owner, ()):
             self._free(other)
 
-    def ephemeral(self, protocol: str, addresses: list[str], first: int = 0, last: int = 0) -> Iterator[int]:
-        """Free ports to try in turn, at most ``_CANDIDATES``, from the given range or from the kernel's ephemeral one.
-        Searches lazily: usually the first one succeeds, and a container may need thousands.
+    def free(self, protocol: str, addresses: list[str], first: int, last: int) -> Iterator[int]:
+        """Free ports of a range to try in turn, at most ``_CANDIDATES``. Searches lazily: usually the first one
+        succeeds, and a container may need thousands.
 
-        A port is not allocated again before the whole range was: a client of a stopped container's port then doesn't
-        reach another container.
+        The search begins after the last port that was marked as used in the range. So a port is not allocated again
+        before the whole range was: a client of a stopped container's port then doesn't reach another container.
         """
-        whole = not first
-        if whole:
-            first, last = ephemeral_range()
         size = last - first + 1
-        start = self._next if whole and first <= self._next <= last else first
+        start = self._next.get((first, last), first)
         found = 0
         for step in range(size):
             port = first + (start - first + step) % size
@@ -111,9 +109,9 @@ class PortAllocator:
                 if found == _CANDIDATES:
                     return
 
-    def mark_used(self, port: int) -> None:
-        """Records that an ephemeral port was allocated: the search continues after it."""
-        self._next = port + 1
+    def mark_used(self, port: int, first: int, last: int) -> None:
+        """Records that a port of a range was allocated: the search continues after it."""
+        self._next[first, last] = port + 1 if port < last else first
 
 
 def ephemeral_range() -> tuple[int, int]:

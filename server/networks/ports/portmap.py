@@ -12,7 +12,7 @@ from engine.common.errors import Kind, WharfError, invalid
 from engine.proxy.forward import Listen
 from server.networks.model import PortSpan
 from server.networks.nftables.rules import Publication
-from server.networks.ports.allocator import PortAllocator, PortRange, allocated
+from server.networks.ports.allocator import PortAllocator, PortRange, allocated, ephemeral_range
 
 _PORT = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+))?(?:/(?P<protocol>\w+))?", re.ASCII)
 _PROTOCOLS = ("tcp", "udp", "sctp")
@@ -150,11 +150,13 @@ def allocate(
     requests: Sequence[PortRequest],
     target: Target,
     refused: Callable[[str, int], bool],
+    own: tuple[int, int] | None = None,
 ) -> Published:
     """Allocates host ports for ``owner`` and returns the setup for them. All or nothing.
 
     :param refused: whether another program was found to have that (protocol, port).
-    :raises WharfError: a port is in use, or none is free.
+    :param own: the first and the last host port that the user's role allows; None: random ports are ephemeral ones.
+    :raises WharfError: a port is in use, or none is free; PERMISSION_DENIED: none of the role is free.
     """
     done = Published()
     if sum(not request.exact for request in requests) > limits.RANDOM_PORTS:
@@ -162,15 +164,23 @@ def allocate(
     try:
         for first, request in _runs(sorted(requests, key=_order)):
             count = request.port - first.port + 1
-            hosts = [host for host in first.hosts if _served(host, target)]
-            if not _translated(hosts, target):
-                _open(done, first, count, target)
-                continue
-            port = _allocate_host_port(allocator, owner, first, count, hosts, refused, done)
-            _publish(done, first, port, count, hosts, target)
+            hosts = [host for host in first.hosts if _served(host, target) and _translated(host, target)]
+            if hosts:
+                port = _allocate_host_port(allocator, owner, first, count, hosts, refused, done, own)
+                _publish(done, first, port, count, hosts, target)
+            _open(done, first, count, target)
     except BaseException:
         allocator.release(owner)
         raise
+    return done
+
+
+def open_routed(requests: Sequence[PortRequest], target: Target) -> Published:
+    """The setup of an endpoint by which the container's traffic doesn't leave: it has no host ports, but its ports are
+    open to those who reach a routed network."""
+    done = Published()
+    for first, request in _runs(sorted(requests, key=_order)):
+        _open(done, first, request.port - first.port + 1, target)
     return done
 
 
@@ -207,8 +217,8 @@ def _served(host: str, target: Target) -> bool:
     return target.v6_host and (bool(target.ip6) or (target.carry and bool(target.ip4)))
 
 
-def _translated(hosts: Sequence[str], target: Target) -> bool:
-    return any(target.nat6 if ":" in host and target.ip6 else target.nat4 for host in hosts)
+def _translated(host: str, target: Target) -> bool:
+    return target.nat6 if ":" in host else target.nat4
 
 
 def _allocate_host_port(
@@ -219,24 +229,28 @@ def _allocate_host_port(
     hosts: Sequence[str],
     refused: Callable[[str, int], bool],
     done: Published,
+    own: tuple[int, int] | None,
 ) -> int:
     if request.exact:
         for host in hosts:
             allocator.allocate(owner, PortRange(request.protocol, host, request.first, request.first + count - 1))
         return request.first
-    candidates = allocator.ephemeral(request.protocol, list(hosts), request.first, request.last)
-    for port in candidates:
+    low, high = (request.first, request.last) if request.first else own or ephemeral_range()
+    for port in allocator.free(request.protocol, list(hosts), low, high):
         if refused(request.protocol, port):
             continue
         for host in hosts:
             allocator.allocate(owner, PortRange(request.protocol, host, port, port))
         if not request.first:
-            allocator.mark_used(port)
+            allocator.mark_used(port, low, high)
         done.random.add((request.protocol, port))
         return port
     host = hosts[0] if hosts else "0.0.0.0"
     if request.first:
         raise allocated(host, request.first)
+    if own:
+        sentence = f"the policy allows you the host ports {low}-{high}, and none of them is free"
+        raise WharfError(Kind.PERMISSION_DENIED, sentence)
     raise WharfError(Kind.INTERNAL, "all ports are allocated")
 
 
@@ -247,7 +261,7 @@ def _publish(
     for host in hosts:
         v6 = ":" in host
         to = target.ip6 if v6 else target.ip4
-        if to and (target.nat6 if v6 else target.nat4):
+        if to:
             done.publications.append(Publication(target.bridge, request.protocol, host, port, to, request.port, count))
         if both and not v6:
             continue
@@ -261,11 +275,16 @@ def _publish(
 
 
 def _open(done: Published, request: PortRequest, count: int, target: Target) -> None:
-    for to in filter(None, (target.ip4, target.ip6)):
-        done.publications.append(
-            Publication(target.bridge, request.protocol, "", 0, to, request.port, count, translate=False)
-        )
-    done.ports.append(PortSpan(request.port, request.protocol, request.hosts, 0, count))
+    """Opens the ports at the addresses of routed families, which have no address of the host."""
+    hosts = []
+    for to, nat, any_host in ((target.ip4, target.nat4, "0.0.0.0"), (target.ip6, target.nat6, "::")):
+        if to and not nat and any((":" in host) == (":" in any_host) for host in request.hosts):
+            done.publications.append(
+                Publication(target.bridge, request.protocol, "", 0, to, request.port, count, translate=False)
+            )
+            hosts.append(any_host)
+    if hosts:
+        done.ports.append(PortSpan(request.port, request.protocol, tuple(hosts), 0, count))
 
 
 def in_use_sentence(protocol: str, host: str, port: int, text: str) -> str:

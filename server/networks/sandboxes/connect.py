@@ -96,6 +96,7 @@ async def _connect_running(
         record.endpoints = endpoints.in_order(context.networks, record.endpoints)
         remote = attachments.on_plugins(context, record)
         added = await _add_gateway(context, container, record, undo)
+        publish.open_routed(context, container, endpoint)
         moved = await _move_ports(context, container, record, undo)
         attached: list[Endpoint] = []
         undo.push_async_callback(context.run_in_thread, _detach, context, record, attached)
@@ -248,7 +249,7 @@ async def _move_ports(
 ) -> Endpoint | None:
     """Publishes the ports on the endpoint that the traffic now leaves by; returns that endpoint if it has changed."""
     now = publish.publisher(context, record)
-    holder = next((item for item in record.endpoints if item.ports), None)
+    holder = next((item for item in record.endpoints if publish.holds_host_ports(item)), None)
     if now is None or (holder is not None and holder is now):
         return None
     if holder is not None:
@@ -256,9 +257,11 @@ async def _move_ports(
         context.ports.release(holder.id)
         await context.run_in_thread(context.firewall.remove, holder.id)
         holder.publications, holder.listens, holder.ports = [], [], []
+        publish.open_routed(context, container, holder)
         await context.run_in_thread(elements.refresh, context, holder)
+    opened = now.publications
     await publish.publish(context, container, record, undo)
-    return now if now.ports else None
+    return now if now.publications != opened or now.listens else None
 
 
 def _attach(

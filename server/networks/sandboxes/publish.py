@@ -26,21 +26,20 @@ def _publisher(context: NetworkContext, record: SandboxRecord) -> _Publisher | N
     candidates = [item for item in record.endpoints if context.networks[item.network].driver == BRIDGE]
     first4, first6 = endpoints.default_gateways(context.networks, candidates)
     endpoint = first4 or first6
-    if endpoint is None:
-        return None
+    return _Publisher(endpoint, _target(context, endpoint)) if endpoint is not None else None
+
+
+def _target(context: NetworkContext, endpoint: Endpoint) -> portmap.Target:
     network = context.networks[endpoint.network]
     translates = ("nat", "nat-unprotected")
-    return _Publisher(
-        endpoint,
-        portmap.Target(
-            network.bridge,
-            endpoint.ip4,
-            endpoint.ip6,
-            nat4=(network.option(options.MODE4) or "nat") in translates,
-            nat6=(network.option(options.MODE6) or "nat") in translates,
-            carry=context.config.userland_proxy,
-            v6_host=os.path.exists("/proc/net/if_inet6"),
-        ),
+    return portmap.Target(
+        network.bridge,
+        endpoint.ip4,
+        endpoint.ip6,
+        nat4=(network.option(options.MODE4) or "nat") in translates,
+        nat6=(network.option(options.MODE6) or "nat") in translates,
+        carry=context.config.userland_proxy,
+        v6_host=os.path.exists("/proc/net/if_inet6"),
     )
 
 
@@ -55,9 +54,15 @@ async def publish(
 ) -> None:
     """Allocates and binds the container's host ports; the rules follow with the interface.
 
-    :raises WharfError: ``driver failed programming external connectivity on endpoint …``
+    Its other endpoints on routed networks are open without host ports.
+
+    :raises WharfError: ``driver failed programming external connectivity on endpoint …``; PERMISSION_DENIED: the
+        owner's role has a range of ports, and none of them is free.
     """
     through = _publisher(context, record)
+    for other in record.endpoints:
+        if through is None or other is not through.endpoint:
+            open_routed(context, container, other)
     if through is None:
         return
     endpoint, network = through.endpoint, context.networks[through.endpoint.network]
@@ -65,16 +70,19 @@ async def publish(
     port_requests = portmap.port_requests(container.config, container.host_config, defaults)
     if not port_requests:
         return
+    own = await context.own_ports(container.owner)
     taken_by_others: set[tuple[str, int]] = set()
     for attempt in range(256):
         try:
             found = portmap.allocate(
-                context.ports, endpoint.id, port_requests, through.target, lambda *port: port in taken_by_others
+                context.ports, endpoint.id, port_requests, through.target, lambda *port: port in taken_by_others, own
             )
         except WharfError as error:
             if attempt == 0 and context.ending:
                 await context.wait_teardowns()
                 continue
+            if error.kind is Kind.PERMISSION_DENIED:
+                raise
             raise _external(endpoint, error) from None
         undo.callback(context.ports.release, endpoint.id)
         try:
@@ -96,6 +104,24 @@ async def publish(
         endpoint.publications, endpoint.listens, endpoint.ports = found.publications, found.listens, found.ports
         return
     raise _external(endpoint, WharfError(Kind.INTERNAL, "no host port is free"))
+
+
+def open_routed(context: NetworkContext, container: ContainerPlan, endpoint: Endpoint) -> None:
+    """Opens the container's ports on an endpoint by which its traffic doesn't leave, if the network is routed."""
+    network = context.networks[endpoint.network]
+    if network.driver != BRIDGE or network.internal:
+        return
+    target = _target(context, endpoint)
+    if target.nat4 and target.nat6:
+        return
+    requests = portmap.port_requests(container.config, container.host_config, _default_hosts(context, network))
+    found = portmap.open_routed(requests, target)
+    endpoint.publications, endpoint.listens, endpoint.ports = found.publications, [], found.ports
+
+
+def holds_host_ports(endpoint: Endpoint) -> bool:
+    """Whether the container's host ports are published on the endpoint."""
+    return any(span.host_port for span in endpoint.ports)
 
 
 def port_range(listen: Listen, host: str) -> PortRange:

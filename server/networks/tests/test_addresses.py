@@ -126,10 +126,12 @@ def test_port_conflicts() -> None:
 
 def test_random_ports_are_reused_last() -> None:
     ports = PortAllocator()
-    first = next(ports.ephemeral("tcp", ["0.0.0.0", "::"]))
-    ports.allocate("a", PortRange("tcp", "0.0.0.0", first, first))
-    ports.mark_used(first)
-    ports.release("a")
-    assert next(ports.ephemeral("tcp", ["0.0.0.0"])) == first + 1
+    for expected in (5000, 5001, 5002, 5003, 5000):
+        port = next(ports.free("tcp", ["0.0.0.0", "::"], 5000, 5003))
+        assert port == expected
+        ports.allocate("a", PortRange("tcp", "0.0.0.0", port, port))
+        ports.mark_used(port, 5000, 5003)
+        ports.release("a")
+    assert next(ports.free("tcp", ["0.0.0.0"], 6000, 6003)) == 6000
     ports.allocate("b", PortRange("tcp", "::", 5000, 5001))
-    assert list(ports.ephemeral("tcp", ["0.0.0.0", "::"], 5000, 5002)) == [5002]
+    assert list(ports.free("tcp", ["0.0.0.0", "::"], 5000, 5002)) == [5002]

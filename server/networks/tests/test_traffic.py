@@ -63,6 +63,23 @@ def test_a_published_port_is_reached_from_everywhere(tmp_path: Path) -> None:
     scenario(tmp_path, body)
 
 
+def test_a_published_port_at_a_link_local_address(tmp_path: Path) -> None:
+    async def body(world: World, outside: str) -> None:
+        await world.network("six", EnableIPv6=True, IPAM={"Config": [{"Subnet": "fd99:6::/64"}]})
+        _, web = await world.run("web", network="six", PortBindings=bindings("8080:80"))
+        with Netlink() as netlink:
+            link = netlink.link(UPLINK)
+            assert link is not None
+            found = (address.ip for _, address in netlink.addresses(link.index))
+            address = next(ip for ip in found if ip.version == 6 and ip.is_link_local)
+        with echoes((web, "web", 80), v6=True):
+            # The kernel first looks whether others have its link-local addresses.
+            assert until(lambda: ask(f"{address}%{UPLINK}", 8080, seconds=1).startswith("web"))
+            assert until(lambda: ask(f"{address}%eth0", 8080, path=outside, seconds=1).startswith("web"))
+
+    scenario(tmp_path, body)
+
+
 def test_udp_and_one_address_only(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         ports = {
@@ -82,6 +99,19 @@ def test_udp_and_one_address_only(tmp_path: Path) -> None:
             assert ask(HOST, 8082, path=outside).startswith("web")
             assert refused("127.0.0.1", 8082)
             assert ask("::1", 8083).startswith("web")
+
+    scenario(tmp_path, body)
+
+
+def test_a_port_of_the_loopback_is_closed_to_packets_from_outside(tmp_path: Path) -> None:
+    async def body(world: World, outside: str) -> None:
+        _, web = await world.run("web", PortBindings=bindings("5353:53", host="127.0.0.2", protocol="udp"))
+        inside(outside, "ip", "addr", "flush", "dev", "lo")
+        inside(outside, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
+        inside(outside, "ip", "route", "add", "127.0.0.2", "via", HOST)
+        with echoes((web, "dns", 53), kind=UDP):
+            assert ask("127.0.0.2", 5353, kind=UDP).startswith("dns")
+            assert ask("127.0.0.2", 5353, path=outside, kind=UDP, seconds=1) == ""
 
     scenario(tmp_path, body)
 
@@ -203,6 +233,34 @@ def test_gateway_modes_for_inbound_traffic(tmp_path: Path, mode: str) -> None:
     scenario(tmp_path, body)
 
 
+def test_a_routed_network_beside_the_gateway(tmp_path: Path) -> None:
+    async def body(world: World, outside: str) -> None:
+        await world.network("gate")
+        await world.network("routed", IPAM={"Config": [{"Subnet": "10.9.9.0/24"}]}, Options={GATEWAY_MODE: "routed"})
+        web, path = await world.run("web", network="gate", PortBindings=bindings("8080:80"))
+        published = [("0.0.0.0", "8080"), ("::", "8080")]
+        for _ in range(2):
+            await world.networks.connect("routed", "web", None)
+            with echoes((path, "web", 80), (path, "web", 81)):
+                assert ask(HOST, 8080, path=outside).startswith("web")
+                # The answers leave by the other network, so the host's own table shows that the port is open.
+                assert ask(world.address(web, "routed"), 80).startswith("web")
+            assert f"{world.address(web, 'routed')} . tcp . 80" in _set(world, "routed4")
+            shown = [(item["HostIp"], item["HostPort"]) for item in world.settings(web)["Ports"]["80/tcp"]]
+            assert shown == [*published, ("0.0.0.0", "")]
+            await world.networks.disconnect("routed", "web")
+            assert "tcp . 80" not in _set(world, "routed4")
+        await world.networks.connect("routed", "web", None)
+        await world.networks.disconnect("gate", "web")
+        assert refused(HOST, 8080)
+        await world.networks.connect("gate", "web", None)
+        with echoes((path, "web", 80)):
+            assert ask(HOST, 8080, path=outside).startswith("web")
+        assert "tcp . 80" in _set(world, "routed4")
+
+    scenario(tmp_path, body)
+
+
 def test_a_disconnect_that_leaves_no_gateway(tmp_path: Path) -> None:
     """The container has set its other interface down, so the default route can't change to it."""
 
@@ -232,13 +290,14 @@ def test_an_isolated_gateway_excludes_the_host(tmp_path: Path) -> None:
     scenario(tmp_path, body)
 
 
-def test_a_trusted_interface_reaches_every_port(tmp_path: Path) -> None:
+def test_a_trusted_interface_reaches_published_ports(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         option = "com.docker.network.bridge.trusted_host_interfaces"
         await world.network("net", IPAM={"Config": [{"Subnet": "10.9.9.0/24"}]}, Options={option: UPLINK})
-        web, path = await world.run("web", network="net")
-        with echoes((path, "web", 81)):
-            assert ask(world.address(web, "net"), 81, path=outside).startswith("web")
+        web, path = await world.run("web", network="net", PortBindings=bindings("8080:80", host="127.0.0.1"))
+        with echoes((path, "web", 80), (path, "web", 81)):
+            assert ask(world.address(web, "net"), 80, path=outside).startswith("web")
+            assert refused(world.address(web, "net"), 81, path=outside)
 
     scenario(tmp_path, body)
 

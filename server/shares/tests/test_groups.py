@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.common.system.cgroups import CgroupLayout
-from server.access.policy import Policy
+from server.access.policy import Policy, Role
 from server.access.roles import Roles
 from server.containers.spec.host import CGROUPFS
 from server.shares.groups import UserGroups
@@ -65,3 +65,46 @@ def test_a_start_of_the_daemon_collects_what_another_left(groups: UserGroups, tm
         (tmp_path / "lab" / name).mkdir(parents=True)
     asyncio.run(groups.collect(["bob:1", ""]))
     assert shown(tmp_path) == ["lab/0f3c", "lab/@bob"]
+
+
+JOBS = {"alice:1": Role(pids=10, cpus=8.0), ":2": Role(pids=5), ":3": Role(containers=1)}
+
+
+@pytest.fixture
+def with_jobs(tmp_path: Path) -> UserGroups:
+    policy = Policy({**POLICY, "roles": {"member": {"pids": 40, "cpus": 2.0}}})
+    roles = Roles(policy, bounds_of_job=JOBS.get, by_name=lambda name: None)
+    for place in ("@alice/@1", "@alice/@9", "@~/@2"):
+        for above in (tmp_path / "lab" / place, (tmp_path / "lab" / place).parent):
+            above.mkdir(parents=True, exist_ok=True)
+            for name in ("cpu.max", "pids.max"):
+                (above / name).write_text("")
+    layout = CgroupLayout("v2", frozenset(("cpu", "pids")), {}, {"": "/"}, str(tmp_path))
+    return UserGroups(roles, layout, "/lab", CGROUPFS)
+
+
+def pids(root: Path, place: str) -> str:
+    return (root / "lab" / place / "pids.max").read_text()
+
+
+def test_a_job_socket_with_limits_has_them_in_a_cgroup_of_its_own(with_jobs: UserGroups, tmp_path: Path) -> None:
+    async def body() -> None:
+        async with with_jobs.using("alice:1") as parent:
+            assert parent == with_jobs.parent("alice:1") == "/lab/@alice/@1"
+            assert (pids(tmp_path, "@alice"), pids(tmp_path, "@alice/@1")) == ("40", "10")
+            # Not above the role's: version 1 refuses a quota above that of the parent.
+            assert (tmp_path / "lab/@alice/@1/cpu.max").read_text() == "200000 100000"
+        async with with_jobs.using("alice:9"):
+            assert pids(tmp_path, "@alice/@9") == ""
+        async with with_jobs.using(":2") as parent:
+            assert parent == with_jobs.parent(":2") == "/lab/@~/@2"
+            assert (pids(tmp_path, "@~"), pids(tmp_path, "@~/@2")) == ("max", "5")
+        async with with_jobs.using(":3") as parent:
+            assert parent == with_jobs.parent(":3") == ""
+
+    asyncio.run(body())
+
+
+def test_the_limits_of_jobs_survive_a_new_policy_and_a_new_daemon(with_jobs: UserGroups, tmp_path: Path) -> None:
+    asyncio.run(with_jobs.apply(["alice:1", ":2", ":3", ""]))
+    assert [pids(tmp_path, place) for place in ("@alice", "@alice/@1", "@~/@2")] == ["40", "10", "5"]

@@ -66,6 +66,11 @@ def test_prune_removes_own_containers_only(daemon: Daemon) -> None:
     id = daemon.as_uid(BOB).create("two")
     assert daemon.as_uid(BOB).post("/containers/prune").json()["ContainersDeleted"] == [id]
     assert names(daemon) == ["/one"]
+    for kind in ("networks", "volumes", "images"):
+        daemon.as_uid(BOB).post(f"/{kind}/prune")
+    shown = daemon.as_uid(BOB).events(event=["prune"])
+    assert [event["Type"] for event in shown] == ["container", "network", "volume", "image"]
+    assert daemon.as_uid(ALICE).events(event=["prune"]) == []
 
 
 def test_events_of_others_are_not_shown(daemon: Daemon) -> None:

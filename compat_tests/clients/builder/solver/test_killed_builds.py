@@ -41,14 +41,18 @@ CLASSIC = "FROM busybox\nARG R\nCOPY many /many\nRUN echo $R > /r; sleep 0.1\n"
 
 def leftovers(engine: Wharf) -> set[str]:
     """Return the leftovers of builds: directories, tasks, active snapshots, and leases without a cache record."""
-    build = engine.resources.root / "data" / "build"
-    folders = [build / "scratch", build / "contexts", engine.resources.root / "run" / "build"]
-    # Read a copy: the daemon locks the database.
-    with tempfile.TemporaryDirectory() as folder:
-        for path in build.glob("cache.db*"):
-            shutil.copy(path, folder)
-        with closing(sqlite3.connect(f"{folder}/cache.db")) as database:
-            records = {str(row[0]) for row in database.execute("SELECT id FROM records")}
+    # Each owner has a directory of its own.
+    caches = list(engine.resources.root.glob("data/build/**/cache.db"))
+    folders = [cache.parent / name for cache in caches for name in ("scratch", "contexts")]
+    folders.append(engine.resources.root / "run" / "build")
+    records: set[str] = set()
+    for cache in caches:
+        # Read a copy: the daemon locks the database.
+        with tempfile.TemporaryDirectory() as folder:
+            for path in cache.parent.glob("cache.db*"):
+                shutil.copy(path, folder)
+            with closing(sqlite3.connect(f"{folder}/cache.db")) as database:
+                records |= {str(row[0]) for row in database.execute("SELECT id FROM records")}
     leases = set(first_column(engine.ctr("leases", "ls").stdout))
     snapshots = engine.ctr("snapshots", "ls").stdout.splitlines()[1:]
     return {
@@ -113,7 +117,7 @@ def check_next_build(engine: Wharf, before: set[str]) -> None:
 
 
 def known_leftovers(engine: Wharf) -> set[str]:
-    return leftovers(engine) if (engine.resources.root / "data/build/cache.db").exists() else set()
+    return leftovers(engine) if any(engine.resources.root.glob("data/build/**/cache.db")) else set()
 
 
 CONTEXT = f"{sessions.PULL_FILES}#context"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from compat_tests.support import engines
+from compat_tests.support import as_user, engines
 from compat_tests.support.containers import container
 from compat_tests.support.engines import Wharf
 from compat_tests.support.host.ports import free_ports
@@ -38,7 +38,7 @@ class Secure:
 
 @pytest.fixture(scope="module")
 def secure(request: pytest.FixtureRequest) -> Iterator[Secure]:
-    if request.config.getoption("--engine") not in (None, "wharf"):
+    if request.config.getoption("--engine") not in (None, "wharf", as_user.KIND):
         pytest.skip("only with our own supervisor")
     trustme = pytest.importorskip("trustme")
     with tempfile.TemporaryDirectory(prefix="wharf-test-tls-") as name:
@@ -51,8 +51,9 @@ def secure(request: pytest.FixtureRequest) -> Iterator[Secure]:
 def _listening(folder: Path, authority: Any, address: str) -> list[str]:
     """Create keys for both sides in ``folder``; return the daemon's flags."""
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    user = as_user.CURRENT.name if as_user.CURRENT is not None else "client"
     for name, identity in (("server", "127.0.0.1"), ("client", "client@example.org")):
-        issued = authority.issue_cert(identity)
+        issued = authority.issue_cert(identity, common_name=user)
         issued.cert_chain_pems[0].write_to_path(str(folder / f"{name}.pem"))
         issued.private_key_pem.write_to_path(str(folder / f"{name}.key"))
     flags = ["-H", address, "--tlsverify", "--tlscacert", str(folder / "ca.pem")]

@@ -6,16 +6,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from signal import SIGKILL, SIGTERM
 
+from google.protobuf.any_pb2 import Any
 from google.protobuf.empty_pb2 import Empty
 
-from engine.api.pb import event_messages_pb2, task_pb2
+from engine.api.pb import event_messages_pb2, runc_options_pb2, task_pb2
 from engine.api.pb import tasks_pb2 as pb
 from engine.api.tests.fake.events import Events
 from engine.api.tests.fake.state import Call, now
+from engine.api.types import AnyValue
 from engine.common.errors import Kind, WharfError, not_found
 
 #: Beyond every pid of Linux (PID_MAX_LIMIT is 4194304): no process of the host is meant by accident.
 _FIRST_PID = 5_000_000
+
+
+def _details(exec_id: str) -> Any | None:
+    """What containerd's shims tell of the process of an exec."""
+    return AnyValue.pack(runc_options_pb2.ProcessDetails(exec_id=exec_id)).to_message() if exec_id else None
 
 
 @dataclass(slots=True)
@@ -142,8 +149,8 @@ class Tasks:
     def list_pids(self, call: Call, request: pb.ListPidsRequest) -> pb.ListPidsResponse:
         self._running(call, request.container_id)
         found = [
-            task_pb2.ProcessInfo(pid=process.message.pid)
-            for (namespace, id, _), process in self.processes.items()
+            task_pb2.ProcessInfo(pid=process.message.pid, info=_details(exec_id))
+            for (namespace, id, exec_id), process in self.processes.items()
             if (namespace, id) == (call.namespace, request.container_id)
             and process.message.status in (task_pb2.RUNNING, task_pb2.PAUSED)
         ]

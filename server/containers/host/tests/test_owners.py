@@ -9,7 +9,7 @@ import pytest
 from engine.common.errors import Kind, WharfError
 from engine.common.ids import OVERFLOW, IdMapping
 from server.containers.host import owners
-from server.containers.host.owners import BLOCK, OwnerIds, UserIds
+from server.containers.host.owners import BLOCK, OwnerIds, UserIds, groups_of
 
 # A user of every host, without subordinate ids in these tests.
 DAEMON = pwd.getpwnam("daemon")
@@ -102,6 +102,34 @@ def test_a_container_that_runs_as_the_users_own_id() -> None:
     # An id that the subordinate ids don't reach.
     assert user.maps((1_000_000, 0)).uids[-1] == IdMapping(1_000_000, 1000, 1)
     assert UserIds(None, ((5, 6),), ((7, 8),)).inside("1000") == (0, 0)
+
+
+def test_supplementary_groups_keep_their_ids() -> None:
+    user = UserIds((1000, 100), ((500_000, 65_536),), ((500_000, 65_536),))
+    groups = groups_of((1000, 100, 100, 5000, 0, 27, 70_000, 5000, 500_009))
+    assert groups == (27, 5000, 70_000, 500_009)
+    maps = user.maps((0, 0), groups)
+    assert maps.uids == user.maps((0, 0)).uids
+    assert maps.gids == (
+        IdMapping(0, 100, 1),
+        IdMapping(1, 500_000, 26),
+        IdMapping(27, 27, 1),
+        IdMapping(28, 500_027, 4972),
+        IdMapping(5000, 5000, 1),
+        IdMapping(5001, 505_000, 60_536),
+        # 500009 is a subordinate id, which is mapped already.
+        IdMapping(70_000, 70_000, 1),
+    )
+    assert maps.to_container(0, 500_009)[1] == user.maps((0, 0)).to_container(0, 500_009)[1] == 10
+    # The ends of a range.
+    assert user.maps((0, 0), (1, 65_536)).gids == (
+        IdMapping(0, 100, 1),
+        IdMapping(1, 1, 1),
+        IdMapping(2, 500_001, 65_534),
+        IdMapping(65_536, 65_536, 1),
+    )
+    assert groups_of(()) == groups_of((1000, 100)) == ()
+    assert len(groups_of((1000, 100, *range(200, 300)))) == owners.MOST_GROUPS
 
 
 def test_the_hosts_root_is_in_no_mapping(files: tuple[Path, Path]) -> None:

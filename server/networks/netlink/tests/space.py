@@ -101,10 +101,11 @@ def ask(address: str, port: int, *, path: str = "", kind: int = socket.SOCK_STRE
     where = linux.in_namespace(path, linux.CLONE_NEWNET) if path else contextlib.nullcontext()
     with where:
         sock = socket.socket(family, kind)
+        target = socket.getaddrinfo(address, port, family, kind)[0][4]  # with the link of "fe80::1%eth0"
     with sock:
         sock.settimeout(seconds)
         try:
-            sock.connect((address, port))
+            sock.connect(target)
             return (answered(sock, b"?", seconds) if kind == socket.SOCK_DGRAM else sock.recv(2048)).decode()
         except OSError:
             return ""

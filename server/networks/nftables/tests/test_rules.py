@@ -169,11 +169,12 @@ def test_setup(name: str) -> None:
 
 
 def test_flags_change_the_rules() -> None:
+    accepted = "ct state established,related accept\n\t\t"
     with own_namespace():
         for policy, words in (
             (rules.Policy(mark=rules.mark_expression(16, 255)), "meta mark & 0x000000ff == 0x00000010 accept"),
             (rules.Policy(mark=rules.mark_expression(7, None)), "meta mark 0x00000007 accept"),
-            (rules.Policy(direct=True), "\t\toifname . ip daddr . meta l4proto . th dport @open4 accept"),
+            (rules.Policy(direct=True), f"{accepted}oifname . ip daddr . meta l4proto . th dport @open4 accept"),
         ):
             plain, changed = Firewall("docker0"), Firewall("docker0", policy=policy)
             plain.start({}, (BRIDGE,))

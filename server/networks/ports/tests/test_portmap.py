@@ -13,10 +13,15 @@ from server.networks.ports.portmap import Published, Target
 EVERYWHERE = ["0.0.0.0", "::"]
 
 
-def published(bindings: dict[str, Any], target: Target | None = None, ports: PortAllocator | None = None) -> Published:
+def published(
+    bindings: dict[str, Any],
+    target: Target | None = None,
+    ports: PortAllocator | None = None,
+    own: tuple[int, int] | None = None,
+) -> Published:
     wanted = portmap.port_requests(ContainerConfig(), HostConfig.parse({"PortBindings": bindings}), EVERYWHERE)
     allocator = ports if ports is not None else PortAllocator()
-    return portmap.allocate(allocator, "owner", wanted, target or Target("br", "10.0.0.2", ""), lambda *_: False)
+    return portmap.allocate(allocator, "owner", wanted, target or Target("br", "10.0.0.2", ""), lambda *_: False, own)
 
 
 def shown(done: Published) -> dict[str, list[tuple[str, str]]]:
@@ -49,6 +54,15 @@ def test_a_range_of_the_host_for_one_port() -> None:
         published({"80/tcp": [{"HostPort": "9000-9001"}]}, ports=ports)
 
 
+def test_random_ports_are_of_the_range_of_the_role() -> None:
+    ports = PortAllocator()
+    done = published({"80/tcp": [{}, {"HostPort": "0"}], "81/udp": None}, ports=ports, own=(20000, 20001))
+    assert {port for rows in shown(done).values() for _, port in rows} == {"20000", "20001"}
+    with pytest.raises(WharfError, match="the policy allows you the host ports 20000-20001, and none of them is free"):
+        published({"82/tcp": [{}]}, ports=ports, own=(20000, 20001))
+    assert ports.taken.keys() == set()
+
+
 def test_a_failed_request_allocates_nothing() -> None:
     ports = PortAllocator()
     with pytest.raises(WharfError, match=r"Bind for 0\.0\.0\.0:90 failed: port is already allocated"):
@@ -61,6 +75,15 @@ def test_routed_networks_translate_nothing() -> None:
     assert done.listens == []
     assert {(item.target, item.translate) for item in done.publications} == {("10.0.0.2", False), ("fd00::2", False)}
     assert shown(done) == {"80/tcp": [("0.0.0.0", ""), ("::", "")]}
+
+
+def test_one_family_is_routed() -> None:
+    done = published({"80/tcp": [{"HostPort": "8080"}]}, Target("br", "10.0.0.2", "fd00::2", nat4=False))
+    assert [(item.host, item.both) for item in done.listens] == [("::", False)]
+    assert {(item.target, item.translate) for item in done.publications} == {("10.0.0.2", False), ("fd00::2", True)}
+    assert shown(done) == {"80/tcp": [("::", "8080"), ("0.0.0.0", "")]}
+    only4 = published({"80/tcp": [{"HostIp": "127.0.0.1"}]}, Target("br", "10.0.0.2", "fd00::2", nat4=False))
+    assert (only4.listens, shown(only4)) == ([], {"80/tcp": [("0.0.0.0", "")]})
 
 
 @pytest.mark.parametrize(
