@@ -17,7 +17,8 @@ from compat_tests.support.host.traces import links
 from compat_tests.support.polling import until
 from compat_tests.support.transfers import new_images_removed
 
-PREDEFINED = {"bridge", "host", "none"}
+#: ``docker_gwbridge`` stays with the first container on a network of a swarm, until the engine leaves the swarm.
+PREDEFINED = {"bridge", "host", "none", "docker_gwbridge"}
 FORWARDING = [Path("/proc/sys/net/ipv4/ip_forward"), Path("/proc/sys/net/ipv6/conf/all/forwarding")]
 PROGRAMS = ("docker", "ip", "nft", "busybox")
 
