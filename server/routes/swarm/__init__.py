@@ -8,6 +8,7 @@ import asyncio
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from operator import attrgetter
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,7 +18,7 @@ from server.swarm.facade import SwarmFacade
 
 
 def _handler(module: str, name: str, *, manager: bool = True) -> Handler:
-    """The handler ``name`` of a module of this package. ``manager``: it needs a manager."""
+    """The handler ``name`` (dotted: of an object) of a module of this package. ``manager``: it needs a manager."""
     path = f"{__name__}.{module}"
 
     async def handle(request: Request) -> Response | None:
@@ -26,7 +27,7 @@ def _handler(module: str, name: str, *, manager: bool = True) -> Handler:
             swarm.manager()
         if path not in sys.modules:
             await asyncio.to_thread(import_module, path)
-        found: Handler = getattr(sys.modules[path], name)
+        found: Handler = attrgetter(name)(sys.modules[path])
         return await found(request)
 
     return handle
@@ -64,13 +65,13 @@ def _nodes() -> Iterator[ApiRoute]:
     yield _route("POST /nodes/{id}/update", "nodes", "update")
 
 
-def _payloads(noun: str, since: str) -> Iterator[ApiRoute]:
-    """Secrets or configs."""
-    yield _route(f"GET /{noun}", noun, "listing", since=since, reads=True)
-    yield _route(f"POST /{noun}/create", noun, "create", since=since)
-    yield _route(f"GET /{noun}/{{id}}", noun, "inspect", since=since, reads=True)
-    yield _route(f"DELETE /{noun}/{{id}}", noun, "remove", since=since)
-    yield _route(f"POST /{noun}/{{id}}/update", noun, "update", since=since)
+def _payloads(kind: str, since: str) -> Iterator[ApiRoute]:
+    """``kind``: "secrets" or "configs"."""
+    yield _route(f"GET /{kind}", "payloads", f"{kind}.listing", since=since, reads=True)
+    yield _route(f"POST /{kind}/create", "payloads", f"{kind}.create", since=since)
+    yield _route(f"GET /{kind}/{{id}}", "payloads", f"{kind}.inspect", since=since, reads=True)
+    yield _route(f"DELETE /{kind}/{{id}}", "payloads", f"{kind}.remove", since=since)
+    yield _route(f"POST /{kind}/{{id}}/update", "payloads", f"{kind}.update", since=since)
 
 
 def _services() -> Iterator[ApiRoute]:
