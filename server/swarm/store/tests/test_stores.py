@@ -246,14 +246,13 @@ def test_etcd_has_the_commits_since_its_compaction_only(tmp_path: Path) -> None:
 
 
 def test_an_etcd_that_ends_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(timeouts._SECONDS, "swarm.store", 1.0)
-
     async def scenario(store: Store) -> None:
         _, revision = await store.range("a/")
         watch = store.watch("a/", revision)
         reading = asyncio.create_task(_next(watch))
         await asyncio.sleep(0.1)
         stop()
+        monkeypatch.setitem(timeouts._SECONDS, "swarm.store", 1.0)
         with pytest.raises(WharfError) as ended:
             await reading
         assert ended.value.kind is Kind.UNAVAILABLE
