@@ -16,8 +16,6 @@ from engine.api.errors import from_rpc_error
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
 from server.swarm.store.interface import (
-    MAX_OPERATIONS,
-    MAX_VALUE,
     Change,
     Commit,
     Compacted,
@@ -26,6 +24,7 @@ from server.swarm.store.interface import (
     Entry,
     LeaseEnded,
     Write,
+    check_bounds,
 )
 from server.swarm.store.pb import etcd_pb2 as pb
 
@@ -90,12 +89,7 @@ class EtcdStore:
         return entries, revision
 
     async def commit(self, conditions: Sequence[Condition], writes: Sequence[Write]) -> int:
-        if max(len(conditions), len(writes)) > MAX_OPERATIONS:
-            raise ValueError(f"a transaction has more than {MAX_OPERATIONS} operations")
-        if any(write.value is not None and len(write.value) > MAX_VALUE for write in writes):
-            raise ValueError(f"a value has more than {MAX_VALUE} bytes")
-        if len({write.key for write in writes}) != len(writes):
-            raise ValueError("a transaction writes a key twice")
+        check_bounds(conditions, writes)
         request = pb.TxnRequest(compare=map(_compare, conditions), success=map(_operation, writes))
         answer = await self._call("KV/Txn", request, pb.TxnResponse)
         if not answer.succeeded:

@@ -57,6 +57,16 @@ class Commit:
     changes: Sequence[Change]
 
 
+def check_bounds(conditions: Sequence[Condition], writes: Sequence[Write]) -> None:
+    """:raises ValueError: see ``Store.commit``."""
+    if max(len(conditions), len(writes)) > MAX_OPERATIONS:
+        raise ValueError(f"a transaction has more than {MAX_OPERATIONS} operations")
+    if any(write.value is not None and len(write.value) > MAX_VALUE for write in writes):
+        raise ValueError(f"a value has more than {MAX_VALUE} bytes")
+    if len({write.key for write in writes}) != len(writes):
+        raise ValueError("a transaction writes a key twice")
+
+
 class ConditionFailed(Exception):
     """A transaction was not executed: another commit changed a key of its conditions."""
 

@@ -13,8 +13,6 @@ from pathlib import Path
 
 from server.store.database import Database
 from server.swarm.store.interface import (
-    MAX_OPERATIONS,
-    MAX_VALUE,
     Change,
     Commit,
     Compacted,
@@ -23,6 +21,7 @@ from server.swarm.store.interface import (
     Entry,
     LeaseEnded,
     Write,
+    check_bounds,
 )
 
 # The single row of ``revision`` is the revision of the store; ``ends`` of a lease is in seconds since the epoch.
@@ -94,12 +93,7 @@ class SqliteStore:
         return await self._database.read(work)
 
     async def commit(self, conditions: Sequence[Condition], writes: Sequence[Write]) -> int:
-        if max(len(conditions), len(writes)) > MAX_OPERATIONS:
-            raise ValueError(f"a transaction has more than {MAX_OPERATIONS} operations")
-        if any(write.value is not None and len(write.value) > MAX_VALUE for write in writes):
-            raise ValueError(f"a value has more than {MAX_VALUE} bytes")
-        if len({write.key for write in writes}) != len(writes):
-            raise ValueError("a transaction writes a key twice")
+        check_bounds(conditions, writes)
         return await asyncio.shield(self._commit(conditions, writes))
 
     async def _commit(self, conditions: Sequence[Condition], writes: Sequence[Write]) -> int:
