@@ -93,15 +93,15 @@ class Connections:
 
     def _count(self, connection: Connection) -> None:
         info = connection.transport.get_extra_info
-        user, most = self.identity.bound_of(info("socket"), info("ssl_object"))
-        if most is None:
+        user, limit = self.identity.bound_of(info("socket"), info("ssl_object"))
+        if limit is None:
             return
         served = self._served.setdefault(user, set())
-        if len(served) < most:
+        if len(served) < limit:
             served.add(connection)
             self._user[connection] = user
             return
-        self._report(user, most)
+        self._report(user, limit)
         refused = self._refused.setdefault(user, set())
         if len(refused) >= _ANSWERED:
             connection.transport.abort()
@@ -111,13 +111,13 @@ class Connections:
         connection.refuse(
             WharfError(
                 Kind.RESOURCE_EXHAUSTED,
-                f"the policy allows you {most} connections, and as many are open",
+                f"the policy allows you {limit} connections, and as many are open",
                 reason=Reason.TOO_MANY_REQUESTS,
             )
         )
 
-    def _report(self, user: str, most: int) -> None:
+    def _report(self, user: str, limit: int) -> None:
         now = time.monotonic()
         if now - self._logged.get(user, -_QUIET) >= _QUIET:
             self._logged[user] = now
-            log.warning("%s has %d connections, and gets no more", user or "clients that are no users", most)
+            log.warning("%s has %d connections, and gets no more", user or "clients that are no users", limit)

@@ -25,7 +25,7 @@ _SO_PEERGROUPS = 59
 _SO_PEERPIDFD = 77
 _CREDENTIALS = struct.Struct("iII")
 # The largest result that Python's getsockopt takes.
-_MOST_GROUPS = 256
+_MAX_GROUPS = 256
 # Seconds for which an account is remembered: the look-up may ask a directory server.
 _ACCOUNTS_KEPT = 60.0
 
@@ -232,14 +232,14 @@ def _has_exited(pidfd: int) -> bool:
 def _groups(sock: Any) -> tuple[int, ...]:
     """The supplementary groups that the process had when it connected.
 
-    :raises WharfError: PERMISSION_DENIED: more than ``_MOST_GROUPS``.
+    :raises WharfError: PERMISSION_DENIED: more than ``_MAX_GROUPS``.
     """
     try:
-        data = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_GROUPS * 4)
+        data = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_GROUPS * 4)
     except OSError as error:
         if error.errno != errno.ERANGE:
             raise
-        raise _denied(f"a process in more than {_MOST_GROUPS} groups") from None
+        raise _denied(f"a process in more than {_MAX_GROUPS} groups") from None
     return struct.unpack(f"{len(data) // 4}I", data)
 
 

@@ -18,7 +18,7 @@ from server.swarm.operations.show import DEFAULT_SUBNET_SIZE
 
 _DEFAULT_DATA_PATH_PORT = 4789
 #: A subnet of a network has at least 8 addresses.
-_MOST_BITS = 29
+_MAX_PREFIX = 29
 AVAILABILITIES = ("active", "pause", "drain")
 
 
@@ -74,7 +74,7 @@ def check(request: InitRequest, interfaces: Interfaces, node_id: str = "") -> Se
 def _check_pool(pool: Sequence[str], size: int) -> None:
     if not pool:
         return
-    if size > _MOST_BITS:
+    if size > _MAX_PREFIX:
         raise invalid(f"subnet size is out of range: {size}")
     for text in pool:
         try:

@@ -17,7 +17,7 @@ from server.swarm.state.tables import NamedTable
 P = TypeVar("P", bound=Secret | Config)
 
 _NAME = re.compile(r"[a-zA-Z0-9]+(?:[a-zA-Z0-9\-_.]*[a-zA-Z0-9])?", re.ASCII)
-_MOST_CHARACTERS = 64
+_MAX_NAME = 64
 _BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 
 
@@ -46,7 +46,7 @@ def check(noun: str, spec: SecretSpec | ConfigSpec, data: bytes, limit: int) -> 
     """:raises WharfError: INVALID_ARGUMENT: the name, the size of the data, or the templating driver."""
     if not spec.name:
         raise malformed("name must be provided")
-    if len(spec.name) > _MOST_CHARACTERS or not _NAME.fullmatch(spec.name):
+    if len(spec.name) > _MAX_NAME or not _NAME.fullmatch(spec.name):
         raise malformed(
             "invalid name, only 64 [a-zA-Z0-9-_.] characters allowed, and the start and end character must be"
             " [a-zA-Z0-9]"
