@@ -21,6 +21,11 @@ class PortConfig(Record):
     published_port: Annotated[Uint32, OMIT] = 0
     publish_mode: Annotated[str, Go("swarm.PortConfigPublishMode"), OMIT] = ""
 
+    @property
+    def on_host(self) -> bool:
+        """Whether only the task's node publishes the port; else all nodes do."""
+        return self.publish_mode == "host"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSpec(Record):

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from api_models.base import OMIT, Uint64
 from api_models.record import Record
 from api_models.swarm.common import Annotations, Duration
-from api_models.swarm.network import EndpointSpec, NetworkAttachmentConfig
+from api_models.swarm.network import EndpointSpec, NetworkAttachmentConfig, PortConfig
 from api_models.swarm.task import TaskSpec
 from api_models.versions import Gone, Since
 
@@ -49,6 +49,19 @@ class ServiceMode(Record):
     replicated_job: Annotated[ReplicatedJob | None, OMIT, Since((1, 41))] = None
     global_job: Annotated[GlobalJob | None, OMIT, Since((1, 41))] = None
 
+    @property
+    def name(self) -> str:
+        """The mode as the filter ``mode`` names it."""
+        if self.global_ is not None:
+            return "global"
+        if self.replicated_job is not None:
+            return "replicated-job"
+        return "global-job" if self.global_job is not None else "replicated"
+
+    @property
+    def is_job(self) -> bool:
+        return self.replicated_job is not None or self.global_job is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateConfig(Record):
@@ -78,3 +91,8 @@ class ServiceSpec(Annotations):
     # The networks of the task template, from clients that don't know these.
     networks: Annotated[tuple[NetworkAttachmentConfig, ...] | None, OMIT, Gone((1, 44))] = None
     endpoint_spec: Annotated[EndpointSpec | None, OMIT] = None
+
+    @property
+    def ports(self) -> tuple[PortConfig, ...]:
+        """The ports to publish."""
+        return (self.endpoint_spec.ports if self.endpoint_spec is not None else None) or ()

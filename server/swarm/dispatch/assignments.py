@@ -62,28 +62,28 @@ def overlay_network(network: Network) -> OverlayNetwork:
 def _services(tables: Tables, network_id: str) -> Iterator[ServiceAddresses]:
     """The services on a network."""
     for service in tables.services:
-        virtual = next((each.addr for each in service.endpoint.virtual_ips or () if each.network_id == network_id), "")
-        tasks = [task for task in tables.tasks.of_service(service.id) if _address(task, network_id)]
+        virtual = service.virtual_ip(network_id)
+        tasks = [task for task in tables.tasks.of_service(service.id) if task.address(network_id)]
         if not virtual and not tasks:
             continue
-        configs = service.spec.task_template.networks or service.spec.networks or ()
+        configs = service.spec.task_template.networks or ()
         aliases = [alias for config in configs if config.target == network_id for alias in config.aliases or ()]
         yield ServiceAddresses(
             service_id=service.id,
             names=tuple(dict.fromkeys((service.name, *aliases))),
             virtual_ip=virtual.partition("/")[0],
             backends=tuple(
-                Backend(task.name, _address(task, network_id)) for task in _oldest_first(tasks) if serves(task)
+                Backend(task.name, task.address(network_id)) for task in _oldest_first(tasks) if serves(task)
             ),
         )
 
 
 def _mesh(tables: Tables) -> Iterator[MeshPort]:
-    ingress = next((network.id for network in tables.networks if network.ingress), None)
+    ingress = tables.ingress
     if ingress is None:
         return
     for service in tables.services:
-        ports = [port for port in service.endpoint.ports or () if port.publish_mode != "host" and port.published_port]
+        ports = [port for port in service.endpoint.ports or () if not port.on_host and port.published_port]
         if not ports:
             continue
         tasks = _oldest_first(tables.tasks.of_service(service.id))
@@ -92,20 +92,13 @@ def _mesh(tables: Tables) -> Iterator[MeshPort]:
                 protocol=port.protocol or "tcp",
                 published=port.published_port,
                 target=port.target_port,
-                backends=tuple(address for task in tasks if serves(task) and (address := _address(task, ingress))),
+                backends=tuple(address for task in tasks if serves(task) and (address := task.address(ingress.id))),
             )
 
 
 def serves(task: Task) -> bool:
     """Whether connections go to the task: it runs, and is not to be stopped."""
     return task.state is TaskState.RUNNING and task.desired_state <= TaskState.COMPLETE
-
-
-def _address(task: Task, network_id: str) -> str:
-    for attachment in task.attachments:
-        if attachment.network_id == network_id and attachment.addresses:
-            return attachment.addresses[0].partition("/")[0]
-    return ""
 
 
 def _oldest_first(tasks: Iterable[Task]) -> list[Task]:

@@ -92,6 +92,11 @@ class Service(Object):
     def name(self) -> str:
         return self.spec.name
 
+    def virtual_ip(self, network_id: str) -> str:
+        """The service's virtual address on a network, in CIDR notation; "": it has none."""
+        virtual = self.endpoint.virtual_ips or ()
+        return next((each.addr for each in virtual if each.network_id == network_id), "")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStatus(Record):
@@ -154,6 +159,13 @@ class Task(Object):
     def instance(self) -> str:
         """What the task is an instance of within its service: the slot, or for global services the node."""
         return str(self.slot) if self.slot else self.node_id
+
+    def address(self, network_id: str) -> str:
+        """The task's first address on a network; "": it has none."""
+        for attachment in self.attachments:
+            if attachment.network_id == network_id and attachment.addresses:
+                return attachment.addresses[0].partition("/")[0]
+        return ""
 
     @property
     def name(self) -> str:

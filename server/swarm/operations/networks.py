@@ -1,7 +1,6 @@
 """The networks of the swarm in the API: create, remove, list, inspect. Implements
 ``server.networks.swarmnetworks.SwarmNetworks``."""
 
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -17,18 +16,18 @@ from server.networks.ipam.allocator import Network as Subnet
 from server.networks.model import PoolConfig
 from server.networks.overlay.record import record
 from server.swarm.dispatch.assignments import overlay_network
+from server.swarm.model.addresses import assigned
 from server.swarm.model.ids import new_id
 from server.swarm.model.objects import Cluster, Network, Service, Task
 from server.swarm.model.taskstate import TaskState
 from server.swarm.operations.rpc import exists, malformed, missing, precondition, unsupported
+from server.swarm.operations.show import DEFAULT_POOL
+from server.swarm.operations.validate import check_name
 from server.swarm.state.state import Delete, Put, State
 from server.swarm.state.tables import Tables
 
-#: From which networks without a given subnet get one, unless the swarm has pools of its own.
-_DEFAULT_POOL = "10.0.0.0/8"
 #: VXLAN network identifiers: above the identifiers of 802.1Q.
 _FIRST_VNI, _LAST_VNI = 4096, (1 << 24) - 1
-_NAME = re.compile(r"[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*")
 _ENCRYPTED = "encrypted"
 
 
@@ -50,10 +49,12 @@ class Networks:
         if found is None:
             return None
         shown = record(overlay_network(found))
-        for address in _given(self._tables, found.id):
-            for pool in shown.pools:
-                if address.ip in pool.subnet:
-                    pool.taken[address.ip] = "swarm"
+        for network_id, text in assigned(self._tables.services, self._tables.tasks):
+            if network_id == found.id:
+                address = ip_interface(text).ip
+                for pool in shown.pools:
+                    if address in pool.subnet:
+                        pool.taken[address] = "swarm"
         return shown
 
     # changes
@@ -80,7 +81,7 @@ class Networks:
             tables = self._tables
             if tables.networks.named(request.name) is not None:
                 raise conflict(f"network with name {request.name} already exists")
-            present = next((each for each in tables.networks if each.ingress), None)
+            present = tables.ingress
             if request.ingress and present is not None:
                 raise exists(f"ingress network ({present.id}) is already present")
             ipam = IPAM(
@@ -109,7 +110,7 @@ class Networks:
 
     def details(self, network: model.Network, *, verbose: bool) -> Mapping[str, Any]:
         """See ``SwarmNetworks``."""
-        tasks = [task for task in self._tables.tasks if task.state == TaskState.RUNNING and _address(task, network.id)]
+        tasks = [task for task in self._tables.tasks if task.state == TaskState.RUNNING and task.address(network.id)]
         nodes = {node.id: node for node in self._tables.nodes}
         peers = {task.node_id for task in tasks if task.node_id in nodes}
         shown: dict[str, Any] = {
@@ -117,9 +118,9 @@ class Networks:
         }
         if verbose:
             shown["Services"] = {
-                service.name: _service(service, network.id, [task for task in tasks if task.service_id == service.id])
+                service.name: _service(service, network.id, own)
                 for service in self._tables.services
-                if any(task.service_id == service.id for task in tasks)
+                if (own := [task for task in tasks if task.service_id == service.id])
             }
         return shown
 
@@ -152,10 +153,7 @@ def _check(request: NetworkCreateRequest) -> None:
         raise unsupported(f"networks of the driver {request.driver or model.BRIDGE} have no scope swarm")
     if request.attachable and request.ingress:
         raise malformed("ingress network cannot be attachable")
-    if not _NAME.fullmatch(request.name):
-        raise malformed("name must be valid as a DNS name component")
-    if len(request.name) > 63:
-        raise malformed("name must be 63 characters or fewer")
+    check_name(request.name)
     driver = request.ipam.driver if request.ipam is not None else ""
     if driver not in ("", "default"):
         raise malformed(f"error during lookup of plugin {driver}")
@@ -184,7 +182,7 @@ def _free_vni(tables: Tables, requested: Sequence[int]) -> int:
 
 
 def _pools(cluster: Cluster) -> list[DefaultPool]:
-    texts = cluster.default_addr_pool or (_DEFAULT_POOL,)
+    texts = cluster.default_addr_pool or (DEFAULT_POOL,)
     return [allocator.default_pool(text, cluster.subnet_size) for text in texts]
 
 
@@ -223,10 +221,9 @@ def _check_unused(tables: Tables, network: Network) -> None:
     for service in tables.services:
         spec = service.spec
         if network.ingress:
-            ports = spec.endpoint_spec.ports if spec.endpoint_spec is not None else None
-            if any(port.publish_mode != "host" for port in ports or ()):
+            if any(not port.on_host for port in spec.ports):
                 raise precondition(f"ingress network cannot be removed because service {service.id} depends on it")
-        elif any(each.target == network.id for each in spec.task_template.networks or spec.networks or ()):
+        elif any(each.target == network.id for each in spec.task_template.networks or ()):
             raise precondition(f"network {network.id} is in use by service {service.id}")
     if network.ingress:
         return
@@ -236,34 +233,13 @@ def _check_unused(tables: Tables, network: Network) -> None:
             raise precondition(f"network {network.id} is in use by task {task.id}")
 
 
-def _given(tables: Tables, network_id: str) -> Iterable[Any]:
-    """The addresses of services and tasks on a network."""
-    for service in tables.services:
-        for virtual in service.endpoint.virtual_ips or ():
-            if virtual.network_id == network_id and virtual.addr:
-                yield ip_interface(virtual.addr)
-    for task in tables.tasks:
-        if not task.state.ended:
-            for attachment in task.attachments:
-                if attachment.network_id == network_id:
-                    yield from map(ip_interface, attachment.addresses)
-
-
-def _address(task: Task, network_id: str) -> str:
-    for attachment in task.attachments:
-        if attachment.network_id == network_id and attachment.addresses:
-            return attachment.addresses[0].partition("/")[0]
-    return ""
-
-
 def _service(service: Service, network_id: str, tasks: Sequence[Task]) -> dict[str, Any]:
-    virtual = next((each.addr for each in service.endpoint.virtual_ips or () if each.network_id == network_id), "")
     return {
-        "VIP": virtual.partition("/")[0],
+        "VIP": service.virtual_ip(network_id).partition("/")[0],
         "Ports": [],
         "LocalLBIndex": 0,
         "Tasks": [
-            {"Name": task.name, "EndpointID": "", "EndpointIP": _address(task, network_id), "Info": {}}
+            {"Name": task.name, "EndpointID": "", "EndpointIP": task.address(network_id), "Info": {}}
             for task in sorted(tasks, key=lambda task: (task.slot, task.id))
         ],
     }

@@ -1,14 +1,14 @@
 """What a service spec refers to: networks, secrets, configs and published ports, checked against the state."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from api_models.swarm.network import NetworkAttachmentConfig, PortConfig
+from api_models.swarm.network import NetworkAttachmentConfig
 from api_models.swarm.service import ServiceSpec
 from engine.common.errors import Kind, WharfError, not_found
-from server.swarm.model.objects import PREDEFINED, Service
+from server.swarm.model.objects import PREDEFINED, Config, Secret
 from server.swarm.operations.rpc import malformed, precondition
-from server.swarm.state.tables import Tables
+from server.swarm.state.tables import NamedTable, Tables
 
 #: The name of this node's own network with this name or id; None: there is none.
 LocalNetwork = Callable[[str], str | None]
@@ -52,16 +52,14 @@ def check_payloads(tables: Tables, spec: ServiceSpec) -> None:
     container = spec.task_template.container_spec
     if container is None:
         return
-    secrets = {each.id: each.name for each in tables.secrets}
-    configs = {each.id: each.name for each in tables.configs}
-    _check("secret", ((each.secret_id, each.secret_name) for each in container.secrets or ()), secrets)
-    _check("config", ((each.config_id, each.config_name) for each in container.configs or ()), configs)
+    _check(tables.secrets, ((each.secret_id, each.secret_name) for each in container.secrets or ()))
+    _check(tables.configs, ((each.config_id, each.config_name) for each in container.configs or ()))
 
 
-def _check(noun: str, wanted: Iterable[tuple[str, str]], names: Mapping[str, str]) -> None:
-    absent = [name for id, name in wanted if names.get(id) != name]
+def _check(table: NamedTable[Secret] | NamedTable[Config], wanted: Iterable[tuple[str, str]]) -> None:
+    absent = [name for id, name in wanted if (item := table.find(id)) is None or item.name != name]
     if absent:
-        raise malformed(f"{noun}{'s' if len(absent) > 1 else ''} not found: {', '.join(absent)}")
+        raise malformed(f"{table.noun}{'s' if len(absent) > 1 else ''} not found: {', '.join(absent)}")
 
 
 def check_ports(tables: Tables, spec: ServiceSpec, service_id: str = "") -> None:
@@ -70,39 +68,22 @@ def check_ports(tables: Tables, spec: ServiceSpec, service_id: str = "") -> None
 
     :raises WharfError: INVALID_ARGUMENT.
     """
-    wanted = {
-        (port.protocol, port.published_port): port.publish_mode
-        for port in _ports(spec.endpoint_spec.ports if spec.endpoint_spec is not None else None)
-    }
+    wanted = {(port.protocol, port.published_port): port for port in spec.ports if port.published_port}
     if not wanted:
         return
     for service in tables.services:
         if service.id != service_id:
-            for port in _published(service):
-                mode = wanted.get((port.protocol, port.published_port))
-                if mode is not None and (error := _conflict(port, mode, service)) is not None:
-                    raise error
-
-
-def _published(service: Service) -> Iterable[PortConfig]:
-    yield from _ports(service.spec.endpoint_spec.ports if service.spec.endpoint_spec is not None else None)
-    yield from _ports(service.endpoint.ports)
-
-
-def _ports(ports: tuple[PortConfig, ...] | None) -> Iterable[PortConfig]:
-    return (port for port in ports or () if port.published_port)
-
-
-def _conflict(port: PortConfig, mode: str, service: Service) -> WharfError | None:
-    used = f"port '{port.published_port}' is already in use by service '{service.name}' ({service.id})"
-    if port.publish_mode == "ingress":
-        return malformed(f"{used} as an ingress port")
-    return malformed(f"{used} as a host-published port") if mode == "ingress" else None
+            for used in (*service.spec.ports, *(service.endpoint.ports or ())):
+                port = wanted.get((used.protocol, used.published_port))
+                if port is not None and not (port.on_host and used.on_host):
+                    kind = "a host-published port" if used.on_host else "an ingress port"
+                    raise malformed(
+                        f"port '{used.published_port}' is already in use by service '{service.name}' ({service.id})"
+                        f" as {kind}"
+                    )
 
 
 def check_ingress(tables: Tables, spec: ServiceSpec) -> None:
     """:raises WharfError: INVALID_ARGUMENT: the service needs the ingress network, which was removed."""
-    endpoint = spec.endpoint_spec
-    needed = endpoint is not None and any(port.publish_mode == "ingress" for port in endpoint.ports or ())
-    if needed and not any(network.ingress for network in tables.networks):
+    if tables.ingress is None and any(not port.on_host for port in spec.ports):
         raise precondition("service needs ingress network, but no ingress network is present")

@@ -76,7 +76,7 @@ class Services:
             created_ns=now,
             updated_ns=now,
             spec=spec,
-            job_started_ns=now if spec.mode.replicated_job is not None or spec.mode.global_job is not None else 0,
+            job_started_ns=now if spec.mode.is_job else 0,
             sealed_registry_auth=self._seal(registry.auth.encode()) if registry.auth else "",
         )
 
@@ -133,7 +133,7 @@ class Services:
         if spec.endpoint_spec is not None and spec.endpoint_spec != service.spec.endpoint_spec:
             references.check_ports(self._state.tables, spec, id)
         references.check_payloads(self._state.tables, spec)
-        if _modes(service.spec) != _modes(spec):
+        if service.spec.mode.name != spec.mode.name:
             raise unsupported("service mode change is not allowed")
         if service.name != spec.name:
             raise unsupported("renaming services is not supported")
@@ -179,7 +179,7 @@ class Services:
                 match.prefixed(service.name, filters.get("name"))
                 and match.prefixed(service.id, filters.get("id"))
                 and match.labelled(service.spec.labels, filters.get("label"))
-                and ("mode" not in filters or filters.exact("mode", _modes(service.spec)))
+                and ("mode" not in filters or filters.exact("mode", service.spec.mode.name))
                 and service.spec.task_template.runtime in runtimes
             ):
                 counts = showservice.count(service, tables.tasks.of_service(service.id)) if status else None
@@ -214,15 +214,6 @@ def _rolled_back(service: Service, now: int) -> Service:
         previous_sealed_registry_auth=service.sealed_registry_auth,
         update_status=UpdateStatus(state="rollback_started", started_ns=now, message="manually requested rollback"),
     )
-
-
-def _modes(spec: ServiceSpec) -> str:
-    mode = spec.mode
-    if mode.global_ is not None:
-        return "global"
-    if mode.replicated_job is not None:
-        return "replicated-job"
-    return "global-job" if mode.global_job is not None else "replicated"
 
 
 async def _pinned(spec: ServiceSpec, registry: Registry) -> tuple[ServiceSpec, list[str]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from api_models.times import rfc3339
+from server.networks import options
 from server.swarm.model.objects import Attachment, Network, Object, Service, Task, UpdateStatus
 from server.swarm.model.taskstate import TaskState
 from server.swarm.operations.spec import with_defaults
@@ -24,17 +25,16 @@ def count(service: Service, tasks: Iterable[Task]) -> Counts:
     """Counts as ``docker service ls`` shows them: of a job only the tasks of its current run."""
     mode, desired = service.spec.mode, 0
     everywhere = mode.global_ is not None or mode.global_job is not None
-    job = mode.replicated_job is not None or mode.global_job is not None
     if mode.replicated is not None:
         desired = mode.replicated.replicas or 0
     elif mode.replicated_job is not None:
         desired = mode.replicated_job.max_concurrent or 0
     running = completed = 0
     for task in tasks:
-        if job and task.job_iteration != service.job_iteration:
+        if mode.is_job and task.job_iteration != service.job_iteration:
             continue
         running += task.state is TaskState.RUNNING
-        completed += job and task.state is TaskState.COMPLETE
+        completed += mode.is_job and task.state is TaskState.COMPLETE
         desired += everywhere and (
             task.desired is TaskState.RUNNING
             or (task.desired is TaskState.COMPLETE and task.state is not TaskState.COMPLETE)
@@ -134,7 +134,7 @@ def show_network(network: Network) -> dict[str, Any]:
         "Spec": spec,
         "DriverState": {
             "Name": network.driver,
-            "Options": {"com.docker.network.driver.overlay.vxlanid_list": str(network.vni)},
+            "Options": {options.VNI: str(network.vni)},
         },
         "IPAMOptions": {"Driver": {"Name": network.ipam.driver or "default"}, "Configs": configs},
     }

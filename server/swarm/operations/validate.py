@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from api_models.container import HealthConfig
 from api_models.swarm.container import ContainerSpec
 from api_models.swarm.network import EndpointSpec
+from api_models.swarm.secret import FileTarget
 from api_models.swarm.service import ServiceMode, ServiceSpec, UpdateConfig
 from api_models.swarm.task import Limit, Resources, RestartPolicy, TaskSpec
 from engine.common.errors import WharfError
@@ -24,10 +25,10 @@ ParseConstraints = Callable[[Iterable[str]], object]
 
 def check_spec(spec: ServiceSpec, parse_constraints: ParseConstraints) -> None:
     """:raises WharfError: INVALID_ARGUMENT."""
-    _check_name(spec.name)
+    check_name(spec.name)
     _check_task(spec.task_template, parse_constraints)
     _check_mode(spec.mode)
-    if spec.mode.replicated_job is not None or spec.mode.global_job is not None:
+    if spec.mode.is_job:
         if spec.update_config is not None:
             raise malformed("Jobs may not have an update config")
     else:
@@ -35,7 +36,8 @@ def check_spec(spec: ServiceSpec, parse_constraints: ParseConstraints) -> None:
     _check_endpoint(spec.endpoint_spec)
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """:raises WharfError: INVALID_ARGUMENT: the name of a service or network is no DNS label."""
     if not _NAME.fullmatch(name):
         raise malformed("name must be valid as a DNS name component")
     if len(name) > 63:
@@ -53,8 +55,7 @@ def _check_task(task: TaskSpec, parse_constraints: ParseConstraints) -> None:
         except ValueError as error:
             raise malformed(str(error)) from None
     assert task.container_spec is not None
-    _check_secrets(task.container_spec)
-    _check_configs(task.container_spec)
+    _check_payloads(task.container_spec)
     _check_container(task.container_spec)
 
 
@@ -116,45 +117,36 @@ def _check_health(health: HealthConfig) -> None:
         raise malformed("ContainerSpec: Retries in HealthConfig cannot be negative")
 
 
-def _check_secrets(container: ContainerSpec) -> None:
-    targets: dict[str, str] = {}
-    for secret in container.secrets or ():
-        if not secret.secret_id or not secret.secret_name:
-            raise malformed("malformed secret reference")
-        if secret.file is None:
-            raise malformed("malformed secret reference, no target provided")
-        if not secret.file.name:
-            raise malformed("malformed file secret reference, invalid target file name provided")
-        if secret.file.name in targets:
-            raise malformed(
-                f"secret references '{targets[secret.file.name]}' and '{secret.secret_name}' have a conflicting target:"
-                f" '{secret.file.name}'"
-            )
-        targets[secret.file.name] = secret.secret_name
-
-
-def _check_configs(container: ContainerSpec) -> None:
-    targets: dict[str, str] = {}
-    for config in container.configs or ():
-        if not config.config_id or not config.config_name:
-            raise malformed("malformed config reference")
-        if config.file is None:
-            continue
-        if not config.file.name:
-            raise malformed("malformed file config reference, invalid target file name provided")
-        if config.file.name in targets:
-            raise malformed(
-                f"config references '{targets[config.file.name]}' and '{config.config_name}' have a conflicting target:"
-                f" '{config.file.name}'"
-            )
-        targets[config.file.name] = config.config_name
+def _check_payloads(container: ContainerSpec) -> None:
+    secrets, configs = container.secrets or (), container.configs or ()
+    _check_targets("secret", [(each.secret_id, each.secret_name, each.file) for each in secrets], required=True)
+    _check_targets("config", [(each.config_id, each.config_name, each.file) for each in configs], required=False)
     credential = container.privileges.credential_spec if container.privileges is not None else None
     wanted = credential.config if credential is not None else ""
-    if wanted and not any(each.runtime and each.config_id == wanted for each in container.configs or ()):
+    if wanted and not any(each.runtime and each.config_id == wanted for each in configs):
         raise malformed(
             f"CredentialSpec references config '{wanted}', but that config isn't in config references with"
             " RuntimeTarget"
         )
+
+
+def _check_targets(noun: str, references: Iterable[tuple[str, str, FileTarget | None]], *, required: bool) -> None:
+    """``references``: (id, name, file) of each. ``required``: each must have a file."""
+    names: dict[str, str] = {}
+    for id, name, file in references:
+        if not id or not name:
+            raise malformed(f"malformed {noun} reference")
+        if file is None:
+            if required:
+                raise malformed(f"malformed {noun} reference, no target provided")
+            continue
+        if not file.name:
+            raise malformed(f"malformed file {noun} reference, invalid target file name provided")
+        if file.name in names:
+            raise malformed(
+                f"{noun} references '{names[file.name]}' and '{name}' have a conflicting target: '{file.name}'"
+            )
+        names[file.name] = name
 
 
 def _check_mode(mode: ServiceMode) -> None:
@@ -174,7 +166,7 @@ def _check_endpoint(endpoint: EndpointSpec | None) -> None:
         return
     published = set()
     for port in endpoint.ports or ():
-        if endpoint.mode == "dnsrr" and port.publish_mode == "ingress":
+        if endpoint.mode == "dnsrr" and not port.on_host:
             raise malformed("EndpointSpec: port published with ingress mode can't be used with dnsrr mode")
         for number in (port.target_port, port.published_port):
             if number > 65535:

@@ -168,5 +168,10 @@ class Tables:
             Network: self.networks,  # type: ignore[dict-item]
         }
 
+    @property
+    def ingress(self) -> Network | None:
+        """The network of the routing mesh; None: it was removed."""
+        return next((network for network in self.networks if network.ingress), None)
+
     def of(self, cls: type[Object]) -> Table[Object]:
         return self._by_class[cls]

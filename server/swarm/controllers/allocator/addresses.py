@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from itertools import chain
 
 from server.swarm.controllers.draft import Draft
+from server.swarm.model.addresses import assigned
 from server.swarm.model.objects import Network
 
 
@@ -47,7 +48,7 @@ class Addresses:
         """
         number = _number(address)
         reserved = any(number in pool.reserved for pool in _pools(network))
-        if reserved or sum(each == (network.id, address) for each in _given(self._draft)) > 1:
+        if reserved or sum(each == (network.id, address) for each in self._assigned()) > 1:
             raise Exhausted("Address already in use")
 
     def _next(self, key: str, pool: "_Pool", used: set[int]) -> int | None:
@@ -60,10 +61,13 @@ class Addresses:
                 return number
         return None
 
+    def _assigned(self) -> Iterator[tuple[str, str]]:
+        return assigned(self._draft.services(), self._draft.all_tasks())
+
     def _in_use(self) -> dict[str, set[int]]:
         if self._used is None:
             self._used = {}
-            for network_id, address in _given(self._draft):
+            for network_id, address in self._assigned():
                 self._used.setdefault(network_id, set()).add(_number(address))
         return self._used
 
@@ -71,18 +75,6 @@ class Addresses:
 @lru_cache(maxsize=16384)
 def _number(address: str) -> int:
     return int(IPv4Interface(address).ip)
-
-
-def _given(draft: Draft) -> Iterator[tuple[str, str]]:
-    for service in draft.services():
-        for virtual in service.endpoint.virtual_ips or ():
-            if virtual.addr:
-                yield virtual.network_id, virtual.addr
-    for task in draft.all_tasks():
-        if not task.state.ended:
-            for attachment in task.attachments:
-                for address in attachment.addresses:
-                    yield attachment.network_id, address
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,13 +68,12 @@ class Allocator:
 
         :raises Exhausted: a network does not exist yet.
         """
-        if any(port.publish_mode != "host" for port in endpoint_spec(service).ports or ()):
-            ingress = next((network for network in self._draft.tables.networks if network.ingress), None)
+        if any(not port.on_host for port in service.spec.ports):
+            ingress = self._draft.tables.ingress
             if ingress is None:
                 raise Exhausted("no ingress network")
             yield ingress, NetworkAttachmentConfig(target=ingress.id)
-        spec = service.spec
-        yield from self._resolve(spec.task_template.networks or spec.networks or ())
+        yield from self._resolve(service.spec.task_template.networks or ())
 
     def _resolve(
         self, wanted: tuple[NetworkAttachmentConfig, ...]

@@ -2,6 +2,7 @@
 port is in use; what is found here was allocated in the meantime."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from api_models.swarm.network import PortConfig
 from server.swarm.controllers.draft import Draft
@@ -26,8 +27,7 @@ class Ports:
 
         :raises PortInUse: with dockerd's sentence.
         """
-        endpoint = service.spec.endpoint_spec
-        wanted = endpoint.ports if endpoint is not None else None
+        wanted = service.spec.ports
         if not wanted:
             return None
         taken = {key: other for other in self._draft.services() if other.id != service.id for key in _published(other)}
@@ -36,22 +36,14 @@ class Ports:
         allocated = []
         for port in wanted:
             number = port.published_port
-            if port.publish_mode != "host":
+            if not port.on_host:
                 number = number or self._dynamic(port, former.get(_identity(port), 0), {*taken, *mine})
                 mine.add((port.protocol, number))
                 if (other := taken.get((port.protocol, number))) is not None:
                     raise PortInUse(
                         f"port '{number}' is already in use by service '{other.name}' ({other.id}) as an ingress port"
                     )
-            allocated.append(
-                PortConfig(
-                    name=port.name,
-                    protocol=port.protocol,
-                    target_port=port.target_port,
-                    published_port=number,
-                    publish_mode=port.publish_mode,
-                )
-            )
+            allocated.append(replace(port, published_port=number))
         return tuple(allocated)
 
     def _dynamic(self, port: PortConfig, former: int, taken: set[tuple[str, int]]) -> int:
@@ -69,5 +61,5 @@ def _identity(port: PortConfig) -> tuple[str, str, int, str]:
 
 def _published(service: Service) -> Iterator[tuple[str, int]]:
     for port in service.endpoint.ports or ():
-        if port.publish_mode != "host" and port.published_port:
+        if not port.on_host and port.published_port:
             yield port.protocol, port.published_port

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from server.swarm.controllers.clock import SECOND
 from server.swarm.controllers.draft import Draft, per_node
-from server.swarm.controllers.orchestrator.tasks import alive, create, is_job, unusable
+from server.swarm.controllers.orchestrator.tasks import alive, create, unusable
 from server.swarm.model.objects import Service, Task
 from server.swarm.model.taskstate import TaskState
 
@@ -21,7 +21,7 @@ def restart_ended(draft: Draft, service: Service, slot: Sequence[Task]) -> None:
 
 
 def _over(draft: Draft, service: Service, task: Task) -> bool:
-    if task.state is TaskState.COMPLETE and is_job(service):
+    if task.state is TaskState.COMPLETE and service.spec.mode.is_job:
         return False
     return task.state.ended or (bool(task.node_id) and unusable(draft.node(task.node_id)))
 
@@ -57,12 +57,12 @@ def should_restart(service: Service, task: Task, slot: Sequence[Task]) -> bool:
     condition = "any" if policy is None or not policy.condition else policy.condition
     if condition == "none":
         return False
-    if task.state is TaskState.COMPLETE and (condition == "on-failure" or is_job(service)):
+    if task.state is TaskState.COMPLETE and (condition == "on-failure" or service.spec.mode.is_job):
         return False
     if policy is None or not policy.max_attempts:
         return True
     same = [each for each in slot if each.spec_version == task.spec_version]
-    if is_job(service):
+    if service.spec.mode.is_job:
         same = [each for each in same if each.job_iteration == task.job_iteration]
     restarts = same[1:]
     if policy.window:

@@ -12,14 +12,9 @@ from server.swarm.model.objects import Node, Service, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
 
 
-def is_job(service: Service) -> bool:
-    mode = service.spec.mode
-    return mode.replicated_job is not None or mode.global_job is not None
-
-
 def target(service: Service) -> TaskState:
     """The desired state of the service's tasks, unless they are stopped."""
-    return TaskState.COMPLETE if is_job(service) else TaskState.RUNNING
+    return TaskState.COMPLETE if service.spec.mode.is_job else TaskState.RUNNING
 
 
 def create(draft: Draft, service: Service, *, slot: int = 0, node_id: str = "", not_before: int = -1) -> Task:

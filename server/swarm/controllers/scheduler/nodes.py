@@ -26,11 +26,7 @@ def reservations(task: Task) -> Resources:
 def host_ports(task: Task) -> Iterable[tuple[str, int]]:
     """The ports of its node that a task publishes, by protocol and number."""
     ports: tuple[PortConfig, ...] | None = task.endpoint.ports or task.endpoint.spec.ports
-    return ((port.protocol, port.published_port) for port in ports or () if _on_host(port))
-
-
-def _on_host(port: PortConfig) -> bool:
-    return port.publish_mode == "host" and port.published_port != 0
+    return ((port.protocol, port.published_port) for port in ports or () if port.on_host and port.published_port)
 
 
 class NodeUsage:
