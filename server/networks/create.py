@@ -79,6 +79,18 @@ def _announce(context: NetworkContext, network: Network) -> None:
 
 
 def check_name(context: NetworkContext, name: str, owner: str) -> None:
+    """:raises WharfError: as ``check_form``; CONFLICT: the owner has a network of this name."""
+    check_form(name)
+    if context.of(owner).by_name(name) is not None:
+        raise exists(name)
+
+
+def exists(name: str) -> WharfError:
+    return conflict(f"network with name {name} already exists")
+
+
+def check_form(name: str) -> None:
+    """:raises WharfError: INVALID_ARGUMENT, PERMISSION_DENIED: no new network can have this name."""
     if name in _PREDEFINED:
         raise WharfError(Kind.PERMISSION_DENIED, f"operation is not permitted on predefined {name} network")
     if not name.strip():
@@ -87,8 +99,6 @@ def check_name(context: NetworkContext, name: str, owner: str) -> None:
         raise invalid(f"invalid name: {name}")
     if name.startswith("container:"):
         raise invalid(f"invalid network name: {name}")
-    if context.of(owner).by_name(name) is not None:
-        raise conflict(f"network with name {name} already exists")
 
 
 def _record(context: NetworkContext, request: NetworkCreateRequest, owner: str) -> Network:

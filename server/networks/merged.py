@@ -6,7 +6,7 @@ from typing import Any
 
 from api_models.filters import Filters
 from api_models.network import NetworkCreateRequest
-from engine.common.errors import WharfError, conflict, invalid, not_found
+from engine.common.errors import WharfError, invalid, not_found
 from server.networks import create, query
 from server.networks.context import NetworkContext
 from server.networks.model import OVERLAY, Network
@@ -24,7 +24,11 @@ async def create_in(context: NetworkContext, swarm: SwarmNetworks, request: Netw
 
     :raises WharfError: with dockerd's sentence.
     """
-    create.check_name(context, request.name, "")
+    create.check_form(request.name)
+    local = context.by_name(request.name)
+    # The swarm knows the names of its own networks. One that it has removed may still be on this node.
+    if local is not None and not local.overlay:
+        raise create.exists(request.name)
     if request.config_only:
         raise invalid(create.CONFIG_ONLY)
     return await swarm.create(request, create.requested_pools(request, ipv6=bool(request.enable_ipv6)))
@@ -36,7 +40,7 @@ def check_name(swarm: SwarmNetworks, name: str) -> None:
     :raises WharfError: CONFLICT.
     """
     if any(network.name == name for network in swarm.networks()):
-        raise conflict(f"network with name {name} already exists")
+        raise create.exists(name)
 
 
 def get(view: View, swarm: SwarmNetworks | None, key: str, *, scope: str = "") -> Network:
@@ -48,6 +52,8 @@ def get(view: View, swarm: SwarmNetworks | None, key: str, *, scope: str = "") -
     if remote is not None and key in (remote.id, remote.name):
         return view.find(remote.id) or remote
     local = view.find(key)
+    if local is not None and local.overlay and swarm is not None and (remote is None or remote.id != local.id):
+        local = None  # the swarm has removed it, and its agent will
     if local is not None and scope and local.scope != scope and not _shared(swarm, local, scope):
         local = None
     if local is None or remote is None or local.id == remote.id or key in (local.id, local.name):
@@ -89,8 +95,8 @@ async def listing(
     :raises WharfError: INVALID: an invalid filter.
     """
     shared = swarm.networks() if swarm is not None else ()
-    known = {network.id for network in shared}
-    own = sorted((network for network in view if network.id not in known), key=lambda network: network.name)
+    own = [network for network in view if swarm is None or not network.overlay]
+    own.sort(key=lambda network: network.name)
     return await query.listing(context, [*shared, *own], filters, containers=containers)
 
 

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 from engine.common.errors import WharfError, conflict, internal, not_found
 from engine.proxy.forward import Listen
-from server.networks import query
+from server.networks import create, query
 from server.networks.bridges import devices
 from server.networks.context import NetworkContext
 from server.networks.dns import names as zones
@@ -48,8 +48,12 @@ class SwarmOverlays:
         async with self._lock:
             if network.id in context.networks:
                 return
-            if context.by_name(network.name) is not None:
-                raise conflict(f"network with name {network.name} already exists")
+            if (former := context.by_name(network.name)) is not None:
+                if not former.overlay:
+                    raise create.exists(network.name)
+                # Names are unique in the swarm, so the swarm has removed the former network.
+                await query.wait_detached(context, former)
+                await self._discard(former)
             made = record(network)
             async with AsyncExitStack() as undo:
                 context.add(made)
@@ -61,17 +65,18 @@ class SwarmOverlays:
         context.bus.publish("network", "create", made.id, {"name": made.name, "type": made.driver})
 
     async def discard(self, network_id: str) -> None:
-        context = self._context
         async with self._lock:
-            network = context.networks.get(network_id)
-            if network is None:
-                return
-            if query.used(context, network):
-                raise conflict(f"network {network.name} has active endpoints")
-            await query.remove(context, network)
-            self._services.pop(network_id, None)
-            self._stale.discard(network_id)
-            await context.store.delete_overlay(network_id)
+            network = self._context.networks.get(network_id)
+            if network is not None:
+                await self._discard(network)
+
+    async def _discard(self, network: Network) -> None:
+        if query.used(self._context, network):
+            raise conflict(f"network {network.name} has active endpoints")
+        await query.remove(self._context, network)
+        self._services.pop(network.id, None)
+        self._stale.discard(network.id)
+        await self._context.store.delete_overlay(network.id)
 
     async def close_swarm(self) -> None:
         context = self._context
