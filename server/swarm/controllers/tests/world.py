@@ -20,6 +20,7 @@ from server.swarm.model.ids import new_id
 from server.swarm.model.objects import Cluster, Node, Service, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
 from server.swarm.state.state import Delete, Operation, Put, State
+from server.swarm.state.tests.opened import opened
 from server.swarm.store.sqlite import SqliteStore
 
 START = 1_700_000_000 * SECOND
@@ -270,19 +271,14 @@ def play(path: Path, scenario: Callable[[World], Awaitable[None]], *, seconds: f
     """Runs a scenario in a new swarm."""
 
     async def run() -> None:
-        store = SqliteStore(path / "swarm.db")
-        await store.open()
-        state = State(store)
-        await state.open()
-        await state.commit([Put(Cluster(id="swarm"))])
-        world = World(store, state)
-        world.start()
-        try:
-            async with asyncio.timeout(seconds):
-                await scenario(world)
-        finally:
-            await world.close()
-            await state.close()
-            await store.close()
+        async with opened(path) as (store, state):
+            await state.commit([Put(Cluster(id="swarm"))])
+            world = World(store, state)
+            world.start()
+            try:
+                async with asyncio.timeout(seconds):
+                    await scenario(world)
+            finally:
+                await world.close()
 
     asyncio.run(run())

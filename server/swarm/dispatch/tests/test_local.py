@@ -19,7 +19,7 @@ from server.swarm.dispatch.local import LocalDispatcher
 from server.swarm.model.objects import Cluster, Config, Node, Secret, Service, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
 from server.swarm.state.state import Put, State
-from server.swarm.store.sqlite import SqliteStore
+from server.swarm.state.tests.opened import opened
 
 
 class _Keys:
@@ -49,17 +49,9 @@ def _task(
 
 def _run(path: Path, scenario: Callable[[State, LocalDispatcher], Awaitable[None]]) -> None:
     async def run() -> None:
-        store = SqliteStore(path / "swarm.db")
-        await store.open()
-        state = State(store)
-        await state.open()
-        await state.commit([Put(Cluster(id="swarm")), Put(Node(id="n1", status=NodeStatus(addr="10.0.0.1")))])
-        try:
-            async with asyncio.timeout(20):
-                await scenario(state, LocalDispatcher(state, "n1", _Keys(), now=lambda: 77))
-        finally:
-            await state.close()
-            await store.close()
+        async with opened(path) as (_, state), asyncio.timeout(20):
+            await state.commit([Put(Cluster(id="swarm")), Put(Node(id="n1", status=NodeStatus(addr="10.0.0.1")))])
+            await scenario(state, LocalDispatcher(state, "n1", _Keys(), now=lambda: 77))
 
     asyncio.run(run())
 

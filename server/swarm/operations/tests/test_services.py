@@ -15,7 +15,7 @@ from server.swarm.model.objects import Network, Secret, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
 from server.swarm.operations.services import Registry, Services, Update
 from server.swarm.state.state import Put, State
-from server.swarm.store.sqlite import SqliteStore
+from server.swarm.state.tests.opened import opened
 
 Scenario = Callable[[State, Services], Awaitable[None]]
 
@@ -27,22 +27,14 @@ def _no_constraint(constraints: Iterable[str]) -> None:
 
 def _run(path: Path, scenario: Scenario) -> None:
     async def run() -> None:
-        store = SqliteStore(path / "swarm.db")
-        await store.open()
-        state = State(store)
-        await state.open()
-        services = Services(
-            state,
-            lambda data: data.decode()[::-1],
-            _no_constraint,
-            {"mine": "mine", "host": "host", "f00d": "host"}.get,
-        )
-        try:
-            async with asyncio.timeout(20):
-                await scenario(state, services)
-        finally:
-            await state.close()
-            await store.close()
+        async with opened(path) as (_, state), asyncio.timeout(20):
+            services = Services(
+                state,
+                lambda data: data.decode()[::-1],
+                _no_constraint,
+                {"mine": "mine", "host": "host", "f00d": "host"}.get,
+            )
+            await scenario(state, services)
 
     asyncio.run(run())
 

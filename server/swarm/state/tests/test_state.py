@@ -12,21 +12,14 @@ from engine.common.errors import Kind, WharfError
 from server.swarm.model.objects import Service, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
 from server.swarm.state.state import Conflict, Delete, Event, Operation, Put, State
+from server.swarm.state.tests.opened import opened
 from server.swarm.store.sqlite import SqliteStore
 
 
 def _run(path: Path, scenario: Callable[[SqliteStore, State], Awaitable[None]]) -> None:
     async def run() -> None:
-        store = SqliteStore(path / "swarm.db")
-        await store.open()
-        state = State(store)
-        await state.open()
-        try:
-            async with asyncio.timeout(20):
-                await scenario(store, state)
-        finally:
-            await state.close()
-            await store.close()
+        async with opened(path) as (store, state), asyncio.timeout(20):
+            await scenario(store, state)
 
     asyncio.run(run())
 
