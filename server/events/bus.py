@@ -1,6 +1,7 @@
 """The event bus: the last events, and subscriptions, each with its filter."""
 
 import asyncio
+import contextlib
 import copy
 import heapq
 import logging
@@ -76,10 +77,9 @@ class Subscription(AsyncIterator[EventMessage]):
             if seconds is not None and seconds <= 0:
                 await self.aclose()
                 raise StopAsyncIteration
-            try:
-                await asyncio.wait_for(self._ready.wait(), seconds)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._ready.wait()
         return self._queue.popleft()
 
     async def aclose(self) -> None:

@@ -7,6 +7,7 @@ begins another. The time when a container was busy last is stored, and outlives 
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -86,10 +87,9 @@ class Times:
             except Exception:
                 log.exception("limits of time could not be checked")
                 seconds = _LONGEST
-            try:
-                await asyncio.wait_for(self._changed.wait(), max(_SHORTEST, seconds))
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(_SHORTEST, seconds)):
+                    await self._changed.wait()
 
     async def _check(self) -> float:
         """Seconds until the next check is due."""

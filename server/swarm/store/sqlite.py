@@ -4,6 +4,7 @@ Watches get commits from memory, so they cost nothing between commits.
 """
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from collections import deque
@@ -176,10 +177,9 @@ class SqliteStore:
                 await asyncio.shield(self._revoke(over))
                 continue
             seconds = min((end - now for _, end in ends), default=None)
-            try:
-                await asyncio.wait_for(self._renewed.wait(), seconds)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._renewed.wait()
 
 
 def _after(prefix: str) -> str:

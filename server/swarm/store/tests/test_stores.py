@@ -48,20 +48,20 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Run]:
 async def _on_sqlite(path: Path, scenario: Scenario) -> None:
     store = SqliteStore(path)
     await store.open()
-    try:
-        async with asyncio.timeout(_SECONDS):
+    async with asyncio.timeout(_SECONDS):
+        try:
             await scenario(store)
-    finally:
-        await store.close()
+        finally:
+            await store.close()
 
 
 async def _on_etcd(address: str, scenario: Scenario) -> None:
     store = EtcdStore([address])
-    try:
-        async with asyncio.timeout(_SECONDS):
+    async with asyncio.timeout(_SECONDS):
+        try:
             await scenario(store)
-    finally:
-        await store.close()
+        finally:
+            await store.close()
 
 
 async def _next(commits: AsyncIterator[Commit]) -> Commit:
@@ -179,6 +179,13 @@ def test_leases_end(run: Run) -> None:
         assert [entry.key for entry in (await store.range("a/"))[0]] == ["a/3"]
         with pytest.raises(LeaseEnded):
             await store.commit([], [Write("a/4", b"4", other)])
+
+    run(scenario)
+
+
+def test_a_store_is_closed_in_the_moment_of_a_renewal(run: Run) -> None:
+    async def scenario(store: Store) -> None:
+        await store.keep_alive(await store.grant(60))
 
     run(scenario)
 
