@@ -18,7 +18,7 @@ from compat_tests.support.polling import until
 from compat_tests.support.transfers import new_images_removed
 
 #: ``docker_gwbridge`` stays with the first container on a network of a swarm, until the engine leaves the swarm.
-PREDEFINED = {"bridge", "host", "none", "docker_gwbridge"}
+PREDEFINED = {"bridge", "host", "none", "docker_gwbridge", "ingress"}
 FORWARDING = [Path("/proc/sys/net/ipv4/ip_forward"), Path("/proc/sys/net/ipv6/conf/all/forwarding")]
 PROGRAMS = ("docker", "ip", "nft", "busybox")
 

@@ -341,12 +341,15 @@ def test_the_low_level_interface(client: Any, name: str) -> None:
         api.remove_volume(name)
 
 
-def test_daemon_and_errors(client: Any) -> None:
+def test_the_daemon(client: Any) -> None:
     assert client.ping()
     assert client.info()["OSType"] == "linux"
     assert client.version()["ApiVersion"] == "1.55"
     assert set(client.df()) >= {"LayersSize", "Images", "Containers", "Volumes", "BuildCache"}
     assert client.plugins.list() == []
+
+
+def test_an_engine_without_a_swarm(client: Any) -> None:
     for refused in (client.services.list, client.nodes.list, client.secrets.list):
         with pytest.raises(errors.APIError, match="swarm"):
             refused()

@@ -11,7 +11,7 @@ import pytest
 from engine.common.errors import Kind, WharfError
 from engine.common.system import linux
 from server.networks.model import Network
-from server.networks.netlink.tests.space import ask, inside, link_names, refused
+from server.networks.netlink.tests.space import ask, inside, link_names, refused, until
 from server.networks.overlay.model import Backend, MeshPort, OverlayNetwork, ServiceAddresses
 from server.networks.sandboxes.gateway import NAME as GATEWAY
 from server.networks.tests.lan import HOST, HOST6, OUTSIDE, lan, nft, resolve, scenario
@@ -270,7 +270,7 @@ def test_a_killed_daemon_interrupts_nothing_and_leaving_removes_all(tmp_path: Pa
             await world.close()
 
         asyncio.run(run())
-        assert link_names() == before
+        assert until(lambda: link_names() == before), link_names()
 
 
 def inside_nft(path: str) -> str:
