@@ -188,10 +188,11 @@ class Networks:
                 if ownership.owns_bridge(context, network) and not devices.is_adopted(context, network):
                     with contextlib.suppress(OSError):
                         bridge.remove(context.host, network.bridge, mark(context.config.network_name))
+        context.workers.shutdown()
+        # It may just make a namespace for the pool, which is deleted then.
+        context.sweepers.shutdown()
         # Also after a failed start: the mount stays while a namespace is left.
         netns.unprepare(self._directory)
-        context.workers.shutdown()
-        context.sweepers.shutdown()
         context.claims.close()
         context.host.close()
 

@@ -3,6 +3,8 @@
 import asyncio
 import errno
 import os
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from engine.common.errors import WharfError
 from server.networks.context import NetworkContext
+from server.networks.netlink.namespace_pool import Namespace, NamespacePool
 from server.networks.netlink.tests.space import ask, link_names, until
 from server.networks.tests.lan import HOST, lan, nft, scenario
 from server.networks.tests.test_traffic import bindings, echoes
@@ -193,6 +196,34 @@ def test_a_clean_exit_leaves_nothing(tmp_path: Path) -> None:
         assert until(lambda: link_names() == before), link_names()
         assert nft("list ruleset\n") == ""
         assert not os.path.exists(tmp_path / "run" / "netns") or os.listdir(tmp_path / "run" / "netns") == []
+
+
+def test_a_namespace_that_is_being_made_ends_with_the_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    making, make = threading.Event(), NamespacePool.make
+
+    def slow(pool: NamespacePool, owner: str, *, veth: bool) -> Namespace:
+        made = make(pool, owner, veth=veth)
+        making.set()
+        time.sleep(0.3)
+        return made
+
+    with lan(tmp_path):
+
+        async def live() -> None:
+            world = World(tmp_path, configured(tmp_path))
+            await world.open()
+            making.clear()
+            _, path = await world.run("web")
+            assert await asyncio.to_thread(making.wait, 30)
+            for container in list(world.registry):
+                await world.stop(container)
+            await world.close()
+            paths.append(path)
+
+        paths: list[str] = []
+        monkeypatch.setattr(NamespacePool, "make", slow)
+        asyncio.run(live())
+        assert not os.path.exists(os.path.dirname(paths[0]))
 
 
 def test_an_exit_during_shutdown_is_left_to_the_next_daemon(tmp_path: Path) -> None:
