@@ -8,7 +8,14 @@ from typing import Protocol
 @dataclass(frozen=True, slots=True)
 class OverlayNetwork:
     """A network of the swarm. ``subnets``: (subnet, gateway) in CIDR notation and as an address. ``vni``: the VXLAN
-    network identifier."""
+    network identifier.
+
+    ``local``: the address of this node from which, and to which, VXLAN packets of the network go (RFC 7348), with
+    ``port``, the UDP port of all nodes; "": the network has no other nodes, and no VXLAN device.
+
+    ``node_address``: on the ingress network, this node's own address in CIDR notation: connections of the routing mesh
+    come from it, so that a task on another node answers to this one; "": the network has no other nodes.
+    """
 
     id: str
     name: str
@@ -21,11 +28,25 @@ class OverlayNetwork:
     labels: Mapping[str, str] | None = None
     options: Mapping[str, str] | None = None
     created_ns: int = 0
+    local: str = ""
+    port: int = 4789
+    node_address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who has an address of a network on another node: a task, or the node itself on the ingress network. ``node``:
+    the ``OverlayNetwork.local`` of that node. The link there has the MAC address ``02:42`` and the bytes of ``address``
+    (IPv4), as ``server.networks.ipam.allocator.mac_from_address`` computes it."""
+
+    address: str
+    node: str
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A running task: its address on the network, and ``name``, the name of its container, which DNS answers too."""
+    """A running task on any node: its address on the network, and ``name``, the name of its container, which DNS
+    answers too."""
 
     name: str
     address: str
@@ -64,14 +85,18 @@ class OverlayNetworks(Protocol):
         """The ids of the networks that exist on this node, also those that an earlier daemon realized."""
 
     async def realize(self, network: OverlayNetwork) -> None:
-        """Makes the network on this node with its id and name, unless it exists, so that containers can be attached to
-        it. A container's address on it is given by the swarm (``EndpointIPAMConfig``)."""
+        """Makes the network on this node with its id and name, so that containers can be attached to it. If it exists,
+        only ``local``, ``port`` and ``node_address`` may differ, and are changed. A container's address on it is given
+        by the swarm (``EndpointIPAMConfig``), and so is its MAC address (see ``Peer``)."""
 
     async def discard(self, network_id: str) -> None:
         """Removes the network from this node.
 
         :raises WharfError: CONFLICT: a container is attached to it.
         """
+
+    async def connect(self, network_id: str, peers: Sequence[Peer]) -> None:
+        """Replaces what a network that exists on this node knows of other nodes: where each address is."""
 
     async def balance(self, network_id: str, services: Sequence[ServiceAddresses]) -> None:
         """Replaces the names and the virtual addresses of services on a network that exists on this node."""

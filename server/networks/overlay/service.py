@@ -16,7 +16,7 @@ from server.networks.model import Network, SandboxRecord
 from server.networks.nftables.mesh import MeshRule
 from server.networks.overlay import mesh, names, records, translations
 from server.networks.overlay.mesh import Mesh
-from server.networks.overlay.model import MeshPort, OverlayNetwork, ServiceAddresses
+from server.networks.overlay.model import MeshPort, OverlayNetwork, Peer, ServiceAddresses
 from server.networks.overlay.record import record
 from server.networks.overlay.translations import Translation
 from server.networks.sandboxes import connect, gateway
@@ -98,6 +98,10 @@ class SwarmOverlays:
                         await connect.disconnect(self._context, network, container)
 
     # services
+
+    async def connect(self, network_id: str, peers: Sequence[Peer]) -> None:
+        if peers:
+            raise internal("networks of several nodes are not connected yet")
 
     async def balance(self, network_id: str, services: Sequence[ServiceAddresses]) -> None:
         context = self._context

@@ -2,11 +2,11 @@
 (``server.swarm.dispatch``); a worker reaches it over mTLS."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from api_models.swarm.node import NodeDescription
-from server.networks.overlay.model import MeshPort, OverlayNetwork, ServiceAddresses
+from server.networks.overlay.model import MeshPort, OverlayNetwork, Peer, ServiceAddresses
 from server.swarm.model.objects import Task, TaskStatus
 
 
@@ -15,14 +15,16 @@ class Assignments:
     """All that a node has to run and to know, at one moment.
 
     ``tasks``: those assigned to the node, by id, also those to stop and to remove. ``networks``: by id, those of these
-    tasks and of attached containers, and the ingress network. ``services``: by the id of such a network, the services
-    on it. ``mesh``: the ports of all services that are published by the routing mesh.
+    tasks and of attached containers, and the ingress network. ``services`` and ``peers``: by the id of such a network,
+    the services on it, and its addresses on other nodes. ``mesh``: the ports of all services that are published by the
+    routing mesh.
     """
 
     tasks: Mapping[str, Task]
     networks: Mapping[str, OverlayNetwork]
     services: Mapping[str, Sequence[ServiceAddresses]]
     mesh: Sequence[MeshPort]
+    peers: Mapping[str, Sequence[Peer]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,16 @@ class Dispatcher(Protocol):
         beyond RUNNING is deleted by the managers."""
 
     async def describe(self, description: NodeDescription) -> None:
-        """Stores what this node is: at the session's begin, and when it changes."""
+        """Begins a session: stores what this node is, and that it is ready. Call it again when the description
+        changes."""
+
+    async def heartbeat(self) -> float:
+        """Says that this node is alive; returns the seconds until the next call is due (the swarm's
+        ``DispatcherConfig.HeartbeatPeriod``, 5 by default). After three periods without a call the session is over, and
+        the node counts as down.
+
+        :raises WharfError: NOT_FOUND: the session is over: ``describe`` begins another one.
+        """
 
     async def secret(self, id: str) -> Payload:
         """:raises WharfError: NOT_FOUND: no task of this node refers to it."""

@@ -35,15 +35,17 @@ class NetworkSync:
         async with self._lock:
             for network in assignments.networks.values():
                 services = tuple(assignments.services.get(network.id, ()))
-                if self._applied.get(network.id) == (network, services):
+                peers = tuple(assignments.peers.get(network.id, ()))
+                if self._applied.get(network.id) == (network, peers, services):
                     continue
                 try:
                     await overlay.realize(network)
+                    await overlay.connect(network.id, peers)
                     await overlay.balance(network.id, services)
                 except WharfError as error:
                     self._failed(network.id, f"network {network.name}: {error}")
                 else:
-                    self._succeeded(network.id, (network, services))
+                    self._succeeded(network.id, (network, peers, services))
             mesh = tuple(assignments.mesh)
             if self._applied.get(_MESH) == mesh:
                 return

@@ -1,6 +1,7 @@
 """The agent of this node: follows the assignments, and runs one runner for each task."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 
@@ -50,10 +51,10 @@ class Agent:
                 self._files,
                 node,
             )
+            session = _Session(shared, self._networks, self.attachments, group)
             group.create_task(reports.run(), name="swarm-reports")
-            group.create_task(
-                _Session(shared, self._networks, self.attachments, group).follow(), name="swarm-assignments"
-            )
+            group.create_task(session.follow(), name="swarm-assignments")
+            group.create_task(session.beat(), name="swarm-heartbeats")
 
     def logs(self, task: Task, query: Query) -> AsyncIterator[bytes]:
         """See ``logs.task_log``."""
@@ -109,6 +110,19 @@ class _Session:
             except Exception:
                 log.exception("the assignments can't be followed")
             await asyncio.sleep(_RETRY)
+
+    async def beat(self) -> None:
+        """Keeps the session alive. One that is over, on a manager that was away, is begun again: the assignments go on
+        meanwhile."""
+        while True:
+            pause = _RETRY
+            try:
+                pause = await self._shared.dispatcher.heartbeat()
+            except WharfError as error:
+                if error.kind is Kind.NOT_FOUND:
+                    with contextlib.suppress(WharfError):
+                        await self._shared.dispatcher.describe(self._shared.node)
+            await asyncio.sleep(pause)
 
     async def _apply(self, assignments: Assignments) -> None:
         await self._networks.apply(assignments)

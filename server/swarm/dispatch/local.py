@@ -1,6 +1,7 @@
 """The dispatcher of a manager's own node: function calls on the state."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,10 +16,15 @@ from engine.common.errors import Kind, WharfError, invalid, not_found
 from server.swarm.agent.dispatcher import Assignments, Payload
 from server.swarm.dispatch.assignments import assignments
 from server.swarm.model.ids import new_id
-from server.swarm.model.objects import Attachment, Config, Network, Secret, Task, TaskStatus
+from server.swarm.model.objects import Attachment, Config, Network, Secret, Session, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
 from server.swarm.state.state import Delete, Operation, Put, State
-from server.swarm.store.interface import MAX_OPERATIONS
+from server.swarm.store.interface import MAX_OPERATIONS, LeaseEnded
+
+#: Seconds between two heartbeats, if the swarm does not say, and how many of them may be missing.
+_PERIOD, _PERIODS = 5.0, 3
+#: Seconds between two heartbeats of a node without sessions.
+_NO_SESSION = 3600.0
 
 
 class Keys(Protocol):
@@ -29,12 +35,23 @@ class Keys(Protocol):
 
 
 class LocalDispatcher:
-    """See ``server.swarm.agent.dispatcher.Dispatcher``. ``now`` returns ns since the epoch."""
+    """See ``server.swarm.agent.dispatcher.Dispatcher``. ``sessions``: the node's session is stored, so that all
+    managers know whether it is alive. ``now`` returns ns since the epoch."""
 
-    def __init__(self, state: State, node_id: str, keys: Keys, *, now: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        state: State,
+        node_id: str,
+        keys: Keys,
+        *,
+        sessions: bool = False,
+        now: Callable[[], int] = time.time_ns,
+    ) -> None:
         self._state = state
         self._node_id = node_id
         self._keys = keys
+        self._sessions = sessions
+        self._lease = 0
         self._now = now
         # Reports that come while a commit is under way are stored together by the next one.
         self._reports: dict[str, TaskStatus] = {}
@@ -86,6 +103,9 @@ class LocalDispatcher:
         return operations
 
     async def describe(self, description: NodeDescription) -> None:
+        if self._sessions and not self._lease:
+            self._lease = await self._state.store.grant(_PERIODS * math.ceil(self._period()))
+
         def build() -> Sequence[Operation]:
             node = self._state.tables.nodes.find(self._node_id)
             if node is None:
@@ -93,11 +113,40 @@ class LocalDispatcher:
             status = replace(node.status, state="ready", message="")
             # The agent doesn't know the certificate of its node.
             described = replace(description, tls_info=node.description.tls_info)
-            if (described, status) == (node.description, node.status):
-                return []
-            return [Put(replace(node, description=described, status=status, updated_ns=self._now()))]
+            operations: list[Operation] = []
+            if self._sessions:
+                session = self._state.tables.sessions.find(self._node_id) or Session(id=self._node_id)
+                operations.append(Put(session, self._lease))
+            if (described, status) != (node.description, node.status):
+                operations.append(Put(replace(node, description=described, status=status, updated_ns=self._now())))
+            return operations
 
-        await self._state.transact(build)
+        try:
+            await self._state.transact(build)
+        except LeaseEnded:
+            self._lease = 0
+            raise _session_over() from None
+
+    async def heartbeat(self) -> float:
+        if not self._sessions:
+            return _NO_SESSION
+        if not self._lease or self._state.tables.sessions.find(self._node_id) is None:
+            raise _session_over()
+        try:
+            await self._state.store.keep_alive(self._lease)
+        except LeaseEnded:
+            self._lease = 0
+            raise _session_over() from None
+        return self._period()
+
+    def _period(self) -> float:
+        return self._state.cluster.spec.dispatcher.heartbeat_period / 1e9 or _PERIOD
+
+    async def end(self) -> None:
+        """Ends the session: the node counts as down at once."""
+        lease, self._lease = self._lease, 0
+        if lease:
+            await self._state.store.revoke(lease)
 
     async def secret(self, id: str) -> Payload:
         secret = self._state.tables.secrets.find(id)
@@ -165,6 +214,10 @@ class LocalDispatcher:
     def _tasks(self) -> Sequence[Task]:
         """The tasks of this node that may need secrets and configs."""
         return [task for task in self._state.tables.tasks.of_node(self._node_id) if not task.state.ended]
+
+
+def _session_over() -> WharfError:
+    return not_found("the node's session is over")
 
 
 def _in_subnet(network: Network, address: str) -> str:

@@ -7,7 +7,18 @@ from typing import TypeVar
 
 import orjson
 
-from server.swarm.model.objects import Cluster, Config, Network, Node, Object, Secret, Service, Task
+from server.swarm.model.objects import (
+    Cluster,
+    Config,
+    Leader,
+    Network,
+    Node,
+    Object,
+    Secret,
+    Service,
+    Session,
+    Task,
+)
 
 KINDS: Mapping[str, type[Object]] = {
     "cluster": Cluster,
@@ -17,6 +28,8 @@ KINDS: Mapping[str, type[Object]] = {
     "secret": Secret,
     "config": Config,
     "network": Network,
+    "session": Session,
+    "leader": Leader,
 }
 _KIND_OF: Mapping[type[Object], str] = {cls: kind for kind, cls in KINDS.items()}
 #: The key prefix of all keys of Wharf's swarms: a site's etcd may have other users.

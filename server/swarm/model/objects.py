@@ -51,13 +51,35 @@ class Cluster(Object):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node(Object):
-    """``manager`` None: a worker. ``engine_id``: the id of the node's engine."""
+    """``manager`` None: a worker. ``engine_id``: the id of the node's engine. ``data_path_addr``: the address of its
+    VXLAN packets. ``ingress_address``: the node's own address on the ingress network, in CIDR notation, which the
+    allocator assigns in a swarm of several nodes."""
 
     spec: NodeSpec = NodeSpec()
     description: NodeDescription = NodeDescription()
     status: NodeStatus = NodeStatus()
     manager: ManagerStatus | None = None
     engine_id: str = ""
+    data_path_addr: Annotated[str, OMIT] = ""
+    ingress_address: Annotated[str, OMIT] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session(Object):
+    """A node is alive: stored with a lease, so that it is deleted when heartbeats are missing. Its id is the node's.
+    A swarm of one node has none: its state is stored where its tasks run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leader(Object):
+    """The manager that runs the controllers: stored with a lease, under the id ``LEADER``. A swarm in SQLite has none:
+    its only manager is the leader."""
+
+    node_id: str = ""
+
+
+#: The id of the only ``Leader``.
+LEADER = "leader"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

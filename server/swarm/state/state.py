@@ -31,9 +31,11 @@ _PAUSE = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Stores an object. Its version is the condition: 0 requires that neither the id nor the name exists."""
+    """Stores an object. Its version is the condition: 0 requires that neither the id nor the name exists. ``lease``:
+    the object is deleted when this lease of the store ends; 0: none."""
 
     item: Object
+    lease: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ class State:
             value = codec.encode(item)
             if len(value) > MAX_VALUE:
                 raise invalid("rpc error: code = Unknown desc = raft: raft message is too large and can't be sent")
-            writes.append(Write(key, value))
+            writes.append(Write(key, value, operation.lease))
             self._own[key] = value, item
             if not item.version:
                 conditions += [Condition(name, 0) for name in names]

@@ -4,7 +4,19 @@ from collections.abc import Iterator, Mapping
 from typing import Generic, TypeVar
 
 from engine.common.errors import WharfError, invalid, not_found
-from server.swarm.model.objects import Cluster, Config, Network, Node, Object, Secret, Service, Task
+from server.swarm.model.objects import (
+    LEADER,
+    Cluster,
+    Config,
+    Leader,
+    Network,
+    Node,
+    Object,
+    Secret,
+    Service,
+    Session,
+    Task,
+)
 
 T = TypeVar("T", bound=Object)
 
@@ -158,6 +170,8 @@ class Tables:
         self.secrets: NamedTable[Secret] = NamedTable("secret")
         self.configs: NamedTable[Config] = NamedTable("config")
         self.networks: NamedTable[Network] = NamedTable("network")
+        self.sessions: Table[Session] = Table()
+        self.leaders: Table[Leader] = Table()
         self._by_class: Mapping[type[Object], Table[Object]] = {
             Cluster: self.cluster,  # type: ignore[dict-item]
             Node: self.nodes,  # type: ignore[dict-item]
@@ -166,12 +180,19 @@ class Tables:
             Secret: self.secrets,  # type: ignore[dict-item]
             Config: self.configs,  # type: ignore[dict-item]
             Network: self.networks,  # type: ignore[dict-item]
+            Session: self.sessions,  # type: ignore[dict-item]
+            Leader: self.leaders,  # type: ignore[dict-item]
         }
 
     @property
     def ingress(self) -> Network | None:
         """The network of the routing mesh; None: it was removed."""
         return next((network for network in self.networks if network.ingress), None)
+
+    @property
+    def leader(self) -> Leader | None:
+        """None: nobody is the leader now, or the swarm is in SQLite."""
+        return self.leaders.find(LEADER)
 
     def of(self, cls: type[Object]) -> Table[Object]:
         return self._by_class[cls]

@@ -10,7 +10,7 @@ from api_models.swarm.network import NetworkAttachmentConfig
 from api_models.swarm.node import NodeDescription
 from api_models.swarm.task import NetworkAttachmentSpec, TaskSpec
 from engine.common.errors import Kind, WharfError, conflict, not_found
-from server.networks.overlay.model import MeshPort, OverlayNetwork, ServiceAddresses
+from server.networks.overlay.model import MeshPort, OverlayNetwork, Peer, ServiceAddresses
 from server.swarm.agent.dispatcher import Assignments, Payload
 from server.swarm.model.objects import Attachment, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
@@ -128,6 +128,10 @@ class FakeDispatcher:
         self._check()
         self.description = description
 
+    async def heartbeat(self) -> float:
+        self._check()
+        return 3600.0
+
     async def secret(self, id: str) -> Payload:
         self._check()
         if id not in self.secrets:
@@ -164,6 +168,9 @@ class FakeOverlay:
         if network_id in self.used:
             raise conflict(f"network {network_id} has active endpoints")
         self.networks.pop(network_id, None)
+
+    async def connect(self, network_id: str, peers: Sequence[Peer]) -> None:
+        return
 
     async def balance(self, network_id: str, services: Sequence[ServiceAddresses]) -> None:
         self.balanced[network_id] = services
