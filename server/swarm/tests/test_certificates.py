@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from server.swarm import certificates
@@ -89,3 +89,51 @@ def test_roots_of_clients_that_are_refused() -> None:
     ):
         with pytest.raises(InvalidRoot, match=sentence):
             certificates.read_root(certificate, key)
+
+
+def test_a_certificate_is_for_the_key_of_the_request_only() -> None:
+    root, request = certificates.make_root(), certificates.make_request()
+    signed = certificates.sign(
+        root, request.csr, swarm_id="s", node_id="n", role="worker", lifetime_ns=24 * HOUR_NS
+    ).certificate
+    certificate = x509.load_pem_x509_certificate(signed.encode())
+    assert certificate.subject.rfc4514_string() == "CN=n,OU=swarm-worker,O=s"
+    assert certificate.public_key() == certificates._read_key(request.key).public_key()
+    assert certificates.issued_by(certificate.public_bytes(serialization.Encoding.DER), root.certificate)
+    first, second = certificates.key_id(request.csr), certificates.key_id(certificates.make_request().csr)
+    assert re.fullmatch(r"[0-9a-z]{25}", first)
+    assert first == certificates.key_id(request.csr) != second
+
+
+def test_requests_that_are_refused() -> None:
+    def request(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> str:
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "root")])
+        csr = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+        return csr.public_bytes(serialization.Encoding.PEM).decode()
+
+    good = request(ec.generate_private_key(ec.SECP384R1()))
+    certificates.requested_key(good)
+    der = bytearray(x509.load_pem_x509_csr(good.encode()).public_bytes(serialization.Encoding.DER))
+    der[-1] ^= 1
+    forged = x509.load_der_x509_csr(bytes(der)).public_bytes(serialization.Encoding.PEM).decode()
+    for csr, sentence in (
+        ("x", "can't be read"),
+        ("x" * 20000, "too long"),
+        (request(ec.generate_private_key(ec.SECP224R1())), "ECDSA P-256"),
+        (request(rsa.generate_private_key(65537, 2048)), "ECDSA P-256"),
+        (forged, "signature"),
+    ):
+        with pytest.raises(certificates.InvalidRequest, match=sentence):
+            certificates.requested_key(csr)
+
+
+def test_a_token_names_its_root() -> None:
+    root, other = certificates.make_root().certificate, certificates.make_root().certificate
+    token = certificates.join_token(root)
+    certificates.check_fingerprint(token, root)
+    digest = hashlib.sha256(root.encode()).hexdigest()
+    with pytest.raises(InvalidRoot, match=f"^remote CA does not match fingerprint. Expected: {digest}$"):
+        certificates.check_fingerprint(token, other)
+    for wrong in ("", "x", token[:-1], token.upper(), "SWMTKN-2" + token[8:], f"SWMTKN-1-{'z' * 50}-{'1' * 25}"):
+        with pytest.raises(certificates.InvalidToken, match=r"^invalid join token$"):
+            certificates.fingerprint(wrong)
