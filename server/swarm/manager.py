@@ -29,6 +29,7 @@ from server.swarm.operations.services import Services
 from server.swarm.operations.tasks import Tasks
 from server.swarm.parts import Parts
 from server.swarm.relay import EventRelay
+from server.swarm.remote.identity import Identity
 from server.swarm.state.state import Put, State
 from server.swarm.store.sqlite import SqliteStore
 from server.swarm.upkeep import Upkeep
@@ -47,6 +48,7 @@ class Manager:
         self._host = host
         self.membership = membership
         self.keys = keys
+        self.identity = Identity(host.directory, keys)
         self.store = store
         self.state = State(store)
         self._parts = Parts()
@@ -76,7 +78,7 @@ class Manager:
             cluster = init.make_cluster(setting, request, self.keys)
             node = init.make_node(setting, description, self._host.engine_id)
             await self.state.commit([Put(cluster), Put(node), *map(Put, await self._host.initial(cluster))])
-        self._upkeep = Upkeep(self.state, self.keys, self._host.directory, self.node_id)
+        self._upkeep = Upkeep(self.state, self.keys, self.identity, self.node_id)
         await self.state.transact(lambda: self._present(description))
         await self._upkeep.apply()
         self._parts.start([relay, self._upkeep, *self._host.parts(self)])

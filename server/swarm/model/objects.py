@@ -34,7 +34,9 @@ class Cluster(Object):
 
     ``sealed_*``: sealed by the swarm's data key (``server.swarm.keys``), base64. ``sealed_unlock_key``: by which each
     manager seals its copy of the data key; "": the swarm has no autolock. ``rotated_from``: the former root certificate
-    while the nodes change theirs. ``spec`` has no signing certificate and no signing key.
+    while the nodes change theirs; ``cross_certificates``: the present root's key signed by the former one's, so that a
+    node that knows only the former root accepts new certificates (several after several rotations). ``spec`` has no
+    signing certificate and no signing key.
     """
 
     spec: SwarmSpec = SwarmSpec()
@@ -44,6 +46,7 @@ class Cluster(Object):
     sealed_manager_token: str = ""
     sealed_unlock_key: Annotated[str, OMIT] = ""
     rotated_from: Annotated[str, OMIT] = ""
+    cross_certificates: Annotated[str, OMIT] = ""
     default_addr_pool: Strings = ()
     subnet_size: Int64 = 24
     data_path_port: Int64 = 4789

@@ -97,9 +97,12 @@ class ClusterOperations:
     def _changed(self, cluster: Cluster, spec: SwarmSpec, wanted: SwarmSpec, rotations: Rotations) -> Cluster:
         authority = root.rotated(cluster.root_certificate, cluster.spec.ca_config, spec.ca_config)
         if authority is not None:
+            former_key = self._keys.open(cluster.sealed_root_key).decode()
             cluster = replace(
                 cluster,
                 rotated_from=cluster.rotated_from or cluster.root_certificate,
+                cross_certificates=root.cross(cluster.root_certificate, former_key, authority)
+                + cluster.cross_certificates,
                 root_certificate=authority.certificate,
                 sealed_root_key=self._keys.seal(authority.key.encode()),
             )

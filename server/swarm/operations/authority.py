@@ -1,0 +1,44 @@
+"""Issues certificates of nodes with the swarm's root key."""
+
+from typing import Protocol
+
+from server.swarm.model.objects import Cluster
+from server.swarm.operations.clusterspec import DEFAULT_EXPIRY_NS
+from server.swarm.remote.identity import Certificate
+
+
+class Opener(Protocol):
+    """The swarm's data key."""
+
+    def open(self, text: str, /) -> bytes:
+        """The data of a sealed text. :raises WharfError: it can't be opened."""
+
+
+def trusted(cluster: Cluster) -> tuple[str, ...]:
+    """The root certificates that nodes trust."""
+    return tuple(filter(None, (cluster.root_certificate, cluster.rotated_from)))
+
+
+def sign(cluster: Cluster, keys: Opener, csr: str, *, node_id: str, role: str) -> Certificate:
+    """A certificate for the key of a request; without the private key. Call it in a thread.
+
+    :raises certificates.InvalidRequest:
+    """
+    from server.swarm import certificates  # here: cryptography needs 5 MiB
+
+    wanted = cluster.spec.ca_config.node_cert_expiry
+    signed = certificates.sign(
+        certificates.Root(cluster.root_certificate, keys.open(cluster.sealed_root_key).decode()),
+        csr,
+        swarm_id=cluster.id,
+        node_id=node_id,
+        role=role,
+        lifetime_ns=wanted or DEFAULT_EXPIRY_NS,
+    )
+    return Certificate(
+        certificate=signed.certificate + cluster.cross_certificates,
+        root=cluster.root_certificate,
+        roots=trusted(cluster),
+        renew_ns=signed.renew_ns,
+        lifetime_ns=wanted,
+    )
