@@ -87,6 +87,13 @@ CAP_NET_ADMIN can add any number. A container with more keeps what it has."""
 NETWORK_ROUTES = 1000
 """Static routes that a network plugin adds to one container."""
 
+# Swarms
+
+SWARM_NODES = 10_000
+"""Nodes of one swarm: whoever knows a join token adds nodes."""
+SWARM_ATTACHMENTS = 10_000
+"""Containers of users of one node that are attached to networks of the swarm."""
+
 # Patterns and regular expressions
 
 GLOB_BYTES = 8192
