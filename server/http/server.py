@@ -4,7 +4,7 @@ makes unix sockets world-writable."""
 import asyncio
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from socket import AF_UNIX, SO_KEEPALIVE, SOL_SOCKET, socket
@@ -19,6 +19,10 @@ from server.http.protocol import EngineProtocol
 from server.http.tls import TlsConnection
 
 log = logging.getLogger(__name__)
+
+
+def _same(context: ssl.SSLContext) -> ssl.SSLContext:
+    return context
 
 
 class HttpServer:
@@ -45,8 +49,11 @@ class HttpServer:
     def _protocol(self) -> EngineProtocol:
         return EngineProtocol(self._config, self.state, {})
 
-    async def listen(self, sock: socket, context: ssl.SSLContext | None = None) -> asyncio.Server:
-        """Accepts on a listening socket, with TLS if a context is given. Close what it returns to end that."""
+    async def listen(
+        self, sock: socket, context: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None
+    ) -> asyncio.Server:
+        """Accepts on a listening socket, with TLS if a context is given, or a function that returns one for each
+        connection. Close what it returns to end that."""
         loop = asyncio.get_running_loop()
         sock.settimeout(0)
         if sock.family == AF_UNIX:
@@ -58,8 +65,10 @@ class HttpServer:
             if context is None:
                 server = await loop.create_server(self._protocol, sock=sock, backlog=BACKLOG)
             else:
-                factory = partial(TlsConnection, context, self._protocol, loop)
-                server = await loop.create_server(factory, sock=sock, backlog=BACKLOG)
+                current = partial(_same, context) if isinstance(context, ssl.SSLContext) else context
+                server = await loop.create_server(
+                    lambda: TlsConnection(current(), self._protocol, loop), sock=sock, backlog=BACKLOG
+                )
         self._servers.append(server)
         return server
 

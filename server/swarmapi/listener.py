@@ -1,0 +1,63 @@
+"""A TCP port of this node for other nodes, with TLS."""
+
+import os
+import socket
+
+from engine.common.errors import Kind, WharfError
+from engine.common.sockets import BACKLOG
+from server.http.server import HttpServer
+from server.swarm.operations.addresses import split
+from server.swarm.remote.identity import Identity
+from server.swarmapi.application import SwarmApp
+
+#: Seconds of silence after which the kernel asks whether the other side is there, and how often it asks; milliseconds
+#: after which it gives up unacknowledged data. A node that vanished would keep its streams for many minutes.
+_IDLE, _INTERVAL, _PROBES, _USER_TIMEOUT = 15, 5, 3, 30_000
+
+#: Seconds for requests that are under way when the port is closed.
+_GRACE = 1.0
+
+
+class SwarmListener:
+    """Serves ``app`` with the certificate that ``identity`` has when a connection begins."""
+
+    def __init__(self, app: SwarmApp, identity: Identity) -> None:
+        self._server = HttpServer(app, [])
+        self._identity = identity
+        self._sock: socket.socket | None = None
+
+    async def open(self, address: str) -> str:
+        """Binds an IP address with a port, 0: any; returns the address with its port.
+
+        :raises WharfError: INVALID_ARGUMENT: it is no address; UNAVAILABLE: it is in use, or none of this machine.
+        """
+        parts = split(address)
+        if parts is None or not parts[1].isdecimal():
+            raise WharfError(Kind.INVALID_ARGUMENT, f"could not parse listen address {address}")
+        host, port = parts[0], int(parts[1])
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        except (OSError, OverflowError) as error:
+            # create_server adds the address to the text of the error.
+            reason = (os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)).lower()
+            sentence = f"failed to listen on remote API address: listen tcp {address}: bind: {reason}"
+            raise WharfError(Kind.UNAVAILABLE, sentence) from None
+        for option, value in (
+            (socket.TCP_KEEPIDLE, _IDLE),
+            (socket.TCP_KEEPINTVL, _INTERVAL),
+            (socket.TCP_KEEPCNT, _PROBES),
+            (socket.TCP_USER_TIMEOUT, _USER_TIMEOUT),
+        ):
+            # Accepted sockets inherit them.
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        self._sock = sock
+        await self._server.listen(sock, self._identity.server)
+        bound = sock.getsockname()
+        return f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
+
+    async def close(self) -> None:
+        """Ends streams at once, and waits a moment for other requests."""
+        await self._server.close(_GRACE)
+        if self._sock is not None:
+            self._sock.close()

@@ -1,0 +1,41 @@
+"""The routes of every node's port."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from starlette.responses import Response
+
+from server.swarm.model.objects import Task
+from server.swarm.operations.logs import TaskLog
+from server.swarm.remote import wire
+from server.swarmapi.application import Call, Route, SwarmApp
+from server.swarmapi.caller import Access, Caller, check
+from server.swarmapi.streams import frames, paced
+
+
+@dataclass(frozen=True, slots=True)
+class NodePort:
+    """``swarm_id``, ``node_id``: those of this node. ``task_log``: the log of a task of this node. ``period``: seconds
+    between two frames of a stream at the most."""
+
+    swarm_id: str
+    node_id: str
+    task_log: TaskLog
+    period: float = wire.SIGN_OF_LIFE
+
+
+def node_app(port: NodePort) -> SwarmApp:
+    def check_caller(caller: Caller, access: Access) -> None:
+        # A worker has no state: what the certificate says is what it knows.
+        check(caller, access, port.swarm_id, None)
+
+    log = partial(_task_log, port)
+    return SwarmApp([Route("GET", f"{wire.VERSION}/tasks/{{id}}/log", Access.MANAGER, log)], check_caller)
+
+
+async def _task_log(port: NodePort, call: Call) -> Response:
+    """The query has the service's id, which the attributes of the records name."""
+    query = wire.query(call.request.query_params.get("query", ""))
+    service_id = call.request.query_params.get("service", "")[:256]
+    task = Task(id=call.params["id"], service_id=service_id, node_id=port.node_id)
+    return frames(paced(port.task_log(task, query), port.period))
