@@ -15,3 +15,7 @@ SWARM_EXISTS = (
 LOCKED = (
     'Swarm is encrypted and needs to be unlocked before it can be used. Please use "docker swarm unlock" to unlock it.'
 )
+JOIN_TIMEOUT = (
+    "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the"
+    ' "docker info" command to see the current swarm status of your node.'
+)

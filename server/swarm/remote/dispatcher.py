@@ -1,0 +1,81 @@
+"""The dispatcher of a worker: requests to the managers."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from api_models.swarm.node import NodeDescription
+from engine.common.errors import Kind, WharfError
+from server.swarm.agent.dispatcher import Assignments, Payload
+from server.swarm.model.objects import TaskStatus
+from server.swarm.remote import wire
+from server.swarm.remote.client import Managers
+
+_AT = f"{wire.VERSION}/dispatcher"
+#: How many statuses one request has at most: a request has a bound, and a status may have a long error.
+_BATCH = 200
+#: Seconds until the next heartbeat, if a manager's answer has no number.
+_PERIOD = 5.0
+
+
+class RemoteDispatcher:
+    """Implements ``server.swarm.agent.dispatcher.Dispatcher``. ``advertise_addr``, ``data_path_addr``: as in
+    ``records.JoinRequest``."""
+
+    def __init__(self, managers: Managers, advertise_addr: str = "", data_path_addr: str = "") -> None:
+        self._managers = managers
+        self._addresses = {"advertise_addr": advertise_addr, "data_path_addr": data_path_addr}
+
+    async def assignments(self) -> AsyncGenerator[Assignments, None]:
+        """Continues at another manager if one fails; each stream begins with the whole state."""
+        last: Assignments | None = None
+        while True:
+            current = wire.EMPTY
+            began = False
+            try:
+                async with contextlib.aclosing(self._managers.stream(f"{_AT}/assignments")) as lines:
+                    async for line in lines:
+                        began = True
+                        current = wire.apply(current, line)
+                        if current != last:
+                            yield current
+                            last = current
+            except WharfError as error:
+                if error.kind is not Kind.UNAVAILABLE or not began:
+                    raise
+            if not began:
+                raise WharfError(Kind.UNAVAILABLE, "rpc error: code = Unavailable desc = the stream has ended")
+
+    async def report(self, statuses: Mapping[str, TaskStatus]) -> None:
+        items = list(statuses.items())
+        for start in range(0, len(items), _BATCH):
+            await self._post("/report", wire.statuses_document(dict(items[start : start + _BATCH])))
+
+    async def describe(self, description: NodeDescription) -> None:
+        await self._post("/describe", {**self._addresses, "description": description.wire()})
+
+    async def heartbeat(self) -> float:
+        seconds = (await self._post("/heartbeat", {})).get("seconds")
+        return float(seconds) if isinstance(seconds, int | float) and seconds > 0 else _PERIOD
+
+    async def secret(self, id: str) -> Payload:
+        return wire.payload(await self._managers.request("GET", f"{_AT}/secrets/{id}"))
+
+    async def config(self, id: str) -> Payload:
+        return wire.payload(await self._managers.request("GET", f"{_AT}/configs/{id}"))
+
+    async def registry_auth(self, service_id: str) -> str:
+        answer = await self._managers.request("GET", f"{_AT}/services/{service_id}/auth")
+        return str(answer.get("auth", ""))
+
+    async def attach_network(self, container_id: str, key: str, addresses: Sequence[str]) -> tuple[str, str]:
+        document = {"container": container_id, "network": key, "addresses": list(addresses)}
+        # A repetition could make a second task.
+        answer = await self._managers.request("POST", f"{_AT}/attachments", document, repeatable=False)
+        return str(answer.get("task", "")), str(answer.get("network", ""))
+
+    async def detach_network(self, task_id: str) -> None:
+        await self._managers.request("DELETE", f"{_AT}/attachments/{task_id}")
+
+    async def _post(self, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
+        return await self._managers.request("POST", _AT + path, document)
