@@ -7,5 +7,6 @@ difference; it keeps nothing that matters in memory, so that another leader can 
 ``orchestrator``  which tasks a service has: slots, nodes, jobs, restarts, updates, the end of tasks
 ``allocator``     virtual addresses and published ports of services, addresses of tasks
 ``scheduler``     on which node a task runs
+``nodes``         which nodes are alive, which managers become workers
 ================  ===================================================================================================
 """

@@ -4,13 +4,11 @@ One reconcile creates, stops, allocates and places the tasks of a service in one
 service are assigned by one commit. Nothing is kept between two of them but timers, which the next leader computes anew.
 """
 
-import asyncio
 import logging
-from asyncio import FIRST_COMPLETED
 from collections.abc import Iterable, Sequence
 
 from engine.common.errors import WharfError
-from server.swarm.controllers.clock import SECOND, Clock, SystemClock
+from server.swarm.controllers.clock import SECOND, Clock, SystemClock, changes_until
 from server.swarm.controllers.draft import Draft
 from server.swarm.controllers.plan import Plan
 from server.swarm.model.objects import Cluster, Network, Node, Object, Service, Task
@@ -56,24 +54,13 @@ class Controllers:
         return min(self._timers.values(), default=None)
 
     async def _loop(self, subscription: Subscription) -> None:
-        changes = asyncio.ensure_future(subscription.next())
-        try:
-            while True:
-                await self._reconcile()
-                moment = self.next_timer
-                timer = None if moment is None else asyncio.ensure_future(self._clock.sleep_until(moment))
-                await asyncio.wait([changes] if timer is None else [changes, timer], return_when=FIRST_COMPLETED)
-                if timer is not None:
-                    timer.cancel()
-                if changes.done():
-                    self._note(changes.result())
-                    changes = asyncio.ensure_future(subscription.next())
-                now = self._clock.now()
-                for id in [id for id, moment in self._timers.items() if moment <= now]:
-                    del self._timers[id]
-                    self._due.add(id)
-        finally:
-            changes.cancel()
+        while True:
+            await self._reconcile()
+            self._note(await changes_until(self.next_timer, subscription, self._clock))
+            now = self._clock.now()
+            for id in [id for id, moment in self._timers.items() if moment <= now]:
+                del self._timers[id]
+                self._due.add(id)
 
     def _everything(self) -> set[str]:
         tables = self._state.tables

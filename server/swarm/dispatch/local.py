@@ -21,8 +21,8 @@ from server.swarm.model.taskstate import TaskState
 from server.swarm.state.state import Delete, Operation, Put, State
 from server.swarm.store.interface import MAX_OPERATIONS, LeaseEnded
 
-#: Seconds between two heartbeats, if the swarm does not say, and how many of them may be missing.
-_PERIOD, _PERIODS = 5.0, 3
+#: How many heartbeats may be missing.
+_PERIODS = 3
 #: Seconds between two heartbeats of a node without sessions.
 _NO_SESSION = 3600.0
 
@@ -140,7 +140,7 @@ class LocalDispatcher:
         return self._period()
 
     def _period(self) -> float:
-        return self._state.cluster.spec.dispatcher.heartbeat_period / 1e9 or _PERIOD
+        return self._state.cluster.heartbeat_ns / 1e9
 
     async def end(self) -> None:
         """Ends the session: the node counts as down at once."""

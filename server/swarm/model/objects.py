@@ -16,6 +16,7 @@ from server.swarm.model.taskstate import TaskState
 
 #: Networks that every node has itself. Services refer to them by name, and a task has no address of the swarm on them.
 PREDEFINED = frozenset(("bridge", "host", "none"))
+_HEARTBEAT_NS = 5_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,11 @@ class Cluster(Object):
     default_addr_pool: Strings = ()
     subnet_size: Int64 = 24
     data_path_port: Int64 = 4789
+
+    @property
+    def heartbeat_ns(self) -> int:
+        """The time between two heartbeats of a node."""
+        return self.spec.dispatcher.heartbeat_period or _HEARTBEAT_NS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from api_models.swarm.container import ContainerSpec
-from api_models.swarm.node import NodeDescription, NodeSpec, NodeStatus
+from api_models.swarm.node import ManagerStatus, NodeDescription, NodeSpec, NodeStatus
 from api_models.swarm.service import ReplicatedService, ServiceMode, ServiceSpec
 from api_models.swarm.task import Resources, TaskSpec
 from server.swarm.agent.dispatcher import Assignments
 from server.swarm.controllers.clock import SECOND
+from server.swarm.controllers.nodes.liveness import Liveness
 from server.swarm.controllers.orchestrator.tasks import alive
 from server.swarm.controllers.runner import Controllers
 from server.swarm.dispatch.local import LocalDispatcher
 from server.swarm.model.ids import new_id
-from server.swarm.model.objects import Cluster, Node, Service, Task, TaskStatus
+from server.swarm.model.objects import LEADER, Cluster, Leader, Node, Service, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
 from server.swarm.state.state import Delete, Operation, Put, State
 from server.swarm.state.tests.opened import opened
@@ -59,9 +60,10 @@ class FakeAgent:
     whose tasks stay STARTING. ``stubborn``: tasks do not stop. ``running``: the tasks whose containers run.
     """
 
-    def __init__(self, dispatcher: LocalDispatcher, clock: ManualClock) -> None:
+    def __init__(self, dispatcher: LocalDispatcher, clock: ManualClock, description: NodeDescription) -> None:
         self._dispatcher = dispatcher
         self._clock = clock
+        self._description = description
         self.fate: dict[str, TaskState] = {}
         self.slow: set[str] = set()
         self.stubborn = False
@@ -77,6 +79,16 @@ class FakeAgent:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    async def vanish(self) -> None:
+        """The node is cut off for so long that its session ends."""
+        await self.stop()
+        await self._dispatcher.end()
+
+    async def come_back(self) -> None:
+        """The node begins a session; its containers have run meanwhile."""
+        await self._dispatcher.describe(self._description)
+        self.start()
 
     async def _run(self) -> None:
         stream = self._dispatcher.assignments()
@@ -124,30 +136,43 @@ class FakeAgent:
 
 
 class World:
-    """A swarm with one cluster object; see the methods."""
+    """A swarm with one cluster object; see the methods. ``sessions``: nodes have sessions."""
 
-    def __init__(self, store: SqliteStore, state: State) -> None:
+    def __init__(self, store: SqliteStore, state: State, *, sessions: bool = False) -> None:
         self.store = store
         self.state = state
         self.clock = ManualClock()
         self.agents: dict[str, FakeAgent] = {}
-        self.controllers = Controllers(state, clock=self.clock)
-        self._task: asyncio.Task[None] | None = None
+        self.sessions = sessions
+        self._tasks: list[asyncio.Task[None]] = []
+        self._make_controllers()
+
+    def _make_controllers(self) -> None:
+        self.controllers = Controllers(self.state, clock=self.clock)
+        self.liveness = Liveness(self.state, clock=self.clock) if self.sessions else None
 
     def start(self) -> None:
         """Starts the controllers."""
-        self._task = asyncio.create_task(self.controllers.run())
+        for part in (self.controllers, self.liveness):
+            if part is not None:
+                self._tasks.append(asyncio.create_task(part.run()))
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
 
     async def restart(self) -> None:
         """Another leader continues."""
         await self.stop()
-        self.controllers = Controllers(self.state, clock=self.clock)
+        self._make_controllers()
         self.start()
+
+    async def lead(self, node_id: str) -> None:
+        """A node becomes the leader."""
+        leader = self.state.tables.leader or Leader(id=LEADER)
+        await self.state.commit([Put(replace(leader, node_id=node_id))])
 
     async def close(self) -> None:
         await self.stop()
@@ -157,20 +182,30 @@ class World:
     # nodes
 
     async def node(
-        self, name: str, *, resources: Resources | None = None, availability: str = "active", **labels: str
+        self,
+        name: str,
+        *,
+        resources: Resources | None = None,
+        availability: str = "active",
+        manager: bool = False,
+        **labels: str,
     ) -> FakeAgent:
         node = Node(
             id=name,
             created_ns=self.clock.now(),
-            spec=NodeSpec(role="worker", availability=availability, labels=labels),
+            spec=NodeSpec(role="manager" if manager else "worker", availability=availability, labels=labels),
             status=NodeStatus(state="unknown"),
+            manager=ManagerStatus(addr=f"{name}:2377") if manager else None,
         )
         await self.state.commit([Put(node)])
-        dispatcher = LocalDispatcher(self.state, name, NoKeys(), now=self.clock.now)
-        await dispatcher.describe(NodeDescription(hostname=name, resources=resources or Resources()))
-        agent = self.agents[name] = FakeAgent(dispatcher, self.clock)
-        agent.start()
+        dispatcher = LocalDispatcher(self.state, name, NoKeys(), sessions=self.sessions, now=self.clock.now)
+        description = NodeDescription(hostname=name, resources=resources or Resources())
+        agent = self.agents[name] = FakeAgent(dispatcher, self.clock, description)
+        await agent.come_back()
         return agent
+
+    def state_of(self, name: str) -> str:
+        return self.state.tables.nodes.get(name).status.state
 
     async def set_node(self, name: str, *, state: str = "", availability: str = "") -> None:
         def build() -> Sequence[Operation]:
@@ -237,7 +272,8 @@ class World:
         while quiet < 3:
             await asyncio.sleep(0.004)
             revision = self.state.revision
-            quiet = quiet + 1 if revision == last and not self.controllers.busy else 0
+            busy = self.controllers.busy or (self.liveness is not None and self.liveness.busy)
+            quiet = quiet + 1 if revision == last and not busy else 0
             last = revision
 
     async def advance(self, seconds: float) -> None:
@@ -245,8 +281,8 @@ class World:
         await self.settle()
         end = self.clock.now() + int(seconds * SECOND)
         while self.clock.now() < end:
-            timer = self.controllers.next_timer
-            await self.clock.set(end if timer is None else min(timer, end))
+            timers = [self.controllers.next_timer, self.liveness.next_timer if self.liveness is not None else None]
+            await self.clock.set(min([end, *(timer for timer in timers if timer is not None)]))
             await self.settle()
 
 
@@ -267,13 +303,15 @@ def _spec(name: str, mode: int | ServiceMode, task: TaskSpec | None, fields: Map
     )
 
 
-def play(path: Path, scenario: Callable[[World], Awaitable[None]], *, seconds: float = 60) -> None:
+def play(
+    path: Path, scenario: Callable[[World], Awaitable[None]], *, sessions: bool = False, seconds: float = 60
+) -> None:
     """Runs a scenario in a new swarm."""
 
     async def run() -> None:
         async with opened(path) as (store, state):
             await state.commit([Put(Cluster(id="swarm"))])
-            world = World(store, state)
+            world = World(store, state, sessions=sessions)
             world.start()
             try:
                 async with asyncio.timeout(seconds):
