@@ -8,8 +8,8 @@ from typing import Any
 from api_models.filters import Filters
 from api_models.swarm.node import NodeSpec
 from engine.common.errors import WharfError, invalid
-from server.swarm.model.objects import Node, Task, TaskStatus
-from server.swarm.model.taskstate import TaskState
+from server.swarm.model.lost import node_removed
+from server.swarm.model.objects import Node, Task
 from server.swarm.operations import match
 from server.swarm.operations.init import AVAILABILITIES
 from server.swarm.operations.rpc import missing, out_of_sequence, precondition
@@ -130,13 +130,9 @@ def _running(state: State, node_id: str) -> list[Task]:
 
 
 def _orphaned(state: State, node_id: str) -> list[Put]:
-    """The tasks of a removed node count as gone. At most as many as one transaction can have."""
-    status = TaskStatus(
-        state=int(TaskState.ORPHANED),
-        timestamp_ns=time.time_ns(),
-        message="Task belonged to a node that has been deleted",
-    )
-    return [Put(replace(task, status=status)) for task in _running(state, node_id)[:MAX_OPERATIONS]]
+    """The running tasks of a removed node, as gone: at most as many as one transaction can have."""
+    now = time.time_ns()
+    return [Put(node_removed(task, now)) for task in _running(state, node_id)[:MAX_OPERATIONS]]
 
 
 def _gone(id: str) -> WharfError:

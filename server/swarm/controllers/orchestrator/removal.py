@@ -8,6 +8,7 @@ from server.swarm.controllers.constraints import node_matches
 from server.swarm.controllers.draft import Draft
 from server.swarm.controllers.orchestrator.tasks import alive, by_slot
 from server.swarm.controllers.resources import Generic
+from server.swarm.model.lost import node_removed
 from server.swarm.model.objects import Node, Service, Task
 from server.swarm.model.taskstate import TaskState
 
@@ -77,7 +78,7 @@ def orphan_lost(draft: Draft, service_id: str) -> None:
             continue
         node = draft.node(task.node_id)
         if node is None:
-            draft.observe(task, TaskState.ORPHANED, "Task belonged to a node that has been deleted")
+            draft.put(node_removed(task, draft.now))
         elif node.status.state == "down":
             if node.updated_ns + LOST <= draft.now:
                 draft.observe(task, TaskState.ORPHANED, task.status.message)
