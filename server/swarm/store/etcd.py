@@ -12,9 +12,9 @@ import grpc.aio
 from google.protobuf.message import Message
 from grpc.aio import AioRpcError
 
-from engine.api.errors import from_rpc_error
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
+from server.swarm.store.channel import call, error_of, open_channel, result_of
 from server.swarm.store.interface import (
     Change,
     Commit,
@@ -28,17 +28,6 @@ from server.swarm.store.interface import (
 )
 from server.swarm.store.pb import etcd_pb2 as pb
 
-timeouts.define("swarm.store", 10.0)  # an answer of etcd, with an election of its leader between
-
-_OPTIONS = (
-    ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.max_send_message_length", 4 << 20),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    # A member that vanished without a word is noticed after 10 s without an answer.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-)
 #: The most entries of one answer: ranges of many objects are read in pages.
 _PAGE = 500
 
@@ -58,12 +47,11 @@ class EtcdStore:
     """See ``interface.Store``. Belongs to one event loop; call ``close`` at the end."""
 
     def __init__(self, endpoints: Sequence[str], credentials: grpc.ChannelCredentials | None = None) -> None:
-        """``endpoints``: ``address:port`` of members. They need not be complete: one that answers is enough."""
-        target = "ipv4:" + ",".join(endpoints)
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
-        else:
-            self._channel = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+        """``endpoints``: of members, as in ``channel.target``. They need not be complete: one that answers is enough.
+
+        :raises ValueError:
+        """
+        self._channel = open_channel(endpoints, credentials)
         self._watches: set[_Watch] = set()
         self._closed = False
 
@@ -112,7 +100,7 @@ class EtcdStore:
                 yield commit
         except AioRpcError as error:
             if not self._closed:
-                raise _unavailable(from_rpc_error(error)) from None
+                raise error_of(error) from None
         except asyncio.CancelledError:
             # gRPC cancels the reader of a call that ``close`` has cancelled.
             if not self._closed or (task := asyncio.current_task()) is None or task.cancelling():
@@ -172,12 +160,12 @@ class EtcdStore:
             response_deserializer=pb.LeaseKeepAliveResponse.FromString,
         )
         requests = iter([pb.LeaseKeepAliveRequest(ID=lease)])
-        call = invoke(requests, timeout=timeouts.seconds("swarm.store"))
+        stream = invoke(requests, timeout=timeouts.seconds("swarm.store"))
         try:
-            answer = await _answer(anext(aiter(call)))
+            got = await _leased(result_of(anext(aiter(stream))))
         finally:
-            call.cancel()
-        if answer.TTL <= 0:
+            stream.cancel()
+        if got.TTL <= 0:
             raise LeaseEnded
 
     async def revoke(self, lease: int) -> None:
@@ -187,29 +175,20 @@ class EtcdStore:
             return
 
     async def _call(self, method: str, request: Message, reply: type[R]) -> R:
-        invoke = self._channel.unary_unary(
-            f"/etcdserverpb.{method}",
-            request_serializer=type(request).SerializeToString,
-            response_deserializer=reply.FromString,
-        )
-        call = invoke(request, timeout=timeouts.seconds("swarm.store"), wait_for_ready=True)
-        return await _answer(cast("Awaitable[R]", call))
+        return await _leased(call(self._channel, method, request, reply))
 
 
-async def _answer(call: Awaitable[R]) -> R:
+async def _leased(answer: Awaitable[R]) -> R:
+    """:raises LeaseEnded: :raises WharfError: what the contract names, and no other."""
     try:
-        return await call
-    except AioRpcError as error:
-        failure = from_rpc_error(error)
+        return await answer
+    except WharfError as error:
+        failure = error
     if failure.kind is Kind.NOT_FOUND and "lease" in failure.message:
         raise LeaseEnded
-    if failure.kind is Kind.RESOURCE_EXHAUSTED:
+    if failure.kind in (Kind.RESOURCE_EXHAUSTED, Kind.UNAVAILABLE):
         raise failure
-    raise _unavailable(failure)
-
-
-def _unavailable(failure: WharfError) -> WharfError:
-    return WharfError(Kind.UNAVAILABLE, f"the swarm's store does not answer: {failure.message}")
+    raise WharfError(Kind.UNAVAILABLE, f"the swarm's store does not answer: {failure.message}")
 
 
 def _after(prefix: str) -> bytes:

@@ -1,0 +1,114 @@
+"""A gRPC channel to members of etcd, and etcd's errors in the words of dockerd's swarm."""
+
+from collections.abc import Awaitable, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TypeVar, cast
+
+import grpc.aio
+from google.protobuf.message import Message
+from grpc.aio import AioRpcError
+
+from engine.api.errors import from_rpc_error
+from engine.common import timeouts
+from engine.common.errors import Kind, WharfError
+
+timeouts.define("swarm.store", 10.0)  # an answer of etcd, with an election of its leader between
+
+NO_LEADER = (
+    "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too few managers are online."
+    " Make sure more than half of the managers are online."
+)
+FULL = (
+    "the swarm's store is full: nothing can be added or changed until services, secrets or configs are removed"
+    " (etcd: database space exceeded)"
+)
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", 4 << 20),
+    # A member that starts again is used at once: it needs less than a second to start.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # A member that vanished without a word is noticed after 10 s without an answer.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.enable_http_proxy", 0),
+)
+#: What etcd answers without a leader: none is known, the old one was lost, or a majority does not answer in time.
+_LEADERLESS = ("no leader", "leader changed", "leader failure", "request timed out", "stopped")
+
+R = TypeVar("R", bound=Message)
+
+
+def open_channel(endpoints: Sequence[str], credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    """A channel to one of the ``endpoints``: that one which answers. See ``target``.
+
+    :raises ValueError:
+    """
+    if credentials is None:
+        return grpc.aio.insecure_channel(target(endpoints), options=_OPTIONS)
+    return grpc.aio.secure_channel(target(endpoints), credentials, options=_OPTIONS)
+
+
+def target(endpoints: Sequence[str]) -> str:
+    """The endpoints as a target of gRPC. Each is ``address:port`` (an IPv6 address in brackets); or there is one only,
+    which is ``unix:/path`` or ``host:port``: gRPC has no target of several names.
+
+    :raises ValueError: another mixture.
+    """
+    if len(endpoints) == 1 and endpoints[0].startswith("unix:"):
+        return endpoints[0]
+    kinds = {_kind(endpoint) for endpoint in endpoints}
+    if kinds == {IPv4Address}:
+        return "ipv4:" + ",".join(endpoints)
+    if kinds == {IPv6Address}:
+        return "ipv6:" + ",".join(endpoints)
+    if len(endpoints) != 1:
+        raise ValueError("several endpoints of etcd must be IPv4 addresses, or IPv6 addresses, with their ports")
+    return "dns:///" + endpoints[0]
+
+
+def _kind(endpoint: str) -> type[IPv4Address] | type[IPv6Address] | None:
+    try:
+        return type(ip_address(endpoint.rpartition(":")[0].strip("[]")))
+    except ValueError:
+        return None
+
+
+async def call(
+    channel: grpc.aio.Channel, method: str, request: Message, reply: type[R], *, seconds: float | None = None
+) -> R:
+    """Calls a method of etcd, ``<service>/<method>``. ``seconds``: until it fails; None: as ``swarm.store``.
+
+    :raises WharfError: UNAVAILABLE; RESOURCE_EXHAUSTED; and those of etcd's own answers.
+    """
+    invoke = channel.unary_unary(
+        f"/etcdserverpb.{method}",
+        request_serializer=type(request).SerializeToString,
+        response_deserializer=reply.FromString,
+    )
+    deadline = timeouts.seconds("swarm.store") if seconds is None else seconds
+    return await result_of(cast("Awaitable[R]", invoke(request, timeout=deadline, wait_for_ready=True)))
+
+
+async def result_of(call: Awaitable[R]) -> R:
+    """What a call returns; errors as in ``call``."""
+    try:
+        return await call
+    except AioRpcError as error:
+        raise error_of(error) from None
+
+
+def error_of(error: AioRpcError) -> WharfError:
+    """etcd's errors have a gRPC status that covers several causes, so the text distinguishes them."""
+    found = from_rpc_error(error)
+    if found.kind is Kind.RESOURCE_EXHAUSTED and "database space exceeded" in found.message:
+        return found.worded(FULL)
+    if found.kind is Kind.DEADLINE_EXCEEDED or (
+        found.kind is Kind.UNAVAILABLE and any(word in found.message for word in _LEADERLESS)
+    ):
+        return WharfError(Kind.UNAVAILABLE, NO_LEADER)
+    if found.kind in (Kind.UNAVAILABLE, Kind.CANCELLED, Kind.INTERNAL, Kind.UNAUTHENTICATED, Kind.PERMISSION_DENIED):
+        return WharfError(Kind.UNAVAILABLE, f"the swarm's store does not answer: {found.message}")
+    return found
