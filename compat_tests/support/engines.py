@@ -188,11 +188,17 @@ class Wharf(Engine):
     kind = "wharf"
 
     def __init__(
-        self, resources: resources.EngineResources, args: Sequence[str], *, containerd: Containerd | None
+        self,
+        resources: resources.EngineResources,
+        args: Sequence[str],
+        *,
+        containerd: Containerd | None,
+        enter: Sequence[str] = (),
     ) -> None:
+        """``enter``: the start of a command that runs it in other namespaces."""
         super().__init__(resources)
         self.containerd = containerd
-        argv = [sys.executable, "-m", "server", "--data-root", str(resources.root / "data"), "--exec-root"]
+        argv = [*enter, sys.executable, "-m", "server", "--data-root", str(resources.root / "data"), "--exec-root"]
         listened = self.host if as_user.CURRENT is None else f"{self.host}?mode=0666"
         argv += [str(resources.root / "run"), "-H", listened, "--bip", resources.bip]
         argv += ["--bridge-name", resources.bridge]
@@ -249,14 +255,25 @@ class Dockerd(Engine):
     kind = "dockerd"
 
     def __init__(
-        self, resources: resources.EngineResources, args: Sequence[str], *, containerd_store: bool = False
+        self,
+        resources: resources.EngineResources,
+        args: Sequence[str],
+        *,
+        containerd_store: bool = False,
+        enter: Sequence[str] = (),
     ) -> None:
+        """``enter``: as for ``Wharf``; without it, it has a network namespace of its own."""
         super().__init__(resources)
         # dockerd 29 makes time namespaces, which runc before 1.2 doesn't know.
         features = {"cdi": True, "containerd-snapshotter": containerd_store, "time-namespaces": False}
         (resources.root / "daemon.json").write_text(json.dumps({"features": features}))
         self.netns = resources.root / "netns"
-        argv = ["nsenter", f"--net={self.netns}", "dockerd", "--config-file", str(resources.root / "daemon.json")]
+        argv = [
+            *(enter or ["nsenter", f"--net={self.netns}"]),
+            "dockerd",
+            "--config-file",
+            str(resources.root / "daemon.json"),
+        ]
         argv += ["--data-root", str(resources.root / "data"), "--exec-root", str(resources.root / "run")]
         argv += ["-H", self.host, "--cdi-spec-dir", str(self.cdi), "--pidfile", str(resources.root / "dockerd.pid")]
         argv += ["--bip", resources.bip, "--default-address-pool", resources.pool, *resources.cgroup_flags]

@@ -68,6 +68,20 @@ def listeners(path: Path) -> list[Process]:
     )
 
 
+def beside(processes: Iterable[Process]) -> list[Process]:
+    """Return the processes that share a network namespace with one of these, unless it is that of this process."""
+    spaces = {_network(process.pid) for process in processes} - {_network(os.getpid()), 0}
+    return _select(lambda folder: _network(int(folder.name)) in spaces) if spaces else []
+
+
+def _network(pid: int) -> int:
+    """Return the number of a process's network namespace; 0 if the process is gone."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino
+    except OSError:
+        return 0
+
+
 def pids_of(program: str, argument: str) -> list[int]:
     """Return the processes whose command ends with this program name and has this argument."""
 

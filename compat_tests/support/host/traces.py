@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from compat_tests.support.host.processes import Process, listeners, marked_processes
+from compat_tests.support.host.processes import Process, beside, listeners, marked_processes
 from compat_tests.support.polling import until
 
 PREFIX = "wharf-test-"
@@ -92,8 +92,9 @@ class Footprint:
     cgroup: str
 
     def processes(self) -> list[Process]:
-        """Return the processes with the mark, and those that listen on a socket below the root."""
-        return list(dict.fromkeys([*marked_processes(self.mark), *listeners(self.root)]))
+        """Return the processes with the mark, those in namespaces of theirs, and those that listen below the root."""
+        marked = marked_processes(self.mark)
+        return list(dict.fromkeys([*marked, *beside(marked), *listeners(self.root)]))
 
     def leftovers(self) -> list[str]:
         """Return one line for each leftover."""
