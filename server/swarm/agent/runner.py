@@ -21,6 +21,7 @@ from server.containers.hooks import Hook
 from server.containers.model import Container
 from server.containers.waiters import Condition, Waiter
 from server.swarm.agent.dispatcher import Assignments, Dispatcher
+from server.swarm.agent.drain import LIMIT, drain
 from server.swarm.agent.files import PrivateFiles, payloads
 from server.swarm.agent.hostconfig import HOST, published
 from server.swarm.agent.images import Pulls
@@ -214,6 +215,9 @@ class Runner:
 
     async def _shut_down(self) -> None:
         if self._container is not None:
+            grace = self._grace_period
+            if self._status.state == TaskState.RUNNING:
+                await drain(self._task, self._container, lambda: self._assignments, LIMIT if grace is None else grace)
             try:
                 await self._stop(self._container)
             except WharfError as error:
@@ -224,11 +228,16 @@ class Runner:
                 await remove(self._shared.neighbours, self._container)
         self._report(TaskState.SHUTDOWN, "shutdown")
 
-    async def _stop(self, container: Container) -> None:
+    @property
+    def _grace_period(self) -> int | None:
+        """Seconds between the stop signal and SIGKILL; None: as for other containers."""
         spec = self._task.spec.container_spec
         grace = spec.stop_grace_period if spec is not None else None
+        return None if grace is None else grace // 1_000_000_000
+
+    async def _stop(self, container: Container) -> None:
         try:
-            await self._containers.stop(container.id, timeout=None if grace is None else grace // 1_000_000_000)
+            await self._containers.stop(container.id, timeout=self._grace_period)
         except WharfError as error:
             if error.kind not in (Kind.NOT_MODIFIED, Kind.NOT_FOUND):
                 raise

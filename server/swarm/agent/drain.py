@@ -1,0 +1,80 @@
+"""Connections of a task that is to stop, while its service goes on with other tasks.
+
+The task gets no new connections: the rules of this node are written before the agent changes its tasks, and those of
+other nodes a moment later. Requests that are under way get time to be answered, since many programs end at once at
+their stop signal.
+"""
+
+import asyncio
+import contextlib
+import socket
+import sys
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from server.containers.model import Container
+from server.swarm.agent.dispatcher import Assignments
+from server.swarm.model.objects import Task
+
+#: The most seconds that connections get; less, if the task's stop grace period is shorter.
+LIMIT = 5.0
+#: Seconds after which the other nodes have changed their rules. SwarmKit's agents wait for nothing.
+PROPAGATION = 0.5
+#: The kernel reports no end of a connection to others than its owner.
+_PAUSE = 0.05
+
+# The states of a socket, from include/net/tcp_states.h: SYN_RECV, ESTABLISHED, FIN_WAIT1, CLOSE_WAIT and LAST_ACK, in
+# which the server has received or sent less than all; and LISTEN.
+_BUSY = frozenset(("03", "01", "04", "08", "09"))
+_LISTEN = "0A"
+
+
+async def drain(task: Task, container: Container, current: Callable[[], Assignments], limit: float) -> None:
+    """Returns when the task has no connections to the addresses by which its service is reached, or after ``limit``
+    seconds. ``current``: the newest assignments; without the service, its connections end at once."""
+    if not _addresses(task, current()):
+        return
+    end = time.monotonic() + min(limit, LIMIT)
+    if any(current().peers.get(attachment.network_id) for attachment in task.attachments):
+        await asyncio.sleep(min(limit, PROPAGATION))
+    while time.monotonic() < end and container.state.pid:
+        if not await asyncio.to_thread(busy, container.state.pid, _addresses(task, current())):
+            return
+        await asyncio.sleep(_PAUSE)
+
+
+def _addresses(task: Task, assignments: Assignments) -> set[str]:
+    """The task's addresses on the networks that its service is on."""
+    return {
+        address
+        for attachment in task.attachments
+        if (address := task.address(attachment.network_id))
+        and any(each.service_id == task.service_id for each in assignments.services.get(attachment.network_id, ()))
+    }
+
+
+def busy(pid: int, addresses: Collection[str]) -> bool:
+    """Whether a server in the network namespace of this process has connections at one of these IPv4 addresses."""
+    # The kernel prints the four bytes as a number in the order of the machine.
+    local = {
+        f"{int.from_bytes(socket.inet_aton(address), sys.byteorder):08X}" for address in addresses if "." in address
+    }
+    listening, connected = set(), set()
+    for table in ("tcp", "tcp6"):
+        for line in _lines(Path(f"/proc/{pid}/net/{table}")):
+            fields = line.split()
+            # An IPv4 address in the table of IPv6 has a prefix of 12 bytes.
+            address, _, port = fields[1].partition(":")
+            if fields[3] == _LISTEN:
+                listening.add(port)
+            elif fields[3] in _BUSY and address[-8:] in local:
+                connected.add(port)
+    # Others are connections of a client.
+    return not listening.isdisjoint(connected)
+
+
+def _lines(table: Path) -> list[str]:
+    with contextlib.suppress(OSError):
+        return table.read_text().splitlines()[1:]
+    return []
