@@ -1,0 +1,122 @@
+"""Nodes of a swarm of several hosts: the lists, what workers refuse, promote, demote, drain, leave and rm."""
+
+from __future__ import annotations
+
+import pytest
+
+from compat_tests.support.hosts.swarm import PORT, Swarm, agree, info, nodes, placed, running, settles
+
+WORKER = (
+    "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this"
+    " command on a manager node or promote the current node to a manager."
+)
+NETWORK = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and'
+    " try again."
+)
+ALREADY = 'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.'
+
+
+def test_each_manager_shows_all_nodes(swarm: Swarm) -> None:
+    names = [host.name for host in swarm.hosts]
+    for host in swarm.managers:
+        found = nodes(host)
+        assert sorted(found) == names
+        assert {row["Status"] for row in found.values()} == {"Ready"}
+        assert [found[name]["ManagerStatus"] for name in names] == ["Leader", "Reachable", "Reachable", "", ""]
+        assert [name for name in names if found[name]["Self"]] == [host.name]
+    assert agree(swarm.managers, "node")
+
+
+def test_info(swarm: Swarm) -> None:
+    addresses = sorted(f"{host.address}:{PORT}" for host in swarm.managers)
+    for host in swarm.hosts:
+        found = info(host)
+        manager = host in swarm.managers
+        assert (found["LocalNodeState"], found["ControlAvailable"]) == ("active", manager)
+        assert found["NodeAddr"] == host.address
+        assert sorted(each["Addr"] for each in found["RemoteManagers"]) == addresses
+        if manager:
+            assert (found["Managers"], found["Nodes"]) == (3, 5)
+        shown = host.docker("info").stdout
+        assert f"Is Manager: {str(manager).lower()}" in shown
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("node", "ls"),
+        ("service", "ls"),
+        ("service", "create", "busybox"),
+        ("secret", "ls"),
+        ("config", "ls"),
+        ("swarm", "join-token", "worker"),
+        ("swarm", "update", "--task-history-limit", "3"),
+        ("swarm", "unlock-key"),
+        ("network", "create", "-d", "overlay", "refused"),
+    ],
+)
+def test_a_worker_refuses(swarm: Swarm, command: tuple[str, ...]) -> None:
+    refused = swarm.workers[0].docker(*command, check=False)
+    assert refused.status == 1
+    assert (NETWORK if command[0] == "network" else WORKER) in refused.output
+
+
+def test_joins_are_refused(swarm: Swarm) -> None:
+    token = swarm.first.docker("swarm", "join-token", "-q", "worker").stdout.strip()
+    remote = f"{swarm.first.address}:{PORT}"
+    assert ALREADY in swarm.workers[0].docker("swarm", "join", "--token", token, remote, check=False).output
+    worker = swarm.workers[1]
+    worker.docker("swarm", "leave")
+    wrong = f"{token[:-5]}aaaaa"
+    refused = worker.docker("swarm", "join", "--token", wrong, remote, check=False)
+    assert "A valid join token is necessary to join this cluster" in refused.output
+    assert info(worker)["LocalNodeState"] == "inactive"
+    swarm.rejoin(worker, "worker")
+    assert settles(lambda: nodes(swarm.first)[worker.name]["Status"] == "Ready")
+
+
+def test_promote_and_demote(swarm: Swarm) -> None:
+    worker = swarm.workers[0]
+    assert swarm.first.docker("node", "promote", worker.name).stdout == (
+        f"Node {worker.name} promoted to a manager in the swarm.\n"
+    )
+    assert settles(lambda: nodes(worker)[worker.name]["ManagerStatus"] == "Reachable")
+    assert settles(lambda: agree([*swarm.managers, worker], "node"))
+    worker.docker("config", "create", "by-worker", "-", input="x")
+    assert "by-worker" in swarm.first.docker("config", "ls").stdout
+    assert worker.docker("node", "demote", worker.name).stdout == f"Manager {worker.name} demoted in the swarm.\n"
+    assert settles(lambda: WORKER in worker.docker("node", "ls", check=False).output)
+    assert nodes(swarm.first)[worker.name]["ManagerStatus"] == ""
+
+
+def test_a_drained_node_runs_nothing(swarm: Swarm) -> None:
+    worker = swarm.workers[0]
+    swarm.first.docker(
+        "service", "create", "-d", "--name", "web", "--replicas", "5", "--stop-grace-period", "1s", "busybox",
+        "sleep", "1000",
+    )  # fmt: skip
+    assert settles(lambda: [state for _, state in placed(swarm.first, "web")] == ["Running"] * 5)
+    assert {node for node, _ in placed(swarm.first, "web")} == {host.name for host in swarm.hosts}
+    swarm.managers[1].docker("node", "update", "--availability", "drain", worker.name)
+    try:
+        assert settles(lambda: not running([worker], "web")[worker.name])
+        assert settles(lambda: [state for _, state in placed(swarm.first, "web")] == ["Running"] * 5)
+        assert worker.name not in {node for node, _ in placed(swarm.first, "web")}
+    finally:
+        swarm.first.docker("node", "update", "--availability", "active", worker.name)
+
+
+def test_leave_and_rm(swarm: Swarm) -> None:
+    worker = swarm.workers[1]
+    refused = swarm.first.docker("node", "rm", worker.name, check=False)
+    assert "is not down and can't be removed" in refused.output
+    refused = swarm.managers[1].docker("swarm", "leave", check=False)
+    assert "You are attempting to leave the swarm on a node that is participating as a manager." in refused.output
+    assert worker.docker("swarm", "leave").stdout == "Node left the swarm.\n"
+    assert info(worker)["LocalNodeState"] == "inactive"
+    assert settles(lambda: nodes(swarm.first)[worker.name]["Status"] == "Down")
+    assert swarm.managers[2].docker("node", "rm", worker.name).stdout == f"{worker.name}\n"
+    assert settles(lambda: worker.name not in nodes(swarm.first))
+    swarm.join(worker, "worker", through=swarm.managers[1])
+    assert settles(lambda: nodes(swarm.first)[worker.name]["Status"] == "Ready")
