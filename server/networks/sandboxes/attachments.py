@@ -4,6 +4,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from api_models.network import EndpointIPAMConfig, EndpointSettings
+from engine.common.errors import Kind, WharfError
 from server.containers.plan import ContainerPlan
 from server.networks import endpoints
 from server.networks.context import NetworkContext
@@ -35,13 +36,18 @@ async def assign(
 
     ``key``: the network's name or id; the network may be on no node yet.
 
-    :raises WharfError: the swarm refuses.
+    :raises WharfError: the swarm refuses; UNAVAILABLE: it is not started, or locked.
     """
     present = context.of(container.owner).find(key)
     swarms = present.overlay if present is not None else not container.owner
     known = context.containers.by_id(container.id) if context.containers is not None else None
-    if context.attacher is None or not swarms or (known is not None and known.managed):
+    if not swarms or (known is not None and known.managed):
         return settings
+    if context.attacher is None:
+        if present is None:
+            return settings
+        # The daemon starts containers before the swarm: the restart policy tries again.
+        raise WharfError(Kind.UNAVAILABLE, f"Could not attach to network {present.name}: the swarm is not available")
     ipam = settings.ipam_config or EndpointIPAMConfig()
     wanted = [address for address in (ipam.ipv4_address, ipam.ipv6_address) if address]
     id, assigned = await context.attacher.attach(container.id, key, wanted)

@@ -44,7 +44,11 @@ class Attachments:
             container, network = _key(task)
             if self._attached(container, network):
                 self._pending.discard((container, network))
-            elif container not in self._attaching and (container, network) not in self._pending:
+            elif (container, network) in self._pending:
+                # The other ones are of its last run, whose end no daemon has seen.
+                if any(_key(each) == _key(task) and each.created_ns > task.created_ns for each in self._tasks.values()):
+                    await self._remove(task.id)
+            elif container not in self._attaching:
                 await self._remove(task.id)
 
     async def attach(self, container: str, key: str, addresses: Sequence[str]) -> tuple[str, EndpointIPAMConfig]:

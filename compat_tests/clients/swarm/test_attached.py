@@ -1,0 +1,53 @@
+"""Containers of users on networks of a swarm, over restarts of the machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from compat_tests.support.engines import Engine
+from compat_tests.support.polling import until
+
+NAMES = ("first", "second", "third")
+
+
+@pytest.fixture
+def attached(swarm: Engine) -> Iterator[Engine]:
+    """Three containers with a restart policy on a network."""
+    swarm.docker("network", "create", "-d", "overlay", "--attachable", "front")
+    for name in NAMES:
+        swarm.docker(
+            "run", "-d", "--name", name, "--network", "front", "--restart", "always", "busybox", "sleep", "1000"
+        )
+    yield swarm
+    swarm.docker("rm", "-f", *NAMES)
+    swarm.docker("network", "rm", "front")
+
+
+def inspect(engine: Engine, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(engine.docker("inspect", name).stdout)[0]
+    return found
+
+
+def test_they_start_again_when_the_swarm_is_there(attached: Engine) -> None:
+    """All processes are killed, as when the machine is reset: with the next start, the swarm comes after the
+    containers."""
+    before = {name: inspect(attached, name)["State"]["StartedAt"] for name in NAMES}
+    attached.kill("wharfd")
+    attached.kill("wharf-shim")
+    attached.start()
+
+    def running(name: str) -> bool:
+        state = inspect(attached, name)["State"]
+        return state["Pid"] > 0 and state["StartedAt"] != before[name]
+
+    assert until(lambda: all(map(running, NAMES))), [inspect(attached, name)["State"] for name in NAMES]
+    peers = json.loads(attached.docker("network", "inspect", "front").stdout)[0]["Containers"]
+    assert sorted(peer["Name"] for peer in peers.values()) == sorted(NAMES)
+    addresses = {inspect(attached, name)["NetworkSettings"]["Networks"]["front"]["IPAddress"] for name in NAMES}
+    assert len(addresses) == 3
+    ping = ("ping", "-c", "1", "-W", "5")
+    assert all(attached.docker("exec", "first", *ping, name).status == 0 for name in NAMES)
