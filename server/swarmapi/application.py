@@ -55,7 +55,7 @@ class Route:
 
 
 #: Raises PERMISSION_DENIED, if the caller has not this access.
-Check = Callable[[Caller, Access], None]
+Check = Callable[[Caller, Access], Awaitable[None]]
 
 
 class Connections:
@@ -111,7 +111,7 @@ class SwarmApp:
     async def _answer(self, request: Request) -> Response:
         route, params = self._find(request.method, request.scope["path"])
         caller = caller_of(request)
-        self._check(caller, route.access)
+        await self._check(caller, route.access)
         return await route.handler(Call(request, caller, params))
 
     def _find(self, method: str, path: str) -> tuple[Route, Mapping[str, str]]:

@@ -1,7 +1,7 @@
 """The routes of the managers' port."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
@@ -12,7 +12,7 @@ from starlette.responses import Response
 from api_models.record import Record
 from api_models.swarm.node import NodeDescription
 from engine.common import limits
-from engine.common.errors import invalid
+from engine.common.errors import Kind, WharfError, invalid
 from server.swarm.agent.dispatcher import Assignments, Dispatcher
 from server.swarm.operations.admission import Admission, check_description
 from server.swarm.remote import wire
@@ -23,6 +23,7 @@ from server.swarmapi.caller import Access, Caller, check
 from server.swarmapi.streams import lines, newest
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 
 
 class Members(Protocol):
@@ -55,10 +56,16 @@ class ManagerPort:
 
 
 def manager_app(port: ManagerPort) -> SwarmApp:
-    def check_caller(caller: Caller, access: Access) -> None:
+    def check_now(caller: Caller, access: Access) -> None:
         check(caller, access, port.state.cluster.id, port.state.tables)
 
-    membership, dispatch = _Membership(port, check_caller), _Dispatch(port, check_caller)
+    async def check_caller(caller: Caller, access: Access) -> None:
+        if access is not Access.ANYONE and caller.node_id and port.state.tables.nodes.find(caller.node_id) is None:
+            # Another manager may have admitted it a moment ago.
+            await port.state.synchronize()
+        check_now(caller, access)
+
+    membership, dispatch = _Membership(port, check_now), _Dispatch(port, check_now)
     return SwarmApp([*membership.routes(), *dispatch.routes()], check_caller)
 
 
@@ -154,7 +161,11 @@ class _Dispatch:
         return lines(documents(), partial(self._check, call.caller, Access.NODE))
 
     async def _report(self, call: Call) -> Response:
-        await self._of(call).report(wire.statuses(await call.body()))
+        statuses = wire.statuses(await call.body())
+        if any(self._port.state.tables.tasks.find(id) is None for id in statuses):
+            # The node may have learnt of them from another manager.
+            await self._port.state.synchronize()
+        await self._of(call).report(statuses)
         return json_answer({})
 
     async def _describe(self, call: Call) -> Response:
@@ -171,13 +182,23 @@ class _Dispatch:
         return json_answer({"seconds": await self._of(call).heartbeat()})
 
     async def _secret(self, call: Call) -> Response:
-        return json_answer(wire.payload_document(await self._of(call).secret(call.params["id"])))
+        return json_answer(wire.payload_document(await self._found(self._of(call).secret, call.params["id"])))
 
     async def _config(self, call: Call) -> Response:
-        return json_answer(wire.payload_document(await self._of(call).config(call.params["id"])))
+        return json_answer(wire.payload_document(await self._found(self._of(call).config, call.params["id"])))
 
     async def _registry_auth(self, call: Call) -> Response:
-        return json_answer({"auth": await self._of(call).registry_auth(call.params["id"])})
+        return json_answer({"auth": await self._found(self._of(call).registry_auth, call.params["id"])})
+
+    async def _found(self, get: Callable[[str], Awaitable[T]], id: str) -> T:
+        """Looks again with the newest state: the node may have learnt of its task from another manager."""
+        try:
+            return await get(id)
+        except WharfError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+        await self._port.state.synchronize()
+        return await get(id)
 
     async def _attach(self, call: Call) -> Response:
         document = await call.body()

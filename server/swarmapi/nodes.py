@@ -25,7 +25,7 @@ class NodePort:
 
 
 def node_app(port: NodePort) -> SwarmApp:
-    def check_caller(caller: Caller, access: Access) -> None:
+    async def check_caller(caller: Caller, access: Access) -> None:
         # A worker has no state: what the certificate says is what it knows.
         check(caller, access, port.swarm_id, None)
 

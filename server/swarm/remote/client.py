@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-timeouts.define("swarm.connect", 5.0)  # TCP and TLS with a manager or a node
+timeouts.define("swarm.connect", 4.0)  # TCP and TLS with a manager or a node
 timeouts.define("swarm.request", 30.0)  # the answer of a manager
 
 
@@ -93,6 +93,7 @@ class Managers:
         known: Sequence[str],
         on_change: Callable[[Sequence[ManagerAddress]], None] = lambda managers: None,
     ) -> None:
+        self._identity = identity
         #: The one that answered last is the first.
         self._addresses = list(dict.fromkeys(known))
         self._on_change = on_change
@@ -107,19 +108,29 @@ class Managers:
         await self._connections.close()
 
     async def request(
-        self, method: str, path: str, document: Mapping[str, Any] | None = None, *, repeatable: bool = True
+        self,
+        method: str,
+        path: str,
+        document: Mapping[str, Any] | None = None,
+        *,
+        repeatable: bool = True,
+        silence: float | None = None,
     ) -> dict[str, Any]:
         """The answer's document. ``repeatable``: another manager gets the same request if a connection fails while it
-        waits for the answer."""
+        waits for the answer. ``silence``: seconds of one manager's silence."""
         failure = _unreachable("no manager is known")
         for address in list(self._addresses):
             try:
                 async with self._connections.client() as client:
-                    async with asking(client, method, f"https://{address}{path}", MANAGER, document) as response:
+                    url = f"https://{address}{path}"
+                    async with asking(client, method, url, MANAGER, document, silence=silence) as response:
                         answer = await read(response)
             except WharfError as error:
                 failure = error
-                if error.kind is not Kind.UNAVAILABLE or not (repeatable or isinstance(error, _Unsent)):
+                if error.kind is not Kind.UNAVAILABLE:
+                    self._prefer(address)
+                    raise
+                if not (repeatable or isinstance(error, _Unsent)):
                     raise
                 continue
             self._prefer(address)
@@ -127,8 +138,9 @@ class Managers:
         raise failure
 
     async def stream(self, path: str) -> AsyncGenerator[dict[str, Any], None]:
-        """The documents of a stream, until it ends: it is then begun again by the caller, who gets another manager if
-        this one has failed."""
+        """The documents of a stream. It ends, and is begun again by the caller, when this node has another certificate,
+        or when a request has preferred another manager: one that is cut off from the others has an old state."""
+        version = self._identity.version
         failure = _unreachable("no manager is known")
         for address in list(self._addresses):
             began = False
@@ -140,7 +152,10 @@ class Managers:
                                 if not began:
                                     self._prefer(address)
                                     began = True
-                                yield document
+                                if document is not None:
+                                    yield document
+                                if self._addresses[:1] != [address] or self._identity.version != version:
+                                    return
             except WharfError as error:
                 if error.kind is Kind.UNAVAILABLE:
                     self._defer(address)
@@ -199,9 +214,16 @@ def _unreachable(reason: str) -> WharfError:
 
 @contextlib.asynccontextmanager
 async def asking(
-    client: httpx.AsyncClient, method: str, url: str, name: str, document: Mapping[str, Any] | None = None
+    client: httpx.AsyncClient,
+    method: str,
+    url: str,
+    name: str,
+    document: Mapping[str, Any] | None = None,
+    *,
+    silence: float | None = None,
 ) -> AsyncIterator[httpx.Response]:
-    """The answer of a node whose certificate has this name, before its body is read.
+    """The answer of a node whose certificate has this name, before its body is read. ``silence``: instead of the
+    client's.
 
     :raises WharfError: UNAVAILABLE: no answer, also while the block reads the body; or the node's.
     """
@@ -211,7 +233,12 @@ async def asking(
     content = None if document is None else orjson.dumps(document)
     address = url.removeprefix("https://").partition("/")[0]
     try:
-        async with client.stream(method, url, content=content, extensions={"sni_hostname": name}) as response:
+        timeout = client.timeout
+        if silence is not None:
+            timeout = httpx.Timeout(connect=timeout.connect, read=silence, write=timeout.write, pool=timeout.pool)
+        async with client.stream(
+            method, url, content=content, timeout=timeout, extensions={"sni_hostname": name}
+        ) as response:
             if response.status_code != 200:
                 raise await _error(response)
             yield response
@@ -266,8 +293,11 @@ def _loaded(data: bytes) -> dict[str, Any]:
         raise _unreachable(f"the answer is malformed: {error.message}") from None
 
 
-async def _documents(response: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:
-    """The lines of a stream. :raises WharfError: that of its last line; UNAVAILABLE: a line is too long."""
+async def _documents(response: httpx.Response) -> AsyncGenerator[dict[str, Any] | None, None]:
+    """The lines of a stream; None: an empty one.
+
+    :raises WharfError: that of the last line; UNAVAILABLE: a line is too long.
+    """
     rest = bytearray()
     searched = 0
     async for part in response.aiter_raw():
@@ -277,6 +307,7 @@ async def _documents(response: httpx.Response) -> AsyncGenerator[dict[str, Any],
             del rest[: end + 1]
             searched = 0
             if not line:
+                yield None
                 continue
             document = _loaded(line)
             if wire.ERROR in document:

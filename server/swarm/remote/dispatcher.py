@@ -14,6 +14,8 @@ from server.swarm.remote.client import Managers
 _AT = f"{wire.VERSION}/dispatcher"
 #: How many statuses one request has at most: a request has a bound, and a status may have a long error.
 _BATCH = 200
+#: Seconds that one manager has for the answer to a heartbeat: another one must get it before the session is over.
+_BEAT = 3.0
 #: Seconds until the next heartbeat, if a manager's answer has no number.
 _PERIOD = 5.0
 
@@ -55,7 +57,7 @@ class RemoteDispatcher:
         await self._post("/describe", {**self._addresses, "description": description.wire()})
 
     async def heartbeat(self) -> float:
-        seconds = (await self._post("/heartbeat", {})).get("seconds")
+        seconds = (await self._managers.request("POST", f"{_AT}/heartbeat", {}, silence=_BEAT)).get("seconds")
         return float(seconds) if isinstance(seconds, int | float) and seconds > 0 else _PERIOD
 
     async def secret(self, id: str) -> Payload:

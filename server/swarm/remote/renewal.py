@@ -37,7 +37,7 @@ async def renewed(managers: Managers) -> tuple[Certificate, str]:
 
 class Renewal:
     """A loop of a node with this ``role``. ``on_role`` is called at each change with the role that the node shall have.
-    ``on_removed``: the node was removed from the swarm."""
+    ``on_refused``: the managers refuse this node: it was removed from the swarm, or its certificate has expired."""
 
     def __init__(
         self,
@@ -45,20 +45,20 @@ class Renewal:
         identity: Identity,
         role: str,
         on_role: Callable[[str], None],
-        on_removed: Callable[[], None] = lambda: None,
+        on_refused: Callable[[], None] = lambda: None,
     ) -> None:
         self._managers = managers
         self._identity = identity
         self._role = self._wanted = role
         self._on_role = on_role
-        self._on_removed = on_removed
+        self._on_refused = on_refused
         self._standing: Standing | None = None
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
         async with asyncio.TaskGroup() as group:
-            following = group.create_task(self._follow())
+            group.create_task(self._follow())
             while True:
                 self._changed.clear()
                 pause = _LONGEST
@@ -69,10 +69,7 @@ class Renewal:
                 # A certificate of another role is fetched by whoever changes what this node is.
                 if standing is not None and standing.role == self._role:
                     try:
-                        if await self._apply(standing):
-                            # The managers see by a new connection that the certificate is in use.
-                            following.cancel()
-                            following = group.create_task(self._follow())
+                        await self._apply(standing)
                     except WharfError as error:
                         log.warning("the node's certificate can't be renewed: %s", error.message)
                         pause = _RETRY
@@ -81,31 +78,31 @@ class Renewal:
                     async with asyncio.timeout(min(max(seconds, _RETRY), pause)):
                         await self._changed.wait()
 
-    async def _apply(self, standing: Standing) -> bool:
-        """Whether there is a new certificate."""
+    async def _apply(self, standing: Standing) -> None:
+        """The managers see by the next connection that a new certificate is in use."""
         # First: the managers' certificates may be issued by the new root already.
         await asyncio.to_thread(self._identity.trust, standing.roots)
         mine = self._identity.current
         if mine.root == standing.root and mine.lifetime_ns == standing.lifetime_ns and mine.renew_ns > time.time_ns():
-            return False
+            return
         certificate, key = await renewed(self._managers)
         await asyncio.to_thread(self._identity.put, certificate, key)
-        return True
 
     async def _follow(self) -> None:
         logged = ""
         while True:
+            pause = _RETRY
             try:
                 async with contextlib.aclosing(self._managers.follow()) as standings:
                     async for standing in standings:
-                        logged = ""
+                        logged, pause = "", 0.0
                         if standing != self._standing:
                             self._standing = standing
                             self._changed.set()
             except WharfError as error:
                 if error.kind is Kind.PERMISSION_DENIED:
-                    self._on_removed()
+                    self._on_refused()
                 if error.message != logged:
                     log.warning("the managers can't be followed: %s", error.message)
-                logged = error.message
-            await asyncio.sleep(_RETRY)
+                logged, pause = error.message, _RETRY
+            await asyncio.sleep(pause)

@@ -29,7 +29,7 @@ VERSION = "/v1"
 ERROR = "error"
 #: Seconds between two lines of a stream: an empty line comes when there is nothing to say. Without a line for
 #: ``SILENCE`` seconds, the other side is gone.
-SIGN_OF_LIFE, SILENCE = 5.0, 20.0
+SIGN_OF_LIFE, SILENCE = 4.0, 12.0
 #: The most bytes of a request's body, and of one line or answer of a manager.
 MAX_REQUEST, MAX_ANSWER = 1 << 20, 64 << 20
 #: The most statuses of one report.

@@ -66,10 +66,10 @@ class Site:
             self.dispatchers[node_id] = LocalDispatcher(self.state, node_id, self.keys, sessions=True)
         return self.dispatchers[node_id]
 
-    async def listen(self, period: float = 0.2) -> str:
-        """Opens another port of the manager; returns its address."""
+    async def listen(self, dispatcher: Callable[[str], LocalDispatcher] | None = None) -> str:
+        """Opens another port of the manager, with other dispatchers; returns its address."""
         admission = Admission(self.state, self.keys, self._prepared)
-        port = ManagerPort(self.state, admission, self.dispatcher, self.members, period)
+        port = ManagerPort(self.state, admission, dispatcher or self.dispatcher, self.members, 0.2)
         listener = SwarmListener(manager_app(port), self.identity)
         address = await listener.open("127.0.0.1:0")
         self.stack.push_async_callback(listener.close)

@@ -16,11 +16,13 @@ from api_models.swarm.task import TaskSpec
 from engine.common.errors import Kind, WharfError
 from server.swarm.agent.dispatcher import Assignments
 from server.swarm.dispatch.assignments import assignments
+from server.swarm.dispatch.local import LocalDispatcher
 from server.swarm.model.objects import Attachment, Config, Network, Secret, Service, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
+from server.swarm.remote.client import Managers
 from server.swarm.remote.dispatcher import RemoteDispatcher
 from server.swarm.state.state import Put
-from server.swarmapi.tests.site import Site, run, until
+from server.swarmapi.tests.site import Site, identity_of, run, until
 
 
 def _task(id: str, node_id: str, container: ContainerSpec | None = None) -> Task:
@@ -186,4 +188,62 @@ def test_the_list_of_managers_is_kept_current(tmp_path: Path) -> None:
         assert list(managers.addresses) == site.addresses
         await standings.aclose()
 
+    run(tmp_path, scenario)
+
+
+class _CutOff(LocalDispatcher):
+    """Of a manager that is cut off from the others: it has an old state, but its streams go on."""
+
+    async def heartbeat(self) -> float:
+        raise WharfError(Kind.UNAVAILABLE, "no quorum")
+
+
+def test_a_stream_leaves_a_manager_that_can_not_write(tmp_path: Path) -> None:
+    async def scenario(site: Site) -> None:
+        joined = await site.join()
+        healthy = site.addresses[0]
+        cut_off = await site.listen(lambda node_id: _CutOff(site.state, node_id, site.keys, sessions=True))
+        managers = Managers(identity_of(joined), [cut_off, healthy])
+        dispatcher = RemoteDispatcher(managers)
+        found: list[Assignments] = []
+        following = asyncio.create_task(_newest(dispatcher, found))
+        await until(lambda: _streaming(site) == [0, 1])
+        await site.dispatcher(joined.node_id).describe(NodeDescription(hostname="w"))
+        assert await dispatcher.heartbeat() == 5.0
+        assert list(managers.addresses) == [healthy, cut_off]
+        await until(lambda: _streaming(site) == [1, 0])
+        await site.state.commit([Put(_task("t1", joined.node_id))])
+        await until(lambda: "t1" in found[-1].tasks)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await managers.close()
+
+    run(tmp_path, scenario)
+
+
+def _streaming(site: Site) -> list[int]:
+    """How many requests each port serves."""
+    return [len(listener._server.state.tasks) for listener in site.listeners]
+
+
+def test_a_manager_that_hangs_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(site: Site) -> None:
+        _, managers = await site.worker()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0, ssl=site.identity.server())
+        hanging = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        managers._addresses.insert(0, hanging)
+        dispatcher = RemoteDispatcher(managers)
+        with pytest.raises(WharfError, match="session is over"):
+            await dispatcher.heartbeat()
+        assert list(managers.addresses) == [*site.addresses, hanging]
+        server.close()
+        await server.wait_closed()
+
+    monkeypatch.setattr("server.swarm.remote.dispatcher._BEAT", 0.2)
     run(tmp_path, scenario)

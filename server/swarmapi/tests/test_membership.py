@@ -191,6 +191,7 @@ def test_a_worker_renews_during_a_rotation_of_the_root(tmp_path: Path, monkeypat
         await until(lambda: not site.state.cluster.rotated_from and identity.current.roots == (second,))
         assert [standing.root for standing in seen][:1] == [first]
         assert seen[-1].root == second
+        await until(lambda: site.identity.current.roots == (second,))
         await away.close()  # also the connection that began with the first root
         with pytest.raises(WharfError) as refused:
             await away.standing()
@@ -204,9 +205,10 @@ def test_a_worker_renews_during_a_rotation_of_the_root(tmp_path: Path, monkeypat
 
 
 async def _collect(managers: Managers, seen: list[Standing]) -> None:
-    """The stream of a connection that began before the rotation goes on."""
-    async for standing in managers.follow():
-        seen.append(standing)  # noqa: PERF401
+    """The stream ends with each new certificate, and is begun again."""
+    while True:
+        async for standing in managers.follow():
+            seen.append(standing)  # noqa: PERF401
 
 
 def test_a_certificate_is_renewed_in_time_and_a_role_is_reported(
