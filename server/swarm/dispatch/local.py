@@ -18,7 +18,7 @@ from server.swarm.dispatch.assignments import assignments
 from server.swarm.model.ids import new_id
 from server.swarm.model.objects import Attachment, Config, Network, Secret, Session, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
-from server.swarm.state.state import Delete, Operation, Put, State
+from server.swarm.state.state import Delete, Operation, Put, Refer, Require, State
 from server.swarm.store.interface import MAX_OPERATIONS, LeaseEnded
 
 #: How many heartbeats may be missing.
@@ -119,6 +119,9 @@ class LocalDispatcher:
                 operations.append(Put(session, self._lease))
             if (described, status) != (node.description, node.status):
                 operations.append(Put(replace(node, description=described, status=status, updated_ns=self._now())))
+            elif operations:
+                # A node that is removed at the same time gets no session.
+                operations.append(Require(node))
             return operations
 
         try:
@@ -196,7 +199,7 @@ class LocalDispatcher:
                 desired_state=int(TaskState.RUNNING),
                 attachments=(Attachment(network_id=network.id, addresses=wanted),) if wanted else (),
             )
-            return [Put(task)]
+            return [Put(task), Refer()]
 
         await self._state.transact(build)
         return task_id, network_id

@@ -31,9 +31,14 @@ KINDS: Mapping[str, type[Object]] = {
     "session": Session,
     "leader": Leader,
 }
+#: The kinds of objects to which services and attached containers refer by id.
+REFERENCED: tuple[type[Object], ...] = (Secret, Config, Network)
 _KIND_OF: Mapping[type[Object], str] = {cls: kind for kind, cls in KINDS.items()}
 #: The key prefix of all keys of Wharf's swarms: a site's etcd may have other users.
 ROOT = "wharf/swarm/"
+#: Written by each commit that stores references, and by each one that deletes an object of ``REFERENCED``. Each of them
+#: requires that none of the other kind came in between: a reference to a missing object is never stored.
+REFERRED, RELEASED = f"{ROOT}references/stored", f"{ROOT}references/deleted"
 
 T = TypeVar("T", bound=Object)
 

@@ -44,6 +44,24 @@ def _resolve(tables: Tables, wanted: NetworkAttachmentConfig, local: LocalNetwor
     return replace(wanted, target=network.id)
 
 
+def any_of(spec: ServiceSpec) -> bool:
+    """Whether the spec refers to secrets, configs or networks of the swarm by their ids."""
+    task = spec.task_template
+    container = task.container_spec
+    payloads = container is not None and bool(container.secrets or container.configs)
+    return payloads or any(each.target not in PREDEFINED for each in task.networks or ())
+
+
+def check_networks(tables: Tables, spec: ServiceSpec) -> None:
+    """The networks, whose ids the spec has, still exist.
+
+    :raises WharfError: NOT_FOUND.
+    """
+    for network in spec.task_template.networks or ():
+        if network.target not in PREDEFINED and tables.networks.find(network.target) is None:
+            raise not_found(f"network {network.target} not found")
+
+
 def check_payloads(tables: Tables, spec: ServiceSpec) -> None:
     """Secrets and configs exist, with the ids and names of the spec.
 

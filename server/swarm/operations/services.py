@@ -16,7 +16,7 @@ from server.swarm.operations.references import LocalNetwork
 from server.swarm.operations.rpc import exists, missing, out_of_sequence, precondition, unsupported
 from server.swarm.operations.spec import normalize
 from server.swarm.operations.validate import ParseConstraints, check_spec
-from server.swarm.state.state import Conflict, Delete, Put, State
+from server.swarm.state.state import Delete, Operation, Put, Refer, State
 
 _FILTERS = ("name", "id", "label", "mode", "runtime")
 
@@ -80,11 +80,11 @@ class Services:
             sealed_registry_auth=self._seal(registry.auth.encode()) if registry.auth else "",
         )
 
-        def build() -> Sequence[Put]:
+        def build() -> Sequence[Operation]:
             self._check_references(spec, "")
             if tables.services.named(spec.name) is not None:
                 raise exists(f"name conflicts with an existing object: service {spec.name} already exists")
-            return [Put(service)]
+            return _stored(service)
 
         await self._state.transact(build)
         return service.id, warnings
@@ -96,6 +96,7 @@ class Services:
         tables = self._state.tables
         references.check_ports(tables, spec, service_id)
         references.check_ingress(tables, spec)
+        references.check_networks(tables, spec)
         references.check_payloads(tables, spec)
 
     async def update(self, key: str, spec: ServiceSpec, options: Update, registry: Registry) -> list[str]:
@@ -111,10 +112,7 @@ class Services:
         check_spec(spec, self._parse_constraints)
         auth = self._auth(service, options, registry)
         spec, warnings = await _pinned(spec, registry)
-        try:
-            await self._state.commit([Put(self._changed(service.id, spec, options, auth))])
-        except Conflict:
-            raise out_of_sequence() from None
+        await self._state.transact(lambda: _stored(self._changed(service.id, spec, options, auth)))
         return warnings
 
     def _auth(self, service: Service, options: Update, registry: Registry) -> str:
@@ -132,6 +130,7 @@ class Services:
             raise missing(f"service {id} not found")
         if spec.endpoint_spec is not None and spec.endpoint_spec != service.spec.endpoint_spec:
             references.check_ports(self._state.tables, spec, id)
+        references.check_networks(self._state.tables, spec)
         references.check_payloads(self._state.tables, spec)
         if service.spec.mode.name != spec.mode.name:
             raise unsupported("service mode change is not allowed")
@@ -185,6 +184,10 @@ class Services:
                 counts = showservice.count(service, tables.tasks.of_service(service.id)) if status else None
                 shown.append(showservice.show_service(service, counts))
         return shown
+
+
+def _stored(service: Service) -> Sequence[Operation]:
+    return [Put(service), *([Refer()] if references.any_of(service.spec) else ())]
 
 
 def _replaced(service: Service, spec: ServiceSpec, auth: str) -> Service:

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 _ATTEMPTS = 20
 #: Seconds before a store that can't be followed is asked again.
 _PAUSE = 1.0
+_MARKS = frozenset((codec.REFERRED, codec.RELEASED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,20 @@ class Delete:
     item: Object
 
 
-Operation = Put | Delete
+@dataclass(frozen=True, slots=True)
+class Require:
+    """Requires that an object still has this version, without a change of it."""
+
+    item: Object
+
+
+@dataclass(frozen=True, slots=True)
+class Refer:
+    """The transaction stores ids of secrets, configs or networks, which the tables have: requires that none of these
+    objects was deleted meanwhile."""
+
+
+Operation = Put | Delete | Require | Refer
 #: Computes the operations from the tables as they are now. It may be called several times.
 Build = Callable[[], Sequence[Operation]]
 
@@ -105,6 +119,8 @@ class State:
         self._subscriptions: list[Subscription] = []
         # Objects of own commits by key, which need not be decoded when the watch reports the same bytes.
         self._own: dict[str, tuple[bytes, Object]] = {}
+        # The revisions of ``codec.REFERRED`` and ``codec.RELEASED``.
+        self._marks: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -150,33 +166,50 @@ class State:
         """
         if not operations:
             return
-        conditions, writes = [], []
+        conditions: dict[str, Condition] = {}
+        writes: dict[str, Write] = {}
         for operation in operations:
-            item = operation.item
-            key = codec.key_of(type(item), item.id)
-            conditions.append(Condition(key, item.version))
-            names = codec.reservations(item)
-            if isinstance(operation, Delete):
-                writes.append(Write(key, None))
-                writes += [Write(name, None) for name in names]
-                continue
-            value = codec.encode(item)
-            if len(value) > MAX_VALUE:
-                raise invalid("rpc error: code = Unknown desc = raft: raft message is too large and can't be sent")
-            writes.append(Write(key, value, operation.lease))
-            self._own[key] = value, item
-            if not item.version:
-                conditions += [Condition(name, 0) for name in names]
-                writes += [Write(name, item.id.encode()) for name in names]
+            self._add(operation, conditions, writes)
         try:
-            revision = await self.store.commit(conditions, writes)
+            revision = await self.store.commit(list(conditions.values()), list(writes.values()))
         except BaseException as error:
-            for write in writes:
-                self._own.pop(write.key, None)
+            for key in writes:
+                self._own.pop(key, None)
             if isinstance(error, ConditionFailed):
                 raise Conflict from None
             raise
         await self._reach(revision)
+
+    def _add(self, operation: Operation, conditions: dict[str, Condition], writes: dict[str, Write]) -> None:
+        def require(key: str, revision: int) -> None:
+            conditions[key] = Condition(key, revision)
+
+        def write(key: str, value: bytes | None, lease: int = 0) -> None:
+            writes[key] = Write(key, value, lease)
+
+        if isinstance(operation, Refer):
+            require(codec.RELEASED, self._marks.get(codec.RELEASED, 0))
+            write(codec.REFERRED, b"")
+            return
+        item = operation.item
+        key = codec.key_of(type(item), item.id)
+        require(key, item.version)
+        if isinstance(operation, Delete):
+            for each in (key, *codec.reservations(item)):
+                write(each, None)
+            if isinstance(item, codec.REFERENCED):
+                require(codec.REFERRED, self._marks.get(codec.REFERRED, 0))
+                write(codec.RELEASED, b"")
+        elif isinstance(operation, Put):
+            value = codec.encode(item)
+            if len(value) > MAX_VALUE:
+                raise invalid("rpc error: code = Unknown desc = raft: raft message is too large and can't be sent")
+            write(key, value, operation.lease)
+            self._own[key] = value, item
+            if not item.version:
+                for name in codec.reservations(item):
+                    require(name, 0)
+                    write(name, item.id.encode())
 
     async def transact(self, build: Build) -> Sequence[Operation]:
         """Commits what ``build`` returns, and calls it again while another commit comes first. Returns the operations
@@ -234,6 +267,8 @@ class State:
     def _change(self, change: Change, revision: int) -> Event | None:
         found = codec.split(change.key)
         if found is None:
+            if change.key in _MARKS:
+                self._marks[change.key] = revision
             return None
         cls, id = found
         table = self.tables.of(cls)
@@ -254,6 +289,8 @@ class State:
         for entry in entries:
             found = codec.split(entry.key)
             if found is None:
+                if entry.key in _MARKS:
+                    self._marks[entry.key] = entry.revision
                 continue
             cls, id = found
             present[cls].add(id)
