@@ -10,6 +10,7 @@ from api_models.swarm.node import NodeSpec
 from engine.common.errors import WharfError, invalid
 from server.swarm.model.lost import node_removed
 from server.swarm.model.objects import Node, Task
+from server.swarm.model.quorum import quorum_without
 from server.swarm.operations import match
 from server.swarm.operations.init import AVAILABILITIES
 from server.swarm.operations.rpc import missing, out_of_sequence, precondition
@@ -81,9 +82,8 @@ class Nodes:
 
         def build() -> Sequence[Put]:
             node = self._find(id)
-            managers = [each.id for each in self._state.tables.nodes if each.spec.role == "manager"]
-            if managers == [id] and role == "worker":
-                raise precondition("attempting to demote the last manager of the swarm")
+            if node.spec.role == "manager" and role == "worker":
+                self._check_demotion(node)
             if node.version != version:
                 raise out_of_sequence()
             changed = replace(spec, role=role, availability=availability)
@@ -91,8 +91,19 @@ class Nodes:
 
         await self._state.transact(build)
 
+    def _check_demotion(self, node: Node) -> None:
+        """:raises WharfError: INVALID_ARGUMENT: managers would be lost; NOT_FOUND: it is none yet."""
+        managers = [each for each in self._state.tables.nodes if each.manager is not None]
+        if [each.id for each in managers] == [node.id]:
+            raise precondition("attempting to demote the last manager of the swarm")
+        if node.manager is None:
+            raise missing("can't find manager in raft memberlist")
+        if not quorum_without(node, managers):
+            raise precondition("can't remove member from the raft: this would result in a loss of quorum")
+
     async def remove(self, key: str, *, force: bool) -> None:
-        """Removes a node; its tasks count as gone. ``force``: also one that is ready.
+        """Removes a node; its tasks count as gone. ``force``: also one that is ready. A node that is not in the tables
+        is not admitted any more.
 
         :raises WharfError: NOT_FOUND; INVALID_ARGUMENT: the node is a manager, or ready.
         """
@@ -103,13 +114,15 @@ class Nodes:
             await self._state.transact(lambda: _orphaned(self._state, id))
 
         def build() -> Sequence[Delete]:
-            return [Delete(self._check_removal(id, force=force))]
+            node = self._check_removal(id, force=force)
+            session = self._state.tables.sessions.find(id)
+            return [Delete(node), *([Delete(session)] if session is not None else ())]
 
         await self._state.transact(build)
 
     def _check_removal(self, id: str, *, force: bool) -> Node:
         node = self._find(id)
-        if node.spec.role == "manager":
+        if node.spec.role == "manager" and node.manager is not None:
             raise precondition(
                 f"node {id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker"
                 " before removal"
