@@ -1,0 +1,117 @@
+"""Managers that become workers: the leader removes their members from etcd's cluster, and then stores that they are
+none.
+
+A demotion is the spec's role "worker" of a node that still is a manager. The API refuses one that would lose the
+quorum; if managers are lost afterwards, the demotion waits for them. Members whose nodes were removed are removed, too.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
+
+from engine.common.errors import WharfError
+from server.swarm.controllers.clock import SECOND, Clock, SystemClock, changes_until
+from server.swarm.model.objects import Node
+from server.swarm.model.quorum import quorum_without
+from server.swarm.state.state import Event, Put, State
+
+log = logging.getLogger(__name__)
+
+#: The time after which a demotion that was not possible is tried again, ns.
+_RETRY = 5 * SECOND
+
+
+class Members(Protocol):
+    """The members of etcd's cluster. Their names are ids of nodes. Both raise WharfError UNAVAILABLE."""
+
+    async def names(self) -> Sequence[str]:
+        """All members that have joined."""
+
+    async def remove(self, name: str) -> None:
+        """Removes a member; a missing one is no error."""
+
+
+class Roles:
+    """A part of the leader, in a swarm with etcd members of its own. ``resign``: another manager becomes the leader,
+    because this one is demoted."""
+
+    def __init__(
+        self,
+        state: State,
+        members: Members,
+        own_id: str,
+        resign: Callable[[], Awaitable[None]],
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        self._state = state
+        self._members = members
+        self._own_id = own_id
+        self._resign = resign
+        self._clock = clock or SystemClock()
+
+    async def run(self) -> None:
+        """Runs until it is cancelled."""
+        subscription = self._state.subscribe()
+        try:
+            complete = await self._reconcile()
+            while True:
+                moment = None if complete else self._clock.now() + _RETRY
+                events = await changes_until(moment, subscription, self._clock)
+                if not events or any(map(_concerns, events)):
+                    complete = await self._reconcile()
+        finally:
+            subscription.close()
+
+    async def _reconcile(self) -> bool:
+        """Whether nothing is left to do."""
+        try:
+            await self._remove_unknown()
+            results = [await self._demote(node) for node in self._demoted()]
+        except WharfError as error:
+            log.warning("the members of the swarm's store can't be changed: %s", error.message)
+            return False
+        return all(results)
+
+    async def _remove_unknown(self) -> None:
+        names = await self._members.names()
+        # The node of a member that has just joined, by another manager, is there first.
+        await self._state.synchronize()
+        nodes = self._state.tables.nodes
+        for name in names:
+            if nodes.find(name) is None:
+                log.info("node=%s was removed: it leaves the swarm's store", name)
+                await self._members.remove(name)
+
+    def _demoted(self) -> list[Node]:
+        return [node for node in self._state.tables.nodes if node.manager is not None and node.spec.role == "worker"]
+
+    async def _demote(self, node: Node) -> bool:
+        managers = [each for each in self._state.tables.nodes if each.manager is not None]
+        if not quorum_without(node, managers):
+            log.debug("node=%s becomes a worker when more of the other managers can be reached", node.id)
+            return False
+        if node.id == self._own_id:
+            await self._resign()
+            return False
+        await self._members.remove(node.id)
+        await self._state.transact(partial(self._removed, node.id))
+        return True
+
+    def _removed(self, id: str) -> Sequence[Put]:
+        node = self._state.tables.nodes.find(id)
+        if node is None or node.manager is None or node.spec.role != "worker":
+            return ()
+        return [Put(replace(node, manager=None, updated_ns=self._clock.now()))]
+
+
+def _concerns(event: Event) -> bool:
+    """Whether a role, a manager or the existence of a node changed."""
+    old, new = event.old, event.new
+    if not isinstance(event.item, Node):
+        return False
+    if not isinstance(old, Node) or not isinstance(new, Node):
+        return True
+    return (old.spec.role, old.manager) != (new.spec.role, new.manager)

@@ -1,0 +1,123 @@
+"""Managers that become workers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+from api_models.swarm.node import ManagerStatus, NodeSpec
+from engine.common.errors import Kind, WharfError
+from server.swarm.controllers.nodes.roles import Roles
+from server.swarm.controllers.tests.world import ManualClock
+from server.swarm.model.objects import Cluster, Node
+from server.swarm.state.state import Delete, Put, State
+from server.swarm.state.tests.opened import opened
+
+
+class _Members:
+    def __init__(self) -> None:
+        self.present = ["m1", "m2", "m3"]
+        self.broken = False
+
+    async def names(self) -> list[str]:
+        return list(self.present)
+
+    async def remove(self, name: str) -> None:
+        if self.broken:
+            raise WharfError(Kind.UNAVAILABLE, "no quorum")
+        if name in self.present:
+            self.present.remove(name)
+
+
+class _Scene:
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.members = _Members()
+        self.clock = ManualClock()
+        self.resigned = 0
+
+    async def resign(self) -> None:
+        self.resigned += 1
+
+    async def settle(self) -> None:
+        await asyncio.sleep(0.05)
+
+    async def wait(self, seconds: int) -> None:
+        await self.clock.set(self.clock.now() + seconds * 10**9)
+        await self.settle()
+
+    async def change(self, id: str, *, role: str = "", reachability: str = "") -> None:
+        def build() -> list[Put]:
+            node = self.state.tables.nodes.get(id)
+            manager = node.manager
+            if manager is not None and reachability:
+                manager = replace(manager, reachability=reachability)
+            return [Put(replace(node, spec=replace(node.spec, role=role or node.spec.role), manager=manager))]
+
+        await self.state.transact(build)
+        await self.settle()
+
+    def managers(self) -> list[str]:
+        return [node.id for node in self.state.tables.nodes if node.manager is not None]
+
+
+def _play(path: Path, scenario: Callable[[_Scene], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with opened(path) as (_, state), asyncio.timeout(20):
+            status = ManagerStatus(reachability="reachable")
+            nodes = [Node(id=id, spec=NodeSpec(role="manager"), manager=status) for id in ("m1", "m2", "m3")]
+            await state.commit([Put(Cluster(id="swarm")), *map(Put, nodes)])
+            scene = _Scene(state)
+            roles = Roles(state, scene.members, "m1", scene.resign, clock=scene.clock)
+            task = asyncio.create_task(roles.run())
+            try:
+                await scene.settle()
+                await scenario(scene)
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_a_demoted_manager_leaves_the_store_first(tmp_path: Path) -> None:
+    async def scenario(scene: _Scene) -> None:
+        scene.members.broken = True
+        await scene.change("m2", role="worker")
+        assert scene.managers() == ["m1", "m2", "m3"]
+        scene.members.broken = False
+        await scene.wait(5)
+        assert scene.members.present == ["m1", "m3"]
+        assert scene.managers() == ["m1", "m3"]
+
+    _play(tmp_path, scenario)
+
+
+def test_a_demotion_waits_for_the_quorum(tmp_path: Path) -> None:
+    async def scenario(scene: _Scene) -> None:
+        await scene.change("m3", reachability="unreachable")
+        await scene.change("m2", role="worker")
+        await scene.wait(5)
+        assert scene.members.present == ["m1", "m2", "m3"]
+        await scene.change("m3", reachability="reachable")
+        assert scene.members.present == ["m1", "m3"]
+
+    _play(tmp_path, scenario)
+
+
+def test_a_demoted_leader_resigns(tmp_path: Path) -> None:
+    async def scenario(scene: _Scene) -> None:
+        await scene.change("m1", role="worker")
+        assert scene.resigned == 1
+        assert scene.members.present == ["m1", "m2", "m3"]
+
+    _play(tmp_path, scenario)
+
+
+def test_the_member_of_a_removed_node_is_removed(tmp_path: Path) -> None:
+    async def scenario(scene: _Scene) -> None:
+        await scene.state.transact(lambda: [Delete(scene.state.tables.nodes.get("m3"))])
+        await scene.settle()
+        assert scene.members.present == ["m1", "m2"]
+
+    _play(tmp_path, scenario)
