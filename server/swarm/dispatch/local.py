@@ -1,11 +1,9 @@
 """The dispatcher of a manager's own node: function calls on the state."""
 
-import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Protocol
 
@@ -15,11 +13,12 @@ from api_models.swarm.task import NetworkAttachmentSpec, TaskSpec
 from engine.common.errors import Kind, WharfError, invalid, not_found
 from server.swarm.agent.dispatcher import Assignments, Payload
 from server.swarm.dispatch.assignments import assignments
+from server.swarm.dispatch.reports import Reports
 from server.swarm.model.ids import new_id
 from server.swarm.model.objects import Attachment, Config, Network, Secret, Session, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
 from server.swarm.state.state import Delete, Operation, Put, Refer, Require, State
-from server.swarm.store.interface import MAX_OPERATIONS, LeaseEnded
+from server.swarm.store.interface import LeaseEnded
 
 #: How many heartbeats may be missing.
 _PERIODS = 3
@@ -36,7 +35,8 @@ class Keys(Protocol):
 
 class LocalDispatcher:
     """See ``server.swarm.agent.dispatcher.Dispatcher``. ``sessions``: the node's session is stored, so that all
-    managers know whether it is alive. ``now`` returns ns since the epoch."""
+    managers know whether it is alive. ``reports``: the manager's, if it has dispatchers for several nodes. ``now``
+    returns ns since the epoch."""
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class LocalDispatcher:
         keys: Keys,
         *,
         sessions: bool = False,
+        reports: Reports | None = None,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
         self._state = state
@@ -53,9 +54,7 @@ class LocalDispatcher:
         self._sessions = sessions
         self._lease = 0
         self._now = now
-        # Reports that come while a commit is under way are stored together by the next one.
-        self._reports: dict[str, TaskStatus] = {}
-        self._storing = asyncio.Lock()
+        self._reports = reports or Reports(state, now)
 
     async def assignments(self) -> AsyncIterator[Assignments]:
         subscription = self._state.subscribe()
@@ -71,36 +70,7 @@ class LocalDispatcher:
             subscription.close()
 
     async def report(self, statuses: Mapping[str, TaskStatus]) -> None:
-        self._reports.update(statuses)
-        async with self._storing:
-            while self._reports:
-                reports = dict(list(self._reports.items())[:MAX_OPERATIONS])
-                for id in reports:
-                    del self._reports[id]
-                try:
-                    await self._state.transact(partial(self._store, reports))
-                except BaseException:
-                    self._reports = reports | self._reports
-                    raise
-
-    def _store(self, reports: Mapping[str, TaskStatus]) -> Sequence[Operation]:
-        operations: list[Operation] = []
-        now = self._now()
-        for id, status in reports.items():
-            task = self._state.tables.tasks.find(id)
-            if task is None or task.node_id != self._node_id or status.state < task.status.state:
-                continue
-            if task.desired_state == TaskState.REMOVE and TaskState(status.state).ended:
-                operations.append(Delete(task))
-                continue
-            status = replace(status, applied_by=self._node_id)
-            if status == task.status:
-                continue
-            running = task.running_ns
-            if status.state == TaskState.RUNNING and not running:
-                running = now
-            operations.append(Put(replace(task, status=status, running_ns=running, updated_ns=now)))
-        return operations
+        await self._reports.store(self._node_id, statuses)
 
     async def describe(self, description: NodeDescription) -> None:
         if self._sessions and not self._lease:
