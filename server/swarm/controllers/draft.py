@@ -47,7 +47,12 @@ class Draft:
 
     def tasks(self, service_id: str) -> list[Task]:
         """The tasks of a service, the oldest first."""
-        return sorted(self._of_service(service_id).values(), key=_age)
+        return list(self._of_service(service_id).values())
+
+    def changed_tasks(self) -> Iterator[tuple[Task | None, Task | None]]:
+        """The tasks that are changed, each as it is stored and as it shall be; None: not at all."""
+        for id, task in self._tasks.items():
+            yield self.tables.tasks.find(id), task
 
     def all_tasks(self) -> Iterator[Task]:
         for task in self.tables.tasks:
@@ -61,7 +66,8 @@ class Draft:
     def _of_service(self, service_id: str) -> dict[str, Task]:
         tasks = self._by_service.get(service_id)
         if tasks is None:
-            tasks = {task.id: task for task in self.tables.tasks.of_service(service_id)}
+            # Sorted once: changed tasks keep their places, new ones come last.
+            tasks = {task.id: task for task in sorted(self.tables.tasks.of_service(service_id), key=_age)}
             self._by_service[service_id] = tasks
         return tasks
 
@@ -115,9 +121,10 @@ class Draft:
 
     # commits
 
-    def operations(self) -> tuple[Sequence[Operation], bool]:
-        """As many operations as the limit allows, and whether they are all that is wanted. The changes of one slot are
-        not separated, unless they are more than the limit: no commit stops a task whose successor is in another one."""
+    def operations(self) -> tuple[Sequence[Operation], set[str]]:
+        """As many operations as the limit allows, and the ids of the services that want others. The changes of one slot
+        are not separated, unless they are more than the limit: no commit stops a task whose successor is in another
+        one."""
         limit = self._limit
         groups: dict[tuple[str, str], list[Operation]] = {}
         for service in self._services.values():
@@ -129,14 +136,15 @@ class Draft:
             elif former is not None:
                 groups.setdefault(self._group(former), []).append(Delete(former))
         chosen: list[Operation] = []
-        total = sum(map(len, groups.values()))
-        for group in groups.values():
+        left: set[str] = set()
+        for (service_id, _), group in groups.items():
             if len(chosen) + len(group) <= limit:
                 chosen += group
-            elif not chosen:
+                continue
+            left.add(service_id)
+            if not chosen:
                 chosen = group[:limit]
-                break
-        return chosen, len(chosen) == total and not self.full
+        return chosen, left
 
     def _group(self, task: Task) -> tuple[str, str]:
         service = self.service(task.service_id)

@@ -6,12 +6,14 @@ service are assigned by one commit. Nothing is kept between two of them but time
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from engine.common.errors import WharfError
 from server.swarm.controllers.clock import SECOND, Clock, SystemClock, changes_until
 from server.swarm.controllers.draft import Draft
-from server.swarm.controllers.plan import Plan
+from server.swarm.controllers.plan import Memory, Plan
 from server.swarm.model.objects import Cluster, Network, Node, Object, Service, Task
+from server.swarm.model.taskstate import TaskState
 from server.swarm.state.state import Event, Operation, State, Subscription
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ class Controllers:
         self._failures: dict[str, int] = {}
         #: Services with tasks that have no node or no address yet: they are tried again when something ends.
         self._waiting: set[str] = set()
-        self._cursors: dict[str, int] = {}
+        self._memory = Memory()
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
@@ -77,6 +79,8 @@ class Controllers:
                     self._due |= self._waiting
                     self._due.add(item.id)
                 case Task():
+                    if isinstance(event.old, Task) and isinstance(event.new, Task) and _same(event.old, event.new):
+                        continue
                     self._due.add(item.service_id)
                     if event.new is None or item.state.ended:
                         self._due |= self._waiting
@@ -114,36 +118,40 @@ class Controllers:
 
     async def _commit(self, due: Sequence[str]) -> None:
         """Commits what the services need, as much of it as one commit can have."""
-        plans: list[tuple[Plan, bool]] = []
+        plan = Plan(Draft(self._state.tables, self._clock.now()), self._memory)
 
         def build() -> Sequence[Operation]:
-            plan = Plan(Draft(self._state.tables, self._clock.now()), self._cursors)
+            nonlocal plan
+            plan = Plan(Draft(self._state.tables, self._clock.now()), self._memory)
             plan.make(due)
-            operations, complete = plan.draft.operations()
-            plans.append((plan, complete))
-            return operations
+            return plan.operations()
 
         await self._state.transact(build)
-        plan, complete = plans[-1]
-        if complete:
-            self._finish(plan)
+        self._finish(plan)
 
     def _finish(self, plan: Plan) -> None:
-        self._due.difference_update(plan.ids)
-        for id in plan.ids:
+        finished = set(plan.ids) - plan.incomplete
+        self._due -= finished
+        for id in finished:
             self._timers.pop(id, None)
             if id not in plan.failed:
                 self._failures.pop(id, None)
         self._retry(plan.failed)
-        self._timers.update(plan.draft.wakeups)
-        self._waiting.difference_update(plan.ids)
-        self._waiting |= plan.waiting
+        self._timers.update({id: moment for id, moment in plan.draft.wakeups.items() if id in finished})
+        self._waiting -= finished
+        self._waiting |= plan.waiting & finished
 
     def _retry(self, ids: Iterable[str]) -> None:
         """Tries services again, after a delay that doubles each time."""
         for id in ids:
             failures = self._failures[id] = self._failures.get(id, 0) + 1
             self._timers[id] = self._clock.now() + min(_RETRY << min(failures - 1, 16), _MAX_RETRY)
+
+
+def _same(old: Task, new: Task) -> bool:
+    """Whether only a report came that decides nothing: the agent prepares the task."""
+    between = all(TaskState.ASSIGNED <= task.state < TaskState.RUNNING for task in (old, new))
+    return between and replace(new, status=old.status, version=old.version, updated_ns=old.updated_ns) == old
 
 
 def _concerns(old: Object, new: Object) -> bool:

@@ -12,7 +12,7 @@ from api_models.swarm.node import ManagerStatus, NodeDescription, NodeSpec, Node
 from api_models.swarm.secret import ConfigSpec, SecretSpec
 from api_models.swarm.service import ServiceSpec
 from api_models.swarm.task import ContainerStatus, GenericResource, PortStatus, TaskSpec
-from server.swarm.model.taskstate import TaskState
+from server.swarm.model.taskstate import STATES, TaskState
 
 #: Networks that every node has itself. Services refer to them by name, and a task has no address of the swarm on them.
 PREDEFINED = frozenset(("bridge", "host", "none"))
@@ -180,11 +180,11 @@ class Task(Object):
 
     @property
     def state(self) -> TaskState:
-        return TaskState(self.status.state)
+        return STATES[self.status.state]
 
     @property
     def desired(self) -> TaskState:
-        return TaskState(self.desired_state)
+        return STATES[self.desired_state]
 
     @property
     def instance(self) -> str:

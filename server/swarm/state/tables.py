@@ -17,6 +17,7 @@ from server.swarm.model.objects import (
     Session,
     Task,
 )
+from server.swarm.model.taskstate import TaskState
 
 T = TypeVar("T", bound=Object)
 
@@ -112,7 +113,7 @@ class Nodes(Table[Node]):
 
 
 class Tasks(Table[Task]):
-    """Tasks, also by service and by node."""
+    """Tasks, also by service, by node, and by the addresses of those that have not ended."""
 
     noun = "task"
 
@@ -120,11 +121,24 @@ class Tasks(Table[Task]):
         super().__init__()
         self._by_service: dict[str, dict[str, Task]] = {}
         self._by_node: dict[str, dict[str, Task]] = {}
+        # How many tasks have an address, by network and address: two at most, if a user requested one that is in use.
+        self._addresses: dict[tuple[str, str], int] = {}
+        self._changes: dict[str, int] = {}
 
     def put(self, item: Task) -> Task | None:
         former = super().put(item)
-        if former is not None:
-            self._forget(former)
+        if former is None:
+            self._count(item, 1)
+            self._note(item.node_id)
+        else:
+            if former.node_id != item.node_id or former.service_id != item.service_id:
+                self._forget(former)
+            if former.attachments != item.attachments or former.state.ended != item.state.ended:
+                self._count(former, -1)
+                self._count(item, 1)
+            if _use(former) != _use(item):
+                self._note(former.node_id)
+                self._note(item.node_id)
         self._by_service.setdefault(item.service_id, {})[item.id] = item
         self._by_node.setdefault(item.node_id, {})[item.id] = item
         return former
@@ -133,7 +147,24 @@ class Tasks(Table[Task]):
         former = super().pop(id)
         if former is not None:
             self._forget(former)
+            self._count(former, -1)
+            self._note(former.node_id)
         return former
+
+    def _note(self, node_id: str) -> None:
+        self._changes[node_id] = self._changes.get(node_id, 0) + 1
+
+    def _count(self, task: Task, number: int) -> None:
+        if task.state.ended:
+            return
+        for attachment in task.attachments:
+            for address in attachment.addresses:
+                key = attachment.network_id, address
+                count = self._addresses.get(key, 0) + number
+                if count:
+                    self._addresses[key] = count
+                else:
+                    self._addresses.pop(key, None)
 
     def _forget(self, task: Task) -> None:
         for index, key in ((self._by_service, task.service_id), (self._by_node, task.node_id)):
@@ -149,6 +180,21 @@ class Tasks(Table[Task]):
     def of_node(self, node_id: str) -> list[Task]:
         """The tasks that are assigned to a node; "": to none."""
         return list(self._by_node.get(node_id, _NONE).values())
+
+    def has_address(self, network_id: str, address: str) -> bool:
+        """Whether a task that has not ended has the address, which is in CIDR notation."""
+        return (network_id, address) in self._addresses
+
+    def changes_of_node(self, node_id: str) -> int:
+        """A number that is another one after each change of what the tasks of a node use there."""
+        return self._changes.get(node_id, 0)
+
+
+def _use(task: Task) -> tuple[str, bool, int]:
+    """What decides on the use of a node, beside the spec, which a task keeps."""
+    state = task.status.state
+    runs = TaskState.ASSIGNED <= state <= TaskState.RUNNING
+    return task.node_id, task.desired_state <= TaskState.COMPLETE, 0 if runs else state
 
 
 _NONE: Mapping[str, Task] = {}

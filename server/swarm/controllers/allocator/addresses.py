@@ -3,7 +3,6 @@ free when its task has ended."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from itertools import chain
 
@@ -23,7 +22,8 @@ class Addresses:
     def __init__(self, draft: Draft, cursors: dict[str, int]) -> None:
         self._draft = draft
         self._cursors = cursors
-        self._used: dict[str, set[int]] | None = None
+        # Those that are given by this draft, or are of services, by network.
+        self._used: dict[str, set[str]] | None = None
         self._full: set[str] = set()
 
     def allocate(self, network: Network) -> str:
@@ -34,10 +34,10 @@ class Addresses:
         if network.id not in self._full:
             used = self._in_use().setdefault(network.id, set())
             for pool in _pools(network):
-                number = self._next(f"{network.id}/{pool.subnet}", pool, used)
-                if number is not None:
-                    used.add(number)
-                    return f"{IPv4Address(number)}/{pool.subnet.prefixlen}"
+                address = self._next(network, pool, used)
+                if address is not None:
+                    used.add(address)
+                    return address
             self._full.add(network.id)
         raise Exhausted(f"no available addresses on network {network.name}")
 
@@ -46,35 +46,35 @@ class Addresses:
 
         :raises Exhausted: another one has it.
         """
-        number = _number(address)
+        number = int(IPv4Interface(address).ip)
         reserved = any(number in pool.reserved for pool in _pools(network))
         if reserved or sum(each == (network.id, address) for each in self._assigned()) > 1:
             raise Exhausted("Address already in use")
 
-    def _next(self, key: str, pool: "_Pool", used: set[int]) -> int | None:
+    def _next(self, network: Network, pool: "_Pool", used: set[str]) -> str | None:
+        key = f"{network.id}/{pool.subnet}"
+        tasks = self._draft.tables.tasks
         begin = self._cursors.get(key, pool.first - 1) + 1
         if not pool.first <= begin <= pool.last:
             begin = pool.first
         for number in chain(range(begin, pool.last + 1), range(pool.first, begin)):
-            if number not in used and number not in pool.reserved:
+            address = f"{IPv4Address(number)}/{pool.subnet.prefixlen}"
+            if address not in used and number not in pool.reserved and not tasks.has_address(network.id, address):
                 self._cursors[key] = number
-                return number
+                return address
         return None
 
     def _assigned(self) -> Iterator[tuple[str, str]]:
         return assigned(self._draft.services(), self._draft.all_tasks())
 
-    def _in_use(self) -> dict[str, set[int]]:
+    def _in_use(self) -> dict[str, set[str]]:
+        """What the tables of tasks don't show. An address that this draft releases is free for the next one."""
         if self._used is None:
             self._used = {}
-            for network_id, address in self._assigned():
-                self._used.setdefault(network_id, set()).add(_number(address))
+            changed = (new for _, new in self._draft.changed_tasks() if new is not None)
+            for network_id, address in assigned(self._draft.services(), changed):
+                self._used.setdefault(network_id, set()).add(address)
         return self._used
-
-
-@lru_cache(maxsize=16384)
-def _number(address: str) -> int:
-    return int(IPv4Interface(address).ip)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ def _over(draft: Draft, service: Service, task: Task) -> bool:
 
 
 def _restart(draft: Draft, service: Service, task: Task, slot: Sequence[Task]) -> None:
-    if task.not_before_ns > draft.now:
+    if task.not_before_ns > draft.now and task.state.ended:
         # Its own delay is not over: without this, a task that can't be prepared would be restarted without delay.
         draft.wake(service.id, task.not_before_ns)
         return
@@ -36,12 +36,15 @@ def _restart(draft: Draft, service: Service, task: Task, slot: Sequence[Task]) -
         return
     node = draft.node(task.node_id)
     drained = node is not None and node.spec.availability == "drain"
+    # A task that waits on a node that is lost, too, is replaced by one that waits no longer than it.
+    waits = task.not_before_ns > draft.now
+    not_before = task.not_before_ns if waits else draft.now + (0 if drained else _delay(task))
     create(
         draft,
         service,
         slot=task.slot,
         node_id=task.node_id if per_node(service) else "",
-        not_before=draft.now + (0 if drained else _delay(task)),
+        not_before=not_before,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from api_models.swarm.network import EndpointSpec
 from api_models.swarm.task import TaskSpec
 from server.swarm.controllers.constraints import node_matches
-from server.swarm.controllers.draft import Draft, slot_of
+from server.swarm.controllers.draft import Draft, per_node
 from server.swarm.model.ids import new_id
 from server.swarm.model.objects import Node, Service, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
@@ -96,6 +96,7 @@ def _compare(service: Service, task: Task) -> _Verdict:
 def by_slot(service: Service, tasks: list[Task]) -> Mapping[str, list[Task]]:
     """The tasks by slot, in the order of the slots, or by node for global services."""
     found: dict[str, list[Task]] = {}
+    nodes = per_node(service)
     for task in tasks:
-        found.setdefault(slot_of(service, task), []).append(task)
+        found.setdefault(task.node_id if nodes else str(task.slot), []).append(task)
     return dict(sorted(found.items(), key=lambda each: (each[1][0].slot, each[0])))

@@ -66,6 +66,11 @@ class NodeUsage:
         failures = self._failures.get((task.service_id, task.spec_version), 0)
         return failures if failures >= MAX_FAILURES else 0
 
+    @property
+    def has_failures(self) -> bool:
+        """Whether there are recent failures, which count for some time only."""
+        return bool(self._failures)
+
     def of_service(self, service_id: str) -> int:
         return self.by_service.get(service_id, 0)
 
@@ -76,10 +81,34 @@ class NodeUsage:
         return claimed
 
 
-def usage(draft: Draft) -> Mapping[str, NodeUsage]:
-    """All nodes, by id."""
-    tasks: dict[str, list[Task]] = {node.id: [] for node in draft.tables.nodes}
-    for task in draft.all_tasks():
-        if task.node_id in tasks:
-            tasks[task.node_id].append(task)
-    return {node.id: NodeUsage(node, tasks[node.id], draft.now) for node in draft.tables.nodes}
+class Usages:
+    """The nodes with what they use, kept from one draft to the next one for nodes without changes: in a big swarm each
+    commit concerns a few of them."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[Node, int, NodeUsage]] = {}
+
+    def of(self, draft: Draft) -> Mapping[str, NodeUsage]:
+        """All nodes, by id. Call ``forget`` before a change of one of them."""
+        tables = draft.tables
+        changed: dict[str, dict[str, Task | None]] = {}
+        for old, new in draft.changed_tasks():
+            for task in (old, new):
+                if task is not None and task.node_id:
+                    changed.setdefault(task.node_id, {})[task.id] = new
+        kept, found = self._kept, {}
+        self._kept = {}
+        for node in tables.nodes:
+            known = kept.get(node.id)
+            number = tables.tasks.changes_of_node(node.id)
+            if known is None or known[0] is not node or known[1] != number or node.id in changed:
+                tasks = {task.id: task for task in tables.tasks.of_node(node.id)} | changed.get(node.id, {})
+                mine = [task for task in tasks.values() if task is not None and task.node_id == node.id]
+                known = node, number, NodeUsage(node, mine, draft.now)
+            found[node.id] = known[2]
+            if node.id not in changed and not known[2].has_failures:
+                self._kept[node.id] = known
+        return found
+
+    def forget(self, node_id: str) -> None:
+        self._kept.pop(node_id, None)

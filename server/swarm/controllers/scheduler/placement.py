@@ -9,7 +9,7 @@ from server.swarm.controllers.constraints import attribute
 from server.swarm.controllers.draft import Draft
 from server.swarm.controllers.orchestrator.tasks import alive
 from server.swarm.controllers.scheduler.filters import Filters
-from server.swarm.controllers.scheduler.nodes import NodeUsage, usage
+from server.swarm.controllers.scheduler.nodes import NodeUsage, Usages
 from server.swarm.model.objects import Node, Task
 from server.swarm.model.taskstate import TaskState
 
@@ -17,9 +17,10 @@ from server.swarm.model.taskstate import TaskState
 class Scheduler:
     """The placements of one draft."""
 
-    def __init__(self, draft: Draft) -> None:
+    def __init__(self, draft: Draft, usages: Usages) -> None:
         self._draft = draft
-        self._usage = usage(draft)
+        self._usages = usages
+        self._usage = usages.of(draft)
 
     def schedule(self, tasks: Iterable[Task]) -> None:
         """Assigns the tasks of one service that are PENDING to nodes. A task for which there is none shows why."""
@@ -65,6 +66,7 @@ class Scheduler:
 
     def _assign(self, task: Task, node: NodeUsage, message: str) -> None:
         assigned = replace(task, node_id=node.node.id, status=replace(task.status, state=int(TaskState.ASSIGNED)))
+        self._usages.forget(node.node.id)
         claimed = node.assign(assigned)
         self._draft.observe(replace(assigned, generic_resources=claimed or None), TaskState.ASSIGNED, message)
 
