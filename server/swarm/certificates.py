@@ -10,6 +10,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -194,15 +195,20 @@ def key_id(csr: str) -> str:
     return base36(int.from_bytes(hashlib.sha256(public).digest()[:16], "big"), LENGTH)
 
 
-def issue(root: Root, *, swarm_id: str, node_id: str, role: str, lifetime_ns: int) -> Issued:
+def issue(root: Root, *, swarm_id: str, node_id: str, role: str, lifetime_ns: int, address: str = "") -> Issued:
     """As ``sign``, for a new key."""
     request = make_request()
-    signed = sign(root, request.csr, swarm_id=swarm_id, node_id=node_id, role=role, lifetime_ns=lifetime_ns)
+    signed = sign(
+        root, request.csr, swarm_id=swarm_id, node_id=node_id, role=role, lifetime_ns=lifetime_ns, address=address
+    )
     return Issued(signed.certificate, request.key, signed.renew_ns)
 
 
-def sign(root: Root, csr: str, *, swarm_id: str, node_id: str, role: str, lifetime_ns: int) -> Signed:
-    """A certificate of a node with the role "worker" or "manager", for its server and its clients.
+def sign(
+    root: Root, csr: str, *, swarm_id: str, node_id: str, role: str, lifetime_ns: int, address: str = ""
+) -> Signed:
+    """A certificate of a node with the role "worker" or "manager", for its server and its clients. ``address``: the IP
+    address at which clients that check the address reach it, as the members of etcd do; "": none.
 
     :raises InvalidRequest: as ``requested_key``.
     """
@@ -210,6 +216,7 @@ def sign(root: Root, csr: str, *, swarm_id: str, node_id: str, role: str, lifeti
     authority = x509.load_pem_x509_certificate(root.certificate.encode())
     unit = f"swarm-{role}"
     names = [unit, node_id, *([ROOT_NAME] if role == "manager" else [])]
+    reached = [x509.IPAddress(ip_address(address))] if address else []
     now = datetime.now(UTC)
     lifetime = timedelta(microseconds=lifetime_ns // 1000)
     certificate = (
@@ -233,7 +240,7 @@ def sign(root: Root, csr: str, *, swarm_id: str, node_id: str, role: str, lifeti
         .add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
         )
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([*map(x509.DNSName, names), *reached]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
         .sign(signer, hashes.SHA256())
     )
