@@ -82,6 +82,9 @@ def check_endpoint(network: Network, settings: EndpointSettings) -> None:
         raise WharfError(Kind.PERMISSION_DENIED, "cannot create endpoint on configuration-only network")
     if settings.mac_address and not _MAC.fullmatch(settings.mac_address):
         raise invalid(f"invalid MAC address {settings.mac_address}")
+    if settings.mac_address and network.overlay:
+        # Other nodes compute it; dockerd's nodes notify each other of it.
+        raise invalid(f"MAC address cannot be chosen on network {network.name}: it follows from the IPv4 address")
     problems: list[str] = []
     ipam = settings.ipam_config
     requested = [ipam.ipv4_address, ipam.ipv6_address] if ipam else []

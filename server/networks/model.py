@@ -58,6 +58,9 @@ class Network:
     """A network. ``owner``: see ``server.access``. ``bridge`` is the device of a bridge or overlay network, ``parent``
     of a macvlan or ipvlan one.
 
+    ``vxlan_local``, ``vxlan_port`` and ``node_address``: see ``overlay.model.OverlayNetwork``. ``peers``: the addresses
+    of an overlay network on other nodes, with the addresses of these nodes.
+
     ``unfinished``: a plugin may know a network whose creation or removal has not ended; it can be removed only.
     """
 
@@ -85,6 +88,9 @@ class Network:
     predefined: bool = False
     address_space: str = ""  # of an IPAM plugin
     unfinished: bool = False
+    vxlan_local: str = ""
+    vxlan_port: int = 0
+    node_address: str = ""
 
     # not stored
     pools: list[AddressPool] = field(default_factory=list)
@@ -92,6 +98,7 @@ class Network:
     mac: str = ""  # the bridge's
     endpoints: dict[str, "Endpoint"] = field(default_factory=dict)
     ready: bool = False
+    peers: Mapping[str, str] = field(default_factory=dict)
     other_macs: bool = False  # an endpoint had a MAC address that is not derived from its IP address
 
     @property
@@ -112,6 +119,11 @@ class Network:
     def bridged(self) -> bool:
         """Whether its device is a Linux bridge."""
         return self.driver in (BRIDGE, OVERLAY)
+
+    @property
+    def vxlan(self) -> str:
+        """The name of an overlay network's VXLAN device, which exists if the network has other nodes."""
+        return f"vx-{self.id[:10]}" if self.overlay else ""
 
     @property
     def remote(self) -> bool:
@@ -167,7 +179,7 @@ class Network:
         return cls(**known, ipam=None if ipam is None else [PoolConfig.from_dict(item) for item in ipam])
 
 
-_MEMORY = ("pools", "index", "mac", "endpoints", "ready", "other_macs")
+_MEMORY = ("pools", "index", "mac", "endpoints", "ready", "other_macs", "peers")
 _STORED = tuple(name for name in Network.__dataclass_fields__ if name not in _MEMORY)
 
 

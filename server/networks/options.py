@@ -187,7 +187,8 @@ def rules(network: Network) -> BridgeRules:
     reaches published ports."""
     options = network.options
     if network.overlay:
-        return BridgeRules(network.bridge, tuple(network.subnets), internal=True, ingress=network.ingress)
+        node = network.node_address.partition("/")[0]
+        return BridgeRules(network.bridge, tuple(network.subnets), internal=True, ingress=network.ingress, node=node)
     return BridgeRules(
         bridge=network.bridge,
         subnets=tuple(network.subnets),

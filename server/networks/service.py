@@ -24,7 +24,7 @@ from server.containers.plan import ContainerPlan
 from server.containers.registry import View as ContainerView
 from server.events.publisher import EventPublisher
 from server.networks import confine, create, endpoints, links, loading, merged, predefined, query
-from server.networks.bridges import bridge, devices, ownership
+from server.networks.bridges import devices, ownership
 from server.networks.bridges.reconciler import Reconciler
 from server.networks.context import Containers, NetworkContext, Store
 from server.networks.dns import hosts_file, names
@@ -187,7 +187,7 @@ class Networks:
             for network in context:
                 if ownership.owns_bridge(context, network) and not devices.is_adopted(context, network):
                     with contextlib.suppress(OSError):
-                        bridge.remove(context.host, network.bridge, mark(context.config.network_name))
+                        devices.remove_links(context, network)
         context.workers.shutdown()
         # It may just make a namespace for the pool, which is deleted then.
         context.sweepers.shutdown()

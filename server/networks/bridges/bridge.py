@@ -5,6 +5,7 @@ import errno
 import os
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import IPv6Interface
 
 from engine.common.errors import Kind, WharfError
@@ -22,11 +23,19 @@ from server.networks.netlink.rtnetlink import (
 
 
 def ensure(
-    host: Netlink, name: str, addresses: Sequence[Interface], *, mtu: int = 0, alias: str = "", mac: str = ""
+    host: Netlink,
+    name: str,
+    addresses: Sequence[Interface],
+    *,
+    mtu: int = 0,
+    alias: str = "",
+    mac: str = "",
+    fixed_mac: bool = False,
 ) -> Link:
     """Makes sure that the bridge ``name`` exists, is up, and has exactly these addresses; returns it.
 
     :param mac: of a new device, "" any: neighbours that know a former device's MAC can still reach it.
+    :param fixed_mac: ``mac`` is also set on an existing device.
 
     An existing bridge is adopted: its other IPv4 addresses are removed (as dockerd does with docker0). Containers stay
     attached.
@@ -47,6 +56,9 @@ def ensure(
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), name)
     elif link.kind != "bridge":
         raise WharfError(Kind.INTERNAL, f"existing interface {name} is not a bridge")
+    if fixed_mac and link.mac != mac:
+        host.run(link_set(index=link.index, mac=mac))
+        link = replace(link, mac=mac)
     if any(address.version == 6 for address in addresses):
         with contextlib.suppress(OSError):
             sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")

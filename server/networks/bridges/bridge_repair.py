@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 
 from engine.common.errors import Kind, WharfError
-from server.networks.bridges import devices
+from server.networks.bridges import devices, vxlan
 from server.networks.bridges.interfaces import BridgePort
 from server.networks.context import NetworkContext
 from server.networks.model import Endpoint, Network
@@ -67,7 +67,7 @@ def _damage(context: NetworkContext, network: Network) -> str:
         return ""  # the administrator manages its addresses
     have = {address.ip for index, address in context.host.addresses(link.index) if index == link.index}
     missing = [str(address) for address in devices.bridge_addresses(network) if address.ip not in have]
-    return f"lost {' and '.join(missing)}" if missing else ""
+    return f"lost {' and '.join(missing)}" if missing else vxlan.damage(context, network)
 
 
 def _join_all(context: NetworkContext, network: Network, present: Mapping[str, Link]) -> int:

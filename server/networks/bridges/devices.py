@@ -8,15 +8,14 @@ from ipaddress import ip_interface, ip_network
 
 from engine.common.errors import Kind, WharfError, invalid
 from server.networks import options
-from server.networks.bridges import bridge, interfaces, ownership
+from server.networks.bridges import bridge, interfaces, ownership, vxlan
 from server.networks.bridges.interfaces import BridgePort
 from server.networks.context import NetworkContext
-from server.networks.model import BRIDGE, IPVLAN, MACVLAN, OVERLAY, Endpoint, Network
+from server.networks.ipam.allocator import mac_from_address
+from server.networks.model import BRIDGE, IPVLAN, MACVLAN, Endpoint, Network
 from server.networks.netlink.namespace_pool import Namespace, NamespacePool, mark
 from server.networks.netlink.rtnetlink import Interface, Netlink, link_add, link_delete, link_set
 
-#: The MTU of an overlay network: nodes add the headers of VXLAN to its packets (RFC 7348), 50 bytes.
-OVERLAY_MTU = 1450
 _REMOVAL = "device "
 
 
@@ -35,6 +34,8 @@ def make_device(context: NetworkContext, network: Network) -> None:
         if network.bridged:
             ownership.claim_bridge(context, network)
             _make_bridge(context, network)
+            if network.overlay:
+                vxlan.ensure(context, network)
         elif network.driver in (MACVLAN, IPVLAN):
             _make_parent(context, network)
         network.ready = True
@@ -46,7 +47,7 @@ def is_adopted(context: NetworkContext, network: Network) -> bool:
 
 
 def _make_bridge(context: NetworkContext, network: Network) -> None:
-    device_mtu = options.mtu(network.options)
+    device_mtu = vxlan.mtu(network) if network.overlay else options.mtu(network.options)
     # The kernel refuses an MTU above 1500 until a port has it; it raises the bridge's MTU with its ports.
     addresses = bridge_addresses(network)
     if is_adopted(context, network):
@@ -57,13 +58,15 @@ def _make_bridge(context: NetworkContext, network: Network) -> None:
         present = {address.version for at, address in context.host.addresses(found.index) if at == found.index}
         addresses = [address for address in addresses if address.version == 4 and 4 not in present]
         device_mtu = 0
+    mac = mac_from_address(ip_interface(network.node_address).ip) if network.node_address else ""
     link = bridge.ensure(
         context.host,
         network.bridge,
         addresses,
         mtu=device_mtu,
         alias=mark(context.config.network_name),
-        mac=network.mac,
+        mac=mac or network.mac,
+        fixed_mac=bool(mac),
     )
     network.index, network.mac = link.index, link.mac
     if not options.flag(network.options, options.ICC, default=True) and context.config.iptables:
@@ -79,10 +82,13 @@ def _make_bridge(context: NetworkContext, network: Network) -> None:
 
 def bridge_addresses(network: Network) -> list[Interface]:
     """The host's addresses on the bridge: the gateways. An isolated gateway mode gives the host no address. On an
-    overlay network, the host has one only to send what reaches published ports."""
+    overlay network, the host has some only to send what reaches published ports: the gateway, which all nodes have,
+    and its own."""
     found: list[Interface] = []
     if network.overlay and not network.ingress:
         return found
+    if network.node_address:
+        found.append(ip_interface(network.node_address))
     for config in network.ipam or ():
         subnet = ip_network(config.subnet)
         if not config.gateway or not network.enables(subnet.version):
@@ -113,7 +119,7 @@ def remove_device(context: NetworkContext, network: Network) -> None:
         if network.bridged:
             if ownership.owns_bridge(context, network):
                 context.firewall.remove_bridge(network.bridge)
-                bridge.remove(context.host, network.bridge, mark(context.config.network_name))
+                remove_links(context, network)
                 ownership.release_bridge(context, network)
             return
     if network.made_parent:
@@ -122,6 +128,12 @@ def remove_device(context: NetworkContext, network: Network) -> None:
         except OSError as error:
             if error.errno != errno.ENODEV:
                 raise
+
+
+def remove_links(context: NetworkContext, network: Network) -> None:
+    """In a thread: removes the bridge and the VXLAN device of a network, if this engine created them."""
+    for name in filter(None, (network.vxlan, network.bridge)):
+        bridge.remove(context.host, name, mark(context.config.network_name))
 
 
 def _make_parent(context: NetworkContext, network: Network) -> None:
@@ -244,7 +256,9 @@ def _link_mtu(network: Network) -> int:
     """The MTU of a container's link; 0: the driver's."""
     if network.remote:
         return 0  # A plugin's driver has options of its own and sets the MTU itself.
-    return options.mtu(network.options) or {BRIDGE: 1500, OVERLAY: OVERLAY_MTU}.get(network.driver, 0)
+    if network.overlay:
+        return vxlan.mtu(network)
+    return options.mtu(network.options) or (1500 if network.driver == BRIDGE else 0)
 
 
 def _slashed(key: str, endpoint: Endpoint) -> str:

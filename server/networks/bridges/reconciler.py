@@ -67,6 +67,7 @@ class Reconciler:
             return networks
         by_name = {network.bridge: network for network in networks}
         by_index = {network.index: network for network in networks}
+        by_port = {network.vxlan: network for network in networks if network.vxlan_local}
         found = {by_index[index] for index in changes.addresses if index in by_index}
         loose = set()
         for change in changes.links.values():
@@ -75,6 +76,9 @@ class Reconciler:
                 same = (change.index, change.name) == (network.index, network.bridge)
                 if change.gone or not change.up or not same:
                     found.add(network)
+            elif change.name in by_port:
+                if change.gone or not change.up or change.master != by_port[change.name].index:
+                    found.add(by_port[change.name])
             elif not change.gone and (not change.master or not change.up):
                 loose.add(change.name)
         if loose:

@@ -8,25 +8,20 @@ Errors are ``OSError`` with the kernel's errno.
 
 import os
 import socket
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
-from threading import Lock
-from typing import Any, Self
+from typing import Any
 
+from server.networks.netlink.channel import ACK, CREATE, DUMP, EXCL, HEADER, REQUEST, Channel
 from server.networks.netlink.codec import ifaddrmsg, ifinfmsg, rtmsg
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
-_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
-_CREATE, _EXCL = 0x400, 0x200
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
 IFF_UP = 0x1
 IFA_F_NODAD = 0x02
 RT_TABLE_MAIN = 254
-_HEADER = struct.Struct("=IHHII")
 
 Message = Any
 Interface = IPv4Interface | IPv6Interface
@@ -34,7 +29,8 @@ Interface = IPv4Interface | IPv6Interface
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network device. ``master``: the index of its bridge; 0: none."""
+    """A network device. ``master``: the index of its bridge; 0: none. ``vxlan``: the identifier, the local address and
+    the UDP port of a VXLAN device."""
 
     index: int
     name: str
@@ -44,6 +40,7 @@ class Link:
     mtu: int
     up: bool
     alias: str = ""
+    vxlan: tuple[int, str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ class Route:
 def _message(kind: Any, command: int, flags: int) -> Message:
     message = kind()
     message["header"]["type"] = command
-    message["header"]["flags"] = _REQUEST | _ACK | flags
+    message["header"]["flags"] = REQUEST | ACK | flags
     return message
 
 
@@ -81,7 +78,7 @@ def link_add(
 
     The kernel accepts no alias for a new device: set it with :func:`link_set`, in the same :meth:`Netlink.run`.
     """
-    message = _message(ifinfmsg, RTM_NEWLINK, _CREATE | _EXCL)
+    message = _message(ifinfmsg, RTM_NEWLINK, CREATE | EXCL)
     info: list[tuple[str, object]] = [("IFLA_INFO_KIND", kind)]
     inner = list(data)
     if peer:
@@ -181,7 +178,7 @@ def _address(command: int, flags: int, index: int, interface: Interface) -> Mess
 
 def address_add(index: int, interface: Interface) -> Message:
     """EEXIST: the device has it already."""
-    return _address(RTM_NEWADDR, _CREATE | _EXCL, index, interface)
+    return _address(RTM_NEWADDR, CREATE | EXCL, index, interface)
 
 
 def address_delete(index: int, interface: Interface) -> Message:
@@ -190,7 +187,7 @@ def address_delete(index: int, interface: Interface) -> Message:
 
 def route_add(destination: str, *, gateway: str = "", interface: int = 0) -> Message:
     """A route of the main table. ``destination``: ``default4``, ``default6`` or a prefix."""
-    return _route(RTM_NEWROUTE, _CREATE | _EXCL, destination, gateway, interface)
+    return _route(RTM_NEWROUTE, CREATE | EXCL, destination, gateway, interface)
 
 
 def route_delete(destination: str, *, gateway: str = "", interface: int = 0) -> Message:
@@ -221,30 +218,8 @@ def _route(command: int, flags: int, destination: str, gateway: str, interface: 
     return message
 
 
-class Netlink:
-    """A NETLINK_ROUTE socket in the namespace of the thread that created it. Threads may share it."""
-
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-            self._socket.setsockopt(270, 12, 1)  # SOL_NETLINK, NETLINK_GET_STRICT_CHK: dumps filter in kernel
-            self._socket.setsockopt(270, 10, 1)  # NETLINK_CAP_ACK: errors without the request's payload
-            self._socket.bind((0, 0))
-        except BaseException:
-            self._socket.close()
-            raise
-        self._sequence = 0
-        self._lock = Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._socket.close()
+class Netlink(Channel):
+    """Requests and dumps of links, addresses and routes."""
 
     def run(self, *messages: Message) -> None:
         """Sends the requests together, waits for all answers and raises the first error.
@@ -253,19 +228,10 @@ class Netlink:
         """
         with self._lock:
             data, first = self._encode(messages)
-            self._socket.send(data)
-            failed: OSError | None = None
-            waiting = set(range(first, first + len(messages)))
-            while waiting:
-                for kind, sequence, body in self._receive():
-                    if kind != _NLMSG_ERROR or sequence not in waiting:
-                        continue
-                    waiting.discard(sequence)
-                    code = struct.unpack_from("=i", body)[0]
-                    if code and failed is None:
-                        failed = OSError(-code, os.strerror(-code), _subject(messages[sequence - first]))
-        if failed:
-            raise failed
+            errors = self._acknowledged(data, range(first, first + len(messages)))
+        if errors:
+            sequence, code = errors[0]
+            raise OSError(code, os.strerror(code), _subject(messages[sequence - first]))
 
     def _encode(self, messages: Sequence[Message]) -> tuple[bytes, int]:
         first = self._sequence + 1
@@ -279,38 +245,21 @@ class Netlink:
             parts.append(data + b"\0" * (-len(data) % 4))
         return b"".join(parts), first
 
-    def _receive(self) -> Iterator[tuple[int, int, bytes]]:
-        data = self._socket.recv(1 << 18)
-        offset = 0
-        while offset + _HEADER.size <= len(data):
-            length, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
-            yield kind, sequence, data[offset + _HEADER.size : offset + length]
-            offset += (length + 3) & ~3
-
     def _dump(self, kind: Any, request: Message) -> list[Message]:
         with self._lock:
             data, sequence = self._encode((request,))
-            self._socket.send(data)
-            found: list[Message] = []
-            while True:
-                for answer, number, body in self._receive():
-                    if number != sequence:
-                        continue
-                    if answer == _NLMSG_DONE:
-                        return found
-                    if answer == _NLMSG_ERROR:
-                        code = struct.unpack_from("=i", body)[0]
-                        if code:
-                            raise OSError(-code, os.strerror(-code))
-                        return found
-                    message = kind(_HEADER.pack(len(body) + _HEADER.size, answer, 0, number, 0) + body)
-                    message.decode()
-                    found.append(message)
+            answers = self._answers(data, sequence)
+        found = []
+        for answer, body in answers:
+            message = kind(HEADER.pack(len(body) + HEADER.size, answer, 0, sequence, 0) + body)
+            message.decode()
+            found.append(message)
+        return found
 
     def links(self) -> list[Link]:
         """Every device of the namespace."""
-        request = _message(ifinfmsg, RTM_GETLINK, _DUMP)
-        request["header"]["flags"] = _REQUEST | _DUMP
+        request = _message(ifinfmsg, RTM_GETLINK, DUMP)
+        request["header"]["flags"] = REQUEST | DUMP
         return [_link(message) for message in self._dump(ifinfmsg, request)]
 
     def link(self, name: str = "", *, index: int = 0) -> Link | None:
@@ -330,7 +279,7 @@ class Netlink:
     def addresses(self, index: int = 0) -> list[tuple[int, Interface]]:
         """(device, address) pairs of one device or of all, including link-local IPv6 ones."""
         request = _message(ifaddrmsg, RTM_GETADDR, 0)
-        request["header"]["flags"] = _REQUEST | _DUMP
+        request["header"]["flags"] = REQUEST | DUMP
         request["index"] = index
         found = []
         for message in self._dump(ifaddrmsg, request):
@@ -341,7 +290,7 @@ class Netlink:
     def routes(self, family: int = socket.AF_INET) -> list[Route]:
         """The routes of the main table."""
         request = _message(rtmsg, RTM_GETROUTE, 0)
-        request["header"]["flags"] = _REQUEST | _DUMP
+        request["header"]["flags"] = REQUEST | DUMP
         request["family"] = family
         found = []
         for message in self._dump(rtmsg, request):
@@ -370,7 +319,17 @@ def _link(message: Message) -> Link:
         mtu=message.get_attr("IFLA_MTU") or 0,
         up=bool(message["flags"] & IFF_UP),
         alias=message.get_attr("IFLA_IFALIAS") or "",
+        vxlan=_vxlan(info),
     )
+
+
+def _vxlan(info: Message | None) -> tuple[int, str, int] | None:
+    if info is None or info.get_attr("IFLA_INFO_KIND") != "vxlan":
+        return None
+    data = info.get_attr("IFLA_INFO_DATA")
+    names = ("IFLA_VXLAN_ID", "IFLA_VXLAN_LOCAL", "IFLA_VXLAN_PORT")
+    number, local, port = (data.get_attr(name) for name in names)
+    return number or 0, local or "", port or 0
 
 
 def _subject(message: Message) -> str | None:

@@ -107,7 +107,11 @@ class Firewall:
             known = bridge.bridge in self._bridges
             self._bridges[bridge.bridge] = bridge
             inserts = [self._insert(chain, side, bridge.bridge) for chain in self._opened for side in "io"]
-            self.add(_owner(bridge.bridge), rules.bridge_elements(bridge), "" if known else "".join(inserts))
+            owner, wanted = _owner(bridge.bridge), rules.bridge_elements(bridge)
+            if gone := [element for element in self._elements.get(owner, ()) if element not in wanted]:
+                self._elements[owner] = [element for element in self._elements[owner] if element in wanted]
+                self._apply(rules.change(self.table, delete=gone))
+            self.add(owner, wanted, "" if known else "".join(inserts))
             if self._zoned and not known:
                 self._firewalld.assign(self._bridges)
 

@@ -21,7 +21,8 @@ USER_CHAIN = "wharf-user"
 @dataclass(frozen=True, slots=True)
 class BridgeRules:
     """The treatment of one bridge's traffic. ``mode4``/``mode6``: nat, nat-unprotected, routed or isolated.
-    ``ingress``: the bridge of a swarm's ingress network, whose containers have another default route."""
+    ``ingress``: the bridge of a swarm's ingress network, whose containers have another default route. ``node``: this
+    host's own address there, to which containers on other hosts answer."""
 
     bridge: str
     subnets: tuple[Network, ...]
@@ -35,6 +36,7 @@ class BridgeRules:
     source4: str = ""
     source6: str = ""
     ingress: bool = False
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,7 @@ _CHAINS: dict[str, str] = {
 """,
     # A published port of the same bridge, or of the routing mesh: the answer must return through the host.
     "postrouting": """
+		ct status dnat snat ip to oifname map @node4
 		ct status dnat oifname @ingress masquerade
 		ct status dnat oifname . ip saddr @own4 masquerade
 		ct status dnat oifname . ip6 saddr @own6 masquerade
@@ -262,6 +265,8 @@ def bridge_elements(rules: BridgeRules) -> list[Element]:
         found.append(("internal", bridge))
     if rules.ingress:
         found.append(("ingress", bridge))
+    if rules.node:
+        found.append(("node4", f"{bridge} : {rules.node}"))
     found.append(("icc" if rules.icc else "closed", f"{bridge} . {bridge}"))
     found += [("trusted", f'"{interface}" . {bridge}') for interface in rules.trusted]
     for mode, n in ((rules.mode4, "4"), (rules.mode6, "6")):

@@ -75,6 +75,10 @@ SETS = """\
 		type ifname
 		comment "bridges whose containers answer by the host only"
 	}
+	map node4 {
+		type ifname : ipv4_addr
+		comment "own addresses on networks that other nodes have too"
+	}
 	set trusted {
 		type ifname . ifname
 		comment "interfaces that reach published ports of a bridge's containers by a route"
@@ -85,4 +89,7 @@ SET_NAMES = (
     "bridges", "internal", "icc", "closed", "ingress", "trusted",
     *(f"{name}{n}" for n in "46" for name in ("own", "masquerade", "unprotected", "direct", "open", "routed", "links")),
 )  # fmt: skip
-MAP_NAMES = tuple(f"{name}" for n in "46" for name in (f"source{n}", f"ports{n}", f"ports{n}_any", f"ranges{n}"))
+MAP_NAMES = (
+    "node4",
+    *(name for n in "46" for name in (f"source{n}", f"ports{n}", f"ports{n}_any", f"ranges{n}")),
+)

@@ -20,11 +20,18 @@ def record(network: OverlayNetwork) -> Network:
         attachable=network.attachable,
         ingress=network.ingress,
         ipam=[PoolConfig(subnet, gateway=address, configured=True) for subnet, address in network.subnets],
-        options={options.VNI: str(network.vni), **(network.options or {})},
+        options={**(network.options or {}), options.VNI: str(network.vni)},
         labels=dict(network.labels or {}),
         bridge=f"br-{network.id[:12]}",
     )
+    place(made, network)
     if network.mtu:
         made.options[options.MTU] = str(network.mtu)
     made.pools = made.make_pools()
     return made
+
+
+def place(made: Network, network: OverlayNetwork) -> None:
+    """Sets what depends on the other nodes."""
+    made.vxlan_local, made.vxlan_port = network.local, network.port if network.local else 0
+    made.node_address = network.node_address

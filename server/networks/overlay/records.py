@@ -1,6 +1,6 @@
-"""Services and mesh ports as JSON documents."""
+"""Services, mesh ports and addresses on other nodes as JSON documents."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -34,3 +34,13 @@ def decode_ports(document: bytes) -> tuple[MeshPort, ...]:
     """:raises ValueError, KeyError, TypeError: the document is none of mesh ports."""
     rows: list[dict[str, Any]] = orjson.loads(document)
     return tuple(MeshPort(row["protocol"], row["published"], row["target"], tuple(row["backends"])) for row in rows)
+
+
+def encode_peers(peers: Mapping[str, str]) -> bytes:
+    return orjson.dumps(peers)
+
+
+def decode_peers(document: bytes) -> Mapping[str, str]:
+    """:raises ValueError: the document is none of addresses with their nodes."""
+    peers: dict[str, str] = orjson.loads(document)
+    return peers

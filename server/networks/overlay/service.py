@@ -1,6 +1,7 @@
 """The networks of the swarm on this node; the contracts are in ``model`` and in ``server/networks/overlays``."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -9,19 +10,23 @@ from contextlib import AsyncExitStack
 from engine.common.errors import WharfError, conflict, internal, not_found
 from engine.proxy.forward import Listen
 from server.networks import create, query
-from server.networks.bridges import devices
+from server.networks.bridges import devices, vxlan
 from server.networks.context import NetworkContext
 from server.networks.dns import names as zones
 from server.networks.model import Network, SandboxRecord
+from server.networks.netlink.announce import announce
 from server.networks.nftables.mesh import MeshRule
 from server.networks.overlay import mesh, names, records, translations
 from server.networks.overlay.mesh import Mesh
 from server.networks.overlay.model import MeshPort, OverlayNetwork, Peer, ServiceAddresses
-from server.networks.overlay.record import record
+from server.networks.overlay.record import place, record
 from server.networks.overlay.translations import Translation
 from server.networks.sandboxes import connect, gateway
 
 log = logging.getLogger(__name__)
+
+#: The prefix of the keys under which addresses on other nodes are stored.
+_PEERS = "peers "
 
 
 class SwarmOverlays:
@@ -33,6 +38,8 @@ class SwarmOverlays:
         self._services: dict[str, Sequence[ServiceAddresses]] = {}
         #: Networks whose last change has failed in part.
         self._stale: set[str] = set()
+        #: Networks of which not all addresses on other nodes are known to the kernel.
+        self._disconnected: set[str] = set()
         #: The rules in each namespace, by its path.
         self._written: dict[str, str] = {}
         # One change at a time: the last one decides what a namespace has.
@@ -46,7 +53,8 @@ class SwarmOverlays:
     async def realize(self, network: OverlayNetwork) -> None:
         context = self._context
         async with self._lock:
-            if network.id in context.networks:
+            if (present := context.networks.get(network.id)) is not None:
+                await self._place(present, network)
                 return
             if (former := context.by_name(network.name)) is not None:
                 if not former.overlay:
@@ -64,6 +72,21 @@ class SwarmOverlays:
                 undo.pop_all()
         context.bus.publish("network", "create", made.id, {"name": made.name, "type": made.driver})
 
+    async def _place(self, present: Network, network: OverlayNetwork) -> None:
+        """Changes what depends on the other nodes. A failure is repeated by the next call."""
+        context = self._context
+        before = (present.vxlan_local, present.vxlan_port, present.node_address)
+        place(present, network)
+        if before == (present.vxlan_local, present.vxlan_port, present.node_address) and present.ready:
+            return
+        await context.store.put(present)
+        present.ready, mac = False, present.mac
+        await context.run_in_thread(devices.make_device, context, present)
+        if present.ingress and mac != present.mac:
+            addresses = devices.bridge_addresses(present)
+            with contextlib.suppress(OSError):
+                await context.run_in_thread(announce, "/proc/thread-self/ns/net", present.bridge, addresses)
+
     async def discard(self, network_id: str) -> None:
         async with self._lock:
             network = self._context.networks.get(network_id)
@@ -76,7 +99,9 @@ class SwarmOverlays:
         await query.remove(self._context, network)
         self._services.pop(network.id, None)
         self._stale.discard(network.id)
+        self._disconnected.discard(network.id)
         await self._context.store.delete_overlay(network.id)
+        await self._context.store.delete_overlay(_PEERS + network.id)
 
     async def close_swarm(self) -> None:
         context = self._context
@@ -100,8 +125,23 @@ class SwarmOverlays:
     # services
 
     async def connect(self, network_id: str, peers: Sequence[Peer]) -> None:
-        if peers:
-            raise internal("networks of several nodes are not connected yet")
+        context = self._context
+        wanted = {peer.address: peer.node for peer in peers}
+        async with self._lock:
+            network = context.networks.get(network_id)
+            if network is None:
+                raise not_found(f"network {network_id} not found")
+            former, repeated = network.peers, network_id in self._disconnected
+            if wanted == former and not repeated:
+                return
+            self._disconnected.add(network_id)
+            network.peers = wanted
+            await context.store.put_overlay(_PEERS + network_id, records.encode_peers(wanted))
+            if repeated:
+                await context.run_in_thread(devices.make_device, context, network)
+            elif network.vxlan_local:
+                await context.run_in_thread(vxlan.change, context, network, former, wanted)
+            self._disconnected.discard(network_id)
 
     async def balance(self, network_id: str, services: Sequence[ServiceAddresses]) -> None:
         context = self._context
@@ -132,6 +172,9 @@ class SwarmOverlays:
             try:
                 if key == mesh.DOCUMENT:
                     self._mesh.load(records.decode_ports(document))
+                elif key.startswith(_PEERS):
+                    if (network := self._context.networks.get(key.removeprefix(_PEERS))) is not None:
+                        network.peers = records.decode_peers(document)
                 else:
                     self._services[key] = records.decode_services(document)
             except (ValueError, KeyError, TypeError):

@@ -166,6 +166,7 @@ def _sweep_namespaces(context: NetworkContext, keep: set[str]) -> None:
 
 def _sweep_links(context: NetworkContext, keep: set[str]) -> None:
     own_devices = {network.bridge or network.parent for network in context}
+    own_devices |= {network.vxlan for network in context if network.vxlan_local}
     for link in context.host.links():
         if link.alias != mark(context.config.network_name) or link.name in keep or link.name in own_devices:
             continue
