@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from engine.common.errors import WharfError
 from server.swarm.controllers.clock import SECOND, Clock, SystemClock, changes_until
-from server.swarm.controllers.draft import Draft
+from server.swarm.controllers.draft import Draft, per_node
 from server.swarm.controllers.plan import Memory, Plan
 from server.swarm.model.objects import Cluster, Network, Node, Object, Service, Task
 from server.swarm.model.taskstate import TaskState
@@ -68,6 +68,12 @@ class Controllers:
         tables = self._state.tables
         return {service.id for service in tables.services} | {task.service_id for task in tables.tasks}
 
+    def _on_node(self, node_id: str) -> set[str]:
+        """The services that a change of a node concerns."""
+        tables = self._state.tables
+        placed = {task.service_id for task in tables.tasks.of_node(node_id)}
+        return placed | self._waiting | {service.id for service in tables.services if per_node(service)}
+
     def _note(self, events: Iterable[Event]) -> None:
         """Notes which services the changes concern."""
         everything = False
@@ -85,7 +91,8 @@ class Controllers:
                     if event.new is None or item.state.ended:
                         self._due |= self._waiting
                 case Node():
-                    everything |= event.old is None or event.new is None or _concerns(event.old, event.new)
+                    if event.old is None or event.new is None or _concerns(event.old, event.new):
+                        self._due |= self._on_node(item.id)
                 case Network() | Cluster():
                     everything = True
         if everything:

@@ -206,6 +206,8 @@ class Simulation:
         agents.stdin.write((" ".join(lost) + "\n").encode())
         await meter.phase("  nodes are down", lambda: not any(map(self._is_ready, lost)), size.seconds)
         await meter.phase("  tasks are replaced", self._converged, size.seconds)
+        await self._describe(name(size.vanish))
+        await meter.phase("one node is changed", self._quiet(), size.seconds)
         self._image = "busybox:2"
         service = self._state.tables.services.get("service0")
         changed = replace(
@@ -231,6 +233,18 @@ class Simulation:
         ]
         for begin in range(0, len(nodes), _BATCH):
             await self._state.commit([Put(node) for node in nodes[begin : begin + _BATCH]])
+
+    async def _describe(self, id: str) -> None:
+        """What the agent of a node with a new description stores."""
+        node = self._state.tables.nodes.get(id)
+        resources = replace(node.description.resources, nano_cpus=16 * 10**9)
+        await self._state.commit([Put(replace(node, description=replace(node.description, resources=resources)))])
+
+    @staticmethod
+    def _quiet() -> Callable[[], bool]:
+        """Done at the third look, between which the event loop has run the controllers."""
+        looks = iter(range(3))
+        return lambda: next(looks, None) is None
 
     def _spec(self, number: int) -> ServiceSpec:
         image = self._image if number == 0 else "busybox:1"
