@@ -14,14 +14,19 @@ from starlette.types import Receive, Scope, Send
 from engine.common import timeouts
 from engine.common.errors import WharfError, invalid, not_found
 from server.http.admission import Connection
-from server.http.errors import report, status_of
+from server.http.errors import status_of
 from server.swarm.remote import wire
 from server.swarmapi.caller import Access, Caller, caller_of
+from server.swarmapi.streams import log_failure
 
 timeouts.define("swarm.body", 30.0)  # until the body of a request has come
 
-#: The most connections to a port, and from one address: a node has a few.
+#: The most connections to a port, and from one address: a node has a few. Those without a certificate have numbers of
+#: their own, so that strangers leave room for nodes.
 _CONNECTIONS, _OF_ADDRESS = 20_000, 1000
+_STRANGERS, _STRANGERS_OF_ADDRESS = 256, 64
+#: The most bytes of the body of a request without a certificate.
+_MAX_STRANGERS_REQUEST = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +40,12 @@ class Call:
     async def body(self) -> dict[str, Any]:
         """:raises WharfError: INVALID_ARGUMENT: no JSON object, or too long; DEADLINE_EXCEEDED."""
         parts, size = [], 0
+        most = wire.MAX_REQUEST if self.caller.node_id else _MAX_STRANGERS_REQUEST
         async with timeouts.limit("swarm.body"):
             async for part in self.request.stream():
                 size += len(part)
-                if size > wire.MAX_REQUEST:
-                    raise invalid(f"the body of the request has more than {wire.MAX_REQUEST} bytes")
+                if size > most:
+                    raise invalid(f"the body of the request has more than {most} bytes")
                 parts.append(part)
         return wire.load(b"".join(parts))
 
@@ -58,28 +64,46 @@ class Route:
 Check = Callable[[Caller, Access], Awaitable[None]]
 
 
-class Connections:
-    """Bounds the connections: whoever reaches the port can open some without a certificate."""
+class _Bound:
+    """Counts connections, of all addresses and of each."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int, of_address: int) -> None:
+        self._most, self._of_address = most, of_address
         self._addresses: dict[Connection, str] = {}
         self._count: Counter[str] = Counter()
 
-    def opened(self, connection: Connection) -> None:
-        peer = connection.transport.get_extra_info("peername")
-        address = str(peer[0]) if peer else ""
-        if len(self._addresses) >= _CONNECTIONS or self._count[address] >= _OF_ADDRESS:
-            connection.transport.abort()
-            return
+    def add(self, connection: Connection, address: str) -> bool:
+        """False: there are too many."""
+        if len(self._addresses) >= self._most or self._count[address] >= self._of_address:
+            return False
         self._addresses[connection] = address
         self._count[address] += 1
+        return True
 
-    def closed(self, connection: Connection) -> None:
+    def remove(self, connection: Connection) -> None:
         address = self._addresses.pop(connection, None)
         if address is not None:
             self._count[address] -= 1
             if not self._count[address]:
                 del self._count[address]
+
+
+class Connections:
+    """Bounds the connections: whoever reaches the port can open some without a certificate."""
+
+    def __init__(self) -> None:
+        self._nodes = _Bound(_CONNECTIONS, _OF_ADDRESS)
+        self._strangers = _Bound(_STRANGERS, _STRANGERS_OF_ADDRESS)
+
+    def opened(self, connection: Connection) -> None:
+        peer, tls = (connection.transport.get_extra_info(name) for name in ("peername", "ssl_object"))
+        bound = self._nodes if tls is not None and tls.getpeercert() else self._strangers
+        if not bound.add(connection, str(peer[0]) if peer else ""):
+            connection.transport.abort()
+
+    def closed(self, connection: Connection) -> None:
+        self._nodes.remove(connection)
+        self._strangers.remove(connection)
 
 
 class SwarmApp:
@@ -98,19 +122,23 @@ class SwarmApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
-            response = await self._answer(request)
+            caller = caller_of(request)
+            response = await self._answer(request, caller)
+            closes = not caller.node_id
         except ClientDisconnect:
             return
         except Exception as error:
-            report(error, f"{request.method} {scope['path']}")
+            log_failure(error, f"{request.method} {scope['path']}")
             response = json_answer(wire.error_document(error), status_of(error))
             # What remains of the body isn't read.
+            closes = True
+        if closes:
+            # A stranger keeps no idle connection.
             response.headers["connection"] = "close"
         await response(scope, receive, send)
 
-    async def _answer(self, request: Request) -> Response:
+    async def _answer(self, request: Request, caller: Caller) -> Response:
         route, params = self._find(request.method, request.scope["path"])
-        caller = caller_of(request)
         await self._check(caller, route.access)
         return await route.handler(Call(request, caller, params))
 

@@ -20,10 +20,13 @@ from server.swarm.remote.records import JoinRequest, MemberAdded, MemberRequest
 from server.swarm.state.state import State
 from server.swarmapi.application import Call, Route, SwarmApp, json_answer, unexpected
 from server.swarmapi.caller import Access, Caller, check
-from server.swarmapi.streams import lines, newest
+from server.swarmapi.streams import Slots, lines, newest
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
+
+#: The most streams of one kind that a node has: those whose connection broke last for a while.
+_STREAMS = 16
 
 
 class Members(Protocol):
@@ -75,6 +78,7 @@ class _Membership:
     def __init__(self, port: ManagerPort, check: Callable[[Caller, Access], None]) -> None:
         self._port = port
         self._check = check
+        self._slots = Slots(_STREAMS)
 
     def routes(self) -> list[Route]:
         at = wire.VERSION
@@ -102,10 +106,11 @@ class _Membership:
         await self._port.admission.presented(call.caller.node_id, call.caller.certificate)
 
         async def documents() -> AsyncGenerator[dict[str, Any] | None, None]:
-            standings = self._port.admission.standing(call.caller.node_id)
-            async with contextlib.aclosing(newest(standings, self._port.period)) as found:
-                async for standing in found:
-                    yield None if standing is None else standing.wire()
+            with self._slots.taken(call.caller.node_id):
+                standings = self._port.admission.standing(call.caller.node_id)
+                async with contextlib.aclosing(newest(standings, self._port.period)) as found:
+                    async for standing in found:
+                        yield None if standing is None else standing.wire()
 
         return lines(documents(), partial(self._check, call.caller, Access.KNOWN))
 
@@ -124,6 +129,7 @@ class _Dispatch:
     def __init__(self, port: ManagerPort, check: Callable[[Caller, Access], None]) -> None:
         self._port = port
         self._check = check
+        self._slots = Slots(_STREAMS)
 
     def routes(self) -> list[Route]:
         at = f"{wire.VERSION}/dispatcher"
@@ -148,15 +154,16 @@ class _Dispatch:
     async def _assignments(self, call: Call) -> Response:
         async def documents() -> AsyncGenerator[dict[str, Any] | None, None]:
             last: Assignments | None = None
-            async with contextlib.aclosing(newest(self._of(call).assignments(), self._port.period)) as found:
-                async for current in found:
-                    if current is None:
-                        yield None
-                        continue
-                    line = wire.difference(last or wire.EMPTY, current)
-                    if line or last is None:
-                        yield line
-                    last = current
+            with self._slots.taken(call.caller.node_id):
+                async with contextlib.aclosing(newest(self._of(call).assignments(), self._port.period)) as found:
+                    async for current in found:
+                        if current is None:
+                            yield None
+                            continue
+                        line = wire.difference(last or wire.EMPTY, current)
+                        if line or last is None:
+                            yield line
+                        last = current
 
         return lines(documents(), partial(self._check, call.caller, Access.NODE))
 

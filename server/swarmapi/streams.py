@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import logging
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
 
 import orjson
@@ -10,10 +12,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from engine.common import timeouts
-from engine.common.errors import WharfError
+from engine.common.errors import Kind, WharfError
 from server.http.errors import report
 from server.http.streams import BrokenStream
 from server.swarm.remote import wire
+
+log = logging.getLogger(__name__)
 
 timeouts.define("swarm.reader", 60.0)  # the receiver of a stream makes room for the next part
 
@@ -78,6 +82,36 @@ async def paced(source: AsyncIterator[T], period: float) -> AsyncGenerator[T | N
             await asyncio.gather(reading, return_exceptions=True)
 
 
+def log_failure(error: BaseException, request: str) -> None:
+    """Logs an error that is answered. That this manager can't serve the request now is the expected answer of one that
+    has lost the others, or whose state moves: the caller asks again."""
+    if isinstance(error, WharfError) and error.kind is Kind.UNAVAILABLE:
+        log.debug("%s: %s", request, error.message)
+    else:
+        report(error, request)
+
+
+class Slots:
+    """Bounds the streams of each caller."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._count: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def taken(self, node_id: str) -> Iterator[None]:
+        """:raises WharfError: RESOURCE_EXHAUSTED."""
+        if self._count[node_id] >= self._most:
+            raise WharfError(Kind.RESOURCE_EXHAUSTED, f"node {node_id} has {self._most} streams already")
+        self._count[node_id] += 1
+        try:
+            yield
+        finally:
+            self._count[node_id] -= 1
+            if not self._count[node_id]:
+                del self._count[node_id]
+
+
 class _Stream(Response):
     media_type = "application/octet-stream"
 
@@ -114,7 +148,7 @@ def lines(documents: AsyncGenerator[dict[str, Any] | None, None], check: Callabl
                     check()
                     yield b"\n" if document is None else orjson.dumps(document) + b"\n"
         except Exception as error:
-            report(error, "a stream of the swarm")
+            log_failure(error, "a stream of the swarm")
             yield orjson.dumps({wire.ERROR: wire.error_document(error)}) + b"\n"
 
     return _Stream(parts())
@@ -130,7 +164,7 @@ def frames(chunks: AsyncGenerator[bytes | None, None]) -> Response:
                 async for chunk in chunks:
                     yield (len(chunk).to_bytes(4, "big") + chunk) if chunk else bytes(4)
         except Exception as error:
-            report(error, "a stream of the swarm")
+            log_failure(error, "a stream of the swarm")
             raise BrokenStream from error
 
     return _Stream(parts())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     import ssl
 
     import httpx
-
-log = logging.getLogger(__name__)
 
 timeouts.define("swarm.connect", 4.0)  # TCP and TLS with a manager or a node
 timeouts.define("swarm.request", 30.0)  # the answer of a manager
@@ -104,6 +101,10 @@ class Managers:
     def addresses(self) -> Sequence[str]:
         return self._addresses
 
+    def is_manager(self, node_id: str) -> bool:
+        """Whether a node is a manager, as far as this node knows."""
+        return any(each.node_id == node_id for each in self._managers)
+
     async def close(self) -> None:
         await self._connections.close()
 
@@ -149,9 +150,7 @@ class Managers:
                     async with asking(client, "GET", f"https://{address}{path}", MANAGER) as response:
                         async with contextlib.aclosing(_documents(response)) as documents:
                             async for document in documents:
-                                if not began:
-                                    self._prefer(address)
-                                    began = True
+                                began = True
                                 if document is not None:
                                     yield document
                                 if self._addresses[:1] != [address] or self._identity.version != version:

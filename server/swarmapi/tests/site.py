@@ -146,6 +146,8 @@ def run(directory: Path, scenario: Callable[[Site], Coroutine[Any, Any, None]]) 
         async with asyncio.timeout(20):
             async with swarm(directory) as site:
                 await scenario(site)
+        # Closed transports close their sockets in the next rounds of the loop.
+        await asyncio.sleep(0.02)
 
     asyncio.run(main())
 

@@ -41,7 +41,10 @@ def test_a_manager_reads_the_log_of_a_workers_task(tmp_path: Path, caplog: pytes
     async def scenario(site: Site) -> None:
         joined = await site.join()
         worker = identity_of(joined)
-        listener = SwarmListener(node_app(NodePort(SWARM, joined.node_id, log, 0.05)), worker)
+        known = site.managers(worker)
+        await known.standing()
+        app = node_app(NodePort(SWARM, joined.node_id, known.is_manager, log, 0.05))
+        listener = SwarmListener(app, worker)
         address = await listener.open("127.0.0.1:0")
         port = int(address.rpartition(":")[2])
         logs = TaskLogs(site.identity, MANAGER, _local, {joined.node_id: "127.0.0.1"}.get, port)  # type: ignore[arg-type]
@@ -58,13 +61,14 @@ def test_a_manager_reads_the_log_of_a_workers_task(tmp_path: Path, caplog: pytes
         assert await anext(following) == b"one\n"
         await following.aclose()  # type: ignore[attr-defined]
         await ended.wait()
-        # A worker may not read it, nor a stranger.
-        connections = Connections(identity_of(await site.join()))
-        async with connections.client() as client:
-            with pytest.raises(WharfError, match=r"not part of OUs: \[swarm-manager\]"):
-                async with asking(client, "GET", f"https://{address}/v1/tasks/t2/log?query={{}}", joined.node_id):
-                    pass
-        await connections.close()
+        # A worker may not read it, nor a node with a manager's certificate that is no manager any more.
+        for role, sentence in (("worker", r"not part of OUs: \[swarm-manager\]"), ("manager", "no longer a manager")):
+            connections = Connections(identity_of(await site.join(role)))
+            async with connections.client() as client:
+                with pytest.raises(WharfError, match=sentence):
+                    async with asking(client, "GET", f"https://{address}/v1/tasks/t2/log?query={{}}", joined.node_id):
+                        pass
+            await connections.close()
         # The server must be that node.
         wrong = TaskLogs(site.identity, MANAGER, _local, lambda id: "127.0.0.1", port)
         assert [chunk async for chunk in wrong(Task(id="t3", node_id="node3"), Query())] == []

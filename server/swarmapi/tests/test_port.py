@@ -148,10 +148,10 @@ def test_garbage_and_long_bodies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             assert b" 400 " in answer
             assert b'"kind":"invalid argument"' in answer
         answer = await _answer(address, context, _request("POST", "/v1/join", b" " * (1 << 20) + b"{}"))
-        assert b"more than 1048576 bytes" in answer
+        assert b"more than 262144 bytes" in answer
         # A length that no node sends is refused before the body comes.
         answer = await _answer(address, context, _request("POST", "/v1/join", b" " * (2 << 20), 1 << 40))
-        assert b"more than 1048576 bytes" in answer
+        assert b"more than 262144 bytes" in answer
         for data in (b"\0" * 1000, b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"x" * 2_000_000):
             assert b" 200 " not in await _answer(address, context, data)
         # In place of TLS.
@@ -229,13 +229,17 @@ def test_an_address_that_is_taken(tmp_path: Path) -> None:
 
 
 class _Peer:
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, known: bool = False) -> None:
         self.transport = self
         self.address = address
+        self.known = known
         self.aborted = False
 
-    def get_extra_info(self, name: str) -> tuple[str, int]:
-        return self.address, 1
+    def get_extra_info(self, name: str) -> object:
+        return (self.address, 1) if name == "peername" else self
+
+    def getpeercert(self) -> dict[str, str]:
+        return {"subject": "x"} if self.known else {}
 
     def abort(self) -> None:
         self.aborted = True
@@ -244,17 +248,37 @@ class _Peer:
         raise AssertionError
 
 
-def test_the_connections_of_one_address_are_bounded() -> None:
+def test_the_connections_of_strangers_leave_room_for_nodes() -> None:
     connections = Connections()
-    peers = [_Peer("192.0.2.1") for _ in range(1001)]
-    for peer in peers:
-        connections.opened(peer)
-    assert [peer.aborted for peer in peers].count(True) == 1
-    other = _Peer("192.0.2.2")
-    connections.opened(other)
-    assert not other.aborted
-    for peer in peers:
+
+    def opened(address: str, *, known: bool = False, number: int = 1) -> list[_Peer]:
+        peers = [_Peer(address, known=known) for _ in range(number)]
+        for peer in peers:
+            connections.opened(peer)
+        return [peer for peer in peers if not peer.aborted]
+
+    first = opened("192.0.2.1", number=100)
+    assert len(first) == 64
+    assert sum(len(opened(f"192.0.2.{address}", number=100)) for address in range(2, 10)) == 256 - 64
+    assert not opened("192.0.2.20")
+    assert len(opened("192.0.2.1", known=True, number=2000)) == 1000
+    assert opened("192.0.2.20", known=True)
+    for peer in first:
         connections.closed(peer)
-    again = _Peer("192.0.2.1")
-    connections.opened(again)
-    assert not again.aborted
+    assert opened("192.0.2.20")
+
+
+def test_the_streams_of_a_node_are_bounded(tmp_path: Path) -> None:
+    async def scenario(site: Site) -> None:
+        _, managers = await site.worker()
+        streams = [managers.follow() for _ in range(17)]
+        for stream in streams[:16]:
+            await anext(stream)
+        with pytest.raises(WharfError, match="has 16 streams already"):
+            await anext(streams[16])
+        for stream in streams:
+            await stream.aclose()
+        await until(lambda: not site.listeners[0]._server.state.tasks)
+        await managers.standing()
+
+    run(tmp_path, scenario)
