@@ -18,7 +18,7 @@ SERVE = "hostname > /index.html; exec httpd -f -p 80 -h /"
 
 @pytest.fixture(scope="module")
 def three() -> Iterator[Hosts]:
-    with hosts(3, disks={2: "64m"}) as group:
+    with hosts(3, disks={2: "128m"}) as group:
         yield group
 
 

@@ -35,6 +35,20 @@ class Host(Engine):
         return self.machine.address
 
     @property
+    def daemon_name(self) -> str:
+        """The name of the API daemon for ``kill``."""
+        return "dockerd" if self.kind == "dockerd" else "wharfd"
+
+    @property
+    def supervisor_name(self) -> str:
+        return "containerd" if self.kind == "dockerd" else "wharf-supervisor"
+
+    @property
+    def has_disk(self) -> bool:
+        """Whether the data root has a file system of its own."""
+        return self.machine.has_disk
+
+    @property
     def data(self) -> Path:
         """The data root, as the host sees it."""
         return self.machine.path(self.resources.root / "data")
@@ -95,6 +109,11 @@ class Host(Engine):
             yield
         finally:
             filler.unlink()
+
+    def start_again(self) -> None:
+        """Start the API daemon if it has ended."""
+        if not self.daemon.running:
+            self.start()
 
     def close(self) -> list[str]:
         """End the engine and the namespaces; returns what a clean stop should not have left."""

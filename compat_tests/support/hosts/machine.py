@@ -107,6 +107,10 @@ class Machine(Namespaces):
         """The address of its interface ``eth0``."""
         return self._port.address
 
+    @property
+    def has_disk(self) -> bool:
+        return bool(self._disk)
+
     def boot(self) -> None:
         """Make the namespaces with a /run, an /etc/hosts and an /etc/resolv.conf of their own, and connect them."""
         etc = self._root / "etc"
@@ -119,8 +123,11 @@ class Machine(Namespaces):
             place = os.path.realpath(f"/etc/{name}")
             steps += [f"mkdir -p {os.path.dirname(place)}", f"touch {place}", f"mount --bind {etc / name} {place}"]
         if self._disk:
-            data = self._root / "data"
+            data, image = self._root / "data", self._root / "data.img"
             data.mkdir(exist_ok=True)
-            steps.append(f"mount -t tmpfs -o size={self._disk},mode=711 tmpfs {data}")
+            if not image.exists():
+                make = f"truncate -s {self._disk} {image} && mkfs.ext4 -q -m 0 {image}"
+                subprocess.run(["sh", "-c", make], check=True, capture_output=True, timeout=60)
+            steps.append(f"mount -o loop {image} {data}")
         self.open(*steps)
         self._port.plug(self)

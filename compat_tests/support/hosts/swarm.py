@@ -72,7 +72,9 @@ def listed(host: Host, noun: str) -> list[tuple[str, ...]]:
         "node": "{{.ID}} {{.Hostname}} {{.Status}} {{.Availability}} {{.ManagerStatus}}",
         "service": "{{.ID}} {{.Name}} {{.Mode}} {{.Replicas}} {{.Image}} {{.Ports}}",
     }.get(noun, "{{.ID}} {{.Name}}")
-    return sorted(tuple(line.split()) for line in host.docker(noun, "ls", "--format", shown).stdout.splitlines())
+    only = ("--filter", "scope=swarm") if noun == "network" else ()
+    done = host.docker(noun, "ls", *only, "--format", shown)
+    return sorted(tuple(line.split()) for line in done.stdout.splitlines())
 
 
 def running(hosts: Iterable[Host], service: str) -> dict[str, list[str]]:

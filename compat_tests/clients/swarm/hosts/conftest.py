@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from compat_tests.endurance.swarm.experiment import DISKS
 from compat_tests.support.hosts.group import hosts
 from compat_tests.support.hosts.host import Host
 from compat_tests.support.hosts.swarm import Swarm, settles
@@ -20,7 +21,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="package")
 def whole(kind: str) -> Iterator[Swarm]:
-    with hosts(5, kind=kind) as five:
+    with hosts(5, kind=kind, disks=DISKS) as five:
         swarm = Swarm(five, managers=3)
         swarm.form()
         yield swarm

@@ -1,0 +1,18 @@
+"""A few random faults; ``python -m compat_tests.endurance.swarm`` runs many."""
+
+from __future__ import annotations
+
+import pytest
+
+from compat_tests.endurance.swarm.experiment import Experiment
+from compat_tests.support.hosts.swarm import Swarm
+
+FAULTS = 5
+
+
+@pytest.mark.slow
+def test_the_swarm_survives_faults(swarm: Swarm) -> None:
+    lines: list[str] = []
+    experiment = Experiment(swarm, seed=15, report=lines.append)
+    failures = experiment.run(FAULTS)
+    assert not failures, "\n".join([*lines, *experiment.figures()])

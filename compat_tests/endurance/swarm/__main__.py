@@ -1,0 +1,39 @@
+"""python -m compat_tests.endurance.swarm --faults 200 --seed 1: random faults over three managers and two workers.
+
+During each fault the managers that are a majority must accept writes and serve, and a minority must refuse; after it
+all must agree, and each service must have exactly its replicas. The seed decides what happens, though not when exactly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from compat_tests.endurance.swarm.experiment import DISKS, MANAGERS, Experiment
+from compat_tests.support.hosts.group import hosts
+from compat_tests.support.hosts.swarm import Swarm
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m compat_tests.endurance.swarm", description=__doc__)
+    parser.add_argument("--faults", type=int, default=200, help="how many (200)")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--only", action="append", help="the names of faults, instead of all")
+    parser.add_argument("--workers", type=int, default=2, help="how many (2), beside three managers")
+    parser.add_argument("--engine", choices=("wharf", "dockerd"), default="wharf")
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    with hosts(MANAGERS + options.workers, kind=options.engine, disks=DISKS) as group:
+        swarm = Swarm(group, managers=MANAGERS)
+        swarm.form()
+        experiment = Experiment(swarm, seed=options.seed, report=lambda line: print(line, flush=True))
+        failures = experiment.run(options.faults, only=options.only or ())
+    for line in experiment.figures():
+        print(line)
+    print("\n".join(f"FAILED {line}" for line in failures) or "every check passed")
+    return bool(failures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

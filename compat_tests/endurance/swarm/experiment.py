@@ -1,0 +1,131 @@
+"""One fault after the other, with requests and checks during and after each."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+
+from compat_tests.endurance.swarm.faults import Effect, Faults
+from compat_tests.endurance.swarm.workload import SECRET, Workload
+from compat_tests.support.hosts.host import Host
+from compat_tests.support.hosts.swarm import Swarm, agree, nodes, settles
+
+MANAGERS = 3
+#: The last manager has a file system of its own, which a fault fills.
+DISKS = {MANAGERS - 1: "256m"}
+#: Seconds until the majority accepts a request, and until all is as it must be after a fault.
+ACCEPTS, CONVERGES = 20.0, 60.0
+REQUESTS = 3
+REFUSALS = ("The swarm does not have a leader.", "context deadline exceeded", "lost leader status")
+
+
+class Experiment:
+    """``report`` gets a line for each fault."""
+
+    def __init__(self, swarm: Swarm, *, seed: int, report: Callable[[str], None]) -> None:
+        self._swarm, self._report = swarm, report
+        self._chance = random.Random(seed)
+        self._workload = Workload(self._chance)
+        self._faults = Faults(swarm, self._chance)
+        self._failures: list[str] = []
+        self._accepted: dict[str, list[float]] = defaultdict(list)
+        self._converged: dict[str, list[float]] = defaultdict(list)
+
+    def run(self, count: int, *, only: Collection[str] = ()) -> Sequence[str]:
+        """Returns what was wrong."""
+        kinds = [name for name in self._faults.kinds if not only or name in only]
+        for _ in range(REQUESTS):
+            if error := self._workload.act(self._swarm.first):
+                self._wrong(f"before the faults: {error}")
+        self._converge("no fault")
+        for number in range(count):
+            name = self._chance.choice(kinds)
+            begun = time.monotonic()
+            try:
+                with self._faults.kinds[name]() as effect:
+                    shown = f"{number + 1} {name} {effect}"
+                    self._during(name, shown, effect)
+                self._converge(name)
+            except (AssertionError, OSError, subprocess.TimeoutExpired) as error:
+                self._wrong(f"{number + 1} {name}: {type(error).__name__} {str(error)[:2000]}")
+                self._swarm.hosts.heal()
+            self._report(f"{shown}: {time.monotonic() - begun:.1f} s, {len(self._failures)} failures")
+            if len(self._failures) > 20:
+                break
+        return self._failures
+
+    def _wrong(self, line: str) -> None:
+        self._failures.append(line)
+        self._report(f"WRONG {line}")
+
+    def _during(self, name: str, shown: str, effect: Effect) -> None:
+        """The majority accepts requests within the bound, and the minority none."""
+        majority = [host for host in self._swarm.managers if host not in effect.broken] or self._swarm.managers
+        begun = time.monotonic()
+        # Any of them may be asked: which one is not the leader's follower yet is a matter of the moment.
+        if settles(lambda: not self._workload.write(self._chance.choice(majority)), seconds=ACCEPTS):
+            self._accepted[name].append(time.monotonic() - begun)
+        else:
+            self._wrong(f"{shown}: the majority accepts nothing: {self._workload.write(majority[0])}")
+        for _ in range(REQUESTS):
+            if (error := self._workload.act(self._chance.choice(majority))) and not effect.broken:
+                self._wrong(f"{shown}: refused: {error}")
+        for host in effect.minority:
+            self._refuses(shown, host)
+
+    def _refuses(self, shown: str, host: Host) -> None:
+        refusal = ""
+
+        def refused() -> bool:
+            nonlocal refusal
+            refusal = self._workload.write(host)
+            return any(sentence in refusal for sentence in REFUSALS)
+
+        if not settles(refused, seconds=ACCEPTS):
+            self._wrong(f"{shown}: the minority answers {refusal or 'success'}")
+
+    def _converge(self, name: str) -> None:
+        """All nodes are ready, all managers show the same, each service has its replicas, no secret is on a disk."""
+        begun = time.monotonic()
+        managers = self._swarm.managers
+
+        def ready() -> bool:
+            return all(row["Status"] == "Ready" for host in managers for row in nodes(host).values()) and all(
+                agree(managers, noun) for noun in ("node", "secret", "config", "network", "service")
+            )
+
+        if not settles(ready, seconds=CONVERGES):
+            shown = {host.name: host.docker("node", "ls", check=False).output for host in managers}
+            self._wrong(f"after {name}: the managers don't agree: {shown}")
+            return
+        for line in self._workload.compare(self._chance.choice(managers)):
+            self._wrong(f"after {name}: {line}")
+        if not settles(lambda: not self._workload.misplaced(self._swarm.hosts), seconds=CONVERGES):
+            self._wrong(f"after {name}: {self._workload.misplaced(self._swarm.hosts)}")
+        self._converged[name].append(time.monotonic() - begun)
+        for host in self._swarm.hosts:
+            if found := _written(host):
+                self._wrong(f"after {name}: {host.name} has a secret on its disk: {found}")
+
+    def figures(self) -> list[str]:
+        """A table of the times in seconds."""
+        rows = [f"{'fault':<26} {'n':>3} {'accepts':>8} {'longest':>8} {'converges':>9} {'longest':>8}"]
+        for name, converged in sorted(self._converged.items()):
+            accepted = self._accepted.get(name) or [0.0]
+            rows.append(
+                f"{name:<26} {len(converged):>3} {statistics.median(accepted):>8.1f} {max(accepted):>8.1f}"
+                f" {statistics.median(converged):>9.1f} {max(converged):>8.1f}"
+            )
+        return [*rows, f"requests: {dict(self._workload.requests)}"]
+
+
+def _written(host: Host) -> list[str]:
+    """The files on the disk of a host with the text of a secret."""
+    searched = subprocess.run(
+        ["grep", "-rlFs", "-D", "skip", SECRET, str(host.resources.root)], capture_output=True, check=False, timeout=120
+    )
+    return searched.stdout.decode(errors="replace").split()
