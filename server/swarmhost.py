@@ -15,16 +15,23 @@ from server.networks.ipam.pools import subnets_in_use
 from server.networks.netlink.rtnetlink import Netlink
 from server.networks.service import Networks
 from server.swarm.agent.description import describe
+from server.swarm.agent.dispatcher import Dispatcher
 from server.swarm.agent.logs import task_log
 from server.swarm.agent.neighbours import Neighbours
 from server.swarm.agent.worker import Agent, clear
-from server.swarm.controllers.runner import Controllers
-from server.swarm.dispatch.local import LocalDispatcher
-from server.swarm.host import Composition, Host, Part
+from server.swarm.host import Host, Listening, ManagerSide, Part, SwarmOptions
 from server.swarm.interfaces import Interface, Interfaces
+from server.swarm.membership import Membership
 from server.swarm.model.objects import Cluster, Object
+from server.swarm.operations.addresses import join
 from server.swarm.operations.networks import Networks as SwarmNetworks
 from server.swarm.operations.networks import ingress
+from server.swarm.remote.identity import Identity
+from server.swarm.remote.logs import NODE_PORT
+from server.swarm.state.state import State
+from server.swarmapi.listener import SwarmListener
+from server.swarmapi.managers import ManagerPort, manager_app
+from server.swarmapi.nodes import NodePort, node_app
 from server.system.service import System
 
 
@@ -62,16 +69,32 @@ def make_host(
     async def initial(cluster: Cluster) -> Sequence[Object]:
         return [ingress(cluster, await asyncio.to_thread(subnets_in_use, networks.context.host))]
 
+    log = partial(task_log, neighbours)
+
     def local_network(key: str) -> str | None:
         network = networks.visible.find(key)
         return network.name if network is not None else None
 
-    def parts(manager: Composition) -> Sequence[Part]:
-        dispatcher = LocalDispatcher(manager.state, manager.membership.node_id, manager.keys)
-        agent = Agent(dispatcher, neighbours)
-        networks.context.swarm = SwarmNetworks(manager.state)
-        networks.context.attacher = agent.attachments
-        return Controllers(manager.state), agent
+    def agent(dispatcher: Dispatcher) -> Part:
+        made = Agent(dispatcher, neighbours)
+        networks.context.attacher = made.attachments
+        return made
+
+    def manage(state: State | None) -> None:
+        networks.context.swarm = None if state is None else SwarmNetworks(state)
+
+    async def manager_port(manager: ManagerSide) -> Listening:
+        port = ManagerPort(manager.state, manager.admission, manager.dispatcher_of, manager.members)
+        listener = SwarmListener(manager_app(port), manager.identity)
+        await listener.open(manager.membership.listen_addr)
+        return listener
+
+    async def node_port(membership: Membership, identity: Identity) -> Listening:
+        port = NodePort(membership.cluster_id, membership.node_id, log)
+        listener = SwarmListener(node_app(port), identity)
+        host = membership.listen_addr.rpartition(":")[0].strip("[]")
+        await listener.open(join(host, str(NODE_PORT)))
+        return listener
 
     async def leave() -> None:
         networks.context.swarm = networks.context.attacher = None
@@ -79,14 +102,19 @@ def make_host(
 
     return Host(
         directory=config.data_root / "swarm",
+        runtime=config.exec_root / "swarm",
+        options=SwarmOptions(),
         engine_id=identity,
         events=events,
         describe=description,
         interfaces=interfaces,
         initial=initial,
-        parts=parts,
+        agent=agent,
+        manage=manage,
+        manager_port=manager_port,
+        node_port=node_port,
         local_network=local_network,
-        task_log=partial(task_log, neighbours),
+        task_log=log,
         leave=leave,
     )
 

@@ -12,6 +12,19 @@ NO_SWARM = "This node is not part of a swarm"
 SWARM_EXISTS = (
     'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.'
 )
+NO_LEADER = (
+    "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too few managers are online."
+    " Make sure more than half of the managers are online."
+)
+LAST_MANAGER = "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. "
+LOSES_QUORUM = (
+    "Removing this node leaves {} managers out of {}. Without a Raft quorum your swarm will be inaccessible. "
+)
+ONLY_NEW_CLUSTER = (
+    "The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. Use"
+    " `--force` to suppress this message."
+)
+MAY_LOSE_CONSENSUS = "Doing so may lose the consensus of your cluster. " + ONLY_NEW_CLUSTER
 LOCKED = (
     'Swarm is encrypted and needs to be unlocked before it can be used. Please use "docker swarm unlock" to unlock it.'
 )

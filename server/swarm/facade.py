@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.common.errors import Kind, WharfError, conflict, invalid, not_implemented
+from engine.common.errors import Kind, WharfError, conflict, invalid
 from engine.common.system import installation
-from server.swarmtext import LOCKED, NO_MANAGER, NO_SWARM, SWARM_EXISTS
+from server.swarmtext import LOCKED, MAY_LOSE_CONSENSUS, NO_MANAGER, NO_SWARM, SWARM_EXISTS, WORKER
 
 if TYPE_CHECKING:
     from api_models.swarm.cluster import InitRequest, JoinRequest
     from server.swarm.host import Host
     from server.swarm.manager import Manager
+    from server.swarm.requests import Requests
+    from server.swarm.worker import Worker
 
 log = logging.getLogger(__name__)
 
+#: Seconds before a change of this node's part in the swarm is tried again.
+_AGAIN = 5.0
+
 _LEAVE_MANAGER = "You are attempting to leave the swarm on a node that is participating as a manager. "
-_LEAVE_LAST = "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. "
-_LEAVE_FAILED = (
-    "Doing so may lose the consensus of your cluster. The only way to restore a swarm that has lost consensus is to"
-    " reinitialize it with `--force-new-cluster`. Use `--force` to suppress this message."
-)
 _LEAVE_LOCKED = "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message."
-_NO_JOIN = "joining a swarm of several machines is not part of this engine yet"
+_REMOVED = "the swarm's managers have removed this node: leave the swarm with `docker swarm leave --force`"
 
 
 class SwarmFacade:
@@ -38,7 +39,8 @@ class SwarmFacade:
         self._directory = directory
         self._make_host: Callable[[], Host] | None = None
         self._host: Host | None = None
-        self._manager: Manager | None = None
+        self._node: Manager | Worker | None = None
+        self._change: asyncio.Task[None] | None = None
         self._locked = False
         #: Why the swarm can't be used, for ``GET /info``.
         self._error = ""
@@ -58,35 +60,39 @@ class SwarmFacade:
                 await self._resume()
 
     async def stop(self) -> None:
+        if self._change is not None:
+            self._change.cancel()
+            await asyncio.gather(self._change, return_exceptions=True)
         async with self._lock:
             await self._close()
 
     async def _close(self) -> None:
-        manager, self._manager = self._manager, None
-        if manager is not None:
-            await manager.close()
+        node, self._node = self._node, None
+        if node is not None:
+            await node.close()
 
     async def _load(self) -> Host:
         """:raises WharfError: UNAVAILABLE: the installation is another one than that which started this daemon."""
         if self._host is None:
             if installation.identity() != self._origin:
                 raise WharfError(Kind.UNAVAILABLE, "wharfd was upgraded: restart it before using swarm mode")
-            await asyncio.to_thread(import_module, "server.swarm.manager")
+            await asyncio.to_thread(import_module, "server.swarm.transitions")
             assert self._make_host is not None, "the facade is not started"
             self._host = self._make_host()
         return self._host
 
     async def _resume(self) -> None:
+        self._locked, self._error = False, ""
         try:
             host = await self._load()
             from server.swarm import membership
             from server.swarm.keys import Locked
-            from server.swarm.manager import resume
+            from server.swarm.transitions import resume
 
             known = await asyncio.to_thread(membership.load, self._directory)
             self._address = known.host if known is not None else ""
             try:
-                self._manager = await resume(host)
+                self._node = await resume(host, self._requests())
             except Locked:
                 self._locked, self._error = True, LOCKED
         except Exception as error:
@@ -100,7 +106,7 @@ class SwarmFacade:
     @property
     def local_state(self) -> str:
         """``LocalNodeState``: "inactive", "active", "locked" or "error"."""
-        if self._manager is not None:
+        if self._node is not None:
             return "active"
         if self._locked:
             return "locked"
@@ -109,13 +115,23 @@ class SwarmFacade:
     @property
     def status(self) -> str:
         """The header ``Swarm`` of a ping."""
-        return "active/manager" if self._manager is not None else self.local_state
+        return self.local_state if self._node is None else f"active/{self._node.membership.role}"
+
+    def _manager(self) -> Manager | None:
+        """The manager, also while it has no store."""
+        node = self._node
+        return None if node is None or node.worker else node
 
     def manager(self) -> Manager:
-        """:raises WharfError: UNAVAILABLE: this node is no manager, or the swarm is locked."""
-        if self._manager is None:
+        """:raises WharfError: UNAVAILABLE: this node is no manager, the swarm is locked, or its store can't be
+        reached."""
+        node = self._node
+        if node is None:
             raise WharfError(Kind.UNAVAILABLE, LOCKED if self._locked else NO_MANAGER)
-        return self._manager
+        if node.worker:
+            raise WharfError(Kind.UNAVAILABLE, WORKER)
+        node.check()
+        return node
 
     def info(self, *, administrator: bool = True) -> dict[str, Any]:
         """``Swarm`` of ``GET /info``. Others than administrators can't control the swarm, so they see it as on a
@@ -128,13 +144,15 @@ class SwarmFacade:
             "Error": self._error,
             "RemoteManagers": None,
         }
-        manager = self._manager
-        if manager is not None:
-            shown["NodeID"], shown["NodeAddr"] = manager.node_id, manager.membership.host
-            shown["RemoteManagers"] = manager.cluster.managers()
-            if administrator:
+        node = self._node
+        if node is not None:
+            shown["NodeID"], shown["NodeAddr"] = node.membership.node_id, node.membership.host
+            shown["RemoteManagers"] = node.managers()
+            shown["Error"] = node.error
+            if administrator and not node.worker:
                 shown["ControlAvailable"] = True
-                shown.update(manager.cluster.info())
+                if not node.error:
+                    shown.update(node.cluster.info())
         elif self._error:
             shown["NodeAddr"] = self._address
         return shown
@@ -152,26 +170,32 @@ class SwarmFacade:
             if self.local_state in ("locked", "error"):
                 self.manager()
             host = await self._load()
-            from server.swarm.manager import create, isolate
+            from server.swarm.membership import ETCD
+            from server.swarm.transitions import create, isolate
 
-            if self._manager is None:
-                self._manager = await create(host, request)
+            if self._node is None:
+                self._node = await create(host, self._requests(), request)
+                if host.options.store == ETCD:
+                    await self._change_store()
             else:
-                await isolate(self._manager, host, request)
-                await self._close()
-                await self._resume()
+                manager = self._manager()
+                if manager is None:
+                    raise WharfError(Kind.UNAVAILABLE, WORKER)
+                await isolate(manager, host, request)
+                await self._begin_again()
             return self.manager().node_id
 
     async def join(self, request: JoinRequest) -> None:
-        """:raises WharfError: UNAVAILABLE: this node is part of a swarm; INVALID_ARGUMENT; NOT_IMPLEMENTED."""
-        if self.local_state != "inactive":
-            raise WharfError(Kind.UNAVAILABLE, SWARM_EXISTS)
-        from server.swarm.operations.addresses import listen_addr
+        """:raises WharfError: UNAVAILABLE: this node is part of a swarm, or no manager answers; INVALID_ARGUMENT."""
+        async with self._lock:
+            if self.local_state != "inactive":
+                raise WharfError(Kind.UNAVAILABLE, SWARM_EXISTS)
+            if not request.remote_addrs:
+                raise invalid("at least 1 RemoteAddr is required to join")
+            host = await self._load()
+            from server.swarm.transitions import join
 
-        listen_addr(request.listen_addr)
-        if not request.remote_addrs:
-            raise invalid("at least 1 RemoteAddr is required to join")
-        raise not_implemented(_NO_JOIN)
+            self._node = await join(host, self._requests(), request)
 
     async def leave(self, *, force: bool) -> None:
         """Ends the swarm on this node and removes its containers, networks and state.
@@ -182,11 +206,14 @@ class SwarmFacade:
         async with self._lock:
             if self.local_state == "inactive":
                 raise WharfError(Kind.UNAVAILABLE, NO_SWARM)
-            if not force:
+            worker = self._node is not None and self._node.worker
+            if not force and not worker:
                 raise WharfError(Kind.UNAVAILABLE, self._why_not_leave())
             host = await self._load()
+            if self._node is not None:
+                await self._node.resign()
             await self._close()
-            from server.swarm.manager import remove
+            from server.swarm.transitions import remove
 
             await remove(host)
             self._locked, self._error = False, ""
@@ -194,18 +221,89 @@ class SwarmFacade:
     def _why_not_leave(self) -> str:
         if self._locked:
             return _LEAVE_LOCKED
-        return _LEAVE_MANAGER + (_LEAVE_LAST if self._manager is not None else _LEAVE_FAILED)
+        manager = self._manager()
+        return _LEAVE_MANAGER + (MAY_LOSE_CONSENSUS if manager is None else manager.why_not_leave())
 
     async def unlock(self, key: str) -> None:
         """:raises WharfError: UNAVAILABLE: this node is no manager; CONFLICT: not locked; INVALID_ARGUMENT: no key;
         UNAUTHENTICATED: a wrong key."""
         async with self._lock:
-            if self._manager is not None:
+            if self._manager() is not None:
                 raise conflict("swarm is not locked")
             if not self._locked:
-                raise WharfError(Kind.UNAVAILABLE, NO_MANAGER)
+                raise WharfError(Kind.UNAVAILABLE, WORKER if self._node is not None else NO_MANAGER)
             host = await self._load()
-            from server.swarm.manager import resume
+            from server.swarm.transitions import resume
 
-            self._manager = await resume(host, key)
+            self._node = await resume(host, self._requests(), key)
             self._locked, self._error = False, ""
+
+    # what the running node asks for
+
+    def _requests(self) -> Requests:
+        from server.swarm.requests import Requests
+
+        return Requests(
+            role=lambda role: self._begin(self._change_role, role),
+            etcd=lambda: self._begin(self._change_store),
+            removed=lambda: self._begin(self._end),
+        )
+
+    def _begin(self, change: Callable[..., Coroutine[None, None, None]], *arguments: str) -> None:
+        if self._change is None or self._change.done():
+            self._change = asyncio.create_task(self._run(partial(change, *arguments)), name="swarm-change")
+
+    async def _run(self, change: Callable[[], Coroutine[None, None, None]]) -> None:
+        while True:
+            async with self._lock:
+                try:
+                    await change()
+                    return
+                except Exception as error:
+                    log.log(
+                        logging.WARNING if isinstance(error, WharfError) else logging.ERROR,
+                        "this node's part in the swarm can't be changed, and is tried again: %s",
+                        error,
+                        exc_info=not isinstance(error, WharfError),
+                    )
+                    if self._node is not None and self._node.closed:
+                        await self._begin_again()
+            await asyncio.sleep(_AGAIN)
+
+    async def _begin_again(self) -> None:
+        await self._close()
+        await self._resume()
+
+    async def _change_role(self, role: str) -> None:
+        from server.swarm.transitions import demote, promote
+
+        node = self._node
+        if node is None or node.membership.role == role:
+            return
+        log.info("the swarm's managers want this node to be a %s", role)
+        await (promote(self._host_loaded(), node) if node.worker else demote(self._host_loaded(), node))
+        await self._begin_again()
+
+    async def _change_store(self) -> None:
+        from server.swarm.membership import SQLITE
+        from server.swarm.transitions import move
+
+        manager = self._manager()
+        if manager is None or manager.membership.store != SQLITE:
+            return
+        await move(self._host_loaded(), manager)
+        await self._begin_again()
+
+    async def _end(self) -> None:
+        """The managers have removed this node: it ends its tasks."""
+        host, node = self._host_loaded(), self._node
+        if node is None:
+            return
+        await self._close()
+        await host.leave()
+        self._error = _REMOVED
+        log.warning("%s", _REMOVED)
+
+    def _host_loaded(self) -> Host:
+        assert self._host is not None, "a running node has loaded it"
+        return self._host

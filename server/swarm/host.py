@@ -7,12 +7,16 @@ from typing import Protocol
 
 from api_models.swarm.node import NodeDescription
 from server.events.publisher import EventPublisher
+from server.swarm.agent.dispatcher import Dispatcher
+from server.swarm.dispatch.local import LocalDispatcher
 from server.swarm.interfaces import Interfaces
-from server.swarm.keys import Keys
-from server.swarm.membership import Membership
+from server.swarm.membership import AUTO, Membership
 from server.swarm.model.objects import Cluster, Object
+from server.swarm.operations.admission import Admission
 from server.swarm.operations.logs import TaskLog
+from server.swarm.operations.members import Members
 from server.swarm.operations.references import LocalNetwork
+from server.swarm.remote.identity import Identity
 from server.swarm.state.state import State
 
 
@@ -23,37 +27,71 @@ class Part(Protocol):
         """Runs until it is cancelled. After an exception it is called again."""
 
 
-class Composition(Protocol):
-    """What the parts of a manager share."""
+class Listening(Protocol):
+    """An open port."""
+
+    async def close(self) -> None: ...
+
+
+class ManagerSide(Protocol):
+    """What the managers' port needs of the manager. ``members`` None: the state is in SQLite, and there is no other
+    manager."""
 
     @property
     def state(self) -> State: ...
 
     @property
-    def keys(self) -> Keys: ...
+    def membership(self) -> Membership: ...
 
     @property
-    def membership(self) -> Membership: ...
+    def identity(self) -> Identity: ...
+
+    @property
+    def admission(self) -> Admission: ...
+
+    @property
+    def members(self) -> Members: ...
+
+    def dispatcher_of(self, node_id: str) -> LocalDispatcher: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmOptions:
+    """``store``: see ``membership``. ``peer_port``: of etcd's members for each other. ``ca``, ``certificate``, ``key``:
+    paths of PEM files for a site's etcd; "": none."""
+
+    store: str = AUTO
+    peer_port: int = 2380
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """``directory``: of the swarm's files; it exists while this node is part of a swarm.
+    """``directory``: of the swarm's files; it exists while this node is part of a swarm. ``runtime``: of sockets and
+    files that a running node needs, below the exec root. ``options``: those of the configuration.
 
     ``describe``: the description of this node, without ``tls_info``. ``interfaces``: the machine's network interfaces.
-    ``initial``: objects that a new swarm has from its first commit on, such as the ingress network. ``parts``: makes
-    the loops of a manager, which begin when it is open. ``local_network`` finds one of this engine's own
-    networks. ``task_log``: the log of a task of this node. ``leave``: removes what the swarm has on this engine,
-    containers and networks; it is repeated after a crash.
+    ``initial``: objects that a new swarm has from its first commit on, such as the ingress network. ``agent``: makes
+    the agent of this node. ``manage``: the state whose networks this engine shows and makes; None: it is no manager.
+    ``manager_port``, ``node_port``: open the ports that ``server.swarm.remote`` lists. ``local_network`` finds one of
+    this engine's own networks. ``task_log``: the log of a task of this node. ``leave``: removes what the swarm has on
+    this engine, containers and networks; it is repeated after a crash.
     """
 
     directory: Path
+    runtime: Path
     engine_id: str
+    options: SwarmOptions
     events: EventPublisher
     describe: Callable[[], Awaitable[NodeDescription]]
     interfaces: Callable[[], Awaitable[Interfaces]]
     initial: Callable[[Cluster], Awaitable[Sequence[Object]]]
-    parts: Callable[[Composition], Sequence[Part]]
+    agent: Callable[[Dispatcher], Part]
+    manage: Callable[[State | None], None]
+    manager_port: Callable[[ManagerSide], Awaitable[Listening]]
+    node_port: Callable[[Membership, Identity], Awaitable[Listening]]
     local_network: LocalNetwork
     task_log: TaskLog
     leave: Callable[[], Awaitable[None]]

@@ -30,7 +30,7 @@ _PREFIX = "SWMKEY-1-"
 _KEY_BYTES = 32
 #: AES-GCM's nonce. It is random: up to 2³² values may be sealed by one key (NIST SP 800-38D, section 8.3).
 _NONCE_BYTES = 12
-_DATA_KEY, _MANAGER_KEY = "data.key", "manager.key"
+DATA_KEY, MANAGER_KEY = "data.key", "manager.key"
 
 
 class WrongKey(WharfError):
@@ -66,10 +66,10 @@ class Keys:
         self._key = key
 
     @classmethod
-    def create(cls, directory: Path) -> "Keys":
-        """Makes a new data key, sealed by a new manager's key."""
-        key, data_key = os.urandom(_KEY_BYTES), os.urandom(_KEY_BYTES)
-        write(directory / _MANAGER_KEY, key)
+    def create(cls, directory: Path, data_key: bytes = b"") -> "Keys":
+        """Seals the data key by a new manager's key. ``data_key`` b"": of a new swarm."""
+        key, data_key = os.urandom(_KEY_BYTES), data_key or os.urandom(_KEY_BYTES)
+        write(directory / MANAGER_KEY, key)
         keys = cls(directory, data_key, _Sealed(), key)
         keys._store(key)
         return keys
@@ -79,19 +79,23 @@ class Keys:
         """:raises Locked: without the unlock key. :raises WrongKey: with a wrong one.
         :raises WharfError: INVALID_ARGUMENT: it is no unlock key. :raises OSError: a file is missing.
         """
-        sealed = read_record(directory / _DATA_KEY, _Sealed)
+        sealed = read_record(directory / DATA_KEY, _Sealed)
         if unlock_key:
             key = parse_unlock_key(unlock_key)
             if _name(key) != sealed.by:
                 raise WrongKey
         else:
             try:
-                key = (directory / _MANAGER_KEY).read_bytes()
+                key = (directory / MANAGER_KEY).read_bytes()
             except FileNotFoundError:
                 raise Locked from None
             if _name(key) != sealed.by:
                 raise Locked
         return cls(directory, None, sealed, key)
+
+    def data_key(self) -> bytes:
+        """The key itself, for a node that becomes a manager."""
+        return self._opened()
 
     def seal(self, data: bytes) -> str:
         """Encrypts and authenticates; base64."""
@@ -104,7 +108,7 @@ class Keys:
     def reseal(self, unlock_key: str) -> None:
         """Seals the data key on the disk by the unlock key; by a manager's key if that is "". Nothing happens if it is
         already sealed so."""
-        path = self._directory / _MANAGER_KEY
+        path = self._directory / MANAGER_KEY
         if unlock_key:
             key = parse_unlock_key(unlock_key)
             if _name(key) != self._sealed.by:
@@ -124,7 +128,7 @@ class Keys:
 
     def _store(self, key: bytes) -> None:
         sealed = _Sealed(sealed=_seal(key, self._opened()), by=_name(key))
-        write_record(self._directory / _DATA_KEY, sealed)
+        write_record(self._directory / DATA_KEY, sealed)
         self._sealed, self._key = sealed, key
 
 

@@ -1,65 +1,96 @@
-"""One manager on this node: the store, the state, the keys, the operations, and the loops over them."""
+"""A running manager on this node: its store, the state, the keys, the operations, and the loops over them."""
 
 import asyncio
-import contextlib
 import logging
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar, Literal
 
 from api_models.swarm.cluster import InitRequest
 from api_models.swarm.node import NodeDescription
-from engine.common.errors import WharfError, internal
-from engine.common.system import private
-from server.swarm import membership as memberships
+from engine.common.errors import Kind, WharfError
+from server.swarm.backends import Backend
 from server.swarm.controllers.constraints import parse_constraints
 from server.swarm.controllers.draft import Draft
 from server.swarm.controllers.orchestrator.tasks import Freshness
-from server.swarm.host import Host
+from server.swarm.dispatch.local import LocalDispatcher
+from server.swarm.etcd import program
+from server.swarm.host import Host, Listening
 from server.swarm.keys import Keys
 from server.swarm.membership import Membership
-from server.swarm.model.objects import Service, Task
+from server.swarm.model.objects import Node, Service, Task
 from server.swarm.operations import init
+from server.swarm.operations.admission import Admission
 from server.swarm.operations.cluster import ClusterOperations
 from server.swarm.operations.logs import ServiceLogs
 from server.swarm.operations.nodes import Nodes
 from server.swarm.operations.secrets import Configs, Secrets
 from server.swarm.operations.services import Services
 from server.swarm.operations.tasks import Tasks
+from server.swarm.ownnode import OwnNode
 from server.swarm.parts import Parts
 from server.swarm.relay import EventRelay
 from server.swarm.remote.identity import Identity
-from server.swarm.state.state import Put, State
-from server.swarm.store.sqlite import SqliteStore
+from server.swarm.remote.logs import TaskLogs
+from server.swarm.requests import Requests
+from server.swarm.state.state import Operation, Put, State
 from server.swarm.upkeep import Upkeep
+from server.swarmtext import LAST_MANAGER, LOSES_QUORUM, MAY_LOSE_CONSENSUS, NO_LEADER, ONLY_NEW_CLUSTER
 
 log = logging.getLogger(__name__)
 
-_DATABASE = "swarm.db"
-#: The node has begun to leave: the file stays until the swarm has nothing left here.
-_LEAVING = "leaving"
+#: Seconds that a start waits for a store whose other members may start, too. The manager goes on waiting afterwards.
+_PATIENCE = 5.0
+#: Seconds between two attempts to read the store.
+_RETRY = 0.5
+#: Seconds for what a node that leaves tells the others.
+_FAREWELL = 5.0
+#: Seconds before a request that has had no effect is repeated.
+_AGAIN = 5.0
+_MOVING = "rpc error: code = Unavailable desc = the state of the swarm moves into etcd"
 
 
 class Manager:
-    """Made by ``create`` or ``resume``. The operations are called by the routes."""
+    """Made by ``server.swarm.transitions``. The operations are called by the routes, after ``check``."""
 
-    def __init__(self, host: Host, membership: Membership, keys: Keys, store: SqliteStore) -> None:
+    worker: ClassVar[Literal[False]] = False
+
+    def __init__(
+        self,
+        host: Host,
+        membership: Membership,
+        keys: Keys,
+        identity: Identity,
+        backend: Backend,
+        requests: Requests,
+    ) -> None:
         self._host = host
         self.membership = membership
         self.keys = keys
-        self.identity = Identity(host.directory, keys)
-        self.store = store
-        self.state = State(store)
+        self.backend = backend
+        self.state = State(backend.store)
+        self.requests = requests
+        #: Why the state can't be read, for ``GET /info``; "": it can.
+        self.error = NO_LEADER
+        self.closed = False
         self._parts = Parts()
-        self._upkeep: Upkeep | None = None
-        self.cluster = ClusterOperations(self.state, keys, self._apply)
+        self._opening: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self.identity = identity
+        self.admission = Admission(self.state, keys, self._admits)
+        self.members = backend.members(self.state, keys)
+        self._ports: list[Listening] = []
+        self._upkeep = Upkeep(self.state, keys, identity, membership.node_id, backend.renewed)
+        self._dispatchers: dict[str, LocalDispatcher] = {}
+        self._logs = TaskLogs(self.identity, membership.node_id, host.task_log, self._address_of)
+        self.cluster = ClusterOperations(self.state, keys, self._upkeep.apply)
         self.nodes = Nodes(self.state, membership.node_id)
         self.secrets = Secrets(self.state, keys)
         self.configs = Configs(self.state, keys)
         self.services = Services(self.state, keys.seal, parse_constraints, host.local_network)
         self.tasks = Tasks(self.state, self._up_to_date, self.nodes.get)
-        self.logs = ServiceLogs(self.state, self.services, self.tasks, host.task_log)
+        self.logs = ServiceLogs(self.state, self.services, self.tasks, self._logs)
 
     def _up_to_date(self, service: Service, task: Task) -> bool:
         return not Freshness(service, Draft(self.state.tables, 0)).outdated(task)
@@ -68,119 +99,183 @@ class Manager:
     def node_id(self) -> str:
         return self.membership.node_id
 
-    async def open(self, setting: init.Setting | None = None, request: InitRequest | None = None) -> None:
-        """Reads the state and starts the loops. With a request, makes the swarm first."""
-        await self.store.open()
-        await self.state.open()
+    def dispatcher_of(self, node_id: str) -> LocalDispatcher:
+        """The dispatcher of a node. It keeps the node's session."""
+        found = self._dispatchers.get(node_id)
+        if found is None:
+            sessions = node_id != self.node_id or self.backend.sessions
+            found = self._dispatchers[node_id] = LocalDispatcher(self.state, node_id, self.keys, sessions=sessions)
+        return found
+
+    def _address_of(self, node_id: str) -> str:
+        node = self.state.tables.nodes.find(node_id)
+        return "" if node is None else node.status.addr
+
+    async def _admits(self) -> None:
+        """Before another node is added.
+
+        :raises WharfError: UNAVAILABLE: the state moves into etcd; FAILED_PRECONDITION: it can't.
+        """
+        if self.backend.sessions:
+            return
+        await program.find()
+        self.requests.etcd()
+        raise WharfError(Kind.UNAVAILABLE, _MOVING)
+
+    def check(self) -> None:
+        """:raises WharfError: UNAVAILABLE: the state can't be read (yet)."""
+        if self.error:
+            raise WharfError(Kind.UNAVAILABLE, self.error)
+
+    def managers(self) -> list[dict[str, str]]:
+        """``RemoteManagers`` of ``GET /info``."""
+        if self.error:
+            return [each.wire() for each in self.membership.managers]
+        return self.cluster.managers()
+
+    # begin and end
+
+    async def create(self, setting: init.Setting, request: InitRequest) -> None:
+        """Stores the first objects of a new swarm. Call ``begin`` then.
+
+        :raises WharfError: the store's.
+        """
+        await self.backend.open()
+        await self._read()
         description = await self._host.describe()
-        relay = EventRelay(self.state, self._host.events)
-        if setting is not None and request is not None:
-            cluster = init.make_cluster(setting, request, self.keys)
-            node = init.make_node(setting, description, self._host.engine_id)
-            await self.state.commit([Put(cluster), Put(node), *map(Put, await self._host.initial(cluster))])
-        self._upkeep = Upkeep(self.state, self.keys, self.identity, self.node_id)
+        cluster = init.make_cluster(setting, request, self.keys)
+        node = init.make_node(setting, description, self._host.engine_id)
+        await self.state.commit([Put(cluster), Put(node), *map(Put, await self._host.initial(cluster))])
+
+    async def open(self) -> None:
+        """Starts. Returns when the state can be read, or after some seconds: it is read later then.
+
+        :raises WharfError: the store's, but not UNAVAILABLE.
+        """
+        await self.backend.open()
+        self._opening = asyncio.create_task(self._open(), name="swarm-open")
+        self._watching = asyncio.create_task(self._watch(), name="swarm-store")
+        await asyncio.wait((self._opening,), timeout=_PATIENCE)
+        if self._opening.done():
+            self._opening.result()
+
+    async def ready(self) -> None:
+        """Waits until the state can be read."""
+        if self._opening is not None:
+            await asyncio.shield(self._opening)
+
+    async def _open(self) -> None:
+        while True:
+            try:
+                await self.backend.prepare()
+                await self._read()
+                break
+            except WharfError as error:
+                if error.kind is not Kind.UNAVAILABLE:
+                    self.error = error.message
+                    raise
+                self.error = error.message
+            await asyncio.sleep(_RETRY)
+        await self.begin()
+
+    async def _watch(self) -> None:
+        """A manager whose place in the store is lost was demoted, perhaps while its engine did not run."""
+        await self.backend.lost()
+        while True:
+            self.requests.role("worker")
+            await asyncio.sleep(_AGAIN)
+
+    async def _read(self) -> None:
+        await self.state.open()
+        # What is in the store already is no change.
+        self._parts.add(EventRelay(self.state, self._host.events))
+
+    async def begin(self) -> None:
+        """Starts the loops; the state can be read.
+
+        :raises WharfError: UNAVAILABLE: a port is in use.
+        """
+        description = await self._host.describe()
         await self.state.transact(lambda: self._present(description))
         await self._upkeep.apply()
-        self._parts.start([relay, self._upkeep, *self._host.parts(self)])
+        await self._listen()
+        self.error = ""
+        self._host.manage(self.state)
+        own = OwnNode(self.state, self._host.directory, self.membership, self.requests)
+        agent = self._host.agent(self.dispatcher_of(self.node_id))
+        self._parts.start([self._upkeep, own, agent, *self.backend.leading(self.state, self.node_id)])
 
-    def _present(self, description: NodeDescription) -> Sequence[Put]:
+    async def _listen(self) -> None:
+        self._ports.append(await self._host.manager_port(self))
+        if self.backend.sessions:
+            self._ports.append(await self._host.node_port(self.membership, self.identity))
+
+    def _present(self, description: NodeDescription) -> Sequence[Operation]:
         """The node as it is now: its engine may have another version, or the machine another address."""
         node = self.state.tables.nodes.find(self.node_id)
-        if node is None:
-            raise internal(f"the swarm's store has no node {self.node_id}")
+        if node is None or node.spec.role != "manager":
+            return []  # removed or demoted meanwhile, which ``OwnNode`` finds
+        status = node.manager
+        if status is None or not self.backend.shared:
+            status = init.manager_status(self.membership, leader=not self.backend.shared)
+        elif status.addr != self.membership.advertise_addr:
+            status = replace(status, addr=self.membership.advertise_addr)
         changed = replace(
             node,
             description=replace(description, tls_info=node.description.tls_info),
             status=replace(node.status, state="ready", message="", addr=self.membership.host),
-            manager=init.leader(self.membership),
+            manager=status,
             engine_id=self._host.engine_id,
+            data_path_addr=self.membership.data_path_addr or self.membership.host,
         )
         return [] if changed == node else [Put(replace(changed, updated_ns=time.time_ns()))]
 
-    async def _apply(self) -> None:
-        if self._upkeep is not None:
-            await self._upkeep.apply()
-
     async def close(self) -> None:
+        self.closed = True
+        tasks = [task for task in (self._opening, self._watching) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._host.manage(None)
         await self._parts.close()
+        for port in self._ports:
+            await port.close()
+        await self._logs.close()
         await self.state.close()
-        await self.store.close()
+        await self.backend.close()
 
+    # leaving
 
-async def create(host: Host, request: InitRequest) -> Manager:
-    """Makes a new swarm, whose only node is this one.
+    def why_not_leave(self) -> str:
+        """What the swarm loses if this manager leaves: the end of dockerd's warning."""
+        if self.error:
+            return MAY_LOSE_CONSENSUS
+        reachable, unreachable = self.cluster.reachability()
+        total = reachable + unreachable
+        if total <= 1:
+            return LAST_MANAGER
+        lost = reachable - 1 <= total // 2
+        return (LOSES_QUORUM.format(reachable - 1, total) if lost else "") + ONLY_NEW_CLUSTER
 
-    :raises WharfError: INVALID_ARGUMENT; NOT_IMPLEMENTED; the store's. Nothing is left then.
-    """
-    setting = init.check(request, await host.interfaces())
-    directory = host.directory
-    private.make_directory(directory)
-    try:
-        keys = await asyncio.to_thread(Keys.create, directory)
-        store = await asyncio.to_thread(SqliteStore, directory / _DATABASE)
-        manager = Manager(host, setting.membership, keys, store)
+    async def resign(self) -> None:
+        """The node leaves the swarm: tells the other managers, as far as they can be reached."""
+        if not self.backend.shared or self.error:
+            return
         try:
-            await manager.open(setting, request)
-            await asyncio.to_thread(setting.membership.save, directory)
-        except BaseException:
-            await manager.close()
-            raise
-    except BaseException:
-        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
-        raise
-    return manager
+            async with asyncio.timeout(_FAREWELL):
+                await self.dispatcher_of(self.node_id).end()
+                await self.state.transact(self._resigned)
+                await self.backend.leave()
+        except (TimeoutError, WharfError) as error:
+            log.warning("the other managers do not know that this node leaves: %s", error)
+
+    def _resigned(self) -> Sequence[Operation]:
+        node = self.state.tables.nodes.find(self.node_id)
+        if node is None or not any(_is_other_manager(each, node) for each in self.state.tables.nodes):
+            return []
+        status = replace(node.status, state="down", message="node left the swarm")
+        return [Put(replace(node, spec=replace(node.spec, role="worker"), manager=None, status=status))]
 
 
-async def resume(host: Host, unlock_key: str = "") -> Manager | None:
-    """Continues as a manager of the swarm that the directory is of; None: this node is not part of one any more.
-
-    :raises WharfError: of the keys (``Locked``, ``WrongKey``) or the store. :raises OSError: a file is missing.
-    :raises ValueError: a file is damaged. :raises NewerDatabase: a later version of the engine has written the store.
-    """
-    directory = host.directory
-    membership = await asyncio.to_thread(memberships.load, directory)
-    if membership is None or (directory / _LEAVING).exists():
-        await remove(host)
-        return None
-    keys = await asyncio.to_thread(Keys.load, directory, unlock_key)
-    manager = Manager(host, membership, keys, await asyncio.to_thread(SqliteStore, directory / _DATABASE))
-    try:
-        await manager.open()
-    except BaseException:
-        await manager.close()
-        raise
-    return manager
-
-
-async def isolate(manager: Manager, host: Host, request: InitRequest) -> None:
-    """Prepares a swarm of this node alone, with new addresses (``--force-new-cluster``). The swarm keeps its settings.
-    Close the manager then, and ``resume``.
-
-    :raises WharfError: as ``create``; nothing has changed.
-    """
-    setting = init.check(request, await host.interfaces(), manager.node_id)
-    await manager.state.transact(lambda: _alone(manager))
-    await asyncio.to_thread(setting.membership.save, host.directory)
-
-
-def _alone(manager: Manager) -> Sequence[Put]:
-    """The other managers become workers."""
-    return [
-        Put(replace(node, spec=replace(node.spec, role="worker"), manager=None))
-        for node in manager.state.tables.nodes
-        if node.id != manager.node_id and node.spec.role == "manager"
-    ]
-
-
-async def remove(host: Host) -> None:
-    """Removes all that the swarm has on this node. After a crash, ``resume`` continues it."""
-    directory = host.directory
-    with contextlib.suppress(ValueError):
-        membership = await asyncio.to_thread(memberships.load, directory)
-        if membership is not None:
-            (directory / _LEAVING).touch()
-            try:
-                await host.leave()
-            except WharfError as error:
-                log.error("the swarm's containers or networks can't be removed: %s", error.message)
-    await asyncio.to_thread(shutil.rmtree, directory)
+def _is_other_manager(node: Node, own: Node) -> bool:
+    return node.id != own.id and node.manager is not None

@@ -16,9 +16,14 @@ _PAUSE, _LONGEST = 0.5, 30.0
 class Parts:
     def __init__(self) -> None:
         self._tasks: list[asyncio.Task[None]] = []
+        self._added: list[Part] = []
+
+    def add(self, part: Part) -> None:
+        """A part that ``start`` begins, too."""
+        self._added.append(part)
 
     def start(self, parts: Sequence[Part]) -> None:
-        for part in parts:
+        for part in (*self._added, *parts):
             self._tasks.append(asyncio.create_task(_run(part), name=f"swarm-{type(part).__name__.lower()}"))
 
     async def close(self) -> None:

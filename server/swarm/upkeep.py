@@ -5,7 +5,7 @@ Each change of the swarm, by any manager, is applied; the certificate is renewed
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from server.swarm.keys import Keys
@@ -21,11 +21,20 @@ _LONGEST = 3600.0
 class Upkeep:
     """A part of a manager."""
 
-    def __init__(self, state: State, keys: Keys, identity: Identity, node_id: str) -> None:
+    def __init__(
+        self,
+        state: State,
+        keys: Keys,
+        identity: Identity,
+        node_id: str,
+        on_renewal: Callable[[], Awaitable[None]],
+    ) -> None:
+        """``on_renewal`` is awaited after a change of the identity."""
         self._state = state
         self._keys = keys
         self._identity = identity
         self._node_id = node_id
+        self._on_renewal = on_renewal
         self._changes = state.subscribe()
         self._lock = asyncio.Lock()
 
@@ -48,13 +57,15 @@ class Upkeep:
     async def apply(self) -> None:
         """Does what is due."""
         async with self._lock:
-            cluster = self._state.cluster
+            cluster, before = self._state.cluster, self._identity.version
             sealed = cluster.sealed_unlock_key
             await asyncio.to_thread(self._keys.reseal, self._keys.open(sealed).decode() if sealed else "")
             if self._is_due(cluster):
                 await asyncio.to_thread(self._issue, cluster)
             elif self._identity.current.roots != authority.trusted(cluster):
                 await asyncio.to_thread(self._identity.trust, authority.trusted(cluster))
+            if self._identity.version != before:
+                await self._on_renewal()
             await self._state.transact(self._node)
             await self._state.transact(self._rotation)
 
@@ -64,13 +75,20 @@ class Upkeep:
             mine.root != cluster.root_certificate
             or mine.lifetime_ns != cluster.spec.ca_config.node_cert_expiry
             or mine.renew_ns <= time.time_ns()
+            or mine.address != self._address()
         )
+
+    def _address(self) -> str:
+        node = self._state.tables.nodes.find(self._node_id)
+        return "" if node is None else node.status.addr
 
     def _issue(self, cluster: Cluster) -> None:
         from server.swarm import certificates  # here: cryptography needs 5 MiB
 
         request = certificates.make_request()
-        issued = authority.sign(cluster, self._keys, request.csr, node_id=self._node_id, role="manager")
+        issued = authority.sign(
+            cluster, self._keys, request.csr, node_id=self._node_id, role="manager", address=self._address()
+        )
         self._identity.put(issued, request.key)
 
     def _node(self) -> Sequence[Put]:

@@ -140,6 +140,7 @@ class _Dispatch:
                 ("POST", "/report", self._report),
                 ("POST", "/describe", self._describe),
                 ("POST", "/heartbeat", self._heartbeat),
+                ("POST", "/end", self._end),
                 ("GET", "/secrets/{id}", self._secret),
                 ("GET", "/configs/{id}", self._config),
                 ("GET", "/services/{id}/auth", self._registry_auth),
@@ -187,6 +188,10 @@ class _Dispatch:
 
     async def _heartbeat(self, call: Call) -> Response:
         return json_answer({"seconds": await self._of(call).heartbeat()})
+
+    async def _end(self, call: Call) -> Response:
+        await self._of(call).end()
+        return json_answer({})
 
     async def _secret(self, call: Call) -> Response:
         return json_answer(wire.payload_document(await self._found(self._of(call).secret, call.params["id"])))

@@ -59,6 +59,9 @@ class Dispatcher(Protocol):
         :raises WharfError: NOT_FOUND: the session is over: ``describe`` begins another one.
         """
 
+    async def end(self) -> None:
+        """Ends the session: the node counts as down at once."""
+
     async def secret(self, id: str) -> Payload:
         """:raises WharfError: NOT_FOUND: no task of this node refers to it."""
 

@@ -130,7 +130,13 @@ class Admission:
 
         try:
             return await asyncio.to_thread(
-                authority.sign, cluster, self._keys, csr, node_id=node.id, role=node.spec.role
+                authority.sign,
+                cluster,
+                self._keys,
+                csr,
+                node_id=node.id,
+                role=node.spec.role,
+                address=node.status.addr,
             )
         except certificates.InvalidRequest as error:
             raise malformed(str(error)) from None

@@ -19,8 +19,9 @@ def trusted(cluster: Cluster) -> tuple[str, ...]:
     return tuple(filter(None, (cluster.root_certificate, cluster.rotated_from)))
 
 
-def sign(cluster: Cluster, keys: Opener, csr: str, *, node_id: str, role: str) -> Certificate:
-    """A certificate for the key of a request; without the private key. Call it in a thread.
+def sign(cluster: Cluster, keys: Opener, csr: str, *, node_id: str, role: str, address: str) -> Certificate:
+    """A certificate for the key of a request; without the private key. That of a manager has its IP address, which the
+    members of etcd check. Call it in a thread.
 
     :raises certificates.InvalidRequest:
     """
@@ -34,6 +35,7 @@ def sign(cluster: Cluster, keys: Opener, csr: str, *, node_id: str, role: str) -
         node_id=node_id,
         role=role,
         lifetime_ns=wanted or DEFAULT_EXPIRY_NS,
+        address=address if role == "manager" else "",
     )
     return Certificate(
         certificate=signed.certificate + cluster.cross_certificates,
@@ -41,4 +43,5 @@ def sign(cluster: Cluster, keys: Opener, csr: str, *, node_id: str, role: str) -
         roots=trusted(cluster),
         renew_ns=signed.renew_ns,
         lifetime_ns=wanted,
+        address=address if role == "manager" else "",
     )

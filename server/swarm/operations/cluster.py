@@ -69,6 +69,12 @@ class ClusterOperations:
         }
         return {key: value for key, value in shown.items() if value}
 
+    def reachability(self) -> tuple[int, int]:
+        """The numbers of managers that can be reached, and of the others."""
+        states = [node.manager.reachability for node in self._state.tables.nodes if node.manager is not None]
+        reachable = states.count("reachable")
+        return reachable, len(states) - reachable
+
     def managers(self) -> list[dict[str, str]]:
         return [
             {"NodeID": node.id, "Addr": node.manager.addr}

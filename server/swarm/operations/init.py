@@ -116,10 +116,12 @@ def make_node(setting: Setting, description: NodeDescription, engine_id: str) ->
         spec=NodeSpec(role="manager", availability=setting.availability),
         description=description,
         status=NodeStatus(state="ready", addr=setting.membership.host),
-        manager=leader(setting.membership),
+        manager=manager_status(setting.membership, leader=True),
         engine_id=engine_id,
+        data_path_addr=setting.membership.data_path_addr or setting.membership.host,
     )
 
 
-def leader(membership: Membership) -> ManagerStatus:
-    return ManagerStatus(leader=True, reachability="reachable", addr=membership.advertise_addr)
+def manager_status(membership: Membership, *, leader: bool) -> ManagerStatus:
+    """``leader``: of a swarm whose only manager is this node. Else the leader says who leads."""
+    return ManagerStatus(leader=leader, reachability="reachable", addr=membership.advertise_addr)

@@ -60,6 +60,10 @@ class RemoteDispatcher:
         seconds = (await self._managers.request("POST", f"{_AT}/heartbeat", {}, silence=_BEAT)).get("seconds")
         return float(seconds) if isinstance(seconds, int | float) and seconds > 0 else _PERIOD
 
+    async def end(self) -> None:
+        """Ends the session: the node leaves the swarm."""
+        await self._post("/end", {})
+
     async def secret(self, id: str) -> Payload:
         return wire.payload(await self._managers.request("GET", f"{_AT}/secrets/{id}"))
 

@@ -35,7 +35,8 @@ class Sealer(Protocol):
 class Certificate(Record):
     """``certificate``: this node's, in PEM, with the intermediate ones of a rotation behind it. ``root``: by which it
     was issued; ``roots``: those that are trusted. One of ``key`` and ``sealed_key`` is the private key. ``renew_ns``:
-    when to renew it. ``lifetime_ns``: what the swarm wanted when it was issued."""
+    when to renew it. ``lifetime_ns``: what the swarm wanted when it was issued. ``address``: that of a manager, which
+    the certificate has."""
 
     certificate: str = ""
     root: str = ""
@@ -44,6 +45,7 @@ class Certificate(Record):
     sealed_key: Annotated[str, OMIT] = ""
     renew_ns: Int64 = 0
     lifetime_ns: Int64 = 0
+    address: Annotated[str, OMIT] = ""
 
 
 class Identity:

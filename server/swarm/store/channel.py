@@ -11,13 +11,10 @@ from grpc.aio import AioRpcError
 from engine.api.errors import from_rpc_error
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
+from server.swarmtext import NO_LEADER
 
 timeouts.define("swarm.store", 10.0)  # an answer of etcd, with an election of its leader between
 
-NO_LEADER = (
-    "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too few managers are online."
-    " Make sure more than half of the managers are online."
-)
 FULL = (
     "the swarm's store is full: nothing can be added or changed until services, secrets or configs are removed"
     " (etcd: database space exceeded)"

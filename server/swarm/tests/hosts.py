@@ -10,12 +10,25 @@ from typing import Any
 from api_models.swarm.cluster import InitRequest
 from api_models.swarm.node import NodeDescription
 from server.containers.logs.format import Query
+from server.swarm.agent.dispatcher import Dispatcher
 from server.swarm.facade import SwarmFacade
-from server.swarm.host import Composition, Host, Part
+from server.swarm.host import Host, Listening, ManagerSide, Part, SwarmOptions
 from server.swarm.interfaces import Interface, Interfaces
+from server.swarm.membership import Membership
 from server.swarm.model.objects import Cluster, Object, Task
+from server.swarm.remote.identity import Identity
 
 INIT = InitRequest(listen_addr="0.0.0.0:2377", advertise_addr="192.0.2.1")
+
+
+class _Idle:
+    async def run(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+
+class _Port:
+    async def close(self) -> None:
+        return
 
 
 @dataclass(slots=True)
@@ -24,7 +37,7 @@ class FakeEngine:
     events: list[tuple[str, str, Mapping[str, str], str]] = field(default_factory=list)
     #: How often the swarm's containers and networks were removed.
     left: int = 0
-    parts: Sequence[Part] = ()
+    agent: Part | None = None
     hostname: str = "one"
     published: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -55,20 +68,31 @@ class FakeEngine:
         async def initial(cluster: Cluster) -> Sequence[Object]:
             return ()
 
-        def parts(manager: Composition) -> Sequence[Part]:
-            return self.parts
+        def agent(dispatcher: Dispatcher) -> Part:
+            return self.agent or _Idle()
+
+        async def manager_port(manager: ManagerSide) -> Listening:
+            return _Port()
+
+        async def node_port(membership: Membership, identity: Identity) -> Listening:
+            return _Port()
 
         async def no_log(task: Task, query: Query) -> AsyncIterator[bytes]:
             yield b""
 
         return Host(
             directory=self.directory,
+            runtime=self.directory.parent / "runtime",
+            options=SwarmOptions(),
             engine_id="engine",
             events=self,
             describe=describe,
             interfaces=interfaces,
             initial=initial,
-            parts=parts,
+            agent=agent,
+            manage=lambda state: None,
+            manager_port=manager_port,
+            node_port=node_port,
             local_network=lambda key: None,
             task_log=no_log,
             leave=leave,

@@ -1,7 +1,6 @@
 """A manager's life: init, restarts of the daemon, autolock, failures, leave."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from api_models.swarm.cluster import EncryptionConfig, InitRequest, SwarmSpec
 from api_models.swarm.secret import SecretSpec
 from engine.common.errors import Kind, WharfError
 from server.swarm.facade import SwarmFacade
-from server.swarm.host import Part
 from server.swarm.operations.cluster import Rotations
 from server.swarm.tests.hosts import INIT, FakeEngine, run
 
@@ -271,8 +269,7 @@ class _Failing:
 @pytest.mark.parametrize("error", [RuntimeError("broken"), WharfError(Kind.UNAVAILABLE, "no store")])
 def test_a_part_that_fails_begins_again(tmp_path: Path, error: Exception) -> None:
     part = _Failing(error)
-    parts: Sequence[Part] = (part,)
-    engine = FakeEngine(tmp_path / "swarm", parts=parts)
+    engine = FakeEngine(tmp_path / "swarm", agent=part)
 
     async def works(facade: SwarmFacade) -> None:
         await facade.init(INIT)

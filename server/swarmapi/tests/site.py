@@ -43,6 +43,10 @@ class FakeMembers:
         self.promoted.append(node_id)
 
 
+async def unwatched() -> None:
+    """Nothing beside the manager uses its certificate."""
+
+
 @dataclass(slots=True)
 class Site:
     state: State
@@ -131,7 +135,7 @@ async def swarm(directory: Path) -> AsyncIterator[Site]:
         node = Node(id=MANAGER, spec=NodeSpec(role="manager"), status=NodeStatus(state="ready", addr="127.0.0.1"))
         await state.commit([Put(cluster), Put(node)])
         identity = Identity(directory, keys)
-        upkeep = Upkeep(state, keys, identity, MANAGER)
+        upkeep = Upkeep(state, keys, identity, MANAGER, unwatched)
         await upkeep.apply()
         site = Site(state, keys, identity, upkeep, ClusterOperations(state, keys, upkeep.apply), stack)
         await site.listen()

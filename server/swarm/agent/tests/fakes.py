@@ -132,6 +132,9 @@ class FakeDispatcher:
         self._check()
         return 3600.0
 
+    async def end(self) -> None:
+        self._check()
+
     async def secret(self, id: str) -> Payload:
         self._check()
         if id not in self.secrets:

@@ -1,0 +1,176 @@
+"""The stores that several managers share: the swarm's own etcd, with a member on this node; or a site's etcd."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+
+from engine.common.errors import Kind, WharfError
+from server.swarm.controllers.nodes.liveness import Liveness
+from server.swarm.controllers.runner import Controllers
+from server.swarm.etcd import members as etcd
+from server.swarm.etcd.child import EtcdChild
+from server.swarm.etcd.move import move
+from server.swarm.etcd.program import MemberOptions, Pems
+from server.swarm.host import Host, Part
+from server.swarm.keys import Keys
+from server.swarm.membership import Membership
+from server.swarm.operations import addresses
+from server.swarm.operations.members import EtcdMembers, Members
+from server.swarm.remote import wire
+from server.swarm.remote.client import Managers
+from server.swarm.remote.identity import Identity
+from server.swarm.state.state import State
+from server.swarm.store.etcd import EtcdStore
+
+#: Seconds of one wait for the member.
+_SERVING = 10.0
+
+
+def _leading(state: State, node_id: str) -> Sequence[Part]:
+    return [Controllers(state), Liveness(state)]
+
+
+class EtcdBackend:
+    """The swarm's own etcd. The names of its members are the ids of the nodes."""
+
+    shared = sessions = True
+
+    def __init__(self, host: Host, membership: Membership, identity: Identity) -> None:
+        self._membership = membership
+        self._identity = identity
+        listening = addresses.split(membership.listen_addr)
+        assert listening is not None, "a listen address has a port"
+        port = str(host.options.peer_port)
+        self._options = MemberOptions(
+            data=host.directory / "etcd",
+            runtime=host.runtime,
+            name=membership.node_id,
+            listen=addresses.join(listening[0], port),
+            advertise=addresses.join(membership.host, port),
+            initial_cluster=membership.etcd_cluster,
+            existing="," in membership.etcd_cluster,
+        )
+        self._child: EtcdChild | None = None
+        self._cluster = etcd.Members(self._options.endpoint)
+        self.store = EtcdStore([self._options.endpoint])
+
+    def members(self, state: State, keys: Keys) -> Members:
+        return EtcdMembers(state, keys, self)
+
+    def leading(self, state: State, node_id: str) -> Sequence[Part]:
+        return _leading(state, node_id)
+
+    async def open(self) -> None:
+        child = self._child = EtcdChild(self._options, self._pems())
+        await child.start()
+
+    def _pems(self) -> Pems:
+        current = self._identity.current
+        return Pems(current.certificate, self._identity.key(), "\n".join(current.roots))
+
+    async def prepare(self) -> None:
+        """A member that was added is a learner at first, which answers nothing."""
+        assert self._child is not None, "open"
+        await self._child.serving(_SERVING)
+        if not (await self._cluster.status()).learner:
+            return
+        remotes = Managers(self._identity, [each.addr for each in self._membership.managers])
+        try:
+            await remotes.request("POST", f"{wire.VERSION}/member/promote", {})
+        finally:
+            await remotes.close()
+
+    async def renewed(self) -> None:
+        if self._child is not None:
+            await self._child.renew(self._pems())
+
+    async def lost(self) -> None:
+        assert self._child is not None, "open"
+        await self._child.removed()
+
+    async def leave(self) -> None:
+        await self.remove(self._membership.node_id)
+
+    async def close(self) -> None:
+        await self._cluster.close()
+        await self.store.close()
+        if self._child is not None:
+            await self._child.close()
+
+    # the members, as ``operations.members.EtcdCluster``
+
+    async def add_learner(self, name: str, peer_url: str) -> Sequence[str]:
+        return (await self._cluster.add_learner(name, peer_url)).initial_cluster.split(",")
+
+    async def promote(self, name: str) -> None:
+        member = await self._find(name)
+        if member is None:
+            raise WharfError(Kind.UNAVAILABLE, "the new manager has not started its member of etcd yet")
+        await self._cluster.promote(member.id)
+
+    async def remove(self, name: str) -> None:
+        """:raises WharfError: FAILED_PRECONDITION: too few members would be left."""
+        member = await self._find(name)
+        if member is not None:
+            await self._cluster.remove(member.id)
+
+    async def _find(self, name: str) -> etcd.Member | None:
+        return next((member for member in await self._cluster.list() if member.name == name), None)
+
+    async def take_over(self, database: Path) -> None:
+        """Moves the state from SQLite into this etcd, which is new, and ends it.
+
+        :raises WharfError: UNAVAILABLE; FAILED_PRECONDITION: etcd is missing.
+        """
+        try:
+            await self.open()
+            assert self._child is not None
+            await self._child.serving()
+            await move(database, self.store)
+        finally:
+            await self.close()
+
+
+class SiteBackend:
+    """The etcd of the site, whose addresses the membership has."""
+
+    shared = sessions = True
+
+    def __init__(self, host: Host, membership: Membership) -> None:
+        urls = [url.removeprefix("https://") for url in membership.store.split(",")]
+        self.store = EtcdStore(urls, _credentials(host))
+
+    def members(self, state: State, keys: Keys) -> Members:
+        return EtcdMembers(state, keys, None)
+
+    def leading(self, state: State, node_id: str) -> Sequence[Part]:
+        return _leading(state, node_id)
+
+    async def open(self) -> None:
+        return
+
+    async def prepare(self) -> None:
+        return
+
+    async def renewed(self) -> None:
+        return
+
+    async def lost(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def leave(self) -> None:
+        return
+
+    async def close(self) -> None:
+        await self.store.close()
+
+
+def _credentials(host: Host) -> grpc.ChannelCredentials:
+    """:raises OSError: a file can't be read."""
+    ca, certificate, key = (
+        Path(path).read_bytes() if path else None
+        for path in (host.options.ca, host.options.certificate, host.options.key)
+    )
+    return grpc.ssl_channel_credentials(ca, key, certificate)
