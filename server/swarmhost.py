@@ -2,7 +2,7 @@
 swarm."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from api_models.swarm.node import NodeDescription
@@ -89,8 +89,8 @@ def make_host(
         await listener.open(manager.membership.listen_addr)
         return listener
 
-    async def node_port(membership: Membership, identity: Identity) -> Listening:
-        port = NodePort(membership.cluster_id, membership.node_id, log)
+    async def node_port(membership: Membership, identity: Identity, is_manager: Callable[[str], bool]) -> Listening:
+        port = NodePort(membership.cluster_id, membership.node_id, is_manager, log)
         listener = SwarmListener(node_app(port), identity)
         host = membership.listen_addr.rpartition(":")[0].strip("[]")
         await listener.open(join(host, str(NODE_PORT)))

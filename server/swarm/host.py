@@ -75,7 +75,8 @@ class Host:
     ``describe``: the description of this node, without ``tls_info``. ``interfaces``: the machine's network interfaces.
     ``initial``: objects that a new swarm has from its first commit on, such as the ingress network. ``agent``: makes
     the agent of this node. ``manage``: the state whose networks this engine shows and makes; None: it is no manager.
-    ``manager_port``, ``node_port``: open the ports that ``server.swarm.remote`` lists. ``local_network`` finds one of
+    ``manager_port``, ``node_port``: open the ports that ``server.swarm.remote`` lists; the function says whether a node
+    is a manager, by its id. ``local_network`` finds one of
     this engine's own networks. ``task_log``: the log of a task of this node. ``leave``: removes what the swarm has on
     this engine, containers and networks; it is repeated after a crash.
     """
@@ -91,7 +92,7 @@ class Host:
     agent: Callable[[Dispatcher], Part]
     manage: Callable[[State | None], None]
     manager_port: Callable[[ManagerSide], Awaitable[Listening]]
-    node_port: Callable[[Membership, Identity], Awaitable[Listening]]
+    node_port: Callable[[Membership, Identity, Callable[[str], bool]], Awaitable[Listening]]
     local_network: LocalNetwork
     task_log: TaskLog
     leave: Callable[[], Awaitable[None]]

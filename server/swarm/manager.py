@@ -107,6 +107,10 @@ class Manager:
             found = self._dispatchers[node_id] = LocalDispatcher(self.state, node_id, self.keys, sessions=sessions)
         return found
 
+    def _is_manager(self, node_id: str) -> bool:
+        node = self.state.tables.nodes.find(node_id)
+        return node is not None and node.manager is not None
+
     def _address_of(self, node_id: str) -> str:
         node = self.state.tables.nodes.find(node_id)
         return "" if node is None else node.status.addr
@@ -208,7 +212,7 @@ class Manager:
     async def _listen(self) -> None:
         self._ports.append(await self._host.manager_port(self))
         if self.backend.sessions:
-            self._ports.append(await self._host.node_port(self.membership, self.identity))
+            self._ports.append(await self._host.node_port(self.membership, self.identity, self._is_manager))
 
     def _present(self, description: NodeDescription) -> Sequence[Operation]:
         """The node as it is now: its engine may have another version, or the machine another address."""

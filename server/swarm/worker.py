@@ -55,9 +55,12 @@ class Worker:
         :raises WharfError: UNAVAILABLE: the node's port is in use.
         """
         member = self.membership
-        self._port = await self._host.node_port(member, self.identity)
+        self._port = await self._host.node_port(member, self.identity, self._is_manager)
         renewal = Renewal(self.remotes, self.identity, "worker", self._requests.role, self._requests.removed)
         self._parts.start([self._host.agent(self._dispatcher), renewal])
+
+    def _is_manager(self, node_id: str) -> bool:
+        return any(each.node_id == node_id for each in self.membership.managers)
 
     def _learned(self, managers: Sequence[ManagerAddress]) -> None:
         """The managers are others now: the node begins with them after a restart."""

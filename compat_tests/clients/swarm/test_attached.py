@@ -42,7 +42,7 @@ def test_they_start_again_when_the_swarm_is_there(attached: Engine) -> None:
 
     def running(name: str) -> bool:
         state = inspect(attached, name)["State"]
-        return state["Pid"] > 0 and state["StartedAt"] != before[name]
+        return bool(state["Pid"]) and state["StartedAt"] != before[name]
 
     assert until(lambda: all(map(running, NAMES))), [inspect(attached, name)["State"] for name in NAMES]
     peers = json.loads(attached.docker("network", "inspect", "front").stdout)[0]["Containers"]

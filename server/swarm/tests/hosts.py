@@ -74,7 +74,7 @@ class FakeEngine:
         async def manager_port(manager: ManagerSide) -> Listening:
             return _Port()
 
-        async def node_port(membership: Membership, identity: Identity) -> Listening:
+        async def node_port(membership: Membership, identity: Identity, is_manager: Callable[[str], bool]) -> Listening:
             return _Port()
 
         async def no_log(task: Task, query: Query) -> AsyncIterator[bytes]:
