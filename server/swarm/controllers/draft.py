@@ -74,12 +74,10 @@ class Draft:
     # changes
 
     def put_service(self, service: Service) -> Service:
-        service = replace(service, updated_ns=self.now)
         self._services[service.id] = service
         return service
 
     def put(self, task: Task) -> Task:
-        task = replace(task, updated_ns=self.now)
         self._of_service(task.service_id)[task.id] = task
         self._tasks[task.id] = task
         return task
@@ -128,11 +126,11 @@ class Draft:
         limit = self._limit
         groups: dict[tuple[str, str], list[Operation]] = {}
         for service in self._services.values():
-            groups.setdefault((service.id, ""), []).append(Put(service))
+            groups.setdefault((service.id, ""), []).append(Put(replace(service, updated_ns=self.now)))
         for id, task in self._tasks.items():
             former = self.tables.tasks.find(id)
             if task is not None:
-                groups.setdefault(self._group(task), []).append(Put(task))
+                groups.setdefault(self._group(task), []).append(Put(replace(task, updated_ns=self.now)))
             elif former is not None:
                 groups.setdefault(self._group(former), []).append(Delete(former))
         chosen: list[Operation] = []

@@ -168,7 +168,7 @@ class Meter:
             if time.monotonic() - began > seconds:
                 label += " (not done)"
                 break
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
         took = time.monotonic() - began
         after = [Usage.of(pid) for pid in self._processes]
         manager, etcd, agents = (new.cpu - old.cpu for old, new in zip(before, after, strict=True))
@@ -267,12 +267,14 @@ class Simulation:
     def _converged(self) -> bool:
         """Each service has the wanted number of running tasks with its image, all on nodes that are ready."""
         tables = self._state.tables
+        ready = {node.id for node in tables.nodes if node.status.state == "ready"}
         for service in tables.services:
-            wanted = service.spec.task_template
-            running = 0
+            version, running = service.spec_version, 0
             for task in tables.tasks.of_service(service.id):
-                if alive(task):
-                    if task.state is not TaskState.RUNNING or task.spec != wanted or not self._is_ready(task.node_id):
+                if task.desired_state <= TaskState.COMPLETE:
+                    if task.status.state != TaskState.RUNNING or task.spec_version != version:
+                        return False
+                    if task.node_id not in ready:
                         return False
                     running += 1
             if running != self._size.replicas:

@@ -1,7 +1,7 @@
 """Addresses on the swarm's networks. Those in use are read from the services and tasks that have them; an address is
 free when its task has ended."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from itertools import chain
@@ -25,6 +25,7 @@ class Addresses:
         # Those that are given by this draft, or are of services, by network.
         self._used: dict[str, set[str]] | None = None
         self._full: set[str] = set()
+        self._pools: dict[str, Sequence[_Pool]] = {}
 
     def allocate(self, network: Network) -> str:
         """A free address of the network's first IPv4 subnet with one, in CIDR notation.
@@ -33,13 +34,19 @@ class Addresses:
         """
         if network.id not in self._full:
             used = self._in_use().setdefault(network.id, set())
-            for pool in _pools(network):
+            for pool in self._pools_of(network):
                 address = self._next(network, pool, used)
                 if address is not None:
                     used.add(address)
                     return address
             self._full.add(network.id)
         raise Exhausted(f"no available addresses on network {network.name}")
+
+    def _pools_of(self, network: Network) -> Sequence["_Pool"]:
+        pools = self._pools.get(network.id)
+        if pools is None:
+            pools = self._pools[network.id] = list(_pools(network))
+        return pools
 
     def check(self, network: Network, address: str) -> None:
         """Checks that only one has this address, which was requested, in CIDR notation.

@@ -52,6 +52,8 @@ class _Slot:
 def update_slots(draft: Draft, service: Service, slots: Sequence[Sequence[Task]]) -> None:
     """``slots``: those of the service that stay, each with its tasks, the oldest first."""
     freshness = Freshness(service, draft)
+    # Most slots of most services have one task with the present spec: there is nothing to do.
+    slots = [slot for slot in slots if len(slot) > 1 or slot[0].spec_version != service.spec_version]
     found = [_slot(service, freshness, tasks) for tasks in slots]
     for slot in found:
         _finish(draft, slot)
