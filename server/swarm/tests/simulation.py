@@ -23,7 +23,7 @@ from api_models.swarm.container import ContainerSpec
 from api_models.swarm.network import NetworkAttachmentConfig
 from api_models.swarm.node import NodeDescription, NodeSpec, NodeStatus
 from api_models.swarm.service import ReplicatedService, ServiceMode, ServiceSpec, UpdateConfig
-from api_models.swarm.task import Resources, TaskSpec
+from api_models.swarm.task import Resources, RestartPolicy, TaskSpec
 from server.swarm.controllers.nodes.liveness import Liveness
 from server.swarm.controllers.orchestrator.tasks import alive
 from server.swarm.controllers.runner import Controllers
@@ -254,6 +254,7 @@ class Simulation:
             task_template=TaskSpec(
                 container_spec=ContainerSpec(image=image, env=("A=1", "B=2"), labels={"team": "one"}),
                 networks=(NetworkAttachmentConfig(target=_NETWORK),),
+                restart_policy=RestartPolicy(delay=self._size.restart_delay * 10**9),
             ),
             update_config=UpdateConfig(parallelism=50, delay=0, order="start-first"),
         )
@@ -316,6 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for option, default in (("nodes", 1000), ("services", 20), ("replicas", 1000), ("vanish", 50)):
         parser.add_argument(f"--{option}", type=int, default=default)
     parser.add_argument("--idle", type=int, default=20, help="seconds with heartbeats only")
+    parser.add_argument("--restart-delay", type=int, default=5, help="seconds, of the services' restart policy")
     parser.add_argument("--seconds", type=float, default=600, help="the limit of each phase")
     parser.add_argument("--profile", action="store_true", help="print the manager's profile")
     parser.add_argument("--agents", metavar="ENDPOINT", help=argparse.SUPPRESS)
