@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-#: The most conditions, or writes, of one transaction (etcd's --max-txn-ops is 128 by default).
-MAX_OPERATIONS = 120
+#: The most writes of one transaction, and the most conditions: etcd's --max-txn-ops is 128 by default. There may be more
+#: conditions than writes: a leader requires also that it is the leader.
+MAX_OPERATIONS, MAX_CONDITIONS = 120, 128
 #: The most bytes of one value. etcd accepts requests of 1.5 MiB; a config may have 1000 KiB, sealed 1334 KiB.
 MAX_VALUE = 1400 * 1024
 
@@ -59,8 +60,8 @@ class Commit:
 
 def check_bounds(conditions: Sequence[Condition], writes: Sequence[Write]) -> None:
     """:raises ValueError: see ``Store.commit``."""
-    if max(len(conditions), len(writes)) > MAX_OPERATIONS:
-        raise ValueError(f"a transaction has more than {MAX_OPERATIONS} operations")
+    if len(writes) > MAX_OPERATIONS or len(conditions) > MAX_CONDITIONS:
+        raise ValueError(f"a transaction has more than {MAX_OPERATIONS} writes, or {MAX_CONDITIONS} conditions")
     if any(write.value is not None and len(write.value) > MAX_VALUE for write in writes):
         raise ValueError(f"a value has more than {MAX_VALUE} bytes")
     if len({write.key for write in writes}) != len(writes):
@@ -96,7 +97,7 @@ class Store(Protocol):
         return. No key is written twice in one transaction.
 
         :raises ConditionFailed: nothing was written.
-        :raises ValueError: more than ``MAX_OPERATIONS`` conditions or writes, or a value above ``MAX_VALUE``.
+        :raises ValueError: more than ``MAX_OPERATIONS`` writes or ``MAX_CONDITIONS``, or a value above ``MAX_VALUE``.
         """
 
     def watch(self, prefix: str, after: int) -> AsyncIterator[Commit]:

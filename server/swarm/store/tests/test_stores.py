@@ -12,6 +12,7 @@ from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
 from server.swarm.store.etcd import EtcdStore
 from server.swarm.store.interface import (
+    MAX_CONDITIONS,
     MAX_OPERATIONS,
     MAX_VALUE,
     Change,
@@ -148,7 +149,10 @@ def test_many_entries(run: Run) -> None:
 
 def test_bounds(run: Run) -> None:
     async def scenario(store: Store) -> None:
-        await store.commit([], [Write(f"a/{n}", b"x") for n in range(MAX_OPERATIONS)])
+        conditions = [Condition(f"a/{n}", 0) for n in range(MAX_CONDITIONS)]
+        await store.commit(conditions, [Write(f"a/{n}", b"x") for n in range(MAX_OPERATIONS)])
+        with pytest.raises(ValueError, match="transaction"):
+            await store.commit([*conditions, Condition("b/1", 0)], [])
         await store.commit([], [Write("a/large", b"x" * MAX_VALUE)])
         for writes in (
             [Write(f"b/{n}", b"x") for n in range(MAX_OPERATIONS + 1)],
