@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import grpc
 
 from engine.common.errors import Kind, WharfError
 from server.swarm.controllers.nodes.liveness import Liveness
+from server.swarm.controllers.nodes.roles import Roles
 from server.swarm.controllers.runner import Controllers
 from server.swarm.etcd import members as etcd
 from server.swarm.etcd.child import EtcdChild
@@ -18,9 +20,11 @@ from server.swarm.keys import Keys
 from server.swarm.membership import Membership
 from server.swarm.operations import addresses
 from server.swarm.operations.members import EtcdMembers, Members
+from server.swarm.parts import Parts
 from server.swarm.remote import wire
 from server.swarm.remote.client import Managers
 from server.swarm.remote.identity import Identity
+from server.swarm.state.leadership import Leadership
 from server.swarm.state.state import State
 from server.swarm.store.etcd import EtcdStore
 
@@ -28,8 +32,26 @@ from server.swarm.store.etcd import EtcdStore
 _SERVING = 10.0
 
 
-def _leading(state: State, node_id: str) -> Sequence[Part]:
-    return [Controllers(state), Liveness(state)]
+class _Cluster(Protocol):
+    """As ``controllers.nodes.roles.Members``."""
+
+    async def names(self) -> Sequence[str]: ...
+
+    async def remove(self, name: str) -> None: ...
+
+
+def _leading(state: State, node_id: str, members: _Cluster) -> Sequence[Part]:
+    async def lead(fenced: State) -> None:
+        parts = Parts()
+        roles = Roles(fenced, members, node_id, leadership.resign)
+        parts.start([Controllers(fenced), Liveness(fenced), roles])
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await parts.close()
+
+    leadership = Leadership(state, node_id, lead)
+    return [leadership]
 
 
 class EtcdBackend:
@@ -60,7 +82,7 @@ class EtcdBackend:
         return EtcdMembers(state, keys, self)
 
     def leading(self, state: State, node_id: str) -> Sequence[Part]:
-        return _leading(state, node_id)
+        return _leading(state, node_id, self)
 
     async def open(self) -> None:
         child = self._child = EtcdChild(self._options, self._pems())
@@ -116,6 +138,9 @@ class EtcdBackend:
         if member is not None:
             await self._cluster.remove(member.id)
 
+    async def names(self) -> Sequence[str]:
+        return [member.name for member in await self._cluster.list() if member.started]
+
     async def _find(self, name: str) -> etcd.Member | None:
         return next((member for member in await self._cluster.list() if member.name == name), None)
 
@@ -146,7 +171,14 @@ class SiteBackend:
         return EtcdMembers(state, keys, None)
 
     def leading(self, state: State, node_id: str) -> Sequence[Part]:
-        return _leading(state, node_id)
+        return _leading(state, node_id, self)
+
+    async def names(self) -> Sequence[str]:
+        """None of the site's members is a node."""
+        return ()
+
+    async def remove(self, name: str) -> None:
+        return
 
     async def open(self) -> None:
         return

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-#: The most writes of one transaction, and the most conditions: etcd's --max-txn-ops is 128 by default. There may be more
-#: conditions than writes: a leader requires also that it is the leader.
+#: The most writes of one transaction, and the most conditions: etcd's --max-txn-ops is 128 by default. There may be
+#: more conditions than writes: a leader requires also that it is the leader.
 MAX_OPERATIONS, MAX_CONDITIONS = 120, 128
 #: The most bytes of one value. etcd accepts requests of 1.5 MiB; a config may have 1000 KiB, sealed 1334 KiB.
 MAX_VALUE = 1400 * 1024
