@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from engine.common.errors import WharfError
+from server.swarm.controllers.allocator import nodes
 from server.swarm.controllers.clock import SECOND, Clock, SystemClock, changes_until
 from server.swarm.controllers.draft import Draft, per_node
 from server.swarm.controllers.plan import Memory, Plan
@@ -18,6 +19,8 @@ from server.swarm.state.state import Event, Operation, State, Subscription
 
 log = logging.getLogger(__name__)
 
+#: Among the ids of services, the nodes' addresses.
+_NODES = "nodes"
 _RETRY = SECOND
 _MAX_RETRY = 60 * SECOND
 
@@ -34,13 +37,15 @@ class Controllers:
         self._failures: dict[str, int] = {}
         #: Services with tasks that have no node or no address yet: they are tried again when something ends.
         self._waiting: set[str] = set()
+        #: Whether nodes may need other addresses.
+        self._nodes_due = True
         self._memory = Memory()
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
         subscription = self._state.subscribe()
         try:
-            self._due = self._everything()
+            self._due, self._nodes_due = self._everything(), True
             await self._loop(subscription)
         finally:
             subscription.close()
@@ -48,7 +53,7 @@ class Controllers:
     @property
     def busy(self) -> bool:
         """Whether something is to be reconciled now."""
-        return bool(self._due)
+        return bool(self._due) or self._nodes_due
 
     @property
     def next_timer(self) -> int | None:
@@ -91,15 +96,40 @@ class Controllers:
                     if event.new is None or item.state.ended:
                         self._due |= self._waiting
                 case Node():
+                    self._nodes_due |= event.old is None or event.new is None
                     if event.old is None or event.new is None or _concerns(event.old, event.new):
                         self._due |= self._on_node(item.id)
                 case Network() | Cluster():
-                    everything = True
+                    self._nodes_due = everything = True
         if everything:
             self._due |= self._everything()
 
+    async def _allocate_nodes(self) -> None:
+        """Assigns addresses to the nodes. Not at the same time as to tasks: nothing else keeps them different."""
+        missing = False
+
+        def build() -> Sequence[Operation]:
+            nonlocal missing
+            operations, missing = nodes.allocate(Draft(self._state.tables, self._clock.now()), self._memory.cursors)
+            return operations
+
+        try:
+            while await self._state.transact(build):
+                pass
+        except WharfError as error:
+            log.warning("the nodes' addresses can't be stored: %s", error.message)
+            missing = True
+        self._nodes_due = False
+        if missing:
+            self._retry([_NODES])
+        else:
+            self._failures.pop(_NODES, None)
+
     async def _reconcile(self) -> None:
         """Reconciles all services that are due, in as many commits as it needs."""
+        if self._nodes_due or _NODES in self._due:
+            self._due.discard(_NODES)
+            await self._allocate_nodes()
         while self._due:
             due = sorted(self._due)
             try:

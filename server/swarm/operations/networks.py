@@ -49,7 +49,8 @@ class Networks:
         if found is None:
             return None
         shown = record(overlay_network(found))
-        for network_id, text in assigned(self._tables.services, self._tables.tasks):
+        tables = self._tables
+        for network_id, text in assigned(tables.services, tables.tasks, tables.nodes, tables.ingress):
             if network_id == found.id:
                 address = ip_interface(text).ip
                 for pool in shown.pools:

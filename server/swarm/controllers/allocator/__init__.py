@@ -1,1 +1,1 @@
-"""Virtual addresses and published ports of services, addresses of tasks."""
+"""Virtual addresses and published ports of services, addresses of tasks and nodes."""

@@ -1,14 +1,14 @@
-"""Addresses on the swarm's networks. Those in use are read from the services and tasks that have them; an address is
-free when its task has ended."""
+"""Addresses on the swarm's networks. Those in use are read from the services, tasks and nodes that have them; an
+address is free when its task has ended."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from itertools import chain
 
 from server.swarm.controllers.draft import Draft
 from server.swarm.model.addresses import assigned
-from server.swarm.model.objects import Network
+from server.swarm.model.objects import Network, Task
 
 
 class Exhausted(Exception):
@@ -22,7 +22,7 @@ class Addresses:
     def __init__(self, draft: Draft, cursors: dict[str, int]) -> None:
         self._draft = draft
         self._cursors = cursors
-        # Those that are given by this draft, or are of services, by network.
+        # Those that are given by this draft, or are of services or nodes, by network.
         self._used: dict[str, set[str]] | None = None
         self._full: set[str] = set()
         self._pools: dict[str, Sequence[_Pool]] = {}
@@ -72,16 +72,27 @@ class Addresses:
         return None
 
     def _assigned(self) -> Iterator[tuple[str, str]]:
-        return assigned(self._draft.services(), self._draft.all_tasks())
+        return self._all(self._draft.all_tasks())
+
+    def _all(self, tasks: Iterable[Task]) -> Iterator[tuple[str, str]]:
+        tables = self._draft.tables
+        return assigned(self._draft.services(), tasks, tables.nodes, tables.ingress)
 
     def _in_use(self) -> dict[str, set[str]]:
         """What the tables of tasks don't show. An address that this draft releases is free for the next one."""
         if self._used is None:
             self._used = {}
             changed = (new for _, new in self._draft.changed_tasks() if new is not None)
-            for network_id, address in assigned(self._draft.services(), changed):
+            for network_id, address in self._all(changed):
                 self._used.setdefault(network_id, set()).add(address)
         return self._used
+
+
+def usable(network: Network, address: str) -> bool:
+    """Whether an address in CIDR notation may belong to a node or a task of the network."""
+    interface = IPv4Interface(address)
+    pools = [pool for pool in _pools(network) if pool.subnet == interface.network]
+    return any(int(interface.ip) not in pool.reserved for pool in pools)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from api_models.swarm.task import NetworkAttachmentSpec, TaskSpec
 from server.swarm.controllers.tests.world import World, play, task_spec
 from server.swarm.model.objects import Network, Task
 from server.swarm.model.taskstate import TaskState
-from server.swarm.state.state import Put
+from server.swarm.state.state import Delete, Put
 
 
 async def _network(world: World, name: str, subnet: str, gateway: str, *, ingress: bool = False) -> str:
@@ -183,3 +183,53 @@ def test_ports_are_unique_in_the_swarm_and_kept(tmp_path: Path) -> None:
         assert len(world.running("c")) == 1
 
     play(tmp_path, scenario)
+
+
+def _nodes(world: World) -> dict[str, str]:
+    return {node.id: node.ingress_address for node in world.state.tables.nodes}
+
+
+def test_several_nodes_have_addresses_on_the_ingress_network(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.node("n1")
+        ingress = await _network(world, "ingress", "10.0.0.0/28", "10.0.0.1", ingress=True)
+        await world.settle()
+        assert _nodes(world) == {"n1": ""}
+        await world.node("n2")
+        await world.settle()
+        first = _nodes(world)
+        assert all(address.endswith("/28") for address in first.values())
+        assert len({"10.0.0.1/28", *first.values()}) == 3
+        # They are in use: nobody else gets them.
+        await world.service("web", 10, task_spec(), endpoint_spec=_published())
+        await world.settle()
+        addresses = {address for (address,) in _addresses(world, "web")}
+        assert len(addresses) == 10
+        assert addresses.isdisjoint(_nodes(world).values())
+        # The network is full: the next node waits for the end of tasks.
+        await world.node("n3")
+        await world.settle()
+        assert _nodes(world)["n3"] == ""
+        await world.update("web", replicas=2)
+        await world.advance(5)
+        assert _nodes(world)["n3"]
+        # An address is free when its node is removed, and those of the others stay.
+        await world.remove_node("n2")
+        await world.settle()
+        assert _nodes(world)["n1"] == first["n1"]
+        # They follow the network.
+        await world.remove("web")
+        await world.settle()
+        await world.state.transact(lambda: [Delete(world.state.tables.networks.get(ingress))])
+        await world.settle()
+        assert set(_nodes(world).values()) == {""}
+        await _network(world, "other", "10.0.9.0/24", "10.0.9.1", ingress=True)
+        await world.settle()
+        assert len(set(_nodes(world).values())) == 2
+        assert all(address.startswith("10.0.9.") for address in _nodes(world).values())
+
+    play(tmp_path, scenario)
+
+
+def _published() -> EndpointSpec:
+    return EndpointSpec(ports=(PortConfig(protocol="tcp", target_port=80, published_port=8080),))
