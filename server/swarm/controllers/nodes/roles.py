@@ -23,14 +23,26 @@ log = logging.getLogger(__name__)
 _RETRY = 5 * SECOND
 
 
+class Member(Protocol):
+    """``name``: the id of its node; "": it has not started yet."""
+
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def name(self) -> str: ...
+
+
 class Members(Protocol):
-    """The members of etcd's cluster. Their names are ids of nodes. Both raise WharfError UNAVAILABLE."""
+    """The members of etcd's cluster. Both methods raise WharfError UNAVAILABLE."""
 
-    async def names(self) -> Sequence[str]:
-        """All members that have joined."""
+    async def list(self) -> Sequence[Member]: ...
 
-    async def remove(self, name: str) -> None:
-        """Removes a member; a missing one is no error."""
+    async def remove(self, id: int, /) -> None:
+        """Removes a member; a missing one is no error.
+
+        :raises WharfError: also FAILED_PRECONDITION: the quorum would be lost.
+        """
 
 
 class Roles:
@@ -51,6 +63,7 @@ class Roles:
         self._own_id = own_id
         self._resign = resign
         self._clock = clock or SystemClock()
+        self._logged = ""
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
@@ -68,27 +81,27 @@ class Roles:
     async def _reconcile(self) -> bool:
         """Whether nothing is left to do."""
         try:
-            await self._remove_unknown()
-            results = [await self._demote(node) for node in self._demoted()]
+            members = {member.name: member.id for member in await self._members.list() if member.name}
+            # The node of a member that has just joined, by another manager, is there first.
+            await self._state.synchronize()
+            for name, id in members.items():
+                if self._state.tables.nodes.find(name) is None:
+                    log.info("node=%s was removed: it leaves the swarm's store", name)
+                    await self._members.remove(id)
+            results = [await self._demote(node, members.get(node.id)) for node in self._demoted()]
         except WharfError as error:
-            log.warning("the members of the swarm's store can't be changed: %s", error.message)
+            if error.message != self._logged:
+                log.warning("the members of the swarm's store can't be changed: %s", error.message)
+            self._logged = error.message
             return False
+        self._logged = ""
         return all(results)
-
-    async def _remove_unknown(self) -> None:
-        names = await self._members.names()
-        # The node of a member that has just joined, by another manager, is there first.
-        await self._state.synchronize()
-        nodes = self._state.tables.nodes
-        for name in names:
-            if nodes.find(name) is None:
-                log.info("node=%s was removed: it leaves the swarm's store", name)
-                await self._members.remove(name)
 
     def _demoted(self) -> list[Node]:
         return [node for node in self._state.tables.nodes if node.manager is not None and node.spec.role == "worker"]
 
-    async def _demote(self, node: Node) -> bool:
+    async def _demote(self, node: Node, member: int | None) -> bool:
+        """Whether the node is no manager any more. ``member``: its id in etcd; None: it is none."""
         managers = [each for each in self._state.tables.nodes if each.manager is not None]
         if not quorum_without(node, managers):
             log.debug("node=%s becomes a worker when more of the other managers can be reached", node.id)
@@ -96,7 +109,8 @@ class Roles:
         if node.id == self._own_id:
             await self._resign()
             return False
-        await self._members.remove(node.id)
+        if member is not None:
+            await self._members.remove(member)
         await self._state.transact(partial(self._removed, node.id))
         return True
 

@@ -1,8 +1,8 @@
 """Managers that become workers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from api_models.swarm.node import ManagerStatus, NodeSpec
@@ -14,19 +14,26 @@ from server.swarm.state.state import Delete, Put, State
 from server.swarm.state.tests.opened import opened
 
 
+@dataclass(frozen=True, slots=True)
+class _Member:
+    id: int
+    name: str
+
+
 class _Members:
     def __init__(self) -> None:
         self.present = ["m1", "m2", "m3"]
         self.broken = False
 
-    async def names(self) -> list[str]:
-        return list(self.present)
+    async def list(self) -> Sequence[_Member]:
+        # A learner that has not started has no name.
+        return [_Member(0, ""), *(_Member(int(name[1:]), name) for name in self.present)]
 
-    async def remove(self, name: str) -> None:
+    async def remove(self, id: int, /) -> None:
         if self.broken:
             raise WharfError(Kind.UNAVAILABLE, "no quorum")
-        if name in self.present:
-            self.present.remove(name)
+        if f"m{id}" in self.present:
+            self.present.remove(f"m{id}")
 
 
 class _Scene:
