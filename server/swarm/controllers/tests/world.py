@@ -273,6 +273,8 @@ class World:
             await asyncio.sleep(0.004)
             revision = self.state.revision
             busy = self.controllers.busy or (self.liveness is not None and self.liveness.busy)
+            # On a slow disk a commit may take longer than all looks together.
+            busy = busy or self.store._lock.locked()
             quiet = quiet + 1 if revision == last and not busy else 0
             last = revision
 

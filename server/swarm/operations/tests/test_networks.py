@@ -15,7 +15,7 @@ from api_models.swarm.service import ServiceSpec
 from api_models.swarm.task import TaskSpec
 from engine.common.errors import Kind, WharfError
 from server.networks import options
-from server.networks.model import PoolConfig
+from server.networks.model import Network, PoolConfig
 from server.swarm.model.objects import Attachment, Cluster, Node, Service, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
 from server.swarm.operations.networks import Networks, ingress
@@ -82,18 +82,21 @@ def _task(network: str, *, state: TaskState = TaskState.RUNNING, node_id: str = 
     )
 
 
+def _pools(network: Network) -> list[tuple[str, str]]:
+    return [(pool.subnet, pool.gateway) for pool in network.ipam or ()]
+
+
 def test_subnets_and_identifiers_come_from_the_swarms_pool(tmp_path: Path) -> None:
     async def scenario(state: State, networks: Networks) -> None:
         made = [await networks.create(_request(name), ()) for name in ("front", "back")]
-        assert [[pool.subnet for pool in network.ipam] for network in made] == [["10.0.1.0/24"], ["10.0.2.0/24"]]
-        assert [network.ipam[0].gateway for network in made] == ["10.0.1.1", "10.0.2.1"]
+        assert [_pools(network) for network in made] == [[("10.0.1.0/24", "10.0.1.1")], [("10.0.2.0/24", "10.0.2.1")]]
         assert [network.options[options.VNI] for network in made] == ["4097", "4098"]
         assert {(network.scope, network.driver) for network in made} == {("swarm", "overlay")}
         assert [network.name for network in networks.networks()] == ["back", "front", "ingress"]
         # What a removed network had is free again.
         await networks.remove(made[0].id)
         again = await networks.create(_request("third"), ())
-        assert (again.ipam[0].subnet, again.options[options.VNI]) == ("10.0.1.0/24", "4097")
+        assert (_pools(again), again.options[options.VNI]) == ([("10.0.1.0/24", "10.0.1.1")], "4097")
         assert networks.find(again.id[:8]) is not None
         assert networks.find("front") is None
 
@@ -104,15 +107,15 @@ def test_requested_subnets(tmp_path: Path) -> None:
     async def scenario(state: State, networks: Networks) -> None:
         pool = PoolConfig("10.9.0.0/16", ip_range="10.9.1.0/24", aux={"host": "10.9.0.5"})
         made = await networks.create(_request("front", given={options.VNI: "5000"}), (pool,))
-        assert (made.ipam[0].subnet, made.ipam[0].gateway) == ("10.9.0.0/16", "10.9.1.0")
+        assert _pools(made) == [("10.9.0.0/16", "10.9.1.0")]
         assert made.options[options.VNI] == "5000"
         stored = state.tables.networks.get("front")
         (config,) = stored.ipam.config or ()
         assert (config.ip_range, config.auxiliary_addresses) == ("10.9.1.0/24", {"host": "10.9.0.5"})
         six = await networks.create(_request("six"), (PoolConfig("fd00:1::/64"),))
-        assert [ip_network(pool.subnet).version for pool in six.ipam] == [6, 4]
+        assert [ip_network(subnet).version for subnet, _ in _pools(six)] == [6, 4]
         sized = await networks.create(_request("sized"), (PoolConfig("0.0.0.0/28"),))
-        assert ip_network(sized.ipam[0].subnet).prefixlen == 28
+        assert [ip_network(subnet).prefixlen for subnet, _ in _pools(sized)] == [28]
 
     _play(tmp_path, scenario)
 
