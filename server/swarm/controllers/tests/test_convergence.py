@@ -85,15 +85,13 @@ class _Chaos:
         name = self.random.choice(NODES)
         if len(self.cut) < 2:
             self.cut.add(name)
-            await self.world.agents[name].stop()
-            await self.world.set_node(name, state="down")
+            await self.world.agents[name].vanish()
 
     async def node_up(self) -> None:
         if self.cut:
             name = self.random.choice(sorted(self.cut))
             self.cut.remove(name)
-            await self.world.set_node(name, state="ready")
-            self.world.agents[name].start()
+            await self.world.agents[name].come_back()
 
     async def availability(self) -> None:
         await self.world.set_node(
@@ -176,4 +174,4 @@ def test_two_hundred_events_converge(tmp_path: Path, seed: int) -> None:
         assert max(limits.values()) <= 5
         assert all(not unusable(node) and node_matches(None, node) for node in world.state.tables.nodes)
 
-    play(tmp_path, scenario, seconds=120)
+    play(tmp_path, scenario, sessions=True, seconds=120)
