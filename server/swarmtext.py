@@ -32,3 +32,4 @@ JOIN_TIMEOUT = (
     "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the"
     ' "docker info" command to see the current swarm status of your node.'
 )
+CERTIFICATES_EXPIRED = "Swarm certificates have expired. To replace them, leave the swarm and join again."

@@ -74,10 +74,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """The certificate of a node, PEM. ``renew_ns``: when to renew it."""
+    """The certificate of a node, PEM. ``renew_ns``: when to renew it; ``expires_ns``: when it ends."""
 
     certificate: str
     renew_ns: int
+    expires_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +247,7 @@ def sign(
     )
     # Nodes renew at different moments between 50 and 80 % of the lifetime.
     renewed = now + lifetime * (0.5 + 0.3 * secrets.randbelow(1000) / 1000)
-    return Signed(_pem(certificate), int(renewed.timestamp() * 1e9))
+    return Signed(_pem(certificate), int(renewed.timestamp() * 1e9), int((now + lifetime).timestamp() * 1e9))
 
 
 def tls_info(root_certificate: str) -> TLSInfo:

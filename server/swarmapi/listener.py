@@ -37,7 +37,7 @@ class SwarmListener:
         host, port = parts[0], int(parts[1])
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
+            sock = socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=host == "::")
         except (OSError, OverflowError) as error:
             # create_server adds the address to the text of the error.
             reason = (os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)).lower()

@@ -42,6 +42,7 @@ def sign(cluster: Cluster, keys: Opener, csr: str, *, node_id: str, role: str, a
         root=cluster.root_certificate,
         roots=trusted(cluster),
         renew_ns=signed.renew_ns,
+        expires_ns=signed.expires_ns,
         lifetime_ns=wanted,
         address=address if role == "manager" else "",
     )

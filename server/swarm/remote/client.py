@@ -273,15 +273,18 @@ async def _error(response: httpx.Response) -> WharfError:
 async def read(response: httpx.Response, limit: int = wire.MAX_ANSWER) -> dict[str, Any]:
     """The document of an answer.
 
-    :raises WharfError: UNAVAILABLE: it is malformed or too long; DEADLINE_EXCEEDED.
+    :raises WharfError: UNAVAILABLE: it is malformed or too long, or doesn't end in time.
     """
     parts, size = [], 0
-    async with timeouts.limit("swarm.request"):
-        async for part in response.aiter_raw():
-            size += len(part)
-            if size > limit:
-                raise _unreachable(f"the answer has more than {limit} bytes")
-            parts.append(part)
+    try:
+        async with timeouts.limit("swarm.request"):
+            async for part in response.aiter_raw():
+                size += len(part)
+                if size > limit:
+                    raise _unreachable(f"the answer has more than {limit} bytes")
+                parts.append(part)
+    except WharfError as error:
+        raise _unreachable(error.message) if error.kind is Kind.DEADLINE_EXCEEDED else error from None
     return _loaded(b"".join(parts))
 
 

@@ -7,6 +7,7 @@ worker's is readable for root, as in SwarmKit: a worker has no data key.
 
 import os
 import ssl
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from api_models.base import OMIT, Int64
 from api_models.record import Record, Strings
 from engine.common.errors import Kind, WharfError
 from server.swarm.files import read_record, write_record
+from server.swarmtext import CERTIFICATES_EXPIRED
 
 FILE = "swarm-node.json"
 #: A name in the certificates of managers: clients of the managers' port require it.
@@ -35,8 +37,8 @@ class Sealer(Protocol):
 class Certificate(Record):
     """``certificate``: this node's, in PEM, with the intermediate ones of a rotation behind it. ``root``: by which it
     was issued; ``roots``: those that are trusted. One of ``key`` and ``sealed_key`` is the private key. ``renew_ns``:
-    when to renew it. ``lifetime_ns``: what the swarm wanted when it was issued. ``address``: that of a manager, which
-    the certificate has."""
+    when to renew it; ``expires_ns``: when it ends, 0: unknown. ``lifetime_ns``: what the swarm wanted when it was
+    issued. ``address``: that of a manager, which the certificate has."""
 
     certificate: str = ""
     root: str = ""
@@ -44,6 +46,7 @@ class Certificate(Record):
     key: Annotated[str, OMIT] = ""
     sealed_key: Annotated[str, OMIT] = ""
     renew_ns: Int64 = 0
+    expires_ns: Annotated[Int64, OMIT] = 0
     lifetime_ns: Int64 = 0
     address: Annotated[str, OMIT] = ""
 
@@ -110,7 +113,7 @@ class Identity:
     def server(self) -> ssl.SSLContext:
         """For a server: clients may have a certificate of the swarm, or none.
 
-        :raises WharfError: as ``key``; UNAVAILABLE: this node has no certificate.
+        :raises WharfError: as ``key``; UNAVAILABLE: this node has no valid certificate.
         """
         context = self._server
         if context is None:
@@ -125,7 +128,7 @@ class Identity:
         """For a client, which must give the name that the server's certificate shall have: ``MANAGER``, or the id of a
         node.
 
-        :raises WharfError: as ``key``; UNAVAILABLE: this node has no certificate.
+        :raises WharfError: as ``key``; UNAVAILABLE: this node has no valid certificate.
         """
         context = self._client
         if context is None:
@@ -135,6 +138,8 @@ class Identity:
     def _context(self, protocol: int) -> ssl.SSLContext:
         if not self._current.certificate or not self._current.roots:
             raise WharfError(Kind.UNAVAILABLE, "this node has no certificate of its swarm")
+        if 0 < self._current.expires_ns < time.time_ns():
+            raise WharfError(Kind.UNAVAILABLE, CERTIFICATES_EXPIRED)
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_verify_locations(cadata="\n".join(self._current.roots))

@@ -70,10 +70,13 @@ class Site:
             self.dispatchers[node_id] = LocalDispatcher(self.state, node_id, self.keys, sessions=True)
         return self.dispatchers[node_id]
 
-    async def listen(self, dispatcher: Callable[[str], LocalDispatcher] | None = None) -> str:
-        """Opens another port of the manager, with other dispatchers; returns its address."""
-        admission = Admission(self.state, self.keys, self._prepared)
-        port = ManagerPort(self.state, admission, dispatcher or self.dispatcher, self.members, 0.2)
+    async def listen(
+        self, dispatcher: Callable[[str], LocalDispatcher] | None = None, state: State | None = None
+    ) -> str:
+        """Opens another port of the manager, with other dispatchers, another copy of the state; returns its address."""
+        state = state or self.state
+        admission = Admission(state, self.keys, self._prepared)
+        port = ManagerPort(state, admission, dispatcher or self.dispatcher, self.members, 0.2)
         listener = SwarmListener(manager_app(port), self.identity)
         address = await listener.open("127.0.0.1:0")
         self.stack.push_async_callback(listener.close)

@@ -21,7 +21,7 @@ from server.swarm.model.objects import Attachment, Config, Network, Secret, Serv
 from server.swarm.model.taskstate import TaskState
 from server.swarm.remote.client import Managers
 from server.swarm.remote.dispatcher import RemoteDispatcher
-from server.swarm.state.state import Put
+from server.swarm.state.state import Put, State
 from server.swarmapi.tests.site import Site, identity_of, run, until
 
 
@@ -217,6 +217,53 @@ def test_a_stream_leaves_a_manager_that_can_not_write(tmp_path: Path) -> None:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         await managers.close()
+
+    run(tmp_path, scenario)
+
+
+def test_a_manager_whose_state_lags_waits_for_the_newest(tmp_path: Path) -> None:
+    """It would take a node that another manager has just admitted for a removed one, and lose a report."""
+
+    async def scenario(site: Site) -> None:
+        lagging = State(site.state.store)
+        await lagging.open()
+        assert lagging._task is not None
+
+        async def stop() -> None:
+            assert lagging._task is not None
+            lagging._task.cancel()
+            await asyncio.gather(lagging._task, return_exceptions=True)
+
+        def resume() -> None:
+            lagging._task = asyncio.create_task(lagging._follow())
+
+        late = await site.listen(lambda node_id: LocalDispatcher(lagging, node_id, site.keys), lagging)
+        await stop()
+        joined = await site.join()
+        managers = Managers(identity_of(joined), [late])
+        dispatcher = RemoteDispatcher(managers)
+        asyncio.get_running_loop().call_later(0.1, resume)
+        assert (await managers.standing()).role == "worker"
+        managers._addresses[:] = [late]
+        await stop()
+        secret = ContainerSpec(secrets=(SecretReference(secret_id="x1"),))
+        await site.state.commit(
+            [
+                Put(Secret(id="x1", spec=SecretSpec(name="x"), sealed=site.keys.seal(b"data"))),
+                Put(_task("t1", joined.node_id, secret)),
+                Put(_task("t2", joined.node_id)),
+            ]
+        )
+        asyncio.get_running_loop().call_later(0.1, resume)
+        assert (await dispatcher.secret("x1")).data == b"data"
+        await stop()
+        await site.state.commit([Put(_task("t3", joined.node_id))])
+        asyncio.get_running_loop().call_later(0.1, resume)
+        await dispatcher.report({"t3": TaskStatus(state=int(TaskState.RUNNING))})
+        await site.state.synchronize()
+        assert site.state.tables.tasks.get("t3").state is TaskState.RUNNING
+        await managers.close()
+        await lagging.close()
 
     run(tmp_path, scenario)
 

@@ -1,6 +1,7 @@
 """A node's certificate on its disk, and TLS with it."""
 
 import ssl
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,11 @@ def test_a_node_that_knows_only_former_roots_accepts_new_certificates() -> None:
     manager.trust([roots[2].certificate])
     with pytest.raises(ssl.SSLError):
         _handshake(manager.server(), early.client(), MANAGER)
+
+
+def test_an_expired_certificate_is_named(tmp_path: Path) -> None:
+    made, key = _issue(certificates.make_root(), "w", "worker")
+    Identity(tmp_path).put(replace(made, expires_ns=1), key)
+    for context in (Identity(tmp_path).client, Identity(tmp_path).server):
+        with pytest.raises(WharfError, match=r"^Swarm certificates have expired\. To replace them, leave the swarm"):
+            context()
