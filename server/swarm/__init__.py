@@ -11,6 +11,7 @@ is there, and commit again.
 ``operations`` what the API's routes call; no loop, no container
 ``controllers`` the leader's loops: tasks of services, updates, restarts, placement, addresses, ports, history
 ``agent``      runs the tasks of this node as containers; uses the swarm only through ``agent.dispatcher``
+``remote``     how nodes speak with each other; ``server.swarmapi`` is the other side
 ``facade``     what the rest of the daemon imports; loads the others when this node is part of a swarm
 =============  =====================================================================================================
 

@@ -80,6 +80,8 @@ async def paced(source: AsyncIterator[T], period: float) -> AsyncGenerator[T | N
         if reading is not None:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
+        if isinstance(source, AsyncGenerator):
+            await source.aclose()
 
 
 def log_failure(error: BaseException, request: str) -> None:

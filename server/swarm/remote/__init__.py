@@ -5,7 +5,22 @@ certificates of all clients or of none.
 
 ``server.swarmapi`` serves these requests; this package makes them. Documents are records as ``model.codec`` stores
 them. An error is ``{"kind": Kind, "message": text}`` with the status of the kind, and is raised again as a WharfError
-on the other side. The certificate's common name is the node's id, its organizational unit the role.
+on the other side. The certificate's common name is the node's id, its organizational unit the role, its organization
+the swarm's id.
+
+A stream has one document in each line. An empty line says every few seconds that it goes on; ``{"error": …}`` is its
+last line after a failure. A log has its chunks, each after its length in four bytes, instead.
+
+==============  =======================================================================================================
+``identity``    this node's certificate and key on its disk, and TLS contexts with them
+``wire``        the documents, their bounds; the assignments as a stream of differences
+``records``     bodies and answers of the requests with which a node joins and stays in the swarm
+``join``        a node joins
+``client``      requests to any manager, with failover
+``dispatcher``  an agent's dispatcher over them
+``renewal``     renews a worker's certificate, follows the managers and the node's role
+``logs``        logs of tasks of other nodes
+==============  =======================================================================================================
 
 The managers' port (``Membership.listen_addr``, 2377):
 
