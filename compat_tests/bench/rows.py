@@ -15,6 +15,7 @@ from compat_tests.bench import (
     peaks,
     startup,
     streams,
+    swarm,
     users,
 )
 from compat_tests.bench.measure import Measurement
@@ -39,6 +40,8 @@ ROWS: dict[str, Measurement] = {
     "networks": networks.created,
     "ports": networks.ports,
     "traffic": networks.traffic,
+    "services": swarm.services,
+    "failover": swarm.failover,
     "images": images.transfers,
     "images-made": images.made,
     "files": files.copies,

@@ -28,10 +28,10 @@ class Swarm:
     def first(self) -> Host:
         return self.hosts[0]
 
-    def form(self) -> None:
+    def form(self, *, heartbeat: str = HEARTBEAT) -> None:
         """Make the swarm on the first host; all others join it."""
         first = self.first
-        first.docker("swarm", "init", "--advertise-addr", first.address, "--dispatcher-heartbeat", HEARTBEAT)
+        first.docker("swarm", "init", "--advertise-addr", first.address, "--dispatcher-heartbeat", heartbeat)
         # One manager after the other, as administrators do.
         for host in self.managers[1:]:
             self.join(host, "manager")
