@@ -7,6 +7,7 @@ all must agree, and each service must have exactly its replicas. The seed decide
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 
@@ -23,6 +24,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="how many (2), beside three managers")
     parser.add_argument("--engine", choices=("wharf", "dockerd"), default="wharf")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the engines too
     print(f"seed {options.seed}", flush=True)
     with hosts(MANAGERS + options.workers, kind=options.engine, disks=DISKS) as group:
         swarm = Swarm(group, managers=MANAGERS)

@@ -98,5 +98,11 @@ def hosts(count: int, *args: str, kind: str = "wharf", disks: Mapping[int, str] 
 
         pool = undo.enter_context(ThreadPoolExecutor(count))
         undo.callback(lambda: list(pool.map(close, started)))
-        yield Hosts(segment, list(pool.map(boot, places)))
+        try:
+            yield Hosts(segment, list(pool.map(boot, places)))
+        except BaseException as error:
+            # The report of a failed setup comes when the hosts are gone.
+            for host in started:
+                error.add_note(f"log of {host.name}:\n{host.daemon.tail(2000)}")
+            raise
     assert not left, "hosts left behind:\n" + "\n".join(left)

@@ -10,9 +10,11 @@ import pytest
 
 from compat_tests.support.hosts.host import Host
 from compat_tests.support.hosts.swarm import Swarm, agree, count, listed, placed, running, settles
+from compat_tests.support.http_load import load
 
 SERVE = "hostname > /index.html; exec httpd -f -p 80 -h /"
 PORT = 8080
+HEALTHY = ("--health-cmd", "wget -qO- http://127.0.0.1/", "--health-interval", "200ms")
 SECRET = "battery-staple-of-five-hosts"
 CREATE = ("service", "create", "-d", "--stop-grace-period", "1s", "--name")
 
@@ -98,6 +100,20 @@ def test_virtual_addresses_and_the_routing_mesh(swarm: Swarm) -> None:
 
 def _answer(host: Host, through: Host, names: set[str]) -> bool:
     return {host.fetch(through.address, PORT).strip() for _ in range(4)} == names
+
+
+@pytest.mark.usefixtures("balancing")
+def test_an_update_loses_no_request(swarm: Swarm) -> None:
+    """Requests go to a node whose rules follow those of the nodes where the tasks stop."""
+    options = ("--replicas", "3", "--publish", f"{PORT}:80", "--init", "--update-order", "start-first", *HEALTHY)
+    swarm.first.docker(*CREATE, "web", *options, "--update-monitor", "200ms", "busybox", "sh", "-c", SERVE)
+    assert runs(swarm, "web", 3)
+    worker = swarm.workers[1]
+    assert settles(lambda: worker.fetch(worker.address, PORT) != "")
+    with load(worker.address, PORT, rate=60, enter=worker.machine.enter) as requests:
+        swarm.managers[1].docker("service", "update", "--env-add", "VERSION=2", "web")
+    assert not requests.failures, (len(requests.failures), requests.failures[:9])
+    assert len(requests.answers) >= 4, requests.answers
 
 
 def test_logs_of_all_nodes(swarm: Swarm) -> None:
