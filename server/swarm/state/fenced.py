@@ -9,7 +9,7 @@ from server.swarm.state.state import Conflict, Operation, Require, State, Subscr
 
 class FencedState(State):
     """``state``, each of whose commits also requires that the object ``leader`` still has this version. So a leader
-    that was paused, and has lost its place meanwhile, changes nothing. ``open`` and ``close`` are for ``state`` only."""
+    that was paused, and has lost its place meanwhile, changes nothing. ``open`` and ``close`` are of ``state`` only."""
 
     def __init__(self, state: State, leader: Leader) -> None:
         super().__init__(state.store)
