@@ -48,6 +48,8 @@ class Reason(Enum):
     UNKNOWN_INSTRUCTION = "UNKNOWN_INSTRUCTION"
     # A Git server can't send a history of limited depth.
     SHALLOW_UNSUPPORTED = "SHALLOW_UNSUPPORTED"
+    # The managers of a swarm have removed the node that calls.
+    NODE_REMOVED = "NODE_REMOVED"
 
 
 class WharfError(Exception):

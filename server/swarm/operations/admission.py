@@ -14,7 +14,7 @@ import orjson
 
 from api_models.swarm.node import NodeDescription, NodeSpec, NodeStatus
 from engine.common import limits
-from engine.common.errors import Kind, WharfError, invalid
+from engine.common.errors import Kind, Reason, WharfError, invalid
 from server.swarm.model.objects import Cluster, Node
 from server.swarm.operations import addresses, authority, root
 from server.swarm.operations.init import AVAILABILITIES
@@ -213,12 +213,12 @@ class Admission:
 
 
 def removed(node_id: str) -> WharfError:
-    return denied(f"node {node_id} was removed from swarm")
+    return denied(f"node {node_id} was removed from swarm", reason=Reason.NODE_REMOVED)
 
 
-def denied(sentence: str) -> WharfError:
+def denied(sentence: str, *, reason: Reason | None = None) -> WharfError:
     text = f"rpc error: code = PermissionDenied desc = Permission denied: {sentence}"
-    return WharfError(Kind.PERMISSION_DENIED, text)
+    return WharfError(Kind.PERMISSION_DENIED, text, reason=reason)
 
 
 def check_description(description: NodeDescription) -> None:

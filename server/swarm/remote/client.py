@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from engine.common import timeouts
+from engine.common import jsontext, timeouts
 from engine.common.errors import Kind, WharfError
 from server.swarm.remote import wire
 from server.swarm.remote.identity import MANAGER, Identity
@@ -227,9 +227,8 @@ async def asking(
     :raises WharfError: UNAVAILABLE: no answer, also while the block reads the body; or the node's.
     """
     import httpx
-    import orjson
 
-    content = None if document is None else orjson.dumps(document)
+    content = None if document is None else jsontext.dumps(document)
     address = url.removeprefix("https://").partition("/")[0]
     try:
         timeout = client.timeout

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from engine.common.errors import Kind, WharfError
+from engine.common.errors import Kind, Reason, WharfError
 from server.swarm.remote import wire
 from server.swarm.remote.client import Managers
 from server.swarm.remote.identity import Certificate, Identity
@@ -37,7 +37,7 @@ async def renewed(managers: Managers) -> tuple[Certificate, str]:
 
 class Renewal:
     """A loop of a node with this ``role``. ``on_role`` is called at each change with the role that the node shall have.
-    ``on_refused``: the managers refuse this node: it was removed from the swarm, or its certificate has expired."""
+    ``on_removed``: a manager said that the node was removed from the swarm; it may be called again."""
 
     def __init__(
         self,
@@ -45,13 +45,13 @@ class Renewal:
         identity: Identity,
         role: str,
         on_role: Callable[[str], None],
-        on_refused: Callable[[], None] = lambda: None,
+        on_removed: Callable[[], None] = lambda: None,
     ) -> None:
         self._managers = managers
         self._identity = identity
         self._role = self._wanted = role
         self._on_role = on_role
-        self._on_refused = on_refused
+        self._on_removed = on_removed
         self._standing: Standing | None = None
         self._changed = asyncio.Event()
 
@@ -100,8 +100,8 @@ class Renewal:
                             self._standing = standing
                             self._changed.set()
             except WharfError as error:
-                if error.kind is Kind.PERMISSION_DENIED:
-                    self._on_refused()
+                if error.reason is Reason.NODE_REMOVED:
+                    self._on_removed()
                 if error.message != logged:
                     log.warning("the managers can't be followed: %s", error.message)
                 logged, pause = error.message, _RETRY

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from engine.common import jsontext
 from engine.common.errors import WharfError, internal, invalid
 from server.containers.logs.format import Query
 from server.networks.overlay.model import Backend, MeshPort, OverlayNetwork, Peer, ServiceAddresses
@@ -44,8 +45,8 @@ _STATES = frozenset(int(state) for state in TaskState)
 def load(data: bytes) -> dict[str, Any]:
     """:raises WharfError: INVALID_ARGUMENT: no JSON object."""
     try:
-        document = orjson.loads(data)
-    except orjson.JSONDecodeError:
+        document = jsontext.loads(data)
+    except ValueError:
         raise invalid("the document is no JSON") from None
     if not isinstance(document, dict):
         raise invalid("the document is no JSON object")
@@ -64,16 +65,16 @@ def error_document(error: BaseException) -> dict[str, str]:
 
 
 def difference(old: Assignments, new: Assignments) -> dict[str, Any]:
-    """The line that makes the new assignments of the old ones."""
+    """The line that makes the new assignments of the old ones, for orjson."""
     sections: dict[str, Any] = {
         "tasks": _changed(old.tasks, new.tasks, Task.wire),
-        "networks": _changed(old.networks, new.networks, _plain),
-        "services": _changed(old.services, new.services, _plain),
-        "peers": _changed(old.peers, new.peers, _plain),
+        "networks": _changed(old.networks, new.networks, _same),
+        "services": _changed(old.services, new.services, _same),
+        "peers": _changed(old.peers, new.peers, _same),
     }
     line = {name: section for name, section in sections.items() if section}
     if old.mesh != new.mesh:
-        line["mesh"] = _plain(new.mesh)
+        line["mesh"] = new.mesh
     return line
 
 
@@ -116,9 +117,9 @@ def _merged(old: Mapping[str, T], changes: Mapping[str, Any] | None, decode: Cal
     return merged
 
 
-def _plain(value: Any) -> Any:
-    """A dataclass, or a sequence of them, as JSON values."""
-    return orjson.loads(orjson.dumps(value))
+def _same(value: object) -> object:
+    """orjson encodes dataclasses and tuples."""
+    return value
 
 
 def _known(cls: Callable[..., T], document: Mapping[str, Any]) -> T:

@@ -8,7 +8,7 @@ import pytest
 
 from api_models.swarm.node import NodeDescription
 from engine.common import timeouts
-from engine.common.errors import Kind, WharfError
+from engine.common.errors import Kind, Reason, WharfError
 from server.swarm import certificates
 from server.swarm.operations.admission import Admission
 from server.swarm.remote import renewal
@@ -159,8 +159,30 @@ def test_a_removed_node_is_refused_and_its_streams_end(tmp_path: Path) -> None:
         for method, path in (("POST", "/v1/renew"), ("GET", "/v1/managers"), ("GET", "/v1/dispatcher/assignments")):
             with pytest.raises(WharfError, match=sentence) as refused:
                 await managers.request(method, path, {"csr": ""} if method == "POST" else None)
-            assert refused.value.kind is Kind.PERMISSION_DENIED
+            assert (refused.value.kind, refused.value.reason) == (Kind.PERMISSION_DENIED, Reason.NODE_REMOVED)
 
+    run(tmp_path, scenario)
+
+
+def test_only_a_removal_is_reported_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node ends its tasks then: it must not for a manager whose clock is wrong."""
+
+    async def scenario(site: Site) -> None:
+        joined = await site.join()
+        identity, removals = identity_of(joined), asyncio.Event()
+        loop = asyncio.create_task(
+            Renewal(site.managers(identity), identity, "worker", lambda role: None, removals.set).run()
+        )
+        monkeypatch.setattr("server.swarmapi.caller.time.time", lambda: 2**40)
+        await asyncio.sleep(0.5)
+        assert not removals.is_set()
+        monkeypatch.undo()
+        await site.state.commit([Delete(site.state.tables.nodes.get(joined.node_id))])
+        await removals.wait()
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+
+    monkeypatch.setattr(renewal, "_RETRY", 0.05)
     run(tmp_path, scenario)
 
 
