@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import grpc
 
 from engine.common.errors import Kind, WharfError
+from server.swarm.controllers.nodes import roles
 from server.swarm.controllers.nodes.liveness import Liveness
-from server.swarm.controllers.nodes.roles import Roles
 from server.swarm.controllers.runner import Controllers
 from server.swarm.etcd import members as etcd
 from server.swarm.etcd.child import EtcdChild
@@ -32,19 +31,11 @@ from server.swarm.store.etcd import EtcdStore
 _SERVING = 10.0
 
 
-class _Cluster(Protocol):
-    """As ``controllers.nodes.roles.Members``."""
-
-    async def names(self) -> Sequence[str]: ...
-
-    async def remove(self, name: str) -> None: ...
-
-
-def _leading(state: State, node_id: str, members: _Cluster) -> Sequence[Part]:
+def _leading(state: State, node_id: str, members: roles.Members) -> Sequence[Part]:
     async def lead(fenced: State) -> None:
         parts = Parts()
-        roles = Roles(fenced, members, node_id, leadership.resign)
-        parts.start([Controllers(fenced), Liveness(fenced), roles])
+        demotions = roles.Roles(fenced, members, node_id, leadership.resign)
+        parts.start([Controllers(fenced), Liveness(fenced), demotions])
         try:
             await asyncio.get_running_loop().create_future()
         finally:
@@ -82,7 +73,7 @@ class EtcdBackend:
         return EtcdMembers(state, keys, self)
 
     def leading(self, state: State, node_id: str) -> Sequence[Part]:
-        return _leading(state, node_id, self)
+        return _leading(state, node_id, self._cluster)
 
     async def open(self) -> None:
         child = self._child = EtcdChild(self._options, self._pems())
@@ -138,9 +129,6 @@ class EtcdBackend:
         if member is not None:
             await self._cluster.remove(member.id)
 
-    async def names(self) -> Sequence[str]:
-        return [member.name for member in await self._cluster.list() if member.started]
-
     async def _find(self, name: str) -> etcd.Member | None:
         return next((member for member in await self._cluster.list() if member.name == name), None)
 
@@ -171,14 +159,7 @@ class SiteBackend:
         return EtcdMembers(state, keys, None)
 
     def leading(self, state: State, node_id: str) -> Sequence[Part]:
-        return _leading(state, node_id, self)
-
-    async def names(self) -> Sequence[str]:
-        """None of the site's members is a node."""
-        return ()
-
-    async def remove(self, name: str) -> None:
-        return
+        return _leading(state, node_id, _NoMembers())
 
     async def open(self) -> None:
         return
@@ -197,6 +178,16 @@ class SiteBackend:
 
     async def close(self) -> None:
         await self.store.close()
+
+
+class _NoMembers:
+    """None of the members of a site's etcd is a node."""
+
+    async def list(self) -> Sequence[etcd.Member]:
+        return ()
+
+    async def remove(self, id: int, /) -> None:
+        return
 
 
 def _credentials(host: Host) -> grpc.ChannelCredentials:
