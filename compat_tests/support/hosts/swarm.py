@@ -36,6 +36,7 @@ class Swarm:
         for host in self.managers[1:]:
             self.join(host, "manager")
         self.hosts.each(lambda host: self.join(host, "worker"), self.workers)
+        assert settles(lambda: {row["Status"] for row in nodes(first).values()} == {"Ready"}), nodes(first)
 
     def join(self, host: Host, role: str, *, through: Host | None = None) -> None:
         manager = through or self.first
