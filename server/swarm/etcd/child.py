@@ -69,6 +69,8 @@ class EtcdChild:
         self._force_new = options.force_new
         #: Its data is of a start that has not succeeded: nobody has relied on it.
         self._fresh = False
+        #: Its data is to be removed before the next start.
+        self._discard = False
         #: It is to start again at once.
         self._restarts = False
 
@@ -85,14 +87,15 @@ class EtcdChild:
         """None: no process lives now."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
-    async def start(self) -> None:
-        """Starts the member, and does not wait for it. The caller has removed the data of a member that has never
-        served: its log may be incomplete.
+    async def start(self, *, discard: bool = False) -> None:
+        """Starts the member, and does not wait for it. ``discard``: removes its data first, which is of an earlier
+        attempt to make this member; so a member must begin that has never served, because its log may be incomplete.
 
         :raises WharfError: FAILED_PRECONDITION: etcd is not installed, or too old.
         """
         program = await find()
-        self._fresh = await asyncio.to_thread(_prepare, self._options, self._pems)
+        self._fresh = await asyncio.to_thread(_prepare, self._options, self._pems) or discard
+        self._discard = discard
         await self._become(Status.STARTING)
         self._task = asyncio.create_task(self._supervise(program), name="swarm-etcd")
 
@@ -156,9 +159,8 @@ class EtcdChild:
                 await self._become(Status.REMOVED)
                 return
             await self._become(Status.ENDED)
-            if self._fresh:
-                # etcd that ends between the creation of its log and the first entry can't use the log any more.
-                await asyncio.to_thread(shutil.rmtree, self._options.data / _MEMBER, ignore_errors=True)
+            # etcd that ends between the creation of its log and the first entry can't use the log any more.
+            self._discard = self._fresh
             if self._restarts:
                 self._restarts = False
                 continue
@@ -173,6 +175,10 @@ class EtcdChild:
         options = self._options
         lock = await _lock(options.runtime / _LOCK)
         try:
+            if self._discard:
+                with contextlib.suppress(FileNotFoundError):
+                    await asyncio.to_thread(shutil.rmtree, options.data / _MEMBER)
+                self._discard = False
             with contextlib.suppress(FileNotFoundError):
                 (options.runtime / SOCKET).unlink()
             self._output.quiet = False
