@@ -12,7 +12,7 @@ from api_models.swarm.node import NodeDescription
 from api_models.swarm.task import NetworkAttachmentSpec, TaskSpec
 from engine.common.errors import Kind, WharfError, invalid, not_found
 from server.swarm.agent.dispatcher import Assignments, Payload
-from server.swarm.dispatch.assignments import assignments
+from server.swarm.dispatch.overview import Overview
 from server.swarm.dispatch.reports import Reports
 from server.swarm.model.ids import new_id
 from server.swarm.model.objects import Attachment, Config, Network, Secret, Session, Task, TaskStatus
@@ -35,8 +35,8 @@ class Keys(Protocol):
 
 class LocalDispatcher:
     """See ``server.swarm.agent.dispatcher.Dispatcher``. ``sessions``: the node's session is stored, so that all
-    managers know whether it is alive. ``reports``: the manager's, if it has dispatchers for several nodes. ``now``
-    returns ns since the epoch."""
+    managers know whether it is alive. ``reports``, ``overview``: the manager's, if it has dispatchers for several
+    nodes. ``now`` returns ns since the epoch."""
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class LocalDispatcher:
         *,
         sessions: bool = False,
         reports: Reports | None = None,
+        overview: Overview | None = None,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
         self._state = state
@@ -55,19 +56,10 @@ class LocalDispatcher:
         self._lease = 0
         self._now = now
         self._reports = reports or Reports(state, now)
+        self._overview = overview or Overview(state)
 
-    async def assignments(self) -> AsyncIterator[Assignments]:
-        subscription = self._state.subscribe()
-        try:
-            last = None
-            while True:
-                current = assignments(self._state.tables, self._node_id)
-                if current != last:
-                    yield current
-                    last = current
-                await subscription.next()
-        finally:
-            subscription.close()
+    def assignments(self) -> AsyncIterator[Assignments]:
+        return self._overview.assignments(self._node_id)
 
     async def report(self, statuses: Mapping[str, TaskStatus]) -> None:
         await self._reports.store(self._node_id, statuses)

@@ -15,7 +15,7 @@ from api_models.swarm.service import ServiceSpec
 from api_models.swarm.task import TaskSpec
 from engine.common.errors import Kind, WharfError
 from server.swarm.agent.dispatcher import Assignments
-from server.swarm.dispatch.assignments import assignments
+from server.swarm.dispatch.assignments import Computation
 from server.swarm.dispatch.local import LocalDispatcher
 from server.swarm.model.objects import Attachment, Config, Network, Secret, Service, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
@@ -49,11 +49,11 @@ def test_assignments_come_with_each_change(tmp_path: Path) -> None:
         joined, managers = await site.worker()
         stream = RemoteDispatcher(managers).assignments()
         first = await anext(stream)
-        assert first == assignments(site.state.tables, joined.node_id)
+        assert first == Computation(site.state.tables).of(joined.node_id)
         network = Network(id="n1", name="net", vni=4097, attachable=True)
         await site.state.commit([Put(network), Put(_task("t1", joined.node_id)), Put(_task("t2", "other"))])
         second = await anext(stream)
-        assert second == assignments(site.state.tables, joined.node_id)
+        assert second == Computation(site.state.tables).of(joined.node_id)
         assert (set(second.tasks), set(second.networks)) == ({"t1"}, {"n1"})
         await stream.aclose()
 
