@@ -29,8 +29,10 @@ UDP = socket.SOCK_DGRAM
 async def attach(world: World, name: str, *networks: tuple[OverlayNetwork, str], **host: object) -> str:
     """Starts the container of a task; returns its namespace."""
     endpoints = {net.id: {"IPAMConfig": {"IPv4Address": address}} for net, address in networks}
-    _, path = await world.run(name, network=networks[0][0].id, endpoints=endpoints, **host)
-    return path
+    container = await world.create(name, network=networks[0][0].id, endpoints=endpoints, **host)
+    container.managed = True
+    sandbox = await world.start(container)
+    return sandbox.netns_path or ""
 
 
 def service(addresses: Sequence[str], *, name: str = "web", virtual: str = VIP) -> ServiceAddresses:
