@@ -16,6 +16,7 @@ from server.swarm.controllers.draft import Draft
 from server.swarm.controllers.orchestrator.tasks import Freshness
 from server.swarm.dispatch.local import LocalDispatcher
 from server.swarm.dispatch.overview import Overview
+from server.swarm.dispatch.reports import Reports
 from server.swarm.etcd import program
 from server.swarm.host import Host, Listening
 from server.swarm.keys import Keys
@@ -85,6 +86,7 @@ class Manager:
         self._upkeep = Upkeep(self.state, keys, identity, membership.node_id, backend.renewed)
         self._dispatchers: dict[str, LocalDispatcher] = {}
         self._overview = Overview(self.state)
+        self._reports = Reports(self.state)
         self._logs = TaskLogs(self.identity, membership.node_id, host.task_log, self._address_of)
         self.cluster = ClusterOperations(self.state, keys, self._upkeep.apply)
         self.nodes = Nodes(self.state, membership.node_id)
@@ -106,8 +108,9 @@ class Manager:
         found = self._dispatchers.get(node_id)
         if found is None:
             sessions = node_id != self.node_id or self.backend.sessions
-            found = LocalDispatcher(self.state, node_id, self.keys, sessions=sessions, overview=self._overview)
-            self._dispatchers[node_id] = found
+            found = self._dispatchers[node_id] = LocalDispatcher(
+                self.state, node_id, self.keys, sessions=sessions, overview=self._overview, reports=self._reports
+            )
         return found
 
     def _is_manager(self, node_id: str) -> bool:
