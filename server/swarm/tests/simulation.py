@@ -3,6 +3,7 @@
 ``python -m server.swarm.tests.simulation --nodes 1000 --services 20 --replicas 1000`` prints how long it takes, and
 what it costs, to create the services, to replace the tasks of nodes that vanish, and to update one service. The agents
 share one copy of the state and one batch of reports, as the nodes of a manager do; they report one state for each task.
+With ``--assignments`` they get their tasks as real nodes do, else from the tables.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from api_models.swarm.network import NetworkAttachmentConfig
 from api_models.swarm.node import NodeDescription, NodeSpec, NodeStatus
 from api_models.swarm.service import ReplicatedService, ServiceMode, ServiceSpec, UpdateConfig
 from api_models.swarm.task import Resources, RestartPolicy, TaskSpec
+from engine.common.errors import Kind, WharfError
 from server.swarm.controllers.nodes.liveness import Liveness
 from server.swarm.controllers.orchestrator.tasks import alive
 from server.swarm.controllers.runner import Controllers
@@ -67,8 +69,9 @@ async def opened(endpoint: str) -> AsyncIterator[State]:
 class Agents:
     """The agents of all nodes."""
 
-    def __init__(self, state: State, count: int) -> None:
+    def __init__(self, state: State, count: int, *, assignments: bool) -> None:
         self._state = state
+        self._assignments = assignments
         reports = Reports(state)
         self._reports = reports
         self._nodes = {
@@ -80,21 +83,42 @@ class Agents:
         changes = self._state.subscribe()
         async with asyncio.TaskGroup() as group:
             beats = {id: group.create_task(self._beat(id)) for id in self._nodes}
-            follow = group.create_task(self._follow(changes))
+            if self._assignments:
+                follows = [group.create_task(self._follow_assignments(id)) for id in self._nodes]
+            else:
+                follows = [group.create_task(self._follow(changes))]
             while command := (await commands.readline()).split():
                 for id in command:
                     key = id.decode()
                     beats.pop(key).cancel()
                     await self._nodes.pop(key).end()
-            for task in (follow, *beats.values()):
+            for task in (*follows, *beats.values()):
                 task.cancel()
 
     async def _beat(self, id: str) -> None:
         dispatcher = self._nodes[id]
         await dispatcher.describe(_description(id))
         while True:
-            pause = await dispatcher.heartbeat()
+            try:
+                pause = await dispatcher.heartbeat()
+            except WharfError as error:
+                # The agents are so busy that they have lost the session.
+                if error.kind is not Kind.NOT_FOUND:
+                    raise
+                await dispatcher.describe(_description(id))
+                continue
             await asyncio.sleep(pause)
+
+    async def _follow_assignments(self, id: str) -> None:
+        dispatcher = self._nodes[id]
+        async for current in dispatcher.assignments():
+            statuses = {
+                task.id: TaskStatus(state=int(state), timestamp_ns=time.time_ns(), message=state.text)
+                for task in current.tasks.values()
+                if (state := _next(task)) is not None
+            }
+            if statuses and id in self._nodes:
+                await dispatcher.report(statuses)
 
     async def _follow(self, changes: Subscription) -> None:
         async with asyncio.TaskGroup() as group:
@@ -123,12 +147,12 @@ def _description(id: str) -> NodeDescription:
     return NodeDescription(hostname=id, resources=Resources(nano_cpus=8 * 10**9, memory_bytes=1 << 34))
 
 
-async def _play_agents(endpoint: str, count: int) -> None:
+async def _play_agents(endpoint: str, count: int, *, assignments: bool) -> None:
     async with opened(endpoint) as state:
         reader = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         with contextlib.suppress(asyncio.CancelledError):
-            await Agents(state, count).run(reader)
+            await Agents(state, count, assignments=assignments).run(reader)
 
 
 # measurements
@@ -299,6 +323,7 @@ async def simulate(endpoint: str, data: Path, size: argparse.Namespace) -> None:
         agents = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "server.swarm.tests.simulation"),
             *(f"--agents={endpoint}", f"--nodes={size.nodes}"),
+            *(["--assignments"] if size.assignments else []),
             stdin=asyncio.subprocess.PIPE,
         )
         parts = [group.create_task(part.run()) for part in (Controllers(state), Liveness(state))]
@@ -319,11 +344,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--idle", type=int, default=20, help="seconds with heartbeats only")
     parser.add_argument("--restart-delay", type=int, default=5, help="seconds, of the services' restart policy")
     parser.add_argument("--seconds", type=float, default=600, help="the limit of each phase")
+    parser.add_argument("--assignments", action="store_true", help="compute the assignments of each node, too")
     parser.add_argument("--profile", action="store_true", help="print the manager's profile")
     parser.add_argument("--agents", metavar="ENDPOINT", help=argparse.SUPPRESS)
     size = parser.parse_args(arguments)
     if size.agents:
-        asyncio.run(_play_agents(size.agents, size.nodes))
+        asyncio.run(_play_agents(size.agents, size.nodes, assignments=size.assignments))
         return
     with tempfile.TemporaryDirectory() as directory, etcd_member.member(Path(directory)) as endpoint:
         profile = cProfile.Profile() if size.profile else contextlib.nullcontext()
