@@ -35,6 +35,7 @@ from server.swarm.remote.join import join as remote_join
 from server.swarm.remote.renewal import renewed
 from server.swarm.requests import Requests
 from server.swarm.state.state import Put
+from server.swarm.store.sqlite import SqliteStore
 from server.swarm.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -288,9 +289,12 @@ async def move(host: Host, manager: Manager) -> None:
     await manager.close()
     from server.swarm.etcd.backend import EtcdBackend
 
-    await asyncio.to_thread(shutil.rmtree, directory / "etcd", ignore_errors=True)
-    backend = EtcdBackend(host, membership, manager.identity)
-    await backend.take_over(path_of(directory))
+    source = SqliteStore(path_of(directory))
+    await source.open()
+    try:
+        await EtcdBackend(host, membership, manager.identity).take_over(source)
+    finally:
+        await source.close()
     await asyncio.to_thread(membership.save, directory)
     for path in directory.glob(f"{path_of(directory).name}*"):
         path.unlink()

@@ -26,6 +26,7 @@ from server.swarm.remote.identity import Identity
 from server.swarm.state.leadership import Leadership
 from server.swarm.state.state import State
 from server.swarm.store.etcd import EtcdStore
+from server.swarm.store.interface import Store
 
 #: Seconds of one wait for the member.
 _SERVING = 10.0
@@ -132,16 +133,13 @@ class EtcdBackend:
     async def _find(self, name: str) -> etcd.Member | None:
         return next((member for member in await self._cluster.list() if member.name == name), None)
 
-    async def take_over(self, database: Path) -> None:
-        """Moves the state from SQLite into this etcd, which is new, and ends it.
+    async def take_over(self, source: Store) -> None:
+        """Moves the state into this etcd, which is new, and ends it.
 
-        :raises WharfError: UNAVAILABLE; FAILED_PRECONDITION: etcd is missing.
+        :raises WharfError: see ``move``.
         """
         try:
-            await self.open()
-            assert self._child is not None
-            await self._child.serving()
-            await move(database, self.store)
+            self._child = await move(source, self._options, self._pems())
         finally:
             await self.close()
 
