@@ -85,7 +85,7 @@ def test_addresses_are_the_swarms(tmp_path: Path) -> None:
     async def body(world: World, _: str) -> None:
         await world.networks.overlay.realize(NET)
         await attach(world, "task", (NET, "10.0.1.5"))
-        with pytest.raises(WharfError, match="the swarm has assigned no address on network app"):
+        with pytest.raises(WharfError, match="Could not attach to network app: the swarm is not available"):
             await world.run("other", network=NET.id, endpoints={NET.id: {}})
         with pytest.raises(WharfError, match="Address already in use"):
             await attach(world, "third", (NET, "10.0.1.5"))
