@@ -171,7 +171,7 @@ class SwarmFacade:
                 self.manager()
             host = await self._load()
             from server.swarm.membership import ETCD
-            from server.swarm.transitions import create, isolate
+            from server.swarm.transitions import create, isolate, stay_alone
 
             if self._node is None:
                 self._node = await create(host, self._requests(), request)
@@ -183,6 +183,8 @@ class SwarmFacade:
                     raise WharfError(Kind.UNAVAILABLE, WORKER)
                 await isolate(manager, host, request)
                 await self._begin_again()
+                if (alone := self._manager()) is not None:
+                    await stay_alone(alone)
             return self.manager().node_id
 
     async def join(self, request: JoinRequest) -> None:

@@ -310,16 +310,34 @@ def clear_store(directory: Path) -> None:
 
 async def isolate(manager: Manager, host: Host, request: InitRequest) -> None:
     """Prepares a swarm of this node alone, with new addresses (``--force-new-cluster``). The swarm keeps its settings.
+    Closes the manager; call ``resume`` then, and ``stay_alone``.
 
-    :raises WharfError: as ``create``; nothing has changed.
+    :raises WharfError: as ``create``; or of etcd.
     """
     setting = init.check(request, await host.interfaces(), manager.node_id)
+    former = manager.membership
+    membership = replace(setting.membership, cluster_id=former.cluster_id, store=former.store)
+    if former.store == ETCD:
+        membership = _with_etcd(host, membership)
+    await manager.close()
+    if former.store == ETCD:
+        from server.swarm.etcd.backend import EtcdBackend
+
+        await EtcdBackend(host, membership, manager.identity, force_new=True).start_once()
+    await asyncio.to_thread(membership.save, host.directory)
+
+
+async def stay_alone(manager: Manager) -> None:
+    """The other managers of a swarm that was made of this node alone become workers.
+
+    :raises WharfError: of the store.
+    """
+    async with timeouts.limit("swarm.join"):
+        await manager.ready()
     await manager.state.transact(lambda: _alone(manager))
-    await asyncio.to_thread(setting.membership.save, host.directory)
 
 
 def _alone(manager: Manager) -> Sequence[Put]:
-    """The other managers become workers."""
     return [
         Put(replace(node, spec=replace(node.spec, role="worker"), manager=None))
         for node in manager.state.tables.nodes

@@ -51,7 +51,8 @@ class EtcdBackend:
 
     shared = sessions = True
 
-    def __init__(self, host: Host, membership: Membership, identity: Identity) -> None:
+    def __init__(self, host: Host, membership: Membership, identity: Identity, *, force_new: bool = False) -> None:
+        """``force_new``: the member goes on alone, without the others."""
         self._membership = membership
         self._identity = identity
         listening = addresses.split(membership.listen_addr)
@@ -65,6 +66,7 @@ class EtcdBackend:
             advertise=addresses.join(membership.host, port),
             initial_cluster=membership.etcd_cluster,
             existing="," in membership.etcd_cluster,
+            force_new=force_new,
         )
         self._child: EtcdChild | None = None
         self._cluster = etcd.Members(self._options.endpoint)
@@ -132,6 +134,18 @@ class EtcdBackend:
 
     async def _find(self, name: str) -> etcd.Member | None:
         return next((member for member in await self._cluster.list() if member.name == name), None)
+
+    async def start_once(self) -> None:
+        """Starts the member until it serves, and ends it.
+
+        :raises WharfError: UNAVAILABLE: it doesn't serve.
+        """
+        try:
+            await self.open()
+            assert self._child is not None
+            await self._child.serving()
+        finally:
+            await self.close()
 
     async def take_over(self, source: Store) -> None:
         """Moves the state into this etcd, which is new, and ends it.
