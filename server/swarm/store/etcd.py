@@ -46,7 +46,7 @@ class _Watch:
 
 
 class EtcdStore:
-    """See ``interface.Store``. Belongs to one event loop; call ``open`` first, and ``close`` at the end.
+    """See ``interface.Store``. Belongs to one event loop; call ``close`` at the end.
 
     Its revisions are etcd's plus a number that etcd stores: those of a swarm that comes from another store go on where
     they were, so that a version that a client has read there is never that of another state here.
@@ -60,13 +60,8 @@ class EtcdStore:
         self._channel = open_channel(endpoints, credentials)
         self._watches: set[_Watch] = set()
         self._closed = False
-        #: What is added to etcd's revisions.
-        self._base = 0
-
-    async def open(self) -> None:
-        """:raises WharfError:"""
-        answer = await self._call("KV/Range", pb.RangeRequest(key=_BASE.encode()), pb.RangeResponse)
-        self._base = int(answer.kvs[0].value) if answer.kvs else 0
+        #: What is added to etcd's revisions; None: not read yet.
+        self._added: int | None = None
 
     async def begin_after(self, revision: int) -> None:
         """All revisions of this store are greater than ``revision``, from now on. For a store that nobody has read.
@@ -75,7 +70,13 @@ class EtcdStore:
         """
         write = _operation(Write(_BASE, str(revision).encode()))
         await self._call("KV/Txn", pb.TxnRequest(success=[write]), pb.TxnResponse)
-        self._base = revision
+        self._added = revision
+
+    async def _base(self) -> int:
+        if self._added is None:
+            answer = await self._call("KV/Range", pb.RangeRequest(key=_BASE.encode()), pb.RangeResponse)
+            self._added = int(answer.kvs[0].value) if answer.kvs else 0
+        return self._added
 
     async def close(self) -> None:
         self._closed = True
@@ -84,38 +85,30 @@ class EtcdStore:
         await self._channel.close(None)
 
     async def range(self, prefix: str) -> tuple[Sequence[Entry], int]:
-        entries: list[Entry] = []
+        base, entries = await self._base(), list[Entry]()
         end, revision, start = _after(prefix), 0, prefix.encode()
         while True:
             request = pb.RangeRequest(key=start, range_end=end, limit=_PAGE, revision=revision)
             answer = await self._call("KV/Range", request, pb.RangeResponse)
             # Later pages are read at the revision of the first one.
             revision = revision or answer.header.revision
-            entries += (Entry(kv.key.decode(), kv.value, self._base + kv.mod_revision) for kv in answer.kvs)
+            entries += (Entry(kv.key.decode(), kv.value, base + kv.mod_revision) for kv in answer.kvs)
             if not answer.more:
                 break
             start = answer.kvs[-1].key + b"\0"
         await self._ask_progress(revision)
-        return entries, self._base + revision
+        return entries, base + revision
 
     async def commit(self, conditions: Sequence[Condition], writes: Sequence[Write]) -> int:
         check_bounds(conditions, writes)
-        request = pb.TxnRequest(compare=map(self._compare, conditions), success=map(_operation, writes))
+        base = await self._base()
+        compare = [_compare(condition, base) for condition in conditions]
+        request = pb.TxnRequest(compare=compare, success=map(_operation, writes))
         answer = await self._call("KV/Txn", request, pb.TxnResponse)
         if not answer.succeeded:
             raise ConditionFailed
         await self._ask_progress(answer.header.revision)
-        return self._base + answer.header.revision
-
-    def _compare(self, condition: Condition) -> pb.Compare:
-        revision = condition.revision and condition.revision - self._base
-        return pb.Compare(
-            result=pb.Compare.EQUAL,
-            target=pb.Compare.MOD,
-            key=condition.key.encode(),
-            # One that is not later than the base is of the former store, and no entry's any more; 0 is that of none.
-            mod_revision=-1 if condition.revision and revision <= 0 else revision,
-        )
+        return base + answer.header.revision
 
     # watches
 
@@ -125,14 +118,15 @@ class EtcdStore:
             request_serializer=pb.WatchRequest.SerializeToString,
             response_deserializer=pb.WatchResponse.FromString,
         )
-        after -= self._base
+        base = await self._base()
+        after -= base
         if after < 0:
             raise Compacted  # the changes in the former store
         watch = _Watch(cast("grpc.aio.StreamStreamCall[pb.WatchRequest, pb.WatchResponse]", invoke(None)), after)
         self._watches.add(watch)
         try:
             async for commit in self._commits(watch, prefix, after):
-                yield Commit(self._base + commit.revision, commit.changes)
+                yield Commit(base + commit.revision, commit.changes)
         except AioRpcError as error:
             if not self._closed:
                 raise error_of(error) from None
@@ -229,6 +223,17 @@ async def _leased(answer: Awaitable[R]) -> R:
 def _after(prefix: str) -> bytes:
     """The end of the range of all keys that begin with ``prefix``. Keys are ASCII."""
     return prefix.encode() + b"\x7f"
+
+
+def _compare(condition: Condition, base: int) -> pb.Compare:
+    revision = condition.revision and condition.revision - base
+    return pb.Compare(
+        result=pb.Compare.EQUAL,
+        target=pb.Compare.MOD,
+        key=condition.key.encode(),
+        # One that is not later than the base is of the former store, and no entry's any more; 0 is that of none.
+        mod_revision=-1 if condition.revision and revision <= 0 else revision,
+    )
 
 
 def _operation(write: Write) -> pb.RequestOp:

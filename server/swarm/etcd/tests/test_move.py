@@ -51,7 +51,6 @@ def test_everything_is_moved_and_revisions_go_on(tmp_path: Path) -> None:
         (options.data / "member" / "wal").mkdir(parents=True)
         child = await move(source, options, cluster.pems("one"))
         store = EtcdStore([child.endpoint])
-        await store.open()
         found, reached = await store.range(codec.ROOT)
         assert {entry.key: entry.value for entry in found} == _plain(entries)
         assert revision < min(entry.revision for entry in found) < max(entry.revision for entry in found) == reached
