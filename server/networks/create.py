@@ -85,6 +85,11 @@ def check_name(context: NetworkContext, name: str, owner: str) -> None:
         raise exists(name)
 
 
+_ON_WORKER = (
+    "Cannot create a multi-host network from a worker node. Please create the network from a manager node."
+)
+
+
 def exists(name: str) -> WharfError:
     return conflict(f"network with name {name} already exists")
 
@@ -103,6 +108,9 @@ def check_form(name: str) -> None:
 
 def _record(context: NetworkContext, request: NetworkCreateRequest, owner: str) -> Network:
     driver = request.driver or BRIDGE
+    overlay = driver == OVERLAY or request.scope == "swarm"
+    if overlay and context.attacher is not None:
+        raise WharfError(Kind.PERMISSION_DENIED, _ON_WORKER)
     if driver == OVERLAY or request.ingress:
         raise WharfError(Kind.UNAVAILABLE if driver == OVERLAY else Kind.PERMISSION_DENIED, NO_MANAGER)
     if request.scope == "swarm":
