@@ -30,6 +30,7 @@ from server.swarm.controllers.nodes.liveness import Liveness
 from server.swarm.controllers.orchestrator.tasks import alive
 from server.swarm.controllers.runner import Controllers
 from server.swarm.dispatch.local import LocalDispatcher
+from server.swarm.dispatch.overview import Overview
 from server.swarm.dispatch.reports import Reports
 from server.swarm.model.ids import new_id
 from server.swarm.model.objects import Cluster, Network, Node, Service, Task, TaskStatus
@@ -72,10 +73,12 @@ class Agents:
     def __init__(self, state: State, count: int, *, assignments: bool) -> None:
         self._state = state
         self._assignments = assignments
-        reports = Reports(state)
+        reports, overview = Reports(state), Overview(state)
         self._reports = reports
         self._nodes = {
-            name(number): LocalDispatcher(state, name(number), NoKeys(), sessions=True, reports=reports)
+            name(number): LocalDispatcher(
+                state, name(number), NoKeys(), sessions=True, reports=reports, overview=overview
+            )
             for number in range(count)
         }
 
