@@ -103,7 +103,13 @@ def make_host(
     return Host(
         directory=config.data_root / "swarm",
         runtime=config.exec_root / "swarm",
-        options=SwarmOptions(),
+        options=SwarmOptions(
+            store=config.swarm_store,
+            peer_port=config.swarm_etcd_peer_port,
+            ca=config.swarm_store_ca,
+            certificate=config.swarm_store_cert,
+            key=config.swarm_store_key,
+        ),
         engine_id=identity,
         events=events,
         describe=description,

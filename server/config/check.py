@@ -12,6 +12,7 @@ from engine.common.errors import WharfError
 from server.config.genericresources import parse_generic_resources
 from server.config.hosts import parse_host
 from server.config.model import Config
+from server.config.swarmstore import check_swarm_store
 from server.config.types import ConfigError
 from server.config.values import parse_size
 from server.logdrivers.drivers import DRIVERS
@@ -56,6 +57,7 @@ def _check_daemon(config: Config) -> None:
         if seen.setdefault(key, value) != value:
             raise ConfigError(f"conflict labels for {key}={value} and {key}={seen[key]}")
     parse_generic_resources(config.node_generic_resources)
+    check_swarm_store(config)
     for number, name in (
         (config.mtu, "default MTU"),
         (config.max_concurrent_downloads, "max concurrent downloads"),

@@ -66,6 +66,14 @@ class Config:
     swarm_default_advertise_addr: Annotated[
         str, Option("The address or interface that this node of a swarm advertises, if init names none")
     ] = ""
+    swarm_store: Annotated[
+        str,
+        Option('Where managers keep a swarm\'s state ("auto" | "sqlite" | "etcd" | https://host:port of an etcd, ...)'),
+    ] = "auto"
+    swarm_store_ca: Annotated[str, Option("Trust an etcd signed by this CA, with --swarm-store=https://...")] = ""
+    swarm_store_cert: Annotated[str, Option("Certificate for that etcd")] = ""
+    swarm_store_key: Annotated[str, Option("Key of that certificate")] = ""
+    swarm_etcd_peer_port: Annotated[int, Option("Port on which the managers' own etcd members reach each other")] = 2380
     shutdown_timeout: Annotated[int, Option("Seconds that requests get to end when the daemon stops", reloads=True)] = (
         15
     )
