@@ -10,6 +10,7 @@ import argparse
 import signal
 import sys
 import time
+from pathlib import Path
 
 from compat_tests.endurance.swarm.experiment import DISKS, MANAGERS, Experiment
 from compat_tests.support.hosts.group import hosts
@@ -23,6 +24,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", help="the names of faults, instead of all")
     parser.add_argument("--workers", type=int, default=2, help="how many (2), beside three managers")
     parser.add_argument("--engine", choices=("wharf", "dockerd"), default="wharf")
+    parser.add_argument("--logs", type=Path, help="where the daemons' logs go if anything is wrong")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the engines too
     print(f"seed {options.seed}", flush=True)
@@ -31,6 +33,10 @@ def main() -> int:
         swarm.form()
         experiment = Experiment(swarm, seed=options.seed, report=lambda line: print(line, flush=True))
         failures = experiment.run(options.faults, only=options.only or ())
+        if failures and options.logs:
+            options.logs.mkdir(parents=True, exist_ok=True)
+            for host in group:
+                (options.logs / f"{host.name}.log").write_bytes(host.daemon.log.read_bytes())
     for line in experiment.figures():
         print(line)
     print("\n".join(f"FAILED {line}" for line in failures) or "every check passed")
