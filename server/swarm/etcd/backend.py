@@ -12,6 +12,7 @@ from server.swarm.controllers.nodes.liveness import Liveness
 from server.swarm.controllers.runner import Controllers
 from server.swarm.etcd import members as etcd
 from server.swarm.etcd.child import EtcdChild
+from server.swarm.etcd.maintenance import Maintenance
 from server.swarm.etcd.move import move
 from server.swarm.etcd.program import MemberOptions, Pems
 from server.swarm.host import Host, Part
@@ -76,7 +77,7 @@ class EtcdBackend:
         return EtcdMembers(state, keys, self)
 
     def leading(self, state: State, node_id: str) -> Sequence[Part]:
-        return _leading(state, node_id, self._cluster)
+        return [*_leading(state, node_id, self._cluster), Maintenance(self._cluster, self._options.quota)]
 
     async def open(self) -> None:
         child = self._child = EtcdChild(self._options, self._pems())

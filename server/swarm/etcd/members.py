@@ -12,9 +12,12 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
+from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
 from server.swarm.store.channel import call, open_channel
 from server.swarm.store.pb import etcd_pb2 as pb
+
+timeouts.define("swarm.etcd-defragment", 120.0)  # etcd copies its database
 
 R = TypeVar("R", bound=Message)
 
@@ -161,6 +164,35 @@ class Members:
             answer.dbSize,
             answer.dbSizeInUse,
         )
+
+    # the space of the databases
+
+    async def without_space(self) -> Sequence[int]:
+        """The members with the alarm NOSPACE."""
+        request = pb.AlarmRequest(action=pb.AlarmRequest.GET, alarm=pb.NOSPACE)
+        answer = await call(self._channel, "Maintenance/Alarm", request, pb.AlarmResponse)
+        return [each.memberID for each in answer.alarms if each.alarm == pb.NOSPACE]
+
+    async def disarm(self, id: int) -> None:
+        """Ends the alarm NOSPACE of a member."""
+        request = pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, memberID=id, alarm=pb.NOSPACE)
+        await call(self._channel, "Maintenance/Alarm", request, pb.AlarmResponse)
+
+    async def compact(self, revision: int) -> None:
+        """Removes what was overwritten or deleted until this revision, on all members."""
+        request = pb.CompactionRequest(revision=revision, physical=True)
+        seconds = timeouts.seconds("swarm.etcd-defragment")
+        try:
+            await call(self._channel, "KV/Compact", request, pb.CompactionResponse, seconds=seconds)
+        except WharfError as error:
+            if error.kind is not Kind.OUT_OF_RANGE:  # it was done before
+                raise
+
+    async def defragment(self) -> None:
+        """Gives unused space of the asked member's database back. The member serves nothing meanwhile."""
+        request = pb.DefragmentRequest()
+        seconds = timeouts.seconds("swarm.etcd-defragment")
+        await call(self._channel, "Maintenance/Defragment", request, pb.DefragmentResponse, seconds=seconds)
 
     async def _call(self, method: str, request: Message, reply: type[R]) -> R:
         return await call(self._channel, f"Cluster/{method}", request, reply)
