@@ -1,6 +1,5 @@
 """``--swarm-store``: where the managers of a swarm keep its state."""
 
-import ipaddress
 import os
 from urllib.parse import urlsplit
 
@@ -28,8 +27,6 @@ def check_swarm_store(config: Config) -> None:
     endpoints = config.swarm_store.split(",")
     for endpoint in endpoints:
         _check_endpoint(config.swarm_store, endpoint)
-    if len(endpoints) > 1 and {_version(endpoint) for endpoint in endpoints} not in ({4}, {6}):
-        raise ConfigError(f"invalid swarm-store: {config.swarm_store}: several must all be IPv4, or all IPv6 addresses")
     if bool(config.swarm_store_cert) != bool(config.swarm_store_key):
         raise ConfigError("--swarm-store-cert and --swarm-store-key must be given together")
     for name, path in files.items():
@@ -45,11 +42,3 @@ def _check_endpoint(text: str, endpoint: str) -> None:
         valid = False
     if not valid or endpoint != f"https://{parts.netloc}" or "@" in parts.netloc:
         raise ConfigError(f'invalid swarm-store: {text}: use "auto", "sqlite", "etcd" or https://host:port[,...]')
-
-
-def _version(endpoint: str) -> int:
-    """Of an IP address; 0: it is a name."""
-    try:
-        return ipaddress.ip_address(urlsplit(endpoint).hostname or "").version
-    except ValueError:
-        return 0

@@ -5,7 +5,8 @@ each other over mTLS with the certificates of the swarm's CA: etcd accepts only 
 (``--peer-cert-allowed-hostname=swarm-manager``).
 
 =================  ====================================================================================================
-``child``          runs etcd and starts it again when it ends
+``program``        finds etcd, and has the options of a member
+``child``          runs etcd and starts it again when it ends; ``output`` reads its messages
 ``members``        the members of the cluster: list, add as a learner, promote, remove (etcd's service Cluster)
 ``maintenance``    alarms (NOSPACE), compaction and defragmentation (etcd's service Maintenance)
 ``move``           moves the state of a swarm from SQLite into a new etcd

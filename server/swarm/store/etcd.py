@@ -54,10 +54,10 @@ class EtcdStore:
 
     def __init__(self, endpoints: Sequence[str], credentials: grpc.ChannelCredentials | None = None) -> None:
         """``endpoints``: of members, as in ``channel.target``. They need not be complete: one that answers is enough.
-
-        :raises ValueError:
+        After a call that one didn't answer, the next one is used. Each has a channel of its own: gRPC would check the
+        certificates of several addresses by one name.
         """
-        self._channel = open_channel(endpoints, credentials)
+        self._channels = [open_channel([endpoint], credentials) for endpoint in endpoints]
         self._watches: set[_Watch] = set()
         self._closed = False
         #: What is added to etcd's revisions; None: not read yet.
@@ -82,7 +82,15 @@ class EtcdStore:
         self._closed = True
         for watch in self._watches:
             watch.call.cancel()
-        await self._channel.close(None)
+        await asyncio.gather(*(channel.close(None) for channel in self._channels))
+
+    @property
+    def _channel(self) -> grpc.aio.Channel:
+        return self._channels[0]
+
+    def _failed(self, channel: grpc.aio.Channel) -> None:
+        if channel is self._channels[0]:
+            self._channels.append(self._channels.pop(0))
 
     async def range(self, prefix: str) -> tuple[Sequence[Entry], int]:
         base, entries = await self._base(), list[Entry]()
@@ -113,7 +121,8 @@ class EtcdStore:
     # watches
 
     async def watch(self, prefix: str, after: int) -> AsyncIterator[Commit]:
-        invoke = self._channel.stream_stream(
+        channel = self._channel
+        invoke = channel.stream_stream(
             "/etcdserverpb.Watch/Watch",
             request_serializer=pb.WatchRequest.SerializeToString,
             response_deserializer=pb.WatchResponse.FromString,
@@ -129,6 +138,7 @@ class EtcdStore:
                 yield Commit(base + commit.revision, commit.changes)
         except AioRpcError as error:
             if not self._closed:
+                self._failed(channel)
                 raise error_of(error) from None
         except asyncio.CancelledError:
             # gRPC cancels the reader of a call that ``close`` has cancelled.
@@ -204,7 +214,13 @@ class EtcdStore:
             return
 
     async def _call(self, method: str, request: Message, reply: type[R]) -> R:
-        return await _leased(call(self._channel, method, request, reply))
+        channel = self._channel
+        try:
+            return await _leased(call(channel, method, request, reply))
+        except WharfError as error:
+            if error.kind is Kind.UNAVAILABLE:
+                self._failed(channel)
+            raise
 
 
 async def _leased(answer: Awaitable[R]) -> R:
