@@ -214,7 +214,7 @@ class EtcdChild:
 
     async def _probe(self) -> None:
         """Notices when the member serves."""
-        async with open_channel([self.endpoint], None) as channel:
+        async with open_channel(self.endpoint, None) as channel:
             while True:
                 try:
                     await call(channel, "Maintenance/Status", pb.StatusRequest(), pb.StatusResponse)

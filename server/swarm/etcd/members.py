@@ -77,7 +77,7 @@ class Members:
     All methods raise WharfError: UNAVAILABLE: there is no majority, or no answer."""
 
     def __init__(self, endpoint: str) -> None:
-        self._channel = open_channel([endpoint], None)
+        self._channel = open_channel(endpoint, None)
 
     async def close(self) -> None:
         await self._channel.close(None)

@@ -1,7 +1,6 @@
-"""A gRPC channel to members of etcd, and etcd's errors in the words of dockerd's swarm."""
+"""A gRPC channel to a member of etcd, and etcd's errors in the words of dockerd's swarm."""
 
-from collections.abc import Awaitable, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from collections.abc import Awaitable
 from typing import TypeVar, cast
 
 import grpc.aio
@@ -38,39 +37,12 @@ _LEADERLESS = ("no leader", "leader changed", "leader failure", "request timed o
 R = TypeVar("R", bound=Message)
 
 
-def open_channel(endpoints: Sequence[str], credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
-    """A channel to one of the ``endpoints``: that one which answers. See ``target``.
-
-    :raises ValueError:
-    """
+def open_channel(endpoint: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    """A channel to an endpoint: ``unix:/path`` or ``host:port``, an IPv6 address in brackets."""
+    target = endpoint if endpoint.startswith("unix:") else f"dns:///{endpoint}"
     if credentials is None:
-        return grpc.aio.insecure_channel(target(endpoints), options=_OPTIONS)
-    return grpc.aio.secure_channel(target(endpoints), credentials, options=_OPTIONS)
-
-
-def target(endpoints: Sequence[str]) -> str:
-    """The endpoints as a target of gRPC. Each is ``address:port`` (an IPv6 address in brackets); or there is one only,
-    which is ``unix:/path`` or ``host:port``: gRPC has no target of several names.
-
-    :raises ValueError: another mixture.
-    """
-    if len(endpoints) == 1 and endpoints[0].startswith("unix:"):
-        return endpoints[0]
-    kinds = {_kind(endpoint) for endpoint in endpoints}
-    if kinds == {IPv4Address}:
-        return "ipv4:" + ",".join(endpoints)
-    if kinds == {IPv6Address}:
-        return "ipv6:" + ",".join(endpoints)
-    if len(endpoints) != 1:
-        raise ValueError("several endpoints of etcd must be IPv4 addresses, or IPv6 addresses, with their ports")
-    return "dns:///" + endpoints[0]
-
-
-def _kind(endpoint: str) -> type[IPv4Address] | type[IPv6Address] | None:
-    try:
-        return type(ip_address(endpoint.rpartition(":")[0].strip("[]")))
-    except ValueError:
-        return None
+        return grpc.aio.insecure_channel(target, options=_OPTIONS)
+    return grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
 
 
 async def call(

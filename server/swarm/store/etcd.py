@@ -53,11 +53,12 @@ class EtcdStore:
     """
 
     def __init__(self, endpoints: Sequence[str], credentials: grpc.ChannelCredentials | None = None) -> None:
-        """``endpoints``: of members, as in ``channel.target``. They need not be complete: one that answers is enough.
+        """``endpoints``: of members, as in ``channel.open_channel``. They need not be complete: one that answers is
+        enough.
         After a call that one didn't answer, the next one is used. Each has a channel of its own: gRPC would check the
         certificates of several addresses by one name.
         """
-        self._channels = [open_channel([endpoint], credentials) for endpoint in endpoints]
+        self._channels = [open_channel(endpoint, credentials) for endpoint in endpoints]
         self._watches: set[_Watch] = set()
         self._closed = False
         #: What is added to etcd's revisions; None: not read yet.
