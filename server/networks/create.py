@@ -85,9 +85,7 @@ def check_name(context: NetworkContext, name: str, owner: str) -> None:
         raise exists(name)
 
 
-_ON_WORKER = (
-    "Cannot create a multi-host network from a worker node. Please create the network from a manager node."
-)
+_ON_WORKER = "Cannot create a multi-host network from a worker node. Please create the network from a manager node."
 
 
 def exists(name: str) -> WharfError:

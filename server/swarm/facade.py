@@ -192,6 +192,9 @@ class SwarmFacade:
         async with self._lock:
             if self.local_state != "inactive":
                 raise WharfError(Kind.UNAVAILABLE, SWARM_EXISTS)
+            from server.swarm.operations.addresses import listen_addr
+
+            listen_addr(request.listen_addr)
             if not request.remote_addrs:
                 raise invalid("at least 1 RemoteAddr is required to join")
             host = await self._load()

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Mapping
 
-import orjson
+from engine.common import jsontext
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +79,8 @@ class Output:
 def _parse(line: bytes) -> tuple[int, str]:
     """The level and the text of a line; a panic of Go's runtime is no JSON."""
     document: object = None
-    with contextlib.suppress(orjson.JSONDecodeError):
-        document = orjson.loads(line)
+    with contextlib.suppress(ValueError):
+        document = jsontext.loads(line)
     if not isinstance(document, Mapping):
         return logging.ERROR, line.decode(errors="replace").strip()[:_SHOWN]
     fields = [f"{key}={value}" for key, value in document.items() if key not in _HIDDEN]
