@@ -1,6 +1,7 @@
 """Creates files from an archive's entries. Runs in a thread whose root is the target (see ``extract``)."""
 
 import errno
+import json
 import os
 import stat
 from collections.abc import Sequence
@@ -23,20 +24,19 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _TIME_MAX = (1 << 63) - 1
 
 
-def _clean(name: str, *, clamp: bool = False) -> str:
-    """The name relative to the root, "" for the root itself. ``clamp``: ``..`` in the root is the root.
+def _clean(name: str, what: str = "entry name") -> str:
+    """The name relative to the root, "" for the root itself.
 
-    :raises WharfError: INVALID_ARGUMENT if the name leads out of the root.
+    :raises WharfError: INVALID_ARGUMENT, in the sentence of dockerd 28 and newer, if the name leads out of the root.
     """
     if ".." not in name and "//" not in name and "./" not in name and not name.startswith("/"):
         return "" if name == "." else name.rstrip("/")
     parts: list[str] = []
     for part in name.split("/"):
         if part == "..":
-            if parts:
-                parts.pop()
-            elif not clamp:
-                raise invalid(f"invalid tar entry: {name!r} is outside of the root")
+            if not parts:
+                raise invalid(f"invalid {what} {json.dumps(name)}")
+            parts.pop()
         elif part and part != ".":
             parts.append(part)
     return "/".join(parts)
@@ -86,7 +86,7 @@ class Extractor:
             if mapped is None:
                 return
             entry.name = mapped
-        name = _clean(entry.name, clamp=options.clamp)
+        name = _clean(entry.name)
         if _WHITEOUT in name and (self._mark or self._delete):
             base = name[name.rfind("/") + 1 :]
             if base.startswith(_WHITEOUT):
@@ -107,7 +107,7 @@ class Extractor:
         if kind == tar.SYMLINK:
             self._paths.make(name, lambda path: os.symlink(entry.linkname, path))
         elif kind == tar.HARDLINK:
-            self._hardlink(name, _clean(entry.linkname, clamp=options.clamp))
+            self._hardlink(name, _clean(entry.linkname, "hardlink target"))
             return
         elif kind in (tar.CHAR, tar.BLOCK, tar.FIFO):
             self._node(name, entry)

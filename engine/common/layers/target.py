@@ -36,7 +36,6 @@ class Options:
     no_overwrite_kind: bool = False  # a file must not replace a directory, nor a directory a file (``docker cp``)
     follow_dir_links: bool = False  # a directory entry whose name is a link to a directory keeps the link
     map_name: Callable[[str], str | None] | None = None  # renames an entry, or skips it (None)
-    clamp: bool = False  # `../x` is `x` in the root, as in a chroot; otherwise it is refused
 
 
 def overlay_target(options: Sequence[str]) -> Target | None:

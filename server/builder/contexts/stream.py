@@ -92,7 +92,7 @@ async def extract(stream: Stream, root: str, then: Callable[[], T]) -> T:
     kind = detect(await stream.read_head())
 
     def work() -> T:
-        apply(stream.read, Target(root), compression=kind, diff_id="-", options=Options(owner=(0, 0), clamp=True))
+        apply(stream.read, Target(root), compression=kind, diff_id="-", options=Options(owner=(0, 0)))
         return then()
 
     # A cancelled build must wait until the thread has stopped using the directory.

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import io
+import re
 import subprocess
 import tarfile
 import tempfile
@@ -98,11 +99,17 @@ def test_refused(tmp_path: Path, data: bytes, dockerfile: str, sentence: str) ->
     assert not list(tmp_path.rglob("escaped"))
 
 
-def test_parent_references_stay_in_the_context(tmp_path: Path) -> None:
-    """As in dockerd, which extracts in a chroot."""
-    data = packed({"../Dockerfile": "FROM a\n", "../../up": "x", "a/../../over": "y", "/top": "z"})
-    assert opened(tmp_path / "c" / "d", data) == ("FROM a\n", "Dockerfile", ["Dockerfile", "over", "top", "up"])
-    assert not list(tmp_path.glob("up")) + list(tmp_path.glob("c/up"))
+def test_names_from_the_top_are_in_the_context(tmp_path: Path) -> None:
+    data = packed({"Dockerfile": "FROM a\n", "a/../over": "y", "/top": "z"})
+    assert opened(tmp_path / "c" / "d", data) == ("FROM a\n", "Dockerfile", ["Dockerfile", "over", "top"])
+
+
+def test_names_that_leave_the_context_are_refused(tmp_path: Path) -> None:
+    for name in ("../Dockerfile", "a/../../over", "/../up"):
+        with pytest.raises(WharfError, match=re.escape(f'invalid entry name "{name}"')) as caught:
+            opened(tmp_path / "c" / "d", packed({"Dockerfile": "FROM a\n", name: "x"}))
+        assert caught.value.kind is Kind.INVALID_ARGUMENT
+    assert [path.name for path in tmp_path.rglob("*") if not path.is_dir()] == []
 
 
 def test_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,7 @@ def broken_archives() -> dict[str, tuple[bytes, str]]:
             layer({"oci-layout": '{"imageLayoutVersion":"1.0.0"}', "index.json": json.dumps(index)}),
             "no image",
         ),
-        "a layer that climbs out": (docker_archive("broken:1", [climbing]), "outside of the root"),
+        "a layer that climbs out": (docker_archive("broken:1", [climbing]), "invalid entry name"),
         "a layer that is no tar": (docker_archive("broken:1", [os.urandom(2048)]), "invalid tar header"),
     }
 

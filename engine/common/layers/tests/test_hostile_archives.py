@@ -22,11 +22,12 @@ def _below_a_file(tar: tarfile.TarFile) -> None:
 
 
 HOSTILE: dict[str, tuple[Build, str]] = {
-    "climbs": (lambda tar: entry(tar, "../outside", b"bad"), "outside of the root"),
-    "climbs later": (lambda tar: entry(tar, "a/../../outside", b"bad"), "outside of the root"),
+    "climbs": (lambda tar: entry(tar, "../outside", b"bad"), 'invalid entry name "../outside"'),
+    "climbs later": (lambda tar: entry(tar, "a/../../outside", b"bad"), 'invalid entry name "a/../../outside"'),
+    "climbs from the top": (lambda tar: entry(tar, "/../outside", b"bad"), 'invalid entry name "/../outside"'),
     "hard link out": (
         lambda tar: entry(tar, "h", type=tarfile.LNKTYPE, linkname="../outside"),
-        "outside of the root",
+        'invalid hardlink target "../outside"',
     ),
     "hard link nowhere": (
         lambda tar: entry(tar, "h", type=tarfile.LNKTYPE, linkname="/etc/passwd"),
