@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from compat_tests.support.engines import Wharf
+from compat_tests.support.host.subids import USER, subordinate_ids
 from compat_tests.support.images import layer
-from compat_tests.support.users import Lab, User
+from compat_tests.support.users import Lab, User, lab
 
 DOCKERFILE = """
 FROM busybox
@@ -111,3 +112,37 @@ def test_a_step_after_a_volume_that_the_image_lacks(shared_lab: Lab) -> None:
     assert "error" not in answer.lines()[-1], answer.body
     assert alice.docker("run", "--rm", "volumes", "cat", "/owner").stdout == "0\n"
     alice.docker("rmi", "volumes")
+
+
+POLICY = """
+published_images = ["docker.io/library/*"]
+[users]
+{alice} = "member"
+[roles.member]
+"""
+MOUNTS = """
+FROM busybox AS base
+RUN mkdir /seed && echo of the stage > /seed/s && chown -R 5:6 /seed
+FROM base
+RUN --mount=type=cache,target=/cache echo $(id -u) >> /cache/x && cp /cache/x /made
+RUN --mount=type=cache,id=seeded,target=/cache,from=base,source=/seed stat -c %u:%g /cache/s >> /made
+RUN --mount=target=/context --mount=target=/file,source=Dockerfile cmp /file /context/Dockerfile && echo same >> /made
+RUN --mount=target=/context,rw echo text > /context/new && stat -c %u:%g /context/new >> /made
+RUN --mount=from=base,source=/seed,target=/seen cat /seen/s >> /made
+RUN --mount=type=secret,id=token cat /run/secrets/token >> /made
+"""
+
+
+@pytest.mark.parametrize("remap", [False, True])
+def test_mounts_of_a_users_steps(*, remap: bool) -> None:
+    """Also with ``userns-remap``, whose ids the directories of the engine have and the user's containers don't."""
+    flags = ("--userns-remap", USER) if remap else ()
+    with subordinate_ids(), lab("mounts", POLICY, ("alice",), *flags) as own:
+        alice = own["alice"]
+        build(alice, "first", dockerfile=MOUNTS, secret="secret\n")
+        assert made(alice, "first").splitlines() == ["0", "5:6", "same", "0:0", "of the stage", "secret"]
+        # A second build finds what the first one has written to the cache.
+        build(alice, "second", "--no-cache", dockerfile=MOUNTS, secret="secret\n")
+        assert made(alice, "second").splitlines()[:2] == ["0", "0"]
+        alice.docker("rmi", "first", "second")
+        alice.docker("builder", "prune", "-af")

@@ -309,7 +309,7 @@ def _binds(job: Job, directory: str, remap: Remap | None) -> Sequence[BindMount 
     found: list[BindMount | TmpfsMount] = []
     for number, bind in enumerate(job.binds):
         mountpoint = f"{directory}/bind{number}"
-        source = bind.path if remap is None or not bind.path else remap.path(bind.path)
+        source = bind.path
         if bind.mounts:
             mount_at(bind.mounts, mountpoint, read_only=bind.readonly, remap=remap)
             source = mountpoint
@@ -317,7 +317,9 @@ def _binds(job: Job, directory: str, remap: Remap | None) -> Sequence[BindMount 
             # The host's root has no id on an idmapped layer.
             with contextlib.nullcontext() if remap is None else remap.as_container_root():
                 _make_inside(source, bind.selector)
-        shown = _bind_selection(source, bind, f"{directory}/part{number}")
+        # The directories of a mounted snapshot have mapped owners already.
+        unmapped = None if bind.mounts else remap
+        shown = _bind_selection(source, bind, f"{directory}/part{number}", unmapped)
         found.append(BindMount(shown, bind.target, writable=not bind.readonly))
     if job.files:
         # Secrets are never written to a disk: a tmpfs that is unmounted after the step.
@@ -350,18 +352,22 @@ def _make_inside(root: str, path: str) -> None:
         os.close(fd)
 
 
-def _bind_selection(root: str, bind: Bind, mountpoint: str) -> str:
+def _bind_selection(root: str, bind: Bind, mountpoint: str, remap: Remap | None) -> str:
     """Bind the selected part of ``root``, links resolved within it, to ``mountpoint``. The runtime then mounts exactly
-    what was found, even if the path changes."""
-    if not bind.selector.strip("/."):
+    what was found, even if the path changes. ``remap``: maps the owners. The path of an idmapped mount of the data root
+    would not do: with ``userns-remap``, the group of that directory has no id in an owner's mapping, so that the
+    kernel gives the host's root no way through it."""
+    whole = not bind.selector.strip("/.")
+    if whole and remap is None:
         return root
     try:
-        fd = open_inside(root, bind.selector, os.O_PATH)
+        # Sockets have no selector.
+        fd = os.open(root, os.O_PATH | os.O_CLOEXEC) if whole else open_inside(root, bind.selector, os.O_PATH)
     except OSError as error:
         kind = Kind.NOT_FOUND if isinstance(error, FileNotFoundError) else Kind.INVALID_ARGUMENT
         raise WharfError(kind, f'"/{bind.selector.strip("/")}": {(error.strerror or "").lower()}') from None
     try:
-        mounting.bind_descriptor(fd, mountpoint)
+        mounting.bind_descriptor(fd, mountpoint, remap)
     finally:
         os.close(fd)
     return mountpoint
