@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from compat_tests.support import engines
 from compat_tests.support.api import Api
 from compat_tests.support.engines import Wharf
 from compat_tests.support.host import resources
+from compat_tests.support.users import User, lab
 
 POLICY = """
 [scopes.proxy]
@@ -90,6 +92,49 @@ def test_a_scope_of_endpoints(sockets: Sockets) -> None:
     assert sockets.restarter.post(f"/containers/{id}/restart", t=0).status == 204
     assert sockets.restarter.get("/info").error == refusal("restarter", "GET /info")
     sockets.engine.docker("rm", "-f", id)
+
+
+OWNERS = """
+published_images = ["docker.io/library/*"]
+[users]
+{alice} = "member"
+{bob} = "member"
+[roles.member]
+[scopes.alices]
+owners = ["{alice}"]
+[scopes.own]
+owners = [""]
+"""
+
+
+def test_a_scope_of_owners(tmp_path: Path) -> None:
+    """A scope of users' objects, and one of the administrators', each asked by an administrator."""
+    paths = {name: tmp_path / f"{name}.sock" for name in ("alices", "own")}
+    hosts = [word for name, path in paths.items() for word in ("-H", f"unix://{path}?scope={name}")]
+    with lab("scopeowners", OWNERS, ("alice", "bob"), *hosts) as made:
+        clients: dict[str, User | Wharf] = {"alice": made["alice"], "bob": made["bob"], "": made.engine}
+        ids = {}
+        for name, client in clients.items():
+            ids[name] = client.docker("run", "-d", "--name", "web", "busybox", "sleep", "600").stdout.strip()
+            client.docker("network", "create", f"net{name}")
+            client.docker("volume", "create", f"data{name}")
+        for scope, inside in (("alices", "alice"), ("own", "")):
+            api = Api(paths[scope])
+            assert [row["Id"] for row in api.get("/containers/json").json()] == [ids[inside]]
+            assert {row["Name"] for row in api.get("/networks").json() if "net" in row["Name"]} == {f"net{inside}"}
+            (volume,) = api.get("/volumes").json()["Volumes"]
+            assert volume["Name"].endswith(f"data{inside}")
+            for name, id in ids.items():
+                status = 200 if name == inside else 404
+                assert api.get(f"/containers/{id}/json").status == status
+                assert api.get(f"/containers/{id}/logs", stdout=1).status == status
+            events = api.get("/events", since=1, until=int(time.time()) + 1).lines()
+            assert {event["Actor"]["ID"] for event in events if event["Type"] == "container"} == {ids[inside]}
+            assert api.post(f"/containers/{ids[inside]}/stop").status == 403
+        made.engine.docker("rm", "-f", *ids.values())
+        for name, client in clients.items():
+            client.docker("network", "rm", f"net{name}")
+            client.docker("volume", "rm", f"data{name}")
 
 
 @pytest.mark.parametrize(
