@@ -146,7 +146,8 @@ class Role(_Table):
 
     # time, of one run of a container; see ``server/shares/times.py``
     max_run_time: _Seconds | None = None
-    #: Without use of the CPU, without an attached client, and without an exec.
+    #: Without use of the CPU, without an attached client, and without an exec. The use of GPUs is not measured: a
+    #: process that uses one also uses the CPU.
     idle_limit: _Seconds | None = None
 
     @model_validator(mode="after")
