@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import time
@@ -10,7 +11,7 @@ import pytest
 
 from compat_tests.access.python import list_in_container
 from compat_tests.support.polling import until
-from compat_tests.support.users import Lab
+from compat_tests.support.users import Lab, User
 
 
 def test_two_users_have_a_container_of_the_same_name(shared_lab: Lab) -> None:
@@ -66,6 +67,54 @@ def test_docker_py(shared_lab: Lab) -> None:
     finally:
         alice.api.delete(f"/containers/{container.id}", force=1)
         client.close()
+
+
+PROJECT = """
+services:
+  server:
+    image: busybox
+    command: sh -c 'hostname > /data/who && httpd -f -p 80 -h /data'
+    hostname: OWNER
+    volumes: [data:/data]
+    networks: [net]
+  client:
+    image: busybox
+    command: sleep 600
+    networks: [net]
+    depends_on: [server]
+networks: {net: {}}
+volumes: {data: {}}
+"""
+
+
+def served_to_client(user: User) -> bool:
+    """Whether the client gets the user's own file from the server."""
+    ask = ("exec", "-T", "client", "wget", "-q", "-O", "-", "http://server/who")
+    return user.docker("compose", "-p", "project", *ask, check=False).stdout == f"{user.name}\n"
+
+
+def test_two_users_have_the_same_project_of_compose(shared_lab: Lab) -> None:
+    """Names of containers, networks and volumes are equal, and the service `server` is each user's own."""
+    users = [shared_lab["alice"], shared_lab["bob"]]
+    for user in users:
+        file = user.home / "compose.yaml"
+        file.write_text(PROJECT.replace("OWNER", user.name))
+        file.chmod(0o644)
+        user.docker("compose", "-p", "project", "up", "-d")
+    for user in users:
+        assert set(user.docker("ps", "--format", "{{.Names}}").stdout.split()) == {
+            "project-server-1",
+            "project-client-1",
+        }
+        assert "project_net" in user.docker("network", "ls", "--format", "{{.Name}}").stdout
+        assert user.docker("volume", "ls", "-q").stdout == "project_data\n"
+        assert until(functools.partial(served_to_client, user))
+    alice, bob = users
+    bob.docker("compose", "-p", "project", "down", "-v", "-t", "0")
+    assert bob.docker("ps", "-aq").stdout == bob.docker("volume", "ls", "-q").stdout == ""
+    running = alice.docker("compose", "-p", "project", "ps", "--services", "--status", "running").stdout.split()
+    assert sorted(running) == ["client", "server"]
+    alice.docker("compose", "-p", "project", "down", "-v", "-t", "0")
 
 
 def test_the_policy_is_reloaded(shared_lab: Lab) -> None:
