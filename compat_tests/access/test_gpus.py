@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from compat_tests.support.api import Answer
+from compat_tests.support.patience import FACTOR
 from compat_tests.support.polling import until
 from compat_tests.support.users import Lab, User, lab
 
@@ -192,6 +193,16 @@ def test_the_allocation_ends_with_the_container(gpu_lab: Lab) -> None:
     assert start(alice, id).status == 409
     bob.docker("stop", "-t", "0", taken)
     assert start(alice, id).status == 204
+
+
+def test_gpu_hours_are_accounted(gpu_lab: Lab) -> None:
+    alice = gpu_lab["alice"]
+    for gpus in (0, 2):
+        words = ("--gpus", str(gpus)) if gpus else ()
+        alice.docker("run", "--rm", "--name", f"had{gpus}", "--network", "none", *words, "busybox", "sleep", "2")
+    used = {row["ContainerName"]: row["GpuHours"] for row in alice.api.get("/wharf/v1/usage", containers=1).json()}
+    assert used["had0"] == 0
+    assert 2 * 2 / 3600 <= used["had2"] < 2 * 60 * FACTOR / 3600
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])

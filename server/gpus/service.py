@@ -52,7 +52,8 @@ class Gpus:
         self._queue = FairQueue(self._allocator)
         self._turns: dict[str, _Turn] = {}
         self._caller = EVERYONE
-        context.hooks.stopped.append(self._stopped)
+        # After the accounts are written: they count the container's GPUs.
+        context.hooks.drained.append(self._stopped)
         context.hooks.removed.append(self._removed)
 
     async def open(self) -> None:

@@ -120,7 +120,7 @@ def test_a_stop_releases(daemon: Daemon) -> None:
     container = hold(daemon, ALICE, 2)
     rows = daemon.wait(gpus_of(daemon).gpus())
     assert [[holder.container for holder in row.holders] for row in rows] == [[container.id], [container.id], [], []]
-    call(daemon.services.containers.hooks.stopped, container)
+    call(daemon.services.containers.hooks.drained, container)
     assert container.gpus == []
     assert not any(row.holders for row in daemon.wait(gpus_of(daemon).gpus()))
 
@@ -202,7 +202,7 @@ async def _waiting(daemon: Daemon, holder: Container) -> None:
         await gpus.claim(three)
     answer = await daemon._request("DELETE", f"/containers/{one.id}", {})
     assert answer.status_code == 204
-    call(containers.hooks.stopped, holder)
+    call(containers.hooks.drained, holder)
     await waits[1]
     assert two.gpus == [f"{KIND}=0"]
     assert gpus.place(two) is None
