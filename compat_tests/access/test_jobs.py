@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from compat_tests.access.python import list_in_container
+from compat_tests.support import npm
 from compat_tests.support.api import Api
 from compat_tests.support.patience import FACTOR
 from compat_tests.support.polling import until
@@ -59,6 +62,23 @@ def test_objects_are_visible_only_through_the_socket_and_removed_with_it(shared_
     assert engine.docker("ps", "-aq").stdout == engine.docker("volume", "ls", "-q").stdout == ""
     assert engine.docker("network", "ls", "-q", "--filter", "name=net").stdout == ""
     assert "mine" not in engine.docker("images").stdout
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="needs npm")
+def test_testcontainers_need_no_ryuk(shared_lab: Lab) -> None:
+    """The removal of the job socket is what the container of Testcontainers does that removes leftovers."""
+    id, ci = job(shared_lab, "alice")
+    script, folder = ci.home / "testcontainers.js", ci.home / "testcontainers"
+    shutil.copy(npm.CLIENTS / script.name, script)
+    folder.mkdir()
+    for path in (script, folder):
+        os.chown(path, ci.credentials.uid, ci.credentials.gid)
+    env = {"NODE_PATH": str(npm.modules()), "TESTCONTAINERS_RYUK_DISABLED": "true"}
+    ci.run("node", str(script), str(folder), env=env)
+    ci.docker("run", "-d", "--label", "org.testcontainers=true", "busybox", "sleep", "600")
+    assert shared_lab["alice"].api.delete(f"/wharf/v1/sockets/{id}").status == 204
+    assert shared_lab.engine.docker("ps", "-aq").stdout == ""
+    assert "testcontainers" not in shared_lab.engine.docker("images").stdout
 
 
 def test_a_job_socket_creates_no_job_sockets(shared_lab: Lab) -> None:
