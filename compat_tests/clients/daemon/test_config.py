@@ -1,4 +1,4 @@
-"""`wharfd --validate`: the sentence for each mistake in the flags and the configuration file."""
+"""`wharfd --validate`: the sentence for each mistake in the flags, the configuration file and the policy."""
 
 from __future__ import annotations
 
@@ -29,9 +29,30 @@ from compat_tests.support.images import ROOT
     ],
 )
 def test_validate_names_what_is_wrong(tmp_path: Path, flags: list[str], file: str, words: str) -> None:
-    (tmp_path / "daemon.json").write_text(file)
-    argv = [sys.executable, "-m", "server", "--validate", "--config-file", str(tmp_path / "daemon.json"), *flags]
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    done = validated(tmp_path, flags, file)
     assert done.returncode == 1
     assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ("", "configuration OK"),
+        ('[users]\nalice = "member"', "policy.toml: policy: Value error, there is no role member (users.alice)"),
+        ("[roles.member]\nmemroy = 1", "policy.toml: roles.member.memroy: Extra inputs are not permitted"),
+        ("[roles", "policy.toml: "),
+    ],
+)
+def test_validate_names_what_is_wrong_in_the_policy(tmp_path: Path, policy: str, words: str) -> None:
+    (tmp_path / "policy.toml").write_text(policy)
+    done = validated(tmp_path, ["--policy-file", str(tmp_path / "policy.toml")], "{}")
+    assert done.returncode == (words != "configuration OK")
+    assert words in done.stdout + done.stderr
+
+
+def validated(folder: Path, flags: list[str], file: str) -> subprocess.CompletedProcess[str]:
+    """Run ``wharfd --validate`` with this text as its configuration file."""
+    (folder / "daemon.json").write_text(file)
+    argv = [sys.executable, "-m", "server", "--validate", "--config-file", str(folder / "daemon.json"), *flags]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60, check=False)
