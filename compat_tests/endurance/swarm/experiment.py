@@ -20,6 +20,8 @@ DISKS = {MANAGERS - 1: "256m"}
 #: Seconds until the majority accepts a request, and until all is as it must be after a fault.
 ACCEPTS, CONVERGES = 20.0, 60.0
 REQUESTS = 3
+#: Seconds that a fault lasts after the requests; in the longest time, nodes count as down.
+PAUSES = (0.0, 0.5, 4.0)
 REFUSALS = ("The swarm does not have a leader.", "context deadline exceeded", "lost leader status")
 
 
@@ -51,7 +53,8 @@ class Experiment:
                     self._during(name, shown, effect)
                 self._converge(name)
             except (AssertionError, OSError, subprocess.TimeoutExpired) as error:
-                self._wrong(f"{number + 1} {name}: {type(error).__name__} {str(error)[:2000]}")
+                shown = f"{number + 1} {name}"
+                self._wrong(f"{shown}: {type(error).__name__} {str(error)[:2000]}")
                 self._swarm.hosts.heal()
             self._report(f"{shown}: {time.monotonic() - begun:.1f} s, {len(self._failures)} failures")
             if len(self._failures) > 20:
@@ -76,6 +79,18 @@ class Experiment:
                 self._wrong(f"{shown}: refused: {error}")
         for host in effect.minority:
             self._refuses(shown, host)
+        pause = self._chance.choice(PAUSES)
+        time.sleep(pause)
+        if effect.lost and pause == max(PAUSES):
+            self._rescheduled(shown, effect, majority[0])
+
+    def _rescheduled(self, shown: str, effect: Effect, manager: Host) -> None:
+        """The hosts that are left run all replicas."""
+        for line in self._workload.compare(manager):
+            self._wrong(f"{shown}: {line}")
+        intact = [host for host in self._swarm.hosts if host not in effect.broken]
+        if not settles(lambda: not self._workload.misplaced(intact), seconds=CONVERGES):
+            self._wrong(f"{shown}: not rescheduled: {self._workload.misplaced(intact)}")
 
     def _refuses(self, shown: str, host: Host) -> None:
         refusal = ""

@@ -14,11 +14,11 @@ from compat_tests.support.hosts.swarm import Swarm, leader
 @dataclass(frozen=True, slots=True)
 class Effect:
     """``broken``: the hosts that the fault has hit; ``minority``: those of them that are managers without a majority,
-    and run; ``serves``: whether the others can accept writes."""
+    and run; ``lost``: whether the swarm can't reach them, so that their tasks run elsewhere after a while."""
 
     broken: Sequence[Host] = ()
     minority: Sequence[Host] = ()
-    serves: bool = True
+    lost: bool = False
 
     def __str__(self) -> str:
         return " ".join(host.name for host in self.broken)
@@ -65,7 +65,7 @@ class Faults:
 
     def _killed(self, host: Host) -> Iterator[Effect]:
         host.kill(host.daemon_name)
-        yield Effect([host])
+        yield Effect([host], lost=True)
         host.start()
 
     @contextmanager
@@ -99,14 +99,14 @@ class Faults:
         host = self._manager()
         with_it = self._chance.sample(self._swarm.workers, self._chance.randint(0, min(1, len(self._swarm.workers))))
         self._swarm.hosts.partition([host, *with_it])
-        yield Effect([host, *with_it], minority=[host])
+        yield Effect([host, *with_it], minority=[host], lost=True)
         self._swarm.hosts.heal()
 
     @contextmanager
     def _isolate(self) -> Iterator[Effect]:
         host = self._chance.choice(self._swarm.workers)
         self._swarm.hosts.partition([host])
-        yield Effect([host])
+        yield Effect([host], lost=True)
         self._swarm.hosts.heal()
 
     @contextmanager
@@ -120,7 +120,7 @@ class Faults:
     def _frozen(self, host: Host) -> Iterator[Effect]:
         host.freeze()
         try:
-            yield Effect([host])
+            yield Effect([host], lost=True)
         finally:
             host.thaw()
 
@@ -128,14 +128,14 @@ class Faults:
     def _power(self) -> Iterator[Effect]:
         host = self._any()
         host.power_off()
-        yield Effect([host])
+        yield Effect([host], lost=True)
         host.power_on()
 
     @contextmanager
     def _power_of_all(self) -> Iterator[Effect]:
         self._swarm.hosts.power_off()
         self._swarm.hosts.power_on()
-        yield Effect(list(self._swarm.hosts), serves=False)
+        yield Effect(list(self._swarm.hosts))
 
     @contextmanager
     def _fill(self) -> Iterator[Effect]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from compat_tests.support.hosts.group import Hosts
 from compat_tests.support.hosts.host import Host
 from compat_tests.support.hosts.swarm import LABEL
 
@@ -62,7 +61,7 @@ class Workload:
             return error
         made = Service(self._chance.randint(1, MAX_REPLICAS), 1)
         options = ("--replicas", str(made.replicas), "--env", "VERSION=1", "--secret", secret)
-        quick = ("--stop-grace-period", "1s", "--restart-delay", "1s", "--update-parallelism", "0")
+        quick = ("--init", "--restart-delay", "1s", "--update-parallelism", "0")
         argv = ("service", "create", "-d", "--no-resolve-image", "--name", name, *options, *quick)
         error = _error(manager, *argv, "busybox", "sleep", "100000")
         self.services[name] = replace(made, certain=not error)
@@ -114,8 +113,8 @@ class Workload:
         self.services = dict(found)
         return wrong
 
-    def misplaced(self, hosts: Hosts) -> list[str]:
-        """What is wrong with the containers on all hosts: each service has its replicas, each task runs once."""
+    def misplaced(self, hosts: Sequence[Host]) -> list[str]:
+        """What is wrong with the containers on these hosts: each service has its replicas, each task runs once."""
         wrong = []
         form = f'{{{{.Names}}}} {{{{.Label "{LABEL}"}}}}'
         rows = [
@@ -133,13 +132,14 @@ class Workload:
         wrong += [f"{name} was removed, and has {counts[name]}" for name in counts if self.services.get(name) is None]
         return wrong + self._outdated(hosts)
 
-    def _outdated(self, hosts: Hosts) -> list[str]:
+    def _outdated(self, hosts: Sequence[Host]) -> list[str]:
         wrong = []
         for host in hosts:
             ids = host.docker("ps", "-q", "--filter", f"label={LABEL}").stdout.split()
             form = f'{{{{.Name}}}} {{{{index .Config.Labels "{LABEL}"}}}} {{{{json .Config.Env}}}}'
             shown = host.docker("inspect", "-f", form, *ids, check=False).stdout if ids else ""
-            for line in shown.splitlines():
+            # A container that has ended meanwhile has an empty line.
+            for line in filter(None, shown.splitlines()):
                 name, label, variables = line.split(maxsplit=2)
                 service = self.services.get(label)
                 if service is not None and f"VERSION={service.version}" not in json.loads(variables):
