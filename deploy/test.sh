@@ -110,6 +110,8 @@ USER_MODULES=(
   compat_tests/clients/test_docker_py.py compat_tests/clients/test_volumes.py
 )
 
+SWARM=compat_tests/clients/swarm
+
 say "Tests"
 links_before=$(own_links)
 if [ $# -gt 0 ]; then
@@ -117,14 +119,17 @@ if [ $# -gt 0 ]; then
   tests chosen 1500 "$@"
 else
   # Most tests wait for something: these three lines run side by side, each with engines of its own.
-  shares=(rooms containerd faults user clients)
-  tests rooms 1200 "${ROOMS[@]}" &
+  shares=(rooms swarm containerd faults user clients)
+  {
+    tests rooms 1200 "${ROOMS[@]}"
+    tests swarm 900 "$SWARM" --engine wharf
+  } &
   {
     tests containerd 900 compat_tests -m core --engine containerd
     tests faults 900 compat_tests --ignore=compat_tests/clients --engine wharf
     tests user 300 "${USER_MODULES[@]}" --engine wharf-user
   } &
-  tests clients 1200 compat_tests/clients --engine wharf &
+  tests clients 1200 compat_tests/clients --ignore="$SWARM" --engine wharf &
   wait
 fi
 status=0
