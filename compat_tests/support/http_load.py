@@ -11,6 +11,15 @@ from dataclasses import dataclass, field
 
 from compat_tests.support.patience import FACTOR
 
+#: A script of busybox: answers with $VERSION after a pause, so that requests are under way at each moment, and ends at
+#: SIGTERM at once.
+SERVER = """
+mkdir -p /w/cgi-bin
+printf '#!/bin/sh\nusleep 300000\nprintf "Content-Type: text/plain\\r\\n\\r\\n$VERSION"\n' > /w/cgi-bin/index.cgi
+chmod +x /w/cgi-bin/index.cgi
+exec httpd -f -p 80 -h /w
+"""
+
 # The end of its input ends it. A request that waits for a place among those under way is late, not lost.
 _PROGRAM = """
 import asyncio, collections, json, sys, time

@@ -9,16 +9,9 @@ import pytest
 
 from compat_tests.clients.swarm.test_services import containers
 from compat_tests.support.engines import Engine
-from compat_tests.support.http_load import load
+from compat_tests.support.http_load import SERVER, load
 from compat_tests.support.polling import until
 
-#: The server answers after a pause, so that requests are under way at each moment; it ends at SIGTERM at once.
-SERVE = """
-mkdir -p /w/cgi-bin
-printf '#!/bin/sh\nusleep 300000\nprintf "Content-Type: text/plain\\r\\n\\r\\n$VERSION"\n' > /w/cgi-bin/index.cgi
-chmod +x /w/cgi-bin/index.cgi
-exec httpd -f -p 80 -h /w
-"""
 HEALTHY = ("--health-cmd", "wget -qO- http://127.0.0.1/", "--health-interval", "200ms")
 #: Requests per second of each of the two loads.
 RATE = 60
@@ -39,7 +32,7 @@ def test_no_request_is_lost(swarm: Engine, web: str, order: str) -> None:
     swarm.docker(
         "service", "create", "-q", "--name", web, "--replicas", "3", "--network", "front", "-p", "80", "--init",
         "--update-order", order, "--update-monitor", "200ms", *HEALTHY, "--env", "VERSION=1",
-        "busybox", "sh", "-c", SERVE,
+        "busybox", "sh", "-c", SERVER,
     )  # fmt: skip
     shown = json.loads(swarm.docker("service", "inspect", web).stdout)[0]["Endpoint"]
     port = shown["Ports"][0]["PublishedPort"]

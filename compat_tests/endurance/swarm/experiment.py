@@ -54,8 +54,9 @@ class Experiment:
                 self._converge(name)
             except (AssertionError, OSError, subprocess.TimeoutExpired) as error:
                 shown = f"{number + 1} {name}"
-                self._wrong(f"{shown}: {type(error).__name__} {str(error)[:2000]}")
+                self._wrong(f"{shown}: {type(error).__name__} {str(error)[-2000:]}")
                 self._swarm.hosts.heal()
+                self._swarm.hosts.each(lambda host: host.start_again())
             self._report(f"{shown}: {time.monotonic() - begun:.1f} s, {len(self._failures)} failures")
             if len(self._failures) > 20:
                 break

@@ -111,8 +111,11 @@ class Host(Engine):
             filler.unlink()
 
     def start_again(self) -> None:
-        """Start the API daemon if it has ended."""
-        if not self.daemon.running:
+        """Start the API daemon, and before it the host, if it has ended."""
+        self.thaw()
+        if not self.machine.running:
+            self.power_on()
+        elif not self.daemon.running:
             self.start()
 
     def close(self) -> list[str]:

@@ -63,6 +63,10 @@ class Namespaces:
         raise AssertionError(f"{self.name}: {output.decode(errors='replace')}")
 
     @property
+    def running(self) -> bool:
+        return self._init is not None
+
+    @property
     def pid(self) -> int:
         assert self._init is not None, f"{self.name} is not open"
         return self._init.pid

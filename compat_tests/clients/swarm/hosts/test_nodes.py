@@ -93,7 +93,7 @@ def test_promote_and_demote(swarm: Swarm) -> None:
 def test_a_drained_node_runs_nothing(swarm: Swarm) -> None:
     worker = swarm.workers[0]
     swarm.first.docker(
-        "service", "create", "-d", "--name", "web", "--replicas", "5", "--stop-grace-period", "1s", "busybox",
+        "service", "create", "-d", "--name", "web", "--replicas", "5", "--init", "busybox",
         "sleep", "1000",
     )  # fmt: skip
     assert settles(lambda: [state for _, state in placed(swarm.first, "web")] == ["Running"] * 5)
