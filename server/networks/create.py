@@ -106,12 +106,13 @@ def check_form(name: str) -> None:
 
 def _record(context: NetworkContext, request: NetworkCreateRequest, owner: str) -> Network:
     driver = request.driver or BRIDGE
-    overlay = driver == OVERLAY or request.scope == "swarm"
-    if overlay and context.attacher is not None:
-        raise WharfError(Kind.PERMISSION_DENIED, _ON_WORKER)
+    worker = context.attacher is not None
     if driver == OVERLAY or request.ingress:
-        raise WharfError(Kind.UNAVAILABLE if driver == OVERLAY else Kind.PERMISSION_DENIED, NO_MANAGER)
+        alone = driver == OVERLAY and not worker
+        raise WharfError(Kind.UNAVAILABLE if alone else Kind.PERMISSION_DENIED, NO_MANAGER)
     if request.scope == "swarm":
+        if worker:
+            raise WharfError(Kind.PERMISSION_DENIED, _ON_WORKER)
         raise invalid("cannot create a swarm scoped network when swarm is not active")
     if request.scope not in ("", "local"):
         raise invalid(f"unsupported network scope: {request.scope}")

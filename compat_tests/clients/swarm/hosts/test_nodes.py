@@ -14,6 +14,7 @@ NETWORK = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and'
     " try again."
 )
+MULTI_HOST = "Cannot create a multi-host network from a worker node. Please create the network from a manager node."
 ALREADY = 'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.'
 
 
@@ -53,13 +54,20 @@ def test_info(swarm: Swarm) -> None:
         ("swarm", "join-token", "worker"),
         ("swarm", "update", "--task-history-limit", "3"),
         ("swarm", "unlock-key"),
-        ("network", "create", "-d", "overlay", "refused"),
     ],
 )
 def test_a_worker_refuses(swarm: Swarm, command: tuple[str, ...]) -> None:
     refused = swarm.workers[0].docker(*command, check=False)
     assert refused.status == 1
-    assert (NETWORK if command[0] == "network" else WORKER) in refused.output
+    assert WORKER in refused.output
+
+
+def test_a_worker_makes_no_networks_of_the_swarm(swarm: Swarm) -> None:
+    def refusal(**options: str) -> tuple[int, str]:
+        return swarm.workers[0].api.post("/networks/create", {"Name": "refused", **options}).error
+
+    assert refusal(Driver="overlay") == (403, NETWORK)
+    assert refusal(Driver="bridge", Scope="swarm") == (403, MULTI_HOST)
 
 
 def test_joins_are_refused(swarm: Swarm) -> None:
