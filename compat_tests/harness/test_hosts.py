@@ -43,7 +43,6 @@ def test_cut_links(three: Hosts) -> None:
     def reached() -> list[bool]:
         return [reaches(three, *pair) for pair in pairs]
 
-    assert reached() == [True, True, True]
     three.cut(three[0], three[1])
     assert reached() == [False, True, True]
     three.heal()
