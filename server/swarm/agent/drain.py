@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from server.containers.model import Container
 from server.swarm.agent.dispatcher import Assignments
 from server.swarm.model.objects import Task
 
@@ -30,16 +29,17 @@ _BUSY = frozenset(("03", "01", "04", "08", "09"))
 _LISTEN = "0A"
 
 
-async def drain(task: Task, container: Container, current: Callable[[], Assignments], limit: float) -> None:
+async def drain(task: Task, process: Callable[[], int], current: Callable[[], Assignments], limit: float) -> None:
     """Returns when the task has no connections to the addresses by which its service is reached, or after ``limit``
-    seconds. ``current``: the newest assignments; without the service, its connections end at once."""
+    seconds. ``process``: the pid of its container; 0: it has exited. ``current``: the newest assignments; without the
+    service, its connections end at once."""
     if not _addresses(task, current()):
         return
     end = time.monotonic() + min(limit, LIMIT)
     if any(current().peers.get(attachment.network_id) for attachment in task.attachments):
         await asyncio.sleep(min(limit, PROPAGATION))
-    while time.monotonic() < end and container.state.pid:
-        if not await asyncio.to_thread(busy, container.state.pid, _addresses(task, current())):
+    while time.monotonic() < end and (pid := process()):
+        if not await asyncio.to_thread(busy, pid, _addresses(task, current())):
             return
         await asyncio.sleep(_PAUSE)
 

@@ -214,18 +214,19 @@ class Runner:
             raise WharfError(Kind.INTERNAL, _exit_message(outcome.exit_code, outcome.error))
 
     async def _shut_down(self) -> None:
-        if self._container is not None:
-            grace = self._grace_period
+        container = self._container
+        if container is not None:
             if self._status.state == TaskState.RUNNING:
-                await drain(self._task, self._container, lambda: self._assignments, LIMIT if grace is None else grace)
+                grace = LIMIT if self._grace_period is None else self._grace_period
+                await drain(self._task, lambda: container.state.pid, lambda: self._assignments, grace)
             try:
-                await self._stop(self._container)
+                await self._stop(container)
             except WharfError as error:
                 self._fail(error.message)
                 return
             if self._must_remove.is_set():
                 # Before the report, after which the managers delete the task.
-                await remove(self._shared.neighbours, self._container)
+                await remove(self._shared.neighbours, container)
         self._report(TaskState.SHUTDOWN, "shutdown")
 
     @property

@@ -1,11 +1,20 @@
-"""Connections of a server, as the kernel shows them."""
+"""Connections of a task that is to stop: those of a server of this process."""
 
+import asyncio
 import os
 import socket
+import time
+from dataclasses import replace
 
 import pytest
 
-from server.swarm.agent.drain import busy
+from server.networks.overlay.model import ServiceAddresses
+from server.swarm.agent.dispatcher import Assignments
+from server.swarm.agent.drain import busy, drain
+from server.swarm.agent.tests.fakes import make_task
+from server.swarm.model.objects import Attachment
+
+LOCAL = "127.0.0.1"
 
 
 @pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::")])
@@ -22,3 +31,32 @@ def test_a_server_is_busy_until_its_connections_end(family: socket.AddressFamily
             assert busy(os.getpid(), {"127.0.0.1"})
             accepted.close()
             assert client.recv(1) == b""
+
+
+def test_a_task_drains_until_its_connections_end_or_its_service_does() -> None:
+    task = replace(make_task("task1"), attachments=(Attachment(network_id="net1", addresses=(f"{LOCAL}/8",)),))
+    service = ServiceAddresses(task.service_id, ("web",), "", ())
+    kept = Assignments(tasks={}, networks={}, services={"net1": (service,)}, mesh=())
+    removed = replace(kept, services={"net1": ()})
+
+    async def drained(assignments: list[Assignments], *, limit: float, end: socket.socket | None = None) -> float:
+        """The seconds that it takes. After a moment, one of the two changes."""
+        begun = time.monotonic()
+        work = asyncio.create_task(drain(task, os.getpid, lambda: assignments[-1], limit))
+        await asyncio.sleep(0.2)
+        if end is not None:
+            end.close()
+        else:
+            assignments.append(removed)
+        await work
+        return time.monotonic() - begun
+
+    with socket.create_server((LOCAL, 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        accepted, _ = server.accept()
+        with client, accepted:
+            assert asyncio.run(drained([removed], limit=60)) < 30
+            assert 0.2 <= asyncio.run(drained([kept], limit=60)) < 30
+            assert asyncio.run(drained([kept] * 2, limit=0)) < 30
+            client.close()
+            assert 0.2 <= asyncio.run(drained([kept], limit=60, end=accepted)) < 30
