@@ -66,7 +66,7 @@ class Engine:
 
     def use(self, extensions: Extensions) -> None:
         """Makes shorter calls where the server has them; the standard ones with ``NONE``."""
-        self.extensions = self.content.extensions = self.diff.extensions = extensions
+        self.extensions = self.content.extensions = self.diff.extensions = self.snapshots.extensions = extensions
 
     async def close(self) -> None:
         await self._rpc.close()

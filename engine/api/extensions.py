@@ -28,6 +28,9 @@ being written. The supervisor unpacks the bytes as they arrive and answers UNAVA
 
 ``run-exec``: a request ``run`` on the container's stdio socket has the shim start an exec, attach the client and report
 the end; the shim forgets the exec then. Shims of an earlier version answer NOT_IMPLEMENTED.
+
+``snapshot-usages``: a request on the socket of ``blob-descriptors`` with ``usages``, a list of snapshots' keys, and
+``snapshotter``. ``usages`` of the answer has the bytes and inodes of each snapshot that exists, by key.
 """
 
 import asyncio
@@ -37,10 +40,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.api.stdio import Attach, SessionEnd, StdioConnection
-from engine.api.types import Plugin
+from engine.api.types import Plugin, Usage
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, internal
 from engine.common.system import fds
+from engine.common.threads import run_in_thread
 from engine.shim import protocol
 from engine.shim.kernel import processes
 
@@ -48,6 +52,7 @@ PLUGIN_TYPE = "wharf.extensions.v1"
 BLOB_DESCRIPTORS = "blob-descriptors"
 APPLY_INGEST = "apply-ingest"
 RUN_EXEC = "run-exec"
+SNAPSHOT_USAGES = "snapshot-usages"
 #: The plugin's export: the path of the descriptor socket.
 DESCRIPTORS = "descriptors"
 #: The annotation of a layer for Diff.Apply.
@@ -67,6 +72,7 @@ class Extensions:
     descriptors: str = ""
     applies_ingests: bool = False
     runs_execs: bool = False
+    measures_snapshots: bool = False
 
     @classmethod
     def from_plugins(cls, plugins: Sequence[Plugin]) -> "Extensions":
@@ -78,6 +84,7 @@ class Extensions:
                     descriptors=plugin.exports.get(DESCRIPTORS, "") if has_descriptors else "",
                     applies_ingests=APPLY_INGEST in plugin.capabilities,
                     runs_execs=RUN_EXEC in plugin.capabilities,
+                    measures_snapshots=has_descriptors and SNAPSHOT_USAGES in plugin.capabilities,
                 )
         return NONE
 
@@ -89,10 +96,12 @@ NONE = Extensions()
 # Blobs
 
 
-def _request(path: str, request: Mapping[str, object]) -> tuple[dict[str, object], int]:
+def _request(
+    path: str, request: Mapping[str, object], *, deadline: str = "content.descriptor"
+) -> tuple[dict[str, object], int]:
     """Blocks. Returns the answer and its descriptor, -1 for none."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
-        sock.settimeout(timeouts.seconds("content.descriptor"))
+        sock.settimeout(timeouts.seconds(deadline))
         sock.connect(path)
         fds.send_fds(sock, request)
         answer, passed = fds.recv_fds(sock)
@@ -166,6 +175,28 @@ async def watch_extraction(path: str, namespace: str, digest: str, on_progress: 
         if (offset := await asyncio.to_thread(ask)) > before:
             on_progress(offset)
             before = offset
+
+
+# Snapshots
+
+
+async def measure_snapshots(
+    path: str, namespace: str, snapshotter: str, keys: Sequence[str]
+) -> dict[str, Usage] | None:
+    """The usages of those snapshots that exist, by key; None: the server doesn't answer, or refuses the request."""
+    request = {"namespace": namespace, "snapshotter": snapshotter, "usages": list(keys)}
+
+    def ask() -> object:
+        try:
+            return _request(path, request, deadline="snapshot.prepare")[0].get("usages")
+        except (OSError, EOFError, ValueError):
+            return None
+
+    # A thread of its own: the measurement of large snapshots takes long.
+    answer = await run_in_thread(ask)
+    if not isinstance(answer, dict):
+        return None
+    return {key: Usage(size, inodes) for key, (size, inodes) in answer.items()}
 
 
 # Execs

@@ -1,4 +1,5 @@
-"""The supervisor's side of ``engine.api.extensions``: the declaration, and the socket that passes descriptors of blobs.
+"""The supervisor's side of ``engine.api.extensions``: the declaration, and the socket that passes descriptors of blobs
+and measures snapshots.
 
 The other two extensions are parts of what they extend: ``apply-ingest`` of ``engine.supervisor.diff``, ``run-exec`` of
 ``engine.shim.container.execs``.
@@ -10,7 +11,14 @@ import logging
 import os
 import socket
 
-from engine.api.extensions import APPLY_INGEST, BLOB_DESCRIPTORS, DESCRIPTORS, PLUGIN_TYPE, RUN_EXEC
+from engine.api.extensions import (
+    APPLY_INGEST,
+    BLOB_DESCRIPTORS,
+    DESCRIPTORS,
+    PLUGIN_TYPE,
+    RUN_EXEC,
+    SNAPSHOT_USAGES,
+)
 from engine.api.pb import introspection_pb2 as pb
 from engine.common import timeouts
 from engine.common.errors import WharfError
@@ -18,6 +26,7 @@ from engine.common.sockets import BACKLOG
 from engine.common.system import fds, idle, private
 from engine.supervisor.content import Content
 from engine.supervisor.diff import Differ
+from engine.supervisor.snapshots.service import Snapshots
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +37,18 @@ def declaration(descriptors: str) -> pb.Plugin:
     """The plugin that lists the extensions. ``descriptors``: the path of the descriptor socket, "" for none."""
     plugin = pb.Plugin(type=PLUGIN_TYPE, id="wharf", capabilities=[APPLY_INGEST, RUN_EXEC])
     if descriptors:
-        plugin.capabilities.append(BLOB_DESCRIPTORS)
+        plugin.capabilities.extend((BLOB_DESCRIPTORS, SNAPSHOT_USAGES))
         plugin.exports[DESCRIPTORS] = descriptors
     return plugin
 
 
 class DescriptorServer:
-    """Passes descriptors of ingests and blobs, and reports the offsets of extractions. The socket is beside that of the
-    API (``address``). ``open`` it in the event loop and ``close`` it at the end."""
+    """Passes descriptors of ingests and blobs, reports the offsets of extractions, measures snapshots. The socket is
+    beside that of the API (``address``). ``open`` it in the event loop and ``close`` it at the end."""
 
-    def __init__(self, content: Content, differ: Differ, address: str) -> None:
+    def __init__(self, content: Content, snapshots: Snapshots, differ: Differ, address: str) -> None:
         self._content = content
+        self._snapshots = snapshots
         self._differ = differ
         self._path = f"{address}.fds"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
@@ -90,6 +100,11 @@ class DescriptorServer:
             async with asyncio.timeout(timeouts.seconds("content.request")):
                 request, passed = await fds.recv_fds_async(client)
                 passed.close()
+            if "usages" in request:
+                async with asyncio.timeout(timeouts.seconds("snapshot.prepare")):
+                    await fds.send_fds_async(client, await self._usages(request))
+                return
+            async with asyncio.timeout(timeouts.seconds("content.request")):
                 if digest := request.get("extracting"):
                     offset = self._differ.extracted(str(request.get("namespace")), str(digest))
                     await fds.send_fds_async(client, {"offset": offset})
@@ -100,6 +115,19 @@ class DescriptorServer:
                 finally:
                     if fd >= 0:
                         os.close(fd)
+
+    async def _usages(self, request: dict[str, object]) -> dict[str, object]:
+        """An empty answer: it is not a valid request; the standard call then says why."""
+        keys = request["usages"]
+        if not isinstance(keys, list):
+            return {}
+        namespace, name = str(request.get("namespace") or ""), str(request.get("snapshotter") or "")
+        try:
+            found = await self._snapshots.usages(namespace, name, list(map(str, keys)))
+        except (WharfError, OSError) as error:
+            log.debug("usages of %d snapshots: %s", len(keys), error)
+            return {}
+        return {"usages": {key: (usage.size, usage.inodes) for key, usage in found.items()}}
 
     def _open(self, request: dict[str, object]) -> int:
         """-1: there is no such ingest or blob."""

@@ -110,7 +110,7 @@ class Supervisor:
             await content.recover()
             await snapshots.recover()
             await tasks.recover()
-            descriptors = DescriptorServer(content, differ, settings.address)
+            descriptors = DescriptorServer(content, snapshots, differ, settings.address)
             stack.push_async_callback(descriptors.close)
             descriptors.open()
             introspection = Introspection(

@@ -25,6 +25,7 @@ from server.containers.neighbours import Gpus, Images, Networks, Shares, Store, 
 from server.containers.plan import ContainerPlan
 from server.containers.registry import Registry
 from server.containers.restarts import Restarts
+from server.containers.sizes import LayerSizes
 from server.containers.spec.host import HostFacts
 from server.containers.stdio_backend import Embedded, StdioBackend
 from server.containers.values.modes import joined
@@ -90,8 +91,13 @@ class ContainerContext:
     #: Asks the engine whether a container has exited, for when its event may be lost; set by the monitor.
     check_exit: Callable[[Container], None] = lambda container: None
     tasks: set[asyncio.Task[object]] = field(default_factory=set)
+    #: The sizes of the containers' layers.
+    sizes: LayerSizes = field(init=False)
     # Ids of containers whose record could not be written because the disk is full.
     _unsaved: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.sizes = LayerSizes(self.engine)
 
     def publish(self, container: Container, action: str, extra: Mapping[str, str] | None = None) -> None:
         """Publishes an event of a container with dockerd's attributes."""

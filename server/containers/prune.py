@@ -8,7 +8,6 @@ from api_models.filters import Filters
 from api_models.until import until_ns
 from engine.common.errors import WharfError, conflict
 from server.containers.context import ContainerContext
-from server.containers.inspect import sizes
 from server.containers.model import Container
 from server.containers.run.remove import remove
 
@@ -39,7 +38,7 @@ async def prune(
             if not (container.state.running or (until and container.created_ns > until))
             and filters.labelled(container.labels)
         ]
-        layer_sizes = await sizes.get_all(context, chosen)
+        layer_sizes = await context.sizes.get_all(chosen)
         for container in chosen:
             if container.state.running:  # started while the sizes were measured
                 continue

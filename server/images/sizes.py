@@ -1,18 +1,18 @@
 """Disk usage of images: their blobs and their unpacked layers."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from engine.api.client import Engine
-from engine.api.types import Descriptor
+from engine.api.types import Descriptor, Usage
+from engine.common.batches import Batches
 from engine.common.errors import Kind, WharfError
-from engine.common.system.task_groups import run_all
 from server.images.model import Image
 from server.images.unpacker import Unpacker
 from server.registry import documents, oci
 
-#: How many layers are measured concurrently: each may occupy a thread of the engine, and the disk.
-CONCURRENT = 8
+#: The maximum number of layers that are measured before the next ones, which another client may wait for.
+_BATCH = 256
 
 
 @dataclass(slots=True)
@@ -27,6 +27,10 @@ class Sizes:
     _earlier: dict[str, tuple[int, int]] = field(default_factory=dict)
     _blobs: dict[str, dict[str, int]] = field(default_factory=dict)  # by target, if complete
     _generation: int = 0
+    _batches: Batches[str, Usage] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._batches = Batches(self.engine.snapshots.usages, most=_BATCH)
 
     def forget(self) -> None:
         """Note that blobs or layers were removed: a layer may be unpacked again with another size."""
@@ -42,9 +46,9 @@ class Sizes:
         if (known := self._layers.get(chain_id)) is not None:
             return known[0]
         generation = self._generation
-        size = await self._usage(chain_id)
+        size = (await self._measured((chain_id,))).get(chain_id)
         if size is None and await self.unpacker.finished(chain_id):
-            size = await self._usage(chain_id)
+            size = (await self._measured((chain_id,))).get(chain_id)
         if size is not None and generation == self._generation:
             self._layers[chain_id] = size, 0
         return size
@@ -62,31 +66,21 @@ class Sizes:
         if any([await self.unpacker.finished(chain) for chain in missing if chain not in committed]):
             committed = await self._committed()
         self._earlier = {chain: known for chain, known in self._earlier.items() if committed.get(chain) == known[1]}
-        left = iter([(chain, at) for chain in missing if (at := committed.get(chain)) is not None])
-
-        async def measure() -> None:
-            for chain, at in left:
-                known = self._earlier.get(chain)
-                size = known[0] if known is not None else await self._usage(chain)
-                if size is not None:
-                    found[chain] = size
-                    if generation == self._generation:
-                        self._layers[chain] = size, at
-
-        await run_all(measure() for _ in range(min(CONCURRENT, len(missing))))
-        return found
+        present = [chain for chain in missing if chain in committed]
+        sizes = {chain: known[0] for chain in present if (known := self._earlier.get(chain)) is not None}
+        sizes |= await self._measured([chain for chain in present if chain not in sizes])
+        if generation == self._generation:
+            self._layers |= {chain: (size, committed[chain]) for chain, size in sizes.items()}
+        return found | sizes
 
     async def _committed(self) -> dict[str, int]:
         """Return when each committed snapshot was committed, by its name."""
         return {info.name: info.created_at_ns async for info in self.engine.snapshots.walk(["kind==committed"])}
 
-    async def _usage(self, chain_id: str) -> int | None:
-        try:
-            return (await self.engine.snapshots.usage(chain_id)).size
-        except WharfError as error:
-            if error.kind is Kind.NOT_FOUND:
-                return None
-            raise
+    async def _measured(self, chain_ids: Collection[str]) -> dict[str, int]:
+        """Return the sizes of those snapshots that exist. Concurrent requests share a measurement."""
+        measured = await self._batches.get(chain_ids)
+        return {chain: usage.size for chain, usage in measured.items() if usage is not None}
 
     # blobs
 

@@ -16,7 +16,6 @@ from engine.common.errors import WharfError
 from engine.common.threads import run_in_thread
 from server.access.owners import is_within
 from server.containers.context import ContainerContext
-from server.containers.inspect import sizes
 from server.volumes.sizes import directory_size
 
 log = logging.getLogger(__name__)
@@ -107,7 +106,7 @@ class DiskUsage:
                 return found.disk  # by another request, meanwhile
             began = time.monotonic()
             containers = [one for one in self._context.registry if is_within(one.owner, scope)]
-            layers = await sizes.get_all(self._context, containers)
+            layers = await self._context.sizes.get_all(containers)
             volumes = {
                 one.own_name: one.mountpoint
                 for one in self._context.volumes.all()

@@ -126,14 +126,13 @@ def _all(values: tuple[str, ...]) -> bool:
 
 
 async def usage(volumes: Volumes) -> list[dict[str, Any]]:
-    """The local volumes with their sizes, for ``docker system df``."""
-
-    def measure(found: list[Volume]) -> list[int]:
-        return [directory_size(volume.mountpoint) for volume in found]
-
+    """The local volumes with their sizes, for ``docker system df``. Concurrent requests share a measurement."""
     found = [volume for volume in volumes.all() if volume.driver == "local" and not volume.options]
-    sizes = await run_in_thread(measure, found)
+    sizes = await volumes.sizes.get({volume.mountpoint for volume in found})
     return [
-        {**show(volumes, volume), "UsageData": {"RefCount": volumes.references(volume.name), "Size": size}}
-        for volume, size in zip(found, sizes, strict=True)
+        {
+            **show(volumes, volume),
+            "UsageData": {"RefCount": volumes.references(volume.name), "Size": sizes[volume.mountpoint] or 0},
+        }
+        for volume in found
     ]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
+from engine.common.batches import Batches
 from engine.common.errors import Kind, WharfError, conflict, invalid, not_found
 from engine.common.system import mounts
 from server.access.caller import EVERYONE, Caller
@@ -18,8 +19,12 @@ from server.volumes.base import ANONYMOUS_LABEL, Driver, Volume
 from server.volumes.local import LocalDriver
 from server.volumes.locks import Locks
 from server.volumes.remotes import DriverSource, RemoteVolumes, with_state
+from server.volumes.sizes import directory_sizes
 
 log = logging.getLogger(__name__)
+
+#: The maximum number of volumes that are measured before the next ones, which another client may wait for.
+_BATCH = 256
 
 
 class Store(Protocol):
@@ -59,6 +64,8 @@ class Volumes:
         self._caller: Caller | None = None
         #: The owners whose volumes are being pruned.
         self.pruning: set[str] = set()
+        #: The sizes of directories of volumes.
+        self.sizes = Batches(directory_sizes, most=_BATCH)
 
     def seen_by(self, caller: Caller) -> "Volumes":
         """The same service for one caller."""

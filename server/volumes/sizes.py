@@ -1,7 +1,14 @@
-"""The sizes of volumes."""
+"""The sizes of volumes.
+
+They are measured for each request and not cached: programs of the host write into the directories of volumes, too, and
+a file that grows in place changes no directory, so only a look at each file shows it.
+"""
 
 import os
 import stat
+from collections.abc import Sequence
+
+from engine.common.threads import run_in_thread
 
 
 def directory_size(path: str) -> int:
@@ -27,3 +34,12 @@ def directory_size(path: str) -> int:
                     seen.add((info.st_dev, info.st_ino))
                 total += info.st_size
     return total
+
+
+async def directory_sizes(paths: Sequence[str]) -> dict[str, int]:
+    """As :func:`directory_size` for several directories, in a thread."""
+
+    def measure() -> dict[str, int]:
+        return {path: directory_size(path) for path in paths}
+
+    return await run_in_thread(measure)

@@ -51,24 +51,25 @@ def remove_tree(path: str) -> None:
 
 def disk_usage(path: str) -> Usage:
     """Bytes of disk blocks and the number of inodes; a file with several names counts once."""
-    seen: set[tuple[int, int]] = set()
-    size = 0
+    root = os.lstat(path)
+    seen = {(root.st_dev, root.st_ino)}
+    blocks = root.st_blocks
     pending = [path]
-
-    def count(found: os.stat_result) -> None:
-        nonlocal size
-        key = (found.st_dev, found.st_ino)
-        if key not in seen:
-            seen.add(key)
-            size += found.st_blocks * 512
-
-    count(os.lstat(path))
     while pending:
-        with contextlib.suppress(FileNotFoundError), os.scandir(pending.pop()) as entries:
+        try:
+            entries = os.scandir(pending.pop())
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        with entries:
             for entry in entries:
-                with contextlib.suppress(FileNotFoundError):
+                try:
                     found = entry.stat(follow_symlinks=False)
-                    count(found)
-                    if stat.S_ISDIR(found.st_mode):
-                        pending.append(entry.path)
-    return Usage(size=size, inodes=len(seen))
+                except FileNotFoundError:
+                    continue
+                key = found.st_dev, found.st_ino
+                if key not in seen:
+                    seen.add(key)
+                    blocks += found.st_blocks
+                if stat.S_ISDIR(found.st_mode):
+                    pending.append(entry.path)
+    return Usage(size=blocks * 512, inodes=len(seen))

@@ -20,23 +20,14 @@ from engine.supervisor.events import EventBus
 from engine.supervisor.names import UnknownField, check_labels, masked_labels
 from engine.supervisor.snapshots.base import Snapshotter
 from engine.supervisor.snapshots.layer_sync import LayerSync
+from engine.supervisor.snapshots.parents import chain
+from engine.supervisor.snapshots.usages import measure
 from engine.supervisor.store import labels as json_labels
 from engine.supervisor.store.database import Database
 
 log = logging.getLogger(__name__)
 
 _COLUMNS = "number, kind, key, parent, labels, created, updated"
-
-#: The numbers of a snapshot and its ancestors. CROSS JOIN fixes the order of the two tables: else SQLite reads all
-#: snapshots for each ancestor.
-PARENTS = """
-WITH RECURSIVE below (number, parent, depth) AS (
-    SELECT number, parent, 0 FROM snapshot WHERE namespace = :namespace AND snapshotter = :name AND key = :key
-    UNION ALL
-    SELECT snapshot.number, snapshot.parent, depth + 1 FROM below CROSS JOIN snapshot
-    ON snapshot.namespace = :namespace AND snapshotter = :name AND key = below.parent
-) SELECT number FROM below ORDER BY depth
-"""
 
 #: Layers on a lost layer are removed with it and unpacked again. An active snapshot stays: it finds the new parent by
 #: its name.
@@ -126,7 +117,7 @@ class Snapshots:
 
         def read(connection: sqlite3.Connection) -> tuple[_Row, list[int]]:
             row = _get(connection, namespace, name, key)
-            parents = _chain(connection, namespace, name, key)[1:]
+            parents = chain(connection, namespace, name, key)[1:]
             if row.info.parent and not parents:  # lost after a power failure, with the layers on it
                 raise not_found(f"parent snapshot {row.info.parent} does not exist: not found")
             return row, parents
@@ -231,32 +222,18 @@ class Snapshots:
         return await self._db.scan(read)
 
     async def usage(self, namespace: str, name: str, key: str) -> Usage:
-        """The space that it uses beyond its parents; for a committed one measured once, as it can't change.
+        """The space that it uses beyond its parents; see ``measure``.
 
         :raises WharfError: NOT_FOUND, also for a snapshot that is removed meanwhile.
         """
-        snapshotter = self._snapshotter(name)
+        found = (await self.usages(namespace, name, (key,))).get(key)
+        if found is None:
+            raise not_found(f"snapshot {key} does not exist: not found")
+        return found
 
-        def read(connection: sqlite3.Connection) -> tuple[_Row, list[int], tuple[int | None, int | None]]:
-            row = _get(connection, namespace, name, key)
-            counted = connection.execute("SELECT size, inodes FROM snapshot WHERE number = ?", (row.number,)).fetchone()
-            return row, _chain(connection, namespace, name, key)[1:], counted
-
-        row, parents, (size, inodes) = self._db.read(read)
-        if size is not None and inodes is not None:
-            return Usage(size, inodes)
-        try:
-            usage = await asyncio.to_thread(snapshotter.usage, row.number, parents)
-        except FileNotFoundError:
-            self._db.read(lambda connection: _get(connection, namespace, name, key))  # NOT_FOUND if removed meanwhile
-            raise
-        if row.info.kind is SnapshotKind.COMMITTED:
-            await self._db.write(
-                lambda connection: connection.execute(
-                    "UPDATE snapshot SET size = ?, inodes = ? WHERE number = ?", (usage.size, usage.inodes, row.number)
-                )
-            )
-        return usage
+    async def usages(self, namespace: str, name: str, keys: Sequence[str]) -> dict[str, Usage]:
+        """See ``measure``; INVALID_ARGUMENT for an unknown snapshotter."""
+        return await measure(self._db, self._snapshotter(name), namespace, keys)
 
     async def cleanup(self, name: str) -> None:
         """Deletes the directories that have no record, and waits for it."""
@@ -323,12 +300,6 @@ def _get(connection: sqlite3.Connection, namespace: str, name: str, key: str) ->
     return row
 
 
-def _chain(connection: sqlite3.Connection, namespace: str, name: str, key: str) -> list[int]:
-    """The numbers of the snapshot itself and of its ancestors."""
-    rows = connection.execute(PARENTS, {"namespace": namespace, "name": name, "key": key})
-    return [number for (number,) in rows]
-
-
 def _parents(connection: sqlite3.Connection, namespace: str, name: str, parent: str) -> list[int]:
     """The numbers of a new snapshot's ancestors; none for an empty parent."""
     if not parent:
@@ -338,7 +309,7 @@ def _parents(connection: sqlite3.Connection, namespace: str, name: str, parent: 
         raise not_found(f"parent snapshot {parent} does not exist: not found")
     if row.info.kind is not SnapshotKind.COMMITTED:
         raise invalid(f"parent {parent} is not committed snapshot: invalid argument")
-    return _chain(connection, namespace, name, parent)
+    return chain(connection, namespace, name, parent)
 
 
 def _fields(info: SnapshotInfo) -> filters.Fields:

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from engine.supervisor.snapshots.service import PARENTS
+from engine.supervisor.snapshots.parents import PARENTS
 from engine.supervisor.store.schema import MIGRATIONS
 
 _INSERT = (

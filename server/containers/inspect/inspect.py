@@ -9,7 +9,6 @@ from api_models.times import rfc3339
 from engine.common import timeouts
 from engine.common.errors import WharfError
 from server.containers.context import ContainerContext
-from server.containers.inspect import sizes
 from server.containers.model import Container
 from server.containers.mounts import mounts
 from server.containers.run.process import process_of
@@ -24,7 +23,7 @@ async def inspect(context: ContainerContext, container: Container, *, size: bool
     await _await_exit_event(context, container)
     document = describe(context, container)
     if size:
-        written, whole = await sizes.get(context, container)
+        written, whole = await context.sizes.get(container)
         document = replace(document, size_rw=written, size_root_fs=whole)
     return document.wire()
 

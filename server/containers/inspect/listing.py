@@ -15,7 +15,6 @@ from engine.common import limits
 from engine.common.errors import Kind, WharfError, internal, invalid, not_found
 from server.access.owners import OWNER_LABEL
 from server.containers.context import ContainerContext
-from server.containers.inspect import sizes
 from server.containers.model import Container
 from server.containers.mounts import mounts
 from server.containers.neighbours import Images
@@ -51,7 +50,7 @@ async def listing(
     filters.validate((*ACCEPTED, "owner") if owners else ACCEPTED)
     selected = await _select(context, containers, filters, everything=everything, limit=limit)
     answer = []
-    layer_sizes = await sizes.get_all(context, selected) if size else {}
+    layer_sizes = await context.sizes.get_all(selected) if size else {}
     link_names = context.networks.link_names(containers)  # not cached in the rows: they change with other containers
     images = await _image_names(context, selected)
     for number, container in enumerate(selected):

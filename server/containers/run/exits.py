@@ -123,7 +123,9 @@ def _clean(context: ContainerContext, container: Container) -> "asyncio.Task[Exi
 async def _delete_task(context: ContainerContext, container: Container) -> Exit | None:
     end: Exit | None = None
     try:
-        end = await context.engine.tasks.delete(container.id)
+        # Processes of the container may write until the task is deleted, although the container has stopped.
+        with container.layer.writing():
+            end = await context.engine.tasks.delete(container.id)
     except WharfError as error:
         if error.kind is not Kind.NOT_FOUND:
             log.warning("container=%s task could not be deleted: %s", container.id, error)

@@ -27,8 +27,11 @@ def test_a_server_declares_them(server: processes.Server) -> None:
                 assert engine.extensions == NONE
             else:
                 path = f"{server.address}.fds"
-                assert engine.extensions == Extensions(descriptors=path, applies_ingests=True, runs_execs=True)
+                assert engine.extensions == Extensions(
+                    descriptors=path, applies_ingests=True, runs_execs=True, measures_snapshots=True
+                )
             assert engine.content.extensions is engine.diff.extensions is engine.extensions
+            assert engine.snapshots.extensions is engine.extensions
         finally:
             await engine.close()
 
