@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -50,6 +51,8 @@ _RETRY = 0.5
 _FAREWELL = 5.0
 #: Seconds before a request that has had no effect is repeated.
 _AGAIN = 5.0
+#: etcd reserves two files of 64 MB for its log (wal.SegmentSizeBytes), and needs as much for its database.
+_ETCD_BYTES = 256 << 20
 _MOVING = "rpc error: code = Unavailable desc = the state of the swarm moves into etcd"
 
 
@@ -107,6 +110,8 @@ class Manager:
         """The dispatcher of a node. It keeps the node's session."""
         found = self._dispatchers.get(node_id)
         if found is None:
+            nodes = self.state.tables.nodes
+            self._dispatchers = {id: each for id, each in self._dispatchers.items() if nodes.find(id) is not None}
             sessions = node_id != self.node_id or self.backend.sessions
             found = self._dispatchers[node_id] = LocalDispatcher(
                 self.state, node_id, self.keys, sessions=sessions, overview=self._overview, reports=self._reports
@@ -124,13 +129,22 @@ class Manager:
     async def _admits(self) -> None:
         """Before another node is added.
 
-        :raises WharfError: UNAVAILABLE: the state moves into etcd; FAILED_PRECONDITION: it can't.
+        :raises WharfError: UNAVAILABLE: the state moves into etcd; FAILED_PRECONDITION, RESOURCE_EXHAUSTED: it can't.
         """
         if self.backend.sessions:
             return
         await program.find()
+        await asyncio.to_thread(self._check_space)
         self.requests.etcd()
         raise WharfError(Kind.UNAVAILABLE, _MOVING)
+
+    def _check_space(self) -> None:
+        free = shutil.disk_usage(self._host.directory).free
+        if free < _ETCD_BYTES:
+            sentence = (
+                f"etcd needs {_ETCD_BYTES >> 20} MiB for the state of the swarm, and the disk has {free >> 20} MiB"
+            )
+            raise WharfError(Kind.RESOURCE_EXHAUSTED, f"no other node can join: {sentence}")
 
     def check(self) -> None:
         """:raises WharfError: UNAVAILABLE: the state can't be read (yet)."""

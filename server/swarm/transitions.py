@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 #: The node has begun to leave: the file stays until the swarm has nothing left here.
 _LEAVING = "leaving"
 #: Seconds before the managers are asked again for a place among them.
-_AGAIN = 0.5
+_AGAIN = 1.0
 _OTHER_STORE = "this engine and the managers of the swarm have different values of --swarm-store"
 
 
