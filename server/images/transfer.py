@@ -8,6 +8,7 @@ from typing import Any
 from engine.api.types import Descriptor, ImageRecord
 from engine.common import jsontext, limits
 from engine.common.errors import Kind, Reason, WharfError, conflict, invalid, not_found
+from engine.common.timeline import measured
 from server.config.model import Config
 from server.images.context import ImageContext
 from server.images.model import is_tag, no_such_image
@@ -94,7 +95,8 @@ class Transfer:
                 exact=platform is not None,
                 proof=proof,
             )
-            pulled = await puller.run(reference)
+            with measured("pull"):
+                pulled = await puller.run(reference)
             context.resolver.forget(pulled.target.digest)
             changed = await context.names.assign(ImageRecord(name, pulled.target))
         await report.status(f"Digest: {pulled.target.digest}")

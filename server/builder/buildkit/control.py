@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 
 from engine.api.types import Platform, to_timestamp
 from engine.common.errors import WharfError, invalid, not_implemented
+from engine.common.timeline import measured
 from server.builder.buildkit.gateway import returned_results
 from server.builder.cache.pruning import PruneOptions, Usage
 from server.builder.cache.records import Record
@@ -102,7 +103,8 @@ class Control:
         self._history.started(job)
         try:
             _refuse(request)
-            response = await self._solve(job, request)
+            with measured("build"):
+                response = await self._solve(job, request)
             job.response = response
             return pb.SolveResponse(ExporterResponse=response)
         except WharfError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from api_models.filters import Filters
 from engine.common.errors import WharfError
+from engine.common.timeline import measured
 from server.builder.cache.pruning import PruneOptions, read_filters
 from server.config import BuilderGc, GcRule
 
@@ -55,16 +56,16 @@ class GarbageCollector:
                 filters.setdefault(key, []).append(value)
             try:
                 texts, before_ns = read_filters(Filters(filters))
-                await self._prune(
-                    PruneOptions(
-                        everything=rule.everything,
-                        filters=texts,
-                        before_ns=before_ns,
-                        keep_bytes=amount(rule.reserved),
-                        most_bytes=amount(rule.most),
-                        free_bytes=amount(rule.free),
-                    )
+                options = PruneOptions(
+                    everything=rule.everything,
+                    filters=texts,
+                    before_ns=before_ns,
+                    keep_bytes=amount(rule.reserved),
+                    most_bytes=amount(rule.most),
+                    free_bytes=amount(rule.free),
                 )
+                with measured("build cache GC"):
+                    await self._prune(options)
             except WharfError as error:
                 log.warning("clean-up of the build cache: %s", error.message)
 
