@@ -233,6 +233,9 @@ class Shares(Protocol):
         :raises WharfError, OSError: the cgroup can't be made.
         """
 
+    def cgroup_parent(self, owner: str) -> str:
+        """The same while a container of this owner runs."""
+
     def creating(
         self, owner: str, config: ContainerConfig, host_config: HostConfig
     ) -> AbstractAsyncContextManager[None]:

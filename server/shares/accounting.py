@@ -66,6 +66,10 @@ class Accounting:
         await self.sample()
         return await self._store.sums(first=_first_of(days), owner=owner)
 
+    async def today(self, owner: str | None) -> list[Usage]:
+        """The sums of today (UTC) as they were at the last pass, without another one."""
+        return await self._store.sums(first=_first_of(1), owner=owner)
+
     async def sample(self) -> None:
         """One pass over all running containers."""
         async with self._lock:

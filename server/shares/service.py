@@ -8,14 +8,13 @@ from pathlib import Path
 
 from api_models.container import ContainerConfig, HostConfig
 from api_models.resources import Resources
-from engine.common.system.cgroups import scope_path
 from server.access.owners import user_of
 from server.access.policy import Policy, Role
 from server.access.refusal import refused
 from server.access.roles import Roles
 from server.containers.context import ContainerContext
 from server.containers.model import Container
-from server.containers.spec.build import cgroups_path
+from server.containers.run.cgroup import cgroup_of
 from server.shares.accounting import INTERVAL, Accounting
 from server.shares.cgroups import Limits
 from server.shares.groups import UserGroups
@@ -98,6 +97,9 @@ class Shares:
         async with self._groups.using(owner) as parent:
             yield parent
 
+    def cgroup_parent(self, owner: str) -> str:
+        return self._groups.parent(owner)
+
     @contextlib.asynccontextmanager
     async def creating(self, owner: str, config: ContainerConfig, host_config: HostConfig) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
@@ -147,13 +149,8 @@ class Shares:
     async def _read(self, containers: Iterable[Container]) -> dict[str, Reading]:
         """What these containers have used, by id."""
         context = self._context
-        targets = {one.id: Target(self._cgroup_of(one), self._links(one)) for one in containers}
+        targets = {one.id: Target(cgroup_of(context, one), self._links(one)) for one in containers}
         return await asyncio.to_thread(read_all, context.facts.cgroups, targets) if targets else {}
-
-    def _cgroup_of(self, container: Container) -> str:
-        config, driver = self._context.config, self._context.facts.cgroup_driver
-        parent = container.host_config.cgroup_parent or self._groups.parent(container.owner) or config.cgroup_parent
-        return scope_path(cgroups_path(container.id, parent, driver))
 
     def _layer(self, container: Container) -> int:
         """Bytes; 0 if they are not measured yet, as those of administrators never are."""
