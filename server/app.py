@@ -7,7 +7,7 @@ through ASGI afterwards.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from api_models.supported import MINIMUM, Version
 from engine.common.errors import WharfError
-from server.http.endpoints import Endpoints
+from server.http.endpoints import Endpoints, Observe
 from server.http.errors import error_body, report, status_of
 from server.http.hijack import ClientGone, connection_of
 from server.http.middleware import Activity, GoPaths
@@ -70,11 +70,10 @@ class EngineApp(Starlette):
         self,
         routes: Iterable[ApiRoute],
         services: object,
-        observe: Callable[[str, str, float], None] | None = None,
+        observe: Observe | None = None,
         minimum: Version = MINIMUM,
     ) -> None:
-        """``observe`` is called with (method, path of the route, seconds) for each request that succeeded.
-        ``minimum``: the oldest API version that clients may name."""
+        """``observe``: see ``Endpoints``. ``minimum``: the oldest API version that clients may name."""
         self._endpoints = Endpoints(routes, services, observe, minimum)
         super().__init__(
             routes=[self._endpoints],
@@ -97,6 +96,11 @@ class EngineApp(Starlette):
         """Writes the rest of the audit log. Call it after the last request."""
         if self.gate is not None:
             self.gate.close()
+
+    @property
+    def streams(self) -> int:
+        """The number of open requests that may last: events, logs, attach, wait, pull, build."""
+        return self._endpoints.streams
 
     @property
     def endpoints(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +168,7 @@ class _Daemon:
     async def _application(self, services: Services) -> EngineApp:
         """:raises WharfError: an authorization plugin is missing or fails.
         :raises ConfigError: the policy is invalid."""
-        timed = services.metrics.observe if self._config.metrics_addr else None
-        app = EngineApp(all_routes(), services, timed, self._config.oldest_version)
+        app = EngineApp(all_routes(), services, services.metrics.observe, self._config.oldest_version)
         if self._config.has_policy or any(parse_host(text).scope for text in self._config.hosts):
             # Here: an engine without a policy doesn't load these modules.
             from server.access.setup import make_gate
@@ -183,7 +183,12 @@ class _Daemon:
     async def _serve(self, listeners: list[Listener], context: Any, app: EngineApp, ending: asyncio.Event) -> None:
         server = HttpServer(app, common_headers(experimental=self._config.experimental))
         services: Services = app.state.services
-        counters = HttpServer(EngineApp(metrics.routes, services), [])
+        services.metrics.count_with(lambda: len(server.state.connections), lambda: app.streams)
+        if self._config.metrics_addr:
+            await services.metrics.start()
+        # Its clients can't be identified, so with a policy it has no metrics of containers.
+        shown = services if not self._config.has_policy else replace(services, metrics=services.metrics.of_engine())
+        counters = HttpServer(EngineApp(metrics.routes, shown), [])
         for listener in listeners:
             if listener.metrics:
                 await counters.listen(listener.sock)

@@ -40,13 +40,13 @@ from server.containers.wiring import make_containers
 from server.events import EventBus
 from server.images.model import ImageUser
 from server.images.service import Images
+from server.metrics.facade import MetricsFacade
 from server.networks.service import Networks
 from server.networks.store import NetworkStore
 from server.plugins.discovery import Plugins
 from server.store.database import Database, Documents
 from server.swarm.facade import SwarmFacade
 from server.system.identity import engine_id
-from server.system.metrics import Metrics
 from server.system.runtime import cgroup_driver, prepare_cgroup_parent
 from server.system.service import System
 from server.version import SERVER_VERSION
@@ -81,7 +81,7 @@ class Services:
     build: BuilderFacade
     swarm: SwarmFacade
     system: System
-    metrics: Metrics
+    metrics: MetricsFacade
     #: The allocation of GPUs; None: the engine has no policy.
     gpus: "Gpus | None" = None
     #: Job sockets; None on an engine without a policy.
@@ -101,6 +101,7 @@ class Services:
             containers=self.containers.seen_by(caller),
             exec=self.exec.seen_by(caller),
             build=self.build.seen_by(caller),
+            metrics=self.metrics.seen_by(caller),
             gpus=self.gpus.seen_by(caller) if self.gpus is not None else None,
         )
         system = self.system.seen_by(
@@ -302,6 +303,8 @@ async def make_services(
     await containers.open()
     stack.push_async_callback(running.close)
     await running.open()
+    metrics = MetricsFacade(containers, networks, bus, identity=identity, snapshotter=snapshotter, shares=shares)
+    stack.callback(metrics.stop)
     swarm = SwarmFacade(config.data_root / "swarm")
     system = System(
         config,
@@ -332,7 +335,7 @@ async def make_services(
         build=build,
         swarm=swarm,
         system=system,
-        metrics=Metrics(containers, bus, facts, identity=identity, snapshotter=snapshotter),
+        metrics=metrics,
         gpus=gpus,
         jobs=jobs,
         shares=shares,

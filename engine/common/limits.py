@@ -137,6 +137,15 @@ USAGE_DAYS = 3660
 USAGE_ROWS = 100_000
 """Rows of one answer that has a row for each container and day."""
 
+# Metrics
+
+METRICS_CONTAINERS = 5000
+"""Containers of one answer; further ones are counted only."""
+METRICS_DEVICES = 16
+"""Network interfaces, and block devices, of one container; further ones are omitted."""
+METRICS_LABEL = 256
+"""Characters of the value of a label; the rest is cut off."""
+
 
 def exceeded(name: str, what: str) -> WharfError:
     """INVALID_ARGUMENT for ``what``, which exceeds the limit ``name`` (a constant of this module)."""

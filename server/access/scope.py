@@ -24,6 +24,11 @@ class Scope:
     labels: tuple[tuple[str, str | None], ...] = ()
     mask_environment: bool = False
 
+    @property
+    def everything(self) -> bool:
+        """Whether it restricts endpoints only."""
+        return self.owners is None and not self.labels
+
     def covers(self, owner: str, labels: Mapping[str, str]) -> bool:
         """Whether an object is within the scope."""
         if self.owners is not None and user_of(owner) not in self.owners:

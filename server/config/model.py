@@ -58,6 +58,15 @@ class Config:
     )
     log_format: Annotated[str, Option('Form of the daemon\'s log ("text" | "json")')] = "text"
     metrics_addr: Annotated[str, Option("Address to serve the metrics on, host:port")] = ""
+    metrics_labels: Annotated[
+        _Texts, Option("Labels of containers that become labels of their metrics", "metrics-label")
+    ] = (
+        "com.docker.compose.project",
+        "com.docker.compose.service",
+        "com.docker.compose.container-number",
+        "com.docker.stack.namespace",
+        "com.docker.swarm.service.name",
+    )
     labels: Annotated[_Texts, Option("Labels of the daemon", "label", reloads=True)] = ()
     node_generic_resources: Annotated[
         _Texts,

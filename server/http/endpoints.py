@@ -7,7 +7,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -34,6 +34,13 @@ log = logging.getLogger(__name__)
 _INSTANT = 128
 
 
+class Observe(Protocol):
+    """Gets the duration of each request until its handler has returned. ``path``: of the route. ``failed``: it was
+    refused, or its client has disconnected."""
+
+    def __call__(self, method: str, path: str, seconds: float, *, failed: bool) -> None: ...
+
+
 class Endpoints(BaseRoute):
     """All endpoints, each with and without ``/v1.NN`` in front.
 
@@ -48,11 +55,13 @@ class Endpoints(BaseRoute):
         self,
         routes: Iterable[ApiRoute],
         services: object,
-        observe: Callable[[str, str, float], None] | None = None,
+        observe: Observe | None = None,
         minimum: Version = MINIMUM,
     ) -> None:
-        """``services``: handlers find them as ``request.state.services``. ``observe`` gets (method, path of the route,
-        seconds) of each handler that returned. ``minimum``: the oldest version that a path may name."""
+        """``services``: handlers find them as ``request.state.services``. ``observe`` is called when a handler
+        has returned. ``minimum``: the oldest version that a path may name."""
+        #: The number of open requests of routes that wait.
+        self.streams = 0
         #: Finds callers and their services, on an engine with a policy.
         self.gate: Gate | None = None
         self._services = services
@@ -107,13 +116,20 @@ class Endpoints(BaseRoute):
 
     async def _answer(self, route: ApiRoute, request: Request, send: Send) -> int:
         """Handle the request; return the status: 101 if the handler took the connection over."""
-        began = time.monotonic()
-        response = await route.handler(request)
-        if self._observe is not None:
-            self._observe(route.method, route.path, time.monotonic() - began)
-        if response is None:
-            return 101
-        await response(request.scope, request.receive, send)
+        began, failed = time.monotonic(), True
+        self.streams += route.waits
+        try:
+            try:
+                response = await route.handler(request)
+                failed = False
+            finally:
+                if self._observe is not None:
+                    self._observe(route.method, route.path, time.monotonic() - began, failed=failed)
+            if response is None:
+                return 101
+            await response(request.scope, request.receive, send)
+        finally:
+            self.streams -= route.waits
         log.debug("%s %s %s", request.scope["method"], request.scope["path"], response.status_code)
         return response.status_code
 

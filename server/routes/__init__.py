@@ -15,6 +15,7 @@ from server.routes import (
     gpus,
     images,
     job_sockets,
+    metrics,
     networks,
     registry,
     swarm,
@@ -29,6 +30,7 @@ def all_routes() -> Iterator[ApiRoute]:
     """Yield every endpoint, in the order of matching."""
     for module in (
         system,
+        metrics,
         events,
         checkpoints,  # before containers, whose remove route matches names with slashes
         containers,

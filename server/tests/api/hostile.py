@@ -72,6 +72,8 @@ RULES: Mapping[str, Rule] = {
     "HEAD /_ping": Same(),
     "OPTIONS /{}": Same(),
     "GET /version": Same(),
+    # The fake's containers have no cgroups, so users have no metrics that change by themselves.
+    "GET /metrics": View(),
     "GET /info": View(volatile=frozenset(("SystemTime", "NFd", "NGoroutines"))),
     "GET /system/df": View(),
     "GET /events": View({"since": "0", "until": "1"}),

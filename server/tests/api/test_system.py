@@ -1,13 +1,11 @@
-"""/version, /info, /system/df and /metrics: shapes by version, and what the configuration changes in them."""
+"""/version, /info and /system/df: shapes by version, and what the configuration changes in them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from server.config.types import AddressPool
-from server.routes import metrics
 from server.tests.daemon import Daemon, serving
 from server.version import SERVER_VERSION
 
@@ -160,20 +158,3 @@ def test_the_oldest_version_is_a_setting(tmp_path: Path) -> None:
             400,
             "client version 1.43 is too old. Minimum supported API version is 1.44",
         )
-
-
-def test_metrics_count_requests_and_containers(daemon: Daemon) -> None:
-    daemon.load("busybox:latest")
-    daemon.create("one")
-    daemon.run("two")
-    daemon.services.metrics.observe("POST", "/containers/create", 0.02)
-    text = daemon.services.metrics.text().decode()
-    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    actions = "engine_daemon_container_actions_seconds"
-    assert lines['engine_daemon_container_states_containers{state="running"}'] == "1"
-    assert lines['engine_daemon_container_states_containers{state="stopped"}'] == "1"
-    assert lines[f'{actions}_count{{action="create"}}'] == "1"
-    assert lines[f'{actions}_bucket{{action="create",le="0.01"}}'] == "0"
-    assert lines[f'{actions}_bucket{{action="create",le="0.025"}}'] == "1"
-    assert lines["engine_daemon_events_total"] == str(len(json.loads(json.dumps(daemon.events()))))
-    assert [route.path for route in metrics.routes] == ["/metrics"]

@@ -66,11 +66,14 @@ class Api:
 
     connection: Connection = field(default_factory=Connection)
     messages: list[MutableMapping[str, Any]] = field(default_factory=list)
-    observed: list[tuple[str, str]] = field(default_factory=list)
+    observed: list[tuple[str, str, bool]] = field(default_factory=list)
+
+    def _observe(self, method: str, path: str, seconds: float, *, failed: bool) -> None:
+        self.observed.append((method, path, failed))
 
     def ask(self, method: str, url: str) -> httpx.Response | None:
         """Return the answer; ``None`` if nothing was sent."""
-        application = EngineApp(ROUTES, None, lambda method, path, _: self.observed.append((method, path)))
+        application = EngineApp(ROUTES, None, self._observe)
         self.messages.clear()
 
         async def app(scope: MutableMapping[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
@@ -151,7 +154,7 @@ def test_parameters_are_read_as_the_version_means_them(version: str, seen: list[
 def test_errors(how: str, status: int | None, body: bytes) -> None:
     api = Api()
     answer = api.ask("GET", f"/fails/{how}")
-    assert api.observed == []
+    assert api.observed == [("GET", "/fails/{how}", True)]
     if status is None:
         assert api.messages == []
     else:
@@ -171,4 +174,4 @@ def test_a_handler_that_waits_is_cancelled_by_its_clients_leaving() -> None:
     assert api.connection.disconnect_cancels
     api.ask("GET", "/v1.40/echo")
     assert not api.connection.disconnect_cancels
-    assert api.observed == [("POST", "/waits"), ("GET", "/echo")]
+    assert api.observed == [("POST", "/waits", False), ("GET", "/echo", False)]
