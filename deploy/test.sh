@@ -51,6 +51,8 @@ services_disable_new
 # the protos and the API's description that ours are compared with
 unpack_packages "$CACHE/references" golang-github-containerd-containerd-dev golang-github-containerd-cgroups-dev \
   golang-github-gogo-googleapis-dev golang-github-gogo-protobuf-dev golang-github-docker-docker-dev
+# A foreign client; not installed, because its package starts a service.
+unpack_packages "$CACHE/prometheus" prometheus
 export WHARF_REFERENCES=$CACHE/references/usr/share/gocode/src
 
 say "Python"

@@ -164,6 +164,15 @@ def test_a_container_that_restarts_has_no_counters(lab: Lab) -> None:
     assert values(found, "container_cpu_usage_seconds_total") == []
 
 
+def test_labels_of_containers_are_a_setting(lab: Lab) -> None:
+    context = lab.daemon.services.containers.context
+    context.config = replace(context.config, metrics_labels=("my-team.org/name",))
+    lab.run("web", Labels={**COMPOSE, "my-team.org/name": "red"})
+    (sample,) = scrape(lab.daemon)["container_last_seen"].samples
+    assert sample.labels.keys() == {"id", "image", "name", "container_label_my_team_org_name"}
+    assert sample.labels["container_label_my_team_org_name"] == "red"
+
+
 def test_values_of_labels_are_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.run("web", Labels={"com.docker.compose.project": 'a"\\\n' + "x" * 10_000})
     monkeypatch.setattr(limits, "METRICS_CONTAINERS", 1)
