@@ -98,11 +98,6 @@ class EngineApp(Starlette):
             self.gate.close()
 
     @property
-    def streams(self) -> int:
-        """The number of open requests that may last: events, logs, attach, wait, pull, build."""
-        return self._endpoints.streams
-
-    @property
     def endpoints(self) -> tuple[str, ...]:
         """All endpoints, in the form of ``ApiRoute.spelled``."""
         return self._endpoints.spelled

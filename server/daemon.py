@@ -183,7 +183,7 @@ class _Daemon:
     async def _serve(self, listeners: list[Listener], context: Any, app: EngineApp, ending: asyncio.Event) -> None:
         server = HttpServer(app, common_headers(experimental=self._config.experimental))
         services: Services = app.state.services
-        services.metrics.count_with(lambda: len(server.state.connections), lambda: app.streams)
+        services.metrics.count_with(lambda: len(server.state.connections), lambda: len(server.state.tasks))
         if self._config.metrics_addr:
             await services.metrics.start()
         # Its clients can't be identified, so with a policy it has no metrics of containers.

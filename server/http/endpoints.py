@@ -60,8 +60,6 @@ class Endpoints(BaseRoute):
     ) -> None:
         """``services``: handlers find them as ``request.state.services``. ``observe`` is called when a handler
         has returned. ``minimum``: the oldest version that a path may name."""
-        #: The number of open requests of routes that wait.
-        self.streams = 0
         #: Finds callers and their services, on an engine with a policy.
         self.gate: Gate | None = None
         self._services = services
@@ -117,19 +115,15 @@ class Endpoints(BaseRoute):
     async def _answer(self, route: ApiRoute, request: Request, send: Send) -> int:
         """Handle the request; return the status: 101 if the handler took the connection over."""
         began, failed = time.monotonic(), True
-        self.streams += route.waits
         try:
-            try:
-                response = await route.handler(request)
-                failed = False
-            finally:
-                if self._observe is not None:
-                    self._observe(route.method, route.path, time.monotonic() - began, failed=failed)
-            if response is None:
-                return 101
-            await response(request.scope, request.receive, send)
+            response = await route.handler(request)
+            failed = False
         finally:
-            self.streams -= route.waits
+            if self._observe is not None:
+                self._observe(route.method, route.path, time.monotonic() - began, failed=failed)
+        if response is None:
+            return 101
+        await response(request.scope, request.receive, send)
         log.debug("%s %s %s", request.scope["method"], request.scope["path"], response.status_code)
         return response.status_code
 

@@ -39,14 +39,13 @@ _BUILD_FAILURES = {"failed": "error_processing_commands_error", "cancelled": "bu
 @dataclass(frozen=True, slots=True)
 class Gauges:
     """The state of the daemon at the time of a request. ``states``: containers by their status. ``listeners``:
-    subscriptions to events. ``connections``: of the API; ``streams``: open requests that may last: events, logs,
-    attach, wait, pull, build."""
+    subscriptions to events. ``connections`` and ``requests``: those of the API that are open."""
 
     states: Mapping[str, int]
     events: int
     listeners: int
     connections: int
-    streams: int
+    requests: int
 
 
 def count_states(containers: Iterable[Container]) -> Mapping[str, int]:
@@ -164,4 +163,8 @@ def families(gauges: Gauges, facts: HostFacts, *, identity: str, snapshotter: st
     info.add_metric(tuple(about.values()), 1)
     yield info
     yield GaugeMetricFamily("wharf_http_connections", "Open connections of the API.", gauges.connections)
-    yield GaugeMetricFamily("wharf_http_streams", "Open requests that may last, such as logs.", gauges.streams)
+    yield GaugeMetricFamily(
+        "wharf_http_open_requests",
+        "Requests of the API that are being answered: most of them are streams, such as events, logs and builds.",
+        gauges.requests,
+    )

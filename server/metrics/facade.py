@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _Loaded:
-    """What the views of all callers share. ``connections`` and ``streams`` return the numbers of open connections and
-    streams of the API; the server that has them sets both."""
+    """What the views of all callers share. ``connections`` and ``requests`` return the numbers of open connections and
+    requests of the API; the server that has them sets both."""
 
     scrapes: Scrapes | None = None
     connections: Callable[[], int] = lambda: 0
-    streams: Callable[[], int] = lambda: 0
+    requests: Callable[[], int] = lambda: 0
 
 
 class MetricsFacade:
@@ -69,9 +69,9 @@ class MetricsFacade:
         bound._caller = None
         return bound
 
-    def count_with(self, connections: Callable[[], int], streams: Callable[[], int]) -> None:
-        """Sets what returns the numbers of open connections and streams of the API."""
-        self._shared.connections, self._shared.streams = connections, streams
+    def count_with(self, connections: Callable[[], int], requests: Callable[[], int]) -> None:
+        """Sets what returns the numbers of open connections and requests of the API."""
+        self._shared.connections, self._shared.requests = connections, requests
 
     def observe(self, method: str, path: str, seconds: float, *, failed: bool) -> None:
         """The handler of a request has returned; ``path`` is the path of its route."""
@@ -132,5 +132,5 @@ class MetricsFacade:
             events=self._bus.published,
             listeners=self._bus.listeners,
             connections=self._shared.connections(),
-            streams=self._shared.streams(),
+            requests=self._shared.requests(),
         )

@@ -168,9 +168,12 @@ class Networks:
 
     def interfaces(self, container: Container) -> list[tuple[str, str]]:
         """The interfaces that a running container has of its own: the name there, and the device of the host that
-        carries its traffic, "" if there is none (macvlan, ipvlan, plugins). [] if it shares another's network."""
+        carries its traffic, "" if there is none (macvlan, ipvlan, plugins). [] if it uses the network of the host or of
+        another container."""
         record = self.context.sandboxes.get(container.id)
-        return [] if record is None else [(endpoint.interface, endpoint.veth) for endpoint in record.endpoints]
+        if record is None or record.mode != "own":
+            return []
+        return [(endpoint.interface, endpoint.veth) for endpoint in record.endpoints]
 
     async def close(self) -> None:
         """At the end of the daemon. Running containers keep everything; if none runs, everything is removed. A start

@@ -99,7 +99,7 @@ def test_prometheus_scrapes_the_engine(tmp_path: Path) -> None:
 
 def check(engine: Wharf, server: Prometheus) -> None:
     for job in ("wharf", "text"):
-        assert server.has(f'container_last_seen{{job="{job}",name="web"}}'), server.targets(job)
+        assert server.has(f'container_last_seen{{job="{job}",name="web"}}'), f"targets: {server.targets(job)}"
         shown = server.series(f'container_spec_memory_limit_bytes{{job="{job}",name="web"}}')
         assert [each["value"][1] for each in shown] == [str(64 << 20)]
         assert shown[0]["metric"]["container_label_com_docker_compose_project"] == "shop"

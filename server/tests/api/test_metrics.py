@@ -220,7 +220,7 @@ def test_the_engine_has_dockerds_metrics(lab: Lab) -> None:
         assert operations == {"create", "start"}
         route = {"method": "GET", "route": "/containers/{name}/json"}
         assert values(found, "wharf_http_request_errors_total", **route) == [1]
-        assert values(found, "wharf_http_streams") == [0]
+        assert values(found, "wharf_http_open_requests") == [0]
         assert values(found, "process_resident_memory_bytes")[0] > 1 << 20
         assert values(found, "python_gc_collections_total", generation="2")
 
@@ -371,3 +371,21 @@ def test_500_containers_cost_less_than_200_ms_of_cpu(lab: Lab, monkeypatch: pyte
     assert answer.body.count(b"\ncontainer_last_seen{") == 500
     # Twice the aim: a busy machine slows every instruction down. The benchmark has the row for the aim.
     assert min(spent) < 0.4, spent
+
+
+def test_the_delay_of_the_loop_is_measured_while_metrics_are_requested(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.metrics.scrape._TICK", 0.01)
+    monkeypatch.setattr("server.metrics.scrape._WATCHED", 0.1)
+
+    def measured() -> float:
+        return values(scrape(daemon), "wharf_event_loop_delay_seconds_count")[0]
+
+    assert measured() == 0
+    daemon.wait(asyncio.sleep(0.3))
+    first = measured()
+    assert first > 0
+    daemon.wait(asyncio.sleep(0.3))
+    # It stops by itself, and begins again with the next request.
+    assert first < measured() < first + 25
