@@ -150,8 +150,11 @@ def check_combination(networks: Sequence[Network], mode: str) -> None:
 
 def dns_names(container: ContainerPlan, settings: EndpointSettings, network: Network) -> list[str]:
     """The names by which others on the network find the container, without duplicates."""
-    if not network.user_defined:
-        return []
+    return own_names(container, settings) if network.user_defined else []
+
+
+def own_names(container: ContainerPlan, settings: EndpointSettings) -> list[str]:
+    """The names of a container on a user-defined network."""
     names = [container.name, *(settings.aliases or ()), container.id[:12]]
     if container.config.hostname and container.config.hostname != container.id[:12]:
         names.append(container.config.hostname)

@@ -38,10 +38,13 @@ class SwarmNetworks(Protocol):
 class Attacher(Protocol):
     """Attaches containers that are not of tasks to networks of the swarm."""
 
-    async def attach(self, container: str, key: str, addresses: Sequence[str]) -> tuple[str, EndpointIPAMConfig]:
+    async def attach(
+        self, container: str, key: str, addresses: Sequence[str], names: Sequence[str]
+    ) -> tuple[str, EndpointIPAMConfig]:
         """Returns the network's id and the addresses that the swarm has assigned, when the network is on this node.
 
-        ``key``: the network's id or name. ``addresses``: those that the user wants.
+        ``key``: the network's id or name. ``addresses``: those that the user wants. ``names``: those by which
+        containers on other nodes find it.
 
         :raises WharfError: ``Could not attach to network …``: there is none, users may not attach to it, an address is
             in use, or the managers don't answer.

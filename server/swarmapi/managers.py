@@ -13,7 +13,7 @@ from api_models.record import Record
 from api_models.swarm.node import NodeDescription
 from engine.common import limits
 from engine.common.errors import Kind, WharfError, invalid
-from server.swarm.agent.dispatcher import Assignments, Dispatcher
+from server.swarm.agent.dispatcher import MAX_NAMES, Assignments, Dispatcher
 from server.swarm.operations.admission import Admission, check_description
 from server.swarm.remote import wire
 from server.swarm.remote.records import JoinRequest, MemberAdded, MemberRequest
@@ -224,7 +224,8 @@ class _Dispatch:
         tasks = self._port.state.tables.tasks.of_node(call.caller.node_id)
         if sum(task.spec.network_attachment_spec is not None for task in tasks) >= limits.SWARM_ATTACHMENTS:
             raise limits.exceeded("SWARM_ATTACHMENTS", "the number of attached containers of the node")
-        task_id, network_id = await self._of(call).attach_network(container, key, addresses)
+        names = wire.texts(document.get("names", []), most=MAX_NAMES)
+        task_id, network_id = await self._of(call).attach_network(container, key, addresses, names)
         return json_answer({"task": task_id, "network": network_id})
 
     async def _detach(self, call: Call) -> Response:

@@ -50,7 +50,8 @@ async def assign(
         raise WharfError(Kind.UNAVAILABLE, f"Could not attach to network {present.name}: the swarm is not available")
     ipam = settings.ipam_config or EndpointIPAMConfig()
     wanted = [address for address in (ipam.ipv4_address, ipam.ipv6_address) if address]
-    id, assigned = await context.attacher.attach(container.id, key, wanted)
+    names = endpoints.own_names(container, settings)
+    id, assigned = await context.attacher.attach(container.id, key, wanted, names)
     undo.push_async_callback(context.attacher.detach, container.id, id)
     return replace(settings, ipam_config=replace(assigned, link_local_ips=ipam.link_local_ips))
 

@@ -51,11 +51,13 @@ class Attachments:
             elif container not in self._attaching:
                 await self._remove(task.id)
 
-    async def attach(self, container: str, key: str, addresses: Sequence[str]) -> tuple[str, EndpointIPAMConfig]:
+    async def attach(
+        self, container: str, key: str, addresses: Sequence[str], names: Sequence[str]
+    ) -> tuple[str, EndpointIPAMConfig]:
         """See ``Attacher``."""
         self._attaching[container] += 1
         try:
-            task_id, network_id = await self._request(container, key, addresses)
+            task_id, network_id = await self._request(container, key, addresses, names)
             self._pending.add((container, network_id))
         finally:
             self._attaching[container] -= 1
@@ -71,9 +73,11 @@ class Attachments:
             raise
         return network_id, _addresses(task)
 
-    async def _request(self, container: str, key: str, addresses: Sequence[str]) -> tuple[str, str]:
+    async def _request(
+        self, container: str, key: str, addresses: Sequence[str], names: Sequence[str]
+    ) -> tuple[str, str]:
         try:
-            return await self._dispatcher.attach_network(container, key, addresses)
+            return await self._dispatcher.attach_network(container, key, addresses, names)
         except WharfError as error:
             raise internal(f"Could not attach to network {key}: {error.message}") from error
 

@@ -35,6 +35,10 @@ class Payload:
     template: bool
 
 
+#: The most names of an attached container.
+MAX_NAMES = 64
+
+
 class Dispatcher(Protocol):
     """One session of an agent. All methods may raise WharfError UNAVAILABLE: no manager can be reached; the agent tries
     again, and its tasks run on meanwhile."""
@@ -74,10 +78,13 @@ class Dispatcher(Protocol):
         :raises WharfError: NOT_FOUND: no task of this node belongs to the service.
         """
 
-    async def attach_network(self, container_id: str, key: str, addresses: Sequence[str]) -> tuple[str, str]:
+    async def attach_network(
+        self, container_id: str, key: str, addresses: Sequence[str], names: Sequence[str]
+    ) -> tuple[str, str]:
         """Makes a task for a container of a user on this node, which gets addresses on a network: they come with the
         assignments. Returns the ids of the task and of the network. ``key``: the network's id or name. ``addresses``:
-        those that the user wants; empty: any.
+        those that the user wants; empty: any. ``names``: by which containers on other nodes find it, at most
+        ``MAX_NAMES``.
 
         :raises WharfError: NOT_FOUND; PERMISSION_DENIED: users may not attach containers to it; INVALID_ARGUMENT: an
             address is not of its subnets.

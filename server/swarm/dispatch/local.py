@@ -132,7 +132,9 @@ class LocalDispatcher:
         sealed = service.sealed_registry_auth
         return self._keys.open(sealed).decode() if sealed else ""
 
-    async def attach_network(self, container_id: str, key: str, addresses: Sequence[str]) -> tuple[str, str]:
+    async def attach_network(
+        self, container_id: str, key: str, addresses: Sequence[str], names: Sequence[str]
+    ) -> tuple[str, str]:
         task_id, network_id = new_id(), ""
 
         def build() -> Sequence[Operation]:
@@ -153,7 +155,7 @@ class LocalDispatcher:
                 updated_ns=now,
                 spec=TaskSpec(
                     network_attachment_spec=NetworkAttachmentSpec(container_id=container_id),
-                    networks=(NetworkAttachmentConfig(target=network.id),),
+                    networks=(NetworkAttachmentConfig(target=network.id, aliases=tuple(names)),),
                     runtime="attachment",
                 ),
                 node_id=self._node_id,

@@ -6,7 +6,7 @@ from typing import Any
 
 from api_models.swarm.node import NodeDescription
 from engine.common.errors import Kind, WharfError
-from server.swarm.agent.dispatcher import Assignments, Payload
+from server.swarm.agent.dispatcher import MAX_NAMES, Assignments, Payload
 from server.swarm.model.objects import TaskStatus
 from server.swarm.remote import wire
 from server.swarm.remote.client import Managers
@@ -74,8 +74,11 @@ class RemoteDispatcher:
         answer = await self._managers.request("GET", f"{_AT}/services/{service_id}/auth")
         return str(answer.get("auth", ""))
 
-    async def attach_network(self, container_id: str, key: str, addresses: Sequence[str]) -> tuple[str, str]:
-        document = {"container": container_id, "network": key, "addresses": list(addresses)}
+    async def attach_network(
+        self, container_id: str, key: str, addresses: Sequence[str], names: Sequence[str]
+    ) -> tuple[str, str]:
+        named = list(names)[:MAX_NAMES]
+        document = {"container": container_id, "network": key, "addresses": list(addresses), "names": named}
         # A repetition could make a second task.
         answer = await self._managers.request("POST", f"{_AT}/attachments", document, repeatable=False)
         return str(answer.get("task", "")), str(answer.get("network", ""))

@@ -131,10 +131,10 @@ def test_containers_of_users_are_attached(tmp_path: Path) -> None:
         joined, managers = await site.worker()
         dispatcher = RemoteDispatcher(managers)
         await site.state.commit([Put(Network(id="n1", name="net", attachable=True)), Put(_task("t1", joined.node_id))])
-        task_id, network_id = await dispatcher.attach_network("c1", "net", [])
+        task_id, network_id = await dispatcher.attach_network("c1", "net", [], ["box"])
         task = site.state.tables.tasks.get(task_id)
         assert (task.node_id, network_id) == (joined.node_id, "n1")
-        assert task.spec.networks == (NetworkAttachmentConfig(target="n1"),)
+        assert task.spec.networks == (NetworkAttachmentConfig(target="n1", aliases=("box",)),)
         await dispatcher.detach_network("t1")
         assert site.state.tables.tasks.find("t1") is not None
         await dispatcher.detach_network(task_id)
@@ -142,7 +142,7 @@ def test_containers_of_users_are_attached(tmp_path: Path) -> None:
         assert site.state.tables.tasks.find(task_id) is None
         for addresses in (["x"], ["10.0.0.1"] * 3, ["1" * 300]):
             with pytest.raises(WharfError) as refused:
-                await dispatcher.attach_network("c1", "net", addresses)
+                await dispatcher.attach_network("c1", "net", addresses, [])
             assert refused.value.kind is Kind.INVALID_ARGUMENT
 
     run(tmp_path, scenario)

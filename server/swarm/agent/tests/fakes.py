@@ -78,7 +78,9 @@ class FakeDispatcher:
 
     # Dispatcher
 
-    async def attach_network(self, container_id: str, key: str, addresses: Sequence[str]) -> tuple[str, str]:
+    async def attach_network(
+        self, container_id: str, key: str, addresses: Sequence[str], names: Sequence[str]
+    ) -> tuple[str, str]:
         self._check()
         network = next((each for each in self.networks.values() if key in (each.id, each.name)), None)
         if network is None:

@@ -22,8 +22,10 @@ class _Managers(FakeDispatcher):
     assigns = TaskState.ASSIGNED
     err = ""
 
-    async def attach_network(self, container_id: str, key: str, addresses: Sequence[str]) -> tuple[str, str]:
-        id, network = await super().attach_network(container_id, key, addresses)
+    async def attach_network(
+        self, container_id: str, key: str, addresses: Sequence[str], names: Sequence[str]
+    ) -> tuple[str, str]:
+        id, network = await super().attach_network(container_id, key, addresses, names)
         task = self.tasks[id]
         status = replace(task.status, state=int(self.assigns), err=self.err)
         self.put(replace(task, status=status))
@@ -62,7 +64,7 @@ async def _settle() -> None:
 
 def test_a_container_gets_an_address_until_it_leaves() -> None:
     async def scenario(node: _Node) -> None:
-        network, addresses = await node.attachments.attach("c1", "front", ())
+        network, addresses = await node.attachments.attach("c1", "front", (), ())
         assert (network, addresses.ipv4_address) == ("net1", "10.0.1.9")
         (task,) = node.managers.tasks.values()
         assert task.state is TaskState.RUNNING
@@ -80,7 +82,7 @@ def test_a_container_gets_an_address_until_it_leaves() -> None:
 
 def test_the_task_of_a_container_that_has_left_is_removed() -> None:
     async def scenario(node: _Node) -> None:
-        await node.attachments.attach("c1", "front", ("10.0.1.7",))
+        await node.attachments.attach("c1", "front", ("10.0.1.7",), ())
         node.attached.add(("c1", "net1"))
         node.managers.put(next(iter(node.managers.tasks.values())))
         await _settle()
@@ -104,7 +106,7 @@ def test_refusals(key: str, state: TaskState, err: str, sentence: str) -> None:
     async def scenario(node: _Node) -> None:
         node.managers.assigns, node.managers.err = state, err
         with pytest.raises(WharfError) as error:
-            await node.attachments.attach("c1", key, ())
+            await node.attachments.attach("c1", key, (), ())
         assert error.value.kind is Kind.INTERNAL
         assert error.value.message.startswith(sentence)
         assert not node.managers.tasks
@@ -118,7 +120,7 @@ def test_managers_that_assign_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(node: _Node) -> None:
         node.managers.assigns = TaskState.NEW
         with pytest.raises(WharfError, match="context deadline exceeded"):
-            await node.attachments.attach("c1", "front", ())
+            await node.attachments.attach("c1", "front", (), ())
         assert not node.managers.tasks
 
     _play(scenario)
