@@ -35,8 +35,8 @@ class OverlayNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who has an address of a network on another node: a task, or the node itself on the ingress network. ``node``:
-    the ``OverlayNetwork.local`` of that node. The link there has the MAC address ``02:42`` and the bytes of ``address``
+    """Who has an address of a network on a node: a task, or the node itself on the ingress network. ``node``: the
+    ``OverlayNetwork.local`` of that node. The link there has the MAC address ``02:42`` and the bytes of ``address``
     (IPv4), as ``server.networks.ipam.allocator.mac_from_address`` computes it."""
 
     address: str
@@ -96,7 +96,8 @@ class OverlayNetworks(Protocol):
         """
 
     async def connect(self, network_id: str, peers: Sequence[Peer]) -> None:
-        """Replaces what a network that exists on this node knows of other nodes: where each address is."""
+        """Replaces what a network that exists on this node knows of other nodes: where each address is. Peers whose
+        node is this one (``OverlayNetwork.local``) are ignored."""
 
     async def balance(self, network_id: str, services: Sequence[ServiceAddresses]) -> None:
         """Replaces the names and the virtual addresses of services on a network that exists on this node."""

@@ -126,11 +126,12 @@ class SwarmOverlays:
 
     async def connect(self, network_id: str, peers: Sequence[Peer]) -> None:
         context = self._context
-        wanted = {peer.address: peer.node for peer in peers}
         async with self._lock:
             network = context.networks.get(network_id)
             if network is None:
                 raise not_found(f"network {network_id} not found")
+            local = network.vxlan_local
+            wanted = {peer.address: peer.node for peer in peers if peer.node != local}
             former, repeated = network.peers, network_id in self._disconnected
             if wanted == former and not repeated:
                 return

@@ -16,8 +16,9 @@ class Assignments:
 
     ``tasks``: those assigned to the node, by id, also those to stop and to remove. ``networks``: by id, those of these
     tasks and of attached containers, and the ingress network. ``services`` and ``peers``: by the id of such a network,
-    the services on it, and its addresses on other nodes. ``mesh``: the ports of all services that are published by the
-    routing mesh.
+    the services on it, and its addresses on all nodes, also on this one; without other nodes there are no peers.
+    ``mesh``: the ports of all services that are published by the routing mesh. The values of ``services`` and
+    ``peers``, and ``mesh``, are equal on many nodes, so that a manager computes and encodes them once.
     """
 
     tasks: Mapping[str, Task]

@@ -36,12 +36,17 @@ async def drain(task: Task, process: Callable[[], int], current: Callable[[], As
     if not _addresses(task, current()):
         return
     end = time.monotonic() + min(limit, LIMIT)
-    if any(current().peers.get(attachment.network_id) for attachment in task.attachments):
+    if any(_spans_nodes(current(), attachment.network_id) for attachment in task.attachments):
         await asyncio.sleep(min(limit, PROPAGATION))
     while time.monotonic() < end and (pid := process()):
         if not await asyncio.to_thread(busy, pid, _addresses(task, current())):
             return
         await asyncio.sleep(_PAUSE)
+
+
+def _spans_nodes(assignments: Assignments, network_id: str) -> bool:
+    network = assignments.networks.get(network_id)
+    return network is not None and any(peer.node != network.local for peer in assignments.peers.get(network_id, ()))
 
 
 def _addresses(task: Task, assignments: Assignments) -> set[str]:

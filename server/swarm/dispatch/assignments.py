@@ -1,11 +1,12 @@
-"""Computes what a node has to run and to know, from the tables. What nodes have in common is computed once."""
+"""Computes what a node has to run and to know, from the tables. What nodes have in common is in ``shared``."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from api_models.swarm.common import Driver
-from server.networks.overlay.model import Backend, MeshPort, OverlayNetwork, Peer, ServiceAddresses
+from server.networks.overlay.model import OverlayNetwork
 from server.swarm.agent.dispatcher import Assignments
+from server.swarm.dispatch.shared import Shared, data_path
 from server.swarm.model.objects import Cluster, Network, Node, Object, Service, Task
 from server.swarm.model.taskstate import TaskState
 from server.swarm.state.state import Event
@@ -17,60 +18,50 @@ _MTU = "com.docker.network.driver.mtu"
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What events concern: tasks of ``nodes``, ``networks``, or ``everything``."""
+    """What nodes have in common is another one on ``networks``, or for all nodes: ``everything``."""
 
-    nodes: frozenset[str]
     networks: frozenset[str]
     everything: bool
 
 
 class Computation:
-    """Call ``note`` with all events since the constructor; then ``of`` may be called at any time."""
+    """Call ``note`` with all events since the constructor, and ``of`` when none is left: it takes as long as the node
+    has tasks. What nodes have in common stays as it is until ``refresh``."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        # By service, then by network.
-        self._services: dict[str, dict[str, ServiceAddresses | None]] = {}
-        self._ports: dict[str, tuple[MeshPort, ...]] = {}
-        # The former together, by network; and of the whole swarm.
-        self._together: dict[str, tuple[ServiceAddresses, ...]] = {}
-        self._mesh: tuple[MeshPort, ...] | None = None
-        # By network and task (or node, on the ingress network): whose address it is. None: not computed.
-        self._peers: dict[str, dict[str, tuple[str, Peer]]] | None = None
+        self._shared = Shared(tables)
+        self._everything = False
+        self._networks: dict[str, OverlayNetwork] = {}
+        self._ingress: Network | None = tables.ingress
 
-    def note(self, events: Iterable[Event]) -> Changes:
-        """Forgets what the events change."""
+    def note(self, events: Iterable[Event]) -> set[str]:
+        """Returns the nodes whose tasks have changed."""
         nodes: set[str] = set()
-        networks: set[str] = set()
-        everything = False
         for event in events:
-            item = event.item
+            item, old, new = event.item, event.old, event.new
             if isinstance(item, Task):
-                for task in (event.old, event.new):
-                    if isinstance(task, Task):
-                        nodes.add(task.node_id)
-                if _of_task(event.old) != _of_task(event.new):
-                    for task in (event.old, event.new):
-                        if isinstance(task, Task):
-                            networks.update(each.network_id for each in task.attachments)
-                            self._forget(task.service_id)
-                    self._index(item, event.old)
+                tasks = [each if isinstance(each, Task) else None for each in (old, new)]
+                nodes.update(task.node_id for task in tasks if task is not None)
+                self._shared.note_task(item.id, *tasks)
             elif isinstance(item, Service):
-                if _of_service(event.old) != _of_service(event.new):
-                    networks.update(self._networks_of(item.id, event.old), self._networks_of(item.id, event.new))
-                    self._forget(item.id)
-            elif isinstance(item, Node):
-                everything |= _of_node(event.old) != _of_node(event.new)
-            elif isinstance(item, Network | Cluster):
-                everything = True
-        for id in networks:
-            self._together.pop(id, None)
-        if networks:
-            self._mesh = None
-        if everything:
-            self._peers = None
-            self._services, self._ports, self._together, self._mesh = {}, {}, {}, None
-        return Changes(frozenset(nodes), frozenset(networks), everything)
+                services = [each if isinstance(each, Service) else None for each in (old, new)]
+                self._shared.note_service(item.id, *services)
+            elif isinstance(item, Network | Cluster) or (isinstance(item, Node) and _of_node(old) != _of_node(new)):
+                self._everything = True
+                self._networks, self._ingress = {}, self._tables.ingress
+                self._shared.note_everything()
+        return nodes
+
+    @property
+    def stale(self) -> bool:
+        """Whether ``refresh`` has something to do."""
+        return self._everything or self._shared.stale
+
+    def refresh(self) -> Changes:
+        """Makes what nodes have in common as new as the tables."""
+        everything, self._everything = self._everything, False
+        return Changes(frozenset(self._shared.refresh()), everything)
 
     def of(self, node_id: str) -> Assignments:
         tables = self._tables
@@ -82,109 +73,31 @@ class Computation:
         }
         node = tables.nodes.find(node_id)
         local = data_path(node) if node is not None and len(tables.nodes) > 1 else ""
-        port = next((cluster.data_path_port for cluster in tables.cluster), 0)
-        networks = {}
-        for network in _networks(tables, tasks.values()):
-            made = overlay_network(network)
-            if local and node is not None:
-                own = node.ingress_address if network.ingress else ""
-                made = replace(made, local=local, port=port or made.port, node_address=own)
-            networks[network.id] = made
+        networks = {network.id: self._on_node(network, node, local) for network in self._networks_of(tasks.values())}
+        views = {id: self._shared.view(id) for id in networks}
         return Assignments(
             tasks=tasks,
             networks=networks,
-            services={id: self._on_network(id) for id in networks},
-            mesh=self._all_ports(),
-            peers={id: self._others(id, node_id) for id in networks} if local else {},
+            services={id: view.services for id, view in views.items()},
+            mesh=self._shared.mesh(),
+            peers={id: view.peers for id, view in views.items()} if local else {},
         )
 
-    # parts
+    def _networks_of(self, tasks: Iterable[Task]) -> list[Network]:
+        wanted = {each.network_id for task in tasks if not task.state.ended for each in task.attachments}
+        if self._ingress is not None:
+            wanted.add(self._ingress.id)
+        return [network for id in sorted(wanted) if (network := self._tables.networks.find(id)) is not None]
 
-    def _forget(self, service_id: str) -> None:
-        self._services.pop(service_id, None)
-        self._ports.pop(service_id, None)
-
-    def _on_network(self, network_id: str) -> tuple[ServiceAddresses, ...]:
-        found = self._together.get(network_id)
-        if found is None:
-            parts = []
-            for service in self._tables.services:
-                known = self._services.setdefault(service.id, {})
-                if network_id not in known:
-                    known[network_id] = _service_addresses(self._tables, service, network_id)
-                if (part := known[network_id]) is not None:
-                    parts.append(part)
-            found = self._together[network_id] = tuple(parts)
-        return found
-
-    def _all_ports(self) -> tuple[MeshPort, ...]:
-        if self._mesh is None:
-            parts: list[MeshPort] = []
-            for service in self._tables.services:
-                if service.id not in self._ports:
-                    self._ports[service.id] = tuple(_mesh(self._tables, service))
-                parts += self._ports[service.id]
-            self._mesh = tuple(parts)
-        return self._mesh
-
-    def _networks_of(self, id: str, service: Object | None) -> Iterator[str]:
-        if not isinstance(service, Service):
-            return
-        yield from (each.network_id for each in service.endpoint.virtual_ips or ())
-        yield from (each.target for each in service.spec.task_template.networks or ())
-        for task in self._tables.tasks.of_service(id):
-            yield from (each.network_id for each in task.attachments)
-        if self._tables.ingress is not None:
-            yield self._tables.ingress.id
-
-    # addresses on other nodes
-
-    def _others(self, network_id: str, node_id: str) -> tuple[Peer, ...]:
-        if self._peers is None:
-            self._peers = {}
-            for task in self._tables.tasks:
-                self._index(task, None)
-            ingress = self._tables.ingress
-            for node in self._tables.nodes if ingress is not None else ():
-                if ingress is not None and node.ingress_address and data_path(node):
-                    peer = Peer(node.ingress_address.partition("/")[0], data_path(node))
-                    self._peers.setdefault(ingress.id, {})[node.id] = (node.id, peer)
-        return tuple(peer for owner, peer in self._peers.get(network_id, {}).values() if owner != node_id)
-
-    def _index(self, task: Task, former: Object | None) -> None:
-        """Makes the addresses of a task equal to the tables, which may be newer than the event."""
-        if self._peers is None:
-            return
-        for each in (task, former):
-            for attachment in each.attachments if isinstance(each, Task) else ():
-                self._peers.get(attachment.network_id, {}).pop(task.id, None)
-        current = self._tables.tasks.find(task.id)
-        node = None if current is None or current.state.ended else self._tables.nodes.find(current.node_id)
-        if current is None or node is None or not data_path(node):
-            return
-        for attachment in current.attachments:
-            address = current.address(attachment.network_id)
-            if address:
-                peers = self._peers.setdefault(attachment.network_id, {})
-                peers[task.id] = (node.id, Peer(address, data_path(node)))
-
-
-def data_path(node: Node) -> str:
-    """The address of the node's VXLAN packets; "": it is not known."""
-    return node.data_path_addr or node.status.addr
-
-
-def _of_task(task: Object | None) -> object:
-    """What nodes know of tasks of other nodes."""
-    if not isinstance(task, Task):
-        return None
-    return task.node_id, serves(task), task.state.ended, task.attachments, task.service_id, task.slot
-
-
-def _of_service(service: Object | None) -> object:
-    if not isinstance(service, Service):
-        return None
-    return service.name, service.endpoint, service.spec.task_template.networks
+    def _on_node(self, network: Network, node: Node | None, local: str) -> OverlayNetwork:
+        made = self._networks.get(network.id)
+        if made is None:
+            made = self._networks[network.id] = overlay_network(network)
+        if not local or node is None:
+            return made
+        port = next((cluster.data_path_port for cluster in self._tables.cluster), 0)
+        own = node.ingress_address if network.ingress else ""
+        return replace(made, local=local, port=port or made.port, node_address=own)
 
 
 def _of_node(node: Object | None) -> object:
@@ -196,11 +109,6 @@ def _with_log_driver(task: Task, driver: Driver | None) -> Task:
     if driver is None or task.spec.log_driver is not None:
         return task
     return replace(task, spec=replace(task.spec, log_driver=driver))
-
-
-def _networks(tables: Tables, tasks: Iterable[Task]) -> list[Network]:
-    wanted = {each.network_id for task in tasks if not task.state.ended for each in task.attachments}
-    return [network for network in tables.networks if network.ingress or network.id in wanted]
 
 
 def overlay_network(network: Network) -> OverlayNetwork:
@@ -218,43 +126,3 @@ def overlay_network(network: Network) -> OverlayNetwork:
         options=network.options,
         created_ns=network.created_ns,
     )
-
-
-def _service_addresses(tables: Tables, service: Service, network_id: str) -> ServiceAddresses | None:
-    """A service on a network; None: it is not there."""
-    virtual = service.virtual_ip(network_id)
-    tasks = [task for task in tables.tasks.of_service(service.id) if task.address(network_id)]
-    if not virtual and not tasks:
-        return None
-    configs = service.spec.task_template.networks or ()
-    aliases = [alias for config in configs if config.target == network_id for alias in config.aliases or ()]
-    return ServiceAddresses(
-        service_id=service.id,
-        names=tuple(dict.fromkeys((service.name, *aliases))),
-        virtual_ip=virtual.partition("/")[0],
-        backends=tuple(Backend(task.name, task.address(network_id)) for task in _oldest_first(tasks) if serves(task)),
-    )
-
-
-def _mesh(tables: Tables, service: Service) -> Iterator[MeshPort]:
-    ingress = tables.ingress
-    ports = [port for port in service.endpoint.ports or () if not port.on_host and port.published_port]
-    if ingress is None or not ports:
-        return
-    tasks = _oldest_first(task for task in tables.tasks.of_service(service.id) if serves(task))
-    for port in ports:
-        yield MeshPort(
-            protocol=port.protocol or "tcp",
-            published=port.published_port,
-            target=port.target_port,
-            backends=tuple(address for task in tasks if (address := task.address(ingress.id))),
-        )
-
-
-def serves(task: Task) -> bool:
-    """Whether connections go to the task: it runs, and is not to be stopped."""
-    return task.state is TaskState.RUNNING and task.desired_state <= TaskState.COMPLETE
-
-
-def _oldest_first(tasks: Iterable[Task]) -> Sequence[Task]:
-    return sorted(tasks, key=lambda task: (task.created_ns, task.slot, task.id))

@@ -1,16 +1,16 @@
 """Follows the state for all dispatchers of a manager: only those whose nodes an event concerns compute anything."""
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from server.swarm.agent.dispatcher import Assignments
-from server.swarm.dispatch.assignments import Changes, Computation
+from server.swarm.dispatch.assignments import Computation
 from server.swarm.state.state import State, Subscription
 
-#: Seconds at most, by which changes of other nodes' tasks come later so that several come as one.
-_LONGEST_PAUSE = 1.0
+#: Seconds between two refreshments of what nodes have in common: for each node that the first one concerned, and at
+#: most. A change of a network with thousands of tasks concerns each node; several changes then come as one.
+_PAUSE, _LONGEST_PAUSE = 0.001, 1.0
 
 
 class _Follower:
@@ -18,51 +18,38 @@ class _Follower:
         self.node_id = node_id
         self.networks: frozenset[str] = frozenset()
         self.changed = asyncio.Event()
-        self.urgent = asyncio.Event()
-
-    def note(self, changes: Changes) -> None:
-        if self.node_id in changes.nodes:
-            self.urgent.set()
-            self.changed.set()
-        elif changes.everything or not self.networks.isdisjoint(changes.networks):
-            self.changed.set()
 
 
 class Overview:
-    """A manager has one, which its dispatchers share. It follows the state while at least one of them does."""
+    """A manager has one, which its dispatchers share. It follows the state while at least one of them does.
+
+    Changes of a node's own tasks come to it at once. Those of what it has in common with others come at once in a calm
+    swarm, and after ``_LONGEST_PAUSE`` at most.
+    """
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._followers: set[_Follower] = set()
+        self._followers: dict[str, set[_Follower]] = {}
         self._computation = Computation(state.tables)
         self._subscription: Subscription | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def assignments(self, node_id: str) -> AsyncIterator[Assignments]:
-        """See ``Dispatcher.assignments``.
-
-        Changes of the node's own tasks come at once. Others wait as long as all dispatchers need for one computation:
-        a change of a network with thousands of tasks concerns each node, and would take all of the manager's time.
-        """
+        """See ``Dispatcher.assignments``."""
         follower = _Follower(node_id)
         self._add(follower)
         try:
             last = None
             while True:
                 follower.changed.clear()
-                follower.urgent.clear()
-                begin = time.perf_counter()
+                # Before a view is computed for the first time.
+                self._note()
                 current = self._computation.of(node_id)
                 follower.networks = frozenset(current.networks)
-                differs = current != last
-                pause = min((time.perf_counter() - begin) * len(self._followers), _LONGEST_PAUSE)
-                if differs:
-                    yield current
+                if last is None or not _same(last, current):
                     last = current
+                    yield current
                 await follower.changed.wait()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await follower.urgent.wait()
         finally:
             self._remove(follower)
 
@@ -71,17 +58,62 @@ class Overview:
             self._computation = Computation(self._state.tables)
             self._subscription = self._state.subscribe()
             self._task = asyncio.create_task(self._follow(self._subscription), name="swarm-overview")
-        self._followers.add(follower)
+        self._followers.setdefault(follower.node_id, set()).add(follower)
 
     def _remove(self, follower: _Follower) -> None:
-        self._followers.discard(follower)
+        followers = self._followers[follower.node_id]
+        followers.discard(follower)
+        if not followers:
+            del self._followers[follower.node_id]
         if not self._followers and self._task is not None and self._subscription is not None:
             self._task.cancel()
             self._subscription.close()
             self._task = self._subscription = None
 
     async def _follow(self, subscription: Subscription) -> None:
+        loop = asyncio.get_running_loop()
+        due = 0.0
         while True:
-            changes = self._computation.note(await subscription.next())
-            for follower in self._followers:
-                follower.note(changes)
+            wait = due - loop.time() if self._computation.stale else None
+            await subscription.wait(wait)
+            self._note()
+            if self._computation.stale and loop.time() >= due:
+                begin = time.thread_time()
+                concerned = self._refresh()
+                spent = time.thread_time() - begin
+                due = loop.time() + min(2 * spent + concerned * _PAUSE, _LONGEST_PAUSE)
+
+    def _note(self) -> None:
+        """Notes the events until now: the computation reads tables that have them."""
+        if self._subscription is not None:
+            for node_id in self._computation.note(self._subscription.take()):
+                for follower in self._followers.get(node_id, ()):
+                    follower.changed.set()
+
+    def _refresh(self) -> int:
+        """Returns how many nodes it concerns."""
+        changes = self._computation.refresh()
+        concerned = [
+            follower
+            for followers in self._followers.values()
+            for follower in followers
+            if changes.everything or not follower.networks.isdisjoint(changes.networks)
+        ]
+        for follower in concerned:
+            follower.changed.set()
+        return len(concerned)
+
+
+def _same(one: Assignments, other: Assignments) -> bool:
+    """What nodes have in common is compared by identity: see ``Shared``."""
+    return (
+        one.mesh is other.mesh
+        and one.tasks == other.tasks
+        and one.networks == other.networks
+        and _identical(one.services, other.services)
+        and _identical(one.peers, other.peers)
+    )
+
+
+def _identical(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
+    return one.keys() == other.keys() and all(value is other[key] for key, value in one.items())

@@ -1,6 +1,7 @@
 """The state of the swarm: the store's objects in memory, kept equal to it by a watch; and transactions of objects."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -96,6 +97,16 @@ class Subscription:
 
     async def next(self) -> list[Event]:
         await self._ready.wait()
+        return self.take()
+
+    async def wait(self, seconds: float | None) -> None:
+        """Waits for changes, for so many seconds at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ready.wait()
+
+    def take(self) -> list[Event]:
+        """All changes that there are now: the tables have these, and no others."""
         self._ready.clear()
         events, self._events = self._events, []
         return events

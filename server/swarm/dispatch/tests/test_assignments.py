@@ -1,4 +1,4 @@
-"""What nodes know of each other: addresses on other nodes, and that changes are computed as from the start."""
+"""What nodes know of each other: addresses on all nodes, and that changes are computed as from the start."""
 
 import asyncio
 import random
@@ -70,11 +70,11 @@ def _run(path: Path, scenario: Callable[[State], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-def test_peers_are_the_addresses_on_other_nodes(tmp_path: Path) -> None:
+def test_peers_are_the_addresses_on_all_nodes(tmp_path: Path) -> None:
     async def scenario(state: State) -> None:
         await state.commit([Put(_task(1, 1)), Put(_task(9, 9))])
         alone = Computation(state.tables).of("n1")
-        assert not any(alone.peers.values())
+        assert not alone.peers
         assert all((each.local, each.node_address) == ("", "") for each in alone.networks.values())
         ended = _task(3, 2, state=TaskState.FAILED)
         second = _node(2, data_path_addr="198.51.100.2")
@@ -84,11 +84,13 @@ def test_peers_are_the_addresses_on_other_nodes(tmp_path: Path) -> None:
             "net0": ("192.0.2.1", 4790, "10.0.0.101/24"),
             "net1": ("192.0.2.1", 4790, ""),
         }
-        assert one.peers["net1"] == (Peer("10.0.1.12", "198.51.100.2"),)
-        assert set(one.peers["net0"]) == {Peer("10.0.0.15", "198.51.100.2"), Peer("10.0.0.102", "198.51.100.2")}
+        own = Peer("10.0.1.11", "192.0.2.1")
+        assert set(one.peers["net1"]) == {own, Peer("10.0.1.12", "198.51.100.2")}
+        others = {Peer("10.0.0.15", "198.51.100.2"), Peer("10.0.0.102", "198.51.100.2")}
+        assert set(one.peers["net0"]) == {Peer("10.0.0.101", "192.0.2.1")} | others
         two = Computation(state.tables).of("n2")
         assert two.networks["net1"].local == "198.51.100.2"
-        assert two.peers["net1"] == (Peer("10.0.1.11", "192.0.2.1"),)
+        assert set(two.peers["net1"]) == set(one.peers["net1"])
 
     _run(tmp_path, scenario)
 
@@ -130,6 +132,33 @@ def test_only_nodes_that_a_change_concerns_compute(tmp_path: Path) -> None:
     _run(tmp_path, scenario)
 
 
+def test_nodes_share_what_has_not_changed(tmp_path: Path) -> None:
+    async def scenario(state: State) -> None:
+        await state.commit([Put(_node(2)), Put(_network(2)), Put(_service(0)), Put(_service(1, 2))])
+        await state.commit([Put(_task(1, 1)), Put(_task(2, 2)), Put(_task(3, 2, 2)), Put(_task(4, 1, 2))])
+        subscription = state.subscribe()
+        computation = Computation(state.tables)
+        before = computation.of("n1"), computation.of("n2")
+        stopped = replace(state.tables.tasks.get("t2"), desired_state=int(TaskState.SHUTDOWN))
+        await state.commit([Put(stopped)])
+        assert computation.note(subscription.take()) == {"n2"}
+        urgent = computation.of("n2")
+        assert urgent.tasks["t2"].desired is TaskState.SHUTDOWN
+        assert urgent.services["net1"] is before[1].services["net1"]
+        assert computation.refresh().networks == {"net1"}
+        after = computation.of("n1"), computation.of("n2")
+        for one in (before, after):
+            assert one[0].mesh is one[1].mesh
+            for network in ("net1", "net2"):
+                assert one[0].services[network] is one[1].services[network]
+                assert one[0].peers[network] is one[1].peers[network]
+        assert before[0].services["net1"] != after[0].services["net1"]
+        assert before[0].peers["net1"] is after[0].peers["net1"]
+        assert before[0].services["net2"] is after[0].services["net2"]
+
+    _run(tmp_path, scenario)
+
+
 def _unordered(found: Assignments) -> object:
     peers = {id: frozenset(each) for id, each in found.peers.items()}
     return found.tasks, found.networks, found.services, found.mesh, peers
@@ -161,6 +190,7 @@ def test_changes_are_computed_as_from_the_start(tmp_path: Path) -> None:
             else:
                 await state.commit([Put(replace(item, version=former.version))])
             computation.note(await subscription.next())
+            computation.refresh()
             for node in ("n1", "n2", "n3"):
                 assert _unordered(computation.of(node)) == _unordered(Computation(state.tables).of(node))
 
