@@ -16,6 +16,7 @@ from engine.common.errors import Kind, WharfError, invalid
 from server.swarm.agent.dispatcher import MAX_NAMES, Assignments, Dispatcher
 from server.swarm.operations.admission import Admission, check_description
 from server.swarm.remote import wire
+from server.swarm.remote.lines import EMPTY, Differences
 from server.swarm.remote.records import JoinRequest, MemberAdded, MemberRequest
 from server.swarm.state.state import State
 from server.swarmapi.application import Call, Route, SwarmApp, json_answer, unexpected
@@ -130,6 +131,7 @@ class _Dispatch:
         self._port = port
         self._check = check
         self._slots = Slots(_STREAMS)
+        self._differences = Differences()
 
     def routes(self) -> list[Route]:
         at = f"{wire.VERSION}/dispatcher"
@@ -161,7 +163,7 @@ class _Dispatch:
                         if current is None:
                             yield None
                             continue
-                        line = wire.difference(last or wire.EMPTY, current)
+                        line = self._differences.line(last or EMPTY, current)
                         if line or last is None:
                             yield line
                         last = current

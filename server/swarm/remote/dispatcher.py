@@ -8,7 +8,7 @@ from api_models.swarm.node import NodeDescription
 from engine.common.errors import Kind, WharfError
 from server.swarm.agent.dispatcher import MAX_NAMES, Assignments, Payload
 from server.swarm.model.objects import TaskStatus
-from server.swarm.remote import wire
+from server.swarm.remote import lines, wire
 from server.swarm.remote.client import Managers
 
 _AT = f"{wire.VERSION}/dispatcher"
@@ -32,13 +32,13 @@ class RemoteDispatcher:
         """Continues at another manager if one fails; each stream begins with the whole state."""
         last: Assignments | None = None
         while True:
-            current = wire.EMPTY
+            current = lines.EMPTY
             began = False
             try:
-                async with contextlib.aclosing(self._managers.stream(f"{_AT}/assignments")) as lines:
-                    async for line in lines:
+                async with contextlib.aclosing(self._managers.stream(f"{_AT}/assignments")) as documents:
+                    async for line in documents:
                         began = True
-                        current = wire.apply(current, line)
+                        current = lines.apply(current, line)
                         if current != last:
                             yield current
                             last = current

@@ -2,15 +2,11 @@
 
 Objects of the swarm have the form in which they are stored; other values have one member for each field. Members that
 are not known come from a newer node and are ignored.
-
-The assignments of a node come as a stream of lines: the first has all of them, and each other one what has changed
-since the line before. Of each mapping, a line has the keys that are new or have another value; null: the key is
-removed. ``mesh`` comes whole.
 """
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -19,9 +15,8 @@ import orjson
 from engine.common import jsontext
 from engine.common.errors import WharfError, internal, invalid
 from server.containers.logs.format import Query
-from server.networks.overlay.model import Backend, MeshPort, OverlayNetwork, Peer, ServiceAddresses
-from server.swarm.agent.dispatcher import Assignments, Payload
-from server.swarm.model.objects import Task, TaskStatus
+from server.swarm.agent.dispatcher import Payload
+from server.swarm.model.objects import TaskStatus
 from server.swarm.model.taskstate import TaskState
 
 #: The version of the requests, in their path.
@@ -38,7 +33,6 @@ MAX_STATUSES = 2000
 
 T = TypeVar("T")
 
-EMPTY = Assignments(tasks={}, networks={}, services={}, mesh=())
 _STATES = frozenset(int(state) for state in TaskState)
 
 
@@ -61,87 +55,7 @@ def error_document(error: BaseException) -> dict[str, str]:
     return document if error.reason is None else {**document, "reason": error.reason.value}
 
 
-# assignments
-
-
-def difference(old: Assignments, new: Assignments) -> dict[str, Any]:
-    """The line that makes the new assignments of the old ones, for orjson."""
-    sections: dict[str, Any] = {
-        "tasks": _changed(old.tasks, new.tasks, Task.wire),
-        "networks": _changed(old.networks, new.networks, _same),
-        "services": _changed(old.services, new.services, _same),
-        "peers": _changed(old.peers, new.peers, _same),
-    }
-    line = {name: section for name, section in sections.items() if section}
-    if old.mesh != new.mesh:
-        line["mesh"] = new.mesh
-    return line
-
-
-def apply(old: Assignments, line: Mapping[str, Any]) -> Assignments:
-    """The assignments after a line.
-
-    :raises WharfError: INVALID_ARGUMENT: it is malformed.
-    """
-    try:
-        return Assignments(
-            tasks=_merged(old.tasks, line.get("tasks"), Task.parse),
-            networks=_merged(old.networks, line.get("networks"), _network),
-            services=_merged(old.services, line.get("services"), lambda each: tuple(map(_service, each))),
-            mesh=tuple(map(_mesh, line["mesh"])) if "mesh" in line else old.mesh,
-            peers=_merged(old.peers, line.get("peers"), lambda each: tuple(_known(Peer, peer) for peer in each)),
-        )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise invalid(f"malformed assignments: {error}") from None
-
-
-def _changed(old: Mapping[str, T], new: Mapping[str, T], encode: Callable[[T], Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in new.items():
-        former = old.get(key)
-        if former is not value and former != value:
-            found[key] = encode(value)
-    found.update({key: None for key in old if key not in new})
-    return found
-
-
-def _merged(old: Mapping[str, T], changes: Mapping[str, Any] | None, decode: Callable[[Any], T]) -> Mapping[str, T]:
-    if not changes:
-        return old
-    merged = dict(old)
-    for key, value in changes.items():
-        if value is None:
-            merged.pop(key, None)
-        else:
-            merged[key] = decode(value)
-    return merged
-
-
-def _same(value: object) -> object:
-    """orjson encodes dataclasses and tuples."""
-    return value
-
-
-def _known(cls: Callable[..., T], document: Mapping[str, Any]) -> T:
-    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-    return cls(**{name: value for name, value in document.items() if name in known})
-
-
-def _network(document: Mapping[str, Any]) -> OverlayNetwork:
-    subnets = tuple((subnet, gateway) for subnet, gateway in document["subnets"])
-    return _known(OverlayNetwork, {**document, "subnets": subnets})
-
-
-def _service(document: Mapping[str, Any]) -> ServiceAddresses:
-    backends = tuple(_known(Backend, each) for each in document["backends"])
-    return _known(ServiceAddresses, {**document, "names": tuple(document["names"]), "backends": backends})
-
-
-def _mesh(document: Mapping[str, Any]) -> MeshPort:
-    return _known(MeshPort, {**document, "backends": tuple(document["backends"])})
-
-
-# the other methods of a dispatcher
+# the methods of a dispatcher; its assignments are in ``lines``
 
 
 def statuses_document(statuses: Mapping[str, TaskStatus]) -> dict[str, Any]:
@@ -194,7 +108,8 @@ def query(text: str) -> Query:
     prefix = document.get("json")
     if prefix is not None and not isinstance(prefix, str):
         raise invalid("malformed query of a log: json")
-    return _known(Query, {**document, "json": None if prefix is None else prefix.encode("latin-1", "replace")})
+    known = {name: value for name, value in document.items() if hasattr(example, name)}
+    return Query(**{**known, "json": None if prefix is None else prefix.encode("latin-1", "replace")})
 
 
 def strings(document: Mapping[str, Any], *names: str, length: int = 256) -> list[str]:
