@@ -7,22 +7,16 @@ from server.networks.overlay.model import ServiceAddresses
 
 def names(network: str, services: Iterable[ServiceAddresses]) -> tuple[Mapping[str, Sequence[str]], Mapping[str, str]]:
     """The addresses of each name, in lower case; and the name of each task's address. ``network``: its name."""
-    found: dict[str, list[str]] = {}
+    # Dictionaries: several services may have the same alias, and an address is named once.
+    found: dict[str, dict[str, None]] = {}
     pointers: dict[str, str] = {}
     for service in services:
         backends = [backend.address for backend in service.backends]
         for name in service.names:
-            _add(found, name, [service.virtual_ip] if service.virtual_ip else backends)
-            _add(found, f"tasks.{name}", backends)
+            addresses = [service.virtual_ip] if service.virtual_ip else backends
+            found.setdefault(name.lower(), {}).update(dict.fromkeys(addresses))
+            found.setdefault(f"tasks.{name}".lower(), {}).update(dict.fromkeys(backends))
         for backend in service.backends:
-            _add(found, backend.name, [backend.address])
+            found.setdefault(backend.name.lower(), {})[backend.address] = None
             pointers[backend.address] = f"{backend.name}.{network}"
-    return found, pointers
-
-
-def _add(found: dict[str, list[str]], name: str, addresses: Iterable[str]) -> None:
-    """Several services may have the same alias."""
-    for address in addresses:
-        known = found.setdefault(name.lower(), [])
-        if address not in known:
-            known.append(address)
+    return {name: list(addresses) for name, addresses in found.items()}, pointers

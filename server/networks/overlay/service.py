@@ -20,7 +20,7 @@ from server.networks.overlay import mesh, names, records, translations
 from server.networks.overlay.mesh import Mesh
 from server.networks.overlay.model import MeshPort, OverlayNetwork, Peer, ServiceAddresses
 from server.networks.overlay.record import place, record
-from server.networks.overlay.translations import Translation
+from server.networks.overlay.translations import Balanced, Translation
 from server.networks.sandboxes import connect, gateway
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,8 @@ class SwarmOverlays:
         self._stale: set[str] = set()
         #: Networks of which not all addresses on other nodes are known to the kernel.
         self._disconnected: set[str] = set()
-        #: The rules in each namespace, by its path.
-        self._written: dict[str, str] = {}
+        #: The services of each namespace, and what it has of them, by its path. None: it is not known.
+        self._written: dict[str, tuple[tuple[ServiceAddresses, ...] | None, Mapping[str, Balanced] | None]] = {}
         # One change at a time: the last one decides what a namespace has.
         self._lock = asyncio.Lock()
 
@@ -202,25 +202,27 @@ class SwarmOverlays:
                 log.error("virtual addresses can't be translated: %s", error.message)
 
     async def _write(self, sandboxes: Iterable[SandboxRecord], gone: Collection[str]) -> None:
-        """Replaces the rules in the namespaces where they have changed.
+        """Changes the rules in the namespaces where services have changed.
 
         :raises WharfError: INTERNAL: the kernel refused in one of them.
         """
         changed = []
-        for each in sandboxes:
-            if each.mode != "own" or not each.path:
+        for sandbox in sandboxes:
+            if sandbox.mode != "own" or not sandbox.path:
                 continue
-            rules = translations.rules(self._visible(each), each.container)
-            if rules != self._written.get(each.path, ""):
-                changed.append(Translation(each.path, rules))
+            services, (former, written) = tuple(self._visible(sandbox)), self._written.get(sandbox.path, ((), None))
+            if services != former:
+                changed.append(Translation(sandbox.path, sandbox.container, services, written))
         if not changed:
             return
+        # Until it is known what a namespace has, also if this call is cancelled, the next one writes all of it.
+        self._written |= {each.path: (None, None) for each in changed}
         begin = time.monotonic()
-        failed = await self._context.run_in_background(translations.write, changed, gone)
+        now, failed = await self._context.run_in_background(translations.write, changed, gone)
         log.debug("%d namespaces changed in %.1f ms", len(changed), (time.monotonic() - begin) * 1000)
-        known = {sandbox.path for sandbox in self._context.sandboxes.values()} | {each.path for each in changed}
-        self._written = {path: rules for path, rules in self._written.items() if path in known}
-        self._written |= {each.path: each.rules for each in changed if each.path not in failed}
+        self._written |= {each.path: (each.services, now[each.path]) for each in changed if each.path in now}
+        paths = {sandbox.path for sandbox in self._context.sandboxes.values()} | now.keys() | failed.keys()
+        self._written = {path: written for path, written in self._written.items() if path in paths}
         if failed:
             raise internal("; ".join(f"{path}: {error}" for path, error in failed.items()))
 
