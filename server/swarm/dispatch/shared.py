@@ -146,20 +146,23 @@ class Shared:
         return tuple(self._peers.get(network_id, {}).values())
 
     def _index(self, id: str, *tasks: Task | None) -> None:
-        """Makes the addresses of a task equal to the tables, which may be newer than the event."""
+        """Makes the addresses of a task equal to the tables, which may be newer than the event. They keep their place,
+        so that the difference of two views is small."""
         if self._peers is None:
             return
-        for each in tasks:
-            for attachment in each.attachments if each is not None else ():
-                self._peers.get(attachment.network_id, {}).pop(id, None)
         current = self._tables.tasks.find(id)
         node = None if current is None or current.state.ended else self._tables.nodes.find(current.node_id)
-        if current is None or node is None or not data_path(node):
-            return
-        for attachment in current.attachments:
-            address = current.address(attachment.network_id)
-            if address:
-                self._peers.setdefault(attachment.network_id, {})[id] = Peer(address, data_path(node))
+        wanted: dict[str, Peer] = {}
+        if current is not None and node is not None and data_path(node):
+            for attachment in current.attachments:
+                if address := current.address(attachment.network_id):
+                    wanted[attachment.network_id] = Peer(address, data_path(node))
+        for task in tasks:
+            for attachment in task.attachments if task is not None else ():
+                if attachment.network_id not in wanted:
+                    self._peers.get(attachment.network_id, {}).pop(id, None)
+        for network_id, peer in wanted.items():
+            self._peers.setdefault(network_id, {})[id] = peer
 
 
 def data_path(node: Node) -> str:

@@ -3,7 +3,8 @@
 ``python -m server.swarm.tests.simulation --nodes 1000 --services 20 --replicas 1000`` prints how long it takes, and
 what it costs, to create the services, to replace the tasks of nodes that vanish, and to update one service. The agents
 share one copy of the state and one batch of reports, as the nodes of a manager do; they report one state for each task.
-With ``--assignments`` they get their tasks as real nodes do, else from the tables.
+With ``--assignments`` they get their tasks as real nodes do, in lines that are encoded but not sent; else from the
+tables.
 """
 
 import argparse
@@ -18,6 +19,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import orjson
 
 from api_models.network import IPAM, IPAMPool
 from api_models.swarm.container import ContainerSpec
@@ -35,6 +38,7 @@ from server.swarm.dispatch.reports import Reports
 from server.swarm.model.ids import new_id
 from server.swarm.model.objects import Cluster, Network, Node, Service, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
+from server.swarm.remote.lines import EMPTY, Differences
 from server.swarm.state.state import Put, State, Subscription
 from server.swarm.store.etcd import EtcdStore
 from server.swarm.store.tests import etcd_member
@@ -74,7 +78,8 @@ class Agents:
         self._state = state
         self._assignments = assignments
         reports, overview = Reports(state), Overview(state)
-        self._reports = reports
+        self._differences = Differences()
+        self._lines = self._bytes = 0
         self._nodes = {
             name(number): LocalDispatcher(
                 state, name(number), NoKeys(), sessions=True, reports=reports, overview=overview
@@ -97,6 +102,8 @@ class Agents:
                     await self._nodes.pop(key).end()
             for task in (*follows, *beats.values()):
                 task.cancel()
+        if self._assignments:
+            sys.stdout.write(f"assignments: {self._lines} lines, {self._bytes / 2**20:.0f} MiB\n")
 
     async def _beat(self, id: str) -> None:
         dispatcher = self._nodes[id]
@@ -114,7 +121,11 @@ class Agents:
 
     async def _follow_assignments(self, id: str) -> None:
         dispatcher = self._nodes[id]
+        former = EMPTY
         async for current in dispatcher.assignments():
+            self._lines += 1
+            self._bytes += len(orjson.dumps(self._differences.line(former, current)))
+            former = current
             statuses = {
                 task.id: TaskStatus(state=int(state), timestamp_ns=time.time_ns(), message=state.text)
                 for task in current.tasks.values()
@@ -184,7 +195,7 @@ class Meter:
         self._data = data
         sys.stdout.write(
             "phase                      seconds  commits   /s  manager CPU  etcd CPU  agents CPU"
-            "  manager MiB  etcd MiB  db MiB\n"
+            "  manager MiB  etcd MiB  agents MiB  db MiB\n"
         )
 
     async def phase(self, label: str, done: Callable[[], bool], seconds: float) -> None:
@@ -203,7 +214,7 @@ class Meter:
         size = sum(path.stat().st_size for path in self._data.rglob("db")) / 2**20
         sys.stdout.write(
             f"{label:26} {took:7.1f} {commits:8} {commits / took:4.0f} {manager:12.1f} {etcd:9.1f} {agents:11.1f}"
-            f" {after[0].memory:12.0f} {after[1].memory:9.0f} {size:7.0f}\n"
+            f" {after[0].memory:12.0f} {after[1].memory:9.0f} {after[2].memory:11.0f} {size:7.0f}\n"
         )
         sys.stdout.flush()
 
