@@ -54,7 +54,8 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class ServiceAddresses:
-    """A service on one network. ``names``: the service's name and its aliases there.
+    """A service on one network, or a container of a user on another node, whose ``service_id`` is the id of its task.
+    ``names``: the service's name and its aliases there.
 
     Each name resolves to ``virtual_ip``, or, if that is "" (DNS round robin), to the addresses of the backends;
     ``tasks.<name>`` always resolves to those of the backends. Connections to the virtual address go to one of the

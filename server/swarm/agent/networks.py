@@ -34,7 +34,12 @@ class NetworkSync:
             return
         async with self._lock:
             for network in assignments.networks.values():
-                services = tuple(assignments.services.get(network.id, ()))
+                # The names of containers that users attached here are known, and end with them.
+                services = tuple(
+                    each
+                    for each in assignments.services.get(network.id, ())
+                    if each.service_id not in assignments.tasks
+                )
                 peers = tuple(assignments.peers.get(network.id, ()))
                 if self._applied.get(network.id) == (network, peers, services):
                     continue

@@ -121,7 +121,7 @@ class Shared:
                 known[network_id] = _service_addresses(self._tables, service, network_id)
             if (part := known[network_id]) is not None:
                 parts.append(part)
-        return tuple(parts)
+        return (*parts, *_attached(self._tables, network_id))
 
     def _all_ports(self) -> tuple[MeshPort, ...]:
         parts: list[MeshPort] = []
@@ -203,6 +203,14 @@ def _service_addresses(tables: Tables, service: Service, network_id: str) -> Ser
         virtual_ip=virtual.partition("/")[0],
         backends=tuple(Backend(task.name, task.address(network_id)) for task in serving),
     )
+
+
+def _attached(tables: Tables, network_id: str) -> Iterator[ServiceAddresses]:
+    """The containers of users on a network: each is found by its names, as a service of one task."""
+    for task in _oldest_first(tables.tasks.of_service("")):
+        names = tuple(dict.fromkeys(name for each in task.spec.networks or () for name in each.aliases or ()))
+        if names and serves(task) and (address := task.address(network_id)):
+            yield ServiceAddresses(task.id, names, "", (Backend(names[0], address),))
 
 
 def _mesh(tables: Tables, service: Service) -> Iterator[MeshPort]:

@@ -83,6 +83,25 @@ def _addresses(swarm: Swarm, service: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("balancing")
+def _reaches(host: Host, container: str, name: str) -> bool:
+    return host.docker("exec", container, "ping", "-c1", "-W1", name, check=False).status == 0
+
+
+def test_containers_of_users_find_each_other_by_name(swarm: Swarm) -> None:
+    worker, manager = swarm.workers[0], swarm.managers[1]
+    swarm.first.docker("network", "create", "-d", "overlay", "--attachable", "shared")
+    run = ("run", "-d", "--init", "--network", "shared")
+    worker.docker(*run, "--name", "far", "--network-alias", "store", "busybox", "sleep", "1000")
+    manager.docker(*run, "--name", "near", "busybox", "sleep", "1000")
+    assert settles(partial(_reaches, manager, "near", "far"))
+    assert settles(partial(_reaches, manager, "near", "store"))
+    assert settles(partial(_reaches, worker, "far", "near"))
+    worker.docker("rm", "-f", "far")
+    assert settles(lambda: "bad address" in manager.docker("exec", "near", "ping", "-c1", "far", check=False).output)
+    manager.docker("rm", "-f", "near")
+    assert settles(lambda: swarm.first.docker("network", "rm", "shared", check=False).status == 0)
+
+
 def test_virtual_addresses_and_the_routing_mesh(swarm: Swarm) -> None:
     swarm.first.docker("network", "create", "-d", "overlay", "--attachable", "front")
     options = ("--network", "front", "--replicas", "3", "--publish", f"{PORT}:80")

@@ -11,7 +11,7 @@ from api_models.swarm.network import Endpoint, NetworkAttachmentConfig, PortConf
 from api_models.swarm.node import NodeStatus
 from api_models.swarm.service import ServiceSpec
 from api_models.swarm.task import TaskSpec
-from server.networks.overlay.model import Peer
+from server.networks.overlay.model import Backend, Peer, ServiceAddresses
 from server.swarm.agent.dispatcher import Assignments
 from server.swarm.dispatch.assignments import Computation
 from server.swarm.dispatch.overview import Overview
@@ -91,6 +91,19 @@ def test_peers_are_the_addresses_on_all_nodes(tmp_path: Path) -> None:
         two = Computation(state.tables).of("n2")
         assert two.networks["net1"].local == "198.51.100.2"
         assert set(two.peers["net1"]) == set(one.peers["net1"])
+
+    _run(tmp_path, scenario)
+
+
+def test_containers_of_users_are_found_by_their_names(tmp_path: Path) -> None:
+    async def scenario(state: State) -> None:
+        networks = (NetworkAttachmentConfig(target="net1", aliases=("box", "db")),)
+        box = replace(_task(1, 2, service=""), spec=TaskSpec(networks=networks), created_ns=1)
+        late = replace(_task(2, 2, state=TaskState.ASSIGNED, service=""), spec=TaskSpec(networks=networks))
+        await state.commit([Put(_node(2)), Put(box), Put(late), Put(_task(3, 1, service="s1"))])
+        assert Computation(state.tables).of("n1").services["net1"] == (
+            ServiceAddresses("t1", ("box", "db"), "", (Backend("box", "10.0.1.11"),)),
+        )
 
     _run(tmp_path, scenario)
 
