@@ -10,7 +10,6 @@ from typing import Any
 from api_models.filters import Filters
 from engine.common.errors import Kind, WharfError, invalid
 from engine.common.system import private
-from engine.common.timeline import measured
 from server.access.caller import Caller
 from server.builder.buildkit.service import BuildKit
 from server.builder.cache.garbage_collection import GarbageCollector
@@ -166,8 +165,7 @@ class Builds:
                 messages,
                 lifetime,
             )
-            with measured("build"):
-                await build.run(file)
+            await build.run(file)
 
     async def usage(self, filters: Sequence[str] = (), what: str = "diskusage") -> list[Usage]:
         """Return the matching cache records.

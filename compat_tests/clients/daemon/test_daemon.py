@@ -97,6 +97,16 @@ def test_metrics_have_dockerds_names(daemon: Wharf) -> None:
     assert more("engine_daemon_events_total") >= 6
     assert any(name.startswith("engine_daemon_engine_info{") for name in after)
     assert after["process_resident_memory_bytes"] > 1024 * 1024
+    # One request of buildx is several calls.
+    for kind in ("0", "1"):
+        before = values()
+        for status, command in enumerate(("true", "false")):
+            text = f"FROM busybox\nRUN {command}\n"
+            done = daemon.docker("build", "--no-cache", "-", input=text, env={"DOCKER_BUILDKIT": kind}, check=False)
+            assert bool(done.status) == bool(status), done.output
+        after = values()
+        assert more("builder_builds_triggered_total") == 2
+        assert more('builder_builds_failed_total{reason="error_processing_commands_error"}') == 1
     # The metrics socket serves nothing else.
     assert TcpApi(int(daemon.env["METRICS"])).get("/info").status == 404
 

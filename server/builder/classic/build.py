@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from engine.api.client import Engine
 from engine.common.errors import Kind, WharfError, invalid
+from engine.common.timeline import measured
 from server.builder.classic import copy_errors
 from server.builder.classic.history_cache import HistoryCache
 from server.builder.classic.image import Documents, store
@@ -178,7 +179,8 @@ class ClassicBuild:
             self._builder, sources, runner, self._stream, epoch_ns, candidates, base_snapshots, skip_sources=False
         )
         try:
-            await self._all(file, solver)
+            with measured("build"):
+                await self._all(file, solver)
         except BuildFailed as failure:
             await self._times.save()
             await self._stream.flush()
