@@ -46,10 +46,10 @@ def test_a_service_has_a_virtual_address_and_its_tasks_have_addresses(tmp_path: 
         assert _addresses(world, "web") == [("10.0.1.3/24", "10.0.2.3/24"), ("10.0.1.4/24", "10.0.2.4/24")]
         assert world.running("web")[0].endpoint.virtual_ips == endpoint.virtual_ips
         current = world.agents["n1"].current
-        assert [(each.id, each.subnets) for each in current.networks.values()] == [
-            (front, (("10.0.1.0/24", "10.0.1.1"),)),
-            (back, (("10.0.2.0/24", "10.0.2.1"),)),
-        ]
+        assert {each.id: each.subnets for each in current.networks.values()} == {
+            front: (("10.0.1.0/24", "10.0.1.1"),),
+            back: (("10.0.2.0/24", "10.0.2.1"),),
+        }
         (service,) = current.services[front]
         assert (service.names, service.virtual_ip) == (("web", "db"), "10.0.1.2")
         assert sorted(each.address for each in service.backends) == ["10.0.1.3", "10.0.1.4"]
