@@ -164,7 +164,7 @@ def test_a_killed_daemon_interrupts_nothing_and_leaving_removes_all(tmp_path: Pa
 
 
 def test_conflicts_are_named(tmp_path: Path) -> None:
-    with nodes(tmp_path, 1) as (one,):
+    with nodes(tmp_path, 2) as (one, two):
         overlay = one.world.networks.overlay
         foreign = ["vx9", "type", "vxlan", "id", str(NET.vni), "dstport", "4789", "local", one.address]
         run(["nsenter", f"--net={one.path}", "ip", "link", "add", *foreign])
@@ -182,9 +182,9 @@ def test_conflicts_are_named(tmp_path: Path) -> None:
         settings = {NET.id: {"IPAMConfig": {"IPv4Address": "10.0.1.5"}, "MacAddress": "02:00:00:00:00:01"}}
         with pytest.raises(WharfError, match="MAC address cannot be chosen on network app"):
             one.call(one.world.run("own", network=NET.id, endpoints=settings))
-        # thousands of addresses: the first time, and one more
-        many = {f"10.0.{number >> 8}.{number & 255}": one for number in range(256, 4096)}
-        realize(one, many)
+        # thousands of addresses: the first time, and one more; those of this node are not counted
+        many = {f"10.0.{number >> 8}.{number & 255}": two for number in range(256, 4096)}
+        realize(one, {**many, "10.0.17.1": one})
         assert len(entries(one)) == len(many)
-        realize(one, {**many, "10.0.16.1": one})
+        realize(one, {**many, "10.0.16.1": two})
         assert len(entries(one)) == len(many) + 1

@@ -96,6 +96,8 @@ class LocalDispatcher:
         if not self._sessions:
             return _NO_SESSION
         if not self._lease or self._state.tables.sessions.find(self._node_id) is None:
+            # The next session needs a new lease: this one's has ended with it.
+            self._lease = 0
             raise _session_over()
         try:
             await self._state.store.keep_alive(self._lease)

@@ -115,8 +115,9 @@ class Agents:
                 # The agents are so busy that they have lost the session.
                 if error.kind is not Kind.NOT_FOUND:
                     raise
-                await dispatcher.describe(_description(id))
-                continue
+                pause = 0.0
+                with contextlib.suppress(WharfError):
+                    await dispatcher.describe(_description(id))
             await asyncio.sleep(pause)
 
     async def _follow_assignments(self, id: str) -> None:
