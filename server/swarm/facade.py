@@ -28,7 +28,7 @@ _AGAIN = 5.0
 
 _LEAVE_MANAGER = "You are attempting to leave the swarm on a node that is participating as a manager. "
 _LEAVE_LOCKED = "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message."
-_REMOVED = "the swarm's managers have removed this node: leave the swarm with `docker swarm leave --force`"
+_REMOVED = "the swarm's managers have removed this node: leave the swarm with `docker swarm leave`"
 
 
 class SwarmFacade:
@@ -42,8 +42,10 @@ class SwarmFacade:
         self._node: Manager | Worker | None = None
         self._change: asyncio.Task[None] | None = None
         self._locked = False
-        #: Why the swarm can't be used, for ``GET /info``.
+        #: Why the swarm can't be used, or this node's part in it can't be changed, for ``GET /info``.
         self._error = ""
+        #: The managers have removed this node.
+        self._removed = False
         #: The advertised address, while the swarm can't be used.
         self._address = ""
         # One change of the membership at a time.
@@ -148,7 +150,7 @@ class SwarmFacade:
         if node is not None:
             shown["NodeID"], shown["NodeAddr"] = node.membership.node_id, node.membership.host
             shown["RemoteManagers"] = node.managers()
-            shown["Error"] = node.error
+            shown["Error"] = node.error or self._error
             if administrator and not node.worker:
                 shown["ControlAvailable"] = True
                 if not node.error:
@@ -212,7 +214,7 @@ class SwarmFacade:
             if self.local_state == "inactive":
                 raise WharfError(Kind.UNAVAILABLE, NO_SWARM)
             worker = self._node is not None and self._node.worker
-            if not force and not worker:
+            if not force and not worker and not self._removed:
                 raise WharfError(Kind.UNAVAILABLE, self._why_not_leave())
             host = await self._load()
             if self._node is not None:
@@ -221,7 +223,7 @@ class SwarmFacade:
             from server.swarm.transitions import remove
 
             await remove(host)
-            self._locked, self._error = False, ""
+            self._locked, self._error, self._removed = False, "", False
 
     def _why_not_leave(self) -> str:
         if self._locked:
@@ -265,6 +267,7 @@ class SwarmFacade:
                     await change()
                     return
                 except Exception as error:
+                    self._error = str(error) or type(error).__name__
                     log.log(
                         logging.WARNING if isinstance(error, WharfError) else logging.ERROR,
                         "this node's part in the swarm can't be changed, and is tried again: %s",
@@ -306,7 +309,7 @@ class SwarmFacade:
             return
         await self._close()
         await host.leave()
-        self._error = _REMOVED
+        self._error, self._removed = _REMOVED, True
         log.warning("%s", _REMOVED)
 
     def _host_loaded(self) -> Host:

@@ -285,6 +285,8 @@ class Manager:
         """The node leaves the swarm: tells the other managers, as far as they can be reached."""
         if not self.backend.shared or self.error:
             return
+        # The agent would make a new session; another manager shall lead before this one is no member any more.
+        await self._parts.close()
         try:
             async with asyncio.timeout(_FAREWELL):
                 await self.dispatcher_of(self.node_id).end()

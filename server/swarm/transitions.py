@@ -210,10 +210,7 @@ async def _become_member(host: Host, membership: Membership, identity: Identity)
 
     :raises WharfError: UNAVAILABLE; PERMISSION_DENIED: the node shall not be a manager any more.
     """
-    wanted = host.options.store
-    site = wanted not in (AUTO, SQLITE, ETCD)
-    if not site:
-        await program.find()
+    wanted, site = host.options.store, await _check_store(host)
     peer_url = f"https://{addresses.join(membership.host, str(host.options.peer_port))}"
     request = records.MemberRequest(peer_url=peer_url, addr=membership.advertise_addr)
     remotes = Managers(identity, [each.addr for each in membership.managers])
@@ -229,6 +226,17 @@ async def _become_member(host: Host, membership: Membership, identity: Identity)
     key, certificate = identity.key(), identity.current
     await asyncio.to_thread(Identity(directory, keys).put, certificate, key)
     return replace(membership, role="manager", store=wanted if site else ETCD, etcd_cluster=",".join(added.members))
+
+
+async def _check_store(host: Host) -> bool:
+    """Whether the managers use a site's etcd, as this engine's options say.
+
+    :raises WharfError: FAILED_PRECONDITION: the swarm's own etcd is not installed.
+    """
+    if host.options.store not in (AUTO, SQLITE, ETCD):
+        return True
+    await program.find()
+    return False
 
 
 async def _added(remotes: Managers, request: records.MemberRequest) -> dict[str, Any]:
@@ -247,14 +255,22 @@ async def _added(remotes: Managers, request: records.MemberRequest) -> dict[str,
 
 
 async def promote(host: Host, worker: Worker) -> None:
-    """The managers want this worker to be a manager. Closes it; ``resume`` continues as what it is then.
+    """The managers want this worker to be a manager. Closes it; ``resume`` continues as what it is then: as a worker
+    still, if they want it to be none any more.
 
     :raises WharfError: UNAVAILABLE, or what keeps it from being a manager; it is a worker still.
     """
+    await _check_store(host)
     certificate, key = await renewed(worker.remotes)
     await asyncio.to_thread(worker.identity.put, certificate, key)
     await worker.close()
-    membership = await _become_member(host, worker.membership, worker.identity)
+    try:
+        membership = await _become_member(host, worker.membership, worker.identity)
+    except WharfError as error:
+        if error.kind is not Kind.PERMISSION_DENIED:
+            raise
+        log.warning("this node stays a worker: %s", error.message)
+        return
     await asyncio.to_thread(membership.save, host.directory)
 
 

@@ -90,7 +90,11 @@ class EtcdBackend:
     async def prepare(self) -> None:
         """A member that was added is a learner at first, which answers nothing."""
         assert self._child is not None, "open"
-        await self._child.serving(_SERVING)
+        try:
+            await self._child.serving(_SERVING)
+        except WharfError as error:
+            # Also if it was removed: ``lost`` tells it, and the node becomes a worker.
+            raise WharfError(Kind.UNAVAILABLE, error.message) from None
         if not (await self._cluster.status()).learner:
             return
         remotes = Managers(self._identity, [each.addr for each in self._membership.managers])

@@ -25,6 +25,7 @@ _QUORUM = (
     "rpc error: code = FailedPrecondition desc = can't remove member from the raft: this would result in a loss of"
     " quorum"
 )
+_TAKEN = "a manager of the swarm has the address {} already: demote its node and remove it first"
 _OFFLINE = "a manager can't join the swarm while one of its managers is offline, or has joined a few seconds ago"
 #: What etcd answers when a change of the members could cost the majority. It adds and removes only while all, or a
 #: majority, of the others have been connected for 5 s.
@@ -97,7 +98,7 @@ class Members:
         for member in await self.list():
             if peer_url in member.peer_urls:
                 if not member.learner:
-                    raise WharfError(Kind.CONFLICT, f"a manager of the swarm has the address {peer_url} already")
+                    raise WharfError(Kind.CONFLICT, _TAKEN.format(peer_url))
                 # Its data may be lost: a member with an id that it has used may have forgotten what it has voted for.
                 await self.remove(member.id)
                 # A member's id is a digest of its URL and of the second in which it was added.

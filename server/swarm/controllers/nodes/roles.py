@@ -2,7 +2,8 @@
 none.
 
 A demotion is the spec's role "worker" of a node that still is a manager. The API refuses one that would lose the
-quorum; if managers are lost afterwards, the demotion waits for them. Members whose nodes were removed are removed, too.
+quorum; if managers are lost afterwards, the demotion waits for them. Members whose nodes have left the swarm or were
+removed are removed, too.
 """
 
 import logging
@@ -85,8 +86,8 @@ class Roles:
             # The node of a member that has just joined, by another manager, is there first.
             await self._state.synchronize()
             for name, id in members.items():
-                if self._state.tables.nodes.find(name) is None:
-                    log.info("node=%s was removed: it leaves the swarm's store", name)
+                if self._left(name):
+                    log.info("node=%s has left or was removed: it leaves the swarm's store", name)
                     await self._members.remove(id)
             results = [await self._demote(node, members.get(node.id)) for node in self._demoted()]
         except WharfError as error:
@@ -96,6 +97,11 @@ class Roles:
             return False
         self._logged = ""
         return all(results)
+
+    def _left(self, id: str) -> bool:
+        """A manager that left the swarm is a worker, also if it could not remove its member before its end."""
+        node = self._state.tables.nodes.find(id)
+        return node is None or (node.manager is None and node.spec.role == "worker")
 
     def _demoted(self) -> list[Node]:
         return [node for node in self._state.tables.nodes if node.manager is not None and node.spec.role == "worker"]

@@ -128,3 +128,19 @@ def test_the_member_of_a_removed_node_is_removed(tmp_path: Path) -> None:
         assert scene.members.present == ["m1", "m2"]
 
     _play(tmp_path, scenario)
+
+
+def test_the_member_of_a_manager_that_left_is_removed(tmp_path: Path) -> None:
+    async def scenario(scene: _Scene) -> None:
+        def left() -> list[Put]:
+            node = scene.state.tables.nodes.get("m3")
+            return [Put(replace(node, spec=replace(node.spec, role="worker"), manager=None))]
+
+        scene.members.broken = True
+        await scene.state.transact(left)
+        await scene.settle()
+        scene.members.broken = False
+        await scene.wait(5)
+        assert scene.members.present == ["m1", "m2"]
+
+    _play(tmp_path, scenario)
