@@ -182,6 +182,8 @@ class Manager:
         await asyncio.wait((self._opening,), timeout=_PATIENCE)
         if self._opening.done():
             self._opening.result()
+        else:
+            self._opening.add_done_callback(_log_failure)
 
     async def ready(self) -> None:
         """Waits until the state can be read."""
@@ -195,12 +197,15 @@ class Manager:
                 await self._read()
                 break
             except WharfError as error:
-                if error.kind is not Kind.UNAVAILABLE:
-                    self.error = error.message
-                    raise
                 self.error = error.message
+                if error.kind is not Kind.UNAVAILABLE:
+                    raise
             await asyncio.sleep(_RETRY)
-        await self.begin()
+        try:
+            await self.begin()
+        except WharfError as error:
+            self.error = error.message
+            raise
 
     async def _watch(self) -> None:
         """A manager whose place in the store is lost was demoted, perhaps while its engine did not run."""
@@ -301,6 +306,11 @@ class Manager:
             return []
         status = replace(node.status, state="down", message="node left the swarm")
         return [Put(replace(node, spec=replace(node.spec, role="worker"), manager=None, status=status))]
+
+
+def _log_failure(opening: asyncio.Task[None]) -> None:
+    if not opening.cancelled() and (error := opening.exception()) is not None:
+        log.error("this manager can't take part in the swarm: %s", error, exc_info=error)
 
 
 def _is_other_manager(node: Node, own: Node) -> bool:
