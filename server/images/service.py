@@ -42,6 +42,7 @@ from server.registry.auth import (
 from server.registry.client import Repository
 from server.registry.progress import Message, Report
 from server.registry.reference import Reference, parse
+from server.registry.source import Source
 
 Messages = AsyncIterator[Message]
 
@@ -232,6 +233,10 @@ class Images:
     ) -> Messages:
         report = Report()
         return report.run(self.transfer.pull(reference, report, credentials=credentials, platform=platform))
+
+    async def pull_from(self, source: Source, reference: Reference) -> None:
+        """See ``Transfer.pull_from``."""
+        await self.transfer.pull_from(source, reference)
 
     def push(
         self, reference: Reference, *, credentials: Credentials = ANONYMOUS, platform: str | None = None

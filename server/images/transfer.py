@@ -23,6 +23,7 @@ from server.registry.pull import Puller, dockerd_error
 from server.registry.push import Pusher
 from server.registry.reference import DEFAULT_DOMAIN, Reference, parse
 from server.registry.responses import RegistryError, limited
+from server.registry.source import Source
 
 
 @dataclass(slots=True)
@@ -77,15 +78,25 @@ class Transfer:
             for tag in tags:
                 await self._pull_one(repository, reference.with_tag(tag), report, platform)
 
-    async def _pull_one(
-        self, repository: Repository, reference: Reference, report: Report, platform: str | None
-    ) -> None:
+    async def pull_from(self, source: Source, reference: Reference) -> None:
+        """Pull one tag or digest from elsewhere than its registry, for administrators.
+
+        :raises WharfError: the source's.
+        """
+        report = Report()
+        async for _ in report.run(self._pull_one(source, reference, report, None)):
+            continue
+
+    async def _pull_one(self, repository: Source, reference: Reference, report: Report, platform: str | None) -> None:
         context = self._context
         requested = oci.parse_platform(platform) if platform else context.resolver.host
         name = str(reference)
         async with context.engine.leases.acquire():
             own = await context.own_digests()
-            proof = Proof(context.engine, repository, own) if own is not None else None
+            proof = None
+            if own is not None:
+                assert isinstance(repository, Repository)  # only administrators pull from elsewhere
+                proof = Proof(context.engine, repository, own)
             puller = Puller(
                 context.engine,
                 self.downloads,

@@ -60,6 +60,7 @@ class Repository:
         mirrors: bool = True,
     ) -> None:
         self.reference = reference
+        self.is_registry = True
         self.attempts = max(1, config.max_download_attempts)
         self._config = config
         self._credentials = credentials
@@ -119,6 +120,10 @@ class Repository:
         if kept != endpoints:
             self._endpoints, self._chosen, self._dropped = kept, None, True
         return self._dropped
+
+    def reject(self, digest: str) -> bool:
+        """See ``Source.reject``: any mirror may have sent it."""
+        return self.drop_mirrors()
 
     async def _try_endpoints(self, request: _Request, path: str) -> "httpx.Response":
         endpoints = await self._find_endpoints()

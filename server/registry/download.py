@@ -13,8 +13,8 @@ from engine.api.types import Descriptor
 from engine.common.errors import Kind, WharfError
 from engine.common.system import heap
 from server.registry import documents
-from server.registry.client import Repository
 from server.registry.responses import RegistryError, pause
+from server.registry.source import Source
 
 #: Called with the state of a blob: ("Downloading", bytes so far), ("Waiting" | "Verifying Checksum" | "Download
 #: complete" | "Retrying", bytes).
@@ -85,7 +85,7 @@ class Downloads:
         self._slots = asyncio.Semaphore(max(1, limit))
 
     async def fetch(
-        self, repository: Repository, desc: Descriptor, *, watch: OnBlobState | None = None, urls: tuple[str, ...] = ()
+        self, repository: Source, desc: Descriptor, *, watch: OnBlobState | None = None, urls: tuple[str, ...] = ()
     ) -> Fetched:
         """Downloads a blob into the store, protected by the caller's lease.
 
@@ -128,7 +128,7 @@ class Downloads:
         return await documents.has_sized(self._engine, desc)
 
     async def _join(
-        self, repository: Repository, desc: Descriptor, watch: OnBlobState | None, urls: tuple[str, ...]
+        self, repository: Source, desc: Descriptor, watch: OnBlobState | None, urls: tuple[str, ...]
     ) -> bool:
         """Waits for the download of a blob. Returns whether it was made with ``repository``."""
         while True:
@@ -165,7 +165,7 @@ class Downloads:
         for watch in job.watchers if job else ():
             watch(state, size)
 
-    async def _run(self, repository: Repository, desc: Descriptor, urls: tuple[str, ...]) -> None:
+    async def _run(self, repository: Source, desc: Descriptor, urls: tuple[str, ...]) -> None:
         ref = download_ref(desc.digest)
         async with self._slots:
             for attempt in range(self._attempts):
@@ -182,7 +182,7 @@ class Downloads:
                     self._notify(desc.digest, "Retrying", 0)
                     await pause(attempt, error)
 
-    async def _once(self, repository: Repository, desc: Descriptor, ref: str, url: str) -> None:
+    async def _once(self, repository: Source, desc: Descriptor, ref: str, url: str) -> None:
         content = self._engine.content
         async with content.writer(ref, expected=desc.digest, total=desc.size) as writer:
             if writer.exists:
@@ -201,13 +201,13 @@ class Downloads:
                         async for piece in pieces:
                             if writer.offset + len(piece) > desc.size:
                                 text = f"{desc.digest}: more than the {desc.size} bytes that the manifest says"
-                                if again := repository.drop_mirrors():
-                                    await writer.truncate()  # the registry itself sends the whole blob
+                                if again := repository.reject(desc.digest):
+                                    await writer.truncate()  # another server sends the whole blob
                                 raise RegistryError(Kind.INVALID_ARGUMENT, text, status=200, again=again)
                             await writer.write(piece)
                             self._notify(desc.digest, "Downloading", writer.offset)
             if writer.offset < desc.size:
-                repository.drop_mirrors()
+                repository.reject(desc.digest)
                 raise RegistryError(
                     Kind.INTERNAL, f"{desc.digest}: unexpected EOF after {writer.offset} bytes", again=True
                 )
@@ -222,6 +222,6 @@ class Downloads:
                 raise RegistryError(
                     Kind.INVALID_ARGUMENT,
                     f"filesystem layer verification failed for digest {desc.digest}",
-                    again=repository.drop_mirrors() or resumed,
+                    again=repository.reject(desc.digest) or resumed,
                 ) from None
         self._notify(desc.digest, "Download complete", desc.size)

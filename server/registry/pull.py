@@ -16,12 +16,12 @@ from engine.common import limits
 from engine.common.errors import Kind, Reason, WharfError, invalid, not_found
 from engine.common.system.task_groups import first_error
 from server.registry import documents, oci
-from server.registry.client import Repository
 from server.registry.download import Downloads, Fetched, OnBlobState, download_ref
 from server.registry.progress import Report
 from server.registry.proof import Proof
 from server.registry.reference import Reference
 from server.registry.responses import RegistryError, retried
+from server.registry.source import Source
 from server.registry.unpack import unpack
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Puller:
         self,
         engine: Engine,
         downloads: Downloads,
-        repository: Repository,
+        repository: Source,
         report: Report,
         *,
         platform: Platform,
@@ -81,7 +81,7 @@ class Puller:
         await self._report.status(f"Pulling from {reference.path}", reference.tag or str(reference))
         await self._image(manifest)
         # The origin of the image as a whole is its target's.
-        await remember_source(self._engine, self._repository.reference, (target,))
+        await self._remember(target)
         return Pulled(target, manifest)
 
     # documents
@@ -155,6 +155,10 @@ class Puller:
             target = local or await self._document(child.digest, expected=child.digest, size=child.size)
         raise invalid(f"{target.digest}: indexes within indexes")
 
+    async def _remember(self, *blobs: Descriptor) -> None:
+        if self._repository.is_registry:
+            await remember_source(self._engine, self._repository.reference, blobs)
+
     # content
 
     async def _image(self, target: Descriptor) -> None:
@@ -182,7 +186,7 @@ class Puller:
             raise
         if chain:
             await documents.reference_snapshot(self._engine, manifest.config.digest, chain)
-        await remember_source(self._engine, self._repository.reference, (manifest.config, *layers))
+        await self._remember(manifest.config, *layers)
 
     async def _attestation(self, image: Descriptor) -> None:
         """Fetch the attestation that the index has for the image. A registry may lack it, for example a mirror that
@@ -205,7 +209,7 @@ class Puller:
                 raise
             log.info("%s: no attestation: %s", image.digest, error.message)
             return
-        await remember_source(self._engine, self._repository.reference, blobs)
+        await self._remember(*blobs)
 
     async def _content(self, manifest: oci.Manifest, *, quiet: bool) -> str:
         layers = manifest.layers
