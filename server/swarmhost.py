@@ -27,8 +27,10 @@ from server.swarm.operations.addresses import join
 from server.swarm.operations.networks import Networks as SwarmNetworks
 from server.swarm.operations.networks import ingress
 from server.swarm.remote.identity import Identity
+from server.swarm.remote.images import PeerSource
 from server.swarm.remote.logs import NODE_PORT
 from server.swarm.state.state import State
+from server.swarmapi.images import ImagePort
 from server.swarmapi.listener import SwarmListener
 from server.swarmapi.managers import ManagerPort, manager_app
 from server.swarmapi.nodes import NodePort, node_app
@@ -75,8 +77,8 @@ def make_host(
         network = networks.visible.find(key)
         return network.name if network is not None else None
 
-    def agent(dispatcher: Dispatcher) -> Part:
-        made = Agent(dispatcher, neighbours)
+    def agent(dispatcher: Dispatcher, identity: Identity) -> Part:
+        made = Agent(dispatcher, neighbours, partial(PeerSource, identity))
         networks.context.attacher = made.attachments
         return made
 
@@ -89,8 +91,11 @@ def make_host(
         await listener.open(manager.membership.listen_addr)
         return listener
 
-    async def node_port(membership: Membership, identity: Identity, is_manager: Callable[[str], bool]) -> Listening:
-        port = NodePort(membership.cluster_id, membership.node_id, is_manager, log)
+    async def node_port(
+        membership: Membership, identity: Identity, dispatcher: Dispatcher, is_manager: Callable[[str], bool]
+    ) -> Listening:
+        shared = ImagePort(images.local.shared, dispatcher.readable_images)
+        port = NodePort(membership.cluster_id, membership.node_id, is_manager, log, shared)
         listener = SwarmListener(node_app(port), identity)
         host = membership.listen_addr.rpartition(":")[0].strip("[]")
         await listener.open(join(host, str(NODE_PORT)))

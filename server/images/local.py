@@ -1,9 +1,10 @@
 """``docker image inspect``, ``history``, ``tag``: reads and names single images in the store."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from engine.api.services.content import Content
 from engine.api.types import ImageRecord
 from engine.common.errors import Kind, WharfError, invalid
 from server.images.context import ImageContext
@@ -19,10 +20,30 @@ from server.registry.reference import Reference
 Json = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class SharedImage:
+    """An image as other machines read it. ``digest``: of its target. ``blobs``: the sizes of all local documents,
+    configs and layers below it, in bytes by digest."""
+
+    digest: str
+    blobs: Mapping[str, int]
+    _content: Content
+
+    def read(self, digest: str, offset: int) -> AsyncIterator[bytes]:
+        """The bytes of one of its blobs, from an offset on."""
+        return self._content.read(digest, offset=offset)
+
+
 class LocalImages:
     def __init__(self, context: ImageContext, sizes: Sizes) -> None:
         self._context = context
         self._sizes = sizes
+
+    async def shared(self, text: str) -> SharedImage:
+        """:raises WharfError: NOT_FOUND."""
+        record = await self._context.resolver.record(text)
+        tree = await self._context.trees.get(record.target)
+        return SharedImage(record.target.digest, tree.blobs, self._context.engine.content)
 
     # inspect
 

@@ -89,10 +89,10 @@ class Host:
     describe: Callable[[], Awaitable[NodeDescription]]
     interfaces: Callable[[], Awaitable[Interfaces]]
     initial: Callable[[Cluster], Awaitable[Sequence[Object]]]
-    agent: Callable[[Dispatcher], Part]
+    agent: Callable[[Dispatcher, Identity], Part]
     manage: Callable[[State | None], None]
     manager_port: Callable[[ManagerSide], Awaitable[Listening]]
-    node_port: Callable[[Membership, Identity, Callable[[str], bool]], Awaitable[Listening]]
+    node_port: Callable[[Membership, Identity, Dispatcher, Callable[[str], bool]], Awaitable[Listening]]
     local_network: LocalNetwork
     task_log: TaskLog
     leave: Callable[[], Awaitable[None]]

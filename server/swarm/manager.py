@@ -231,13 +231,14 @@ class Manager:
         self.error = ""
         self._host.manage(self.state)
         own = OwnNode(self.state, self._host.directory, self.membership, self.requests)
-        agent = self._host.agent(self.dispatcher_of(self.node_id))
+        agent = self._host.agent(self.dispatcher_of(self.node_id), self.identity)
         self._parts.start([self._upkeep, own, agent, *self.backend.leading(self.state, self.node_id)])
 
     async def _listen(self) -> None:
         self._ports.append(await self._host.manager_port(self))
         if self.backend.sessions:
-            self._ports.append(await self._host.node_port(self.membership, self.identity, self._is_manager))
+            own = self.dispatcher_of(self.node_id)
+            self._ports.append(await self._host.node_port(self.membership, self.identity, own, self._is_manager))
 
     def _present(self, description: NodeDescription) -> Sequence[Operation]:
         """The node as it is now: its engine may have another version, or the machine another address."""

@@ -55,9 +55,9 @@ class Worker:
         :raises WharfError: UNAVAILABLE: the node's port is in use.
         """
         member = self.membership
-        self._port = await self._host.node_port(member, self.identity, self._is_manager)
+        self._port = await self._host.node_port(member, self.identity, self._dispatcher, self._is_manager)
         renewal = Renewal(self.remotes, self.identity, "worker", self._requests.role, self._requests.removed)
-        self._parts.start([self._host.agent(self._dispatcher), renewal])
+        self._parts.start([self._host.agent(self._dispatcher, self.identity), renewal])
 
     def _is_manager(self, node_id: str) -> bool:
         return any(each.node_id == node_id for each in self.membership.managers)

@@ -8,5 +8,6 @@ root imports this package only in a swarm.
 ``streams``      lines and frames that go on for as long as the caller reads
 ``managers``     the routes of the managers' port
 ``nodes``        the routes of every node's port
+``images``       those of them that other nodes read images from
 ===============  ======================================================================================================
 """

@@ -146,6 +146,8 @@ class _Dispatch:
                 ("GET", "/secrets/{id}", self._secret),
                 ("GET", "/configs/{id}", self._config),
                 ("GET", "/services/{id}/auth", self._registry_auth),
+                ("GET", "/services/{id}/peers", self._peers),
+                ("POST", "/readable", self._readable),
                 ("POST", "/attachments", self._attach),
                 ("DELETE", "/attachments/{id}", self._detach),
             )
@@ -203,6 +205,13 @@ class _Dispatch:
 
     async def _registry_auth(self, call: Call) -> Response:
         return json_answer({"auth": await self._found(self._of(call).registry_auth, call.params["id"])})
+
+    async def _peers(self, call: Call) -> Response:
+        return json_answer(wire.peers_document(await self._found(self._of(call).image_peers, call.params["id"])))
+
+    async def _readable(self, call: Call) -> Response:
+        service, node = wire.strings(await call.body(), "service", "node")
+        return json_answer({"images": await self._of(call).readable_images(service, node)})
 
     async def _found(self, get: Callable[[str], Awaitable[T]], id: str) -> T:
         """Looks again with the newest state: the node may have learnt of its task from another manager."""

@@ -12,6 +12,7 @@ from server.swarm.operations.logs import TaskLog
 from server.swarm.remote import wire
 from server.swarmapi.application import Call, Route, SwarmApp
 from server.swarmapi.caller import Access, Caller, check
+from server.swarmapi.images import ImagePort, ImageRoutes
 from server.swarmapi.streams import frames, paced
 
 
@@ -25,6 +26,7 @@ class NodePort:
     node_id: str
     is_manager: Callable[[str], bool]
     task_log: TaskLog
+    images: ImagePort
     period: float = wire.SIGN_OF_LIFE
 
 
@@ -36,7 +38,8 @@ def node_app(port: NodePort) -> SwarmApp:
             raise denied(f"node {caller.node_id} is no longer a manager")
 
     log = partial(_task_log, port)
-    return SwarmApp([Route("GET", f"{wire.VERSION}/tasks/{{id}}/log", Access.MANAGER, log)], check_caller)
+    routes = [Route("GET", f"{wire.VERSION}/tasks/{{id}}/log", Access.MANAGER, log)]
+    return SwarmApp([*routes, *ImageRoutes(port.images).routes()], check_caller)
 
 
 async def _task_log(port: NodePort, call: Call) -> Response:

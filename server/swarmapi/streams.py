@@ -156,6 +156,21 @@ def lines(documents: AsyncGenerator[dict[str, Any] | None, None], check: Callabl
     return _Stream(parts())
 
 
+def content(chunks: AsyncGenerator[bytes, None]) -> Response:
+    """The chunks as they are. After an error the connection is dropped."""
+
+    async def parts() -> AsyncGenerator[bytes, None]:
+        try:
+            async with contextlib.aclosing(chunks):
+                async for chunk in chunks:
+                    yield chunk
+        except Exception as error:
+            log_failure(error, "a stream of the swarm")
+            raise BrokenStream from error
+
+    return _Stream(parts())
+
+
 def frames(chunks: AsyncGenerator[bytes | None, None]) -> Response:
     """Each chunk after its length in four bytes; an empty one says that the stream goes on. After an error the
     connection is dropped."""

@@ -40,6 +40,14 @@ class Payload:
 MAX_NAMES = 64
 
 
+@dataclass(frozen=True, slots=True)
+class NodeAddress:
+    """``host``: an IP address."""
+
+    node_id: str
+    host: str
+
+
 class Dispatcher(Protocol):
     """One session of an agent. All methods may raise WharfError UNAVAILABLE: no manager can be reached; the agent tries
     again, and its tasks run on meanwhile."""
@@ -77,6 +85,20 @@ class Dispatcher(Protocol):
         """The credentials for the image of a service, as in the header ``X-Registry-Auth``; "": it has none.
 
         :raises WharfError: NOT_FOUND: no task of this node belongs to the service.
+        """
+
+    async def image_peers(self, service_id: str) -> Sequence[NodeAddress]:
+        """Some other nodes that are alive and may have the image of a service: those that have prepared one of its
+        tasks, then managers, on which images are built and loaded.
+
+        :raises WharfError: NOT_FOUND: no task of this node belongs to the service.
+        """
+
+    async def readable_images(self, service_id: str, node_id: str) -> Sequence[str]:
+        """The images of a service's tasks on another node, which may read them from this one.
+
+        :raises WharfError: NOT_FOUND: no task of that node belongs to the service, or this node is no manager and has
+            none either.
         """
 
     async def attach_network(

@@ -1,13 +1,23 @@
-"""The images of tasks: pulls those that this node lacks, each once for all tasks that wait for it."""
+"""The images of tasks: pulls those that this node lacks, each once for all tasks that wait for it.
+
+The registry is asked first, with the credentials of the service. If it does not answer, lacks or refuses the image,
+other nodes are asked: those that have prepared a task of the service, then the managers. So an image that was built or
+loaded on one manager runs on all nodes, where dockerd rejects the tasks with ``No such image: …``. The registry's
+refusal doesn't keep the service from the image, as it doesn't on a node that has it already: what counts is that the
+node has a task of the service.
+"""
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from engine.common.errors import Kind, WharfError
 from server.registry.auth import ANONYMOUS, from_header
-from server.registry.reference import parse
-from server.swarm.agent.dispatcher import Dispatcher
+from server.registry.reference import Reference, parse
+from server.registry.source import Source
+from server.swarm.agent.dispatcher import Dispatcher, NodeAddress
 from server.swarm.agent.neighbours import Images
 
 log = logging.getLogger(__name__)
@@ -19,10 +29,16 @@ class _Pull:
     waiting: int = 0
 
 
-class Pulls:
-    """The running pulls, by image and credentials. A pull ends with its last waiter."""
+#: The image of a service, by the service's id, at these nodes.
+Peers = Callable[[Reference, str, Sequence[NodeAddress]], AbstractAsyncContextManager[Source]]
 
-    def __init__(self, images: Images, dispatcher: Dispatcher) -> None:
+
+class Pulls:
+    """The running pulls, by image and credentials. A pull ends with its last waiter. ``peers`` None: only registries
+    are asked."""
+
+    def __init__(self, images: Images, dispatcher: Dispatcher, peers: Peers | None = None) -> None:
+        self._peers = peers
         self._images = images
         self._dispatcher = dispatcher
         self._running: dict[tuple[str, str], _Pull] = {}
@@ -39,7 +55,9 @@ class Pulls:
         key = image, auth
         pull = self._running.get(key)
         if pull is None:
-            pull = self._running[key] = _Pull(asyncio.create_task(self._pull(image, auth), name=f"pull {image}"))
+            pull = self._running[key] = _Pull(
+                asyncio.create_task(self._pull(image, auth, service_id), name=f"pull {image}")
+            )
         pull.waiting += 1
         try:
             await asyncio.wait({pull.work})
@@ -58,11 +76,29 @@ class Pulls:
                 raise
             return ""
 
-    async def _pull(self, image: str, auth: str) -> None:
+    async def _pull(self, image: str, auth: str, service_id: str) -> None:
         try:
             reference = parse(image).tagged()
             credentials = from_header(auth) if auth else ANONYMOUS
             async for _ in self._images.pull(reference, credentials=credentials):
                 pass
         except WharfError as error:
-            log.error("pulling image %s failed: %s", image, error)
+            # A full disk is full for other nodes' bytes, too.
+            if error.kind is Kind.RESOURCE_EXHAUSTED or not await self._pull_from_peers(image, service_id):
+                log.error("pulling image %s failed: %s", image, error)
+
+    async def _pull_from_peers(self, image: str, service_id: str) -> bool:
+        if self._peers is None:
+            return False
+        try:
+            reference = parse(image).tagged()
+            nodes = await self._dispatcher.image_peers(service_id)
+            if not nodes:
+                return False
+            async with self._peers(reference, service_id, nodes) as source:
+                await self._images.pull_from(source, reference)
+        except WharfError as error:
+            log.warning("no other node sent image %s: %s", image, error)
+            return False
+        log.info("image %s came from another node", image)
+        return True

@@ -21,6 +21,7 @@ from server.networks.overlay.model import OverlayNetworks
 from server.registry.auth import ANONYMOUS, Credentials
 from server.registry.progress import Message
 from server.registry.reference import Reference
+from server.registry.source import Source
 
 
 class Containers(Protocol):
@@ -65,6 +66,9 @@ class Containers(Protocol):
 
 class Images(Protocol):
     """The images of administrators."""
+
+    async def pull_from(self, source: Source, reference: Reference) -> None:
+        """As ``pull``, from elsewhere than the image's registry."""
 
     async def find_id(self, ref: str) -> str | None:
         """The id of the image with this name or id; None if there is none."""

@@ -12,7 +12,7 @@ from server.swarm.agent.attachments import Attachments, is_attachment
 from server.swarm.agent.description import describe
 from server.swarm.agent.dispatcher import Assignments, Dispatcher
 from server.swarm.agent.files import PrivateFiles
-from server.swarm.agent.images import Pulls
+from server.swarm.agent.images import Peers, Pulls
 from server.swarm.agent.logs import task_log
 from server.swarm.agent.neighbours import Neighbours
 from server.swarm.agent.networks import NetworkSync
@@ -30,7 +30,9 @@ _RETRY = 1.0
 class Agent:
     """``run`` works until it is cancelled; the containers of the tasks go on then, and the next ``run`` adopts them."""
 
-    def __init__(self, dispatcher: Dispatcher, neighbours: Neighbours) -> None:
+    def __init__(self, dispatcher: Dispatcher, neighbours: Neighbours, peers: Peers | None = None) -> None:
+        """``peers``: see ``Pulls``."""
+        self._peers = peers
         self._dispatcher = dispatcher
         self._neighbours = neighbours
         self._files = PrivateFiles(neighbours.exec_root, neighbours.remap)
@@ -47,7 +49,7 @@ class Agent:
                 self._neighbours,
                 self._dispatcher,
                 reports,
-                Pulls(self._neighbours.images, self._dispatcher),
+                Pulls(self._neighbours.images, self._dispatcher, self._peers),
                 self._files,
                 node,
             )

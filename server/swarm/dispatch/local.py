@@ -11,7 +11,8 @@ from api_models.swarm.network import NetworkAttachmentConfig
 from api_models.swarm.node import NodeDescription
 from api_models.swarm.task import NetworkAttachmentSpec, TaskSpec
 from engine.common.errors import Kind, WharfError, invalid, not_found
-from server.swarm.agent.dispatcher import Assignments, Payload
+from server.swarm.agent.dispatcher import Assignments, NodeAddress, Payload
+from server.swarm.dispatch import images
 from server.swarm.dispatch.overview import Overview
 from server.swarm.dispatch.reports import Reports
 from server.swarm.model.ids import new_id
@@ -133,6 +134,17 @@ class LocalDispatcher:
             raise not_found(f"service {service_id} not found")
         sealed = service.sealed_registry_auth
         return self._keys.open(sealed).decode() if sealed else ""
+
+    async def image_peers(self, service_id: str) -> Sequence[NodeAddress]:
+        return images.peers(self._state.tables, self._node_id, service_id)
+
+    async def readable_images(self, service_id: str, node_id: str) -> Sequence[str]:
+        try:
+            return images.readable(self._state.tables, self._node_id, service_id, node_id)
+        except WharfError:
+            # The other node may have its task from another manager.
+            await self._state.synchronize()
+        return images.readable(self._state.tables, self._node_id, service_id, node_id)
 
     async def attach_network(
         self, container_id: str, key: str, addresses: Sequence[str], names: Sequence[str]

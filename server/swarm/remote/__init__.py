@@ -20,6 +20,7 @@ last line after a failure. A log has its chunks, each after its length in four b
 ``dispatcher``  an agent's dispatcher over them
 ``renewal``     renews a worker's certificate, follows the managers and the node's role
 ``logs``        logs of tasks of other nodes
+``images``      images from other nodes
 ==============  =======================================================================================================
 
 The managers' port (``Membership.listen_addr``, 2377):
@@ -38,7 +39,8 @@ Every node's port (7946, the port that Docker's documentation tells to open betw
 
 =========================  ============================================================================================
 ``GET /v1/tasks/{id}/log``   for managers: the log of a task's container
-``GET /v1/blobs/{digest}``   for nodes: content of the engine's content store, for nodes that reach no registry
+``GET /v1/image``            for nodes: the manifest or index of the image of a task that the calling node has
+``GET /v1/blobs/{digest}``   for nodes: content of such an image, for nodes that reach no registry
 =========================  ============================================================================================
 
 While the state moves from SQLite into etcd, a manager answers UNAVAILABLE to ``join``; the client repeats it.

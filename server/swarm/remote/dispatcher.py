@@ -6,7 +6,7 @@ from typing import Any
 
 from api_models.swarm.node import NodeDescription
 from engine.common.errors import Kind, WharfError
-from server.swarm.agent.dispatcher import MAX_NAMES, Assignments, Payload
+from server.swarm.agent.dispatcher import MAX_NAMES, Assignments, NodeAddress, Payload
 from server.swarm.model.objects import TaskStatus
 from server.swarm.remote import lines, wire
 from server.swarm.remote.client import Managers
@@ -14,6 +14,8 @@ from server.swarm.remote.client import Managers
 _AT = f"{wire.VERSION}/dispatcher"
 #: How many statuses one request has at most: a request has a bound, and a status may have a long error.
 _BATCH = 200
+#: The most images of a service's tasks on one node, and of the characters of their names.
+_IMAGES, _LONGEST = 256, 4096
 #: Seconds that one manager has for the answer to a heartbeat: another one must get it before the session is over.
 _BEAT = 3.0
 #: Seconds until the next heartbeat, if a manager's answer has no number.
@@ -73,6 +75,14 @@ class RemoteDispatcher:
     async def registry_auth(self, service_id: str) -> str:
         answer = await self._managers.request("GET", f"{_AT}/services/{service_id}/auth")
         return str(answer.get("auth", ""))
+
+    async def image_peers(self, service_id: str) -> Sequence[NodeAddress]:
+        answer = await self._managers.request("GET", f"{_AT}/services/{service_id}/peers")
+        return wire.peers(answer)
+
+    async def readable_images(self, service_id: str, node_id: str) -> Sequence[str]:
+        answer = await self._managers.request("POST", f"{_AT}/readable", {"service": service_id, "node": node_id})
+        return wire.texts(answer.get("images"), most=_IMAGES, length=_LONGEST)
 
     async def attach_network(
         self, container_id: str, key: str, addresses: Sequence[str], names: Sequence[str]

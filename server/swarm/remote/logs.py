@@ -51,9 +51,8 @@ class TaskLogs:
         host = self._address(task.node_id)
         if not host:
             return
-        where = f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
         parameters = urlencode({"service": task.service_id, "query": wire.query_text(query)})
-        url = f"https://{where}{wire.VERSION}/tasks/{task.id}/log?{parameters}"
+        url = f"https://{wire.authority(host, self._port)}{wire.VERSION}/tasks/{task.id}/log?{parameters}"
         try:
             async with self._connections.client() as client:
                 async with asking(client, "GET", url, task.node_id) as response:

@@ -8,6 +8,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from ipaddress import ip_address
 from typing import Any, TypeVar
 
 import orjson
@@ -15,7 +16,7 @@ import orjson
 from engine.common import jsontext
 from engine.common.errors import WharfError, internal, invalid
 from server.containers.logs.format import Query
-from server.swarm.agent.dispatcher import Payload
+from server.swarm.agent.dispatcher import NodeAddress, Payload
 from server.swarm.model.objects import TaskStatus
 from server.swarm.model.taskstate import TaskState
 
@@ -30,10 +31,17 @@ SIGN_OF_LIFE, SILENCE = 4.0, 12.0
 MAX_REQUEST, MAX_ANSWER = 1 << 20, 64 << 20
 #: The most statuses of one report.
 MAX_STATUSES = 2000
+#: The most nodes that are asked for an image.
+MAX_PEERS = 8
 
 T = TypeVar("T")
 
 _STATES = frozenset(int(state) for state in TaskState)
+
+
+def authority(host: str, port: int) -> str:
+    """The address of a port in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def load(data: bytes) -> dict[str, Any]:
@@ -88,6 +96,21 @@ def payload(document: Mapping[str, Any]) -> Payload:
         return Payload(base64.b64decode(document["data"], validate=True), template=bool(document["template"]))
     except (KeyError, TypeError, binascii.Error, ValueError):
         raise invalid("malformed payload") from None
+
+
+def peers_document(peers: Sequence[NodeAddress]) -> dict[str, Any]:
+    return {"peers": peers}
+
+
+def peers(document: Mapping[str, Any]) -> Sequence[NodeAddress]:
+    """:raises WharfError: INVALID_ARGUMENT."""
+    try:
+        found = [_known(NodeAddress, each) for each in document["peers"][:MAX_PEERS]]
+        for each in found:
+            ip_address(each.host)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise invalid("malformed peers") from None
+    return found
 
 
 def query_text(query: Query) -> str:

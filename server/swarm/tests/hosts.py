@@ -68,13 +68,15 @@ class FakeEngine:
         async def initial(cluster: Cluster) -> Sequence[Object]:
             return ()
 
-        def agent(dispatcher: Dispatcher) -> Part:
+        def agent(dispatcher: Dispatcher, identity: Identity) -> Part:
             return self.agent or _Idle()
 
         async def manager_port(manager: ManagerSide) -> Listening:
             return _Port()
 
-        async def node_port(membership: Membership, identity: Identity, is_manager: Callable[[str], bool]) -> Listening:
+        async def node_port(
+            membership: Membership, identity: Identity, dispatcher: Dispatcher, is_manager: Callable[[str], bool]
+        ) -> Listening:
             return _Port()
 
         async def no_log(task: Task, query: Query) -> AsyncIterator[bytes]:

@@ -4,19 +4,29 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Never
 
 import pytest
 
-from engine.common.errors import WharfError
+from engine.common.errors import WharfError, not_found
 from server.containers.logs.format import Query
 from server.swarm.model.objects import Task
 from server.swarm.remote.client import Connections, asking
 from server.swarm.remote.logs import TaskLogs
+from server.swarmapi.images import ImagePort
 from server.swarmapi.listener import SwarmListener
 from server.swarmapi.nodes import NodePort, node_app
 from server.swarmapi.tests.site import MANAGER, SWARM, Site, identity_of, run
 
 _CHUNKS = [b"one\n", b"\0" * 300_000, b"three"]
+
+
+async def _no_image(name: str) -> Never:
+    raise not_found(f"No such image: {name}")
+
+
+async def _readable(service_id: str, node_id: str) -> list[str]:
+    return []
 
 
 async def _local(task: Task, query: Query) -> AsyncIterator[bytes]:
@@ -43,7 +53,7 @@ def test_a_manager_reads_the_log_of_a_workers_task(tmp_path: Path, caplog: pytes
         worker = identity_of(joined)
         known = site.managers(worker)
         await known.standing()
-        app = node_app(NodePort(SWARM, joined.node_id, known.is_manager, log, 0.05))
+        app = node_app(NodePort(SWARM, joined.node_id, known.is_manager, log, ImagePort(_no_image, _readable), 0.05))
         listener = SwarmListener(app, worker)
         address = await listener.open("127.0.0.1:0")
         port = int(address.rpartition(":")[2])

@@ -11,7 +11,7 @@ from api_models.swarm.node import NodeDescription
 from api_models.swarm.task import NetworkAttachmentSpec, TaskSpec
 from engine.common.errors import Kind, WharfError, conflict, not_found
 from server.networks.overlay.model import MeshPort, OverlayNetwork, Peer, ServiceAddresses
-from server.swarm.agent.dispatcher import Assignments, Payload
+from server.swarm.agent.dispatcher import Assignments, NodeAddress, Payload
 from server.swarm.model.objects import Attachment, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
 
@@ -44,6 +44,7 @@ class FakeDispatcher:
         self.secrets: dict[str, Payload] = {}
         self.configs: dict[str, Payload] = {}
         self.auth: dict[str, str] = {}
+        self.peers: Sequence[NodeAddress] = ()
         self.reports: list[Mapping[str, TaskStatus]] = []
         self.description: NodeDescription | None = None
         self.down = False
@@ -152,6 +153,13 @@ class FakeDispatcher:
     async def registry_auth(self, service_id: str) -> str:
         self._check()
         return self.auth.get(service_id, "")
+
+    async def image_peers(self, service_id: str) -> Sequence[NodeAddress]:
+        self._check()
+        return self.peers
+
+    async def readable_images(self, service_id: str, node_id: str) -> Sequence[str]:
+        raise not_found(f"service {service_id} not found")
 
 
 @dataclass(slots=True)

@@ -3,14 +3,18 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from engine.common.errors import Kind, WharfError, not_found
+from server.config.model import Config
 from server.registry.auth import ANONYMOUS, Credentials
+from server.registry.client import Repository
 from server.registry.progress import Message
-from server.registry.reference import Reference
+from server.registry.reference import Reference, parse
+from server.registry.source import Source
+from server.swarm.agent.dispatcher import NodeAddress
 from server.swarm.agent.images import Pulls
 from server.swarm.agent.tests.fakes import FakeDispatcher
 
@@ -39,6 +43,68 @@ class FakeImages:
             raise self.refusal
         self.local.add(reference.familiar)
         yield {"status": "done"}
+
+    async def pull_from(self, source: Source, reference: Reference) -> None:
+        assert isinstance(source, PeerNodes)
+        source.pulls.append(reference.familiar)
+        if source.refusal is not None:
+            raise source.refusal
+        self.local.add(reference.familiar)
+
+
+class PeerNodes(Repository):
+    """Other nodes, which have the image."""
+
+    def __init__(self) -> None:
+        super().__init__(Config(), parse("a:1"))
+        self.pulls: list[str] = []
+        self.asked: list[tuple[str, str, Sequence[NodeAddress]]] = []
+        self.refusal: WharfError | None = None
+
+    def __call__(self, reference: Reference, service_id: str, nodes: Sequence[NodeAddress]) -> "PeerNodes":
+        self.asked.append((reference.familiar, service_id, nodes))
+        return self
+
+
+@pytest.mark.parametrize(
+    ("refusal", "asked"),
+    [
+        (WharfError(Kind.INTERNAL, "dial tcp: no such host"), True),
+        (not_found("pull access denied for a"), True),
+        (WharfError(Kind.RESOURCE_EXHAUSTED, "no space left on device"), False),
+        (None, False),
+    ],
+)
+def test_other_nodes_are_asked_after_the_registry(refusal: WharfError | None, asked: bool) -> None:
+    async def scenario() -> None:
+        images, dispatcher, nodes = FakeImages(), FakeDispatcher(), PeerNodes()
+        images.open.set()
+        images.refusal = refusal
+        pulls = Pulls(images, dispatcher, nodes)
+        await pulls.ensure("a:1", "s")
+        assert nodes.asked == []  # no node is known
+        dispatcher.peers = [NodeAddress("n2", "10.0.0.2")]
+        images.local.clear()
+        await pulls.ensure("a:1", "s")
+        assert nodes.asked == ([("a:1", "s", dispatcher.peers)] if asked else [])
+        assert nodes.pulls == (["a:1"] if asked else [])
+        assert bool(images.local) == (asked or refusal is None)
+
+    asyncio.run(scenario())
+
+
+def test_a_failure_of_other_nodes_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        images, dispatcher, nodes = FakeImages(), FakeDispatcher(), PeerNodes()
+        images.open.set()
+        images.refusal = not_found("pull access denied for a")
+        dispatcher.peers = [NodeAddress("n2", "10.0.0.2")]
+        nodes.refusal = not_found("node n2: No such image: a:1")
+        await Pulls(images, dispatcher, nodes).ensure("a:1", "s")
+
+    asyncio.run(scenario())
+    assert "no other node sent image a:1: node n2: No such image: a:1" in caplog.text
+    assert "pulling image a:1 failed: pull access denied for a" in caplog.text
 
 
 def test_ten_tasks_pull_an_image_once() -> None:
