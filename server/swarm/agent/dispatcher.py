@@ -42,10 +42,11 @@ MAX_NAMES = 64
 
 @dataclass(frozen=True, slots=True)
 class NodeAddress:
-    """``host``: an IP address."""
+    """``host``: an IP address. ``manager``: whether it is one now."""
 
     node_id: str
     host: str
+    manager: bool = False
 
 
 class Dispatcher(Protocol):
@@ -89,7 +90,7 @@ class Dispatcher(Protocol):
 
     async def image_peers(self, service_id: str) -> Sequence[NodeAddress]:
         """Some other nodes that are alive and may have the image of a service: those that have prepared one of its
-        tasks, then managers, on which images are built and loaded.
+        tasks, then other managers, on which images are built and loaded.
 
         :raises WharfError: NOT_FOUND: no task of this node belongs to the service.
         """

@@ -1,10 +1,10 @@
 """The images of tasks: pulls those that this node lacks, each once for all tasks that wait for it.
 
 The registry is asked first, with the credentials of the service. If it does not answer, lacks or refuses the image,
-other nodes are asked: those that have prepared a task of the service, then the managers. So an image that was built or
-loaded on one manager runs on all nodes, where dockerd rejects the tasks with ``No such image: …``. The registry's
-refusal doesn't keep the service from the image, as it doesn't on a node that has it already: what counts is that the
-node has a task of the service.
+other nodes are asked: the managers which image a tag is, then those that have prepared a task of the service, and the
+managers, for its content. So an image that was built or loaded on one manager runs on all nodes, where dockerd rejects
+the tasks with ``No such image: …``. The registry's refusal doesn't keep the service from the image, as it doesn't on a
+node that has it already: what counts is that the node has a task of the service.
 """
 
 import asyncio

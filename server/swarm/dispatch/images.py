@@ -1,5 +1,6 @@
 """Which nodes may have the image of a service, and which images a node may read from others."""
 
+import random
 from collections.abc import Sequence
 
 from engine.common.errors import not_found
@@ -7,24 +8,27 @@ from server.swarm.agent.dispatcher import NodeAddress
 from server.swarm.model.taskstate import TaskState
 from server.swarm.state.tables import Tables
 
-#: The most nodes that are named.
-_PEERS = 8
+#: The most nodes that are named, beside managers: one of these may be the only node that knows a tag.
+_PREPARED = 5
 
 
 def peers(tables: Tables, node_id: str, service_id: str) -> Sequence[NodeAddress]:
     """See ``Dispatcher.image_peers``."""
     _own_images(tables, node_id, service_id)
     prepared = [task for task in tables.tasks.of_service(service_id) if _prepared(task.state)]
+    # In any order: many nodes may ask at the same time.
+    random.shuffle(prepared)
     # Those that run are the likeliest to have the image that the service has now.
     prepared.sort(key=lambda task: task.state.ended)
-    ids = [task.node_id for task in prepared]
-    ids += [node.id for node in tables.nodes if node.manager is not None]
-    found: list[NodeAddress] = []
-    for id in dict.fromkeys(ids):
-        node = tables.nodes.find(id)
-        if id != node_id and node is not None and node.status.addr and tables.sessions.find(id) is not None:
-            found.append(NodeAddress(id, node.status.addr))
-    return found[:_PEERS]
+    alive = {
+        node.id: NodeAddress(node.id, node.status.addr, manager=node.manager is not None)
+        for node in tables.nodes
+        if node.id != node_id and node.status.addr and tables.sessions.find(node.id) is not None
+    }
+    found = list(dict.fromkeys(alive[task.node_id] for task in prepared if task.node_id in alive))[:_PREPARED]
+    managers = [each for each in alive.values() if each.manager and each not in found]
+    random.shuffle(managers)
+    return [*found, *managers]
 
 
 def readable(tables: Tables, node_id: str, service_id: str, reader: str) -> Sequence[str]:

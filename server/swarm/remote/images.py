@@ -2,8 +2,10 @@
 from a registry: documents and blobs are verified by their digests, layers are unpacked, a lease protects them.
 
 The nodes are asked one after the other. One that fails, or sends other content, is asked no more during this pull; the
-next one continues at the byte where the former stopped. A tag is what the first node that answers says: as without
-a registry in dockerd, nodes with different images of one name run different ones.
+next one continues at the byte where the former stopped.
+
+A digest proves what a node sends, a tag doesn't: only managers say which image a tag is, so that no worker decides what
+other nodes run. As without a registry in dockerd, an image of one name may differ between them.
 """
 
 import contextlib
@@ -65,6 +67,8 @@ class PeerSource:
         path = f"/blobs/{selector}" if ":" in selector else "/image"
         failure: WharfError | None = None
         for peer in list(self._peers):
+            if ":" not in selector and not peer.manager:
+                continue
             try:
                 async with self._asking(peer, path) as response:
                     data = await _whole(response)
@@ -73,7 +77,7 @@ class PeerSource:
                 return data, oci.media_type_of(oci.load(data, selector))
             except WharfError as error:
                 failure = self._failed(peer, error)
-        raise failure or self._missing()
+        raise failure or self._missing("no manager" if ":" not in selector else "no other node")
 
     @contextlib.asynccontextmanager
     async def blob(
@@ -90,7 +94,7 @@ class PeerSource:
                 self._sent[digest] = peer
                 yield offset, self._pieces(peer, response)
                 return
-        raise failure or self._missing()
+        raise failure or self._missing("no other node")
 
     def reject(self, digest: str) -> bool:
         if (peer := self._sent.pop(digest, None)) is not None:
@@ -133,8 +137,8 @@ class PeerSource:
         if peer in self._peers:
             self._peers.remove(peer)
 
-    def _missing(self) -> WharfError:
-        return not_found(f"no other node has the image {self.reference.familiar}")
+    def _missing(self, asked: str) -> WharfError:
+        return not_found(f"{asked} has the image {self.reference.familiar}")
 
 
 async def _whole(response: "httpx.Response") -> bytes:

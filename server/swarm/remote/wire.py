@@ -32,7 +32,7 @@ MAX_REQUEST, MAX_ANSWER = 1 << 20, 64 << 20
 #: The most statuses of one report.
 MAX_STATUSES = 2000
 #: The most nodes that are asked for an image.
-MAX_PEERS = 8
+MAX_PEERS = 16
 
 T = TypeVar("T")
 

@@ -78,8 +78,8 @@ class Nodes:
     images: list[Stored] = field(default_factory=list)
     found: list[NodeAddress] = field(default_factory=list)
 
-    async def add(self, image: Stored) -> None:
-        """A worker with a task of the service, and the image."""
+    async def add(self, image: Stored, *, manager: bool = True) -> None:
+        """A node with a task of the service, and the image. ``manager``: what the asking node is told of it."""
         joined = await self.site.join()
         identity, id = identity_of(joined), joined.node_id
         await self.site.state.commit([Put(task(f"t-{id}", id, TaskState.RUNNING))])
@@ -99,7 +99,7 @@ class Nodes:
         address = await listener.open(f"{host}:{self.port}")
         self.port = int(address.rpartition(":")[2])
         self.site.stack.push_async_callback(listener.close)
-        self.found.append(NodeAddress(id, host))
+        self.found.append(NodeAddress(id, host, manager=manager))
         self.images.append(image)
 
     def source(self, identity: Identity, service: str = "s1", image: str = "app:1") -> PeerSource:
@@ -165,6 +165,25 @@ def test_a_node_reads_no_image_of_others(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+def test_a_worker_does_not_say_what_a_tag_is(tmp_path: Path) -> None:
+    async def scenario(site: Site) -> None:
+        nodes, identity = Nodes(site), await asker(site)
+        await nodes.add(stored(), manager=False)
+        async with nodes.source(identity) as source:
+            with pytest.raises(WharfError, match="no manager has the image app:1") as refused:
+                await source.manifest(IMAGE.selector)
+            assert refused.value.kind is Kind.NOT_FOUND
+            assert not nodes.images[0].reads
+            digest = nodes.images[0].digest
+            assert await source.manifest(digest) == (MANIFEST, oci.OCI_MANIFEST)
+        await nodes.add(stored())
+        async with nodes.source(identity) as source:
+            assert await source.manifest(IMAGE.selector) == (MANIFEST, oci.OCI_MANIFEST)
+        assert [len(image.reads) for image in nodes.images] == [1, 1]
+
+    run(tmp_path, scenario)
+
+
 def test_the_next_node_continues_where_another_fails(tmp_path: Path) -> None:
     async def scenario(site: Site) -> None:
         nodes, identity = Nodes(site), await asker(site)
@@ -219,7 +238,7 @@ def test_managers_name_nodes_that_are_alive(tmp_path: Path) -> None:
             await site.dispatcher(id).describe(node.description)
         found = await mine.image_peers("s1")
         assert [each.node_id for each in found] == [other, MANAGER]
-        assert all(each.host == "127.0.0.1" for each in found)
+        assert [(each.host, each.manager) for each in found] == [("127.0.0.1", False), ("127.0.0.1", True)]
         with pytest.raises(WharfError) as refused:
             await mine.image_peers("s2")
         assert refused.value.kind is Kind.NOT_FOUND
