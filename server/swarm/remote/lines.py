@@ -9,7 +9,6 @@ service's id; a port's number and protocol) are sent in the same way.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import fields
 from typing import Any, TypeVar
 
 import orjson
@@ -18,6 +17,7 @@ from engine.common.errors import invalid
 from server.networks.overlay.model import Backend, MeshPort, OverlayNetwork, Peer, ServiceAddresses
 from server.swarm.agent.dispatcher import Assignments
 from server.swarm.model.objects import Task
+from server.swarm.remote import wire
 
 T = TypeVar("T")
 
@@ -187,8 +187,8 @@ def _services(old: Sequence[ServiceAddresses] | None, difference: Mapping[str, A
 
     def decode(document: Mapping[str, Any]) -> ServiceAddresses:
         former = before[document["service_id"]] if document["former"] else ()
-        backends = _after(former, document["backends"], lambda each: _known(Backend, each))
-        return _known(ServiceAddresses, {**document, "names": tuple(document["names"]), "backends": backends})
+        backends = _after(former, document["backends"], lambda each: wire.known(Backend, each))
+        return wire.known(ServiceAddresses, {**document, "names": tuple(document["names"]), "backends": backends})
 
     return _after(old or (), difference, decode)
 
@@ -198,20 +198,15 @@ def _mesh(old: Sequence[MeshPort], difference: Mapping[str, Any]) -> Sequence[Me
 
     def decode(document: Mapping[str, Any]) -> MeshPort:
         former = before[document["protocol"], document["published"]] if document["former"] else ()
-        return _known(MeshPort, {**document, "backends": _after(former, document["backends"], str)})
+        return wire.known(MeshPort, {**document, "backends": _after(former, document["backends"], str)})
 
     return _after(old, difference, decode)
 
 
 def _peers(old: Sequence[Peer] | None, difference: Mapping[str, Any]) -> Sequence[Peer]:
-    return _after(old or (), difference, lambda each: _known(Peer, each))
+    return _after(old or (), difference, lambda each: wire.known(Peer, each))
 
 
 def _network(document: Mapping[str, Any]) -> OverlayNetwork:
     subnets = tuple((subnet, gateway) for subnet, gateway in document["subnets"])
-    return _known(OverlayNetwork, {**document, "subnets": subnets})
-
-
-def _known(cls: Callable[..., T], document: Mapping[str, Any]) -> T:
-    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-    return cls(**{name: value for name, value in document.items() if name in known})
+    return wire.known(OverlayNetwork, {**document, "subnets": subnets})

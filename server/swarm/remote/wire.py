@@ -6,7 +6,7 @@ are not known come from a newer node and are ignored.
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from ipaddress import ip_address
 from typing import Any, TypeVar
@@ -105,7 +105,7 @@ def peers_document(peers: Sequence[NodeAddress]) -> dict[str, Any]:
 def peers(document: Mapping[str, Any]) -> Sequence[NodeAddress]:
     """:raises WharfError: INVALID_ARGUMENT."""
     try:
-        found = [_known(NodeAddress, each) for each in document["peers"][:MAX_PEERS]]
+        found = [known(NodeAddress, each) for each in document["peers"][:MAX_PEERS]]
         for each in found:
             ip_address(each.host)
     except (KeyError, TypeError, AttributeError, ValueError):
@@ -157,3 +157,9 @@ def texts(value: object, *, most: int, length: int = 256) -> Sequence[str]:
     if not all(isinstance(each, str) and len(each) <= length for each in value):
         raise invalid("malformed list")
     return value
+
+
+def known(cls: Callable[..., T], document: Mapping[str, Any]) -> T:
+    """A record from the members of a document that it has as fields."""
+    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    return cls(**{name: value for name, value in document.items() if name in known})
