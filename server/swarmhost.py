@@ -31,7 +31,7 @@ from server.swarm.remote.images import PeerSource
 from server.swarm.remote.logs import NODE_PORT
 from server.swarm.state.state import State
 from server.swarmapi.images import ImagePort
-from server.swarmapi.listener import SwarmListener
+from server.swarmapi.listener import PatientListener, SwarmListener
 from server.swarmapi.managers import ManagerPort, manager_app
 from server.swarmapi.nodes import NodePort, node_app
 from server.system.service import System
@@ -96,9 +96,11 @@ def make_host(
     ) -> Listening:
         shared = ImagePort(images.local.shared, dispatcher.readable_images)
         port = NodePort(membership.cluster_id, membership.node_id, is_manager, log, shared)
-        listener = SwarmListener(node_app(port), identity)
-        host = membership.listen_addr.rpartition(":")[0].strip("[]")
-        await listener.open(join(host, str(NODE_PORT)))
+        address = join(membership.listen_addr.rpartition(":")[0].strip("[]"), str(NODE_PORT))
+        # Of several nodes on one machine only one has the port; the others work, as dockerd's do without gossip.
+        lacking = "managers on other nodes can't read the logs of this node's tasks, nor other nodes its images"
+        listener = PatientListener(SwarmListener(node_app(port), identity), address, lacking)
+        await listener.open()
         return listener
 
     async def leave() -> None:

@@ -33,3 +33,6 @@ JOIN_TIMEOUT = (
     ' "docker info" command to see the current swarm status of your node.'
 )
 CERTIFICATES_EXPIRED = "Swarm certificates have expired. To replace them, leave the swarm and join again."
+
+#: A node has no valid token of the swarm that it wants to join. SwarmKit's, by gRPC.
+TOKEN_NEEDED = "rpc error: code = InvalidArgument desc = A valid join token is necessary to join this cluster"

@@ -50,10 +50,7 @@ class Worker:
         return [{"NodeID": each.node_id, "Addr": each.addr} for each in self.membership.managers]
 
     async def open(self) -> None:
-        """Starts. The managers need not be there: the tasks of this node go on.
-
-        :raises WharfError: UNAVAILABLE: the node's port is in use.
-        """
+        """Starts. The managers need not be there: the tasks of this node go on."""
         member = self.membership
         self._port = await self._host.node_port(member, self.identity, self._dispatcher, self._is_manager)
         renewal = Renewal(self.remotes, self.identity, "worker", self._requests.role, self._requests.removed)

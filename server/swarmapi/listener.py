@@ -1,5 +1,7 @@
 """A TCP port of this node for other nodes, with TLS."""
 
+import asyncio
+import logging
 import os
 import socket
 
@@ -10,12 +12,17 @@ from server.swarm.operations.addresses import split
 from server.swarm.remote.identity import Identity
 from server.swarmapi.application import SwarmApp
 
+log = logging.getLogger(__name__)
+
 #: Seconds of silence after which the kernel asks whether the other side is there, and how often it asks; milliseconds
 #: after which it gives up unacknowledged data. A node that vanished would keep its streams for many minutes.
 _IDLE, _INTERVAL, _PROBES, _USER_TIMEOUT = 15, 5, 3, 30_000
 
 #: Seconds for requests that are under way when the port is closed.
 _GRACE = 1.0
+
+#: Seconds between two attempts to open a port that is in use.
+_AGAIN = 10.0
 
 
 class SwarmListener:
@@ -61,3 +68,44 @@ class SwarmListener:
         await self._server.close(_GRACE)
         if self._sock is not None:
             self._sock.close()
+
+
+class PatientListener:
+    """Opens ``listener`` on ``address`` as soon as the address is free: for a port without which this node works, such
+    as that of several nodes on one machine. ``lacking``: what is missing until then, for the log."""
+
+    def __init__(self, listener: SwarmListener, address: str, lacking: str, again: float = _AGAIN) -> None:
+        self._listener = listener
+        self._address = address
+        self._lacking = lacking
+        self._again = again
+        self._opening: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Returns after the first attempt."""
+        if not await self._attempt():
+            self._opening = asyncio.create_task(self._retry(), name=f"listen {self._address}")
+
+    async def close(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        await self._listener.close()
+
+    async def _attempt(self) -> bool:
+        try:
+            await self._listener.open(self._address)
+        except WharfError as error:
+            if error.kind is not Kind.UNAVAILABLE:
+                raise
+            if self._opening is None:
+                log.warning("%s: %s", self._lacking, error.message)
+            return False
+        return True
+
+    async def _retry(self) -> None:
+        while True:
+            await asyncio.sleep(self._again)
+            if await self._attempt():
+                log.info("listening on %s now", self._address)
+                return

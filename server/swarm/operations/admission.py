@@ -22,6 +22,7 @@ from server.swarm.operations.rpc import malformed
 from server.swarm.remote.identity import Certificate
 from server.swarm.remote.records import Admitted, JoinRequest, ManagerAddress, Standing
 from server.swarm.state.state import Put, State
+from server.swarmtext import TOKEN_NEEDED
 
 _DEFAULT_PORT = "2377"
 #: The most bytes of a node's description, and the most characters of its shorter values.
@@ -90,7 +91,7 @@ class Admission:
         manager = hmac.compare_digest(self._keys.open(cluster.sealed_manager_token), given)
         worker = hmac.compare_digest(self._keys.open(cluster.sealed_worker_token), given)
         if not (manager or worker):
-            raise malformed("A valid join token is necessary to join this cluster")
+            raise invalid(TOKEN_NEEDED)
         return "manager" if manager else "worker"
 
     async def _node_id(self, csr: str) -> str:

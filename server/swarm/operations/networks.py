@@ -229,7 +229,9 @@ def _check_unused(tables: Tables, network: Network) -> None:
     if network.ingress:
         return
     for task in tables.tasks:
-        needed = task.desired_state <= TaskState.RUNNING and task.state <= TaskState.RUNNING
+        # The tasks of a removed service are about to be shut down.
+        needed = not task.service_id or tables.services.find(task.service_id) is not None
+        needed = needed and task.desired_state <= TaskState.RUNNING and task.state <= TaskState.RUNNING
         if needed and any(each.target == network.id for each in task.spec.networks or ()):
             raise precondition(f"network {network.id} is in use by task {task.id}")
 

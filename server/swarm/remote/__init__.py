@@ -35,7 +35,8 @@ The managers' port (``Membership.listen_addr``, 2377):
 ``/v1/dispatcher/…``       the methods of ``agent.dispatcher.Dispatcher``, for the calling node
 =========================  ============================================================================================
 
-Every node's port (7946, the port that Docker's documentation tells to open between nodes):
+Every node's port (7946, the port that Docker's documentation tells to open between nodes; a node that finds it in use
+works without it, and tries again):
 
 =========================  ============================================================================================
 ``GET /v1/tasks/{id}/log``   for managers: the log of a task's container

@@ -12,7 +12,7 @@ from server.swarm.remote import wire
 from server.swarm.remote.client import asking, make_client, read
 from server.swarm.remote.identity import MANAGER, Certificate, unverified, verifying
 from server.swarm.remote.records import Admitted, JoinRequest, ManagerAddress
-from server.swarmtext import JOIN_TIMEOUT
+from server.swarmtext import JOIN_TIMEOUT, TOKEN_NEEDED
 
 timeouts.define("swarm.join", 20.0)  # until a node has joined
 
@@ -45,6 +45,8 @@ async def join(addresses: Sequence[str], request: JoinRequest) -> Joined:
     """
     from server.swarm import certificates  # here: cryptography needs 5 MiB
 
+    if not request.token:
+        raise invalid(TOKEN_NEEDED)
     try:
         certificates.fingerprint(request.token)
     except certificates.InvalidToken as error:

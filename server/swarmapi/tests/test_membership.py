@@ -62,7 +62,8 @@ def test_what_is_refused_to_a_node_that_joins(tmp_path: Path) -> None:
         long = NodeDescription(hostname="x" * 200_000)
         request = JoinRequest(token=token)
         for wrong, sentence in (
-            (replace(request, token=""), r"^invalid join token$"),
+            (replace(request, token=""), "A valid join token is necessary to join this cluster$"),
+            (replace(request, token="SWMTKN"), r"^invalid join token$"),
             (replace(request, token=other), "^remote CA does not match fingerprint. Expected: [0-9a-f]{64}$"),
             (
                 replace(request, token=f"SWMTKN-1-{digest}-{'0' * 25}"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import ssl
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from server.swarm.model.taskstate import TaskState
 from server.swarm.remote.identity import MANAGER, Certificate, Identity, unverified, verifying
 from server.swarm.state.state import Put
 from server.swarmapi.application import Connections
-from server.swarmapi.listener import SwarmListener
+from server.swarmapi.listener import PatientListener, SwarmListener
 from server.swarmapi.tests.site import SWARM, Site, identity_of, run, until
 
 
@@ -225,6 +226,31 @@ def test_an_address_that_is_taken(tmp_path: Path) -> None:
             with pytest.raises(WharfError, match="could not parse listen address"):
                 await listener.open(wrong)
 
+    run(tmp_path, scenario)
+
+
+def test_a_node_works_without_its_port_until_that_is_free(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(site: Site) -> None:
+        app, address = site.listeners[0]._server._config.app, site.addresses[0]
+        ports = [
+            PatientListener(SwarmListener(app, site.identity), address, "no logs", 0.01)  # type: ignore[arg-type]
+            for _ in range(2)
+        ]
+        for port in ports:
+            await port.open()
+        await ports[1].close()
+        warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+        assert len(warnings) == 2
+        assert warnings[0].startswith("no logs: failed to listen")
+        assert "already in use" in warnings[0]
+        await site.listeners[0].close()
+        await until(lambda: f"listening on {address} now" in caplog.text)
+        assert await _answer(address, unverified(), b"GET /v1/ca HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        await ports[0].close()
+        # Nobody has the port now.
+        await site.listeners[0].open(address)
+
+    caplog.set_level(logging.INFO)
     run(tmp_path, scenario)
 
 

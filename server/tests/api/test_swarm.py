@@ -151,7 +151,7 @@ def test_init_that_is_refused(shared_daemon: Daemon, change: dict[str, Any], sen
             "/swarm/join",
             {"ListenAddr": "0.0.0.0", "RemoteAddrs": ["192.0.2.9"]},
             400,
-            "invalid join token",
+            "rpc error: code = InvalidArgument desc = A valid join token is necessary to join this cluster",
         ),
         ("POST", "/swarm/leave", None, 503, "This node is not part of a swarm"),
         ("POST", "/swarm/unlock", {"UnlockKey": "x"}, 503, NO_MANAGER),
