@@ -107,8 +107,7 @@ class IngestFile:
     """
 
     def __init__(self, path: str, algorithm: str) -> None:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd = -1
         self._busy = threading.Lock()  # held during disk I/O
         self._lock = threading.Lock()  # held briefly
         self._grown = threading.Condition(self._lock)
@@ -117,6 +116,8 @@ class IngestFile:
         self._algorithm = algorithm
         self._hash = hashlib.new(algorithm)
         self.offset = 0
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         while data := os.pread(self._fd, _CHUNK, self.offset):  # resume: hash the bytes of an earlier write
             self._hash.update(data)
             self.offset += len(data)

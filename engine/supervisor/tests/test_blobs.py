@@ -1,7 +1,9 @@
 """The bytes of an open write on a slow disk."""
 
 import asyncio
+import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -102,3 +104,13 @@ def test_acknowledged_bytes_are_written_before_close(tmp_path: Path, monkeypatch
         assert closed == [ingest]
 
     asyncio.run(scenario())
+
+
+def test_a_file_that_can_not_be_made_complains_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    ignored: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    with pytest.raises(FileExistsError):
+        IngestFile(str(tmp_path / "file" / "data"), "sha256")
+    gc.collect()
+    assert ignored == []
