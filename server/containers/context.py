@@ -13,6 +13,7 @@ from engine.api.client import Engine
 from engine.api.types import Exit
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
+from engine.common.system.cgroups import prepare_move
 from server.access.owners import user_of
 from server.config.model import Config
 from server.containers.hooks import Hooks
@@ -102,6 +103,11 @@ class ContainerContext:
     def publish(self, container: Container, action: str, extra: Mapping[str, str] | None = None) -> None:
         """Publishes an event of a container with dockerd's attributes."""
         self.bus.publish("container", action, container.id, event_attributes(container, extra), owner=container.owner)
+
+    def expect_move(self) -> None:
+        """Prepares the kernel for a process that a runtime moves into a cgroup some milliseconds later (see
+        ``cgroups.prepare_move``)."""
+        asyncio.get_running_loop().run_in_executor(None, prepare_move, self.facts.cgroups)
 
     async def save(self, container: Container, *, new: bool = False) -> None:
         """Writes the record and discards the cached row of ``docker ps``.

@@ -167,6 +167,20 @@ def delegate_controllers(layout: CgroupLayout) -> None:
             file.write(f"+{name}")
 
 
+def prepare_move(layout: CgroupLayout) -> None:
+    """Makes writes to ``cgroup.procs`` that follow within about 10 ms take 0.1 ms. Blocks. Does nothing on an error.
+
+    Such a write waits for an RCU grace period, which takes 6 to 16 ms, unless another write has just waited for one
+    (``cgroup_threadgroup_rwsem`` in kernel/cgroup/cgroup.c, ``rcu_sync_enter``). So a caller that knows that a runtime
+    is about to move a process does this beside other work. It moves the calling process into the group that it is in.
+    """
+    with contextlib.suppress(OSError):
+        own = directories(layout, pid_cgroups("self"))
+        if own:
+            with open(os.path.join(next(iter(own.values())), "cgroup.procs"), "w") as file:
+                file.write("0")
+
+
 def _text(directory: str, name: str) -> str:
     with open(os.path.join(directory, name)) as file:
         return file.read().strip()

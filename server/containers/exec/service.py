@@ -164,6 +164,7 @@ class Exec:
         """
         try:
             instance = self.check_start(id)
+            self._context.expect_move()
             session = await self.launch(instance, client, console_size, framed=framed)
         except WharfError as error:
             if client is None:

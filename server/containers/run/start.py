@@ -215,6 +215,7 @@ async def _start(
 ) -> None:
     """``undo`` gets the undo steps. The exit stack ``during_start`` removes what only the start needs."""
     state = container.state
+    context.expect_move()
     async with AsyncExitStack() as during_start:
         cgroup_parent = ""
         if context.shares is not None:
@@ -253,6 +254,7 @@ async def _start(
         await devicerequests.inject(context, container, spec)
         timeline.mark("spec")
         try:
+            context.expect_move()  # again: the network may have taken longer than the first one lasts
             await _create_record(context, container, spec)
             undo.push_async_callback(remove_engine_record, context, container.id)
             timeline.mark("container")

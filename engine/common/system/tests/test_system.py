@@ -244,3 +244,15 @@ def test_inotify_reports_changes(tmp_path: Path) -> None:
                 watcher.add(str(tmp_path / "absent"), inotify.MODIFY)
 
     asyncio.run(main())
+
+
+def test_a_move_is_prepared_by_a_write_to_the_own_group(tmp_path: Path) -> None:
+    group = tmp_path / cgroups.pid_cgroups("self").get("", "/").lstrip("/")
+    group.mkdir(parents=True, exist_ok=True)
+    procs = group / "cgroup.procs"
+    procs.write_text("")
+    cgroups.prepare_move(cgroups.CgroupLayout("v2", frozenset(), unified=str(tmp_path)))
+    assert procs.read_text() == "0"
+    procs.unlink()
+    cgroups.prepare_move(cgroups.CgroupLayout("none", frozenset()))
+    assert not procs.exists()
