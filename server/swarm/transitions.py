@@ -270,6 +270,8 @@ async def promote(host: Host, worker: Worker) -> None:
         if error.kind is not Kind.PERMISSION_DENIED:
             raise
         log.warning("this node stays a worker: %s", error.message)
+        # A manager that does not know this yet asks for the promotion again at once.
+        await asyncio.sleep(_AGAIN)
         return
     await asyncio.to_thread(membership.save, host.directory)
 

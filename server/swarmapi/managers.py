@@ -64,10 +64,14 @@ def manager_app(port: ManagerPort) -> SwarmApp:
         check(caller, access, port.state.cluster.id, port.state.tables)
 
     async def check_caller(caller: Caller, access: Access) -> None:
-        if access is not Access.ANYONE and caller.node_id and port.state.tables.nodes.find(caller.node_id) is None:
-            # Another manager may have admitted it a moment ago.
+        try:
+            check_now(caller, access)
+        except WharfError:
+            if not caller.node_id:
+                raise
+            # Another manager may have admitted or promoted the node a moment ago.
             await port.state.synchronize()
-        check_now(caller, access)
+            check_now(caller, access)
 
     membership, dispatch = _Membership(port, check_now), _Dispatch(port, check_now)
     return SwarmApp([*membership.routes(), *dispatch.routes()], check_caller)

@@ -100,6 +100,9 @@ class EtcdBackend:
         remotes = Managers(self._identity, [each.addr for each in self._membership.managers])
         try:
             await remotes.request("POST", f"{wire.VERSION}/member/promote", {})
+        except WharfError as error:
+            # A node that shall be no manager any more: the leader removes the learner, which ``lost`` notices.
+            raise WharfError(Kind.UNAVAILABLE, error.message) from None
         finally:
             await remotes.close()
 
@@ -149,6 +152,9 @@ class EtcdBackend:
             await self.open()
             assert self._child is not None
             await self._child.serving()
+            if self._options.force_new:
+                # etcd keeps the address that the member had, at which it dials itself and others look for it.
+                await self._cluster.update((await self._cluster.status()).id, f"https://{self._options.advertise}")
         finally:
             await self.close()
 

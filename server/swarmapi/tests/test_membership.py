@@ -17,7 +17,7 @@ from server.swarm.remote.identity import Certificate, Identity
 from server.swarm.remote.join import join
 from server.swarm.remote.records import JoinRequest, Standing
 from server.swarm.remote.renewal import Renewal, renewed
-from server.swarm.state.state import Delete, Put
+from server.swarm.state.state import Delete, Put, State
 from server.swarmapi.tests.site import MANAGER, SWARM, Site, identity_of, run, until
 
 
@@ -116,6 +116,35 @@ def test_a_node_waits_while_the_state_moves(tmp_path: Path, monkeypatch: pytest.
         assert site.state.tables.nodes.find(joined.node_id) is not None
 
     monkeypatch.setattr("server.swarm.remote.join._LATER", 0.05)
+    run(tmp_path, scenario)
+
+
+def test_a_manager_whose_state_lags_knows_a_promotion(tmp_path: Path) -> None:
+    """Another manager has stored the promotion and has issued the certificate a moment ago."""
+
+    async def scenario(site: Site) -> None:
+        lagging = State(site.state.store)
+        await lagging.open()
+        joined, managers = await site.worker()
+        await lagging.synchronize()
+        assert lagging._task is not None
+        lagging._task.cancel()
+        await asyncio.gather(lagging._task, return_exceptions=True)
+        node = site.state.tables.nodes.get(joined.node_id)
+        await site.state.commit([Put(replace(node, spec=replace(node.spec, role="manager")))])
+        promoted = Identity(None)
+        promoted.put(*await renewed(managers))
+        late = Managers(promoted, [await site.listen(state=lagging)])
+
+        def resume() -> None:
+            lagging._task = asyncio.create_task(lagging._follow())
+
+        asyncio.get_running_loop().call_later(0.1, resume)
+        await late.request("POST", "/v1/member/promote")
+        assert site.members.promoted == [joined.node_id]
+        await late.close()
+        await lagging.close()
+
     run(tmp_path, scenario)
 
 
