@@ -44,7 +44,7 @@ say "Packages of the OS"
 install_missing \
   "docker-cli?docker" "docker.io?dockerd" "docker-buildx?/usr/libexec/docker/cli-plugins/docker-buildx" \
   "docker-compose?/usr/libexec/docker/cli-plugins/docker-compose" "containerd?ctr" "runc?runc" "crun?crun" \
-  "docker-registry?docker-registry" "etcd-server?etcd" "skopeo?skopeo" "tini?tini" "nftables?nft" "busybox-static" "iproute2?ip" \
+  "docker-registry?docker-registry" "etcd-server?etcd" "etcd-client?etcdctl" "skopeo?skopeo" "tini?tini" "nftables?nft" "busybox-static" "iproute2?ip" \
   "iptables?iptables" "openssl?openssl" "tmux?tmux" "git?git" "procps?ps" "xz-utils?xz" "bzip2?bzip2" "zstd?zstd" \
   "util-linux?nsenter" "openssh-client?ssh-agent" "xfsprogs?mkfs.xfs" "e2fsprogs?mkfs.ext4" "ca-certificates" "nodejs?node" "npm?npm" "kind?kind"
 services_disable_new

@@ -89,11 +89,11 @@ def from_status(code: grpc.StatusCode | None, message: str) -> WharfError:
     return WharfError(_TO_KIND.get(code, Kind.INTERNAL) if code else Kind.INTERNAL, message)
 
 
-def from_rpc_error(error: AioRpcError) -> WharfError:
-    """The error for a failed call."""
+def from_rpc_error(error: AioRpcError, server: str = "containerd") -> WharfError:
+    """The error for a failed call. ``server``: what was called, for the sentence about a lost connection."""
     message = error.details() or ""
     if error.code() in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE) and message.startswith(_LOST):
-        return WharfError(Kind.UNAVAILABLE, "the connection to containerd was lost during a call")
+        return WharfError(Kind.UNAVAILABLE, f"the connection to {server} was lost during a call")
     found = from_status(error.code(), message)
     found.reason = _reason(error)
     return found

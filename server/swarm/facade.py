@@ -17,6 +17,7 @@ from server.swarmtext import LOCKED, MAY_LOSE_CONSENSUS, NO_MANAGER, NO_SWARM, S
 if TYPE_CHECKING:
     from api_models.swarm.cluster import InitRequest, JoinRequest
     from server.swarm.host import Host
+    from server.swarm.keys import Keys
     from server.swarm.manager import Manager
     from server.swarm.requests import Requests
     from server.swarm.worker import Worker
@@ -83,7 +84,8 @@ class SwarmFacade:
             self._host = self._make_host()
         return self._host
 
-    async def _resume(self) -> None:
+    async def _resume(self, keys: Keys | None = None) -> None:
+        """``keys``: of the manager that this process was, or has just become."""
         self._locked, self._error = False, ""
         try:
             host = await self._load()
@@ -94,7 +96,7 @@ class SwarmFacade:
             known = await asyncio.to_thread(membership.load, self._directory)
             self._address = known.host if known is not None else ""
             try:
-                self._node = await resume(host, self._requests())
+                self._node = await resume(host, self._requests(), keys=keys)
             except Locked:
                 self._locked, self._error = True, LOCKED
         except Exception as error:
@@ -278,9 +280,11 @@ class SwarmFacade:
                         await self._begin_again()
             await asyncio.sleep(_AGAIN)
 
-    async def _begin_again(self) -> None:
+    async def _begin_again(self, keys: Keys | None = None) -> None:
+        """``keys``: of a worker that becomes a manager."""
+        manager = self._manager()
         await self._close()
-        await self._resume()
+        await self._resume(keys if manager is None else manager.keys)
 
     async def _change_role(self, role: str) -> None:
         from server.swarm.transitions import demote, promote
@@ -289,8 +293,12 @@ class SwarmFacade:
         if node is None or node.membership.role == role:
             return
         log.info("the swarm's managers want this node to be a %s", role)
-        await (promote(self._host_loaded(), node) if node.worker else demote(self._host_loaded(), node))
-        await self._begin_again()
+        host, keys = self._host_loaded(), None
+        if node.worker:
+            keys = await promote(host, node)
+        else:
+            await demote(host, node)
+        await self._begin_again(keys)
 
     async def _change_store(self) -> None:
         from server.swarm.membership import SQLITE

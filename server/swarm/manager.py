@@ -91,7 +91,7 @@ class Manager:
         self._overview = Overview(self.state)
         self._reports = Reports(self.state)
         self._logs = TaskLogs(self.identity, membership.node_id, host.task_log, self._address_of)
-        self.cluster = ClusterOperations(self.state, keys, self._upkeep.apply)
+        self.cluster = ClusterOperations(self.state, keys, self._upkeep.reseal)
         self.nodes = Nodes(self.state, membership.node_id)
         self.secrets = Secrets(self.state, keys)
         self.configs = Configs(self.state, keys)

@@ -1,7 +1,8 @@
 """How this node's part in a swarm begins, changes and ends. Each step is stored in ``node.json`` by one rename: after a
 crash, ``resume`` continues with what the file says.
 
-The functions that change a running node close it; call ``resume`` then.
+The functions that change a running node close it; call ``resume`` then. The data key of a manager goes on in memory: in
+a swarm with autolock only an administrator could open it on the disk.
 """
 
 import asyncio
@@ -102,8 +103,11 @@ async def _backend(host: Host, membership: Membership, identity: Identity) -> Ba
     return SiteBackend(host, membership)
 
 
-async def resume(host: Host, requests: Requests, unlock_key: str = "") -> Manager | Worker | None:
-    """Continues as the node that the directory is of; None: this node is not part of a swarm any more.
+async def resume(
+    host: Host, requests: Requests, unlock_key: str = "", *, keys: Keys | None = None
+) -> Manager | Worker | None:
+    """Continues as the node that the directory is of; None: this node is not part of a swarm any more. ``keys``: of the
+    manager that this process has closed, or has just become.
 
     :raises WharfError: of the keys (``Locked``, ``WrongKey``) or the store. :raises OSError: a file is missing.
     :raises ValueError: a file is damaged. :raises NewerDatabase: a later version of the engine has written the store.
@@ -117,7 +121,8 @@ async def resume(host: Host, requests: Requests, unlock_key: str = "") -> Manage
         worker = Worker(host, membership, requests)
         await worker.open()
         return worker
-    keys = await asyncio.to_thread(Keys.load, directory, unlock_key)
+    if keys is None:
+        keys = await asyncio.to_thread(Keys.load, directory, unlock_key)
     identity = Identity(directory, keys)
     backend = await _backend(host, membership, identity)
     manager = Manager(host, membership, keys, identity, backend, requests)
@@ -158,13 +163,14 @@ async def join(host: Host, requests: Requests, request: JoinRequest) -> Manager 
     directory = host.directory
     private.make_directory(directory)
     node: Manager | Worker | None = None
+    keys: Keys | None = None
     try:
         identity = Identity(directory)
         await asyncio.to_thread(identity.put, joined.certificate, joined.key)
         if joined.role == "manager":
-            membership = await _become_member(host, membership, identity)
+            membership, keys = await _become_member(host, membership, identity)
         await asyncio.to_thread(membership.save, directory)
-        node = await resume(host, requests)
+        node = await resume(host, requests, keys=keys)
         assert node is not None, "the directory was just written"
         if not node.worker:
             async with timeouts.limit("swarm.join"):
@@ -205,7 +211,7 @@ def _complete(remotes: Sequence[str]) -> list[str]:
     return found
 
 
-async def _become_member(host: Host, membership: Membership, identity: Identity) -> Membership:
+async def _become_member(host: Host, membership: Membership, identity: Identity) -> tuple[Membership, Keys]:
     """Asks the managers for a place among them. The node has a manager's certificate; its key is sealed now.
 
     :raises WharfError: UNAVAILABLE; PERMISSION_DENIED: the node shall not be a manager any more.
@@ -225,7 +231,8 @@ async def _become_member(host: Host, membership: Membership, identity: Identity)
     await asyncio.to_thread(keys.reseal, added.unlock_key)
     key, certificate = identity.key(), identity.current
     await asyncio.to_thread(Identity(directory, keys).put, certificate, key)
-    return replace(membership, role="manager", store=wanted if site else ETCD, etcd_cluster=",".join(added.members))
+    store, members = wanted if site else ETCD, ",".join(added.members)
+    return replace(membership, role="manager", store=store, etcd_cluster=members), keys
 
 
 async def _check_store(host: Host) -> bool:
@@ -254,9 +261,9 @@ async def _added(remotes: Managers, request: records.MemberRequest) -> dict[str,
         await asyncio.sleep(_AGAIN)
 
 
-async def promote(host: Host, worker: Worker) -> None:
-    """The managers want this worker to be a manager. Closes it; ``resume`` continues as what it is then: as a worker
-    still, if they want it to be none any more.
+async def promote(host: Host, worker: Worker) -> Keys | None:
+    """The managers want this worker to be a manager. Closes it, and returns the keys for ``resume``; None: it continues
+    as a worker, because they want it to be none any more.
 
     :raises WharfError: UNAVAILABLE, or what keeps it from being a manager; it is a worker still.
     """
@@ -265,15 +272,16 @@ async def promote(host: Host, worker: Worker) -> None:
     await asyncio.to_thread(worker.identity.put, certificate, key)
     await worker.close()
     try:
-        membership = await _become_member(host, worker.membership, worker.identity)
+        membership, keys = await _become_member(host, worker.membership, worker.identity)
     except WharfError as error:
         if error.kind is not Kind.PERMISSION_DENIED:
             raise
         log.warning("this node stays a worker: %s", error.message)
         # A manager that does not know this yet asks for the promotion again at once.
         await asyncio.sleep(_AGAIN)
-        return
+        return None
     await asyncio.to_thread(membership.save, host.directory)
+    return keys
 
 
 async def demote(host: Host, manager: Manager) -> None:

@@ -37,6 +37,9 @@ class Upkeep:
         self._on_renewal = on_renewal
         self._changes = state.subscribe()
         self._lock = asyncio.Lock()
+        self._sealing = asyncio.Lock()
+        #: The version of the identity that ``on_renewal`` knows.
+        self._announced = identity.version
 
     async def run(self) -> None:
         while True:
@@ -56,18 +59,25 @@ class Upkeep:
 
     async def apply(self) -> None:
         """Does what is due."""
+        await self.reseal()
         async with self._lock:
-            cluster, before = self._state.cluster, self._identity.version
-            sealed = cluster.sealed_unlock_key
-            await asyncio.to_thread(self._keys.reseal, self._keys.open(sealed).decode() if sealed else "")
+            cluster = self._state.cluster
             if self._is_due(cluster):
                 await asyncio.to_thread(self._issue, cluster)
             elif self._identity.current.roots != authority.trusted(cluster):
                 await asyncio.to_thread(self._identity.trust, authority.trusted(cluster))
-            if self._identity.version != before:
+            version = self._identity.version
+            if version != self._announced:
                 await self._on_renewal()
+                self._announced = version
             await self._state.transact(self._node)
             await self._state.transact(self._rotation)
+
+    async def reseal(self) -> None:
+        """Seals the data key on this manager's disk as the swarm's autolock demands."""
+        async with self._sealing:
+            sealed = self._state.cluster.sealed_unlock_key
+            await asyncio.to_thread(self._keys.reseal, self._keys.open(sealed).decode() if sealed else "")
 
     def _is_due(self, cluster: Cluster) -> bool:
         mine = self._identity.current

@@ -15,6 +15,7 @@ from server.swarm.etcd.child import EtcdChild
 from server.swarm.etcd.maintenance import Maintenance
 from server.swarm.etcd.move import move
 from server.swarm.etcd.program import MemberOptions, Pems
+from server.swarm.etcd.turn import turn
 from server.swarm.host import Host, Part
 from server.swarm.keys import Keys
 from server.swarm.membership import Membership
@@ -107,8 +108,11 @@ class EtcdBackend:
             await remotes.close()
 
     async def renewed(self) -> None:
-        if self._child is not None:
-            await self._child.renew(self._pems())
+        if self._child is not None and await self._child.renew(self._pems()):
+            async with turn(self.store):
+                await self._child.restart()
+                # It is part of the majority again.
+                await self._cluster.list()
 
     async def lost(self) -> None:
         assert self._child is not None, "open"

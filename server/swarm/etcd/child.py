@@ -71,6 +71,8 @@ class EtcdChild:
         self._fresh = False
         #: Its data is to be removed before the next start.
         self._discard = False
+        #: The roots that the process has read.
+        self._roots = pems.roots
         #: It is to start again at once.
         self._restarts = False
 
@@ -122,15 +124,24 @@ class EtcdChild:
         async with self._changed:
             await self._changed.wait_for(lambda: self._status is Status.REMOVED)
 
-    async def renew(self, pems: Pems) -> None:
-        """Uses another certificate. etcd reads it for each new connection; it reads other roots only at its start, so
-        that it starts again for these."""
+    async def renew(self, pems: Pems) -> bool:
+        """Uses another certificate, which etcd reads for each new connection. Returns whether it must be started again:
+        it reads other roots only at its start."""
         await asyncio.to_thread(_write_pems, self._options.runtime, pems)
-        roots, self._pems = self._pems.roots, pems
+        self._pems = pems
+        return self._roots != pems.roots
+
+    async def restart(self) -> None:
+        """Ends the process; returns when the next one serves.
+
+        :raises WharfError: as ``serving``.
+        """
         process = self._process
-        if roots != pems.roots and process is not None and process.returncode is None:
+        if process is not None and process.returncode is None:
             self._restarts = self._output.quiet = True
-            process.terminate()
+            await self._become(Status.STARTING)
+            await _end(process)
+        await self.serving()
 
     async def close(self) -> None:
         """Ends the member. Its data stays, the PEM files don't."""
@@ -182,6 +193,7 @@ class EtcdChild:
             with contextlib.suppress(FileNotFoundError):
                 (options.runtime / SOCKET).unlink()
             self._output.quiet = False
+            self._roots = self._pems.roots
             process = await asyncio.create_subprocess_exec(
                 *argv(program, options, force_new=self._force_new),
                 stdin=subprocess.DEVNULL,

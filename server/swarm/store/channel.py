@@ -71,7 +71,7 @@ async def result_of(call: Awaitable[R]) -> R:
 
 def error_of(error: AioRpcError) -> WharfError:
     """etcd's errors have a gRPC status that covers several causes, so the text distinguishes them."""
-    found = from_rpc_error(error)
+    found = from_rpc_error(error, "etcd")
     if found.kind is Kind.RESOURCE_EXHAUSTED and "database space exceeded" in found.message:
         return found.worded(FULL)
     if found.kind is Kind.DEADLINE_EXCEEDED or (
