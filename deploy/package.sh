@@ -42,7 +42,7 @@ debian_python() {
 
 # Makes the virtual environment of lib.sh fit for its place in the package: without pip, and with its final path.
 build_venv() {
-  make_venv "$VENV" ""
+  make_venv "$VENV" "nvidia"
   install_sources "$VENV"
   "$VENV/bin/python" -m pip uninstall -q -y --disable-pip-version-check --root-user-action=ignore setuptools pip
   local script

@@ -65,7 +65,7 @@ start() {
 
   say "Python"
   choose_python
-  make_venv "$HOME_DIR" ""
+  make_venv "$HOME_DIR" "nvidia"
   local changed
   changed=$(install_wharf)
   note "Wharf is in $HOME_DIR"

@@ -38,7 +38,9 @@ def make_gpus(roles: Roles, containers: Containers) -> Gpus:
     return gpus
 
 
-def make_shares(roles: Roles, containers: Containers, images: Images, networks: Networks, running: Running) -> Shares:
+def make_shares(
+    roles: Roles, containers: Containers, images: Images, networks: Networks, running: Running, gpus: Gpus
+) -> Shares:
     """The limits and accounts of users."""
 
     async def image_sizes(scope: str) -> Mapping[str, int]:
@@ -54,6 +56,7 @@ def make_shares(roles: Roles, containers: Containers, images: Images, networks: 
         containers.context,
         image_sizes=image_sizes,
         active=active,
+        gpu_use=gpus.measure,
         links=networks.links,
     )
     shares.accounting.gpus = _count_gpus

@@ -288,8 +288,8 @@ async def make_services(
         jobs = restricted.make_jobs(config, database, lambda caller: made[0].seen_by(caller))
         await jobs.load()
         roles = restricted.make_roles(restricted.policy_of(config), jobs)
-        shares = restricted.make_shares(roles, containers, images, networks, running)
         gpus = restricted.make_gpus(roles, containers)
+        shares = restricted.make_shares(roles, containers, images, networks, running, gpus)
     await containers.load()
     if gpus is not None:
         await gpus.open()

@@ -260,6 +260,33 @@ def test_the_idle_limit_and_the_label_that_exempts(shares: Lab) -> None:
     dave.docker("rm", "-f", "idle", "kept")
 
 
+def test_a_gpu_whose_use_is_unknown(shares: Lab) -> None:
+    """Its container is idle only if the role says so."""
+    dave = shares["dave"]
+    shares.engine.cdi.mkdir(exist_ok=True)
+    node = {"path": "/dev/gpu0", "hostPath": "/dev/null"}
+    devices = [{"name": "0", "containerEdits": {"deviceNodes": [node]}}]
+    specification = {"cdiVersion": "0.6.0", "kind": "lab.example/gpu", "devices": devices}
+    (shares.engine.cdi / "lab.json").write_text(json.dumps(specification))
+    words = ("run", "-d", "--init", "--device", "lab.example/gpu=0", "--name", "gpu", "busybox", "sleep", "3600")
+    id = dave.docker(*words).stdout.strip()
+    run(dave, "idle")
+    assert until(lambda: exited(dave, "idle"), seconds=30)
+    time.sleep(2)
+    assert not exited(dave, "gpu")
+    unknown = (
+        f"container={id} the use of its GPUs is unknown, so it is never idle: lab.example/gpu=0: no driver of this"
+    )
+    assert shares.engine.log().count(unknown) == 1
+    before = shares.policy.read_text()
+    shares.policy.write_text(before.replace("idle_limit = 5\n", "idle_limit = 5\nignore_unmeasured_gpus = true\n"))
+    reload(shares)
+    assert until(lambda: exited(dave, "gpu"), seconds=30)
+    shares.policy.write_text(before)
+    reload(shares)
+    dave.docker("rm", "-f", "gpu", "idle")
+
+
 def test_an_exec_of_an_earlier_daemon_keeps_a_container(shares: Lab) -> None:
     dave = shares["dave"]
     run(dave, "busy")

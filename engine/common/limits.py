@@ -137,6 +137,12 @@ USAGE_DAYS = 3660
 USAGE_ROWS = 100_000
 """Rows of one answer that has a row for each container and day."""
 
+# Idle limits
+
+GPU_DESCRIPTORS = 65536
+"""Open files of a container's processes among which those of GPUs are searched; with more of them, the use of its GPUs
+is unknown."""
+
 # Metrics
 
 METRICS_CONTAINERS = 5000

@@ -146,9 +146,11 @@ class Role(_Table):
 
     # time, of one run of a container; see ``server/shares/times.py``
     max_run_time: _Seconds | None = None
-    #: Without use of the CPU, without an attached client, and without an exec. The use of GPUs is not measured: a
-    #: process that uses one also uses the CPU.
+    #: Without use of the CPU and of GPUs, without an attached client, and without an exec.
     idle_limit: _Seconds | None = None
+    #: Where the use of a container's GPUs can't be measured (``server/gpus/use``), ``idle_limit`` applies by the other
+    #: signs alone. Otherwise such a container is never idle: what computes is not stopped for lack of knowledge.
+    ignore_unmeasured_gpus: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> "Role":

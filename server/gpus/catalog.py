@@ -20,11 +20,13 @@ _DIGITS = re.compile(r"([0-9]+)")
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU, or a partition of one. ``names``: all CDI devices with the same nodes; ``name``: the shortest of them."""
+    """A GPU, or a partition of one. ``names``: all CDI devices with the same nodes; ``name``: the shortest of them.
+    ``nodes``: paths on the host; its name if there are none."""
 
     name: str
     names: tuple[str, ...]
     partition: bool = False
+    nodes: frozenset[str] = frozenset()
 
     def named(self, kind: str) -> str:
         """Its shortest name as a device of this kind; "": it has none."""
@@ -64,10 +66,10 @@ class Catalog:
         for own in smallest:
             names = sorted((name for name, its in single.items() if its == own), key=lambda each: (len(each), each))
             partition = any(_PARTITION.fullmatch(name.partition("=")[2]) for name in names)
-            gpus.append((Gpu(names[0], tuple(names), partition), own))
-        gpus.sort(key=lambda each: _natural(each[0].name))
-        self.gpus: Mapping[str, Gpu] = {gpu.name: gpu for gpu, _ in gpus}
-        self._covered = {name: frozenset(gpu.name for gpu, part in gpus if part <= own) for name, own in single.items()}
+            gpus.append(Gpu(names[0], tuple(names), partition, own))
+        gpus.sort(key=lambda gpu: _natural(gpu.name))
+        self.gpus: Mapping[str, Gpu] = {gpu.name: gpu for gpu in gpus}
+        self._covered = {name: frozenset(gpu.name for gpu in gpus if gpu.nodes <= own) for name, own in single.items()}
 
     def covered(self, name: str) -> frozenset[str]:
         """The GPUs for which a CDI name (none for all devices) stands, by their names; none: the name is unknown."""

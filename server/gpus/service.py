@@ -7,10 +7,12 @@ from the grant to the exit; so are those that a running container got from an ea
 import asyncio
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from engine.common.errors import conflict, invalid
+from engine.common.system.cgroups import container_directories
 from server.access.caller import EVERYONE, Caller
 from server.access.owners import user_of
 from server.access.policy import Policy, Role
@@ -18,6 +20,7 @@ from server.access.refusal import refused
 from server.access.roles import Roles
 from server.containers.context import ContainerContext
 from server.containers.model import Container
+from server.containers.run.cgroup import cgroup_of
 from server.containers.spec import cdi
 from server.gpus import catalog
 from server.gpus.allocator import Allocator, Claim, Terms, busy
@@ -25,6 +28,9 @@ from server.gpus.demand import Demand, read
 from server.gpus.queue import FairQueue, Waiting
 from server.gpus.report import GpuRow, QueueRow, gpu_rows, queue_rows
 from server.units import parse_duration
+
+if TYPE_CHECKING:
+    from server.gpus.use.meter import Meter, Use
 
 #: The label of containers that wait for GPUs in use; its value is the longest time.
 WAIT_LABEL = "wharf.wait"
@@ -52,6 +58,7 @@ class Gpus:
         self._queue = FairQueue(self._allocator)
         self._turns: dict[str, _Turn] = {}
         self._caller = EVERYONE
+        self._meter: Meter | None = None
         # After the accounts are written: they count the container's GPUs.
         context.hooks.drained.append(self._stopped)
         context.hooks.removed.append(self._removed)
@@ -138,6 +145,25 @@ class Gpus:
     async def devices(self, container: Container) -> tuple[str, ...]:
         hold = self._allocator.holds.get(container.id)
         return (hold.names if hold is not None else ()) + (await self._read(container)).others
+
+    # for the limits of time
+
+    async def measure(self, containers: Iterable[Container]) -> "Mapping[str, Use]":
+        """What running containers that have GPUs have done on them since they were measured before, by id."""
+        from server.gpus.use.meter import Meter, Target  # here: most engines never need it
+
+        self._meter = self._meter or Meter()
+        layout, gpus = self._context.facts.cgroups, self._allocator.catalog.gpus
+        targets = {
+            one.id: Target(
+                one.state.started_ns,
+                tuple(container_directories(layout, cgroup_of(self._context, one)).values()),
+                tuple(gpus.get(name) for name in one.gpus),
+            )
+            for one in containers
+            if one.gpus
+        }
+        return await self._meter.measure(targets) if targets else {}
 
     # for clients
 
@@ -237,6 +263,8 @@ class Gpus:
     def _removed(self, container: Container) -> None:
         self.cancel(container)
         self.release(container)
+        if self._meter is not None:
+            self._meter.forget(container.id)
 
 
 def _longest_wait(container: Container) -> float | None:

@@ -21,7 +21,7 @@ from server.shares.groups import UserGroups
 from server.shares.limits import Counts, check_cpus, check_disk, check_labels
 from server.shares.sampler import Reading, Target, read_all
 from server.shares.store import Store
-from server.shares.times import Times
+from server.shares.times import Measure, Times
 from server.shares.usage import SOON, DiskUsage, ImageSizes
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _SWEEP = 10.0
 class Shares:
     """Make it before the containers are loaded; call ``open`` after that, and ``close`` after the containers' end.
 
-    ``image_sizes``: see ``DiskUsage``; ``active``: see ``Times``; ``links``: see ``Accounting``.
+    ``image_sizes``: see ``DiskUsage``; ``active``, ``gpu_use``: see ``Times``; ``links``: see ``Accounting``.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Shares:
         *,
         image_sizes: ImageSizes,
         active: Callable[[Container], Awaitable[bool]],
+        gpu_use: Measure,
         links: Callable[[Container], list[str]],
     ) -> None:
         self._context = context
@@ -54,7 +55,7 @@ class Shares:
         self._disk = DiskUsage(context, image_sizes)
         self._store = Store(Path(context.config.data_root))
         self._links = links
-        self._times = Times(context, self._roles, self._store, read=self._read, active=active)
+        self._times = Times(context, self._roles, self._store, read=self._read, active=active, gpu_use=gpu_use)
         self.accounting = Accounting(context, self._store, read=self._read, layer=self._layer, links=links)
         self.accounting.keep = roles.policy.accounting.keep
         self._tasks: set[asyncio.Task[None]] = set()

@@ -1,9 +1,12 @@
 """The limits of time: a maximum run time, and an idle limit.
 
-A container is idle while it uses less than ``BUSY`` of a CPU, no client is attached to it, and no exec of a client runs
-in it. It is warned in its log and by the event ``limit_warning`` before it is stopped; ``limit_reached`` says why it
-was. It isn't restarted by a restart policy, as after ``docker stop``. A run begins with a start: a start on request
-begins another. The time when a container was busy last is stored, and outlives the daemon.
+A container is idle while it uses less than ``BUSY`` of a CPU and does not compute on its GPUs, no client is attached to
+it, and no exec of a client runs in it. While the use of its GPUs is unknown, it is not idle, unless its role has
+``ignore_unmeasured_gpus``.
+
+It is warned in its log and by the event ``limit_warning`` before it is stopped; ``limit_reached`` says why it was. It
+isn't restarted by a restart policy, as after ``docker stop``. A run begins with a start: a start on request begins
+another. The time when a container was busy last is stored, and outlives the daemon.
 """
 
 import asyncio
@@ -12,6 +15,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from engine.api.stdio import Stdio
 from engine.common.errors import Kind, WharfError
@@ -39,9 +43,24 @@ _SECOND = 10**9
 Read = Callable[[Iterable[Container]], Awaitable[Mapping[str, Reading]]]
 
 
+class GpuUse(Protocol):
+    """What a container has done on its GPUs since it was measured before. ``unknown``: why it isn't known of all; "":
+    it is."""
+
+    @property
+    def used(self) -> bool: ...
+    @property
+    def unknown(self) -> str: ...
+
+
+#: Measures running containers; the result has those that have GPUs, by id.
+Measure = Callable[[Iterable[Container]], Awaitable[Mapping[str, GpuUse]]]
+
+
 @dataclass(slots=True)
 class _Run:
-    """One run of a container. ``busy_ns``: when it was busy last. ``warned``: the limits whose warning was sent."""
+    """One run of a container. ``busy_ns``: when it was busy last. ``warned``: the limits whose warning was sent.
+    ``unknown``: why the use of its GPUs isn't known, as it was logged."""
 
     started_ns: int
     busy_ns: int
@@ -49,6 +68,7 @@ class _Run:
     cpu_ns: int = 0
     warned: set[str] = field(default_factory=set)
     stopping: bool = False
+    unknown: str = ""
 
 
 class Times:
@@ -62,12 +82,14 @@ class Times:
         *,
         read: Read,
         active: Callable[[Container], Awaitable[bool]],
+        gpu_use: Measure,
     ) -> None:
         self._context = context
         self._roles = roles
         self._store = store
         self._read = read
         self._active = active
+        self._gpu_use = gpu_use
         self._runs: dict[str, _Run] = {}
         self._stored: dict[str, tuple[int, int]] = {}
         self._changed = asyncio.Event()
@@ -105,7 +127,7 @@ class Times:
                 limited.append((container, role, self._run_of(container)))
         running = {container.id for container, _, _ in limited}
         self._runs = {id: run for id, run in self._runs.items() if id in running}
-        await self._sample([(container, run) for container, role, run in limited if role.idle_limit is not None])
+        await self._sample([each for each in limited if each[1].idle_limit is not None])
         due = _LONGEST
         for container, role, run in limited:
             if role.max_run_time is not None:
@@ -124,23 +146,36 @@ class Times:
             self._runs[container.id] = run
         return run
 
-    async def _sample(self, runs: list[tuple[Container, _Run]]) -> None:
+    async def _sample(self, runs: list[tuple[Container, Role, _Run]]) -> None:
         """Finds out which containers are busy; skips those that were sampled just before, as each start of any
         container causes a check."""
         now = time.time_ns()
-        runs = [(container, run) for container, run in runs if not 0 <= now - run.sampled_ns < _SHORTEST * _SECOND]
-        readings = await self._read(container for container, _ in runs)
+        runs = [each for each in runs if not 0 <= now - each[2].sampled_ns < _SHORTEST * _SECOND]
+        readings = await self._read(container for container, _, _ in runs)
+        uses = await self._gpu_use(container for container, _, _ in runs)
         changed: dict[str, tuple[int, int]] = {}
-        for container, run in runs:
+        for container, role, run in runs:
             now = time.time_ns()
             cpu_ns = reading.cpu_ns if (reading := readings.get(container.id)) is not None else run.cpu_ns
             # The first sample of this daemon has no former one to compare with.
             worked = run.sampled_ns > 0 and cpu_ns - run.cpu_ns > BUSY * (now - run.sampled_ns)
             run.sampled_ns, run.cpu_ns = now, cpu_ns
-            if worked or await self._active(container) or await self._attached(container):
+            computes = (use := uses.get(container.id)) is not None and self._computes(container, role, run, use)
+            if worked or computes or await self._active(container) or await self._attached(container):
                 run.busy_ns = now
                 changed[container.id] = run.started_ns, now
         await self._store.put_busy(changed)
+
+    def _computes(self, container: Container, role: Role, run: _Run, use: GpuUse) -> bool:
+        """Whether a container is busy by the use of its GPUs; what isn't known is logged when the reason changes."""
+        if use.used:
+            return True
+        if use.unknown != run.unknown:
+            run.unknown = use.unknown
+            if use.unknown:
+                result = "it can be idle" if role.ignore_unmeasured_gpus else "it is never idle"
+                log.warning("container=%s the use of its GPUs is unknown, so %s: %s", container.id, result, use.unknown)
+        return bool(use.unknown) and not role.ignore_unmeasured_gpus
 
     async def _attached(self, container: Container) -> bool:
         try:
