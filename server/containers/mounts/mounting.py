@@ -9,7 +9,6 @@ import contextlib
 import errno
 import logging
 import os
-import stat
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
@@ -206,7 +205,7 @@ def bind_descriptor(fd: int, target: str, remap: Remap | None = None) -> None:
 
     :raises WharfError: UNAVAILABLE: the file system can't map ids.
     """
-    if stat.S_ISDIR(os.fstat(fd).st_mode):
+    if _is_directory(fd):
         private.make_directory(target)
     else:
         private.make_directory(os.path.dirname(target))
@@ -227,6 +226,16 @@ def bind_descriptor(fd: int, target: str, remap: Remap | None = None) -> None:
         linux.move_mount(tree, "", linux.AT_FDCWD, target, linux.MOVE_MOUNT_F_EMPTY_PATH)
     finally:
         os.close(tree)
+
+
+def _is_directory(fd: int) -> bool:
+    """Whether a descriptor is a directory. Without fstat(2): FUSE refuses root the attributes of a user's mount, and
+    else asks a server that may not answer."""
+    try:
+        os.close(os.open(f"/proc/self/fd/{fd}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    except NotADirectoryError:
+        return False
+    return True
 
 
 def _unbind(target: str) -> None:
