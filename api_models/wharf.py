@@ -1,4 +1,4 @@
-"""The objects of ``/wharf/v1``, the API that an engine with a policy has beside Docker's.
+"""The objects of ``/wharf/v1``, the API that the engine has beside Docker's.
 
 Times are RFC 3339, sizes are bytes and durations are seconds, unless the name of a field has another unit. The
 description of a field is part of the OpenAPI description (``server/http/openapi.py``).
@@ -155,6 +155,31 @@ class JobSocket(Record):
     expires: Annotated[Text, _about("Empty: never")] = ""
     holder: Annotated[Int64, _about("The pid of the process that holds it; 0: none")] = 0
     limits: SocketLimits = SocketLimits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimelinePhase(Record):
+    """A part of an operation. Phases that ran in parallel overlap."""
+
+    name: Text = ""
+    begin: Annotated[float, _about("Seconds since the operation began")] = 0.0
+    end: Annotated[float, _about("Seconds since the operation began")] = 0.0
+    within: Annotated[Text, OMIT, _about("The name of the phase that this one is a part of")] = ""
+    waits_for: Annotated[Text, OMIT, _about("What the operation waited for; absent: it did work")] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline(Record):
+    """What took how long in an operation that has ended."""
+
+    operation: Annotated[Text, _about("create, start, exit, pull or build")] = ""
+    subject: Annotated[Text, _about("Id of the container, reference of the image, or ref of the build")] = ""
+    owner: Annotated[Text, _about("The user, with the job socket behind a colon; empty: an administrator")] = ""
+    began: Text = ""
+    seconds: float = 0.0
+    result: Annotated[Text, _about("done, failed or cancelled")] = ""
+    error: Annotated[Text, OMIT, _about("Why it failed")] = ""
+    phases: Annotated[tuple[TimelinePhase, ...], _about("In the order of their ends")] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

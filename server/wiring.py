@@ -49,6 +49,7 @@ from server.swarm.facade import SwarmFacade
 from server.system.identity import engine_id
 from server.system.runtime import cgroup_driver, prepare_cgroup_parent
 from server.system.service import System
+from server.system.timelines import Timelines
 from server.version import SERVER_VERSION
 from server.volumes.local import LocalDriver
 from server.volumes.plugin import VolumePlugins
@@ -82,6 +83,7 @@ class Services:
     swarm: SwarmFacade
     system: System
     metrics: MetricsFacade
+    timelines: Timelines
     #: The allocation of GPUs; None: the engine has no policy.
     gpus: "Gpus | None" = None
     #: Job sockets; None on an engine without a policy.
@@ -104,6 +106,7 @@ class Services:
             metrics=self.metrics.seen_by(caller),
             gpus=self.gpus.seen_by(caller) if self.gpus is not None else None,
         )
+        timelines = self.timelines.seen_by(caller, bound.containers)
         system = self.system.seen_by(
             bus=bound.events,
             containers=bound.containers,
@@ -114,7 +117,7 @@ class Services:
             role=caller.role,
             administrator=caller.administrator,
         )
-        return replace(bound, system=system)
+        return replace(bound, system=system, timelines=timelines)
 
     def apply(self, policy: "Policy") -> None:
         """Applies the policy that was read at the start, or by a reload."""
@@ -305,6 +308,8 @@ async def make_services(
     await running.open()
     metrics = MetricsFacade(containers, networks, bus, identity=identity, snapshotter=snapshotter, shares=shares)
     stack.callback(metrics.stop)
+    timelines = Timelines(containers)
+    stack.callback(timelines.close)
     swarm = SwarmFacade(config.data_root / "swarm")
     system = System(
         config,
@@ -336,6 +341,7 @@ async def make_services(
         swarm=swarm,
         system=system,
         metrics=metrics,
+        timelines=timelines,
         gpus=gpus,
         jobs=jobs,
         shares=shares,

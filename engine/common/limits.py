@@ -152,6 +152,15 @@ METRICS_DEVICES = 16
 METRICS_LABEL = 256
 """Characters of the value of a label; the rest is cut off."""
 
+# Timelines
+
+TIMELINE_PHASES = 256
+"""Phases of one operation; further ones are omitted."""
+TIMELINES = 100
+"""Pulls and builds whose timelines are kept."""
+TIMELINES_OF_OWNER = 20
+"""Those of them that belong to one owner."""
+
 
 def exceeded(name: str, what: str) -> WharfError:
     """INVALID_ARGUMENT for ``what``, which exceeds the limit ``name`` (a constant of this module)."""

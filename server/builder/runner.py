@@ -25,7 +25,7 @@ from engine.common.errors import Kind, WharfError, invalid
 from engine.common.files.paths import make_directories, open_inside
 from engine.common.system import linux, mounts, private
 from engine.common.threads import run_to_completion
-from engine.common.timeline import Timeline
+from engine.common.timeline import Part, current
 from server.access.caller import EVERYONE, Caller
 from server.builder.operations.interfaces import Bind, Job, Limits, ProcessExit
 from server.builder.solver.output import STARTED
@@ -147,7 +147,7 @@ class TaskRunner:
         task: AsyncExitStack,
         targets: list[str],
     ) -> int:
-        container_context, timeline = self._container_context, Timeline("run")
+        container_context, part = self._container_context, current()
         remap = container_context.remap_of(container)
         stdio = f"{STDIO}{container.id[:32]}"
         path = f"{container_context.config.exec_root}/containers/{stdio}/stdio.sock"
@@ -159,7 +159,7 @@ class TaskRunner:
         stack.push_async_callback(container_context.networks.stop, container)
         await container_context.networks.check(container)  # fills in the defaults of the network mode
         sandbox = await container_context.networks.start(container)
-        timeline.mark("network")
+        part.mark("network")
         mounts_needed = job.binds or job.files or job.tmpfs
         binds = (
             await run_to_completion(asyncio.to_thread(_binds, job, container.directory, remap)) if mounts_needed else ()
@@ -181,7 +181,7 @@ class TaskRunner:
         if isinstance(spec_mounts, list):
             targets += [str(mount["destination"]) for mount in spec_mounts]
         record = engine_record(container_context, container, spec, snapshot_key=job.id)
-        timeline.mark("mounts, spec")
+        part.mark("mounts, spec")
         stack.push_async_callback(remove_engine_record, container_context, container.id)
         uri = StdioUri(path, {"driver": "none", "stdin": "0", "stdin-once": "0", **owner(container_context, container)})
         ended = False
@@ -199,22 +199,19 @@ class TaskRunner:
             container_context.engine.containers.create(record),
             container_context.stdio.open(stdio, "", uri, terminal=False),
         )
-        timeline.mark("container")
+        part.mark("container")
         try:
             await container_context.engine.tasks.create(
                 container.id, rootfs=root, stdin=pipes.stdin, stdout=pipes.stdout, stderr=pipes.stderr
             )
         except WharfError as error:
             raise WharfError(error.kind, f"failed to create task for container: {error.message}") from error
-        timeline.mark("task")
-        end = await self._watch(container, stdio, Stdio(path), output, timeline)
+        part.mark("task")
+        end = await self._watch(container, stdio, Stdio(path), output, part)
         ended = True
-        timeline.done()
         return end.status
 
-    async def _watch(
-        self, container: ContainerPlan, name: str, stdio: Stdio, output: Output, timeline: Timeline
-    ) -> Exit:
+    async def _watch(self, container: ContainerPlan, name: str, stdio: Stdio, output: Output, part: Part) -> Exit:
         """Start the task, forward its output, and wait until both have ended. ``name``: of the stdio's directory."""
         own, inner = socket.socketpair()
         own.settimeout(0)
@@ -227,9 +224,9 @@ class TaskRunner:
             reading = asyncio.create_task(_frames(own, output), name=f"output of {container.name}")
             await container_context.engine.tasks.start(container.id)
             await container_context.stdio.started(name)
-            timeline.mark("start")
+            part.mark("start")
             end = await container_context.engine.tasks.wait(container.id)
-            timeline.mark("process")
+            part.mark("process")
             await container_context.stdio.ended(name)
             # Output of a surviving grandchild is not waited for; the process's own output has been read.
             with contextlib.suppress(WharfError):
@@ -237,7 +234,7 @@ class TaskRunner:
             with contextlib.suppress(WharfError):
                 async with timeouts.limit("stdio.drain"):
                     await asyncio.shield(reading)
-            timeline.mark("output")
+            part.mark("output")
             return end
         finally:
             if reading is not None:

@@ -5,8 +5,10 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 from server.cli import text
+from server.cli.bars import show_timelines
 from server.cli.client import Client, Failure, MissingEndpoint, host
 from server.cli.tables import Column, Row, field, show
 
@@ -172,6 +174,20 @@ def socket_rm(arguments: Namespace) -> int:
             raise Failure(f"no job socket has the path {id}")
         client.delete(f"{_API}/sockets/{id}")
         print(name)
+    return 0
+
+
+def timeline(arguments: Namespace) -> int:
+    """Of a container, or of the last pulls and builds."""
+    client = _client(arguments)
+    container = arguments.container
+    path = f"/containers/{quote(container, safe='')}/timeline" if container else "/timelines"
+    with _part(client, "timelines"):
+        answer = client.get(f"{_API}{path}")
+    if arguments.json:
+        print(json.dumps(answer, indent=2))
+    else:
+        show_timelines(answer)
     return 0
 
 

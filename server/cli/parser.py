@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SUMMARY = "users, shares and audit log of a Wharf engine with a policy"
-_DESCRIPTION = f"""Shows who uses a Wharf engine with a policy, and what belongs to whom.
+SUMMARY = "timelines of a Wharf engine; its users, shares and audit log if it has a policy"
+_DESCRIPTION = f"""Shows why an operation of a Wharf engine was slow; and who uses an engine with a policy,
+and what belongs to whom.
 
 A user sees the own rights, limits and objects, an administrator those of all. The engine's socket is that of -H, of the
 environment variables WHARF_HOST or DOCKER_HOST, or {DEFAULT_HOST}."""
@@ -38,6 +39,12 @@ def make_parser() -> argparse.ArgumentParser:
     _add_socket(_group(found, "socket", "Create and remove job sockets"))
     _add_policy(_group(found, "policy", "Show the own rights; check a policy file"))
     _add_audit(found)
+    timeline = _command(found, "timeline", commands.timeline, "Show what took how long in an operation, as a bar chart")
+    timeline.description = (
+        "Shows the phases of a container's last create, start and exit; without a container, those of the last pulls "
+        "and builds. An engine that was restarted has none of the operations before."
+    )
+    timeline.add_argument("container", nargs="?", default="", metavar="CONTAINER", help="A name or an id")
     return parser
 
 

@@ -13,6 +13,7 @@ import orjson
 
 from api_models.container import ContainerConfig, HostConfig
 from api_models.network import EndpointSettings
+from engine.common.timeline import Record
 from server.containers.layersize import LayerSize
 from server.containers.plan import ContainerPlan, MountPoint
 
@@ -101,6 +102,8 @@ class Container(ContainerPlan):
     starting: tuple[int, int] = field(default=(0, 0), repr=False)
     #: The cached row of ``docker ps`` (``server/containers/inspect/listing.py``).
     row: dict[str, Any] | None = field(default=None, repr=False)
+    #: The timelines of the last create, start and exit that this daemon has made, in the order of their ends.
+    timelines: tuple[Record, ...] = field(default=(), repr=False)
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -147,7 +150,18 @@ class Container(ContainerPlan):
 #: Fields with a JSON form of their own; fields that are not stored; all others, which are JSON values.
 _OBJECTS = frozenset(("config", "host_config", "networking", "mounts", "state"))
 _NOT_STORED = frozenset(
-    ("lock", "manually_restarted", "exec_ids", "row", "rootfs", "layer", "before_start", "joinable", "starting")
+    (
+        "lock",
+        "manually_restarted",
+        "exec_ids",
+        "row",
+        "rootfs",
+        "layer",
+        "before_start",
+        "joinable",
+        "starting",
+        "timelines",
+    )
 )
 _PLAIN = tuple(field.name for field in fields(Container) if field.name not in _OBJECTS | _NOT_STORED)
 

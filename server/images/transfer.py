@@ -8,7 +8,7 @@ from typing import Any
 from engine.api.types import Descriptor, ImageRecord
 from engine.common import jsontext, limits
 from engine.common.errors import Kind, Reason, WharfError, conflict, invalid, not_found
-from engine.common.timeline import measured
+from engine.common.timeline import Timeline
 from server.config.model import Config
 from server.images.context import ImageContext
 from server.images.model import is_tag, no_such_image
@@ -106,7 +106,7 @@ class Transfer:
                 exact=platform is not None,
                 proof=proof,
             )
-            with measured("pull"):
+            with Timeline("pull", reference.familiar, context.owner):
                 pulled = await puller.run(reference)
             context.resolver.forget(pulled.target.digest)
             changed = await context.names.assign(ImageRecord(name, pulled.target))

@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import CollectorRegistry
 
+from engine.common.timeline import DONE, Record
 from server.containers.model import Container
 from server.containers.spec.host import HostFacts
 from server.system import host
@@ -27,7 +28,7 @@ ACTIONS: Mapping[tuple[str, str], str] = {
     ("DELETE", "/containers/{name:path}"): "delete",
     ("POST", "/containers/{name}/start"): "start",
 }
-#: The timelines whose steps are shown; others are of builds, whose names have no bound.
+#: The timelines whose phases are shown; others are of pulls and builds, whose names have no bound.
 _TIMELINES = ("create", "start", "exit")
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _REQUEST = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0)
@@ -118,15 +119,16 @@ class Counters:
         if action is not None:
             self._actions.labels(action).observe(seconds)
 
-    def step(self, what: str, step: str, seconds: float) -> None:
-        if what in _TIMELINES:
-            self._steps.labels(what, step).observe(seconds)
-
-    def ended(self, what: str, result: str, seconds: float) -> None:
-        self._operations.labels(what, result).observe(seconds)
-        if what == "build":
+    def ended(self, record: Record) -> None:
+        if record.what in _TIMELINES:
+            for phase in record.phases if record.result == DONE else ():
+                if not phase.within:
+                    self._steps.labels(record.what, phase.name).observe(phase.end - phase.begin)
+            return
+        self._operations.labels(record.what, record.result).observe(record.seconds)
+        if record.what == "build":
             self._builds.inc()
-            if (reason := _BUILD_FAILURES.get(result)) is not None:
+            if (reason := _BUILD_FAILURES.get(record.result)) is not None:
                 self._failed_builds.labels(reason).inc()
 
 

@@ -12,6 +12,7 @@ from engine.api.rpc import current_lease
 from engine.api.types import Descriptor
 from engine.common.errors import Kind, WharfError
 from engine.common.system import heap
+from engine.common.timeline import current
 from server.registry import documents
 from server.registry.responses import RegistryError, pause
 from server.registry.source import Source
@@ -141,8 +142,11 @@ class Downloads:
             if watch is not None:
                 job.watchers.append(watch)
             job.waiting += 1
+            part = current()
             try:
                 await asyncio.wait((job.task,))
+                if not started:
+                    part.waited("wait", "another pull's download")
             finally:
                 job.waiting -= 1
                 if watch is not None and watch in job.watchers:
@@ -166,8 +170,9 @@ class Downloads:
             watch(state, size)
 
     async def _run(self, repository: Source, desc: Descriptor, urls: tuple[str, ...]) -> None:
-        ref = download_ref(desc.digest)
+        ref, part = download_ref(desc.digest), current()
         async with self._slots:
+            part.waited("wait", "a slot of max-concurrent-downloads")
             for attempt in range(self._attempts):
                 last = attempt + 1 == self._attempts
                 try:

@@ -15,6 +15,7 @@ from engine.api.types import Descriptor, Platform
 from engine.common import limits
 from engine.common.errors import Kind, Reason, WharfError, invalid, not_found
 from engine.common.system.task_groups import first_error
+from engine.common.timeline import current
 from server.registry import documents, oci
 from server.registry.download import Downloads, Fetched, OnBlobState, download_ref
 from server.registry.progress import Report
@@ -72,12 +73,14 @@ class Puller:
 
         :raises WharfError: the registry's error, in Docker's words; NOT_FOUND if no platform matches.
         """
+        part = current()
         try:
             target = await self._top(reference)
         except RegistryError as error:
             raise dockerd_error(error, reference) from None
         # Before the first message: docker-py reads a status, but no errors in the stream.
         manifest = await self._choose(target)
+        part.mark("manifest")
         await self._report.status(f"Pulling from {reference.path}", reference.tag or str(reference))
         await self._image(manifest)
         # The origin of the image as a whole is its target's.
@@ -308,7 +311,8 @@ class Puller:
                 self._report.offer(state, id)
 
         foreign = urls if oci.is_foreign(layer.media_type) else ()
-        fetched = await self._fetch(layer, watch=watch, urls=foreign)
+        with current().phase(f"fetch {id}"):
+            fetched = await self._fetch(layer, watch=watch, urls=foreign)
         if fetched is Fetched.STORED and not quiet:
             self._report.offer("Already exists", id)
 

@@ -13,6 +13,7 @@ from engine.api.labels import UNCOMPRESSED
 from engine.api.rpc import current_lease
 from engine.api.types import Descriptor
 from engine.common.errors import Kind, WharfError, invalid
+from engine.common.timeline import current
 from server.registry.oci import chain_ids
 
 #: Called with (index, "extracting" | "done" | "exists") for each layer.
@@ -75,23 +76,27 @@ async def unpack(
         for index in range(start):
             on_state(index, "exists")
     for index in range(start, len(chain)):
-        ref = await arriving(index) if arriving is not None and engine.extensions.applies_ingests else ""
-        layer = _Layer(layers[index], diff_ids[index], chain[index], chain[index - 1] if index else "")
-        whole = partial(ready, index) if ready is not None else _is_there
-        progress = partial(on_progress, index) if on_progress is not None else None
-        key = (id(engine), chain[index])
-        lock = _making.setdefault(key, asyncio.Lock())
-        try:
-            async with lock:
-                made = bool(ref) and await _made(engine, layer, whole, ref, progress=progress)
-                if not made:
-                    await whole()
-                    if on_state is not None:
-                        on_state(index, "extracting")
-                    await _made(engine, layer, whole, progress=progress)
-        finally:
-            if not lock.locked():
-                _making.pop(key, None)
+        with current().phase(f"unpack {layers[index].digest.partition(':')[2][:12]}") as part:
+            ref = await arriving(index) if arriving is not None and engine.extensions.applies_ingests else ""
+            part.waited("wait", "its first bytes")
+            layer = _Layer(layers[index], diff_ids[index], chain[index], chain[index - 1] if index else "")
+            whole = partial(ready, index) if ready is not None else _is_there
+            progress = partial(on_progress, index) if on_progress is not None else None
+            key = (id(engine), chain[index])
+            lock = _making.setdefault(key, asyncio.Lock())
+            try:
+                async with lock:
+                    part.waited("wait", "another pull, which unpacks the layer")
+                    made = bool(ref) and await _made(engine, layer, whole, ref, progress=progress)
+                    if not made:
+                        await whole()
+                        part.waited("wait", "its download")
+                        if on_state is not None:
+                            on_state(index, "extracting")
+                        await _made(engine, layer, whole, progress=progress)
+            finally:
+                if not lock.locked():
+                    _making.pop(key, None)
         if on_state is not None:
             on_state(index, "done")
     return chain[-1]

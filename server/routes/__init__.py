@@ -20,6 +20,7 @@ from server.routes import (
     registry,
     swarm,
     system,
+    timelines,
     unsupported,
     volumes,
     wharf,
@@ -46,6 +47,7 @@ def all_routes() -> Iterator[ApiRoute]:
         wharf,
         gpus,
         job_sockets,
+        timelines,
         swarm,
         unsupported,
     ):

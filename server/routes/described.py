@@ -10,6 +10,7 @@ from api_models.wharf import (
     JobSocket,
     QueueEntry,
     SocketCreateRequest,
+    Timeline,
     UsageRow,
     UserSummary,
 )
@@ -86,6 +87,22 @@ OPERATIONS: Mapping[str, Operation] = {
         status=204,
         errors={404: "There is no such job socket", 409: _NO_POLICY},
     ),
+    "GET /wharf/v1/containers/{}/timeline": Operation(
+        about="Shows what took how long in the last create, start and exit of a container that this daemon has made.",
+        answer=Timeline,
+        many=True,
+        errors={404: "There is no such container"},
+    ),
+    "GET /wharf/v1/timelines": Operation(
+        about=f"Lists what took how long in the caller's last {limits.TIMELINES_OF_OWNER} pulls and builds, the latest "
+        "last; for an administrator, in those of all users.",
+        query=(
+            Query("operation", "pull or build; by default both"),
+            Query("subject", "Only this reference of an image, or ref of a build"),
+        ),
+        answer=Timeline,
+        many=True,
+    ),
     "GET /wharf/v1/openapi.json": Operation(about="This description."),
 }
 
@@ -98,7 +115,7 @@ def document(routes: Iterable[ApiRoute]) -> dict[str, Any]:
         info={
             "title": "Wharf",
             "version": "1",
-            "description": "What an engine with a policy has beside the Docker Engine API, on the same sockets.",
+            "description": "What the engine has beside the Docker Engine API, on the same sockets.",
         },
         replaced=rule_schemas(),
     )

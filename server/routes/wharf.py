@@ -1,4 +1,4 @@
-"""``/wharf/v1``: the API of engines with a policy, beside Docker's. Handlers import what only these engines need.
+"""``/wharf/v1``, the API beside Docker's: what engines with a policy have. Handlers import what only these need.
 
 Each endpoint is described in ``server/routes/described.py``.
 """
@@ -18,7 +18,7 @@ from server.http.answers import json_answer
 from server.http.jsonstreams import NDJSON
 from server.http.routing import ApiRoute, Audience
 from server.http.streams import byte_stream
-from server.routes import gpus, job_sockets
+from server.routes import gpus, job_sockets, timelines
 
 if TYPE_CHECKING:
     from server.access.audit import AuditLog
@@ -112,7 +112,7 @@ async def usage(request: Request) -> Response:
 async def openapi(request: Request) -> Response:
     from server.routes import described
 
-    return json_answer(described.document((*routes, *gpus.routes, *job_sockets.routes)))
+    return json_answer(described.document((*routes, *gpus.routes, *job_sockets.routes, *timelines.routes)))
 
 
 routes: Sequence[ApiRoute] = (

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 from engine.api.types import Platform, to_timestamp
 from engine.common.errors import WharfError, invalid, not_implemented
-from engine.common.timeline import measured
+from engine.common.timeline import Timeline
 from server.builder.buildkit.gateway import returned_results
 from server.builder.cache.pruning import PruneOptions, Usage
 from server.builder.cache.records import Record
@@ -75,11 +75,12 @@ class Control:
         prune: Prune,
         history: History,
         caches: Caches,
+        owner: str,
     ) -> None:
         self._container_context, self._jobs, self._sessions = container_context, jobs, sessions
         self._front, self._exporters, self._workers = solve, exporters, workers
         self._usage, self._prune, self._history = usage, prune, history
-        self._caches = caches
+        self._caches, self._owner = caches, owner
 
     async def list_workers(self, request: pb.ListWorkersRequest, call: Metadata) -> pb.ListWorkersResponse:
         return pb.ListWorkersResponse(record=self._workers())
@@ -98,14 +99,15 @@ class Control:
             _check_count(request)
         except WharfError as error:
             raise with_details(error) from error
-        job = Job(request.Ref, request.Session, request, BuildLease(self._container_context))
+        timeline = Timeline("build", request.Ref, self._owner)
+        job = Job(request.Ref, request.Session, request, BuildLease(self._container_context), timeline)
         job.lifetime.at_end(job.lease.close)
         await self._jobs.add(job)
         self._history.started(job)
         try:
             _refuse(request)
             # Internal: no build, buildx finds out with it what the builder can do. The history omits it, too.
-            with nullcontext() if request.Internal else measured("build"):
+            with nullcontext() if request.Internal else timeline:
                 response = await self._solve(job, request)
             job.response = response
             return pb.SolveResponse(ExporterResponse=response)

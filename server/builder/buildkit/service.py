@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from engine.api.pb import content_pb2
+from engine.common.timeline import current
 from server.builder.buildkit.control import Control, Prune, Using, worker
 from server.builder.buildkit.frontend import Frontend
 from server.builder.buildkit.gateway import BUILD, Gateway
@@ -90,6 +91,7 @@ class BuildKit:
                 self._prune,
                 self._history,
                 self._caches,
+                self._builder.caller.owner,
             )
         return self._control
 
@@ -133,7 +135,13 @@ class BuildKit:
         if self._container_context.shares is not None:
             # Not before the session, whose refusal buildx shows without the reason.
             await self._container_context.shares.check_disk(self._builder.caller.owner)
+        with job.timeline.entered():
+            return await self._solve_within(job, options)
+
+    async def _solve_within(self, job: Job, options: dict[str, str]) -> list[SolvedTarget]:
+        part = current()
         session = await self._sessions.get(job.session)
+        part.waited("session", "the client's session")
         job.lease.begin()
         job.options = {key: value for key, value in options.items() if not key.startswith("input")}
         async with Sources(session, self.mirrors, self._uploads, options, self._builder.scratch, job) as sources:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from api_models.filters import Filters
 from engine.common.errors import WharfError
-from engine.common.timeline import measured
+from engine.common.timeline import Timeline
 from server.builder.cache.pruning import PruneOptions, read_filters
 from server.config import BuilderGc, GcRule
 
@@ -64,7 +64,7 @@ class GarbageCollector:
                     most_bytes=amount(rule.most),
                     free_bytes=amount(rule.free),
                 )
-                with measured("build cache GC"):
+                with Timeline("build cache GC"):
                     await self._prune(options)
             except WharfError as error:
                 log.warning("clean-up of the build cache: %s", error.message)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from engine.api.client import Engine
 from engine.common.errors import Kind, WharfError, invalid
-from engine.common.timeline import measured
+from engine.common.timeline import Timeline
 from server.builder.classic import copy_errors
 from server.builder.classic.history_cache import HistoryCache
 from server.builder.classic.image import Documents, store
@@ -179,7 +179,7 @@ class ClassicBuild:
             self._builder, sources, runner, self._stream, epoch_ns, candidates, base_snapshots, skip_sources=False
         )
         try:
-            with measured("build"):
+            with Timeline("build", options.build_id or next(iter(options.tags), ""), self._builder.caller.owner):
                 await self._all(file, solver)
         except BuildFailed as failure:
             await self._times.save()

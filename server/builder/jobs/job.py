@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, invalid, not_found
+from engine.common.timeline import Timeline
 from server.builder.classic.image import Documents
 from server.builder.jobs.failure import error_from_status
 from server.builder.lease import BuildLease
@@ -55,6 +56,8 @@ class Job:
     session: str
     request: pb.SolveRequest
     lease: BuildLease
+    timeline: Timeline
+    """Work for the build in a task of its own enters it."""
     created_ns: int = field(default_factory=time.time_ns)
     completed_ns: int = 0
     messages: list[pb.StatusResponse] = field(default_factory=list)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from engine.api.types import to_timestamp
 from engine.common.errors import WharfError
+from engine.common.timeline import current
 from server.builder.dockerfile.checks import url
 from server.builder.dockerfile.errors import Warning
 from server.builder.plan.steps import Base, Step
@@ -60,7 +61,8 @@ class Vertex:
         """Start and finish around a block."""
         self.start()
         try:
-            yield
+            with current().phase(self._message.name):
+                yield
         except WharfError as error:
             self.finish(error.message)
             raise

@@ -14,7 +14,7 @@ from engine.api.rpc import current_lease
 from engine.api.types import Descriptor
 from engine.common.errors import Kind, WharfError, internal
 from engine.common.threads import run_to_completion
-from engine.common.timeline import Timeline
+from engine.common.timeline import current
 from server.builder.cache.records import REGULAR, Record
 from server.builder.cache.remote import Remote, download
 from server.builder.operations.base_snapshots import BaseSnapshots
@@ -133,7 +133,7 @@ class StepExecutor:
         self, id: str, step: Step, operation: Run, parent: Result, found: dict[int, Result], output: StepOutput
     ) -> Layer:
         """Run a step's process and return the layer of its changes."""
-        engine, timeline = self.builder.engine, Timeline(f"step {step.name}")
+        engine, part = self.builder.engine, current()
         rootfs = await engine.snapshots.prepare(id, parent.chain_id)
         try:
             async with Mounts(self.builder, self.contexts, operation, parent, found, id) as mounts:
@@ -157,18 +157,17 @@ class StepExecutor:
                     raise StepRefused(command, error) from error
                 finally:
                     output.end()
-                timeline.mark("run")
+                part.mark("run")
                 try:
                     if ended.code:
                         raise StepFailed(step, command, ended.code)
                     descriptor, diff_id = await difference(engine, id, parent.chain_id, rootfs)
                 finally:
-                    timeline.mark("difference")
+                    part.mark("difference")
                     await asyncio.shield(ended.removal)
-            timeline.mark("end of the task")
+            part.mark("end of the task")
             await self._commit(id, parent, diff_id)
-            timeline.mark("commit")
-            timeline.done()
+            part.mark("commit")
         except BaseException:
             await asyncio.shield(discard(engine, id, rootfs))
             raise

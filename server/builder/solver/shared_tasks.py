@@ -22,6 +22,10 @@ class SharedTasks(Generic[T]):
     def __init__(self) -> None:
         self._running: dict[Hashable, _SharedTask[T]] = {}
 
+    def is_running(self, key: Hashable) -> bool:
+        """Whether a caller of ``run`` would join a running task."""
+        return key in self._running
+
     async def run(
         self, key: Hashable, work: Callable[[StepOutput], Awaitable[T]], listener: Listener | None = None
     ) -> T:

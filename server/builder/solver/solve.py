@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from engine.common.errors import Kind, WharfError
+from engine.common.timeline import current
 from server.builder.cache.remote import Remote
 from server.builder.operations.base_snapshots import BaseSnapshots
 from server.builder.operations.interfaces import Contexts, Progress, Runner
@@ -181,7 +182,8 @@ class Solver:
             if not isinstance(operation, Run):
                 self.progress.started(step)
             try:
-                result = await self._result(step, operation, parent, found)
+                with current().phase(step.name):
+                    result = await self._result(step, operation, parent, found)
             except asyncio.CancelledError:
                 self.progress.done(step, "canceled")
                 raise
@@ -256,8 +258,12 @@ class Solver:
         name = f"{key} {id(step)}" if step.no_cache else f"{key} {parent.chain_id}"
         # Only a process writes output. The listener shows its start, as another build may already run it.
         listener = _Listener(self.progress, step) if isinstance(step.operation, Run) else None
+        joined, part = self.builder.steps.is_running(name), current()
         try:
-            return await self.builder.steps.run(name, make, listener)
+            result = await self.builder.steps.run(name, make, listener)
+            if joined:
+                part.waited("wait", "another build, which runs the step")
+            return result
         except StepFailed as error:
             if error.step is step:
                 raise

@@ -11,6 +11,7 @@ from typing import cast
 import pytest
 
 from engine.common.errors import WharfError
+from engine.common.timeline import Timeline
 from server.builder.classic.image import Documents
 from server.builder.history.history import CANCELED, KEPT, KEPT_NS, History
 from server.builder.history.records import STATUS_BYTES, Records, decode_log, encode_log
@@ -28,7 +29,7 @@ async def opened(path: Path) -> AsyncIterator[History]:
 
 
 def build(history: History, ref: str, *, error: str = "", internal: bool = False, age_ns: int = 0) -> None:
-    job = Job(ref, "", pb.SolveRequest(Internal=internal), cast(BuildLease, None))
+    job = Job(ref, "", pb.SolveRequest(Internal=internal), cast(BuildLease, None), Timeline("build"))
     history.started(job)
     job.send(pb.StatusResponse(logs=[pb.VertexLog(vertex="v", msg=f"says {ref}".encode())]))
     job.error = error
@@ -77,7 +78,7 @@ def test_filters_of_requests(tmp_path: Path) -> None:
             build(history, "good")
             build(history, "bad", error="exit code: 3")
             build(history, "left", error=CANCELED)
-            history.started(Job("now", "", pb.SolveRequest(), cast(BuildLease, None)))
+            history.started(Job("now", "", pb.SolveRequest(), cast(BuildLease, None), Timeline("build")))
             assert await refs(history, Filter=["status=error"]) == ["bad"]
             assert await refs(history, Filter=["status=canceled"]) == ["left"]
             assert await refs(history, Filter=["status!=running", "ref!=bad"]) == ["good", "left"]
@@ -122,7 +123,7 @@ def test_blobs_of_records_can_be_read(tmp_path: Path) -> None:
 
     async def work() -> None:
         async with opened(tmp_path) as history:
-            job = Job("good", "", pb.SolveRequest(), cast(BuildLease, None))
+            job = Job("good", "", pb.SolveRequest(), cast(BuildLease, None), Timeline("build"))
             history.started(job)
             job.send(pb.StatusResponse(logs=[pb.VertexLog(vertex="v", msg=b"said")]))
             job.results = [
@@ -134,7 +135,9 @@ def test_blobs_of_records_can_be_read(tmp_path: Path) -> None:
             # immediately: clients query as soon as the build has returned
             told = [event.record async for event in history.listen(pb.BuildHistoryRequest(EarlyExit=True))]
             assert await history.blob(told[0].Results["linux/arm64"].Attestations[0].digest) is not None
-            bad = Job("bad", "", pb.SolveRequest(), cast(BuildLease, None), error="alas", failure=b"status")
+            bad = Job(
+                "bad", "", pb.SolveRequest(), cast(BuildLease, None), Timeline("build"), error="alas", failure=b"status"
+            )
             history.started(bad)
             bad.end()
             history.completed(bad)

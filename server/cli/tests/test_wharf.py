@@ -23,6 +23,8 @@ from api_models.wharf import (
     QueueEntry,
     SocketCreateRequest,
     SocketLimits,
+    Timeline,
+    TimelinePhase,
     UsageRow,
     UserSummary,
 )
@@ -298,3 +300,22 @@ def test_the_help_loads_no_large_module() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_timelines(engine: Engine, output: Output) -> None:
+    phases = (
+        TimelinePhase(name="bundle", begin=0.5, end=0.6, within="task"),
+        TimelinePhase(name="queue", begin=0, end=0.5, waits_for="GPUs"),
+        TimelinePhase(name="task", begin=0.5, end=1),
+    )
+    start = Timeline(operation="start", subject="c" * 64, began="2026-01-02T03:04:05Z", seconds=1, phases=phases)
+    build = Timeline(operation="build", subject="re\x1bf", began="", seconds=0, result="failed", error="no")
+    engine.answers["GET /wharf/v1/containers/a%2Fb/timeline"] = [replace(start, result="done").wire()]
+    engine.answers["GET /wharf/v1/timelines"] = [replace(start, result="done").wire(), build.wire()]
+    heading, queue, task, bundle = output.of("timeline", "a/b").splitlines()
+    assert heading == f"start {'c' * 12} 1000.0 ms 2026-01-02 03:04:05"
+    assert queue == f"queue {'█' * 20} 500.0 ms waits for GPUs"
+    assert task == f"task {'█' * 20} 500.0 ms"
+    assert bundle == f"bundle {'█' * 4} 100.0 ms"
+    assert output.of("timeline").splitlines()[4:] == ["", "build re\\x1bf 0.0 ms failed: no"]
+    assert json.loads(output.of("timeline", "--json"))[1] == build.wire()

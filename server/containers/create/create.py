@@ -23,7 +23,7 @@ from engine.common.errors import WharfError, internal
 from engine.common.files.copyup import copy_up
 from engine.common.system import private
 from engine.common.threads import run_in_thread
-from engine.common.timeline import Timeline
+from engine.common.timeline import Timeline, latest
 from server.containers.context import ROOT_LABEL, ContainerContext
 from server.containers.create import validate
 from server.containers.create.defaults import adapt_host_config, command, hostname
@@ -71,7 +71,19 @@ async def create(
     :raises WharfError: INVALID_ARGUMENT: the request; NOT_FOUND: the image; CONFLICT: the name is in use;
         RESOURCE_EXHAUSTED: the disk is full.
     """
-    timeline = Timeline("create")
+    timeline = Timeline("create", owner=request.owner)
+    try:
+        container, warnings = await _create(context, rules, request, timeline)
+    except BaseException as error:
+        timeline.done(error)
+        raise
+    container.timelines = latest(container.timelines, timeline.done())
+    return container, warnings
+
+
+async def _create(
+    context: ContainerContext, rules: validate.Rules, request: CreateRequest, timeline: Timeline
+) -> tuple[Container, list[str]]:
     config, host = request.config, request.host_config
     validate.check_request(config, host, rules)
     check_counts(config, host, request.endpoints)
@@ -102,7 +114,7 @@ async def create(
     )
     options = security.parse(host.security_opt)
 
-    container_id = secrets.token_hex(32)
+    container_id = timeline.subject = secrets.token_hex(32)
     no_volumes: dict[str, dict[str, Any]] | None = None if image is not None else {}
     config = replace(
         config, hostname=hostname(config, host, container_id), volumes=config.volumes if config.volumes else no_volumes
@@ -168,7 +180,6 @@ async def create(
         timeline.mark("save")
         undo.pop_all()
     context.publish(container, "create")
-    timeline.done()
     return container, warnings
 
 

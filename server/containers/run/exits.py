@@ -6,7 +6,7 @@ import time
 
 from engine.api.types import Exit, ProcessState, TaskStatus
 from engine.common.errors import Kind, WharfError
-from engine.common.timeline import Timeline
+from engine.common.timeline import Timeline, latest
 from server.containers.context import ContainerContext
 from server.containers.hooks import call
 from server.containers.logs.plugin import stop_logging
@@ -31,8 +31,9 @@ async def on_exit(context: ContainerContext, container: Container, end: Exit | N
 
     :raises WharfError: the engine doesn't answer whether there is a later run.
     """
-    timeline = Timeline("exit")
+    timeline = Timeline("exit", container.id, container.owner)
     async with container.lock:
+        timeline.waited("lock", "another operation on the container")
         state = container.state
         if not state.running or state.restarting:
             return
@@ -89,7 +90,7 @@ async def on_exit(context: ContainerContext, container: Container, end: Exit | N
     if auto_remove:
         await remove_automatically(context, container)
         timeline.mark("remove")
-    timeline.done()
+    container.timelines = latest(container.timelines, timeline.done())
 
 
 async def find_task(context: ContainerContext, container: Container) -> ProcessState | None:

@@ -13,7 +13,7 @@ from functools import partial
 
 from engine.api.types import Mount
 from engine.common.errors import Kind, WharfError, conflict, internal, not_modified
-from engine.common.timeline import Timeline
+from engine.common.timeline import Timeline, latest
 from server.containers.context import ContainerContext
 from server.containers.hooks import call
 from server.containers.logs.plugin import start_logging, stop_logging
@@ -95,14 +95,19 @@ async def start_on_request(
 
     :raises WharfError: why the start failed. A container with ``--rm`` is removed then.
     """
+    timeline = Timeline("start", container.id, container.owner)
     refusal = await gpuwait.wait_on_request(context, container, cancellable)
+    timeline.waited("queue", "GPUs")
     async with gpuwait.locked(context, container):
+        timeline.waited("lock", "another operation on the container")
         state = container.state
         if state.running:
             if not state.restarting:
                 return
             context.restarts_of(container).cancel()  # this start replaces the restart
-        failure = await _try_start(context, container, refusal, on_request=True, checkpoint_path=checkpoint_path)
+        failure = await _try_start(
+            context, container, refusal, timeline, on_request=True, checkpoint_path=checkpoint_path
+        )
     if failure is None:
         return
     if container.host_config.auto_remove:
@@ -115,35 +120,55 @@ async def start_by_policy(context: ContainerContext, container: Container) -> St
 
     A failure leaves the state unchanged ("restarting" with the exit code of the last run): the caller changes it.
     """
+    timeline = Timeline("start", container.id, container.owner)
     refusal = await gpuwait.wait_by_policy(context, container)
+    timeline.waited("queue", "GPUs")
     async with gpuwait.locked(context, container):
+        timeline.waited("lock", "another operation on the container")
         state = container.state
         if state.removing or state.dead or (state.running and not state.restarting):
             return None
         if context.restarts_of(container).cancelled.is_set():
             # A stop held the lock when the delay ended.
             return StartFailure(WharfError(Kind.CANCELLED, "the restart was cancelled"), temporary=False)
-        return await _try_start(context, container, refusal, on_request=False, checkpoint_path="")
+        return await _try_start(context, container, refusal, timeline, on_request=False, checkpoint_path="")
 
 
 async def _try_start(
     context: ContainerContext,
     container: Container,
     refusal: WharfError | None,
+    timeline: Timeline,
     *,
     on_request: bool,
     checkpoint_path: str,
 ) -> StartFailure | None:
-    """Starts a container and records the failure, if there is one. ``refusal``: why it failed already. The caller holds
-    the lock."""
+    """Starts a container and records the timeline, and the failure if there is one. ``refusal``: why it failed already.
+    The caller holds the lock."""
+    failure = await _start_or_fail(
+        context, container, refusal, timeline, on_request=on_request, checkpoint_path=checkpoint_path
+    )
+    container.timelines = latest(container.timelines, timeline.done(failure.error if failure is not None else None))
+    return failure
+
+
+async def _start_or_fail(
+    context: ContainerContext,
+    container: Container,
+    refusal: WharfError | None,
+    timeline: Timeline,
+    *,
+    on_request: bool,
+    checkpoint_path: str,
+) -> StartFailure | None:
     if container.state.removing or container.state.dead:
         error = conflict("container is marked for removal and cannot be started")
         return StartFailure(error, temporary=False)
     if on_request:
         context.restarts_of(container).reset()
         container.restart_count = 0
-    timeline = Timeline("start")
     await context.wait_cleaned(container.id)
+    timeline.waited("cleanup", "the end of the last run's cleanup")
     try:
         if refusal is not None:
             raise refusal
@@ -165,7 +190,6 @@ async def _try_start(
         # Internal error: still release clients waiting for the start.
         log.exception("container=%s start failed", container.id)
         return await _record_failure(context, container, WharfError(Kind.INTERNAL, repr(error)), temporary=False)
-    timeline.done()
     return None
 
 

@@ -158,6 +158,8 @@ RULES: Mapping[str, Rule] = {
     "GET /wharf/v1/gpus": View(),
     "GET /wharf/v1/queue": View(),
     "GET /wharf/v1/audit": Administrators(),
+    "GET /wharf/v1/containers/{}/timeline": Named("container"),
+    "GET /wharf/v1/timelines": View(),
     "GET /wharf/v1/openapi.json": Same(),
     "GET /wharf/v1/sockets": View(),
     "POST /wharf/v1/sockets": Body(),

@@ -191,14 +191,16 @@ def test_the_engine_has_dockerds_metrics(lab: Lab) -> None:
     observe("GET", "/containers/{name}/json", 0.001, failed=True)
     daemon.run("web")
     daemon.create("stopped")
-    with timeline.measured("build"):
+    with timeline.Timeline("build"):
         pass
-    with pytest.raises(WharfError), timeline.measured("build"):
+    with pytest.raises(WharfError), timeline.Timeline("build"):
         raise WharfError(Kind.INTERNAL, "no")
     marks = timeline.Timeline("start")
     marks.mark("network")
     marks.done()
-    timeline.Timeline("step RUN make").done()
+    marks = timeline.Timeline("start")
+    marks.mark("never")
+    marks.done(WharfError(Kind.INTERNAL, "no"))
     for accept in ("", OPENMETRICS):
         found = scrape(daemon, accept)
         actions = "engine_daemon_container_actions_seconds"
@@ -216,6 +218,7 @@ def test_the_engine_has_dockerds_metrics(lab: Lab) -> None:
         assert values(found, "builder_builds_failed_total", **failed) == [1]
         assert values(found, "wharf_operation_seconds_count", operation="build", result="done") == [1]
         assert values(found, "wharf_container_phase_seconds_count", operation="start", phase="network") == [1]
+        assert not values(found, "wharf_container_phase_seconds_count", phase="never")
         operations = {s.labels["operation"] for s in found["wharf_container_phase_seconds"].samples}
         assert operations == {"create", "start"}
         route = {"method": "GET", "route": "/containers/{name}/json"}
