@@ -62,6 +62,22 @@ def test_only_the_user_can_bind_it(shared_lab: Lab) -> None:
         assert f"mkdir {point}: file exists" in shared_lab.engine.docker(*words, "ls", "/x", check=False).stderr
 
 
+def test_a_container_whose_server_does_not_answer(shared_lab: Lab) -> None:
+    """The engine restarts, lists and stops it, and runs its execs."""
+    alice = shared_lab["alice"]
+    with mounted(alice) as (point, server):
+        alice.docker("run", "-d", "--init", "--name", "stuck", "-v", f"{point}:/x", "busybox", "sleep", "600")
+        server.send_signal(signal.SIGSTOP)
+        shared_lab.engine.restart()
+        for words in (("ps", "-as"), ("system", "df"), ("inspect", "stuck"), ("exec", "stuck", "true")):
+            alice.docker(*words)
+        refused = alice.api.get("/containers/stuck/archive?path=/x/file")
+        assert refused.status == 403
+        assert refused.json() == {"message": "lstat /x/file: permission denied"}
+        alice.docker("stop", "-t", "0", "stuck")
+        alice.docker("rm", "stuck")
+
+
 def test_a_server_that_does_not_answer(shared_lab: Lab) -> None:
     alice, bob = shared_lab["alice"], shared_lab["bob"]
     with mounted(alice) as (point, server):

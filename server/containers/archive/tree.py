@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from engine.common.errors import WharfError, internal, invalid, not_found
+from engine.common.errors import Kind, WharfError, internal, invalid, not_found
 from engine.common.files import paths
 from engine.common.files.gomode import to_go
 from engine.common.ids import IdMaps
@@ -79,6 +79,8 @@ def _refused(error: OSError, path: str, clean: str) -> WharfError:
     if isinstance(error, FileNotFoundError):
         return not_found(path)
     sentence = f"lstat {clean.rstrip('/')}{_trailing(path)}: {(error.strerror or '').lower()}"
+    if isinstance(error, PermissionError):
+        return WharfError(Kind.PERMISSION_DENIED, sentence)
     return invalid(sentence) if error.errno == errno.ENAMETOOLONG else internal(sentence)
 
 
@@ -87,7 +89,7 @@ def opened(root: int, path: str) -> Iterator[Entry]:
     """Opens one file. Follows symbolic links in the parents, and the file's own only if the path ends in a slash.
 
     :raises WharfError: NOT_FOUND with the path as its message. In dockerd's words and kinds: INTERNAL: a file is used
-    as     a directory; INVALID_ARGUMENT: the name is too long or contains a NUL.
+    as a directory; INVALID_ARGUMENT: the name is too long or contains a NUL. PERMISSION_DENIED: FUSE or NFS refuses it.
     """
     clean = _clean(path)
     above, _, last = clean.rpartition("/")
