@@ -356,12 +356,24 @@ class Networks:
         target = self._containers.get(container)
         await self.ensure_bridge()
         async with target.lock:
-            network = self._view.get(key)
-            if not self.context.of(target.owner).sees(network):
+            network = self._view.find(key)
+            if network is None:
+                key = self._name_in_swarm(key, target)
+            elif not self.context.of(target.owner).sees(network):
                 raise WharfError(
                     Kind.PERMISSION_DENIED, f"network {network.name} and container {target.name} have different owners"
                 )
-            await connect.connect(self.context, network, target, endpoint or EndpointSettings())
+            await connect.connect(self.context, key, network, target, endpoint or EndpointSettings())
+
+    def _name_in_swarm(self, key: str, target: Container) -> str:
+        """The name of a network of the swarm that is not on this node; ``key`` on a worker, which does not know.
+
+        :raises WharfError: NOT_FOUND: there is none, or the container has an owner, who can't use it.
+        """
+        known = self._swarm.find(key) if self._swarm is not None else None
+        if self.context.attacher is None or target.owner or (known is None and self._swarm is not None):
+            raise not_found(f"network {key} not found")
+        return key if known is None else known.name
 
     async def disconnect(self, key: str, container: str, *, force: bool = False) -> None:
         """Disconnects a container.

@@ -51,3 +51,38 @@ def test_they_start_again_when_the_swarm_is_there(attached: Engine) -> None:
     assert len(addresses) == 3
     ping = ("ping", "-c", "1", "-W", "5")
     assert all(attached.docker("exec", "first", *ping, name).status == 0 for name in NAMES)
+
+
+def networks(engine: Engine, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = inspect(engine, name)["NetworkSettings"]["Networks"]
+    return found
+
+
+def test_a_network_that_is_not_on_this_node_yet_is_connected(swarm: Engine) -> None:
+    """A stopped container is attached by its start, a running one at once."""
+    swarm.docker("network", "create", "-d", "overlay", "--attachable", "front")
+    swarm.docker("network", "create", "-d", "overlay", "closed")
+    try:
+        swarm.docker("create", "--name", "first", "busybox", "sleep", "1000")
+        for _ in range(2):
+            swarm.docker("network", "connect", "--alias", "one", "front", "first")
+        swarm.docker("start", "first")
+        address = networks(swarm, "first")["front"]["IPAddress"]
+        assert address in swarm.docker("exec", "first", "ip", "addr").stdout
+        swarm.docker("network", "disconnect", "front", "first")
+        assert set(networks(swarm, "first")) == {"bridge"}
+        swarm.docker("network", "connect", "--alias", "one", "front", "first")
+        address = networks(swarm, "first")["front"]["IPAddress"]
+        assert f"inet {address}/" in swarm.docker("exec", "first", "ip", "addr").stdout
+        swarm.docker("run", "--rm", "--network", "front", "busybox", "ping", "-c", "1", "-W", "5", "one")
+        again = swarm.docker("network", "connect", "front", "first", check=False)
+        assert "endpoint with name first already exists in network front" in again.output
+        refused = swarm.docker("network", "connect", "closed", "first", check=False)
+        assert "Could not attach to network closed" in refused.output
+        assert "not manually attachable" in refused.output
+        assert "network missing not found" in swarm.docker("network", "connect", "missing", "first", check=False).output
+        assert set(networks(swarm, "first")) == {"bridge", "front"}
+    finally:
+        swarm.docker("rm", "-f", "first", check=False)
+        for name in ("front", "closed"):
+            assert until(lambda name=name: swarm.docker("network", "rm", name, check=False).status == 0)  # type: ignore[misc]

@@ -21,28 +21,45 @@ from server.networks.sandboxes import attachments, elements, gateway, publish, s
 log = logging.getLogger(__name__)
 
 
-async def connect(context: NetworkContext, network: Network, container: Container, settings: EndpointSettings) -> None:
-    """Connects a container to another network.
+async def connect(
+    context: NetworkContext, key: str, network: Network | None, container: Container, settings: EndpointSettings
+) -> None:
+    """Connects a container to another network. ``network`` None: it can only be one of the swarm that is not on this
+    node yet, with the name or id ``key``; a start attaches the container to it.
 
     :raises WharfError: with dockerd's sentence; nothing has changed then.
     """
     _check_there(container)
+    record = context.sandboxes.get(container.id)
+    running = record if container.state.running else None
+    if network is not None:
+        _check(context, network, container, settings, running)
+    if running is not None:
+        await _connect_running(context, key, network, container, settings, running)
+    else:
+        names_there = tuple(endpoints.dns_names(container, settings, network)) if network is not None else ()
+        name = network.name if network is not None else key
+        container.networking[name] = replace(settings, dns_names=names_there or None)
+    await _save(context, container)
+
+
+def _check(
+    context: NetworkContext,
+    network: Network,
+    container: Container,
+    settings: EndpointSettings,
+    running: SandboxRecord | None,
+) -> None:
     _check_modes(context, network, container)
     endpoints.check_endpoint(network, settings)
-    record = context.sandboxes.get(container.id)
-    running = record is not None and container.state.running
-    present = record is not None and record.endpoint(network.id) is not None  # also the engine's own on a gateway
-    if running and (present or network.name in container.networking):
+    if running is None:
+        return
+    # The endpoint may also be the engine's own, on a gateway.
+    if running.endpoint(network.id) is not None or network.name in container.networking:
         raise WharfError(
             Kind.PERMISSION_DENIED,
             f"endpoint with name {container.name} already exists in network {network.name}",
         )
-    if running and record is not None:
-        await _connect_running(context, network, container, settings, record)
-    else:
-        names_there = tuple(endpoints.dns_names(container, settings, network)) or None
-        container.networking[network.name] = replace(settings, dns_names=names_there)
-    await _save(context, container)
 
 
 def _check_there(container: Container) -> None:
@@ -73,15 +90,23 @@ def _check_modes(context: NetworkContext, network: Network, container: Container
 
 
 async def _connect_running(
-    context: NetworkContext, network: Network, container: Container, settings: EndpointSettings, record: SandboxRecord
+    context: NetworkContext,
+    key: str,
+    network: Network | None,
+    container: Container,
+    settings: EndpointSettings,
+    record: SandboxRecord,
 ) -> None:
     async with AsyncExitStack() as undo:
+        assigned = await attachments.assign(context, container, network.id if network else key, settings, undo)
+        if network is None:
+            network = context.of(container.owner).get(key)
+            _check(context, network, container, assigned, record)
         await devices.ensure_ready(context, network)
         container.networking[network.name] = settings
         undo.callback(container.networking.pop, network.name, None)
         if network.uses_plugins:
             undo.push_async_callback(context.store.put_sandbox, record)
-        assigned = await attachments.assign(context, container, network.id, settings, undo)
         endpoint = await attachments.create(context, container, network, assigned, record)
         undo.push_async_callback(attachments.release, context, network, endpoint, record)
         if network.remote:

@@ -46,7 +46,7 @@ def test_it_is_on_no_network_any_more(gone: Container) -> None:
     network = cast(Network, cast(Any, SimpleNamespace(name="net", id="n", driver="bridge")))
     for work in (connect.disconnect(context, network, gone), connect.remove_settings(context, "net", gone)):
         assert refused(work).kind is Kind.CONFLICT
-    assert refused(connect.connect(context, network, gone, EndpointSettings())).kind is Kind.CONFLICT
+    assert refused(connect.connect(context, network.name, network, gone, EndpointSettings())).kind is Kind.CONFLICT
 
 
 def test_its_record_is_not_written(gone: Container) -> None:

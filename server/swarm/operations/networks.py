@@ -150,6 +150,8 @@ def _check(request: NetworkCreateRequest) -> None:
     """:raises WharfError: INVALID_ARGUMENT, NOT_IMPLEMENTED: the request can't be met."""
     if request.driver != model.OVERLAY and request.ingress:
         raise WharfError(Kind.PERMISSION_DENIED, "Ingress network can only be global scope network")
+    if request.enable_ipv4 is False:
+        raise malformed("IPv4 cannot be disabled in a Swarm scoped network")
     if request.driver != model.OVERLAY or (request.config_from is not None and request.config_from.network):
         raise unsupported(f"networks of the driver {request.driver or model.BRIDGE} have no scope swarm")
     if request.attachable and request.ingress:

@@ -133,6 +133,12 @@ def test_refusals(tmp_path: Path) -> None:
             (_request("x", given={options.VNI: "5000"}), (), Kind.INVALID_ARGUMENT, "could not assign vxlan id 5000"),
             (_request("x", given={options.VNI: "99999999"}), (), Kind.INVALID_ARGUMENT, "invalid vxlan id value"),
             (_request("x", given={"encrypted": ""}), (), Kind.NOT_IMPLEMENTED, "encrypted"),
+            (
+                replace(_request("x"), enable_ipv4=False),
+                (),
+                Kind.INVALID_ARGUMENT,
+                "IPv4 cannot be disabled",
+            ),
             (_request("x", driver="macvlan"), (), Kind.NOT_IMPLEMENTED, "macvlan"),
             (_request("x", driver="bridge", is_ingress=True), (), Kind.PERMISSION_DENIED, "can only be global scope"),
             (_request("x", is_ingress=True, attachable=True), (), Kind.INVALID_ARGUMENT, "cannot be attachable"),
