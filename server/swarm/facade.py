@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +41,8 @@ class SwarmFacade:
         self._host: Host | None = None
         self._node: Manager | Worker | None = None
         self._change: asyncio.Task[None] | None = None
+        #: The role that the managers want this node to have.
+        self._role = ""
         self._locked = False
         #: Why the swarm can't be used, or this node's part in it can't be changed, for ``GET /info``.
         self._error = ""
@@ -253,14 +254,19 @@ class SwarmFacade:
         from server.swarm.requests import Requests
 
         return Requests(
-            role=lambda role: self._begin(self._change_role, role),
+            role=self._want_role,
             etcd=lambda: self._begin(self._change_store),
             removed=lambda: self._begin(self._end),
         )
 
-    def _begin(self, change: Callable[..., Coroutine[None, None, None]], *arguments: str) -> None:
+    def _want_role(self, role: str) -> None:
+        # Also while a change is tried again: the managers may have taken it back.
+        self._role = role
+        self._begin(self._change_role)
+
+    def _begin(self, change: Callable[[], Coroutine[None, None, None]]) -> None:
         if self._change is None or self._change.done():
-            self._change = asyncio.create_task(self._run(partial(change, *arguments)), name="swarm-change")
+            self._change = asyncio.create_task(self._run(change), name="swarm-change")
 
     async def _run(self, change: Callable[[], Coroutine[None, None, None]]) -> None:
         while True:
@@ -286,11 +292,12 @@ class SwarmFacade:
         await self._close()
         await self._resume(keys if manager is None else manager.keys)
 
-    async def _change_role(self, role: str) -> None:
+    async def _change_role(self) -> None:
         from server.swarm.transitions import demote, promote
 
-        node = self._node
+        node, role = self._node, self._role
         if node is None or node.membership.role == role:
+            self._error = ""
             return
         log.info("the swarm's managers want this node to be a %s", role)
         host, keys = self._host_loaded(), None

@@ -132,6 +132,11 @@ class EtcdBackend:
     async def add_learner(self, name: str, peer_url: str) -> Sequence[str]:
         return (await self._cluster.add_learner(name, peer_url)).initial_cluster.split(",")
 
+    async def withdraw(self, peer_url: str) -> None:
+        for member in await self._cluster.list():
+            if member.learner and peer_url in member.peer_urls:
+                await self._cluster.remove(member.id)
+
     async def promote(self, name: str) -> None:
         member = await self._find(name)
         if member is None:

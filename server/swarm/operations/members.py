@@ -41,6 +41,9 @@ class EtcdCluster(Protocol):
         """Adds a learner, unless there is a member with this URL. Returns ``name=url`` of all members, with the new
         one."""
 
+    async def withdraw(self, peer_url: str) -> None:
+        """Removes the learner with this URL; a missing one is no error."""
+
     async def promote(self, name: str) -> None: ...
 
 
@@ -61,7 +64,13 @@ class EtcdMembers:
             if url.scheme != "https" or not url.hostname or len(request.peer_url) > 256:
                 raise malformed("the peer URL of the member is none of https")
             members = await self._cluster.add_learner(node_id, request.peer_url)
-        await self._state.transact(lambda: self._managing(node_id, addr))
+        try:
+            await self._state.transact(lambda: self._managing(node_id, addr))
+        except WharfError:
+            # Demoted or removed meanwhile. A learner that never starts would keep all others from joining.
+            if self._cluster is not None:
+                await self._cluster.withdraw(request.peer_url)
+            raise
         sealed = self._state.cluster.sealed_unlock_key
         return MemberAdded(
             data_key=base64.b64encode(self._keys.data_key()).decode(),

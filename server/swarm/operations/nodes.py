@@ -92,12 +92,12 @@ class Nodes:
         await self._state.transact(build)
 
     def _check_demotion(self, node: Node) -> None:
-        """:raises WharfError: INVALID_ARGUMENT: managers would be lost; NOT_FOUND: it is none yet."""
+        """:raises WharfError: INVALID_ARGUMENT: managers would be lost."""
+        if node.manager is None:
+            return  # not a manager yet, and perhaps never: its machine may have no etcd
         managers = [each for each in self._state.tables.nodes if each.manager is not None]
         if [each.id for each in managers] == [node.id]:
             raise precondition("attempting to demote the last manager of the swarm")
-        if node.manager is None:
-            raise missing("can't find manager in raft memberlist")
         if not quorum_without(node, managers):
             raise precondition("can't remove member from the raft: this would result in a loss of quorum")
 

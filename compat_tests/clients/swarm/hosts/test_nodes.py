@@ -98,6 +98,25 @@ def test_promote_and_demote(swarm: Swarm) -> None:
     assert nodes(swarm.first)[worker.name]["ManagerStatus"] == ""
 
 
+def test_a_promotion_that_cannot_be_done_is_taken_back(swarm: Swarm, kind: str) -> None:
+    if kind == "dockerd":
+        pytest.skip("dockerd needs no etcd")
+    worker = swarm.workers[0]
+    worker.run_in_netns("mount", "--bind", "/dev/null", "/usr/bin/etcd")
+    try:
+        swarm.first.docker("node", "promote", worker.name)
+        assert settles(lambda: "etcd-server is not installed" in info(worker)["Error"])
+        assert nodes(swarm.first)[worker.name]["ManagerStatus"] == ""
+        swarm.first.docker("node", "demote", worker.name)
+        assert settles(lambda: not info(worker)["Error"])
+    finally:
+        worker.run_in_netns("umount", "/usr/bin/etcd")
+    swarm.first.docker("node", "promote", worker.name)
+    assert settles(lambda: nodes(swarm.first)[worker.name]["ManagerStatus"] == "Reachable")
+    swarm.first.docker("node", "demote", worker.name)
+    assert settles(lambda: WORKER in worker.docker("node", "ls", check=False).output)
+
+
 def test_a_drained_node_runs_nothing(swarm: Swarm) -> None:
     worker = swarm.workers[0]
     swarm.first.docker(
