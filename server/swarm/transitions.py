@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 #: The node has begun to leave: the file stays until the swarm has nothing left here.
 _LEAVING = "leaving"
+#: Seconds for what a node whose join fails tells the managers. etcd refuses to remove a new member for 5 s.
+_FAREWELL = 10.0
 #: Seconds before the managers are asked again for a place among them.
 _AGAIN = 1.0
 _OTHER_STORE = "this engine and the managers of the swarm have different values of --swarm-store"
@@ -123,15 +125,19 @@ async def resume(
         return worker
     if keys is None:
         keys = await asyncio.to_thread(Keys.load, directory, unlock_key)
-    identity = Identity(directory, keys)
-    backend = await _backend(host, membership, identity)
-    manager = Manager(host, membership, keys, identity, backend, requests)
+    manager = await _manager(host, requests, membership, keys)
     try:
         await manager.open()
     except BaseException:
         await manager.close()
         raise
     return manager
+
+
+async def _manager(host: Host, requests: Requests, membership: Membership, keys: Keys) -> Manager:
+    """:raises WharfError: as ``_backend``."""
+    identity = Identity(host.directory, keys)
+    return Manager(host, membership, keys, identity, await _backend(host, membership, identity), requests)
 
 
 async def join(host: Host, requests: Requests, request: JoinRequest) -> Manager | Worker:
@@ -162,25 +168,61 @@ async def join(host: Host, requests: Requests, request: JoinRequest) -> Manager 
     )
     directory = host.directory
     private.make_directory(directory)
-    node: Manager | Worker | None = None
-    keys: Keys | None = None
     try:
         identity = Identity(directory)
         await asyncio.to_thread(identity.put, joined.certificate, joined.key)
         if joined.role == "manager":
             membership, keys = await _become_member(host, membership, identity)
+            return await _begin_as_manager(host, requests, membership, keys)
         await asyncio.to_thread(membership.save, directory)
-        node = await resume(host, requests, keys=keys)
-        assert node is not None, "the directory was just written"
-        if not node.worker:
-            async with timeouts.limit("swarm.join"):
-                await node.ready()
+        worker = Worker(host, membership, requests)
+        try:
+            await worker.open()
+        except BaseException:
+            await worker.close()
+            raise
+        return worker
     except BaseException:
-        if node is not None:
-            await node.close()
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
         raise
-    return node
+
+
+async def _begin_as_manager(host: Host, requests: Requests, membership: Membership, keys: Keys) -> Manager:
+    """The managers have made this node one of them: if it can't be one, they learn it before its etcd ends. With two
+    members, both are the majority.
+
+    :raises WharfError: the store's; UNAVAILABLE: a port is in use, or the deadline ``swarm.join`` has passed.
+    """
+    manager: Manager | None = None
+    try:
+        await asyncio.to_thread(membership.save, host.directory)
+        manager = await _manager(host, requests, membership, keys)
+        await manager.open()
+        async with timeouts.limit("swarm.join"):
+            await manager.ready()
+    except BaseException:
+        await _withdraw(host, membership, Identity(host.directory, keys))
+        if manager is not None:
+            await manager.close()
+        raise
+    return manager
+
+
+async def _withdraw(host: Host, membership: Membership, identity: Identity) -> None:
+    """Tells the managers that this node is none of them after all. A failure is logged."""
+    remotes = Managers(identity, [each.addr for each in membership.managers])
+    try:
+        async with asyncio.timeout(_FAREWELL):
+            await remotes.request("POST", f"{wire.VERSION}/member/leave", _member_request(host, membership).wire())
+    except (TimeoutError, OSError, ValueError, WharfError) as error:
+        log.warning("the managers may take this node for one of them still: %s", error)
+    finally:
+        await remotes.close()
+
+
+def _member_request(host: Host, membership: Membership) -> records.MemberRequest:
+    peer_url = f"https://{addresses.join(membership.host, str(host.options.peer_port))}"
+    return records.MemberRequest(peer_url=peer_url, addr=membership.advertise_addr)
 
 
 async def _addresses(host: Host, request: JoinRequest) -> tuple[str, str, str]:
@@ -217,8 +259,7 @@ async def _become_member(host: Host, membership: Membership, identity: Identity)
     :raises WharfError: UNAVAILABLE; PERMISSION_DENIED: the node shall not be a manager any more.
     """
     wanted, site = host.options.store, await _check_store(host)
-    peer_url = f"https://{addresses.join(membership.host, str(host.options.peer_port))}"
-    request = records.MemberRequest(peer_url=peer_url, addr=membership.advertise_addr)
+    request = _member_request(host, membership)
     remotes = Managers(identity, [each.addr for each in membership.managers])
     try:
         added = records.MemberAdded.parse(await _added(remotes, request))

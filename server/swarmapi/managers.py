@@ -46,6 +46,12 @@ class Members(Protocol):
         :raises WharfError: FAILED_PRECONDITION: it has not caught up yet.
         """
 
+    async def leave(self, node_id: str, request: MemberRequest) -> None:
+        """The node's join has failed: it is no member any more, and a worker that is down.
+
+        :raises WharfError: FAILED_PRECONDITION: it can't be removed now.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class ManagerPort:
@@ -94,6 +100,7 @@ class _Membership:
             Route("GET", f"{at}/managers", Access.KNOWN, self._managers),
             Route("POST", f"{at}/member", Access.MANAGER, self._member),
             Route("POST", f"{at}/member/promote", Access.MANAGER, self._promote),
+            Route("POST", f"{at}/member/leave", Access.MANAGER, self._leave),
         ]
 
     async def _root(self, call: Call) -> Response:
@@ -125,6 +132,10 @@ class _Membership:
 
     async def _promote(self, call: Call) -> Response:
         await self._port.members.promote(call.caller.node_id)
+        return json_answer({})
+
+    async def _leave(self, call: Call) -> Response:
+        await self._port.members.leave(call.caller.node_id, parse(MemberRequest, await call.body()))
         return json_answer({})
 
 

@@ -33,6 +33,12 @@ class Members(Protocol):
         :raises WharfError: FAILED_PRECONDITION: it has not caught up yet.
         """
 
+    async def leave(self, node_id: str, request: MemberRequest) -> None:
+        """The node's join has failed: it is a worker that is down, and no member of etcd any more.
+
+        :raises WharfError: FAILED_PRECONDITION: etcd can't remove it now; the leader removes it later.
+        """
+
 
 class EtcdCluster(Protocol):
     """The members of etcd; their names are the ids of the nodes."""
@@ -45,6 +51,8 @@ class EtcdCluster(Protocol):
         """Removes the learner with this URL; a missing one is no error."""
 
     async def promote(self, name: str) -> None: ...
+
+    async def remove(self, name: str) -> None: ...
 
 
 class EtcdMembers:
@@ -92,6 +100,17 @@ class EtcdMembers:
         if self._cluster is not None:
             await self._cluster.promote(node_id)
 
+    async def leave(self, node_id: str, request: MemberRequest) -> None:
+        await self._state.transact(lambda: self._left(node_id))
+        if self._cluster is not None:
+            await self._cluster.withdraw(request.peer_url)
+            await self._cluster.remove(node_id)
+
+    def _left(self, node_id: str) -> Sequence[Put]:
+        node = self._node(node_id)
+        status = replace(node.status, state="down", message="its join has failed")
+        return [Put(replace(node, spec=replace(node.spec, role="worker"), manager=None, status=status))]
+
     def _node(self, node_id: str) -> Node:
         node = self._state.tables.nodes.find(node_id)
         if node is None:
@@ -108,4 +127,7 @@ class NoMembers:
         raise WharfError(Kind.FAILED_PRECONDITION, _ONLY_ONE)
 
     async def promote(self, node_id: str) -> None:
+        raise WharfError(Kind.FAILED_PRECONDITION, _ONLY_ONE)
+
+    async def leave(self, node_id: str, request: MemberRequest) -> None:
         raise WharfError(Kind.FAILED_PRECONDITION, _ONLY_ONE)

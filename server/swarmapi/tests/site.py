@@ -34,6 +34,7 @@ class FakeMembers:
     def __init__(self) -> None:
         self.joined: list[tuple[str, MemberRequest, str]] = []
         self.promoted: list[str] = []
+        self.left: list[tuple[str, str]] = []
 
     async def join(self, node_id: str, request: MemberRequest, caller: str) -> MemberAdded:
         self.joined.append((node_id, request, caller))
@@ -41,6 +42,9 @@ class FakeMembers:
 
     async def promote(self, node_id: str) -> None:
         self.promoted.append(node_id)
+
+    async def leave(self, node_id: str, request: MemberRequest) -> None:
+        self.left.append((node_id, request.peer_url))
 
 
 async def unwatched() -> None:

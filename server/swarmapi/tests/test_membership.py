@@ -157,10 +157,13 @@ def test_the_certificate_follows_the_role_of_the_spec(tmp_path: Path) -> None:
         ]
         await managers.request("POST", "/v1/member/promote")
         assert site.members.promoted == [joined.node_id]
+        await managers.request("POST", "/v1/member/leave", {"PeerURL": "https://127.0.0.1:2380", "Addr": ""})
+        assert site.members.left == [(joined.node_id, "https://127.0.0.1:2380")]
         node = site.state.tables.nodes.get(joined.node_id)
         await site.state.commit([Put(replace(node, spec=replace(node.spec, role="worker")))])
         for method, path in (
             ("POST", "/v1/member/promote"),
+            ("POST", "/v1/member/leave"),
             ("POST", "/v1/dispatcher/heartbeat"),
             ("GET", "/v1/dispatcher/secrets/x"),
         ):

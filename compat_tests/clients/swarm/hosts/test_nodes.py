@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from compat_tests.support.hosts.swarm import PORT, Swarm, agree, info, nodes, placed, running, settles
@@ -115,6 +117,26 @@ def test_a_promotion_that_cannot_be_done_is_taken_back(swarm: Swarm, kind: str) 
     assert settles(lambda: nodes(swarm.first)[worker.name]["ManagerStatus"] == "Reachable")
     swarm.first.docker("node", "demote", worker.name)
     assert settles(lambda: WORKER in worker.docker("node", "ls", check=False).output)
+
+
+def test_a_join_that_fails_costs_no_quorum(swarm: Swarm, kind: str) -> None:
+    """A port in use is noticed when the new manager has a vote."""
+    worker = swarm.workers[1]
+    worker.docker("swarm", "leave")
+    occupy = f"import socket, time; s = socket.create_server(('0.0.0.0', {PORT})); time.sleep(60)"
+    before = len(nodes(swarm.first))
+    with subprocess.Popen([*worker.machine.enter, "/usr/bin/python3", "-c", occupy]) as occupying:
+        assert settles(lambda: f":{PORT} " in worker.run_in_netns("ss", "-ltn").stdout)
+        token = swarm.first.docker("swarm", "join-token", "-q", "manager").stdout.strip()
+        failed = worker.docker("swarm", "join", "--token", token, f"{swarm.first.address}:{PORT}", check=False)
+        occupying.kill()
+    assert "address already in use" in failed.output
+    assert info(worker)["LocalNodeState"] == "inactive"
+    if kind == "wharf":
+        assert [row["ManagerStatus"] for row in nodes(swarm.first).values()].count("Reachable") == 2
+        assert len(nodes(swarm.first)) <= before + 1
+    swarm.rejoin(worker, "worker")
+    assert settles(lambda: nodes(swarm.first)[worker.name]["Status"] == "Ready")
 
 
 def test_a_drained_node_runs_nothing(swarm: Swarm) -> None:

@@ -27,6 +27,7 @@ class FakeCluster:
         self._state = state
         self._demotes = demotes
         self.learners: list[str] = []
+        self.removed: list[str] = []
 
     async def add_learner(self, name: str, peer_url: str) -> Sequence[str]:
         self.learners.append(peer_url)
@@ -40,6 +41,9 @@ class FakeCluster:
 
     async def promote(self, name: str) -> None:
         raise AssertionError
+
+    async def remove(self, name: str) -> None:
+        self.removed.append(name)
 
 
 @pytest.mark.parametrize("demotes", [False, True])
@@ -57,5 +61,20 @@ def test_a_node_that_is_demoted_meanwhile_leaves_no_learner(tmp_path: Path, *, d
             else:
                 assert (await joining).members == (f"n2={URL}",)
                 assert cluster.learners == [URL]
+
+    asyncio.run(main())
+
+
+def test_a_node_whose_join_has_failed_is_no_member_any_more(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as (_, state), asyncio.timeout(20):
+            await state.commit([Put(Cluster(id="swarm")), Put(Node(id="n2", spec=NodeSpec(role="manager")))])
+            cluster = FakeCluster(state, demotes=False)
+            members = EtcdMembers(state, Keys.create(tmp_path), cluster)
+            await members.join("n2", REQUEST, "192.0.2.2")
+            await members.leave("n2", REQUEST)
+            node = state.tables.nodes.get("n2")
+            assert (node.spec.role, node.manager, node.status.state) == ("worker", None, "down")
+            assert (cluster.learners, cluster.removed) == ([], ["n2"])
 
     asyncio.run(main())
