@@ -9,10 +9,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 
+from compat_tests.endurance.swarm.availability import Served, asked, written
 from compat_tests.endurance.swarm.faults import Effect, Faults
+from compat_tests.endurance.swarm.mesh import PORT, Mesh
 from compat_tests.endurance.swarm.workload import SECRET, Workload
 from compat_tests.support.hosts.host import Host
-from compat_tests.support.hosts.swarm import Swarm, agree, nodes, settles
+from compat_tests.support.hosts.swarm import Swarm, agree, listed, settles
 
 MANAGERS = 3
 #: The last manager has a file system of its own, which a fault fills.
@@ -32,13 +34,24 @@ class Experiment:
         self._swarm, self._report = swarm, report
         self._chance = random.Random(seed)
         self._workload = Workload(self._chance)
+        self._mesh = Mesh()
         self._faults = Faults(swarm, self._chance)
         self._failures: list[str] = []
         self._accepted: dict[str, list[float]] = defaultdict(list)
+        #: The longest times without an accepted write, and without an answer of the mesh, in each fault.
+        self._unwritten: dict[str, list[float]] = defaultdict(list)
+        self._unserved: dict[str, list[float]] = defaultdict(list)
         self._converged: dict[str, list[float]] = defaultdict(list)
 
     def run(self, count: int, *, only: Collection[str] = ()) -> Sequence[str]:
         """Returns what was wrong."""
+        self._mesh.make(self._swarm.first)
+        with written(self._swarm.managers) as writes, asked(self._swarm.hosts, PORT) as answers:
+            self._run(count, only, writes, answers)
+        self._end()
+        return self._failures
+
+    def _run(self, count: int, only: Collection[str], writes: Served, answers: Served) -> None:
         kinds = [name for name in self._faults.kinds if not only or name in only]
         for _ in range(REQUESTS):
             if error := self._workload.act(self._swarm.first):
@@ -52,15 +65,31 @@ class Experiment:
                     shown = f"{number + 1} {name} {effect}"
                     self._during(name, shown, effect)
                 self._converge(name)
+                ended = time.monotonic()
+                majority = {host.name for host in _intact(self._swarm.managers, effect)}
+                intact = [host.name for host in _intact(self._swarm.hosts, effect)]
+                self._unwritten[name].append(writes.gap(majority, begun, ended))
+                self._unserved[name].append(max(answers.gap([host], begun, ended) for host in intact))
             except (AssertionError, OSError, subprocess.TimeoutExpired) as error:
                 shown = f"{number + 1} {name}"
                 self._wrong(f"{shown}: {type(error).__name__} {str(error)[-2000:]}")
-                self._swarm.hosts.heal()
-                self._swarm.hosts.each(lambda host: host.start_again())
+                self._faults.repair()
             self._report(f"{shown}: {time.monotonic() - begun:.1f} s, {len(self._failures)} failures")
+            for served in (writes, answers):
+                served.forget(time.monotonic())
             if len(self._failures) > 20:
                 break
-        return self._failures
+
+    def _end(self) -> None:
+        """With the services, all containers and networks of the swarm end on all hosts."""
+        first, hosts = self._swarm.first, self._swarm.hosts
+        for noun in ("service", "secret", "config"):
+            if found := first.docker(noun, "ls", "-q").stdout.split():
+                first.docker(noun, "rm", *found)
+        if not settles(lambda: not any(hosts.each(lambda host: host.docker("ps", "-aq").stdout)), seconds=CONVERGES):
+            self._wrong(f"containers are left: {hosts.each(lambda host: host.docker('ps', '-a').stdout)}")
+        if not settles(lambda: first.docker("network", "rm", "front").status == 0):
+            self._wrong(f"the network is left: {first.docker('network', 'inspect', '-v', 'front', check=False).output}")
 
     def _wrong(self, line: str) -> None:
         self._failures.append(line)
@@ -68,7 +97,7 @@ class Experiment:
 
     def _during(self, name: str, shown: str, effect: Effect) -> None:
         """The majority accepts requests within the bound, and the minority none."""
-        majority = [host for host in self._swarm.managers if host not in effect.broken] or self._swarm.managers
+        majority = _intact(self._swarm.managers, effect)
         begun = time.monotonic()
         # Any of them may be asked: which one is not the leader's follower yet is a matter of the moment.
         if settles(lambda: not self._workload.write(self._chance.choice(majority)), seconds=ACCEPTS):
@@ -110,7 +139,7 @@ class Experiment:
         managers = self._swarm.managers
 
         def ready() -> bool:
-            return all(row["Status"] == "Ready" for host in managers for row in nodes(host).values()) and all(
+            return all(self._complete(listed(host, "node")) for host in managers) and all(
                 agree(managers, noun) for noun in ("node", "secret", "config", "network", "service")
             )
 
@@ -122,21 +151,36 @@ class Experiment:
             self._wrong(f"after {name}: {line}")
         if not settles(lambda: not self._workload.misplaced(self._swarm.hosts), seconds=CONVERGES):
             self._wrong(f"after {name}: {self._workload.misplaced(self._swarm.hosts)}")
+        if not settles(lambda: not self._mesh.wrong(self._swarm), seconds=CONVERGES):
+            self._wrong(f"after {name}: {self._mesh.wrong(self._swarm)}")
         self._converged[name].append(time.monotonic() - begun)
         for host in self._swarm.hosts:
             if found := _written(host):
                 self._wrong(f"after {name}: {host.name} has a secret on its disk: {found}")
 
+    def _complete(self, rows: Sequence[tuple[str, ...]]) -> bool:
+        """Whether these rows of ``docker node ls`` are all nodes, in their roles."""
+        roles = {row[1]: len(row) > 4 and row[4] in ("Leader", "Reachable") for row in rows if row[2] == "Ready"}
+        wanted = {host.name: host in self._swarm.managers for host in self._swarm.hosts}
+        return roles == wanted and len(rows) == len(wanted)
+
     def figures(self) -> list[str]:
-        """A table of the times in seconds."""
-        rows = [f"{'fault':<26} {'n':>3} {'accepts':>8} {'longest':>8} {'converges':>9} {'longest':>8}"]
+        """A table of the times in seconds: median and longest. ``no write`` and ``no answer`` are the longest times in
+        a fault in which no intact manager accepted a write, and an intact host did not answer on the published port."""
+        rows = [f"{'fault':<26} {'n':>3} {'accepts':>13} {'no write':>13} {'no answer':>13} {'converges':>13}"]
         for name, converged in sorted(self._converged.items()):
-            accepted = self._accepted.get(name) or [0.0]
-            rows.append(
-                f"{name:<26} {len(converged):>3} {statistics.median(accepted):>8.1f} {max(accepted):>8.1f}"
-                f" {statistics.median(converged):>9.1f} {max(converged):>8.1f}"
-            )
+            times = (self._accepted[name], self._unwritten[name], self._unserved[name], converged)
+            rows.append(f"{name:<26} {len(converged):>3}" + "".join(map(_median_and_longest, times)))
         return [*rows, f"requests: {dict(self._workload.requests)}"]
+
+
+def _intact(hosts: Sequence[Host], effect: Effect) -> Sequence[Host]:
+    """Those that the fault has not hit; all, if it has hit all."""
+    return [host for host in hosts if host not in effect.broken] or hosts
+
+
+def _median_and_longest(times: Sequence[float]) -> str:
+    return f" {statistics.median(times):>6.1f} {max(times):>6.1f}" if times else " " * 14
 
 
 def _written(host: Host) -> list[str]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from compat_tests.support.hosts.host import Host
-from compat_tests.support.hosts.swarm import Swarm, leader
+from compat_tests.support.hosts.swarm import Swarm, info, leader, nodes, settles
+
+_SHIM = "wharf-shim"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,10 @@ class Faults:
             "kill the engine": self._kill,
             "kill the leader's engine": self._kill_leader,
             "kill the supervisor": self._supervisor,
+            "kill a shim": self._shim,
+            "kill all shims": self._shims,
             "restart": self._restart,
+            "restart of all": self._restart_of_all,
             "cut a link": self._cut,
             "partition a manager": self._partition,
             "partition a worker": self._isolate,
@@ -45,6 +51,11 @@ class Faults:
             "power failure": self._power,
             "power failure of all": self._power_of_all,
             "fill a manager's disk": self._fill,
+            "promote a worker": self._promote,
+            "demote a manager": self._demote,
+            "a worker leaves": self._worker_leaves,
+            "a manager leaves": self._manager_leaves,
+            "a manager is lost": self._manager_lost,
         }
         if any(host.find("etcd") for host in swarm.managers):
             self.kinds["kill etcd"] = self._etcd
@@ -79,6 +90,26 @@ class Faults:
         host = self._any()
         host.kill(host.supervisor_name)
         yield Effect([host])
+
+    @contextmanager
+    def _shim(self) -> Iterator[Effect]:
+        host = self._any()
+        for process in self._chance.sample(found := host.find(_SHIM), min(1, len(found))):
+            process.signal(signal.SIGKILL)
+        yield Effect()
+
+    @contextmanager
+    def _shims(self) -> Iterator[Effect]:
+        host = self._any()
+        for process in host.find(_SHIM):
+            process.signal(signal.SIGKILL)
+        yield Effect()
+
+    @contextmanager
+    def _restart_of_all(self) -> Iterator[Effect]:
+        self._swarm.hosts.stop()
+        self._swarm.hosts.start()
+        yield Effect(list(self._swarm.hosts))
 
     @contextmanager
     def _restart(self) -> Iterator[Effect]:
@@ -143,3 +174,65 @@ class Faults:
         with host.full_disk():
             yield Effect([host])
         host.start_again()
+
+    @contextmanager
+    def _promote(self) -> Iterator[Effect]:
+        """The worker is a manager during the block, and accepts requests."""
+        host = self._chance.choice(self._swarm.workers)
+        self._set_role(host, "promote")
+        yield Effect()
+        self._set_role(host, "demote")
+
+    @contextmanager
+    def _demote(self) -> Iterator[Effect]:
+        host = self._manager()
+        self._set_role(host, "demote")
+        yield Effect([host])
+        self._set_role(host, "promote")
+
+    @contextmanager
+    def _worker_leaves(self) -> Iterator[Effect]:
+        host = self._chance.choice(self._swarm.workers)
+        host.docker("swarm", "leave")
+        yield Effect([host], lost=True)
+        self._swarm.rejoin(host, "worker")
+
+    @contextmanager
+    def _manager_leaves(self) -> Iterator[Effect]:
+        host = self._manager()
+        self._set_role(host, "demote")
+        host.docker("swarm", "leave")
+        yield Effect([host], lost=True)
+        self._swarm.rejoin(host, "manager")
+
+    @contextmanager
+    def _manager_lost(self) -> Iterator[Effect]:
+        """It leaves by force: the others remove it later."""
+        host = self._manager()
+        host.docker("swarm", "leave", "--force")
+        yield Effect([host], lost=True)
+        self._swarm.rejoin(host, "manager")
+
+    def _set_role(self, host: Host, verb: str) -> None:
+        """Promote or demote the node, and wait until it has its role.
+
+        :raises AssertionError: it has not.
+        """
+        other = next(manager for manager in self._swarm.managers if manager is not host)
+        other.docker("node", verb, host.name)
+        manager = verb == "promote"
+
+        def done() -> bool:
+            shown = nodes(other)[host.name]["ManagerStatus"]
+            return info(host)["ControlAvailable"] is manager and (shown in ("Reachable", "Leader")) is manager
+
+        assert settles(done), f"{verb} of {host.name}: {nodes(other)} {info(host)}"
+
+    def repair(self) -> None:
+        """After a fault that has failed: all hosts run, and have their places in the swarm."""
+        self._swarm.hosts.heal()
+        self._swarm.hosts.each(lambda host: host.start_again())
+        for host in self._swarm.hosts:
+            manager = host in self._swarm.managers
+            if (info(host)["LocalNodeState"], info(host)["ControlAvailable"]) != ("active", manager):
+                self._swarm.rejoin(host, "manager" if manager else "worker")

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from compat_tests.support.hosts.host import Host
 from compat_tests.support.hosts.swarm import LABEL
 
+#: The label of its services and of their containers.
+_MARK = "workload"
 MAX_SERVICES, MAX_REPLICAS = 4, 6
 #: The text of each secret begins with it: it must not be found on a disk.
 SECRET = "endurance-secret-text-"
@@ -62,7 +64,8 @@ class Workload:
         made = Service(self._chance.randint(1, MAX_REPLICAS), 1)
         options = ("--replicas", str(made.replicas), "--env", "VERSION=1", "--secret", secret)
         quick = ("--init", "--restart-delay", "1s", "--update-parallelism", "0")
-        argv = ("service", "create", "-d", "--no-resolve-image", "--name", name, *options, *quick)
+        marked = ("--label", _MARK, "--container-label", _MARK)
+        argv = ("service", "create", "-d", "--no-resolve-image", "--name", name, *marked, *options, *quick)
         error = _error(manager, *argv, "busybox", "sleep", "100000")
         self.services[name] = replace(made, certain=not error)
         return error
@@ -99,7 +102,7 @@ class Workload:
     def compare(self, manager: Host) -> list[str]:
         """What the swarm has that no accepted request explains. Learns what became of requests without an answer."""
         found = {}
-        ids = manager.docker("service", "ls", "-q").stdout.split()
+        ids = manager.docker("service", "ls", "-q", "--filter", f"label={_MARK}").stdout.split()
         for spec in json.loads(manager.docker("service", "inspect", *ids).stdout) if ids else ():
             task = spec["Spec"]["TaskTemplate"]["ContainerSpec"]
             version = next(int(each.partition("=")[2]) for each in task["Env"] if each.startswith("VERSION="))
@@ -120,7 +123,7 @@ class Workload:
         rows = [
             [*line.split(), host.name]
             for host in hosts
-            for line in host.docker("ps", "--format", form, "--filter", f"label={LABEL}").stdout.splitlines()
+            for line in host.docker("ps", "--format", form, "--filter", f"label={_MARK}").stdout.splitlines()
         ]
         for name, number in Counter(row[0] for row in rows).items():
             if number > 1:
@@ -135,7 +138,7 @@ class Workload:
     def _outdated(self, hosts: Sequence[Host]) -> list[str]:
         wrong = []
         for host in hosts:
-            ids = host.docker("ps", "-q", "--filter", f"label={LABEL}").stdout.split()
+            ids = host.docker("ps", "-q", "--filter", f"label={_MARK}").stdout.split()
             form = f'{{{{.Name}}}} {{{{index .Config.Labels "{LABEL}"}}}} {{{{json .Config.Env}}}}'
             shown = host.docker("inspect", "-f", form, *ids, check=False).stdout if ids else ""
             # A container that has ended meanwhile has an empty line.

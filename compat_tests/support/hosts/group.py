@@ -28,6 +28,11 @@ class Hosts(Sequence[Host]):
     def __len__(self) -> int:
         return len(self._hosts)
 
+    @property
+    def enter(self) -> list[str]:
+        """See ``Segment.enter``."""
+        return self._segment.enter
+
     def each(self, work: Callable[[Host], Result], among: Sequence[Host] | None = None) -> list[Result]:
         """Do the work on all of these hosts at once; None: on all."""
         chosen = self._hosts if among is None else among

@@ -11,7 +11,8 @@ from compat_tests.support.hosts.machine import Namespaces
 
 # No route leads from here to other networks, so it may be the same in each test run.
 SUBNET = IPv4Network("192.168.64.0/24")
-_FIRST = 11
+#: The bridge's own address, from which clients ask the machines.
+_BRIDGE, _FIRST = 1, 11
 
 _FIREWALL = """
 table bridge faults {
@@ -32,8 +33,14 @@ class Segment:
 
     def open(self) -> None:
         bridge = "ip link add br0 type bridge forward_delay 0 mcast_snooping 0"
-        self._namespaces.open(bridge, "ip link set br0 up")
+        address = f"ip addr add {SUBNET[_BRIDGE]}/{SUBNET.prefixlen} dev br0"
+        self._namespaces.open(bridge, "ip link set br0 up", address)
         self._nft(_FIREWALL)
+
+    @property
+    def enter(self) -> list[str]:
+        """The start of a command that runs a program beside the machines: no fault concerns it."""
+        return self._namespaces.enter
 
     def port(self, name: str) -> SegmentPort:
         """The next port, for a machine with this name."""

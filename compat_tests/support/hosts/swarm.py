@@ -45,14 +45,16 @@ class Swarm:
 
     def rejoin(self, host: Host, role: str) -> None:
         """Make a host a node again whose swarm is lost or left; its former node is removed."""
+        through = next(manager for manager in self.managers if manager is not host)
         host.docker("swarm", "leave", "--force", check=False)
-        for id in self.first.docker("node", "ls", "-q", "--filter", f"name={host.name}").stdout.split():
-            self.first.docker("node", "demote", id, check=False)
-            assert until(partial(self._removed, id))
-        self.join(host, role)
+        for id in through.docker("node", "ls", "-q", "--filter", f"name={host.name}").stdout.split():
+            through.docker("node", "demote", id, check=False)
+            assert until(partial(_removed, through, id))
+        self.join(host, role, through=through)
 
-    def _removed(self, id: str) -> bool:
-        return self.first.docker("node", "rm", "--force", id, check=False).status == 0
+
+def _removed(manager: Host, id: str) -> bool:
+    return manager.docker("node", "rm", "--force", id, check=False).status == 0
 
 
 def info(host: Host) -> dict[str, Any]:
