@@ -17,6 +17,8 @@ MAX_SERVICES, MAX_REPLICAS = 4, 6
 #: The text of each secret begins with it: it must not be found on a disk.
 SECRET = "endurance-secret-text-"
 _SHORT = 30
+#: How often a client tries a change that conflicts with another one.
+_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,11 @@ class Workload:
     def _change(self, manager: Host, name: str, *words: str, replicas: int = -1, version: int = -1) -> str:
         service = self.services[name]
         assert service is not None
-        error = _error(manager, "service", "update", "-d", "--no-resolve-image", *words, name)
+        for _ in range(_TRIES):
+            error = _error(manager, "service", "update", "-d", "--no-resolve-image", *words, name)
+            # The swarm has changed the service between the client's reading and writing: it noted the update's state.
+            if "update out of sequence" not in error:
+                break
         changed = replace(
             service,
             replicas=service.replicas if replicas < 0 else replicas,
