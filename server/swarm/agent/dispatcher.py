@@ -9,6 +9,22 @@ from api_models.swarm.node import NodeDescription
 from server.networks.overlay.model import MeshPort, OverlayNetwork, Peer, ServiceAddresses
 from server.swarm.model.objects import Task, TaskStatus
 
+#: Seconds of ``pause`` for each node, and at most. A change of what nodes have in common concerns each of them; several
+#: changes then come as one.
+_PAUSE, _LONGEST_PAUSE = 0.001, 1.0
+#: Seconds until a change is on all nodes that a manager has sent: it computes it, and each node writes its rules.
+DELIVERY = 0.5
+
+
+def pause(nodes: int) -> float:
+    """Seconds between two changes of what so many nodes have in common, as a manager sends them."""
+    return min(nodes * _PAUSE, _LONGEST_PAUSE)
+
+
+def propagation(nodes: int) -> float:
+    """Seconds after which all nodes of a swarm of so many have a change."""
+    return pause(nodes) + DELIVERY
+
 
 @dataclass(frozen=True, slots=True)
 class Assignments:
@@ -18,7 +34,8 @@ class Assignments:
     tasks and of attached containers, and the ingress network. ``services`` and ``peers``: by the id of such a network,
     the services on it, and its addresses on all nodes, also on this one; without other nodes there are no peers.
     ``mesh``: the ports of all services that are published by the routing mesh. The values of ``services`` and
-    ``peers``, and ``mesh``, are equal on many nodes, so that a manager computes and encodes them once.
+    ``peers``, and ``mesh``, are equal on many nodes, so that a manager computes and encodes them once. ``nodes``: how
+    many nodes the swarm has; another number alone is sent with the next change.
     """
 
     tasks: Mapping[str, Task]
@@ -26,6 +43,7 @@ class Assignments:
     services: Mapping[str, Sequence[ServiceAddresses]]
     mesh: Sequence[MeshPort]
     peers: Mapping[str, Sequence[Peer]] = field(default_factory=dict)
+    nodes: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Connections of a task that is to stop, while its service goes on with other tasks.
 
 The task gets no new connections: the rules of this node are written before the agent changes its tasks, and those of
-other nodes a moment later. Requests that are under way get time to be answered, since many programs end at once at
-their stop signal.
+other nodes later (``dispatcher.propagation``; SwarmKit's agents wait for nothing). Requests that are under way get time
+to be answered, since many programs end at once at their stop signal.
 """
 
 import asyncio
@@ -13,13 +13,11 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from server.swarm.agent.dispatcher import Assignments
+from server.swarm.agent.dispatcher import Assignments, propagation
 from server.swarm.model.objects import Task
 
 #: The most seconds that connections get; less, if the task's stop grace period is shorter.
 LIMIT = 5.0
-#: Seconds after which the other nodes have changed their rules. SwarmKit's agents wait for nothing.
-PROPAGATION = 0.5
 #: The kernel reports no end of a connection to others than its owner.
 _PAUSE = 0.05
 
@@ -37,7 +35,7 @@ async def drain(task: Task, process: Callable[[], int], current: Callable[[], As
         return
     end = time.monotonic() + min(limit, LIMIT)
     if any(_spans_nodes(current(), attachment.network_id) for attachment in task.attachments):
-        await asyncio.sleep(min(limit, PROPAGATION))
+        await asyncio.sleep(min(limit, propagation(current().nodes)))
     while time.monotonic() < end and (pid := process()):
         if not await asyncio.to_thread(busy, pid, _addresses(task, current())):
             return

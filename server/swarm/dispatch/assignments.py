@@ -81,6 +81,7 @@ class Computation:
             services={id: view.services for id, view in views.items()},
             mesh=self._shared.mesh(),
             peers={id: view.peers for id, view in views.items()} if local else {},
+            nodes=len(tables.nodes),
         )
 
     def _networks_of(self, tasks: Iterable[Task]) -> list[Network]:

@@ -4,13 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 
-from server.swarm.agent.dispatcher import Assignments
+from server.swarm.agent.dispatcher import DELIVERY, Assignments, pause
 from server.swarm.dispatch.assignments import Computation
 from server.swarm.state.state import State, Subscription
 
-#: Seconds between two refreshments of what nodes have in common: for each node that the first one concerned, and at
-#: most. A change of a network with thousands of tasks concerns each node; several changes then come as one.
-_PAUSE, _LONGEST_PAUSE = 0.001, 1.0
+#: The longest pause, in seconds, for the time that a refreshment takes: a part of what tasks wait before they stop.
+_REST = DELIVERY / 2
 
 
 class _Follower:
@@ -24,7 +23,7 @@ class Overview:
     """A manager has one, which its dispatchers share. It follows the state while at least one of them does.
 
     Changes of a node's own tasks come to it at once. Those of what it has in common with others come at once in a calm
-    swarm, and after ``_LONGEST_PAUSE`` at most.
+    swarm, and after ``dispatcher.pause`` of all nodes at most.
     """
 
     def __init__(self, state: State) -> None:
@@ -81,7 +80,7 @@ class Overview:
                 begin = time.thread_time()
                 concerned = self._refresh()
                 spent = time.thread_time() - begin
-                due = loop.time() + min(2 * spent + concerned * _PAUSE, _LONGEST_PAUSE)
+                due = loop.time() + max(min(2 * spent, _REST), pause(concerned))
 
     def _note(self) -> None:
         """Notes the events until now: the computation reads tables that have them."""

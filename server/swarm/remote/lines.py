@@ -49,6 +49,8 @@ class Differences:
         line = {name: section for name, section in sections.items() if section}
         if old.mesh is not new.mesh and old.mesh != new.mesh:
             line["mesh"] = self._encoded(("mesh", ""), old.mesh, new.mesh, _mesh_difference)
+        if old.nodes != new.nodes:
+            line["nodes"] = new.nodes
         return line
 
     def _services(self, key: str, old: Sequence[ServiceAddresses] | None, new: Sequence[ServiceAddresses]) -> object:
@@ -152,6 +154,7 @@ def apply(old: Assignments, line: Mapping[str, Any]) -> Assignments:
             services=_merged(old.services, line.get("services"), _services),
             mesh=_mesh(old.mesh, line["mesh"]) if "mesh" in line else old.mesh,
             peers=_merged(old.peers, line.get("peers"), _peers),
+            nodes=int(line.get("nodes", old.nodes)),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise invalid(f"malformed assignments: {error}") from None

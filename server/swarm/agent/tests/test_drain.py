@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from server.networks.overlay.model import ServiceAddresses
-from server.swarm.agent.dispatcher import Assignments
+from server.networks.overlay.model import OverlayNetwork, Peer, ServiceAddresses
+from server.swarm.agent.dispatcher import Assignments, pause
 from server.swarm.agent.drain import busy, drain
 from server.swarm.agent.tests.fakes import make_task
 from server.swarm.model.objects import Attachment
@@ -60,3 +60,20 @@ def test_a_task_drains_until_its_connections_end_or_its_service_does() -> None:
             assert asyncio.run(drained([kept] * 2, limit=0)) < 30
             client.close()
             assert 0.2 <= asyncio.run(drained([kept], limit=60, end=accepted)) < 30
+
+
+def test_a_task_waits_until_the_last_node_of_a_big_swarm_has_its_rules() -> None:
+    """The managers collect changes for a time that depends on the number of nodes."""
+    task = replace(make_task("task1"), attachments=(Attachment(network_id="net1", addresses=(f"{LOCAL}/8",)),))
+    network = OverlayNetwork(id="net1", name="net", subnets=(), vni=1, local="192.0.2.1")
+    assignments = Assignments(
+        tasks={},
+        networks={"net1": network},
+        services={"net1": (ServiceAddresses(task.service_id, ("web",), "", ()),)},
+        mesh=(),
+        peers={"net1": (Peer("10.0.1.4", "192.0.2.2"),)},
+        nodes=700,
+    )
+    begun = time.monotonic()
+    asyncio.run(drain(task, os.getpid, lambda: assignments, 60))
+    assert pause(700) < time.monotonic() - begun

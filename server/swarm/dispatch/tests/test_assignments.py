@@ -134,6 +134,7 @@ def test_only_nodes_that_a_change_concerns_compute(tmp_path: Path) -> None:
         assert await after(replace(tasks.get("t3"), updated_ns=5)) == ["n3"]
         assert await after(_task(4, 2)) == ["n1", "n2"]
         assert Peer("10.0.1.14", "192.0.2.2") in latest["n1"].peers["net1"]
+        assert latest["n1"].nodes == 3
         assert await after(replace(tasks.get("t4"), desired_state=int(TaskState.SHUTDOWN))) == ["n1", "n2"]
         assert "10.0.1.14" not in {each.address for each in latest["n1"].services["net1"][0].backends}
         assert await after(replace(state.tables.nodes.get("n2"), updated_ns=5)) == []

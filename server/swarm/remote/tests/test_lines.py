@@ -47,6 +47,7 @@ def _assignments(dice: random.Random) -> Assignments:
         services={id: (service,) * dice.randint(0, 2) for id in ids},
         mesh=tuple(MeshPort("tcp", 8000 + int(id), 80, (f"10.0.0.{id}",)) for id in ids),
         peers={id: tuple(Peer(f"10.0.1.{each}", "192.0.2.8") for each in ids) for id in ids},
+        nodes=dice.randint(1, 1000),
     )
 
 
@@ -124,6 +125,7 @@ def test_a_small_change_is_a_short_line() -> None:
         {"tasks": {"t": 5}},
         {"networks": {"n": {}}},
         {"mesh": 3},
+        {"nodes": "many"},
         {"services": {"n": [{"names": 1}]}},
         {"services": {"n": {"gone": [], "new": [[0, {"service_id": "s", "former": True, "backends": {}}]]}}},
         {"peers": {"n": {"gone": [0], "new": []}}},
