@@ -31,7 +31,8 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.enable_http_proxy", 0),
 )
-#: What etcd answers without a leader: none is known, the old one was lost, or a majority does not answer in time.
+#: What etcd answers without a leader: none is known, the old one was lost, a majority does not answer in time, or this
+#: member stops. Some of these have the status UNKNOWN.
 _LEADERLESS = ("no leader", "leader changed", "leader failure", "request timed out", "stopped")
 
 R = TypeVar("R", bound=Message)
@@ -75,7 +76,7 @@ def error_of(error: AioRpcError) -> WharfError:
     if found.kind is Kind.RESOURCE_EXHAUSTED and "database space exceeded" in found.message:
         return found.worded(FULL)
     if found.kind is Kind.DEADLINE_EXCEEDED or (
-        found.kind is Kind.UNAVAILABLE and any(word in found.message for word in _LEADERLESS)
+        found.kind in (Kind.UNAVAILABLE, Kind.INTERNAL) and any(word in found.message for word in _LEADERLESS)
     ):
         return WharfError(Kind.UNAVAILABLE, NO_LEADER)
     if found.kind in (Kind.UNAVAILABLE, Kind.CANCELLED, Kind.INTERNAL, Kind.UNAUTHENTICATED, Kind.PERMISSION_DENIED):
