@@ -12,6 +12,7 @@ import socket
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,8 @@ class _Daemon:
                 services = await self._open(stack)
                 app = await self._application(services)
                 stack.callback(app.close)
+                if self._config.otlp_endpoint:
+                    await self._trace(app, stack)
                 reloader = Reloader(self._config, self._given, services, app)
                 loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(reloader.reload()))
                 await self._serve(listeners, context, app, ending)
@@ -179,6 +182,13 @@ class _Daemon:
         except WharfError as error:
             raise WharfError(error.kind, f"failed to validate authorization plugin: {error.message}") from error
         return app
+
+    async def _trace(self, app: EngineApp, stack: contextlib.AsyncExitStack) -> None:
+        """:raises WharfError: FAILED_PRECONDITION: the packages of OpenTelemetry are missing."""
+        tracing = await asyncio.to_thread(import_module, "server.tracing")
+        traces = await asyncio.to_thread(tracing.Traces, self._config.otlp_endpoint)
+        stack.push_async_callback(traces.close)
+        app.add_middleware(tracing.TracedRequests, traces=traces)
 
     async def _serve(self, listeners: list[Listener], context: Any, app: EngineApp, ending: asyncio.Event) -> None:
         server = HttpServer(app, common_headers(experimental=self._config.experimental))

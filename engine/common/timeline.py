@@ -12,8 +12,8 @@ import logging
 import os
 import struct
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -86,6 +86,20 @@ class Observer(Protocol):
     def ended(self, record: Record) -> None:
         """An operation has ended."""
 
+
+class Request(Protocol):
+    """Makes a request, while it is served, the parent of the timelines of its operations. ``name``: of the method.
+    ``headers``: at least ``traceparent`` and ``tracestate`` of those that the client has sent."""
+
+    def __call__(self, name: str, headers: Mapping[str, str]) -> AbstractContextManager[object]: ...
+
+
+def untraced(name: str, headers: Mapping[str, str]) -> AbstractContextManager[object]:
+    return nullcontext()
+
+
+#: Replaced by the exporter of OpenTelemetry.
+request: Request = untraced
 
 #: Those that get all records from now on.
 observers: list[Observer] = []

@@ -74,6 +74,8 @@ def _check_daemon(config: Config) -> None:
             raise ConfigError(f"invalid min-api-version: {error}") from None
     if config.metrics_addr:
         _host_port(config.metrics_addr, "metrics-addr")
+    if config.otlp_endpoint and not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", config.otlp_endpoint):
+        raise ConfigError(f"invalid otlp-endpoint: {config.otlp_endpoint}: use http://host:port or https://host:port")
     if config.storage_driver not in ("", "overlayfs", "overlay2", "native"):
         raise ConfigError(f'storage driver "{config.storage_driver}" is not supported: use overlayfs or native')
     if config.tlsverify and not config.tlscacert and "tlscacert" in config.given:

@@ -19,6 +19,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from engine.api.errors import to_code
 from engine.api.serving import snake_case
+from engine.common import timeline
 from engine.common.errors import Kind, WharfError
 from server.builder.session.http2.connection import Connection
 from server.builder.session.http2.stream import Stream
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 _UNKNOWN, _UNIMPLEMENTED = 2, 12
 _GRPC = "application/grpc"
 Caller = Callable[[Mapping[str, str]], object]
+#: With the object's method, and the message of its request.
+_Method = tuple[MethodDescriptor, Callable[..., object], Any, Caller]
 
 
 class Detailed(WharfError):
@@ -42,7 +45,7 @@ class Server:
     """The services. Call ``serve`` for each connection, and ``stop`` at the end."""
 
     def __init__(self) -> None:
-        self._methods: dict[str, tuple[MethodDescriptor, Callable[..., object], Any, Caller]] = {}
+        self._methods: dict[str, _Method] = {}
         self._connections: dict[Connection, dict[asyncio.Task[None], Stream]] = {}
 
     def add(self, service: ServiceDescriptor, servicer: object, caller: Caller) -> None:
@@ -93,6 +96,10 @@ class Server:
         if known is None:
             stream.finish(_UNIMPLEMENTED, "Method not found!")
             return
+        with timeline.request(known[0].full_name, stream.headers):
+            await self._answer(stream, known)
+
+    async def _answer(self, stream: Stream, known: _Method) -> None:
         method, function, request_type, caller = known
         try:
             call = caller(stream.headers)
