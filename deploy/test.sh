@@ -128,7 +128,7 @@ else
   } &
   {
     tests containerd 900 compat_tests -m core --engine containerd
-    tests faults 900 compat_tests --ignore=compat_tests/clients --engine wharf
+    tests faults 1000 compat_tests --ignore=compat_tests/clients --engine wharf
     tests user 300 "${USER_MODULES[@]}" --engine wharf-user
   } &
   tests clients 1200 compat_tests/clients --ignore="$SWARM" --engine wharf &

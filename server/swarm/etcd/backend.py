@@ -71,6 +71,8 @@ class EtcdBackend:
             force_new=force_new,
         )
         self._child: EtcdChild | None = None
+        #: The managers have said that this node shall be none of them.
+        self._refused = asyncio.Event()
         self._cluster = etcd.Members(self._options.endpoint)
         self.store = EtcdStore([self._options.endpoint])
 
@@ -94,15 +96,24 @@ class EtcdBackend:
         try:
             await self._child.serving(_SERVING)
         except WharfError as error:
+            # A learner that was removed before it had joined does not learn that from etcd.
+            await self._request_vote()
             # Also if it was removed: ``lost`` tells it, and the node becomes a worker.
             raise WharfError(Kind.UNAVAILABLE, error.message) from None
-        if not (await self._cluster.status()).learner:
-            return
+        if (await self._cluster.status()).learner:
+            await self._request_vote()
+
+    async def _request_vote(self) -> None:
+        """Asks the managers to make the learner a voting member; nothing happens if it is one.
+
+        :raises WharfError: UNAVAILABLE: not now; or the node shall be no manager any more, which ``lost`` tells, too.
+        """
         remotes = Managers(self._identity, [each.addr for each in self._membership.managers])
         try:
             await remotes.request("POST", f"{wire.VERSION}/member/promote", {})
         except WharfError as error:
-            # A node that shall be no manager any more: the leader removes the learner, which ``lost`` notices.
+            if error.kind is Kind.PERMISSION_DENIED:
+                self._refused.set()
             raise WharfError(Kind.UNAVAILABLE, error.message) from None
         finally:
             await remotes.close()
@@ -116,7 +127,13 @@ class EtcdBackend:
 
     async def lost(self) -> None:
         assert self._child is not None, "open"
-        await self._child.removed()
+        waits = [asyncio.create_task(each) for each in (self._child.removed(), self._refused.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
     async def leave(self) -> None:
         await self.remove(self._membership.node_id)

@@ -48,10 +48,17 @@ def _identity(directory: Path) -> Identity:
     return identity
 
 
-def test_a_learner_that_is_refused_waits_until_it_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("serves", [True, False])
+def test_a_learner_that_is_refused_has_lost_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, serves: bool
+) -> None:
     class Child:
         async def serving(self, seconds: float) -> None:
-            return
+            if not serves:
+                raise WharfError(Kind.UNAVAILABLE, "etcd does not serve")
+
+        async def removed(self) -> None:
+            await asyncio.get_running_loop().create_future()
 
     class Refusing:
         def __init__(self, *_arguments: object) -> None:
@@ -74,6 +81,8 @@ def test_a_learner_that_is_refused_waits_until_it_is_removed(tmp_path: Path, mon
         with pytest.raises(WharfError, match="no longer a manager") as refused:
             await backend.prepare()
         assert refused.value.kind is Kind.UNAVAILABLE
+        async with asyncio.timeout(5):
+            await backend.lost()
         monkeypatch.setattr(backend, "_child", None)
         await backend.close()
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from engine.common.errors import WharfError
 from server.swarm.controllers.clock import SECOND, Clock, SystemClock, changes_until
@@ -25,10 +26,13 @@ _RETRY = 5 * SECOND
 
 
 class Member(Protocol):
-    """``name``: the id of its node; "": it has not started yet."""
+    """``name``: the id of its node; "": it has not started yet. ``peer_urls``: where the others reach it."""
 
     @property
     def id(self) -> int: ...
+
+    @property
+    def peer_urls(self) -> Sequence[str]: ...
 
     @property
     def name(self) -> str: ...
@@ -82,14 +86,14 @@ class Roles:
     async def _reconcile(self) -> bool:
         """Whether nothing is left to do."""
         try:
-            members = {member.name: member.id for member in await self._members.list() if member.name}
+            members = await self._members.list()
             # The node of a member that has just joined, by another manager, is there first.
             await self._state.synchronize()
-            for name, id in members.items():
-                if self._left(name):
-                    log.info("node=%s has left or was removed: it leaves the swarm's store", name)
-                    await self._members.remove(id)
-            results = [await self._demote(node, members.get(node.id)) for node in self._demoted()]
+            for member in members:
+                if member.name and self._left(member.name):
+                    log.info("node=%s has left or was removed: it leaves the swarm's store", member.name)
+                    await self._members.remove(member.id)
+            results = [await self._demote(node, _member_of(node, members)) for node in self._demoted()]
         except WharfError as error:
             if error.message != self._logged:
                 log.warning("the members of the swarm's store can't be changed: %s", error.message)
@@ -125,6 +129,19 @@ class Roles:
         if node is None or node.manager is None or node.spec.role != "worker":
             return ()
         return [Put(replace(node, manager=None, updated_ns=self._clock.now()))]
+
+
+def _member_of(node: Node, members: Sequence[Member]) -> int | None:
+    """The id of a manager's member. One that was added a moment ago has no name yet, but the manager's address: if it
+    stayed, no other node could join."""
+    for member in members:
+        if member.name == node.id:
+            return member.id
+    host = node.manager.addr.rpartition(":")[0].strip("[]") if node.manager is not None else ""
+    for member in members:
+        if not member.name and host in (urlsplit(url).hostname for url in member.peer_urls):
+            return member.id
+    return None
 
 
 def _concerns(event: Event) -> bool:

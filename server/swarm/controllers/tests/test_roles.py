@@ -18,20 +18,24 @@ from server.swarm.state.tests.opened import opened
 class _Member:
     id: int
     name: str
+    peer_urls: Sequence[str] = ()
 
 
 class _Members:
     def __init__(self) -> None:
         self.present = ["m1", "m2", "m3"]
+        #: Of a learner that has not started: it has no name.
+        self.learner = _Member(9, "", ("https://192.0.2.9:2380",))
+        self.removed: list[int] = []
         self.broken = False
 
     async def list(self) -> Sequence[_Member]:
-        # A learner that has not started has no name.
-        return [_Member(0, ""), *(_Member(int(name[1:]), name) for name in self.present)]
+        return [self.learner, *(_Member(int(name[1:]), name) for name in self.present)]
 
     async def remove(self, id: int, /) -> None:
         if self.broken:
             raise WharfError(Kind.UNAVAILABLE, "no quorum")
+        self.removed.append(id)
         if f"m{id}" in self.present:
             self.present.remove(f"m{id}")
 
@@ -142,5 +146,20 @@ def test_the_member_of_a_manager_that_left_is_removed(tmp_path: Path) -> None:
         scene.members.broken = False
         await scene.wait(5)
         assert scene.members.present == ["m1", "m2"]
+
+    _play(tmp_path, scenario)
+
+
+def test_a_manager_that_is_demoted_before_its_member_starts(tmp_path: Path) -> None:
+    """Its learner would keep all other nodes from joining."""
+
+    async def scenario(scene: _Scene) -> None:
+        status = ManagerStatus(reachability="unreachable", addr="192.0.2.9:2377")
+        await scene.state.commit([Put(Node(id="m9", spec=NodeSpec(role="manager"), manager=status))])
+        await scene.settle()
+        assert scene.members.removed == []
+        await scene.change("m9", role="worker")
+        assert scene.members.removed == [9]
+        assert "m9" not in scene.managers()
 
     _play(tmp_path, scenario)
