@@ -12,7 +12,6 @@ import socket
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +141,7 @@ class _Daemon:
                 app = await self._application(services)
                 stack.callback(app.close)
                 if self._config.otlp_endpoint:
-                    await self._trace(app, stack)
+                    self._trace(app, stack)
                 reloader = Reloader(self._config, self._given, services, app)
                 loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(reloader.reload()))
                 await self._serve(listeners, context, app, ending)
@@ -183,12 +182,13 @@ class _Daemon:
             raise WharfError(error.kind, f"failed to validate authorization plugin: {error.message}") from error
         return app
 
-    async def _trace(self, app: EngineApp, stack: contextlib.AsyncExitStack) -> None:
+    def _trace(self, app: EngineApp, stack: contextlib.AsyncExitStack) -> None:
         """:raises WharfError: FAILED_PRECONDITION: the packages of OpenTelemetry are missing."""
-        tracing = await asyncio.to_thread(import_module, "server.tracing")
-        traces = await asyncio.to_thread(tracing.Traces, self._config.otlp_endpoint)
+        from server.tracing import TracedRequests, Traces  # here: only this flag needs it
+
+        traces = Traces(self._config.otlp_endpoint)
         stack.push_async_callback(traces.close)
-        app.add_middleware(tracing.TracedRequests, traces=traces)
+        app.add_middleware(TracedRequests, traces=traces)
 
     async def _serve(self, listeners: list[Listener], context: Any, app: EngineApp, ending: asyncio.Event) -> None:
         server = HttpServer(app, common_headers(experimental=self._config.experimental))

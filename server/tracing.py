@@ -6,14 +6,13 @@ are children of a span of the request, which belongs to the client's trace if th
 such as an exit, is a trace of its own.
 
 The SDK sends the spans in a thread, in batches. Its queue is bounded: what does not fit, or no collector accepts, is
-dropped.
+dropped. Functions import the SDK, so that this module can name the packages that are missing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -32,15 +31,13 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span, Tracer
 
-log = logging.getLogger(__name__)
-
 _MISSING = (
     "otlp-endpoint: the Python packages opentelemetry-sdk and opentelemetry-exporter-otlp-proto-http are missing (pip"
     " install wharf[otlp])"
 )
 #: Seconds of one request to the collector, and of the export at the daemon's end.
 _REQUEST, _FLUSH = 5, 3
-#: The name of the attribute that has ``Record.subject``. The first two are OpenTelemetry's semantic conventions.
+#: The attribute with ``Record.subject``, by ``Record.what``: names of OpenTelemetry's semantic conventions.
 _SUBJECTS = {"create": "container.id", "start": "container.id", "exit": "container.id", "pull": "container.image.name"}
 
 

@@ -1,4 +1,4 @@
-"""Binds of a user's FUSE mount without ``allow_other``: the kernel lets nobody else enter it, not even root. A server
+"""Binds of a user's FUSE mount without ``allow_other``: the kernel refuses all other users, root too. A server
 that doesn't answer must not block the engine."""
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from server.swarm.operations import init
 from server.swarm.operations.admission import Admission
 from server.swarm.operations.cluster import ClusterOperations
 from server.swarm.operations.logs import ServiceLogs
+from server.swarm.operations.members import departed
 from server.swarm.operations.nodes import Nodes
 from server.swarm.operations.secrets import Configs, Secrets
 from server.swarm.operations.services import Services
@@ -305,8 +306,7 @@ class Manager:
         node = self.state.tables.nodes.find(self.node_id)
         if node is None or not any(_is_other_manager(each, node) for each in self.state.tables.nodes):
             return []
-        status = replace(node.status, state="down", message="node left the swarm")
-        return [Put(replace(node, spec=replace(node.spec, role="worker"), manager=None, status=status))]
+        return [Put(departed(node, "node left the swarm"))]
 
 
 def _log_failure(opening: asyncio.Task[None]) -> None:

@@ -94,8 +94,8 @@ class Faults:
     @contextmanager
     def _shim(self) -> Iterator[Effect]:
         host = self._any()
-        for process in self._chance.sample(found := host.find(_SHIM), min(1, len(found))):
-            process.signal(signal.SIGKILL)
+        if found := host.find(_SHIM):
+            self._chance.choice(found).signal(signal.SIGKILL)
         yield Effect()
 
     @contextmanager

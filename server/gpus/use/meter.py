@@ -63,7 +63,7 @@ class Meter:
         they show no use."""
         if self._measuring is None or self._measuring.done():
             self._measuring = asyncio.ensure_future(run_in_thread(self._measure, dict(targets)))
-            # An exception that nobody waits for any more is of no use.
+            # After a timeout nobody awaits the result: retrieve its exception, which asyncio would log.
             self._measuring.add_done_callback(lambda done: done.cancelled() or done.exception())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeouts.seconds("gpus.measure")):

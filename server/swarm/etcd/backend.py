@@ -12,10 +12,10 @@ from server.swarm.controllers.nodes.liveness import Liveness
 from server.swarm.controllers.runner import Controllers
 from server.swarm.etcd import members as etcd
 from server.swarm.etcd.child import EtcdChild
+from server.swarm.etcd.lock import restart_lock
 from server.swarm.etcd.maintenance import Maintenance
 from server.swarm.etcd.move import move
 from server.swarm.etcd.program import MemberOptions, Pems
-from server.swarm.etcd.turn import turn
 from server.swarm.host import Host, Part
 from server.swarm.keys import Keys
 from server.swarm.membership import Membership
@@ -120,7 +120,7 @@ class EtcdBackend:
 
     async def renewed(self) -> None:
         if self._child is not None and await self._child.renew(self._pems()):
-            async with turn(self.store):
+            async with restart_lock(self.store):
                 await self._child.restart()
                 # It is part of the majority again.
                 await self._cluster.list()

@@ -55,6 +55,12 @@ class EtcdCluster(Protocol):
     async def remove(self, name: str) -> None: ...
 
 
+def departed(node: Node, message: str) -> Node:
+    """A manager that has left the swarm: a worker that is down, until it is removed."""
+    status = replace(node.status, state="down", message=message)
+    return replace(node, spec=replace(node.spec, role="worker"), manager=None, status=status)
+
+
 class EtcdMembers:
     """Implements ``Members`` over the swarm's own etcd. ``cluster`` None: the managers use a site's etcd."""
 
@@ -107,9 +113,7 @@ class EtcdMembers:
             await self._cluster.remove(node_id)
 
     def _left(self, node_id: str) -> Sequence[Put]:
-        node = self._node(node_id)
-        status = replace(node.status, state="down", message="its join has failed")
-        return [Put(replace(node, spec=replace(node.spec, role="worker"), manager=None, status=status))]
+        return [Put(departed(self._node(node_id), "its join has failed"))]
 
     def _node(self, node_id: str) -> Node:
         node = self._state.tables.nodes.find(node_id)

@@ -1,10 +1,10 @@
-"""The turn of managers to start their members of etcd again."""
+"""The lock under which managers start their members of etcd again."""
 
 import asyncio
 from pathlib import Path
 
-from server.swarm.etcd import turn as turns
-from server.swarm.etcd.turn import turn
+from server.swarm.etcd import lock
+from server.swarm.etcd.lock import restart_lock
 from server.swarm.store.sqlite import SqliteStore
 
 
@@ -13,7 +13,7 @@ def test_one_manager_at_a_time(tmp_path: Path) -> None:
     order: list[str] = []
 
     async def restart(store: SqliteStore, name: str) -> None:
-        async with turn(store):
+        async with restart_lock(store):
             inside.append(name)
             assert inside == [name]
             order.append(name)
@@ -27,7 +27,7 @@ def test_one_manager_at_a_time(tmp_path: Path) -> None:
             for name in "abc":
                 group.create_task(restart(store, name))
         assert sorted(order) == ["a", "b", "c"]
-        assert (await store.range(turns.KEY))[0] == []
+        assert (await store.range(lock.KEY))[0] == []
         await store.close()
 
     asyncio.run(main())

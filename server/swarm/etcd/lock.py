@@ -1,4 +1,4 @@
-"""One manager at a time: a member of etcd that starts again is missing from the majority until it serves."""
+"""A lock between managers: a member of etcd that starts again is missing from the majority until it serves."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -7,16 +7,17 @@ from engine.common.errors import WharfError
 from server.swarm.store.interface import Condition, ConditionFailed, Store, Write
 
 #: Not below the prefix of the swarm's objects: the state has no copy of it.
-KEY = "wharf/turn"
-#: Seconds after which the turn of a manager that has died ends.
-_LEASE = 30
+KEY = "wharf/restart-lock"
+#: Seconds after which the lock of a manager that has died ends: more than a stop and a start of etcd may take
+#: (``swarm.etcd-stop``, ``swarm.etcd-start``).
+_LEASE = 60
 
 
 @contextlib.asynccontextmanager
-async def turn(store: Store) -> AsyncIterator[None]:
+async def restart_lock(store: Store) -> AsyncIterator[None]:
     """Waits until no other manager is in this block.
 
-    :raises WharfError: of the store, but not at the end of the block: the turn ends with its lease.
+    :raises WharfError: of the store, but not at the end of the block: the lock ends with its lease.
     """
     lease = await _begin(store)
     try:
