@@ -183,6 +183,67 @@ class Timeline(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PageLogin(Record):
+    """A link to the page. Its token is for one login, within 60 seconds."""
+
+    url: Annotated[Text, OMIT, _about("Absent: the page is served on a unix socket")] = ""
+    socket: Annotated[Text, OMIT, _about("The path of that unix socket")] = ""
+    path: Annotated[Text, _about("The link without scheme and host")] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryEntry(Record):
+    """An entry of a directory of a container."""
+
+    name: Text = ""
+    type: Annotated[Text, _about("file, directory, symlink, fifo, socket or device")] = ""
+    size: Int64 = 0
+    mode: Annotated[Text, _about("As ls writes it")] = ""
+    uid: Annotated[Int64, _about("In the container")] = 0
+    gid: Annotated[Int64, _about("In the container")] = 0
+    modified: Text = ""
+    target: Annotated[Text, OMIT, _about("Where a symbolic link points to")] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Directory(Record):
+    """A directory of a container."""
+
+    entries: Annotated[tuple[DirectoryEntry, ...], _about("Directories first, by name")] = ()
+    truncated: Annotated[bool, _about("There are more entries")] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageLayer(Record):
+    """An unpacked layer."""
+
+    id: Annotated[Text, _about("Its chain id: equal in all images that share it")] = ""
+    size: Int64 = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageLayers(Record):
+    """The unpacked layers of an image."""
+
+    id: Text = ""
+    layers: Annotated[tuple[ImageLayer, ...], _about("The lowest first")] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build(Record):
+    """A build in the history."""
+
+    ref: Text = ""
+    name: Annotated[Text, _about("The image, the source or the target; empty: it has none")] = ""
+    state: Annotated[Text, _about("running, completed, failed or cancelled")] = ""
+    began: Text = ""
+    ended: Annotated[Text, OMIT, _about("Absent: it runs")] = ""
+    steps: Int64 = 0
+    cached_steps: Int64 = 0
+    error: Annotated[Text, OMIT, _about("Why it failed")] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorMessage(Record):
     """Why a request failed."""
 

@@ -26,7 +26,9 @@ from server.http.routing import ApiRoute
 from server.http.streams import BrokenStream
 
 if TYPE_CHECKING:
+    from server.access.caller import Caller
     from server.access.gate import Gate
+    from server.access.sessions import Sessions
     from server.http.admission import Admission
     from server.http.authorization import AuthorizedEndpoints
     from server.plugins.discovery import Plugins
@@ -91,6 +93,8 @@ class EngineApp(Starlette):
         #: For the protocol class, which answers pings without calling the application.
         self.instant = self._endpoints.instant
         self._authorized: AuthorizedEndpoints | None = None
+        #: The logins to the page; None: the engine serves none.
+        self.sessions: Sessions | None = None
 
     def close(self) -> None:
         """Writes the rest of the audit log. Call it after the last request."""
@@ -110,6 +114,10 @@ class EngineApp(Starlette):
     @gate.setter
     def gate(self, gate: Gate | None) -> None:
         self._endpoints.gate = gate
+
+    def services_for(self, caller: Caller) -> object:
+        """The services as a request of this caller gets them."""
+        return self.gate.services(caller) if self.gate is not None else self.state.services
 
     @property
     def admission(self) -> Admission | None:

@@ -144,7 +144,7 @@ class _Daemon:
                     self._trace(app, stack)
                 reloader = Reloader(self._config, self._given, services, app)
                 loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(reloader.reload()))
-                await self._serve(listeners, context, app, ending)
+                await self._serve(listeners, context, app, ending, stack)
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -190,7 +190,26 @@ class _Daemon:
         stack.push_async_callback(traces.close)
         app.add_middleware(TracedRequests, traces=traces)
 
-    async def _serve(self, listeners: list[Listener], context: Any, app: EngineApp, ending: asyncio.Event) -> None:
+    async def _show_page(self, listener: Listener, app: EngineApp, stack: contextlib.AsyncExitStack) -> HttpServer:
+        # Here: an engine without a page doesn't load these modules.
+        from server.access.sessions import Sessions
+        from server.ui.application import Page
+
+        app.sessions = Sessions()
+        page = await stack.enter_async_context(Page(app, app.state.services, app.sessions, self._config))
+        server = HttpServer(page, [])
+        await server.listen(listener.sock)
+        log.info("Page listen on %s", listener.host)
+        return server
+
+    async def _serve(
+        self,
+        listeners: list[Listener],
+        context: Any,
+        app: EngineApp,
+        ending: asyncio.Event,
+        stack: contextlib.AsyncExitStack,
+    ) -> None:
         server = HttpServer(app, common_headers(experimental=self._config.experimental))
         services: Services = app.state.services
         services.metrics.count_with(lambda: len(server.state.connections), lambda: len(server.state.tasks))
@@ -199,7 +218,11 @@ class _Daemon:
         # Its clients can't be identified, so with a policy it has no metrics of containers.
         shown = services if not self._config.has_policy else replace(services, metrics=services.metrics.of_engine())
         counters = HttpServer(EngineApp(metrics.routes, shown), [])
+        servers = [server, counters]
         for listener in listeners:
+            if listener.page:
+                servers.append(await self._show_page(listener, app, stack))
+                continue
             if listener.metrics:
                 await counters.listen(listener.sock)
                 continue
@@ -213,7 +236,7 @@ class _Daemon:
         await ending.wait()
         log.info("Processing signal 'terminated'")
         notify("STOPPING=1")
-        await asyncio.gather(*(each.close(self._config.shutdown_timeout) for each in (server, counters)))
+        await asyncio.gather(*(each.close(self._config.shutdown_timeout) for each in servers))
 
 
 __all__ = ["ConfigError", "notify", "serve"]

@@ -75,6 +75,8 @@ class Reloader:
         if gate is not None and access is not None:
             # Also for an unchanged policy: the bound services have copies of settings.
             gate.reload(*access)
+            if self._app.sessions is not None:
+                self._app.sessions.end_all()
         attributes = {option.name: _shown(fields[option.attribute]) for option in _RELOADED}
         attributes["runtimes"] = " ".join(f"{name}:{runtime.path}" for name, runtime in self._config.runtimes.items())
         proxies = {"http-proxy": masked(read.http_proxy), "https-proxy": masked(read.https_proxy)}

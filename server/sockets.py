@@ -8,12 +8,12 @@ import os
 import socket
 import ssl
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.common.sockets import BACKLOG
 from server.config import Config, ConfigError
-from server.config.hosts import Host, parse_host
+from server.config.hosts import Host, parse_host, parse_page
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _FIRST_PASSED = 3
 class Listener:
     """A bound socket. ``tls``: serve it with TLS. ``path``: the unix socket to unlink at the end.
 
-    ``metrics``: it serves the metrics instead of the API.
+    ``metrics``: it serves the metrics instead of the API. ``page``: it serves the page.
     """
 
     host: Host
@@ -33,6 +33,7 @@ class Listener:
     tls: bool
     path: Path | None = None
     metrics: bool = False
+    page: bool = False
 
     def close(self) -> None:
         self.sock.close()
@@ -53,6 +54,8 @@ def bind_all(config: Config) -> list[Listener]:
             listeners += _bind(parse_host(text, tls=tls), config, tls=tls)
         if config.metrics_addr:
             listeners.append(_metrics(config.metrics_addr))
+        if config.ui:
+            listeners.append(_page(parse_page(config.ui), config))
     except BaseException:
         for listener in listeners:
             listener.close()
@@ -141,6 +144,15 @@ def _metrics(address: str) -> Listener:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ConfigError(f"failed to start metrics server: listen {where}: {reason}") from error
+
+
+def _page(host: Host, config: Config) -> Listener:
+    try:
+        listener = _unix(host, config) if host.scheme == "unix" else Listener(host, _tcp_socket(host), tls=False)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(f"failed to serve the page: listen {host}: {reason}") from error
+    return replace(listener, page=True)
 
 
 def _tcp(host: Host, *, tls: bool) -> Listener:

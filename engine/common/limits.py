@@ -152,6 +152,16 @@ METRICS_DEVICES = 16
 METRICS_LABEL = 256
 """Characters of the value of a label; the rest is cut off."""
 
+# The page
+
+DIRECTORY_ENTRIES = 5000
+"""Entries of one directory of a container that are listed; there may be more."""
+
+UI_HISTORIES = 2000
+"""Containers whose use is sampled for the page, and kept for an hour: 17 KiB each."""
+UI_LOGS = 50
+"""Containers whose logs are followed in one stream."""
+
 # Timelines
 
 TIMELINE_PHASES = 256

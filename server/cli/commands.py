@@ -191,6 +191,23 @@ def timeline(arguments: Namespace) -> int:
     return 0
 
 
+def ui(arguments: Namespace) -> int:
+    """Prints a link to the page."""
+    client = _client(arguments)
+    with _part(client, "page"):
+        answer = client.post(f"{_API}/ui/login", {})
+    if arguments.json:
+        print(json.dumps(answer, indent=2))
+    elif "Url" in answer:
+        print(answer["Url"])
+    else:
+        print(
+            f"The page is served on the unix socket {answer['Socket']}, for a proxy or ssh -L 9780:{answer['Socket']}."
+        )
+        print(f"http://localhost:9780{answer['Path']}")
+    return 0
+
+
 def policy_show(arguments: Namespace) -> int:
     answer = _client(arguments).get(f"{_API}/policy")
     rights, limits = answer["Rights"], answer["Limits"]

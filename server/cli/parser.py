@@ -45,6 +45,8 @@ def make_parser() -> argparse.ArgumentParser:
         "and builds. An engine that was restarted has none of the operations before."
     )
     timeline.add_argument("container", nargs="?", default="", metavar="CONTAINER", help="A name or an id")
+    ui = _command(found, "ui", commands.ui, "Print a link to the page")
+    ui.description = "Prints a link to the engine's page (wharfd --ui). It is for one login, within 60 seconds."
     return parser
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from api_models.supported import MAXIMUM, MINIMUM, parse_version, spelled
 from engine.common.errors import WharfError
 from server.config.genericresources import parse_generic_resources
-from server.config.hosts import parse_host
+from server.config.hosts import parse_host, parse_page
 from server.config.model import Config
 from server.config.swarmstore import check_swarm_store
 from server.config.types import ConfigError
@@ -74,6 +74,10 @@ def _check_daemon(config: Config) -> None:
             raise ConfigError(f"invalid min-api-version: {error}") from None
     if config.metrics_addr:
         _host_port(config.metrics_addr, "metrics-addr")
+    if config.ui:
+        parse_page(config.ui)
+    elif config.ui_names:
+        raise ConfigError("ui-name needs ui: the engine serves no page")
     if config.otlp_endpoint and not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", config.otlp_endpoint):
         raise ConfigError(f"invalid otlp-endpoint: {config.otlp_endpoint}: use http://host:port or https://host:port")
     if config.storage_driver not in ("", "overlayfs", "overlay2", "native"):

@@ -1,5 +1,6 @@
 """The addresses of ``-H``, on which the API listens."""
 
+import ipaddress
 import os
 import re
 from dataclasses import dataclass
@@ -24,9 +25,41 @@ class Host:
 
     def __str__(self) -> str:
         if self.scheme == "tcp":
-            shown = f"[{self.address}]" if ":" in self.address else self.address
-            return f"tcp://{shown}:{self.port}"
+            return f"tcp://{self.authority}"
         return f"{self.scheme}://{self.path}"
+
+    @property
+    def authority(self) -> str:
+        """``address:port`` of a URL."""
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+def parse_page(text: str) -> Host:
+    """Reads the address of the page, ``127.0.0.1:9780``, ``[::1]:9780``, ``localhost:9780`` or ``unix:///path``.
+
+    :raises ConfigError: anything else. The page has no TLS of its own, so other machines must not reach it directly.
+    """
+    if text.startswith("unix://"):
+        host = parse_host(text)
+        if host.scope:
+            raise ConfigError(f"invalid ui: {text}: the socket of the page has no scope")
+        return host
+    address, _, port = text.rpartition(":")
+    address = address.strip("[]")
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+        raise ConfigError(f"invalid ui: {text}: use 127.0.0.1:port or unix:///path")
+    if address != "localhost" and not _is_loopback(address):
+        raise ConfigError(
+            f"invalid ui: {text}: without TLS, use a loopback address or a unix socket, behind ssh -L or a proxy"
+        )
+    return Host("tcp", address=address, port=int(port))
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 def parse_host(text: str, *, tls: bool = False) -> Host:

@@ -58,6 +58,8 @@ class Config:
     )
     log_format: Annotated[str, Option('Form of the daemon\'s log ("text" | "json")')] = "text"
     metrics_addr: Annotated[str, Option("Address to serve the metrics on, host:port")] = ""
+    ui: Annotated[str, Option("Address to serve the page for browsers on, 127.0.0.1:port or unix:///path")] = ""
+    ui_names: Annotated[_Texts, Option("Name under which browsers reach the page through a proxy", "ui-name")] = ()
     otlp_endpoint: Annotated[str, Option("URL of an OpenTelemetry collector (OTLP over HTTP) that gets traces")] = ""
     metrics_labels: Annotated[
         _Texts, Option("Labels of containers that become labels of their metrics", "metrics-label")

@@ -134,7 +134,7 @@ class Endpoints(BaseRoute):
         status, problem = 500, ""
         peer = _peer(connection_of(request)) if gate.audit is not None else ""
         try:
-            caller = await gate.caller(connection_of(request))
+            caller = _identified(request.scope) or await gate.caller(connection_of(request))
             _check_access(route, caller)
             with gate.request(caller):
                 request.state.caller, request.state.services = caller, gate.services(caller)
@@ -150,6 +150,11 @@ class Endpoints(BaseRoute):
         finally:
             if gate.audit is not None and (gate.audit.reads or status in (401, 403) or not route.reads):
                 gate.audit.write(_entry(request, peer, began_ns, caller, status, problem))
+
+
+def _identified(scope: Scope) -> Caller | None:
+    """The caller that an application in front of this one has identified (the page); None: the connection tells."""
+    return scope.get("caller")
 
 
 def _peer(connection: EngineProtocol) -> str:

@@ -74,6 +74,17 @@ class ImageList:
             _share(found, layers)
         return [summary for summary, _ in sorted(found, key=lambda row: -row[0]["Created"])]
 
+    async def layers(self) -> dict[str, list[tuple[str, int]]]:
+        """Return the unpacked layers of each image, the lowest first, as pairs of chain id and size, by the image's
+        id. Platforms that are not unpacked have none."""
+        records = await self._context.names.all()
+        trees = await self._context.trees.get_all({r.target.digest: r.target for r in records}.values())
+        sizes = await self._sizes.layers(chain for tree in trees.values() for chain in tree.chains)
+        return {
+            digest: [(chain, sizes[chain]) for chain in dict.fromkeys(_layers(tree, sizes)) if chain in sizes]
+            for digest, tree in trees.items()
+        }
+
     async def own_sizes(self) -> dict[str, int]:
         """Return the bytes of the owner's own images, published ones excluded, by name. What several contain is counted
         for the first; what another owner's image contains, too, is counted for each owner."""

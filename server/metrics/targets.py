@@ -94,15 +94,15 @@ def _measure(
             labels[label] = value[: limits.METRICS_LABEL]
     if container.owner:
         labels[f"container_label_{_INVALID.sub('_', OWNER_LABEL)}"] = container.owner
-    log_bytes = _log_bytes(container)
+    logged = log_bytes(container)
     if container.state.restarting:
-        return Measured(container, labels, log_bytes=log_bytes)
+        return Measured(container, labels, log_bytes=logged)
     host = container.host_config
     usage = cgroups.read(cgroup, quota=bool(host.cpu_quota or host.nano_cpus))
-    return Measured(container, labels, usage, devices.traffic(container) if usage is not None else (), log_bytes)
+    return Measured(container, labels, usage, devices.traffic(container) if usage is not None else (), logged)
 
 
-def _log_bytes(container: Container) -> int | None:
+def log_bytes(container: Container) -> int | None:
     """The bytes of a container's log files, rotated ones included."""
     path = log_file(container)
     if not path:

@@ -21,6 +21,7 @@ from server.routes import (
     swarm,
     system,
     timelines,
+    ui,
     unsupported,
     volumes,
     wharf,
@@ -48,6 +49,7 @@ def all_routes() -> Iterator[ApiRoute]:
         gpus,
         job_sockets,
         timelines,
+        ui,
         swarm,
         unsupported,
     ):

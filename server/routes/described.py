@@ -5,9 +5,13 @@ from typing import Any
 
 from api_models.wharf import (
     AuditLine,
+    Build,
     CallerPolicy,
+    Directory,
     Gpu,
+    ImageLayers,
     JobSocket,
+    PageLogin,
     QueueEntry,
     SocketCreateRequest,
     Timeline,
@@ -102,6 +106,38 @@ OPERATIONS: Mapping[str, Operation] = {
         ),
         answer=Timeline,
         many=True,
+    ),
+    "POST /wharf/v1/ui/login": Operation(
+        about="Makes a link to the page, for one login within 60 seconds with the identity of the caller.",
+        answer=PageLogin,
+        status=201,
+        errors={409: "The engine serves no page"},
+    ),
+    "GET /wharf/v1/containers/{}/files": Operation(
+        about=f"Lists a directory of a container, at most {limits.DIRECTORY_ENTRIES} entries.",
+        query=(Query("path", "By default the root directory"),),
+        answer=Directory,
+        errors={400: "The path is no directory", 404: "There is no such container or path"},
+    ),
+    "GET /wharf/v1/exec/{}/ws": Operation(
+        about="Starts an exec; its input and output are the messages of a websocket.",
+        query=(
+            Query("h", "Height of the terminal, in characters", "integer"),
+            Query("w", "Width of the terminal, in characters", "integer"),
+        ),
+        status=101,
+        errors={400: "No handshake of a websocket", 404: "There is no such exec", 409: "Its container does not run"},
+    ),
+    "GET /wharf/v1/images/layers": Operation(
+        about="Lists the unpacked layers of all images with their sizes.", answer=ImageLayers, many=True
+    ),
+    "GET /wharf/v1/builds": Operation(
+        about="Lists the builds of the last 48 hours, the newest first.", answer=Build, many=True
+    ),
+    "GET /wharf/v1/builds/{}/log": Operation(
+        about="Shows the output of a completed build.",
+        media_type="text/plain",
+        errors={404: "There is no such build"},
     ),
     "GET /wharf/v1/openapi.json": Operation(about="This description."),
 }

@@ -18,7 +18,7 @@ from server.http.answers import json_answer
 from server.http.jsonstreams import NDJSON
 from server.http.routing import ApiRoute, Audience
 from server.http.streams import byte_stream
-from server.routes import gpus, job_sockets, timelines
+from server.routes import gpus, job_sockets, timelines, ui
 
 if TYPE_CHECKING:
     from server.access.audit import AuditLog
@@ -112,7 +112,7 @@ async def usage(request: Request) -> Response:
 async def openapi(request: Request) -> Response:
     from server.routes import described
 
-    return json_answer(described.document((*routes, *gpus.routes, *job_sockets.routes, *timelines.routes)))
+    return json_answer(described.document((*routes, *gpus.routes, *job_sockets.routes, *timelines.routes, *ui.routes)))
 
 
 routes: Sequence[ApiRoute] = (

@@ -114,6 +114,10 @@ class Daemon:
     _uid: int = 0
     _path: str = ""
 
+    @property
+    def app(self) -> EngineApp:
+        return self._app
+
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         return self.wait(self.begin(method, path, **options))
 
@@ -201,12 +205,15 @@ class Daemon:
                 path.unlink()
         return answer
 
+    def connection(self, url: bytes) -> _Connection:
+        """The connection of a request, as handlers see it."""
+        return _Connection(url, _Transport(_Peer(self._uid, self._path)))
+
     async def _request(self, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
         async def app(scope: MutableMapping[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
             query = scope["query_string"]
             url = scope["raw_path"] + (b"?" + query if query else b"")
-            connection = _Connection(url, _Transport(_Peer(self._uid, self._path)))
-            scope["extensions"] = {**scope.get("extensions", {}), "connection": connection}
+            scope["extensions"] = {**scope.get("extensions", {}), "connection": self.connection(url)}
             await self._app(scope, receive, send)
 
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -59,9 +59,10 @@ class BuildKit:
         self._worker_id, self._version, self._host_gateway = worker_id, version, host_gateway
         self.mirrors = Mirrors(os.path.join(root, "mirrors"), builder.cache)
         self._sessions = Sessions()
-        self._history = History(Records(os.path.join(root, "history.db")))
+        #: Running and completed builds.
+        self.history = History(Records(os.path.join(root, "history.db")))
         self._caches = Caches(container_context.engine, images)
-        self._jobs = Jobs(self._history.contains, self._history.jobs)
+        self._jobs = Jobs(self.history.contains, self.history.jobs)
         self._files = Files(container_context.engine)
         self._server: Server | None = None
         self._control: Control | None = None
@@ -89,7 +90,7 @@ class BuildKit:
                 self._workers,
                 self._usage,
                 self._prune,
-                self._history,
+                self.history,
                 self._caches,
                 self._builder.caller.owner,
             )
@@ -104,7 +105,7 @@ class BuildKit:
             )
             self._server = Server()
             self._server.add(control_pb2.DESCRIPTOR.services_by_name["Control"], control, dict)
-            blobs = Blobs(self._history, self._container_context.engine.content, self._images)
+            blobs = Blobs(self.history, self._container_context.engine.content, self._images)
             self._server.add(content_pb2.DESCRIPTOR.services_by_name["Content"], blobs, dict)
             self._server.add(gateway_pb2.DESCRIPTOR.services_by_name["LLBBridge"], gateway, _build_id)
         return self._server
@@ -113,7 +114,7 @@ class BuildKit:
         """Cancel every build and close every connection."""
         if self._server is not None:
             await self._server.stop()
-        await self._history.close()
+        await self.history.close()
 
     async def grpc(self, sock: socket.socket, early: bytes) -> None:
         """Serve a client's calls on a hijacked connection, until it disconnects."""

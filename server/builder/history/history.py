@@ -172,6 +172,11 @@ class History:
         for message in messages or await self._store.status(ref):
             yield message
 
+    async def records(self) -> list[pb.BuildHistoryRecord]:
+        """Return all records, the newest build first."""
+        await self.load()
+        return sorted(self._records.values(), key=lambda record: -record.CreatedAt.ToNanoseconds())
+
     async def blob(self, digest: str) -> bytes | None:
         """Return a blob that a record names by digest: a log, a provenance statement, an error."""
         if digest in self._unwritten:

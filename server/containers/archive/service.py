@@ -7,7 +7,7 @@ of a stopped one is mounted in a thread with its own mount namespace, with volum
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,8 @@ from engine.common.files.paths import make_mountpoint
 from engine.common.layers.diff import changes as tree_changes
 from engine.common.system import linux
 from engine.common.system.credentials import CAP_SYS_CHROOT, Credentials, become
-from server.containers.archive import changes, tree
+from server.containers.archive import changes, directory, tree
+from server.containers.archive.directory import DirectoryEntry
 from server.containers.archive.tree import PathStat
 from server.containers.context import ContainerContext
 from server.containers.host.owners import groups_of
@@ -167,6 +168,20 @@ async def stat_path(context: ContainerContext, container: Container, key: str, p
     async with _opened(context, container) as root:
         with _missing(key):
             return await root.thread.run(tree.stat_path, root.fd, path)
+
+
+async def read_directory(
+    context: ContainerContext, container: Container, key: str, path: str
+) -> tuple[Sequence[DirectoryEntry], bool]:
+    """The entries of a directory, and whether there are more.
+
+    :raises WharfError: NOT_FOUND, in dockerd's words; others as :func:`directory.read_directory`.
+    """
+    remap = context.remap_of(container)
+    maps = remap.maps if remap is not None else None
+    async with _opened(context, container) as root:
+        with _missing(key):
+            return await root.thread.run(directory.read_directory, root.fd, path, maps)
 
 
 async def get(

@@ -1,0 +1,35 @@
+"""The HTML documents, from Jinja2's templates. The page's script makes everything in them."""
+
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from server.version import SERVER_VERSION
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(loader=PackageLoader("server.ui"), autoescape=True, auto_reload=False)
+
+
+def render(template: str, **values: Any) -> Response:
+    return HTMLResponse(_environment().get_template(template).render(version=SERVER_VERSION, **values))
+
+
+async def page(request: Request) -> Response:
+    session = request.scope["session"]
+    caller = session.caller
+    return render(
+        "page.html",
+        csrf=session.csrf,
+        user=caller.user or caller.owner,
+        administrator=caller.administrator and caller.scope is None,
+        policy=request.app.state.page.engine.gate is not None and request.app.state.page.engine.gate.policy is not None,
+    )
+
+
+async def terminal(request: Request) -> Response:
+    return render("terminal.html")

@@ -1,0 +1,67 @@
+"""The login: a token that ``wharf ui`` prints becomes a session.
+
+The link is ``/login#TOKEN``. A browser sends no fragment to a server, so the token is in no log; the document's script
+sends it in a body. So a program that only fetches links does not use the token up either.
+"""
+
+import json
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from engine.common.errors import Kind, WharfError, invalid
+from server.http.answers import no_content
+from server.ui import documents
+
+_MAX_BODY = 4096
+
+
+async def small_json(request: Request) -> dict[str, object]:
+    """The body, a JSON object of at most 4 KiB.
+
+    :raises WharfError: INVALID_ARGUMENT: it is none.
+    """
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_BODY:
+            raise invalid(f"the body has more than {_MAX_BODY} bytes")
+    try:
+        found = json.loads(body)
+    except ValueError:
+        raise invalid("the body is no JSON") from None
+    if not isinstance(found, dict):
+        raise invalid("the body is no JSON object")
+    return found
+
+
+async def show(request: Request) -> Response:
+    return documents.render("login.html")
+
+
+async def enter(request: Request) -> Response:
+    """Sets the cookie of a new session."""
+    token = (await small_json(request)).get("token")
+    if not isinstance(token, str) or not token:
+        raise WharfError(Kind.UNAUTHENTICATED, "the token is missing")
+    page = request.app.state.page
+    session = page.sessions.redeem(token)
+    response = no_content()
+    response.set_cookie(
+        page.cookie,
+        session.id,
+        httponly=True,
+        samesite="strict",
+        # A proxy with TLS says so. Without TLS a browser would not send a secure cookie back.
+        secure=request.headers.get("x-forwarded-proto", "") == "https",
+    )
+    return response
+
+
+async def leave(request: Request) -> Response:
+    """Ends the session."""
+    page = request.app.state.page
+    page.sessions.end(request.scope["session"])
+    response = no_content()
+    response.delete_cookie(page.cookie, httponly=True, samesite="strict")
+    return response

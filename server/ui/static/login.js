@@ -1,0 +1,14 @@
+// Exchanges the token behind "#" for a session. Its cookie is for this server only.
+const state = document.getElementById("state");
+const token = location.hash.slice(1);
+if (token) {
+  history.replaceState(null, "", "/login");
+  state.textContent = "Logging in …";
+  const answer = await fetch("/login", { method: "POST", body: JSON.stringify({ token }) });
+  if (answer.ok) {
+    location.replace("/");
+  } else {
+    state.classList.add("problem");
+    state.textContent = (await answer.json().catch(() => ({}))).message || `The login failed: status ${answer.status}.`;
+  }
+}

@@ -1,0 +1,167 @@
+// The logs of containers: live, with search, colours and times.
+
+import { html, useEffect, useRef, useState } from "/static/ui.js";
+import { Icon, download } from "/static/ui.js";
+import { request, lines } from "/static/api.js";
+import { on } from "/static/live.js";
+import { spans } from "/static/ansi.js";
+
+// Lines that are kept and drawn, and those that are loaded first.
+const KEPT = 5000;
+const TAIL = 1000;
+
+// One viewer of the lines: an element that is filled without rendering, batch by batch.
+class Viewer {
+  constructor(element, sources) {
+    this.element = element;
+    this.sources = sources;
+    this.pending = [];
+    this.follows = true;
+    this.search = "";
+    this.frame = 0;
+    element.addEventListener("scroll", () => {
+      this.follows = element.scrollTop + element.clientHeight >= element.scrollHeight - 24;
+    });
+  }
+
+  add(entries) {
+    this.pending.push(...entries);
+    if (this.pending.length > KEPT) this.pending.splice(0, this.pending.length - KEPT);
+    this.frame ||= requestAnimationFrame(() => this.flush());
+  }
+
+  flush() {
+    this.frame = 0;
+    const block = document.createDocumentFragment();
+    for (const entry of this.pending) block.append(this.line(entry));
+    this.pending = [];
+    this.element.append(block);
+    const surplus = this.element.childElementCount - KEPT;
+    if (surplus > 0) {
+      const range = document.createRange();
+      range.setStartBefore(this.element.firstChild);
+      range.setEndAfter(this.element.children[surplus - 1]);
+      range.deleteContents();
+    }
+    if (this.follows) this.element.scrollTop = this.element.scrollHeight;
+  }
+
+  line({ number, record }) {
+    const line = document.createElement("div");
+    line.className = record.Error ? "line problem" : `line ${record.Source}`;
+    const time = document.createElement("time");
+    time.textContent = record.Timestamp ? `${record.Timestamp.slice(0, 10)} ${record.Timestamp.slice(11, 23).replace("Z", "")} ` : "";
+    line.append(time);
+    if (this.sources.length > 1) {
+      const source = document.createElement("b");
+      source.className = `source tint${number % 6}`;
+      source.textContent = `${this.sources[number].name} `;
+      line.append(source);
+    }
+    const text = (record.Error ?? record.Line ?? "").replace(/\r?\n$/, "");
+    for (const [style, part] of spans(text)) {
+      if (!style) {
+        line.append(part);
+        continue;
+      }
+      const span = document.createElement("span");
+      span.className = style;
+      span.textContent = part;
+      line.append(span);
+    }
+    line.hidden = this.excluded(line);
+    return line;
+  }
+
+  excluded(line) {
+    return this.search !== "" && !line.textContent.toLowerCase().includes(this.search);
+  }
+
+  find(text) {
+    this.search = text.toLowerCase();
+    for (const line of this.element.children) line.hidden = this.excluded(line);
+    this.element.scrollTop = this.element.scrollHeight;
+  }
+}
+
+function parse(found) {
+  const entries = [];
+  for (const line of found) {
+    const at = line.indexOf("\t");
+    if (at > 0) entries.push({ number: Number(line.slice(0, at)), record: JSON.parse(line.slice(at + 1)) });
+  }
+  return entries;
+}
+
+// Follows the logs until `signal`; begins anew when one of the containers starts.
+async function follow(ids, viewer, signal, told) {
+  let tail = TAIL;
+  while (!signal.aborted) {
+    const ended = new AbortController();
+    const starts = on("engine", (event) => {
+      if (event.Type === "container" && event.Action === "start" && ids.includes(event.Actor.ID)) ended.abort();
+    });
+    const stop = () => ended.abort();
+    signal.addEventListener("abort", stop);
+    try {
+      const answer = await request("GET", "/logs", { query: { container: ids, tail }, signal: ended.signal });
+      told("live");
+      let first = ids.length > 1;
+      for await (const found of lines(answer)) {
+        const entries = parse(found);
+        if (first) entries.sort((a, b) => ((a.record.Timestamp ?? "") < (b.record.Timestamp ?? "") ? -1 : 1));
+        first = false;
+        viewer.add(entries);
+      }
+      told("ended");
+      await new Promise((resolve) => ended.signal.addEventListener("abort", resolve));
+    } catch (error) {
+      if (error.name !== "AbortError") {
+        told(error.message);
+        return;
+      }
+    } finally {
+      starts();
+      signal.removeEventListener("abort", stop);
+    }
+    tail = 50;
+  }
+}
+
+// `containers`: [{id, name}].
+export function Logs({ containers }) {
+  const box = useRef();
+  const viewer = useRef();
+  const [times, showTimes] = useState(false);
+  const [wrap, setWrap] = useState(true);
+  const [status, told] = useState("loading");
+  const ids = containers.map((each) => each.id);
+  useEffect(() => {
+    const ending = new AbortController();
+    box.current.replaceChildren();
+    viewer.current = new Viewer(box.current, containers);
+    if (ids.length) follow(ids, viewer.current, ending.signal, told);
+    return () => ending.abort();
+  }, [ids.join()]);
+  const save = async () => {
+    const answer = await request("GET", "/logs", { query: { container: ids, tail: 100000, follow: 0 } });
+    const parts = [];
+    for await (const found of lines(answer)) {
+      for (const { number, record } of parse(found)) {
+        parts.push(`${record.Timestamp ?? ""} ${containers.length > 1 ? `${containers[number].name} ` : ""}${record.Line ?? record.Error ?? "\n"}`);
+      }
+    }
+    download(`${containers.length > 1 ? "project" : containers[0].name}.log`, new Blob(parts, { type: "text/plain" }));
+  };
+  return html`<section class="logs card" aria-label="Logs">
+    <div class="tools">
+      <label class="search"><${Icon} name="search" /><input type="search" placeholder="Search the log" aria-label="Search the log" onInput=${(event) => viewer.current.find(event.target.value)} /></label>
+      <label class="check"><input type="checkbox" checked=${times} onChange=${() => showTimes(!times)} /> Times</label>
+      <label class="check"><input type="checkbox" checked=${wrap} onChange=${() => setWrap(!wrap)} /> Wrap</label>
+      <span class="muted status" role="status">${status}</span>
+      <button type="button" onClick=${save}><${Icon} name="down" /> Download</button>
+    </div>
+    <div ref=${box} class="lines ${times ? "" : "notimes"} ${wrap ? "" : "nowrap"}" role="log" aria-live="off" tabindex="0" aria-label="Lines of the log"></div>
+  </section>`;
+}
+
