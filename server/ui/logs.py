@@ -6,6 +6,7 @@ Each line of the stream is the number of the container in the request, a tab, an
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,6 +16,7 @@ from engine.common.errors import WharfError, invalid
 from server.containers.logs.follow import Logs
 from server.containers.logs.format import Query
 from server.containers.model import Container
+from server.http import params
 from server.http.answers import dumps_escaped
 from server.http.hijack import connection_of
 from server.http.streams import byte_stream
@@ -25,9 +27,9 @@ _MAX_TAIL = 100_000
 
 
 async def stream(request: Request) -> Response:
-    """``container`` (repeatable), ``tail`` (lines of each, by default 1000) and ``follow`` (1 or 0).
+    """``container`` (repeatable), ``since`` (a time), ``tail`` (lines of each, default 1000), ``follow`` (1 or 0).
 
-    :raises WharfError: NOT_FOUND; INVALID_ARGUMENT: too many containers, or another number of lines.
+    :raises WharfError: NOT_FOUND; INVALID_ARGUMENT: too many containers, no such time or number of lines.
     """
     connection_of(request).disconnect_cancels = True
     services = request.app.state.page.services(request)
@@ -37,20 +39,23 @@ async def stream(request: Request) -> Response:
     tail = request.query_params.get("tail", "1000")
     if not (tail.isascii() and tail.isdecimal() and len(tail) < 10 and int(tail) <= _MAX_TAIL):
         raise invalid(f"tail: {tail} is no number of at most {_MAX_TAIL} lines")
+    since = request.query_params.get("since", "")
+    since_ns = params.timestamp(since) if since else 0
     containers = [services.containers.get(key) for key in keys]
     follow = request.query_params.get("follow", "1") == "1"
-    parts = _merged(services.logs, containers, tail=int(tail), follow=follow)
+    query = Query(follow=follow, tail=int(tail), since_ns=since_ns, timestamps=True)
+    parts = _merged(services.logs, containers, query)
     return byte_stream(parts, media_type="text/plain; charset=utf-8", early=True, name="logs")
 
 
-async def _merged(logs: Logs, containers: Sequence[Container], *, tail: int, follow: bool) -> AsyncIterator[bytes]:
+async def _merged(logs: Logs, containers: Sequence[Container], query: Query) -> AsyncIterator[bytes]:
     queue: asyncio.Queue[bytes | None] = asyncio.Queue(_AHEAD)
 
     async def read(number: int, container: Container) -> None:
-        query = Query(follow=follow, tail=tail, timestamps=True, json=b"%d\t" % number)
+        numbered = replace(query, json=b"%d\t" % number)
         rest = b""
         try:
-            async for chunk in logs.open(container, query):
+            async for chunk in logs.open(container, numbered):
                 whole, newline, rest = (rest + chunk).rpartition(b"\n")
                 if newline:
                     await queue.put(whole + newline)

@@ -22,6 +22,11 @@ log = logging.getLogger(__name__)
 LIVE = 2.0
 
 
+def _to_next_point() -> float:
+    """Seconds until the middle of the next point of the history: a pass that is late is still within its point."""
+    return STEP - time.time() % STEP + STEP / 2
+
+
 @dataclass(frozen=True, slots=True)
 class Pass:
     """``time``: seconds since the epoch. ``containers``: by id; a container has its first sample in the second pass
@@ -69,7 +74,6 @@ class Sampler:
     _before: dict[str, _Counters] = field(default_factory=dict)
     #: Busy and total time of all CPUs, in seconds, at the last pass.
     _cpu: tuple[float, float] = (0.0, 0.0)
-    _kept: float = 0.0
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
     _next: "asyncio.Future[Pass] | None" = None
 
@@ -84,9 +88,9 @@ class Sampler:
             else:
                 self._publish(done)
             self._wanted.clear()
-            period = LIVE if self._watchers else float(STEP)
+            pause = began + LIVE - time.monotonic() if self._watchers else _to_next_point()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, began + period - time.monotonic())):
+                async with asyncio.timeout(max(0.0, pause)):
                     await self._wanted.wait()
 
     @contextlib.contextmanager
@@ -107,9 +111,7 @@ class Sampler:
             yield await asyncio.shield(self._next)
 
     def _publish(self, done: Pass) -> None:
-        if done.time - self._kept >= STEP - LIVE / 2 or done.time < self._kept:
-            self._kept = done.time
-            self.history.add(done.time, (("", done.machine), *done.containers.items()))
+        self.history.add(done.time, (("", done.machine), *done.containers.items()))
         if self._next is not None:
             self._next.set_result(done)
             self._next = None

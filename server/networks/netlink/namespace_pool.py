@@ -150,7 +150,9 @@ class NamespacePool:
                 try:
                     self._host.run(
                         link_add("veth", host, peer=name, peer_netns=target, mtu=mtu),
-                        link_set(host, alias=self._alias),
+                        # A port of a bridge needs no address. Browsers on this host would abort all of their
+                        # requests for each new address (ERR_NETWORK_CHANGED).
+                        link_set(host, alias=self._alias, link_local=False),
                     )
                 except FileExistsError:
                     if self._host.link(host) is None:  # the name inside is taken, not the host's

@@ -20,6 +20,8 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 IFF_UP = 0x1
+# linux/if_link.h, of IFLA_INET6_ADDR_GEN_MODE
+_IN6_ADDR_GEN_MODE_NONE = 1
 IFA_F_NODAD = 0x02
 RT_TABLE_MAIN = 254
 
@@ -127,10 +129,12 @@ def link_set(
     netns: int | None = None,
     up: bool | None = None,
     alias: str = "",
+    link_local: bool = True,
     brport: Mapping[str, object] | None = None,
 ) -> Message:
     """Changes a device, given by ``index`` or by ``name``. ``brport``: attributes of it as a bridge's port. ``netns``:
-    the file descriptor of the namespace that it moves to, where it has the name ``rename``."""
+    the file descriptor of the namespace that it moves to, where it has the name ``rename``. ``link_local`` False: the
+    kernel gives it no link-local IPv6 address when it goes up later (not in the same message)."""
     message = _message(ifinfmsg, RTM_NEWLINK, 0)
     message["index"] = index
     attributes: list[tuple[str, object]] = []
@@ -141,6 +145,9 @@ def link_set(
     if netns is not None:
         attributes.append(("IFLA_NET_NS_FD", netns))
     attributes += _link_attributes(mtu=mtu, mac=mac, master=master, alias=alias)
+    if not link_local:
+        generation = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _IN6_ADDR_GEN_MODE_NONE)]}
+        attributes.append(("IFLA_AF_SPEC", {"attrs": [("AF_INET6", generation)]}))
     if brport:
         data = {"attrs": list(brport.items())}
         attributes.append(

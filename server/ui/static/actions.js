@@ -6,7 +6,7 @@ import { ask, attempt, html } from "/static/ui.js";
 
 export const nameOf = (row) => (row.Names?.[0] ?? row.Id.slice(0, 12)).replace(/^\//, "");
 
-const post = (row, action, query) => api.post(`${path`/containers/${row.Id}`}/${action}`, query);
+const post = (row, action) => api.post(`${path`/containers/${row.Id}`}/${action}`, {}, { again: action === "start" || action === "stop" });
 
 export const start = (row) => attempt(() => post(row, "start"));
 export const stop = (row) => attempt(() => post(row, "stop"));

@@ -32,7 +32,21 @@ export function withQuery(url, query = {}) {
   return text ? `${url}?${text}` : url;
 }
 
-export async function request(method, url, { query, body, json, headers = {}, signal } = {}) {
+// A browser aborts all requests when an address of its machine changes, as for a new network. `again`: what was asked
+// may be asked twice.
+async function send(url, options, again) {
+  for (let left = again ? 4 : 0; ; left -= 1) {
+    try {
+      return await fetch(url, options);
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      if (!left) throw new Refusal(0, again ? "The engine can't be reached." : "The connection was interrupted: look whether it was done.");
+      await new Promise((resolve) => setTimeout(resolve, 300));
+    }
+  }
+}
+
+export async function request(method, url, { query, body, json, headers = {}, signal, again = method === "GET" } = {}) {
   const options = { method, signal, headers: { ...headers } };
   if (method !== "GET" && method !== "HEAD") options.headers["X-CSRF-Token"] = session.csrf;
   if (json !== undefined) {
@@ -41,7 +55,7 @@ export async function request(method, url, { query, body, json, headers = {}, si
   } else if (body !== undefined) {
     options.body = body;
   }
-  const answer = await fetch(withQuery(url, query), options);
+  const answer = await send(withQuery(url, query), options, again);
   if (answer.status === 401) {
     location.replace("/login");
     throw new Refusal(401, "The session has ended.");

@@ -51,7 +51,7 @@ export function Files({ row }) {
     ${!value && !error
       ? html`<${Skeleton} />`
       : value && html`<table class="list">
-          <thead><tr><th scope="col">Name</th><th scope="col" class="number">Size</th><th scope="col">Mode</th><th scope="col">Owner</th><th scope="col">Changed</th><th><span class="hidden">Actions</span></th></tr></thead>
+          <thead><tr><th scope="col">Name</th><th scope="col" class="number">Size</th><th scope="col" class="optional">Mode</th><th scope="col" class="optional">Owner</th><th scope="col" class="optional">Changed</th><th><span class="hidden">Actions</span></th></tr></thead>
           <tbody>
             ${folder !== "/" && html`<tr><td colspan="6"><button type="button" class="plain" onClick=${() => open(`/${parts.slice(0, -1).join("/")}`)}><${Icon} name="folder" /> ..</button></td></tr>`}
             ${value.Entries.map(
@@ -61,9 +61,9 @@ export function Files({ row }) {
                   : html`<span><${Icon} name="file" /> ${entry.Name}</span>`}
                   ${entry.Target && html`<span class="muted small">→ ${entry.Target}</span>`}</td>
                 <td class="number">${entry.Type === "file" ? bytes(entry.Size) : ""}</td>
-                <td><code>${entry.Mode}</code></td>
-                <td>${entry.Uid}:${entry.Gid}</td>
-                <td>${time(entry.Modified)}</td>
+                <td class="optional"><code>${entry.Mode}</code></td>
+                <td class="optional">${entry.Uid}:${entry.Gid}</td>
+                <td class="optional">${time(entry.Modified)}</td>
                 <td><${IconButton} icon="down" label="Download ${entry.Name}" onClick=${() => save(entry)} /></td>
               </tr>`,
             )}

@@ -110,11 +110,11 @@ export function Images() {
     ${layers.value?.length > 0 && html`<section class="card"><h2>Layers <span class="legend"><i class="tile unique"></i> of one image <i class="tile shared"></i> shared</span></h2>
       <${Treemap} label="Layers by size" items=${tiles(all, layers.value)} /></section>`}
     ${!images.value && !images.error ? html`<${Skeleton} /> ` : !shown.length ? html`<${Empty}>${all.length ? "No image matches." : "No images. A pull, a build or a load brings one."}<//>` : html`<section class="card"><table class="list images">
-      <thead><tr><th scope="col">Image</th><th scope="col" class="number">Size</th><th scope="col" class="number">Shared</th><th scope="col">Created</th><th scope="col">Used by</th><th><span class="hidden">Actions</span></th></tr></thead>
+      <thead><tr><th scope="col">Image</th><th scope="col" class="number">Size</th><th scope="col" class="number optional">Shared</th><th scope="col" class="optional">Created</th><th scope="col">Used by</th><th><span class="hidden">Actions</span></th></tr></thead>
       <tbody>${shown.map((image) => [html`<tr key=${image.Id}>
         <td class="name"><button type="button" class="plain" aria-expanded=${open === image.Id} onClick=${() => setOpen(open === image.Id ? "" : image.Id)}>${titleOf(image)}</button>
           <span class="muted small block">${short(image.Id)}${image.RepoTags?.length > 1 ? `, also ${image.RepoTags.slice(1).join(", ")}` : ""}</span></td>
-        <td class="number">${bytes(image.Size)}</td><td class="number">${image.SharedSize > 0 ? bytes(image.SharedSize) : ""}</td><td>${ago(image.Created)}</td>
+        <td class="number">${bytes(image.Size)}</td><td class="number optional">${image.SharedSize > 0 ? bytes(image.SharedSize) : ""}</td><td class="optional">${ago(image.Created)}</td>
         <td>${(users.get(image.Id) ?? []).slice(0, 4).map((row) => html`<a href="#/containers/${row.Id}">${nameOf(row)}</a> `)}${(users.get(image.Id)?.length ?? 0) > 4 ? `and ${users.get(image.Id).length - 4} more` : ""}</td>
         <td class="actions"><${IconButton} icon="down" label="Download ${titleOf(image)} as a tar" onClick=${() => { location.href = `/api${path`/images/${image.RepoTags?.[0] ?? image.Id}/get`}`; }} /><${IconButton} icon="trash" label="Remove ${titleOf(image)}" onClick=${() => remove(image)} /></td>
       </tr>`, open === image.Id && html`<tr key="${image.Id}-history"><td colspan="6"><${History} image=${image} /></td></tr>`])}</tbody>

@@ -118,9 +118,15 @@ function open() {
     tell("connection", true);
   });
   source.addEventListener("error", () => {
-    if (!state.connected) return;
-    state.connected = false;
-    tell("connection", false);
+    if (state.connected) {
+      state.connected = false;
+      tell("connection", false);
+    }
+    // A browser opens a lost stream again, but not one that was refused: its session may have ended.
+    if (source?.readyState === EventSource.CLOSED) {
+      source = null;
+      setTimeout(() => own.get("/trends", { seconds: 5 }).catch(() => {}).then(() => document.hidden || open()), 1000);
+    }
   });
   source.addEventListener("engine", (message) => happened(JSON.parse(message.data)));
   source.addEventListener("samples", (message) => sampled(JSON.parse(message.data)));

@@ -1,7 +1,8 @@
 // Exchanges the token behind "#" for a session. Its cookie is for this server only.
 const state = document.getElementById("state");
 const token = location.hash.slice(1);
-if (token) {
+// Not the address of a screen, which a browser keeps when it is led here.
+if (token && !token.startsWith("/")) {
   history.replaceState(null, "", "/login");
   state.textContent = "Logging in …";
   const answer = await fetch("/login", { method: "POST", body: JSON.stringify({ token }) });

@@ -93,9 +93,23 @@ function parse(found) {
   return entries;
 }
 
-// Follows the logs until `signal`; begins anew when one of the containers starts.
+// A time whose text can be compared: the engine leaves out zeros at the end.
+const comparable = (time) => (time ? `${time.slice(0, 19)}.${time.slice(20, -1).padEnd(9, "0")}` : "");
+
+// The entries that are later than the last ones of their containers.
+function unseen(entries, last) {
+  return entries.filter(({ number, record }) => {
+    const time = comparable(record.Timestamp);
+    if (time && time <= (last[number] ?? "")) return false;
+    if (time) last[number] = time;
+    return true;
+  });
+}
+
+// Follows the logs until `signal`; goes on after a lost connection, and when one of the containers starts.
 async function follow(ids, viewer, signal, told) {
-  let tail = TAIL;
+  const last = [];
+  let since;
   while (!signal.aborted) {
     const ended = new AbortController();
     const starts = on("engine", (event) => {
@@ -104,27 +118,34 @@ async function follow(ids, viewer, signal, told) {
     const stop = () => ended.abort();
     signal.addEventListener("abort", stop);
     try {
-      const answer = await request("GET", "/logs", { query: { container: ids, tail }, signal: ended.signal });
+      const answer = await request("GET", "/logs", { query: { container: ids, tail: TAIL, since }, signal: ended.signal });
       told("live");
       let first = ids.length > 1;
       for await (const found of lines(answer)) {
-        const entries = parse(found);
+        const entries = since ? unseen(parse(found), last) : parse(found);
         if (first) entries.sort((a, b) => ((a.record.Timestamp ?? "") < (b.record.Timestamp ?? "") ? -1 : 1));
         first = false;
+        if (!since) unseen(entries, last);
         viewer.add(entries);
       }
       told("ended");
       await new Promise((resolve) => ended.signal.addEventListener("abort", resolve));
     } catch (error) {
-      if (error.name !== "AbortError") {
+      if (error.status) {
         told(error.message);
         return;
+      }
+      if (error.name !== "AbortError") {
+        told("interrupted");
+        await new Promise((resolve) => setTimeout(resolve, 500));
       }
     } finally {
       starts();
       signal.removeEventListener("abort", stop);
     }
-    tail = 50;
+    const [first] = last.filter(Boolean).sort();
+    // Seconds and nanoseconds since the epoch: a Date has only milliseconds.
+    since = first && `${Date.parse(`${first.slice(0, 19)}Z`) / 1000}.${first.slice(20)}`;
   }
 }
 

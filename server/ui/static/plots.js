@@ -20,6 +20,8 @@ function load() {
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+const clock = (at, seconds) => new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: seconds ? "2-digit" : undefined, hour12: false });
+
 // Steps of an axis of bytes: powers of two.
 const BINARY = Array.from({ length: 45 }, (_, power) => 2 ** power);
 
@@ -32,7 +34,7 @@ function options(width, series, format, top, binary) {
     legend: { live: true },
     scales: { y: { range: (plot, low, high) => [0, Math.max(high * 1.1 || 0, top)] } },
     axes: [
-      { ...axis, size: 28, values: (plot, found) => found.map((at) => new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: plot.scales.x.max - plot.scales.x.min < 300 ? "2-digit" : undefined })) },
+      { ...axis, size: 28, space: 60, values: (plot, found) => found.map((at) => clock(at, found[1] - found[0] < 60)) },
       { ...axis, size: 66, ...(binary ? { incrs: BINARY } : {}), values: (plot, found) => found.map((value) => format(value)) },
     ],
     series: [

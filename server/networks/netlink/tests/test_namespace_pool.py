@@ -1,6 +1,7 @@
 """The pool of network namespaces while other programs change the host's links."""
 
 import contextlib
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import NamespacePool
-from server.networks.netlink.rtnetlink import Netlink, link_delete
+from server.networks.netlink.rtnetlink import Netlink, link_add, link_delete, link_set
 from server.networks.netlink.tests.space import link_names, own_namespace
 
 pytestmark = pytest.mark.root
@@ -35,3 +36,26 @@ def test_a_namespace_whose_link_was_deleted_is_not_taken(tmp_path: Path) -> None
         assert host.link(taken.veth) is not None
         executor.submit(bool).result()
         assert len(list(tmp_path.iterdir())) == 3  # the two stale ones are gone
+
+
+def test_the_host_end_gets_no_link_local_address(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(own_namespace())
+        host = stack.enter_context(Netlink())
+        netns.prepare(str(tmp_path))
+        stack.callback(netns.unprepare, str(tmp_path))
+        executor = stack.enter_context(ThreadPoolExecutor(1))
+        pool = NamespacePool(str(tmp_path), host, executor, alias="wharf:test", mtu=1500, size=0)
+        stack.callback(pool.close)
+        taken = pool.take("")
+        stack.callback(taken.delete)
+        host.run(link_add("bridge", "br0", up=True))
+        bridge = host.link("br0")
+        assert bridge is not None
+        taken.netlink.run(link_set(index=taken.index, up=True))
+        host.run(link_set(taken.veth, master=bridge.index, up=True))
+        deadline = time.monotonic() + 30
+        while "br0" not in (text := Path("/proc/thread-self/net/if_inet6").read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)  # the bridge gets its address once it has a port
+        assert taken.veth not in text
