@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # sudo ./deploy/quickstart.sh          installs missing packages, starts the engine, runs a first container
+# sudo ./deploy/quickstart.sh --ui     the same with the page for browsers; prints a link to it
 # sudo ./deploy/quickstart.sh --stop   stops containers and engine, removes bridge and rules; keeps images and volumes
 #
 # When it is run again, it updates the installed engine to the sources of this folder. Containers continue to run.
@@ -20,6 +21,7 @@ DATA=${WHARF_DATA_ROOT:-/var/lib/wharf}
 EXEC=${WHARF_EXEC_ROOT:-/run/wharf}
 LOG=${WHARF_LOG:-/var/log/wharf.log}
 BRIDGE=${WHARF_BRIDGE:-wharf0}
+PAGE=${WHARF_PAGE:-127.0.0.1:9780}
 SOCKET=$EXEC/docker.sock
 MARK=WHARF_QUICKSTART=$EXEC
 NETWORK=$BRIDGE
@@ -30,6 +32,7 @@ UNIT=wharf-quickstart.service
 
 docker_here() { timeout -k 5 "${1}" docker -H "unix://$SOCKET" "${@:2}" </dev/null; }
 under_systemd() { [ -d /run/systemd/system ]; }
+page_link() { timeout 30 "$HOME_DIR/bin/wharf" -H "unix://$SOCKET" ui; }
 answers() { [ -S "$SOCKET" ] && docker_here 10 version >/dev/null 2>&1; }
 
 daemon_stop() {
@@ -76,6 +79,10 @@ start() {
     note "restarting it with the new version; containers continue"
     daemon_stop
   fi
+  if [ "$WITH_PAGE" = yes ] && answers && ! page_link >/dev/null 2>&1; then
+    note "restarting it with the page; containers continue"
+    daemon_stop
+  fi
   if answers; then
     note "runs already"
   else
@@ -106,6 +113,10 @@ Wharf runs. Type next:
 
   sudo $ROOT/deploy/quickstart.sh --stop    stops it again
 TEXT
+  if [ "$WITH_PAGE" = yes ]; then
+    printf '\nThe page, for one login within a minute (later: sudo %s -H unix://%s ui):\n\n  %s\n' \
+      "$HOME_DIR/bin/wharf" "$SOCKET" "$(page_link)"
+  fi
 }
 
 # Installs this folder's sources if they differ from the installed ones; prints yes if it has, else no.
@@ -126,6 +137,7 @@ install_wharf() {
 launch() {
   local command=("$HOME_DIR/bin/wharfd" --data-root "$DATA" --exec-root "$EXEC" --pidfile "$EXEC/wharfd.pid"
     -H "unix://$SOCKET" --bridge-name "$BRIDGE")
+  [ "$WITH_PAGE" = no ] || command+=(--ui "$PAGE")
   mkdir -p "$EXEC"
   chmod 711 "$EXEC"
   if under_systemd; then
@@ -141,8 +153,10 @@ launch() {
   fi
 }
 
+WITH_PAGE=no
 case ${1-} in
   "") start ;;
+  --ui) WITH_PAGE=yes && start ;;
   --stop) stop ;;
-  *) die "usage: $0 [--stop]" ;;
+  *) die "usage: $0 [--ui | --stop]" ;;
 esac

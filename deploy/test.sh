@@ -46,7 +46,7 @@ install_missing \
   "docker-compose?/usr/libexec/docker/cli-plugins/docker-compose" "containerd?ctr" "runc?runc" "crun?crun" \
   "docker-registry?docker-registry" "etcd-server?etcd" "etcd-client?etcdctl" "skopeo?skopeo" "tini?tini" "nftables?nft" "busybox-static" "iproute2?ip" \
   "iptables?iptables" "openssl?openssl" "tmux?tmux" "git?git" "procps?ps" "xz-utils?xz" "bzip2?bzip2" "zstd?zstd" \
-  "util-linux?nsenter" "openssh-client?ssh-agent" "xfsprogs?mkfs.xfs" "fuse3?fusermount3" "bindfs?bindfs" "e2fsprogs?mkfs.ext4" "ca-certificates" "nodejs?node" "npm?npm" "kind?kind"
+  "util-linux?nsenter" "openssh-client?ssh-agent" "xfsprogs?mkfs.xfs" "fuse3?fusermount3" "bindfs?bindfs" "e2fsprogs?mkfs.ext4" "ca-certificates" "nodejs?node" "npm?npm" "kind?kind" "chromium?chromium"
 services_disable_new
 # the protos and the API's description that ours are compared with
 unpack_packages "$CACHE/references" golang-github-containerd-containerd-dev golang-github-containerd-cgroups-dev \
