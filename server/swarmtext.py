@@ -29,7 +29,10 @@ LOCKED = (
     'Swarm is encrypted and needs to be unlocked before it can be used. Please use "docker swarm unlock" to unlock it.'
 )
 #: dockerd's attempt continues in the background; ours ends.
-JOIN_TIMEOUT = "Timeout was reached before node joined. The attempt to join the swarm has ended: try it again."
+JOIN_TIMEOUT = (
+    "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the"
+    ' "docker info" command to see the current swarm status of your node.'
+)
 CERTIFICATES_EXPIRED = "Swarm certificates have expired. To replace them, leave the swarm and join again."
 
 #: A node has no valid token of the swarm that it wants to join. SwarmKit's, by gRPC.

@@ -9,9 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, conflict, invalid
 from engine.common.system import installation
-from server.swarmtext import LOCKED, MAY_LOSE_CONSENSUS, NO_MANAGER, NO_SWARM, SWARM_EXISTS, WORKER
+from server.swarmtext import JOIN_TIMEOUT, LOCKED, MAY_LOSE_CONSENSUS, NO_MANAGER, NO_SWARM, SWARM_EXISTS, WORKER
 
 if TYPE_CHECKING:
     from api_models.swarm.cluster import InitRequest, JoinRequest
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from server.swarm.worker import Worker
 
 log = logging.getLogger(__name__)
+
+# That a request waits until the node has joined, a promotion for a place among the managers, and a new cluster of one
+# node for its store.
+timeouts.define("swarm.join", 20.0)
 
 #: Seconds before a change of this node's part in the swarm is tried again.
 _AGAIN = 5.0
@@ -41,6 +46,8 @@ class SwarmFacade:
         self._host: Host | None = None
         self._node: Manager | Worker | None = None
         self._change: asyncio.Task[None] | None = None
+        #: The join that goes on after its request, or has failed then.
+        self._join: asyncio.Task[None] | None = None
         #: The role that the managers want this node to have.
         self._role = ""
         self._locked = False
@@ -67,6 +74,7 @@ class SwarmFacade:
         if self._change is not None:
             self._change.cancel()
             await asyncio.gather(self._change, return_exceptions=True)
+        await self._end_join()
         async with self._lock:
             await self._close()
 
@@ -110,9 +118,11 @@ class SwarmFacade:
 
     @property
     def local_state(self) -> str:
-        """``LocalNodeState``: "inactive", "active", "locked" or "error"."""
+        """``LocalNodeState``: "inactive", "pending", "active", "locked" or "error"."""
         if self._node is not None:
             return "active"
+        if self._join is not None:
+            return "error" if self._join.done() else "pending"
         if self._locked:
             return "locked"
         return "error" if self._error else "inactive"
@@ -132,6 +142,8 @@ class SwarmFacade:
         reached."""
         node = self._node
         if node is None:
+            if self.local_state == "pending":
+                raise WharfError(Kind.UNAVAILABLE, WORKER)
             raise WharfError(Kind.UNAVAILABLE, LOCKED if self._locked else NO_MANAGER)
         if node.worker:
             raise WharfError(Kind.UNAVAILABLE, WORKER)
@@ -172,7 +184,7 @@ class SwarmFacade:
         async with self._lock:
             if self.local_state != "inactive" and not request.force_new_cluster:
                 raise WharfError(Kind.UNAVAILABLE, SWARM_EXISTS)
-            if self.local_state in ("locked", "error"):
+            if self.local_state in ("pending", "locked", "error"):
                 self.manager()
             host = await self._load()
             from server.swarm.membership import ETCD
@@ -193,7 +205,12 @@ class SwarmFacade:
             return self.manager().node_id
 
     async def join(self, request: JoinRequest) -> None:
-        """:raises WharfError: UNAVAILABLE: this node is part of a swarm, or no manager answers; INVALID_ARGUMENT."""
+        """After the deadline ``swarm.join`` the join goes on, until it succeeds or fails, or ``leave`` or ``stop`` ends
+        it.
+
+        :raises WharfError: UNAVAILABLE: this node is part of a swarm, no manager answers, or the deadline has passed;
+            INVALID_ARGUMENT.
+        """
         async with self._lock:
             if self.local_state != "inactive":
                 raise WharfError(Kind.UNAVAILABLE, SWARM_EXISTS)
@@ -203,9 +220,33 @@ class SwarmFacade:
             if not request.remote_addrs:
                 raise invalid("at least 1 RemoteAddr is required to join")
             host = await self._load()
-            from server.swarm.transitions import join
+            join = self._join = asyncio.create_task(self._joined(host, request), name="swarm-join")
+            await asyncio.wait((join,), timeout=timeouts.seconds("swarm.join"))
+            if not join.done():
+                raise WharfError(Kind.UNAVAILABLE, JOIN_TIMEOUT)
+            self._join, self._error = None, ""
+            join.result()
 
+    async def _joined(self, host: Host, request: JoinRequest) -> None:
+        from server.swarm.transitions import join
+
+        try:
             self._node = await join(host, self._requests(), request)
+        except Exception as error:
+            self._error = str(error) or type(error).__name__
+            log.warning("this node has not joined the swarm: %s", self._error)
+            raise
+        self._join, self._error = None, ""
+
+    async def _end_join(self) -> bool:
+        """Ends a join that goes on after its request, or has failed then. Returns whether nothing is left of it."""
+        join, self._join = self._join, None
+        if join is None:
+            return False
+        join.cancel()
+        await asyncio.gather(join, return_exceptions=True)
+        self._error = ""
+        return self._node is None
 
     async def leave(self, *, force: bool) -> None:
         """Ends the swarm on this node and removes its containers, networks and state.
@@ -214,6 +255,8 @@ class SwarmFacade:
             would be lost.
         """
         async with self._lock:
+            if await self._end_join():
+                return
             if self.local_state == "inactive":
                 raise WharfError(Kind.UNAVAILABLE, NO_SWARM)
             worker = self._node is not None and self._node.worker

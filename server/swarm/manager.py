@@ -54,6 +54,7 @@ _FAREWELL = 5.0
 _AGAIN = 5.0
 #: etcd reserves two files of 64 MB for its log (wal.SegmentSizeBytes), and needs as much for its database.
 _ETCD_BYTES = 256 << 20
+_NONE_ANY_MORE = "the swarm's managers have removed this node from them while it joined"
 _MOVING = "rpc error: code = Unavailable desc = the state of the swarm moves into etcd"
 
 
@@ -187,9 +188,20 @@ class Manager:
             self._opening.add_done_callback(_log_failure)
 
     async def ready(self) -> None:
-        """Waits until the state can be read."""
-        if self._opening is not None:
-            await asyncio.shield(self._opening)
+        """Waits until the state can be read.
+
+        :raises WharfError: the store's; FAILED_PRECONDITION: the managers have removed this one.
+        """
+        assert self._opening is not None, "open"
+        lost = asyncio.create_task(self.backend.lost(), name="swarm-lost")
+        try:
+            await asyncio.wait((self._opening, lost), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            lost.cancel()
+            await asyncio.gather(lost, return_exceptions=True)
+        if not self._opening.done():
+            raise WharfError(Kind.FAILED_PRECONDITION, _NONE_ANY_MORE)
+        self._opening.result()
 
     async def _open(self) -> None:
         while True:

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import contextlib
 import logging
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -141,10 +142,10 @@ async def _manager(host: Host, requests: Requests, membership: Membership, keys:
 
 
 async def join(host: Host, requests: Requests, request: JoinRequest) -> Manager | Worker:
-    """Becomes a node of the swarm of ``remote_addrs``, with the role of the token.
+    """Becomes a node of the swarm of ``remote_addrs``, with the role of the token. There is no deadline: the swarm may
+    have lost its majority. If it is cancelled or fails, nothing is left here; the swarm may know a node that is down.
 
-    :raises WharfError: INVALID_ARGUMENT; UNAVAILABLE: no manager can be reached, or the deadline has passed. Nothing is
-        left here then; the swarm may know a node that is down.
+    :raises WharfError: INVALID_ARGUMENT; UNAVAILABLE: no manager can be reached; FAILED_PRECONDITION.
     """
     listening, advertised, data_path = await _addresses(host, request)
     wanted = records.JoinRequest(
@@ -191,15 +192,14 @@ async def _begin_as_manager(host: Host, requests: Requests, membership: Membersh
     """The managers have made this node one of them: if it can't be one, they learn it before its etcd ends. With two
     members, both are the majority.
 
-    :raises WharfError: the store's; UNAVAILABLE: a port is in use, or the deadline ``swarm.join`` has passed.
+    :raises WharfError: the store's; UNAVAILABLE: a port is in use.
     """
     manager: Manager | None = None
     try:
         await asyncio.to_thread(membership.save, host.directory)
         manager = await _manager(host, requests, membership, keys)
         await manager.open()
-        async with timeouts.limit("swarm.join"):
-            await manager.ready()
+        await manager.ready()
     except BaseException:
         await _withdraw(host, membership, Identity(host.directory, keys))
         if manager is not None:
@@ -253,16 +253,20 @@ def _complete(remotes: Sequence[str]) -> list[str]:
     return found
 
 
-async def _become_member(host: Host, membership: Membership, identity: Identity) -> tuple[Membership, Keys]:
-    """Asks the managers for a place among them. The node has a manager's certificate; its key is sealed now.
+async def _become_member(
+    host: Host, membership: Membership, identity: Identity, patience: float = math.inf
+) -> tuple[Membership, Keys]:
+    """Asks the managers for a place among them, for at most ``patience`` seconds. The node has a manager's certificate;
+    its key is sealed now.
 
-    :raises WharfError: UNAVAILABLE; PERMISSION_DENIED: the node shall not be a manager any more.
+    :raises WharfError: UNAVAILABLE: not before this time has passed; PERMISSION_DENIED: the node shall not be a manager
+        any more.
     """
     wanted, site = host.options.store, await _check_store(host)
     request = _member_request(host, membership)
     remotes = Managers(identity, [each.addr for each in membership.managers])
     try:
-        added = records.MemberAdded.parse(await _added(remotes, request))
+        added = records.MemberAdded.parse(await _added(remotes, request, patience))
     finally:
         await remotes.close()
     if bool(added.members) == site:
@@ -287,12 +291,12 @@ async def _check_store(host: Host) -> bool:
     return False
 
 
-async def _added(remotes: Managers, request: records.MemberRequest) -> dict[str, Any]:
+async def _added(remotes: Managers, request: records.MemberRequest, patience: float) -> dict[str, Any]:
     """The managers' answer. They admit a member when the last one that joined has been connected for some seconds.
 
-    :raises WharfError: UNAVAILABLE: not before the deadline ``swarm.join``; or the managers'.
+    :raises WharfError: UNAVAILABLE: not before ``patience`` seconds have passed; or the managers'.
     """
-    ends = time.monotonic() + timeouts.seconds("swarm.join")
+    ends = time.monotonic() + patience
     while True:
         try:
             return await remotes.request("POST", f"{wire.VERSION}/member", request.wire())
@@ -313,7 +317,9 @@ async def promote(host: Host, worker: Worker) -> Keys | None:
     await asyncio.to_thread(worker.identity.put, certificate, key)
     await worker.close()
     try:
-        membership, keys = await _become_member(host, worker.membership, worker.identity)
+        membership, keys = await _become_member(
+            host, worker.membership, worker.identity, timeouts.seconds("swarm.join")
+        )
     except WharfError as error:
         if error.kind is not Kind.PERMISSION_DENIED:
             raise

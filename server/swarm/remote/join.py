@@ -12,14 +12,14 @@ from server.swarm.remote import wire
 from server.swarm.remote.client import asking, make_client, read
 from server.swarm.remote.identity import MANAGER, Certificate, unverified, verifying
 from server.swarm.remote.records import Admitted, JoinRequest, ManagerAddress
-from server.swarmtext import JOIN_TIMEOUT, TOKEN_NEEDED
+from server.swarmtext import TOKEN_NEEDED
 
-timeouts.define("swarm.join", 20.0)  # until a node has joined
-
-#: How often a manager is asked for its root certificate if it can't be reached, and seconds between two attempts.
+#: How often the managers are asked for their root certificate before the first has answered, and seconds between two
+#: attempts.
 _ATTEMPTS, _PAUSE = 5, 2.0
-#: Seconds before a manager that answered UNAVAILABLE is asked again.
-_LATER = 0.5
+#: Seconds before managers that can't admit the node are asked again: the first pause, by what each next one is longer,
+#: and the longest.
+_LATER, _FACTOR, _LATEST = 0.5, 1.25, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,11 @@ class Joined:
 
 async def join(addresses: Sequence[str], request: JoinRequest) -> Joined:
     """Joins by one of the managers at ``addresses`` (with ports). ``request``: with the token, without ``csr``: this
-    function makes the key. While a manager answers that it can't admit nodes now, it is asked again.
+    function makes the key. When a manager has answered once, they are asked until one admits the node: there is no
+    deadline.
 
     :raises WharfError: UNAVAILABLE: no manager can be reached; INVALID_ARGUMENT: the token is wrong, or the manager is
-        one of another swarm; UNAVAILABLE ``JOIN_TIMEOUT``: the deadline ``swarm.join`` has passed.
+        one of another swarm.
     """
     from server.swarm import certificates  # here: cryptography needs 5 MiB
 
@@ -53,13 +54,7 @@ async def join(addresses: Sequence[str], request: JoinRequest) -> Joined:
         raise invalid(str(error)) from None
     made = await asyncio.to_thread(certificates.make_request)
     request = replace(request, csr=made.csr)
-    try:
-        async with asyncio.timeout(timeouts.seconds("swarm.join")) as deadline:
-            admitted = await _admitted(addresses, request)
-    except TimeoutError:
-        if not deadline.expired():
-            raise
-        raise WharfError(Kind.UNAVAILABLE, JOIN_TIMEOUT) from None
+    admitted = await _admitted(addresses, request)
     return Joined(
         node_id=admitted.node_id,
         cluster_id=admitted.cluster_id,
@@ -73,25 +68,24 @@ async def join(addresses: Sequence[str], request: JoinRequest) -> Joined:
 
 
 async def _admitted(addresses: Sequence[str], request: JoinRequest) -> Admitted:
-    failures = 0
+    failures, answered, pause = 0, False, _LATER
     while True:
         try:
             address, root = await _root(addresses, request.token)
-        except WharfError as error:
-            failures += 1
-            if error.kind is not Kind.UNAVAILABLE or failures >= _ATTEMPTS:
-                raise
-            await asyncio.sleep(_PAUSE)
-            continue
-        try:
+            answered = True
             answer = await _ask(verifying([root]), "POST", address, "/join", request.wire())
             return Admitted.parse(answer)
         except ValueError as error:
             raise invalid(f"the manager's answer is malformed: {error}") from None
         except WharfError as error:
-            if error.kind is not Kind.UNAVAILABLE:
+            failures += 1
+            if error.kind is not Kind.UNAVAILABLE or (failures >= _ATTEMPTS and not answered):
                 raise
-        await asyncio.sleep(_LATER)
+        if not answered:
+            await asyncio.sleep(_PAUSE)
+            continue
+        await asyncio.sleep(pause)
+        pause = min(pause * _FACTOR, _LATEST)
 
 
 async def _root(addresses: Sequence[str], token: str) -> tuple[str, str]:
