@@ -8,6 +8,8 @@ WORKER = (
     "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. "
     "Please run this command on a manager node or promote the current node to a manager."
 )
+#: The manager begins, or continues with another store or role.
+NOT_READY = "This node is not a swarm manager. Manager is being prepared or has trouble connecting to the cluster."
 NO_SWARM = "This node is not part of a swarm"
 SWARM_EXISTS = (
     'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.'
@@ -28,7 +30,6 @@ MAY_LOSE_CONSENSUS = "Doing so may lose the consensus of your cluster. " + ONLY_
 LOCKED = (
     'Swarm is encrypted and needs to be unlocked before it can be used. Please use "docker swarm unlock" to unlock it.'
 )
-#: dockerd's attempt continues in the background; ours ends.
 JOIN_TIMEOUT = (
     "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the"
     ' "docker info" command to see the current swarm status of your node.'

@@ -107,8 +107,9 @@ class SwarmFacade:
             try:
                 self._node = await resume(host, self._requests(), keys=keys)
             except Locked:
-                self._locked, self._error = True, LOCKED
+                self._node, self._locked, self._error = None, True, LOCKED
         except Exception as error:
+            self._node = None
             # The daemon serves containers without a swarm.
             self._error = str(error) or type(error).__name__
             expected = isinstance(error, WharfError | OSError)
@@ -330,9 +331,11 @@ class SwarmFacade:
             await asyncio.sleep(_AGAIN)
 
     async def _begin_again(self, keys: Keys | None = None) -> None:
-        """``keys``: of a worker that becomes a manager."""
-        manager = self._manager()
-        await self._close()
+        """``keys``: of a worker that becomes a manager. Until the next one is there, the closed one is shown: the node
+        is part of the swarm all the time."""
+        node, manager = self._node, self._manager()
+        if node is not None:
+            await node.close()
         await self._resume(keys if manager is None else manager.keys)
 
     async def _change_role(self) -> None:

@@ -40,7 +40,7 @@ from server.swarm.remote.logs import TaskLogs
 from server.swarm.requests import Requests
 from server.swarm.state.state import Operation, Put, State
 from server.swarm.upkeep import Upkeep
-from server.swarmtext import LAST_MANAGER, LOSES_QUORUM, MAY_LOSE_CONSENSUS, NO_LEADER, ONLY_NEW_CLUSTER
+from server.swarmtext import LAST_MANAGER, LOSES_QUORUM, MAY_LOSE_CONSENSUS, NO_LEADER, NOT_READY, ONLY_NEW_CLUSTER
 
 log = logging.getLogger(__name__)
 
@@ -274,7 +274,7 @@ class Manager:
         return [] if changed == node else [Put(replace(changed, updated_ns=time.time_ns()))]
 
     async def close(self) -> None:
-        self.closed = True
+        self.closed, self.error = True, NOT_READY
         tasks = [task for task in (self._opening, self._watching) if task is not None]
         for task in tasks:
             task.cancel()

@@ -1,6 +1,7 @@
 """A manager's life: init, restarts of the daemon, autolock, failures, leave."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import pytest
 
 from api_models.filters import Filters
 from api_models.swarm.cluster import EncryptionConfig, InitRequest, SwarmSpec
+from api_models.swarm.node import NodeDescription
 from api_models.swarm.secret import SecretSpec
 from engine.common.errors import Kind, WharfError
 from server.swarm.facade import SwarmFacade
+from server.swarm.host import Host
 from server.swarm.operations.cluster import Rotations
 from server.swarm.tests.hosts import INIT, FakeEngine, run
 
@@ -248,6 +251,46 @@ def test_a_new_cluster_of_this_node_keeps_the_state(tmp_path: Path) -> None:
         assert len(facade.manager().secrets.list(Filters())) == 1
 
     run(engine, force)
+
+
+class _Observed(FakeEngine):
+    """``seen`` is called whenever a manager begins."""
+
+    def __init__(self, directory: Path, seen: Callable[[], None]) -> None:
+        super().__init__(directory)
+        self.seen = seen
+
+    def host(self) -> Host:
+        host = super().host()
+
+        async def describe() -> NodeDescription:
+            self.seen()
+            return await host.describe()
+
+        return replace(host, describe=describe)
+
+
+def test_a_node_is_part_of_the_swarm_while_its_manager_begins_again(tmp_path: Path) -> None:
+    states: list[tuple[str, bool]] = []
+    facades: list[SwarmFacade] = []
+
+    def look() -> None:
+        for facade in facades:
+            with pytest.raises(WharfError, match=r"is being prepared") as refused:
+                facade.manager()
+            assert refused.value.kind is Kind.UNAVAILABLE
+            info = facade.info()
+            states.append((facade.status, info["ControlAvailable"]))
+
+    async def force(facade: SwarmFacade) -> None:
+        await facade.init(INIT)
+        facades.append(facade)
+        await facade.init(replace(INIT, force_new_cluster=True))
+        facades.clear()
+        assert facade.info()["Error"] == ""
+
+    run(_Observed(tmp_path / "swarm", look), force)
+    assert states == [("active/manager", True)]
 
 
 class _Failing:
