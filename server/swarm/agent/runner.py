@@ -40,9 +40,9 @@ UNHEALTHY = "dockerexec: unhealthy container"
 _RETRY = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Surroundings:
-    """What all runners share."""
+    """What all runners share. ``node``: as this node was described last."""
 
     neighbours: Neighbours
     dispatcher: Dispatcher

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds before the managers are asked again, when none of them can be reached.
 _RETRY = 1.0
+#: Seconds between two looks at what this node is (SwarmKit's nodeUpdatePeriod, agent/agent.go).
+_LOOK = 20.0
 
 
 class Agent:
@@ -57,6 +59,7 @@ class Agent:
             group.create_task(reports.run(), name="swarm-reports")
             group.create_task(session.follow(), name="swarm-assignments")
             group.create_task(session.beat(), name="swarm-heartbeats")
+            group.create_task(session.observe(), name="swarm-description")
 
     def logs(self, task: Task, query: Query) -> AsyncIterator[bytes]:
         """See ``logs.task_log``."""
@@ -125,6 +128,19 @@ class _Session:
                     with contextlib.suppress(WharfError):
                         await self._shared.dispatcher.describe(self._shared.node)
             await asyncio.sleep(pause)
+
+    async def observe(self) -> None:
+        """Reports a change of this node: a plugin that is used for the first time, a label, a GPU."""
+        shared = self._shared
+        while True:
+            await asyncio.sleep(_LOOK)
+            try:
+                node = await describe(shared.neighbours)
+                if node != shared.node:
+                    await shared.dispatcher.describe(node)
+                    shared.node = node
+            except (WharfError, OSError) as error:
+                log.warning("this node can't be described again: %s", error)
 
     async def _apply(self, assignments: Assignments) -> None:
         await self._networks.apply(assignments)

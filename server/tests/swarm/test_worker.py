@@ -4,10 +4,13 @@ import asyncio
 import json
 from dataclasses import replace
 
+import pytest
+
 from api_models.container import HealthConfig
 from engine.common.errors import Kind, WharfError
 from server.containers.hooks import call
 from server.containers.model import Health
+from server.swarm.agent import worker
 from server.swarm.agent.tests.fakes import NODE, make_task
 from server.swarm.agent.worker import clear
 from server.swarm.model.objects import TaskStatus
@@ -302,4 +305,26 @@ def test_a_lost_container_fails_a_task_that_ran(daemon: Daemon) -> None:
         assert task.status.err == "No such container: web.1.t1"
         await swarm.dispatcher.reaches("t2", S)
 
+    run(daemon, scenario)
+
+
+def test_a_node_that_changes_is_described_again(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(swarm: Swarm) -> None:
+        def labels() -> object:
+            described = swarm.dispatcher.description
+            return described and described.engine.labels
+
+        await swarm.dispatcher.until(lambda: swarm.dispatcher.description is not None)
+        assert labels() is None
+        system = daemon.services.system
+        swarm.dispatcher.down = True
+        system.config = replace(system.config, labels=("disk=ssd",))
+        await asyncio.sleep(0.05)  # the managers can't be reached at first
+        swarm.dispatcher.down = False
+        await swarm.dispatcher.until(lambda: labels() == {"disk": "ssd"})
+        swarm.dispatcher.description = None
+        await asyncio.sleep(0.05)
+        assert swarm.dispatcher.description is None  # what the managers know is not repeated
+
+    monkeypatch.setattr(worker, "_LOOK", 0.01)
     run(daemon, scenario)

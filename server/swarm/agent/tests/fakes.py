@@ -130,6 +130,7 @@ class FakeDispatcher:
     async def describe(self, description: NodeDescription) -> None:
         self._check()
         self.description = description
+        self._reported.set()
 
     async def heartbeat(self) -> float:
         self._check()
