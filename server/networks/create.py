@@ -46,6 +46,7 @@ async def create(context: NetworkContext, request: NetworkCreateRequest, owner: 
     async with AsyncExitStack() as undo:
         if network.uses_plugins:
             await context.remote.resolve(network, request.scope)
+            _check_scope(context, network)
         try:
             await _fill(context, network, request, undo)
         except PoolExhausted:
@@ -110,11 +111,11 @@ def _record(context: NetworkContext, request: NetworkCreateRequest, owner: str) 
     if driver == OVERLAY or request.ingress:
         alone = driver == OVERLAY and not worker
         raise WharfError(Kind.UNAVAILABLE if alone else Kind.PERMISSION_DENIED, NO_MANAGER)
-    if request.scope == "swarm":
+    if request.scope == "swarm" and context.swarm is None:
         if worker:
             raise WharfError(Kind.PERMISSION_DENIED, _ON_WORKER)
         raise invalid("cannot create a swarm scoped network when swarm is not active")
-    if request.scope not in ("", "local"):
+    if request.scope not in ("", "local", "swarm"):
         raise invalid(f"unsupported network scope: {request.scope}")
     if request.config_only and (request.internal or request.attachable or request.ingress or request.scope):
         raise invalid(CONFIG_ONLY)
@@ -142,6 +143,20 @@ def _record(context: NetworkContext, request: NetworkCreateRequest, owner: str) 
     if source:
         _copy_config(context, network, request, source)
     return network
+
+
+def _check_scope(context: NetworkContext, network: Network) -> None:
+    """The networks of a plugin with global scope are the swarm's, which knows managed plugins only. On a node without a
+    swarm, the plugins of several engines find each other by themselves.
+
+    :raises WharfError: with dockerd's and SwarmKit's sentences.
+    """
+    if network.scope == "local" or context.attacher is None:
+        return
+    if context.swarm is None:
+        raise WharfError(Kind.PERMISSION_DENIED, _ON_WORKER)
+    sentence = f"legacy plugin {network.driver} of type NetworkDriver is not supported in swarm mode"
+    raise invalid(f"rpc error: code = InvalidArgument desc = {sentence}")
 
 
 def _copy_config(context: NetworkContext, network: Network, request: NetworkCreateRequest, source: str) -> None:

@@ -9,14 +9,17 @@ from api_models.network import NetworkCreateRequest
 from engine.common.errors import WharfError, invalid, not_found
 from server.networks import create, query
 from server.networks.context import NetworkContext
-from server.networks.model import OVERLAY, Network
+from server.networks.model import BRIDGE, DRIVERS, OVERLAY, Network
 from server.networks.swarmnetworks import SwarmNetworks
 from server.networks.view import View
 
 
 def of_swarm(request: NetworkCreateRequest) -> bool:
-    """Whether the request is for a network of the swarm."""
-    return request.driver == OVERLAY or request.ingress or request.scope == "swarm"
+    """Whether the request is for a network of the swarm. Those of plugins are refused by ``create.create``, which
+    looks for the plugin first."""
+    if request.driver == OVERLAY or request.ingress:
+        return True
+    return request.scope == "swarm" and (request.driver or BRIDGE) in DRIVERS
 
 
 async def create_in(context: NetworkContext, swarm: SwarmNetworks, request: NetworkCreateRequest) -> Network:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import urllib.request
 
+import pytest
+
 from compat_tests.clients.swarm.test_services import containers, replicas
 from compat_tests.support.engines import Engine
 from compat_tests.support.polling import until
+from compat_tests.support.servers.network_plugins import NetworkPlugin, plugin_name
 
 SERVE = "mkdir /w; hostname > /w/index.html; exec httpd -f -p 80 -h /w"
 
@@ -54,3 +57,30 @@ def test_the_routing_mesh_and_the_virtual_address_reach_all_tasks(swarm: Engine)
         swarm.docker("service", "rm", "web", check=False)
         assert until(lambda: not containers(swarm, "web", everything=True))
         swarm.docker("network", "rm", "front")
+
+
+@pytest.mark.parametrize("options", [(), ("--scope", "swarm")], ids=["driver", "option"])
+def test_a_network_of_a_plugin_with_global_scope(swarm: Engine, oracle_swarm: Engine, options: tuple[str, ...]) -> None:
+    def refusal(engine: Engine) -> str:
+        with NetworkPlugin(engine, plugin_name(engine, "all"), scope="global") as plugin:
+            made = engine.docker("network", "create", "-d", plugin.name, *options, "far", check=False)
+            return f"{made.status}: {made.output}".replace(plugin.name, "PLUGIN")
+
+    assert refusal(swarm) == refusal(oracle_swarm)
+
+
+def test_a_network_of_a_missing_plugin(swarm: Engine, oracle_swarm: Engine) -> None:
+    command = ("network", "create", "-d", "nothing", "--scope", "swarm", "far")
+    mine, theirs = (engine.docker(*command, check=False) for engine in (swarm, oracle_swarm))
+    assert (mine.status, mine.output) == (theirs.status, theirs.output)
+
+
+def test_options_of_ipam(swarm: Engine, oracle_swarm: Engine) -> None:
+    def shown(engine: Engine) -> str:
+        engine.docker("network", "create", "-d", "overlay", "--ipam-opt", "foo=bar", "far")
+        try:
+            return engine.docker("network", "inspect", "-f", "{{json .IPAM.Options}}", "far").stdout
+        finally:
+            engine.docker("network", "rm", "far")
+
+    assert shown(swarm) == shown(oracle_swarm)

@@ -27,6 +27,7 @@ class OverlayNetwork:
     ingress: bool = False
     labels: Mapping[str, str] | None = None
     options: Mapping[str, str] | None = None
+    ipam_options: Mapping[str, str] | None = None
     created_ns: int = 0
     local: str = ""
     port: int = 4789

@@ -19,6 +19,7 @@ def record(network: OverlayNetwork) -> Network:
         internal=network.internal,
         attachable=network.attachable,
         ingress=network.ingress,
+        ipam_options=dict(network.ipam_options) if network.ipam_options else None,
         ipam=[PoolConfig(subnet, gateway=address, configured=True) for subnet, address in network.subnets],
         options={**(network.options or {}), options.VNI: str(network.vni)},
         labels=dict(network.labels or {}),

@@ -125,5 +125,6 @@ def overlay_network(network: Network) -> OverlayNetwork:
         ingress=network.ingress,
         labels=network.labels,
         options=network.options,
+        ipam_options=network.ipam.options,
         created_ns=network.created_ns,
     )

@@ -29,6 +29,9 @@ from server.swarm.state.tables import Tables
 #: VXLAN network identifiers: above the identifiers of 802.1Q.
 _FIRST_VNI, _LAST_VNI = 4096, (1 << 24) - 1
 _ENCRYPTED = "encrypted"
+#: SwarmKit's allocator adds it to the options of a network that has some. It assigns addresses one after the other, as
+#: ours does.
+_SERIAL = {"com.docker.network.ipam.serial": "true"}
 
 
 class Networks:
@@ -64,6 +67,7 @@ class Networks:
         """See ``SwarmNetworks``."""
         _check(request)
         vnis = _requested_vnis(request.options or {})
+        ipam_options = dict(request.ipam.options or {}) if request.ipam is not None else {}
         now = time.time_ns()
         network = Network(
             id=new_id(),
@@ -87,7 +91,7 @@ class Networks:
                 raise exists(f"ingress network ({present.id}) is already present")
             ipam = IPAM(
                 driver="default",
-                options=request.ipam.options if request.ipam is not None else None,
+                options={**ipam_options, **_SERIAL} if ipam_options else None,
                 config=_subnets(self._state.cluster, tables, pools),
             )
             return [Put(replace(network, ipam=ipam, vni=_free_vni(tables, vnis)))]

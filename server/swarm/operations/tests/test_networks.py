@@ -121,6 +121,15 @@ def test_requested_subnets(tmp_path: Path) -> None:
     _play(tmp_path, scenario)
 
 
+def test_options_of_ipam_are_shown(tmp_path: Path) -> None:
+    async def scenario(state: State, networks: Networks) -> None:
+        made = await networks.create(_request("front", ipam=IPAM(options={"foo": "bar"})), ())
+        assert made.ipam_options == {"foo": "bar", "com.docker.network.ipam.serial": "true"}
+        assert (await networks.create(_request("back"), ())).ipam_options is None
+
+    _play(tmp_path, scenario)
+
+
 def test_refusals(tmp_path: Path) -> None:
     async def scenario(state: State, networks: Networks) -> None:
         await networks.create(_request("front", given={options.VNI: "5000"}), (PoolConfig("10.9.0.0/16"),))

@@ -30,6 +30,7 @@ def _assignments(dice: random.Random) -> Assignments:
         ingress=dice.random() < 0.5,
         labels=dice.choice((None, {"a": "b"})),
         options=dice.choice((None, {"c": "d"})),
+        ipam_options=dice.choice((None, {"e": "f"})),
         created_ns=dice.randint(0, 2**62),
         local=dice.choice(("", "192.0.2.7")),
         port=dice.choice((4789, 4790)),
