@@ -3,7 +3,8 @@ none.
 
 A demotion is the spec's role "worker" of a node that still is a manager. The API refuses one that would lose the
 quorum; if managers are lost afterwards, the demotion waits for them. Members whose nodes have left the swarm or were
-removed are removed, too.
+removed are removed, too, and so are those that belong to no node: the manager that admits a node adds its member first
+and stores its address then, and may end between both. etcd has one learner at a time, so none could join any more.
 """
 
 import logging
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 #: The time after which a demotion that was not possible is tried again, ns.
 _RETRY = 5 * SECOND
+#: The time after which a member belongs to no node, ns: longer than a commit takes.
+_STORED = 30 * SECOND
 
 
 class Member(Protocol):
@@ -69,6 +72,8 @@ class Roles:
         self._resign = resign
         self._clock = clock or SystemClock()
         self._logged = ""
+        #: The members without a node, by id: since when, ns.
+        self._strangers: dict[int, int] = {}
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
@@ -93,6 +98,7 @@ class Roles:
                 if member.name and self._left(member.name):
                     log.info("node=%s has left or was removed: it leaves the swarm's store", member.name)
                     await self._members.remove(member.id)
+            strangers = await self._remove_strangers(members)
             results = [await self._demote(node, _member_of(node, members)) for node in self._demoted()]
         except WharfError as error:
             if error.message != self._logged:
@@ -100,12 +106,24 @@ class Roles:
             self._logged = error.message
             return False
         self._logged = ""
-        return all(results)
+        return all(results) and not strangers
 
     def _left(self, id: str) -> bool:
         """A manager that left the swarm is a worker, also if it could not remove its member before its end."""
         node = self._state.tables.nodes.find(id)
         return node is None or (node.manager is None and node.spec.role == "worker")
+
+    async def _remove_strangers(self, members: Sequence[Member]) -> bool:
+        """Whether there are members without a node still."""
+        nodes, now = [node for node in self._state.tables.nodes if node.manager is not None], self._clock.now()
+        found = [each.id for each in members if not each.name and not any(_is_at(each, node) for node in nodes)]
+        self._strangers = {id: self._strangers.get(id, now) for id in found}
+        for id, since in tuple(self._strangers.items()):
+            if now - since >= _STORED:
+                log.warning("a member of the swarm's store belongs to no node, and is removed")
+                await self._members.remove(id)
+                del self._strangers[id]
+        return bool(self._strangers)
 
     def _demoted(self) -> list[Node]:
         return [node for node in self._state.tables.nodes if node.manager is not None and node.spec.role == "worker"]
@@ -137,11 +155,13 @@ def _member_of(node: Node, members: Sequence[Member]) -> int | None:
     for member in members:
         if member.name == node.id:
             return member.id
+    return next((member.id for member in members if not member.name and _is_at(member, node)), None)
+
+
+def _is_at(member: Member, node: Node) -> bool:
+    """Whether a member has the address of a manager's node."""
     host = node.manager.addr.rpartition(":")[0].strip("[]") if node.manager is not None else ""
-    for member in members:
-        if not member.name and host in (urlsplit(url).hostname for url in member.peer_urls):
-            return member.id
-    return None
+    return host in (urlsplit(url).hostname for url in member.peer_urls)
 
 
 def _concerns(event: Event) -> bool:

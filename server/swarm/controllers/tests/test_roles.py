@@ -163,3 +163,31 @@ def test_a_manager_that_is_demoted_before_its_member_starts(tmp_path: Path) -> N
         assert "m9" not in scene.managers()
 
     _play(tmp_path, scenario)
+
+
+def test_a_member_whose_node_was_never_stored(tmp_path: Path) -> None:
+    """The manager that added it was killed before it stored the address of the node."""
+
+    async def scenario(scene: _Scene) -> None:
+        await scene.wait(25)
+        assert scene.members.removed == []
+        # Another attempt of the node makes another member, which has its own time.
+        scene.members.learner = _Member(10, "", scene.members.learner.peer_urls)
+        await scene.wait(10)
+        await scene.wait(25)
+        assert scene.members.removed == []
+        await scene.wait(10)
+        assert scene.members.removed == [10]
+
+    _play(tmp_path, scenario)
+
+
+def test_a_member_whose_node_is_stored_in_time(tmp_path: Path) -> None:
+    async def scenario(scene: _Scene) -> None:
+        status = ManagerStatus(reachability="unreachable", addr="192.0.2.9:2377")
+        await scene.state.commit([Put(Node(id="m9", spec=NodeSpec(role="manager"), manager=status))])
+        await scene.wait(60)
+        await scene.wait(60)
+        assert scene.members.removed == []
+
+    _play(tmp_path, scenario)
