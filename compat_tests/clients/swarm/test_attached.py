@@ -53,6 +53,22 @@ def test_they_start_again_when_the_swarm_is_there(attached: Engine) -> None:
     assert all(attached.docker("exec", "first", *ping, name).status == 0 for name in NAMES)
 
 
+def test_a_second_connect_is_refused(attached: Engine, oracle_swarm: Engine) -> None:
+    oracle_swarm.load_busybox()
+    oracle_swarm.docker("network", "create", "-d", "overlay", "--attachable", "front")
+    oracle_swarm.docker("run", "-d", "--name", "first", "--network", "front", "busybox", "sleep", "1000")
+
+    def refusal(engine: Engine) -> tuple[int, str]:
+        answer = engine.api.post("/networks/front/connect", {"Container": "first"})
+        return answer.status, answer.json()["message"]
+
+    try:
+        assert refusal(attached) == refusal(oracle_swarm)
+    finally:
+        oracle_swarm.docker("rm", "-f", "first")
+        oracle_swarm.docker("network", "rm", "front")
+
+
 def networks(engine: Engine, name: str) -> dict[str, Any]:
     found: dict[str, Any] = inspect(engine, name)["NetworkSettings"]["Networks"]
     return found
@@ -76,7 +92,7 @@ def test_a_network_that_is_not_on_this_node_yet_is_connected(swarm: Engine) -> N
         assert f"inet {address}/" in swarm.docker("exec", "first", "ip", "addr").stdout
         swarm.docker("run", "--rm", "--network", "front", "busybox", "ping", "-c", "1", "-W", "5", "one")
         again = swarm.docker("network", "connect", "front", "first", check=False)
-        assert "endpoint with name first already exists in network front" in again.output
+        assert "first is already attached to network front" in again.output
         refused = swarm.docker("network", "connect", "closed", "first", check=False)
         assert "Could not attach to network closed" in refused.output
         assert "not manually attachable" in refused.output
