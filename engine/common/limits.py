@@ -91,6 +91,8 @@ NETWORK_ROUTES = 1000
 
 SWARM_NODES = 10_000
 """Nodes of one swarm: whoever knows a join token adds nodes."""
+SWARM_WRONG_TOKENS = 10
+"""Wrong join tokens of one address within a minute."""
 SWARM_ATTACHMENTS = 10_000
 """Containers of users of one node that are attached to networks of the swarm."""
 

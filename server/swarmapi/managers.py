@@ -20,6 +20,7 @@ from server.swarm.remote.lines import EMPTY, Differences
 from server.swarm.remote.records import JoinRequest, MemberAdded, MemberRequest
 from server.swarm.state.state import State
 from server.swarmapi.application import Call, Route, SwarmApp, json_answer, unexpected
+from server.swarmapi.attempts import Attempts
 from server.swarmapi.caller import Access, Caller, check
 from server.swarmapi.streams import Slots, lines, newest
 
@@ -90,6 +91,7 @@ class _Membership:
         self._port = port
         self._check = check
         self._slots = Slots(_STREAMS)
+        self._attempts = Attempts()
 
     def routes(self) -> list[Route]:
         at = wire.VERSION
@@ -108,7 +110,9 @@ class _Membership:
 
     async def _join(self, call: Call) -> Response:
         request = parse(JoinRequest, await call.body())
-        return json_answer((await self._port.admission.join(request, call.caller.address)).wire())
+        with self._attempts.attempt(call.caller.address):
+            admitted = await self._port.admission.join(request, call.caller.address)
+        return json_answer(admitted.wire())
 
     async def _renew(self, call: Call) -> Response:
         (csr,) = wire.strings(await call.body(), "csr", length=wire.MAX_REQUEST)

@@ -29,6 +29,13 @@ _DEFAULT_PORT = "2377"
 _MAX_DESCRIPTION, _MAX_TEXT = 128 * 1024, 256
 
 
+class WrongToken(WharfError):
+    """The node has no join token of this swarm."""
+
+    def __init__(self) -> None:
+        super().__init__(Kind.INVALID_ARGUMENT, TOKEN_NEEDED)
+
+
 async def _ready() -> None:
     """A manager whose state may have further nodes."""
 
@@ -50,7 +57,7 @@ class Admission:
         """Admits a node, which has the role of its token; ``caller``: the address that the request comes from. A node
         that joined already, with the same key, gets another certificate; its role and availability stay.
 
-        :raises WharfError: INVALID_ARGUMENT: a wrong token, or another value; UNAVAILABLE: later.
+        :raises WharfError: INVALID_ARGUMENT: a wrong token (``WrongToken``), or another value; UNAVAILABLE: later.
         """
         role = self._role(request.token)
         advertised = reachable(request.advertise_addr, caller)
@@ -91,7 +98,7 @@ class Admission:
         manager = hmac.compare_digest(self._keys.open(cluster.sealed_manager_token), given)
         worker = hmac.compare_digest(self._keys.open(cluster.sealed_worker_token), given)
         if not (manager or worker):
-            raise invalid(TOKEN_NEEDED)
+            raise WrongToken
         return "manager" if manager else "worker"
 
     async def _node_id(self, csr: str) -> str:
