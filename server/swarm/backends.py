@@ -59,6 +59,12 @@ class Backend(Protocol):
         :raises WharfError: they could not.
         """
 
+    async def erase(self) -> None:
+        """The last manager leaves: removes the state of the swarm, except what is on this node's disk.
+
+        :raises WharfError: it is not removed, or only a part of it.
+        """
+
     async def close(self) -> None: ...
 
 
@@ -95,6 +101,9 @@ class SqliteBackend:
         await asyncio.get_running_loop().create_future()
 
     async def leave(self) -> None:
+        return
+
+    async def erase(self) -> None:
         return
 
     async def close(self) -> None:

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from api_models.swarm.cluster import InitRequest
 from api_models.swarm.node import NodeDescription
-from engine.common.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError, conflict
 from server.swarm.backends import Backend
 from server.swarm.controllers.constraints import parse_constraints
 from server.swarm.controllers.draft import Draft
@@ -22,7 +22,8 @@ from server.swarm.etcd import program
 from server.swarm.host import Host, Listening
 from server.swarm.keys import Keys
 from server.swarm.membership import Membership
-from server.swarm.model.objects import Node, Service, Task
+from server.swarm.model import codec
+from server.swarm.model.objects import Service, Task
 from server.swarm.operations import init
 from server.swarm.operations.admission import Admission
 from server.swarm.operations.cluster import ClusterOperations
@@ -38,7 +39,7 @@ from server.swarm.relay import EventRelay
 from server.swarm.remote.identity import Identity
 from server.swarm.remote.logs import TaskLogs
 from server.swarm.requests import Requests
-from server.swarm.state.state import Operation, Put, State
+from server.swarm.state.state import Conflict, Operation, Put, State
 from server.swarm.upkeep import Upkeep
 from server.swarmtext import LAST_MANAGER, LOSES_QUORUM, MAY_LOSE_CONSENSUS, NO_LEADER, NOT_READY, ONLY_NEW_CLUSTER
 
@@ -54,6 +55,11 @@ _FAREWELL = 5.0
 _AGAIN = 5.0
 #: etcd reserves two files of 64 MB for its log (wal.SegmentSizeBytes), and needs as much for its database.
 _ETCD_BYTES = 256 << 20
+_NO_STORE = "the etcd {} of --swarm-store does not answer this engine: is it there, and are its certificates right?"
+_STORE_IN_USE = (
+    "the etcd {} of --swarm-store has the state of a swarm: join that swarm, or remove the keys of one that has ended"
+    " (etcdctl del --prefix {})"
+)
 _NONE_ANY_MORE = "the swarm's managers have removed this node from them while it joined"
 _MOVING = "rpc error: code = Unavailable desc = the state of the swarm moves into etcd"
 
@@ -164,14 +170,24 @@ class Manager:
     async def create(self, setting: init.Setting, request: InitRequest) -> None:
         """Stores the first objects of a new swarm. Call ``begin`` then.
 
-        :raises WharfError: the store's.
+        :raises WharfError: UNAVAILABLE: the store doesn't answer; CONFLICT: it has a swarm.
         """
         await self.backend.open()
-        await self._read()
+        try:
+            await self._read()
+        except WharfError as error:
+            if error.kind is not Kind.UNAVAILABLE:
+                raise
+            raise WharfError(Kind.UNAVAILABLE, _NO_STORE.format(self.membership.store)) from None
         description = await self._host.describe()
         cluster = init.make_cluster(setting, request, self.keys)
         node = init.make_node(setting, description, self._host.engine_id)
-        await self.state.commit([Put(cluster), Put(node), *map(Put, await self._host.initial(cluster))])
+        try:
+            if len(self.state.tables.cluster):
+                raise Conflict
+            await self.state.commit([Put(cluster), Put(node), *map(Put, await self._host.initial(cluster))])
+        except Conflict:
+            raise conflict(_STORE_IN_USE.format(self.membership.store, codec.ROOT)) from None
 
     async def open(self) -> None:
         """Starts. Returns when the state can be read, or after some seconds: it is read later then.
@@ -309,22 +325,25 @@ class Manager:
         try:
             async with asyncio.timeout(_FAREWELL):
                 await self.dispatcher_of(self.node_id).end()
-                await self.state.transact(self._resigned)
-                await self.backend.leave()
+                await self.state.synchronize()
+                if self._is_last():
+                    await self.backend.erase()
+                else:
+                    await self.state.transact(self._resigned)
+                    await self.backend.leave()
         except (TimeoutError, WharfError) as error:
-            log.warning("the other managers do not know that this node leaves: %s", error)
+            log.warning("the swarm's store does not show that this node has left: %s", error)
+
+    def _is_last(self) -> bool:
+        """Whether this node is the only manager."""
+        managers = [node.id for node in self.state.tables.nodes if node.manager is not None]
+        return managers == [self.node_id]
 
     def _resigned(self) -> Sequence[Operation]:
         node = self.state.tables.nodes.find(self.node_id)
-        if node is None or not any(_is_other_manager(each, node) for each in self.state.tables.nodes):
-            return []
-        return [Put(departed(node, "node left the swarm"))]
+        return [] if node is None or self._is_last() else [Put(departed(node, "node left the swarm"))]
 
 
 def _log_failure(opening: asyncio.Task[None]) -> None:
     if not opening.cancelled() and (error := opening.exception()) is not None:
         log.error("this manager can't take part in the swarm: %s", error, exc_info=error)
-
-
-def _is_other_manager(node: Node, own: Node) -> bool:
-    return node.id != own.id and node.manager is not None

@@ -19,6 +19,8 @@ from server.swarm.etcd.program import MemberOptions, Pems
 from server.swarm.host import Host, Part
 from server.swarm.keys import Keys
 from server.swarm.membership import Membership
+from server.swarm.model import codec
+from server.swarm.model.objects import Cluster
 from server.swarm.operations import addresses
 from server.swarm.operations.members import EtcdMembers, Members
 from server.swarm.parts import Parts
@@ -28,7 +30,7 @@ from server.swarm.remote.identity import Identity
 from server.swarm.state.leadership import Leadership
 from server.swarm.state.state import State
 from server.swarm.store.etcd import EtcdStore
-from server.swarm.store.interface import Store
+from server.swarm.store.interface import MAX_OPERATIONS, Store, Write
 
 #: Seconds of one wait for the member.
 _SERVING = 10.0
@@ -138,6 +140,9 @@ class EtcdBackend:
     async def leave(self) -> None:
         await self.remove(self._membership.node_id)
 
+    async def erase(self) -> None:
+        return
+
     async def close(self) -> None:
         await self._cluster.close()
         await self.store.close()
@@ -224,6 +229,14 @@ class SiteBackend:
 
     async def leave(self) -> None:
         return
+
+    async def erase(self) -> None:
+        # The cluster is the last: until it is removed, no other swarm can begin there.
+        found, _ = await self.store.range(codec.ROOT)
+        cluster = codec.key_of(Cluster, "")
+        keys = sorted((entry.key for entry in found), key=lambda key: key.startswith(cluster))
+        for start in range(0, len(keys), MAX_OPERATIONS):
+            await self.store.commit([], [Write(key, None) for key in keys[start : start + MAX_OPERATIONS]])
 
     async def close(self) -> None:
         await self.store.close()
