@@ -58,7 +58,7 @@ export WHARF_REFERENCES=$CACHE/references/usr/share/gocode/src
 say "Python"
 choose_python
 VENV=$CACHE/tests-$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-make_venv "$VENV" "test dev otlp"
+make_venv "$VENV" "test dev otlp pam"
 python=$VENV/bin/python
 note "$("$python" -V) in $VENV"
 

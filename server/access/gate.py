@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+from engine.common.errors import Kind, WharfError
 from server.access.audit import AuditLog
 from server.access.caller import EVERYONE, Caller
 from server.access.connections import Connections
@@ -130,6 +131,15 @@ class Gate:
         if found is None:
             found = self._callers[connection] = await self._find(connection.transport)
         return found
+
+    async def caller_of_user(self, name: str) -> Caller:
+        """The caller for a user of this host whose password was checked.
+
+        :raises WharfError: PERMISSION_DENIED: the policy has no role for the user, or there is no policy.
+        """
+        if self._identity is None:
+            raise WharfError(Kind.PERMISSION_DENIED, "this engine has no policy: it knows no users")
+        return await self._identity.of_user(name)
 
     async def _find(self, transport: Any) -> Caller:
         # None with TLS, whose transport doesn't expose the socket.

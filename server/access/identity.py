@@ -98,6 +98,18 @@ class Identity:
             return Caller(user=account.user, uid=uid, gids=gids)
         return self._user(account.user, uid, gids)
 
+    async def of_user(self, name: str) -> Caller:
+        """The caller for a user of this host who has proved to be it.
+
+        :raises WharfError: PERMISSION_DENIED: the policy has no role for the user.
+        """
+        account = await self._account(name, self._by_name)
+        if account is None:
+            raise _denied(f"the user {name}")
+        if self.policy.administers(account.user, account.uid, account.gids):
+            return Caller(user=account.user, uid=account.uid, gids=account.gids)
+        return self._user(account.user, account.uid, account.gids)
+
     # For the count of connections, which is done before the caller of a request is asked for.
 
     def uid_of(self, sock: Any) -> int | None:

@@ -71,6 +71,11 @@ class Sessions:
             raise WharfError(
                 Kind.UNAUTHENTICATED, "this link was used already or is too old: `wharf ui` prints a new one"
             )
+        return self.begin(caller)
+
+    def begin(self, caller: Caller) -> Session:
+        """A session with this identity."""
+        now = self._clock()
         self._end(session for session in list(self._sessions.values()) if self._over(session, now))
         own = [session for session in self._sessions.values() if session.caller.owner == caller.owner]
         own.sort(key=lambda session: session.used)

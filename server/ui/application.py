@@ -22,6 +22,7 @@ from server.containers.model import Container
 from server.http.errors import error_body, report, status_of
 from server.ui import compose, documents, live, login, logs
 from server.ui.history import History
+from server.ui.passwords import Passwords
 from server.ui.problems import Problems
 from server.ui.sampler import Sampler
 from server.ui.security import Guard
@@ -49,6 +50,7 @@ class Page:
         self.history = History()
         self.sampler = Sampler(services.containers, services.networks.interfaces, self.history)
         self.problems = Problems()
+        self.passwords = Passwords()
         self.composer = compose.Composer(config.hosts)
         self.cookie = _cookie_name(config)
         self._services = services

@@ -1,4 +1,4 @@
-"""The login: a token that ``wharf ui`` prints becomes a session.
+"""The login: a token that ``wharf ui`` prints, or a user's password with a policy and PAM, becomes a session.
 
 The link is ``/login#TOKEN``. A browser sends no fragment to a server, so the token is in no log; the document's script
 sends it in a body. So a program that only fetches links does not use the token up either.
@@ -36,16 +36,30 @@ async def small_json(request: Request) -> dict[str, object]:
 
 
 async def show(request: Request) -> Response:
-    return documents.render("login.html")
+    return documents.render("login.html", passwords=_takes_passwords(request))
+
+
+def _takes_passwords(request: Request) -> bool:
+    """An engine without a policy knows no users."""
+    page = request.app.state.page
+    gate = page.engine.gate
+    return gate is not None and gate.policy is not None and page.passwords.available
 
 
 async def enter(request: Request) -> Response:
-    """Sets the cookie of a new session."""
-    token = (await small_json(request)).get("token")
-    if not isinstance(token, str) or not token:
-        raise WharfError(Kind.UNAUTHENTICATED, "the token is missing")
+    """``{"token": …}`` or ``{"user": …, "password": …}``: sets the cookie of a new session."""
+    body = await small_json(request)
     page = request.app.state.page
-    session = page.sessions.redeem(token)
+    token, user, password = (body.get(name) for name in ("token", "user", "password"))
+    if isinstance(user, str) and isinstance(password, str) and user:
+        if not _takes_passwords(request):
+            raise WharfError(Kind.UNAUTHENTICATED, "this engine takes no passwords: `wharf ui` prints a link")
+        await page.passwords.check(user, password)
+        session = page.sessions.begin(await page.engine.gate.caller_of_user(user))
+    elif isinstance(token, str) and token:
+        session = page.sessions.redeem(token)
+    else:
+        raise WharfError(Kind.UNAUTHENTICATED, "the token is missing")
     response = no_content()
     response.set_cookie(
         page.cookie,

@@ -1,9 +1,12 @@
 """Who gets in, and from where."""
 
+from pathlib import Path
+
 import pytest
 
 from server.tests.api.victim import ALICE, BOB, restrict
 from server.tests.daemon import Daemon
+from server.ui.passwords import Passwords
 from server.ui.tests.visitor import ORIGIN, Visitor
 
 
@@ -167,6 +170,23 @@ def test_a_user_sees_the_own_objects(daemon: Daemon, visitor: Visitor) -> None:
     other = Visitor(daemon, visitor.page).log_in(bob.post("/wharf/v1/ui/login").json()["Path"])
     assert other.ask("DELETE", f"/api/containers/{own}").status_code == 404
     assert page.ask("DELETE", f"/api/containers/{own}").status_code == 204
+
+
+def test_passwords_need_a_policy_and_a_service_of_pam(daemon: Daemon, visitor: Visitor, tmp_path: Path) -> None:
+    body = {"user": "root", "password": "x"}
+    assert "passwords" not in visitor.ask("GET", "/login").text
+    assert visitor.ask("POST", "/login", json=body).status_code == 401
+    restrict(daemon)
+    visitor.page.passwords = Passwords(tmp_path / "missing")
+    assert "passwords" not in visitor.ask("GET", "/login").text
+    assert visitor.ask("POST", "/login", json=body).status_code == 401
+    service = tmp_path / "wharf"
+    service.touch()
+    visitor.page.passwords = Passwords(service)
+    visitor.page.passwords._check = lambda user, password: None  # type: ignore[method-assign]
+    assert "passwords" in visitor.ask("GET", "/login").text
+    assert visitor.ask("POST", "/login", json={"user": "nobody-here", "password": "x"}).status_code == 403
+    assert visitor.ask("POST", "/login", json=body).status_code == 204
 
 
 def test_an_engine_without_a_page_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
