@@ -19,6 +19,8 @@ from server.networks.netlink.rtnetlink import Interface
 from server.networks.nftables.rules import Publication
 
 BRIDGE, HOST, NULL, MACVLAN, IPVLAN, OVERLAY = "bridge", "host", "null", "macvlan", "ipvlan", "overlay"
+#: The option of an overlay network whose traffic between nodes is encrypted. As in dockerd, any value means that.
+ENCRYPTED = "encrypted"
 #: The engine's own drivers. Others are plugins (``server/networks/remote``).
 DRIVERS = frozenset((BRIDGE, HOST, NULL, MACVLAN, IPVLAN, OVERLAY))
 IPAM_DRIVERS = frozenset(("default", "null"))
@@ -114,6 +116,11 @@ class Network:
     def overlay(self) -> bool:
         """Whether it is a network of the swarm, which assigns its addresses."""
         return self.driver == OVERLAY
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether its packets between the nodes of the swarm are encrypted."""
+        return self.overlay and ENCRYPTED in self.options
 
     @property
     def bridged(self) -> bool:

@@ -15,7 +15,7 @@ from server.networks.model import BRIDGE, HOST, NULL, Network, PoolConfig, Sandb
 from server.networks.netlink.namespace_pool import NamespacePool
 from server.networks.netlink.rtnetlink import Netlink
 from server.networks.nftables.firewall import Firewall
-from server.networks.overlay.model import MeshPort, OverlayNetwork, OverlayNetworks, Peer, ServiceAddresses
+from server.networks.overlay.model import Keyring, MeshPort, OverlayNetwork, OverlayNetworks, Peer, ServiceAddresses
 from server.networks.proxy_client import Forwarder
 from server.networks.service import Networks
 from server.plugins.discovery import Plugins
@@ -76,6 +76,12 @@ class NoOverlays:
         return
 
     async def connect(self, network_id: str, peers: Sequence[Peer]) -> None:
+        return
+
+    async def can_encrypt(self) -> bool:
+        return False
+
+    async def encrypt(self, keys: Keyring) -> None:
         return
 
     async def balance(self, network_id: str, services: Sequence[ServiceAddresses]) -> None:

@@ -132,8 +132,9 @@ def remove_device(context: NetworkContext, network: Network) -> None:
 
 def remove_links(context: NetworkContext, network: Network) -> None:
     """In a thread: removes the bridge and the VXLAN device of a network, if this engine created them."""
-    for name in filter(None, (network.vxlan, network.bridge)):
-        bridge.remove(context.host, name, mark(context.config.network_name))
+    if network.vxlan:
+        vxlan.remove(context, network)
+    bridge.remove(context.host, network.bridge, mark(context.config.network_name))
 
 
 def _make_parent(context: NetworkContext, network: Network) -> None:

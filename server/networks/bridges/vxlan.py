@@ -1,7 +1,8 @@
 """The VXLAN device of an overlay network: a port of its bridge that leads to the other nodes (RFC 7348).
 
 It floods nothing and learns nothing: entries for each address on another node come from the swarm
-(``server/networks/netlink/neighbours``). All functions block: call them in a thread.
+(``server/networks/netlink/neighbours``). Encrypted networks have a UDP port of their own: while one of their devices
+exists, the kernel drops what goes to or comes from this port in clear. All functions block: call them in a thread.
 """
 
 import errno
@@ -19,11 +20,17 @@ from server.networks.netlink.rtnetlink import Link, link_add, link_set
 
 #: The headers that VXLAN adds to a packet: Ethernet, IPv4, UDP, VXLAN.
 _HEADERS = 50
+#: Those around what ESP encrypts (RFC 4106): IPv4; SPI, sequence number and initialization vector; and the check value.
+#: The encrypted part is a multiple of 4 bytes; it has the other headers of VXLAN, and at its end two bytes.
+_OUTER, _CHECK, _INNER, _TRAILER = 20 + 16, 16, 30, 2
 
 
 def mtu(network: Network) -> int:
     """The MTU of an overlay network's links. As in dockerd, the option is the MTU between the nodes."""
-    return max((options.mtu(network.options) or 1500) - _HEADERS, 68)
+    between = options.mtu(network.options) or 1500
+    if network.encrypted:
+        return max(((between - _OUTER - _CHECK) & ~3) - _INNER - _TRAILER, 68)
+    return max(between - _HEADERS, 68)
 
 
 def ensure(context: NetworkContext, network: Network) -> None:
@@ -35,15 +42,31 @@ def ensure(context: NetworkContext, network: Network) -> None:
     alias = mark(context.config.network_name)
     link = context.host.link(network.vxlan)
     if link is not None and not (network.vxlan_local and link.vxlan == _identity(network)):
-        bridge.remove(context.host, network.vxlan, alias)
+        remove(context, network)
         link = None
     if network.vxlan_local:
+        if network.encrypted:
+            _require_encryption(context, network)
         if link is None:
             link = _create(context, network, alias)
         elif link.master != network.index or not link.up or link.mtu != mtu(network):
             context.host.run(link_set(index=link.index, master=network.index, mtu=mtu(network), up=True))
         context.host.run(link_set(index=link.index, brport={"IFLA_BRPORT_LEARNING": 0, "IFLA_BRPORT_UNICAST_FLOOD": 0}))
         change(context, network, neighbours.present(context.host, link.index), network.peers)
+
+
+def remove(context: NetworkContext, network: Network) -> None:
+    """Removes the device, if this engine created it. A missing one is fine."""
+    link = context.host.link(network.vxlan)
+    bridge.remove(context.host, network.vxlan, mark(context.config.network_name))
+    if network.encrypted and link is not None and link.vxlan is not None:
+        _, local, port = link.vxlan
+        others = (each for each in context if each is not network and each.encrypted)
+        if all((each.vxlan_local, each.vxlan_port) != (local, port) for each in others):
+            from server.networks.netlink import xfrm  # no engine without encrypted networks loads it
+
+            with xfrm.open_channel() as channel:
+                xfrm.release_encryption(channel, local, port)
 
 
 def damage(context: NetworkContext, network: Network) -> str:
@@ -74,6 +97,17 @@ def change(context: NetworkContext, network: Network, former: Mapping[str, str],
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise internal(f"network {network.name}: addresses on other nodes can't be set: {reason}") from error
+
+
+def _require_encryption(context: NetworkContext, network: Network) -> None:
+    from server.networks.netlink import xfrm  # no engine without encrypted networks loads it
+
+    try:
+        with xfrm.open_channel() as channel:
+            xfrm.require_encryption(channel, network.vxlan_local, network.vxlan_port)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise internal(f"network {network.name} can't be encrypted: {reason}") from error
 
 
 def _identity(network: Network) -> tuple[int, str, int]:

@@ -1,4 +1,4 @@
-"""A NETLINK_ROUTE socket: sends encoded requests and waits for the kernel's answers (RFC 3549, ``netlink(7)``)."""
+"""A netlink socket: sends encoded requests and waits for the kernel's answers (RFC 3549, ``netlink(7)``)."""
 
 import os
 import socket
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from threading import Lock
 from typing import Self
 
+NETLINK_ROUTE, NETLINK_XFRM = 0, 6
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 CREATE, REPLACE, EXCL = 0x400, 0x100, 0x200
 HEADER = struct.Struct("=IHHII")
@@ -21,8 +22,9 @@ Packed = tuple[int, int, bytes]
 class Channel:
     """The socket belongs to the namespace of the thread that created it. Threads may share it."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+    def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
+        """:raises OSError: EPROTONOSUPPORT: the kernel lacks the protocol."""
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             self._socket.setsockopt(270, 12, 1)  # SOL_NETLINK, NETLINK_GET_STRICT_CHK: dumps filter in kernel

@@ -1,8 +1,13 @@
 """What a swarm tells a node about its networks, and the contract of the networks service towards the swarm's agent."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from server.networks.model import ENCRYPTED
+
+#: Why a node can't take part in an encrypted network.
+NO_ESP = "the kernel has no IPsec ESP (CONFIG_INET_ESP, module esp4)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,22 @@ class OverlayNetwork:
     local: str = ""
     port: int = 4789
     node_address: str = ""
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether its packets between the nodes are encrypted (IPsec ESP, RFC 4303): all those to its ``port``, which
+        no other kind of network has."""
+        return ENCRYPTED in (self.options or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """The keys of all encrypted networks of a swarm, 32 bytes each. A node sends with ``primary`` and receives with all
+    of them: nodes learn at different times that ``newer`` is the primary one."""
+
+    older: bytes = field(repr=False)
+    primary: bytes = field(repr=False)
+    newer: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +110,10 @@ class OverlayNetworks(Protocol):
     async def realize(self, network: OverlayNetwork) -> None:
         """Makes the network on this node with its id and name, so that containers can be attached to it. If it exists,
         only ``local``, ``port`` and ``node_address`` may differ, and are changed. A container's address on it is given
-        by the swarm (``EndpointIPAMConfig``), and so is its MAC address (see ``Peer``)."""
+        by the swarm (``EndpointIPAMConfig``), and so is its MAC address (see ``Peer``).
+
+        :raises WharfError: NOT_IMPLEMENTED: it is encrypted, and ``can_encrypt`` says no.
+        """
 
     async def discard(self, network_id: str) -> None:
         """Removes the network from this node.
@@ -100,6 +124,16 @@ class OverlayNetworks(Protocol):
     async def connect(self, network_id: str, peers: Sequence[Peer]) -> None:
         """Replaces what a network that exists on this node knows of other nodes: where each address is. Peers whose
         node is this one (``OverlayNetwork.local``) are ignored."""
+
+    async def can_encrypt(self) -> bool:
+        """Whether this node can have encrypted networks."""
+
+    async def encrypt(self, keys: Keyring) -> None:
+        """Replaces the keys of the encrypted networks. Until the first call, their packets to and from other nodes are
+        dropped, unless an earlier daemon of this machine had keys. The keys are in memory only.
+
+        :raises WharfError: INTERNAL: the kernel refused.
+        """
 
     async def balance(self, network_id: str, services: Sequence[ServiceAddresses]) -> None:
         """Replaces the names and the virtual addresses of services on a network that exists on this node."""

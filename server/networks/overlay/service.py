@@ -6,8 +6,9 @@ import logging
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
-from engine.common.errors import WharfError, conflict, internal, not_found
+from engine.common.errors import Kind, WharfError, conflict, internal, not_found
 from engine.proxy.forward import Listen
 from server.networks import create, query
 from server.networks.bridges import devices, vxlan
@@ -18,10 +19,13 @@ from server.networks.netlink.announce import announce
 from server.networks.nftables.mesh import MeshRule
 from server.networks.overlay import mesh, names, records, translations
 from server.networks.overlay.mesh import Mesh
-from server.networks.overlay.model import MeshPort, OverlayNetwork, Peer, ServiceAddresses
+from server.networks.overlay.model import NO_ESP, Keyring, MeshPort, OverlayNetwork, Peer, ServiceAddresses
 from server.networks.overlay.record import place, record
 from server.networks.overlay.translations import Balanced, Translation
 from server.networks.sandboxes import connect, gateway
+
+if TYPE_CHECKING:
+    from server.networks.overlay.encryption import Encryption
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +46,7 @@ class SwarmOverlays:
         self._disconnected: set[str] = set()
         #: The services of each namespace, and what it has of them, by its path. None: it is not known.
         self._written: dict[str, tuple[tuple[ServiceAddresses, ...] | None, Mapping[str, Balanced] | None]] = {}
+        self._encryption: Encryption | None = None
         # One change at a time: the last one decides what a namespace has.
         self._lock = asyncio.Lock()
 
@@ -62,6 +67,8 @@ class SwarmOverlays:
                 # Names are unique in the swarm, so the swarm has removed the former network.
                 await query.wait_detached(context, former)
                 await self._discard(former)
+            if network.encrypted and not await self.can_encrypt():
+                raise WharfError(Kind.NOT_IMPLEMENTED, f"network {network.name} can't be encrypted: {NO_ESP}")
             made = record(network)
             async with AsyncExitStack() as undo:
                 context.add(made)
@@ -82,6 +89,8 @@ class SwarmOverlays:
         await context.store.put(present)
         present.ready, mac = False, present.mac
         await context.run_in_thread(devices.make_device, context, present)
+        if present.encrypted:
+            await self._associate()
         if present.ingress and mac != present.mac:
             addresses = devices.bridge_addresses(present)
             with contextlib.suppress(OSError):
@@ -102,6 +111,8 @@ class SwarmOverlays:
         self._disconnected.discard(network.id)
         await self._context.store.delete_overlay(network.id)
         await self._context.store.delete_overlay(_PEERS + network.id)
+        if network.encrypted:
+            await self._associate()
 
     async def close_swarm(self) -> None:
         context = self._context
@@ -122,6 +133,29 @@ class SwarmOverlays:
                     if key in network.endpoints and key in self._context.sandboxes:
                         await connect.disconnect(self._context, network, container)
 
+    # encryption
+
+    async def can_encrypt(self) -> bool:
+        from server.networks.netlink import xfrm  # only a swarm needs it
+
+        return await self._context.run_in_background(xfrm.supported)
+
+    async def encrypt(self, keys: Keyring) -> None:
+        async with self._lock:
+            if self._loaded_encryption().replace(keys):
+                await self._associate()
+
+    def _loaded_encryption(self) -> "Encryption":
+        if self._encryption is None:
+            from server.networks.overlay.encryption import Encryption  # no swarm without encrypted networks loads it
+
+            self._encryption = Encryption(self._context)
+        return self._encryption
+
+    async def _associate(self) -> None:
+        """Makes the security associations those of the encrypted networks' peers."""
+        await self._context.run_in_thread(self._loaded_encryption().apply)
+
     # services
 
     async def connect(self, network_id: str, peers: Sequence[Peer]) -> None:
@@ -138,6 +172,8 @@ class SwarmOverlays:
             self._disconnected.add(network_id)
             network.peers = wanted
             await context.store.put_overlay(_PEERS + network_id, records.encode_peers(wanted))
+            if network.encrypted:
+                await self._associate()
             if repeated:
                 await context.run_in_thread(devices.make_device, context, network)
             elif network.vxlan_local:
@@ -180,6 +216,8 @@ class SwarmOverlays:
                     self._services[key] = records.decode_services(document)
             except (ValueError, KeyError, TypeError):
                 log.exception("network=%s the record of its services cannot be read and is ignored", key)
+        if any(network.encrypted for network in self._context):
+            self._loaded_encryption()
 
     def names(self, network: Network) -> tuple[Mapping[str, Sequence[str]], Mapping[str, str]]:
         return names.names(network.name, self._services.get(network.id, ()))

@@ -10,7 +10,7 @@ from api_models.swarm.network import NetworkAttachmentConfig
 from api_models.swarm.node import NodeDescription
 from api_models.swarm.task import NetworkAttachmentSpec, TaskSpec
 from engine.common.errors import Kind, WharfError, conflict, not_found
-from server.networks.overlay.model import MeshPort, OverlayNetwork, Peer, ServiceAddresses
+from server.networks.overlay.model import Keyring, MeshPort, OverlayNetwork, Peer, ServiceAddresses
 from server.swarm.agent.dispatcher import Assignments, NodeAddress, Payload
 from server.swarm.model.objects import Attachment, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
@@ -165,12 +165,14 @@ class FakeDispatcher:
 
 @dataclass(slots=True)
 class FakeOverlay:
-    """Networks in memory. ``used``: the ids of those to which a container is attached."""
+    """Networks in memory. ``used``: the ids of those to which a container is attached. ``esp``: the kernel has it."""
 
     networks: dict[str, OverlayNetwork] = field(default_factory=dict)
     balanced: dict[str, Sequence[ServiceAddresses]] = field(default_factory=dict)
     published: Sequence[MeshPort] = ()
     used: set[str] = field(default_factory=set)
+    esp: bool = True
+    keys: list[Keyring] = field(default_factory=list)
 
     def realized(self) -> Collection[str]:
         return list(self.networks)
@@ -185,6 +187,12 @@ class FakeOverlay:
 
     async def connect(self, network_id: str, peers: Sequence[Peer]) -> None:
         return
+
+    async def can_encrypt(self) -> bool:
+        return self.esp
+
+    async def encrypt(self, keys: Keyring) -> None:
+        self.keys.append(keys)
 
     async def balance(self, network_id: str, services: Sequence[ServiceAddresses]) -> None:
         self.balanced[network_id] = services
