@@ -29,7 +29,6 @@ from server.swarm.operations.networks import ingress
 from server.swarm.remote.identity import Identity
 from server.swarm.remote.images import PeerSource
 from server.swarm.remote.logs import NODE_PORT
-from server.swarm.state.state import State
 from server.swarmapi.images import ImagePort
 from server.swarmapi.listener import PatientListener, SwarmListener
 from server.swarmapi.managers import ManagerPort, manager_app
@@ -82,8 +81,10 @@ def make_host(
         networks.context.attacher = made.attachments
         return made
 
-    def manage(state: State | None) -> None:
-        networks.context.swarm = None if state is None else SwarmNetworks(state)
+    def manage(manager: ManagerSide | None) -> None:
+        networks.context.swarm = (
+            None if manager is None else SwarmNetworks(manager.state, manager.membership.node_id, manager.keys)
+        )
 
     async def manager_port(manager: ManagerSide) -> Listening:
         port = ManagerPort(manager.state, manager.admission, manager.dispatcher_of, manager.members)

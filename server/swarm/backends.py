@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from server.swarm.controllers.networkkeys import NetworkKeyRotation
 from server.swarm.controllers.nodes.liveness import Liveness
 from server.swarm.controllers.runner import Controllers
 from server.swarm.host import Part
@@ -32,7 +33,7 @@ class Backend(Protocol):
 
     def members(self, state: State, keys: Keys) -> Members: ...
 
-    def leading(self, state: State, node_id: str) -> Sequence[Part]:
+    def leading(self, state: State, node_id: str, keys: Keys) -> Sequence[Part]:
         """What runs the controllers while this manager leads."""
 
     async def open(self) -> None:
@@ -85,8 +86,8 @@ class SqliteBackend:
     def members(self, state: State, keys: Keys) -> Members:
         return NoMembers()
 
-    def leading(self, state: State, node_id: str) -> Sequence[Part]:
-        return [Controllers(state), *([Liveness(state)] if self.sessions else [])]
+    def leading(self, state: State, node_id: str, keys: Keys) -> Sequence[Part]:
+        return [Controllers(state), NetworkKeyRotation(state, keys), *([Liveness(state)] if self.sessions else [])]
 
     async def open(self) -> None:
         await self.store.open()

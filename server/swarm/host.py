@@ -10,6 +10,7 @@ from server.events.publisher import EventPublisher
 from server.swarm.agent.dispatcher import Dispatcher
 from server.swarm.dispatch.local import LocalDispatcher
 from server.swarm.interfaces import Interfaces
+from server.swarm.keys import Keys
 from server.swarm.membership import AUTO, Membership
 from server.swarm.model.objects import Cluster, Object
 from server.swarm.operations.admission import Admission
@@ -47,6 +48,9 @@ class ManagerSide(Protocol):
     def identity(self) -> Identity: ...
 
     @property
+    def keys(self) -> Keys: ...
+
+    @property
     def admission(self) -> Admission: ...
 
     @property
@@ -74,7 +78,7 @@ class Host:
 
     ``describe``: the description of this node, without ``tls_info``. ``interfaces``: the machine's network interfaces.
     ``initial``: objects that a new swarm has from its first commit on, such as the ingress network. ``agent``: makes
-    the agent of this node. ``manage``: the state whose networks this engine shows and makes; None: it is no manager.
+    the agent of this node. ``manage``: the manager whose networks this engine shows and makes; None: it is none.
     ``manager_port``, ``node_port``: open the ports that ``server.swarm.remote`` lists; the function says whether a node
     is a manager, by its id. ``local_network`` finds one of
     this engine's own networks. ``task_log``: the log of a task of this node. ``leave``: removes what the swarm has on
@@ -90,7 +94,7 @@ class Host:
     interfaces: Callable[[], Awaitable[Interfaces]]
     initial: Callable[[Cluster], Awaitable[Sequence[Object]]]
     agent: Callable[[Dispatcher, Identity], Part]
-    manage: Callable[[State | None], None]
+    manage: Callable[[ManagerSide | None], None]
     manager_port: Callable[[ManagerSide], Awaitable[Listening]]
     node_port: Callable[[Membership, Identity, Dispatcher, Callable[[str], bool]], Awaitable[Listening]]
     local_network: LocalNetwork

@@ -258,10 +258,10 @@ class Manager:
         await self._upkeep.apply()
         await self._listen()
         self.error = ""
-        self._host.manage(self.state)
+        self._host.manage(self)
         own = OwnNode(self.state, self._host.directory, self.membership, self.requests)
         agent = self._host.agent(self.dispatcher_of(self.node_id), self.identity)
-        self._parts.start([self._upkeep, own, agent, *self.backend.leading(self.state, self.node_id)])
+        self._parts.start([self._upkeep, own, agent, *self.backend.leading(self.state, self.node_id, self.keys)])
 
     async def _listen(self) -> None:
         self._ports.append(await self._host.manager_port(self))

@@ -13,6 +13,7 @@ from api_models.record import Record
 from api_models.swarm.node import NodeDescription
 from engine.common import limits
 from engine.common.errors import Kind, WharfError, invalid
+from server.networks.overlay.model import Keyring
 from server.swarm.agent.dispatcher import MAX_NAMES, Assignments, Dispatcher
 from server.swarm.operations.admission import Admission, check_description
 from server.swarm.remote import wire
@@ -164,6 +165,7 @@ class _Dispatch:
                 ("POST", "/end", self._end),
                 ("GET", "/secrets/{id}", self._secret),
                 ("GET", "/configs/{id}", self._config),
+                ("GET", "/keys", self._network_keys),
                 ("GET", "/services/{id}/auth", self._registry_auth),
                 ("GET", "/services/{id}/peers", self._peers),
                 ("POST", "/readable", self._readable),
@@ -221,6 +223,12 @@ class _Dispatch:
 
     async def _config(self, call: Call) -> Response:
         return json_answer(wire.payload_document(await self._found(self._of(call).config, call.params["id"])))
+
+    async def _network_keys(self, call: Call) -> Response:
+        async def get(_: str) -> Keyring:
+            return await self._of(call).network_keys()
+
+        return json_answer(wire.keyring_document(await self._found(get, "")))
 
     async def _registry_auth(self, call: Call) -> Response:
         return json_answer({"auth": await self._found(self._of(call).registry_auth, call.params["id"])})

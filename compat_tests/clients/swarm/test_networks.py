@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import urllib.request
 
 import pytest
@@ -35,6 +36,17 @@ def test_the_name_of_a_removed_network_is_free_while_its_tasks_stop(swarm: Engin
         swarm.docker("service", "rm", "next", check=False)
         assert until(lambda: not containers(swarm, "next", everything=True))
         swarm.docker("network", "rm", "again")
+
+
+def test_a_kernel_without_esp_encrypts_no_network(swarm: Engine) -> None:
+    plugins = swarm.docker("node", "inspect", "self", "--format", "{{json .Description.Engine.Plugins}}").stdout
+    able = {"Type": "Kernel", "Name": "esp"} in json.loads(plugins)
+    created = swarm.docker("network", "create", "-d", "overlay", "--opt", "encrypted", "secret", check=False)
+    assert (created.status == 0) is able, created.output
+    if able:
+        swarm.docker("network", "rm", "secret")
+    else:
+        assert "can't be encrypted on this node: the kernel has no IPsec ESP (CONFIG_INET_ESP" in created.stderr
 
 
 def test_the_routing_mesh_and_the_virtual_address_reach_all_tasks(swarm: Engine) -> None:

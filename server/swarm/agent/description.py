@@ -8,6 +8,7 @@ from api_models.swarm.task import GenericResource, NamedResource, Platform, Reso
 from server.containers.spec import cdi
 from server.gpus.catalog import from_registry, kind_of
 from server.swarm.agent.neighbours import Neighbours
+from server.swarm.model.objects import ESP
 
 
 async def describe(neighbours: Neighbours) -> NodeDescription:
@@ -15,6 +16,9 @@ async def describe(neighbours: Neighbours) -> NodeDescription:
     are the GPUs' names."""
     info = await neighbours.system.info()
     gpus = await asyncio.to_thread(_gpus, neighbours.cdi_spec_dirs)
+    plugins = _plugins(info["Plugins"])
+    if neighbours.overlay is not None and await neighbours.overlay.can_encrypt():
+        plugins = (*plugins, ESP)
     generic = (*map(GenericResource.parse, info["GenericResources"] or ()), *gpus)
     return NodeDescription(
         hostname=info["Name"],
@@ -27,7 +31,7 @@ async def describe(neighbours: Neighbours) -> NodeDescription:
         engine=EngineDescription(
             engine_version=info["ServerVersion"],
             labels=_labels(info.get("Labels") or ()),
-            plugins=_plugins(info["Plugins"]),
+            plugins=plugins,
         ),
     )
 

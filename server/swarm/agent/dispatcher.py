@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from api_models.swarm.node import NodeDescription
-from server.networks.overlay.model import MeshPort, OverlayNetwork, Peer, ServiceAddresses
+from server.networks.overlay.model import Keyring, MeshPort, OverlayNetwork, Peer, ServiceAddresses
 from server.swarm.model.objects import Task, TaskStatus
 
 #: Seconds of ``pause`` for each node, and at most. A change of what nodes have in common concerns each of them; several
@@ -35,7 +35,8 @@ class Assignments:
     the services on it, and its addresses on all nodes, also on this one; without other nodes there are no peers.
     ``mesh``: the ports of all services that are published by the routing mesh. The values of ``services`` and
     ``peers``, and ``mesh``, are equal on many nodes, so that a manager computes and encodes them once. ``nodes``: how
-    many nodes the swarm has; another number alone is sent with the next change.
+    many nodes the swarm has; another number alone is sent with the next change. ``keys``: another number for each set
+    of keys of encrypted networks (``Dispatcher.network_keys``); 0: the node needs none.
     """
 
     tasks: Mapping[str, Task]
@@ -44,6 +45,7 @@ class Assignments:
     mesh: Sequence[MeshPort]
     peers: Mapping[str, Sequence[Peer]] = field(default_factory=dict)
     nodes: int = 1
+    keys: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,12 @@ class Dispatcher(Protocol):
 
     async def config(self, id: str) -> Payload:
         """As ``secret``."""
+
+    async def network_keys(self) -> Keyring:
+        """The keys of the encrypted networks.
+
+        :raises WharfError: NOT_FOUND: this node has no such network.
+        """
 
     async def registry_auth(self, service_id: str) -> str:
         """The credentials for the image of a service, as in the header ``X-Registry-Auth``; "": it has none.

@@ -2,23 +2,26 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from engine.common.errors import Kind, WharfError
-from server.networks.overlay.model import OverlayNetworks
+from server.networks.overlay.model import Keyring, OverlayNetworks
 from server.swarm.agent.dispatcher import Assignments
 
 log = logging.getLogger(__name__)
 
-#: The key of the routing mesh beside the ids of networks.
-_MESH = "routing mesh"
+#: The keys of the routing mesh, and of the keys of encrypted networks, beside the ids of networks.
+_MESH, _KEYS = "routing mesh", "keys of encrypted networks"
 
 
 class NetworkSync:
     """Call ``apply`` with each change of the assignments, before the tasks are changed: then a task that is to stop
-    gets no new connections. ``overlay`` None: this engine makes no networks of the swarm."""
+    gets no new connections. ``overlay`` None: this engine makes no networks of the swarm. ``keys``: asks the managers
+    (``Dispatcher.network_keys``)."""
 
-    def __init__(self, overlay: OverlayNetworks | None) -> None:
+    def __init__(self, overlay: OverlayNetworks | None, keys: Callable[[], Awaitable[Keyring]]) -> None:
         self._overlay = overlay
+        self._keys = keys
         self._lock = asyncio.Lock()
         self._wanted: Assignments | None = None
         # What was applied, by the network's id: it need not be applied again at the change of something else.
@@ -27,12 +30,16 @@ class NetworkSync:
         self._errors: dict[str, str] = {}
 
     async def apply(self, assignments: Assignments) -> None:
-        """Errors are logged; they are tried again at the next change."""
+        """Errors are logged; they are tried again at the next change.
+
+        :raises WharfError: UNAVAILABLE: no manager answers the question for keys: call it again.
+        """
         overlay = self._overlay
         self._wanted = assignments
         if overlay is None:
             return
         async with self._lock:
+            await self._encrypt(overlay, assignments.keys)
             for network in assignments.networks.values():
                 # The names of containers that users attached here are known, and end with them.
                 services = tuple(
@@ -60,6 +67,18 @@ class NetworkSync:
                 self._failed(_MESH, f"{_MESH}: {error}")
             else:
                 self._succeeded(_MESH, mesh)
+
+    async def _encrypt(self, overlay: OverlayNetworks, number: int) -> None:
+        if not number or self._applied.get(_KEYS) == number:
+            return
+        try:
+            await overlay.encrypt(await self._keys())
+        except WharfError as error:
+            if error.kind is Kind.UNAVAILABLE:
+                raise
+            self._failed(_KEYS, f"{_KEYS}: {error}")
+        else:
+            self._succeeded(_KEYS, number)
 
     async def discard_unused(self) -> None:
         """Removes the networks that are not assigned to this node any more, unless a container uses them: then this is

@@ -38,7 +38,7 @@ class Agent:
         self._dispatcher = dispatcher
         self._neighbours = neighbours
         self._files = PrivateFiles(neighbours.exec_root, neighbours.remap)
-        self._networks = NetworkSync(neighbours.overlay)
+        self._networks = NetworkSync(neighbours.overlay, dispatcher.network_keys)
         #: Attaches containers of users to networks of the swarm.
         self.attachments = Attachments(dispatcher, neighbours.networks.is_attached)
 

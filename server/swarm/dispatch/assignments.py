@@ -7,7 +7,7 @@ from api_models.swarm.common import Driver
 from server.networks.overlay.model import OverlayNetwork
 from server.swarm.agent.dispatcher import Assignments
 from server.swarm.dispatch.shared import Shared, data_path
-from server.swarm.model.objects import Cluster, Network, Node, Object, Service, Task
+from server.swarm.model.objects import Cluster, Network, NetworkKeys, Node, Object, Service, Task
 from server.swarm.model.taskstate import TaskState
 from server.swarm.state.state import Event
 from server.swarm.state.tables import Tables
@@ -47,7 +47,9 @@ class Computation:
             elif isinstance(item, Service):
                 services = [each if isinstance(each, Service) else None for each in (old, new)]
                 self._shared.note_service(item.id, *services)
-            elif isinstance(item, Network | Cluster) or (isinstance(item, Node) and _of_node(old) != _of_node(new)):
+            elif isinstance(item, Network | NetworkKeys | Cluster) or (
+                isinstance(item, Node) and _of_node(old) != _of_node(new)
+            ):
                 self._everything = True
                 self._networks, self._ingress = {}, self._tables.ingress
                 self._shared.note_everything()
@@ -82,7 +84,13 @@ class Computation:
             mesh=self._shared.mesh(),
             peers={id: view.peers for id, view in views.items()} if local else {},
             nodes=len(tables.nodes),
+            keys=self._keys(networks.values()),
         )
+
+    def _keys(self, networks: Iterable[OverlayNetwork]) -> int:
+        keys = self._tables.network_keys
+        needed = any(network.encrypted and network.local for network in networks)
+        return keys.version if needed and keys is not None else 0
 
     def _networks_of(self, tasks: Iterable[Task]) -> list[Network]:
         wanted = {each.network_id for task in tasks if not task.state.ended for each in task.attachments}
@@ -98,7 +106,8 @@ class Computation:
             return made
         port = next((cluster.data_path_port for cluster in self._tables.cluster), 0)
         own = node.ingress_address if network.ingress else ""
-        return replace(made, local=local, port=port or made.port, node_address=own)
+        # Encrypted networks have a port of their own: the next one.
+        return replace(made, local=local, port=(port or made.port) + network.encrypted, node_address=own)
 
 
 def _of_node(node: Object | None) -> object:

@@ -5,18 +5,20 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
-from typing import Protocol
 
 from api_models.swarm.network import NetworkAttachmentConfig
 from api_models.swarm.node import NodeDescription
 from api_models.swarm.task import NetworkAttachmentSpec, TaskSpec
 from engine.common.errors import Kind, WharfError, invalid, not_found
+from server.networks.overlay.model import NO_ESP, Keyring
 from server.swarm.agent.dispatcher import Assignments, NodeAddress, Payload
 from server.swarm.dispatch import images
 from server.swarm.dispatch.overview import Overview
 from server.swarm.dispatch.reports import Reports
+from server.swarm.model import networkkeys
 from server.swarm.model.ids import new_id
 from server.swarm.model.objects import Attachment, Config, Network, Secret, Session, Task, TaskStatus
+from server.swarm.model.sealer import Opener
 from server.swarm.model.taskstate import TaskState
 from server.swarm.state.state import Delete, Operation, Put, Refer, Require, State
 from server.swarm.store.interface import LeaseEnded
@@ -25,13 +27,6 @@ from server.swarm.store.interface import LeaseEnded
 _PERIODS = 3
 #: Seconds between two heartbeats of a node without sessions.
 _NO_SESSION = 3600.0
-
-
-class Keys(Protocol):
-    """The swarm's data key."""
-
-    def open(self, text: str, /) -> bytes:
-        """The data of a sealed text. :raises WharfError: it can't be opened."""
 
 
 class LocalDispatcher:
@@ -43,7 +38,7 @@ class LocalDispatcher:
         self,
         state: State,
         node_id: str,
-        keys: Keys,
+        keys: Opener,
         *,
         sessions: bool = False,
         reports: Reports | None = None,
@@ -128,6 +123,14 @@ class LocalDispatcher:
             raise not_found(f"config {id} not found")
         return self._open(config)
 
+    async def network_keys(self) -> Keyring:
+        tables = self._state.tables
+        keys, ingress = tables.network_keys, tables.ingress
+        needed = any(each.encrypted for task in self._tasks() for each in task.attachments)
+        if keys is None or not (needed or (ingress is not None and ingress.encrypted)):
+            raise not_found(f"node {self._node_id} has no encrypted network")
+        return networkkeys.opened(self._keys, keys)
+
     async def registry_auth(self, service_id: str) -> str:
         service = self._state.tables.services.find(service_id)
         if service is None or not any(task.service_id == service_id for task in self._tasks()):
@@ -160,6 +163,9 @@ class LocalDispatcher:
             if not network.attachable:
                 sentence = f"rpc error: code = PermissionDenied desc = network {key} not manually attachable"
                 raise WharfError(Kind.PERMISSION_DENIED, sentence)
+            node = self._state.tables.nodes.find(self._node_id)
+            if network.encrypted and (node is None or not node.encrypts):
+                raise WharfError(Kind.NOT_IMPLEMENTED, f"rpc error: code = Unimplemented desc = {NO_ESP}")
             network_id = network.id
             now = self._now()
             wanted = tuple(_in_subnet(network, address) for address in addresses)

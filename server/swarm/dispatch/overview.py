@@ -107,6 +107,7 @@ def _same(one: Assignments, other: Assignments) -> bool:
     """What nodes have in common is compared by identity: see ``Shared``."""
     return (
         one.mesh is other.mesh
+        and one.keys == other.keys
         and one.tasks == other.tasks
         and one.networks == other.networks
         and _identical(one.services, other.services)

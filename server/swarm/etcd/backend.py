@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 
 from engine.common.errors import Kind, WharfError
+from server.swarm.controllers.networkkeys import NetworkKeyRotation
 from server.swarm.controllers.nodes import roles
 from server.swarm.controllers.nodes.liveness import Liveness
 from server.swarm.controllers.runner import Controllers
@@ -36,11 +37,11 @@ from server.swarm.store.interface import MAX_OPERATIONS, Store, Write
 _SERVING = 10.0
 
 
-def _leading(state: State, node_id: str, members: roles.Members) -> Sequence[Part]:
+def _leading(state: State, node_id: str, keys: Keys, members: roles.Members) -> Sequence[Part]:
     async def lead(fenced: State) -> None:
         parts = Parts()
         demotions = roles.Roles(fenced, members, node_id, leadership.resign)
-        parts.start([Controllers(fenced), Liveness(fenced), demotions])
+        parts.start([Controllers(fenced), NetworkKeyRotation(fenced, keys), Liveness(fenced), demotions])
         try:
             await asyncio.get_running_loop().create_future()
         finally:
@@ -81,8 +82,8 @@ class EtcdBackend:
     def members(self, state: State, keys: Keys) -> Members:
         return EtcdMembers(state, keys, self)
 
-    def leading(self, state: State, node_id: str) -> Sequence[Part]:
-        return [*_leading(state, node_id, self._cluster), Maintenance(self._cluster, self._options.quota)]
+    def leading(self, state: State, node_id: str, keys: Keys) -> Sequence[Part]:
+        return [*_leading(state, node_id, keys, self._cluster), Maintenance(self._cluster, self._options.quota)]
 
     async def open(self) -> None:
         child = self._child = EtcdChild(self._options, self._pems())
@@ -212,8 +213,8 @@ class SiteBackend:
     def members(self, state: State, keys: Keys) -> Members:
         return EtcdMembers(state, keys, None)
 
-    def leading(self, state: State, node_id: str) -> Sequence[Part]:
-        return _leading(state, node_id, _NoMembers())
+    def leading(self, state: State, node_id: str, keys: Keys) -> Sequence[Part]:
+        return _leading(state, node_id, keys, _NoMembers())
 
     async def open(self) -> None:
         return

@@ -12,6 +12,7 @@ from server.swarm.model.objects import (
     Config,
     Leader,
     Network,
+    NetworkKeys,
     Node,
     Object,
     Secret,
@@ -28,6 +29,7 @@ KINDS: Mapping[str, type[Object]] = {
     "secret": Secret,
     "config": Config,
     "network": Network,
+    "networkkeys": NetworkKeys,
     "session": Session,
     "leader": Leader,
 }

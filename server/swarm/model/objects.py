@@ -8,15 +8,18 @@ from api_models.network import IPAM, ConfigReference
 from api_models.record import Record, StringMap, Strings
 from api_models.swarm.cluster import SwarmSpec
 from api_models.swarm.network import Endpoint
-from api_models.swarm.node import ManagerStatus, NodeDescription, NodeSpec, NodeStatus
+from api_models.swarm.node import ManagerStatus, NodeDescription, NodeSpec, NodeStatus, PluginDescription
 from api_models.swarm.secret import ConfigSpec, SecretSpec
 from api_models.swarm.service import ServiceSpec
 from api_models.swarm.task import ContainerStatus, GenericResource, PortStatus, TaskSpec
+from server.networks.model import ENCRYPTED
 from server.swarm.model.taskstate import STATES, TaskState
 
 #: Networks that every node has itself. Services refer to them by name, and a task has no address of the swarm on them.
 PREDEFINED = frozenset(("bridge", "host", "none"))
 _HEARTBEAT_NS = 5_000_000_000
+#: In a node's description: it can have encrypted networks.
+ESP = PluginDescription(type="Kernel", name="esp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +74,11 @@ class Node(Object):
     engine_id: str = ""
     data_path_addr: Annotated[str, OMIT] = ""
     ingress_address: Annotated[str, OMIT] = ""
+
+    @property
+    def encrypts(self) -> bool:
+        """Whether it can have encrypted networks."""
+        return ESP in (self.description.engine.plugins or ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,12 +152,13 @@ class TaskStatus(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment(Record):
-    """A network of a task with the task's addresses on it, in CIDR notation."""
+    """A network of a task with the task's addresses on it, in CIDR notation. ``encrypted``: see ``Network``."""
 
     network_id: str = ""
     addresses: Strings = ()
     aliases: Strings = ()
     driver_opts: Annotated[StringMap | None, OMIT] = None
+    encrypted: Annotated[bool, OMIT] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,3 +253,20 @@ class Network(Object):
     ingress: bool = False
     config_from: Annotated[ConfigReference | None, OMIT] = None
     vni: Int64 = 0
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether its packets between nodes are encrypted."""
+        return ENCRYPTED in (self.options or {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkKeys(Object):
+    """The keys of the encrypted networks, under the id ``NETWORK_KEYS``; there are none without such networks.
+    ``sealed``: the three of them, sealed as in ``Cluster``. ``updated_ns``: when they were made or rotated."""
+
+    sealed: str = ""
+
+
+#: The id of the only ``NetworkKeys``.
+NETWORK_KEYS = "networks"

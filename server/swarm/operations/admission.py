@@ -16,6 +16,7 @@ from api_models.swarm.node import NodeDescription, NodeSpec, NodeStatus
 from engine.common import limits
 from engine.common.errors import Kind, Reason, WharfError, invalid
 from server.swarm.model.objects import Cluster, Node
+from server.swarm.model.sealer import Opener
 from server.swarm.operations import addresses, authority, root
 from server.swarm.operations.init import AVAILABILITIES
 from server.swarm.operations.rpc import malformed
@@ -44,7 +45,7 @@ class Admission:
     """``prepare`` is awaited before a node is added: it raises UNAVAILABLE while the state can't have further nodes,
     because it moves into etcd."""
 
-    def __init__(self, state: State, keys: authority.Opener, prepare: Callable[[], Awaitable[None]] = _ready) -> None:
+    def __init__(self, state: State, keys: Opener, prepare: Callable[[], Awaitable[None]] = _ready) -> None:
         self._state = state
         self._keys = keys
         self._prepare = prepare

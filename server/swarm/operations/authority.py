@@ -1,17 +1,9 @@
 """Issues certificates of nodes with the swarm's root key."""
 
-from typing import Protocol
-
 from server.swarm.model.objects import Cluster
+from server.swarm.model.sealer import Opener
 from server.swarm.operations.clusterspec import DEFAULT_EXPIRY_NS
 from server.swarm.remote.identity import Certificate
-
-
-class Opener(Protocol):
-    """The swarm's data key."""
-
-    def open(self, text: str, /) -> bytes:
-        """The data of a sealed text. :raises WharfError: it can't be opened."""
 
 
 def trusted(cluster: Cluster) -> tuple[str, ...]:

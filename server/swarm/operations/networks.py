@@ -13,12 +13,15 @@ from server.networks import model, options
 from server.networks.ipam import allocator
 from server.networks.ipam.allocator import DefaultPool
 from server.networks.ipam.allocator import Network as Subnet
-from server.networks.model import PoolConfig
+from server.networks.model import ENCRYPTED, PoolConfig
+from server.networks.overlay.model import NO_ESP
 from server.networks.overlay.record import record
 from server.swarm.dispatch.assignments import overlay_network
+from server.swarm.model import networkkeys
 from server.swarm.model.addresses import assigned
 from server.swarm.model.ids import new_id
 from server.swarm.model.objects import Cluster, Network, Service, Task
+from server.swarm.model.sealer import Sealer
 from server.swarm.model.taskstate import TaskState
 from server.swarm.operations.rpc import exists, malformed, missing, precondition, unsupported
 from server.swarm.operations.show import DEFAULT_POOL
@@ -28,17 +31,18 @@ from server.swarm.state.tables import Tables
 
 #: VXLAN network identifiers: above the identifiers of 802.1Q.
 _FIRST_VNI, _LAST_VNI = 4096, (1 << 24) - 1
-_ENCRYPTED = "encrypted"
 #: SwarmKit's allocator adds it to the options of a network that has some. It assigns addresses one after the other, as
 #: ours does.
 _SERIAL = {"com.docker.network.ipam.serial": "true"}
 
 
 class Networks:
-    """Call it while this node is a manager."""
+    """Call it while this node is a manager: ``node_id``."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, node_id: str, sealer: Sealer) -> None:
         self._state = state
+        self._node_id = node_id
+        self._sealer = sealer
 
     @property
     def _tables(self) -> Tables:
@@ -66,6 +70,8 @@ class Networks:
     async def create(self, request: NetworkCreateRequest, pools: Sequence[PoolConfig]) -> model.Network:
         """See ``SwarmNetworks``."""
         _check(request)
+        if ENCRYPTED in (request.options or {}):
+            self._check_encryption()
         vnis = _requested_vnis(request.options or {})
         ipam_options = dict(request.ipam.options or {}) if request.ipam is not None else {}
         now = time.time_ns()
@@ -94,10 +100,20 @@ class Networks:
                 options={**ipam_options, **_SERIAL} if ipam_options else None,
                 config=_subnets(self._state.cluster, tables, pools),
             )
-            return [Put(replace(network, ipam=ipam, vni=_free_vni(tables, vnis)))]
+            created = Put(replace(network, ipam=ipam, vni=_free_vni(tables, vnis)))
+            if not network.encrypted:
+                return [created]
+            # Also if there are keys: the leader may delete them at this moment.
+            return [created, Put(tables.network_keys or networkkeys.make(self._sealer, now))]
 
         await self._state.transact(build)
         return record(overlay_network(self._tables.networks.get(network.id)))
+
+    def _check_encryption(self) -> None:
+        """:raises WharfError: NOT_IMPLEMENTED: this node can't have encrypted networks; others may not either."""
+        node = self._tables.nodes.find(self._node_id)
+        if node is None or not node.encrypts:
+            raise unsupported(f"overlay networks can't be encrypted on this node: {NO_ESP}")
 
     async def remove(self, network_id: str) -> None:
         """See ``SwarmNetworks``."""
@@ -164,8 +180,6 @@ def _check(request: NetworkCreateRequest) -> None:
     driver = request.ipam.driver if request.ipam is not None else ""
     if driver not in ("", "default"):
         raise malformed(f"error during lookup of plugin {driver}")
-    if _ENCRYPTED in (request.options or {}):
-        raise unsupported("the option encrypted of overlay networks is not supported")
 
 
 def _requested_vnis(given: Mapping[str, str]) -> Sequence[int]:

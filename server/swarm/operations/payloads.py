@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from api_models.filters import Filters
 from api_models.swarm.secret import ConfigSpec, SecretSpec
@@ -19,14 +19,6 @@ P = TypeVar("P", bound=Secret | Config)
 _NAME = re.compile(r"[a-zA-Z0-9]+(?:[a-zA-Z0-9\-_.]*[a-zA-Z0-9])?", re.ASCII)
 _MAX_NAME = 64
 _BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
-
-
-class Sealer(Protocol):
-    """Encrypts data for the store (``server.swarm.keys.Keys``)."""
-
-    def seal(self, data: bytes) -> str: ...
-
-    def open(self, text: str) -> bytes: ...
 
 
 def decode(text: str) -> bytes:

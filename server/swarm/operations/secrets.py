@@ -11,8 +11,8 @@ from api_models.filters import Filters
 from api_models.swarm.secret import ConfigSpec, SecretSpec
 from server.swarm.model.ids import new_id
 from server.swarm.model.objects import Config, Secret, Service
+from server.swarm.model.sealer import Sealer
 from server.swarm.operations import payloads
-from server.swarm.operations.payloads import Sealer
 from server.swarm.operations.rpc import exists, malformed, missing, out_of_sequence, unsupported
 from server.swarm.operations.show import show_config, show_secret
 from server.swarm.state.state import Delete, Put, State

@@ -6,6 +6,7 @@ from typing import Any
 
 from api_models.swarm.node import NodeDescription
 from engine.common.errors import Kind, WharfError
+from server.networks.overlay.model import Keyring
 from server.swarm.agent.dispatcher import MAX_NAMES, Assignments, NodeAddress, Payload
 from server.swarm.model.objects import TaskStatus
 from server.swarm.remote import lines, wire
@@ -71,6 +72,9 @@ class RemoteDispatcher:
 
     async def config(self, id: str) -> Payload:
         return wire.payload(await self._managers.request("GET", f"{_AT}/configs/{id}"))
+
+    async def network_keys(self) -> Keyring:
+        return wire.keyring(await self._managers.request("GET", f"{_AT}/keys"))
 
     async def registry_auth(self, service_id: str) -> str:
         answer = await self._managers.request("GET", f"{_AT}/services/{service_id}/auth")

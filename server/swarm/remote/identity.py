@@ -11,26 +11,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated
 
 from api_models.base import OMIT, Int64
 from api_models.record import Record, Strings
 from engine.common.errors import Kind, WharfError
 from server.swarm.files import read_record, write_record
+from server.swarm.model.sealer import Sealer
 from server.swarmtext import CERTIFICATES_EXPIRED
 
 FILE = "swarm-node.json"
 #: A name in the certificates of managers: clients of the managers' port require it.
 MANAGER = "swarm-manager"
 WORKER = "swarm-worker"
-
-
-class Sealer(Protocol):
-    """The swarm's data key."""
-
-    def seal(self, data: bytes, /) -> str: ...
-
-    def open(self, text: str, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

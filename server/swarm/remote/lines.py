@@ -51,6 +51,8 @@ class Differences:
             line["mesh"] = self._encoded(("mesh", ""), old.mesh, new.mesh, _mesh_difference)
         if old.nodes != new.nodes:
             line["nodes"] = new.nodes
+        if old.keys != new.keys:
+            line["keys"] = new.keys
         return line
 
     def _services(self, key: str, old: Sequence[ServiceAddresses] | None, new: Sequence[ServiceAddresses]) -> object:
@@ -155,6 +157,7 @@ def apply(old: Assignments, line: Mapping[str, Any]) -> Assignments:
             mesh=_mesh(old.mesh, line["mesh"]) if "mesh" in line else old.mesh,
             peers=_merged(old.peers, line.get("peers"), _peers),
             nodes=int(line.get("nodes", old.nodes)),
+            keys=int(line.get("keys", old.keys)),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise invalid(f"malformed assignments: {error}") from None

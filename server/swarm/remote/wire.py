@@ -16,6 +16,7 @@ import orjson
 from engine.common import jsontext
 from engine.common.errors import WharfError, internal, invalid
 from server.containers.logs.format import Query
+from server.networks.overlay.model import Keyring
 from server.swarm.agent.dispatcher import NodeAddress, Payload
 from server.swarm.model.objects import TaskStatus
 from server.swarm.model.taskstate import TaskState
@@ -36,6 +37,7 @@ MAX_PEERS = 16
 
 T = TypeVar("T")
 
+_KEYS = tuple(field.name for field in fields(Keyring))
 _STATES = frozenset(int(state) for state in TaskState)
 
 
@@ -96,6 +98,18 @@ def payload(document: Mapping[str, Any]) -> Payload:
         return Payload(base64.b64decode(document["data"], validate=True), template=bool(document["template"]))
     except (KeyError, TypeError, binascii.Error, ValueError):
         raise invalid("malformed payload") from None
+
+
+def keyring_document(keys: Keyring) -> dict[str, Any]:
+    return {name: base64.b64encode(getattr(keys, name)).decode() for name in _KEYS}
+
+
+def keyring(document: Mapping[str, Any]) -> Keyring:
+    """:raises WharfError: INVALID_ARGUMENT."""
+    try:
+        return Keyring(*(base64.b64decode(document[name], validate=True) for name in _KEYS))
+    except (KeyError, TypeError, binascii.Error, ValueError):
+        raise invalid("malformed keys") from None
 
 
 def peers_document(peers: Sequence[NodeAddress]) -> dict[str, Any]:

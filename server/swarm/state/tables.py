@@ -6,10 +6,12 @@ from typing import Generic, TypeVar
 from engine.common.errors import WharfError, invalid, not_found
 from server.swarm.model.objects import (
     LEADER,
+    NETWORK_KEYS,
     Cluster,
     Config,
     Leader,
     Network,
+    NetworkKeys,
     Node,
     Object,
     Secret,
@@ -216,6 +218,7 @@ class Tables:
         self.secrets: NamedTable[Secret] = NamedTable("secret")
         self.configs: NamedTable[Config] = NamedTable("config")
         self.networks: NamedTable[Network] = NamedTable("network")
+        self.keyrings: Table[NetworkKeys] = Table()
         self.sessions: Table[Session] = Table()
         self.leaders: Table[Leader] = Table()
         self._by_class: Mapping[type[Object], Table[Object]] = {
@@ -226,6 +229,7 @@ class Tables:
             Secret: self.secrets,  # type: ignore[dict-item]
             Config: self.configs,  # type: ignore[dict-item]
             Network: self.networks,  # type: ignore[dict-item]
+            NetworkKeys: self.keyrings,  # type: ignore[dict-item]
             Session: self.sessions,  # type: ignore[dict-item]
             Leader: self.leaders,  # type: ignore[dict-item]
         }
@@ -234,6 +238,10 @@ class Tables:
     def ingress(self) -> Network | None:
         """The network of the routing mesh; None: it was removed."""
         return next((network for network in self.networks if network.ingress), None)
+
+    @property
+    def network_keys(self) -> NetworkKeys | None:
+        return self.keyrings.find(NETWORK_KEYS)
 
     @property
     def leader(self) -> Leader | None:

@@ -17,6 +17,7 @@ from engine.common.errors import Kind, WharfError
 from server.swarm.agent.dispatcher import Assignments
 from server.swarm.dispatch.assignments import Computation
 from server.swarm.dispatch.local import LocalDispatcher
+from server.swarm.model import networkkeys
 from server.swarm.model.objects import Attachment, Config, Network, Secret, Service, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
 from server.swarm.remote.client import Managers
@@ -117,11 +118,23 @@ def test_a_worker_reads_only_what_its_own_tasks_need(tmp_path: Path) -> None:
         assert (await dispatcher.secret("mine")).data == b"secret mine"
         assert (await dispatcher.config("mine")).data == b"config mine"
         assert await dispatcher.registry_auth("s1") == "auth"
-        for request in (dispatcher.secret("foreign"), dispatcher.config("foreign"), dispatcher.registry_auth("s2")):
+        await site.state.commit([Put(networkkeys.make(site.keys, 1))])
+        requests = (
+            dispatcher.secret("foreign"),
+            dispatcher.config("foreign"),
+            dispatcher.registry_auth("s2"),
+            dispatcher.network_keys(),
+        )
+        for request in requests:
             with pytest.raises(WharfError) as refused:
                 await request
             assert refused.value.kind is Kind.NOT_FOUND
             assert "foreign" not in site.members.promoted
+        encrypted = replace(_task("t3", joined.node_id), attachments=(Attachment(network_id="n", encrypted=True),))
+        await site.state.commit([Put(encrypted)])
+        keys = site.state.tables.network_keys
+        assert keys is not None
+        assert await dispatcher.network_keys() == networkkeys.opened(site.keys, keys)
 
     run(tmp_path, scenario)
 
@@ -140,6 +153,10 @@ def test_containers_of_users_are_attached(tmp_path: Path) -> None:
         await dispatcher.detach_network(task_id)
         await dispatcher.detach_network(task_id)
         assert site.state.tables.tasks.find(task_id) is None
+        secret = Network(id="n2", name="secret", attachable=True, options={"encrypted": ""})
+        await site.state.commit([Put(secret)])
+        with pytest.raises(WharfError, match="CONFIG_INET_ESP"):
+            await dispatcher.attach_network("c1", "secret", [], [])
         for addresses in (["x"], ["10.0.0.1"] * 3, ["1" * 300]):
             with pytest.raises(WharfError) as refused:
                 await dispatcher.attach_network("c1", "net", addresses, [])

@@ -47,6 +47,7 @@ class FakeDispatcher:
         self.peers: Sequence[NodeAddress] = ()
         self.reports: list[Mapping[str, TaskStatus]] = []
         self.description: NodeDescription | None = None
+        self.keys = Keyring(b"1", b"2", b"3")
         self.down = False
         self._changed = asyncio.Event()
         self._reported = asyncio.Event()
@@ -150,6 +151,10 @@ class FakeDispatcher:
         if id not in self.configs:
             raise not_found(f"config {id} not found")
         return self.configs[id]
+
+    async def network_keys(self) -> Keyring:
+        self._check()
+        return self.keys
 
     async def registry_auth(self, service_id: str) -> str:
         self._check()

@@ -9,6 +9,8 @@ from api_models.swarm.node import PluginDescription
 from api_models.swarm.task import DiscreteResource, GenericResource, NamedResource
 from server.swarm.agent.description import describe
 from server.swarm.agent.neighbours import Neighbours
+from server.swarm.agent.tests.fakes import FakeOverlay
+from server.swarm.model.objects import ESP, Node
 
 INFO = {
     "Name": "lab1",
@@ -31,9 +33,16 @@ class FakeSystem:
         return INFO
 
 
-def _neighbours(cdi: Path) -> Neighbours:
+def _neighbours(cdi: Path, overlay: FakeOverlay | None = None) -> Neighbours:
     absent = cast(Any, None)
-    return Neighbours(absent, absent, absent, absent, FakeSystem(), cdi, cdi_spec_dirs=(str(cdi),))
+    return Neighbours(absent, absent, absent, absent, FakeSystem(), cdi, overlay, cdi_spec_dirs=(str(cdi),))
+
+
+def test_a_node_tells_whether_it_encrypts(tmp_path: Path) -> None:
+    for esp in (True, False):
+        node = asyncio.run(describe(_neighbours(tmp_path, FakeOverlay(esp=esp))))
+        assert (ESP in (node.engine.plugins or ())) is esp
+        assert Node(description=node).encrypts is esp
 
 
 def test_a_node_with_gpus(tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ class Allocator:
                 addresses=self._assigned(task, network),
                 aliases=config.aliases or (),
                 driver_opts=config.driver_opts,
+                encrypted=network.encrypted,
             )
             for network, config in networks
         )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from api_models.swarm.task import Platform
+from server.networks.overlay.model import NO_ESP
 from server.swarm.controllers.constraints import node_matches
 from server.swarm.controllers.scheduler.nodes import NodeUsage, host_ports, reservations
 from server.swarm.model.objects import Task
@@ -117,7 +118,7 @@ def _max_replicas(task: Task) -> int:
     return placement.max_replicas if placement is not None else 0
 
 
-# In SwarmKit's order: the first filter that a node does not pass is the reason.
+# In SwarmKit's order: the first filter that a node does not pass is the reason. SwarmKit knows no kernels without ESP.
 _FILTERS: Sequence[_Filter] = (
     _Filter(
         lambda _: True,
@@ -143,6 +144,12 @@ _FILTERS: Sequence[_Filter] = (
         _is_platform,
         "unsupported platform on 1 node",
         "unsupported platform on {} nodes",
+    ),
+    _Filter(
+        lambda task: any(attachment.encrypted for attachment in task.attachments),
+        lambda _, usage: usage.node.encrypts,
+        f"{NO_ESP} on 1 node",
+        f"{NO_ESP} on {{}} nodes",
     ),
     _Filter(
         lambda task: any(True for _ in host_ports(task)),

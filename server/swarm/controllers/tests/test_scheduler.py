@@ -1,6 +1,7 @@
 """Where tasks run, and why they do not."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from server.swarm.controllers.constraints import node_matches, parse_constraints
 from server.swarm.controllers.scheduler.filters import Filters
 from server.swarm.controllers.scheduler.nodes import NodeUsage
 from server.swarm.controllers.tests.world import World, play, task_spec
-from server.swarm.model.objects import Node, Task
+from server.swarm.model.objects import ESP, Attachment, Node, Task
 from server.swarm.model.taskstate import TaskState
 
 NODE = Node(
@@ -108,6 +109,18 @@ def test_filters_explain_themselves(fields: Mapping[str, object], reason: str) -
     filters = Filters(task)
     assert filters.passes(usage) is (reason == "")
     assert filters.explain([usage]) == reason
+
+
+def test_only_nodes_with_esp_have_tasks_of_encrypted_networks() -> None:
+    task = Task(attachments=(Attachment(network_id="n", encrypted=True),))
+    engine = replace(NODE.description.engine, plugins=(ESP,))
+    able = NodeUsage(replace(NODE, description=replace(NODE.description, engine=engine)), [], 0)
+    filters = Filters(task)
+    assert filters.passes(able)
+    assert filters.explain([NodeUsage(NODE, [], 0)] * 2 + [able]) == (
+        "the kernel has no IPsec ESP (CONFIG_INET_ESP, module esp4) on 2 nodes"
+    )
+    assert Filters(replace(task, attachments=(Attachment(network_id="n"),))).passes(NodeUsage(NODE, [], 0))
 
 
 def _error(world: World, name: str) -> str:

@@ -15,7 +15,18 @@ from server.networks.overlay.model import Backend, Peer, ServiceAddresses
 from server.swarm.agent.dispatcher import Assignments
 from server.swarm.dispatch.assignments import Computation
 from server.swarm.dispatch.overview import Overview
-from server.swarm.model.objects import Attachment, Cluster, Network, Node, Object, Service, Task, TaskStatus
+from server.swarm.model.objects import (
+    NETWORK_KEYS,
+    Attachment,
+    Cluster,
+    Network,
+    NetworkKeys,
+    Node,
+    Object,
+    Service,
+    Task,
+    TaskStatus,
+)
 from server.swarm.model.taskstate import TaskState
 from server.swarm.state.state import Delete, Put, State
 from server.swarm.state.tests.opened import opened
@@ -91,6 +102,31 @@ def test_peers_are_the_addresses_on_all_nodes(tmp_path: Path) -> None:
         two = Computation(state.tables).of("n2")
         assert two.networks["net1"].local == "198.51.100.2"
         assert set(two.peers["net1"]) == set(one.peers["net1"])
+
+    _run(tmp_path, scenario)
+
+
+def test_encrypted_networks_have_a_port_and_keys(tmp_path: Path) -> None:
+    async def scenario(state: State) -> None:
+        secret = replace(_network(2), options={"encrypted": ""})
+        keys = NetworkKeys(id=NETWORK_KEYS, sealed="x")
+        await state.commit([Put(secret), Put(keys), Put(_node(2)), Put(_task(1, 1)), Put(_task(2, 2, 2))])
+        one, two = (Computation(state.tables).of(node) for node in ("n1", "n2"))
+        stored = state.tables.network_keys
+        assert stored is not None
+        assert (one.keys, two.keys) == (0, stored.version)
+        assert {id: (each.port, each.encrypted) for id, each in two.networks.items()} == {
+            "net0": (4790, False),
+            "net2": (4791, True),
+        }
+        # A rotation reaches the nodes that follow.
+        overview = Overview(state)
+        following = overview.assignments("n2")
+        assert (await anext(following)).keys == stored.version
+        await state.commit([Put(replace(stored, sealed="y"))])
+        assert (await anext(following)).keys == state.revision
+        await state.commit([Delete(state.tables.nodes.get("n1"))])
+        assert (await anext(following)).keys == 0
 
     _run(tmp_path, scenario)
 

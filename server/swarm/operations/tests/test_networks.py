@@ -11,17 +11,25 @@ import pytest
 from api_models.network import IPAM, NetworkCreateRequest
 from api_models.swarm.container import ContainerSpec
 from api_models.swarm.network import Endpoint, EndpointSpec, NetworkAttachmentConfig, PortConfig, VirtualIP
-from api_models.swarm.node import NodeStatus
+from api_models.swarm.node import EngineDescription, NodeDescription, NodeStatus
 from api_models.swarm.service import ServiceSpec
 from api_models.swarm.task import TaskSpec
 from engine.common.errors import Kind, WharfError
 from server.networks import options
 from server.networks.model import Network, PoolConfig
-from server.swarm.model.objects import Attachment, Cluster, Node, Service, Task, TaskStatus
+from server.swarm.model.objects import ESP, Attachment, Cluster, Node, Service, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
 from server.swarm.operations.networks import Networks, ingress
 from server.swarm.state.state import Delete, Put, State
 from server.swarm.state.tests.opened import opened
+
+
+class _Sealer:
+    def seal(self, data: bytes, /) -> str:
+        return data.hex()
+
+    def open(self, text: str, /) -> bytes:
+        return bytes.fromhex(text)
 
 
 def _play(path: Path, scenario: Callable[[State, Networks], Awaitable[None]]) -> None:
@@ -29,7 +37,7 @@ def _play(path: Path, scenario: Callable[[State, Networks], Awaitable[None]]) ->
         cluster = Cluster(id="swarm")
         async with opened(path) as (_, state), asyncio.timeout(20):
             await state.commit([Put(cluster), Put(ingress(cluster))])
-            await scenario(state, Networks(state))
+            await scenario(state, Networks(state, "n1", _Sealer()))
 
     asyncio.run(run())
 
@@ -141,7 +149,7 @@ def test_refusals(tmp_path: Path) -> None:
             (_request("x"), (PoolConfig("10.9.3.0/24"),), Kind.PERMISSION_DENIED, "Pool overlaps with other one"),
             (_request("x", given={options.VNI: "5000"}), (), Kind.INVALID_ARGUMENT, "could not assign vxlan id 5000"),
             (_request("x", given={options.VNI: "99999999"}), (), Kind.INVALID_ARGUMENT, "invalid vxlan id value"),
-            (_request("x", given={"encrypted": ""}), (), Kind.NOT_IMPLEMENTED, "encrypted"),
+            (_request("x", given={"encrypted": ""}), (), Kind.NOT_IMPLEMENTED, "CONFIG_INET_ESP"),
             (
                 replace(_request("x"), enable_ipv4=False),
                 (),
@@ -157,6 +165,25 @@ def test_refusals(tmp_path: Path) -> None:
             found, message = await _refused(networks.create(request, pools))
             assert (found, sentence in message) == (kind, True), message
         assert await _refused(networks.remove("nope")) == (Kind.NOT_FOUND, "network nope not found")
+
+    _play(tmp_path, scenario)
+
+
+def test_encrypted_networks_have_keys(tmp_path: Path) -> None:
+    async def scenario(state: State, networks: Networks) -> None:
+        description = NodeDescription(engine=EngineDescription(plugins=(ESP,)))
+        await state.commit([Put(Node(id="n1", description=description))])
+        await networks.create(_request("open"), ())
+        assert state.tables.network_keys is None
+        made = await networks.create(_request("secret", given={"encrypted": ""}), ())
+        assert (made.encrypted, made.options["encrypted"]) == (True, "")
+        first = state.tables.network_keys
+        assert first is not None
+        assert len(_Sealer().open(first.sealed)) == 96
+        # They are stored again, so that the leader does not delete them at the same time.
+        await networks.create(_request("other", given={"encrypted": "false"}), ())
+        second = state.tables.network_keys
+        assert second == replace(first, version=state.revision)
 
     _play(tmp_path, scenario)
 

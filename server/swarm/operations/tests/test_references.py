@@ -38,7 +38,7 @@ class _Swarm:
         self.state = first
         self.services = Services(first, lambda data: data.decode(), parse_constraints, lambda _: None)
         self.secrets = Secrets(second, _Sealer())
-        self.networks = Networks(second)
+        self.networks = Networks(second, "n1", _Sealer())
 
 
 def _play(path: Path, scenario: Callable[[_Swarm], Awaitable[None]]) -> None:

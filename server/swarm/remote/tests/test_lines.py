@@ -49,6 +49,7 @@ def _assignments(dice: random.Random) -> Assignments:
         mesh=tuple(MeshPort("tcp", 8000 + int(id), 80, (f"10.0.0.{id}",)) for id in ids),
         peers={id: tuple(Peer(f"10.0.1.{each}", "192.0.2.8") for each in ids) for id in ids},
         nodes=dice.randint(1, 1000),
+        keys=dice.choice((0, 7, 9)),
     )
 
 
