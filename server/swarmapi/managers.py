@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from starlette.responses import Response
 
@@ -16,9 +16,10 @@ from engine.common.errors import Kind, WharfError, invalid
 from server.networks.overlay.model import Keyring
 from server.swarm.agent.dispatcher import MAX_NAMES, Assignments, Dispatcher
 from server.swarm.operations.admission import Admission, check_description
+from server.swarm.operations.members import Members
 from server.swarm.remote import wire
 from server.swarm.remote.lines import EMPTY, Differences
-from server.swarm.remote.records import JoinRequest, MemberAdded, MemberRequest
+from server.swarm.remote.records import JoinRequest, MemberRequest
 from server.swarm.state.state import State
 from server.swarmapi.application import Call, Route, SwarmApp, json_answer, unexpected
 from server.swarmapi.attempts import Attempts
@@ -30,29 +31,6 @@ T = TypeVar("T")
 
 #: The most streams of one kind that a node has: those whose connection broke last for a while.
 _STREAMS = 16
-
-
-class Members(Protocol):
-    """The members of etcd."""
-
-    async def join(self, node_id: str, request: MemberRequest, caller: str) -> MemberAdded:
-        """Adds a node as a learner; one that was added already gets the same answer. ``caller``: the address that the
-        request comes from.
-
-        :raises WharfError: UNAVAILABLE: later.
-        """
-
-    async def promote(self, node_id: str) -> None:
-        """Makes the learner a voting member; nothing happens if it is one.
-
-        :raises WharfError: FAILED_PRECONDITION: it has not caught up yet.
-        """
-
-    async def leave(self, node_id: str, request: MemberRequest) -> None:
-        """The node's join has failed: it is no member any more, and a worker that is down.
-
-        :raises WharfError: FAILED_PRECONDITION: it can't be removed now.
-        """
 
 
 @dataclass(frozen=True, slots=True)
