@@ -1,10 +1,11 @@
 """The images of tasks: pulls those that this node lacks, each once for all tasks that wait for it.
 
-The registry is asked first, with the credentials of the service. If it does not answer, lacks or refuses the image,
-other nodes are asked: the managers which image a tag is, then those that have prepared a task of the service, and the
-managers, for its content. So an image that was built or loaded on one manager runs on all nodes, where dockerd rejects
-the tasks with ``No such image: …``. The registry's refusal doesn't keep the service from the image, as it doesn't on a
-node that has it already: what counts is that the node has a task of the service.
+The registry is asked first, with the credentials of the service. If it lacks or refuses the image, or gives no answer
+for some seconds, other nodes are asked: the managers which image a tag is, then those that have prepared a task of the
+service, and the managers, for its content. So an image that was built or loaded on one manager runs on all nodes, where
+dockerd rejects the tasks with ``No such image: …``. The registry's refusal doesn't keep the service from the image, as
+it doesn't on a node that has it already: what counts is that the node has a task of the service. An answer that comes
+while other nodes send the image decides which image it is: a tag may be an older image on them.
 """
 
 import asyncio
@@ -13,14 +14,17 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
+from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
-from server.registry.auth import ANONYMOUS, from_header
+from server.registry.auth import ANONYMOUS, Credentials, from_header
 from server.registry.reference import Reference, parse
 from server.registry.source import Source
 from server.swarm.agent.dispatcher import Dispatcher, NodeAddress
 from server.swarm.agent.neighbours import Images
 
 log = logging.getLogger(__name__)
+
+timeouts.define("swarm.registry", 5.0)  # until the registry has answered; then other nodes are asked, too
 
 
 @dataclass(slots=True)
@@ -80,25 +84,65 @@ class Pulls:
         try:
             reference = parse(image).tagged()
             credentials = from_header(auth) if auth else ANONYMOUS
-            async for _ in self._images.pull(reference, credentials=credentials):
-                pass
         except WharfError as error:
+            log.error("pulling image %s failed: %s", image, error)
+            return
+        answered = asyncio.Event()
+        registry = asyncio.create_task(self._pull_from_registry(reference, credentials, answered))
+        answer = asyncio.create_task(answered.wait())
+        peers: asyncio.Task[bool] | None = None
+        try:
+            patience = timeouts.seconds("swarm.registry")
+            await asyncio.wait((registry, answer), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            if not (registry.done() or answer.done()):
+                log.info("image %s: its registry has not answered in %g s; other nodes are asked, too", image, patience)
+                peers = asyncio.create_task(self._pull_from_peers(reference, service_id))
+                await asyncio.wait((registry, answer, peers), return_when=asyncio.FIRST_COMPLETED)
+                if answer.done():
+                    # What the tag is at the registry may not be what it is on other nodes.
+                    peers.cancel()
+                elif peers.done() and peers.result():
+                    return
+            failure = await registry
+            if failure is None:
+                return
             # A full disk is full for other nodes' bytes, too.
-            if error.kind is Kind.RESOURCE_EXHAUSTED or not await self._pull_from_peers(image, service_id):
-                log.error("pulling image %s failed: %s", image, error)
+            if failure.kind is not Kind.RESOURCE_EXHAUSTED:
+                if peers is None or peers.done() or peers.cancelling():
+                    sent = await self._pull_from_peers(reference, service_id)
+                else:
+                    sent = await peers
+                if sent:
+                    return
+            log.error("pulling image %s failed: %s", image, failure)
+        finally:
+            tasks = [task for task in (registry, answer, peers) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _pull_from_peers(self, image: str, service_id: str) -> bool:
+    async def _pull_from_registry(
+        self, reference: Reference, credentials: Credentials, answered: asyncio.Event
+    ) -> WharfError | None:
+        """``answered`` is set when the registry has said which image it is. Returns the failure."""
+        try:
+            async for _ in self._images.pull(reference, credentials=credentials):
+                answered.set()
+        except WharfError as error:
+            return error
+        return None
+
+    async def _pull_from_peers(self, reference: Reference, service_id: str) -> bool:
         if self._peers is None:
             return False
         try:
-            reference = parse(image).tagged()
             nodes = await self._dispatcher.image_peers(service_id)
             if not nodes:
                 return False
             async with self._peers(reference, service_id, nodes) as source:
                 await self._images.pull_from(source, reference)
         except WharfError as error:
-            log.warning("no other node sent image %s: %s", image, error)
+            log.warning("no other node sent image %s: %s", reference.familiar, error)
             return False
-        log.info("image %s came from another node", image)
+        log.info("image %s came from another node", reference.familiar)
         return True

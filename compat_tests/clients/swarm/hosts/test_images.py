@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
 from compat_tests.support.hosts.host import Host
+from compat_tests.support.hosts.segment import SUBNET
 from compat_tests.support.hosts.swarm import Swarm, count, placed, running, settles
 
 IMAGE = "only:first"
@@ -52,3 +55,28 @@ def test_other_images_of_a_manager_stay_there(swarm: Swarm, checksum: str) -> No
     assert settles(lambda: swarm.first.docker(*words).stdout.count("No such image: only:second") == 5)
     for host in list(swarm.hosts)[1:]:
         assert host.docker("images", "-q", "only").stdout == ""
+
+
+#: Accepts connections, and never answers.
+SILENT = "import socket, time; s = socket.create_server(('', 5000)); print('ready', flush=True); time.sleep(600)"
+
+
+def test_a_registry_that_never_answers_delays_an_image_by_seconds(swarm: Swarm, checksum: str) -> None:
+    address = f"{SUBNET[1]}:5000"
+    image = f"{address}/only:first"
+    swarm.first.docker("tag", IMAGE, image)
+    with subprocess.Popen(
+        [*swarm.hosts.enter, sys.executable, "-c", SILENT], stdout=subprocess.PIPE, text=True
+    ) as silent:
+        try:
+            assert silent.stdout is not None
+            assert silent.stdout.readline() == "ready\n"
+            swarm.first.docker(*CREATE, "slow", "--mode", "global", image, "sleep", "1000")
+            assert settles(lambda: count(swarm.hosts, "slow") == 5), placed(swarm.first, "slow")
+            for host in list(swarm.hosts)[1:]:
+                log = host.daemon.tail(100_000)
+                assert f"image {image}: its registry has not answered in 5 s; other nodes are asked, too" in log
+                assert f"image {image} came from another node" in log
+        finally:
+            silent.kill()
+            swarm.hosts.each(lambda host: host.docker("rmi", "-f", image, check=False))

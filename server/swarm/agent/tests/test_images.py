@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, not_found
 from server.config.model import Config
 from server.registry.auth import ANONYMOUS, Credentials
@@ -20,12 +21,14 @@ from server.swarm.agent.tests.fakes import FakeDispatcher
 
 
 class FakeImages:
-    """A registry that has all images, and answers when ``open`` is set."""
+    """A registry that has all images, answers when ``open`` is set, and sends them when ``content`` is, too."""
 
     def __init__(self) -> None:
         self.local: set[str] = set()
         self.pulls: list[tuple[str, Credentials]] = []
         self.open = asyncio.Event()
+        self.content = asyncio.Event()
+        self.content.set()
         self.refusal: WharfError | None = None
         self.cancelled = 0
 
@@ -41,12 +44,15 @@ class FakeImages:
             raise
         if self.refusal is not None:
             raise self.refusal
+        yield {"status": "Pulling from a"}
+        await self.content.wait()
         self.local.add(reference.familiar)
-        yield {"status": "done"}
 
     async def pull_from(self, source: Source, reference: Reference) -> None:
         assert isinstance(source, PeerNodes)
         source.pulls.append(reference.familiar)
+        source.begun.set()
+        await source.open.wait()
         if source.refusal is not None:
             raise source.refusal
         self.local.add(reference.familiar)
@@ -60,6 +66,9 @@ class PeerNodes(Repository):
         self.pulls: list[str] = []
         self.asked: list[tuple[str, str, Sequence[NodeAddress]]] = []
         self.refusal: WharfError | None = None
+        self.begun = asyncio.Event()
+        self.open = asyncio.Event()
+        self.open.set()
 
     def __call__(self, reference: Reference, service_id: str, nodes: Sequence[NodeAddress]) -> "PeerNodes":
         self.asked.append((reference.familiar, service_id, nodes))
@@ -89,6 +98,83 @@ def test_other_nodes_are_asked_after_the_registry(refusal: WharfError | None, as
         assert nodes.asked == ([("a:1", "s", dispatcher.peers)] if asked else [])
         assert nodes.pulls == (["a:1"] if asked else [])
         assert bool(images.local) == (asked or refusal is None)
+
+    asyncio.run(scenario())
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(timeouts._SECONDS, "swarm.registry", 0.01)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_other_nodes_are_asked_while_a_registry_gives_no_answer() -> None:
+    async def scenario() -> None:
+        images, dispatcher, nodes = FakeImages(), FakeDispatcher(), PeerNodes()
+        dispatcher.peers = [NodeAddress("n2", "10.0.0.2")]
+        async with asyncio.timeout(10):
+            await Pulls(images, dispatcher, nodes).ensure("a:1", "s")
+        assert (images.local, images.cancelled, nodes.pulls) == ({"a:1"}, 1, ["a:1"])
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_late_answer_of_the_registry_decides() -> None:
+    async def scenario() -> None:
+        images, dispatcher, nodes = FakeImages(), FakeDispatcher(), PeerNodes()
+        dispatcher.peers = [NodeAddress("n2", "10.0.0.2")]
+        nodes.open.clear()
+        images.content.clear()
+        pull = asyncio.create_task(Pulls(images, dispatcher, nodes).ensure("a:1", "s"))
+        await nodes.begun.wait()
+        images.open.set()
+        await asyncio.sleep(0.02)
+        # The other nodes are no longer asked.
+        nodes.open.set()
+        await asyncio.sleep(0.02)
+        assert not images.local
+        images.content.set()
+        async with asyncio.timeout(10):
+            await pull
+        assert (images.local, nodes.pulls) == ({"a:1"}, ["a:1"])
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_the_nodes_go_on_when_the_registry_fails_late(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        images, dispatcher, nodes = FakeImages(), FakeDispatcher(), PeerNodes()
+        dispatcher.peers = [NodeAddress("n2", "10.0.0.2")]
+        nodes.open.clear()
+        pull = asyncio.create_task(Pulls(images, dispatcher, nodes).ensure("a:1", "s"))
+        await nodes.begun.wait()
+        images.refusal = WharfError(Kind.INTERNAL, "dial tcp: i/o timeout")
+        images.open.set()
+        await asyncio.sleep(0.02)
+        nodes.open.set()
+        async with asyncio.timeout(10):
+            await pull
+        assert (images.local, nodes.pulls) == ({"a:1"}, ["a:1"])
+
+    asyncio.run(scenario())
+    assert "failed" not in caplog.text
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_registry_may_be_slow_where_no_node_has_the_image() -> None:
+    async def scenario() -> None:
+        images, dispatcher, nodes = FakeImages(), FakeDispatcher(), PeerNodes()
+        dispatcher.peers = [NodeAddress("n2", "10.0.0.2")]
+        nodes.refusal = not_found("no manager has the image a:1")
+        pull = asyncio.create_task(Pulls(images, dispatcher, nodes).ensure("a:1", "s"))
+        await nodes.begun.wait()
+        await asyncio.sleep(0.02)
+        images.open.set()
+        async with asyncio.timeout(10):
+            await pull
+        assert (images.local, nodes.pulls) == ({"a:1"}, ["a:1"])
 
     asyncio.run(scenario())
 
