@@ -97,6 +97,7 @@ class Names(ImageNames):
         # Counts our own changes per name, so that a reply requested before a change does not overwrite it.
         self._changes: dict[str, int] = {}
         self._followed = False
+        self._changed = asyncio.Event()
         #: Called when another client has removed a name or a blob, and when such events may have been missed.
         self.on_removed: Callable[[], None] = lambda: None
         self._task: asyncio.Task[None] | None = None
@@ -128,6 +129,10 @@ class Names(ImageNames):
 
     async def own(self) -> list[ImageRecord]:
         return await self.all()
+
+    def known(self) -> tuple[list[ImageRecord], asyncio.Event]:
+        """The records as far as the last look-up knew, and what is set when one of them is added, moved or removed."""
+        return list(self._records.values()), self._changed
 
     def has(self, name: str) -> bool:
         """Whether there is a record of this name, as far as the last look-up knew."""
@@ -188,12 +193,24 @@ class Names(ImageNames):
             if self._changes.get(record.name) == changes.get(record.name):
                 self._set(record)
 
+    def _note_change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
     def _set(self, record: ImageRecord) -> None:
-        self._drop(record.name)
+        former = self._records.get(record.name)
+        if former is None or former.target.digest != record.target.digest:
+            self._note_change()
+        self._forget(record.name)
         self._records[record.name] = record
         self._by_digest.setdefault(record.target.digest, set()).add(record.name)
 
     def _drop(self, name: str) -> None:
+        if name in self._records:
+            self._note_change()
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
         old = self._records.pop(name, None)
         if old is None:
             return

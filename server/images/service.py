@@ -19,7 +19,7 @@ from server.images.context import ApplyChanges, ImageContext
 from server.images.identity import build_label
 from server.images.listing import ImageList
 from server.images.local import LocalImages
-from server.images.model import PARENT_LABEL, Image, Users
+from server.images.model import PARENT_LABEL, Image, Users, owner_of
 from server.images.names import Names
 from server.images.ownership.layers import ProvenLayers
 from server.images.ownership.names import OwnedNames
@@ -160,6 +160,15 @@ class Images:
             return (await self._context.resolver.record(ref)).target.digest
         except WharfError:
             return None
+
+    async def references(self) -> AsyncIterator[set[str]]:
+        """The names and digests of the administrators' images, now and after each change. Changes in quick succession
+        come as one."""
+        while True:
+            records, changed = self._names.known()
+            mine = [record for record in records if not owner_of(record)]
+            yield {record.name for record in mine} | {record.target.digest for record in mine}
+            await changed.wait()
 
     async def rootfs(self, image: Image, key: str, *, labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
         """Create a writable root file system ``key``; the caller removes the snapshot.

@@ -15,6 +15,7 @@ from engine.common import limits
 from engine.common.errors import Kind, WharfError, invalid
 from server.networks.overlay.model import Keyring
 from server.swarm.agent.dispatcher import MAX_NAMES, Assignments, Dispatcher
+from server.swarm.model import images
 from server.swarm.operations.admission import Admission, check_description
 from server.swarm.operations.members import Members
 from server.swarm.remote import wire
@@ -139,6 +140,7 @@ class _Dispatch:
                 ("GET", "/assignments", self._assignments),
                 ("POST", "/report", self._report),
                 ("POST", "/describe", self._describe),
+                ("POST", "/images", self._images),
                 ("POST", "/heartbeat", self._heartbeat),
                 ("POST", "/end", self._end),
                 ("GET", "/secrets/{id}", self._secret),
@@ -187,6 +189,13 @@ class _Dispatch:
         check_description(description)
         await self._port.admission.locate(call.caller.node_id, advertised, data_path, call.caller.address)
         await self._of(call).describe(description)
+        return json_answer({})
+
+    async def _images(self, call: Call) -> Response:
+        (keys,) = wire.strings(await call.body(), "keys", length=wire.MAX_REQUEST)
+        if not images.valid(keys):
+            raise invalid("malformed keys of images")
+        await self._of(call).report_images(keys)
         return json_answer({})
 
     async def _heartbeat(self, call: Call) -> Response:

@@ -85,6 +85,10 @@ class Dispatcher(Protocol):
         """Begins a session: stores what this node is, and that it is ready. Call it again when the description
         changes."""
 
+    async def report_images(self, keys: str) -> None:
+        """Stores which images this node has: ``server.swarm.model.images.keys_of``. The scheduler prefers such a node
+        among equal ones."""
+
     async def heartbeat(self) -> float:
         """Says that this node is alive; returns the seconds until the next call is due (the swarm's
         ``DispatcherConfig.HeartbeatPeriod``, 5 by default). After three periods without a call the session is over, and

@@ -73,6 +73,9 @@ class Images(Protocol):
     async def find_id(self, ref: str) -> str | None:
         """The id of the image with this name or id; None if there is none."""
 
+    def references(self) -> AsyncIterator[set[str]]:
+        """The names and digests of all images, now and after each change."""
+
     def pull(self, reference: Reference, *, credentials: Credentials = ANONYMOUS) -> AsyncIterator[Message]:
         """Pulls one tag or digest. The iterator ends when the image is stored, and raises WharfError if that fails."""
 

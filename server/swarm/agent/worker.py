@@ -12,6 +12,7 @@ from server.swarm.agent.attachments import Attachments, is_attachment
 from server.swarm.agent.description import describe
 from server.swarm.agent.dispatcher import Assignments, Dispatcher
 from server.swarm.agent.files import PrivateFiles
+from server.swarm.agent.imagereport import report_images
 from server.swarm.agent.images import Peers, Pulls
 from server.swarm.agent.logs import task_log
 from server.swarm.agent.neighbours import Neighbours
@@ -60,6 +61,8 @@ class Agent:
             group.create_task(session.follow(), name="swarm-assignments")
             group.create_task(session.beat(), name="swarm-heartbeats")
             group.create_task(session.observe(), name="swarm-description")
+            references = self._neighbours.images.references()
+            group.create_task(report_images(references, self._dispatcher), name="swarm-images")
 
     def logs(self, task: Task, query: Query) -> AsyncIterator[bytes]:
         """See ``logs.task_log``."""

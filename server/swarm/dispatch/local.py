@@ -17,7 +17,7 @@ from server.swarm.dispatch.overview import Overview
 from server.swarm.dispatch.reports import Reports
 from server.swarm.model import networkkeys
 from server.swarm.model.ids import new_id
-from server.swarm.model.objects import Attachment, Config, Network, Secret, Session, Task, TaskStatus
+from server.swarm.model.objects import Attachment, Config, Network, NodeImages, Secret, Session, Task, TaskStatus
 from server.swarm.model.sealer import Opener
 from server.swarm.model.taskstate import TaskState
 from server.swarm.state.state import Delete, Operation, Put, Refer, Require, State
@@ -87,6 +87,24 @@ class LocalDispatcher:
         except LeaseEnded:
             self._lease = 0
             raise _session_over() from None
+
+    async def report_images(self, keys: str) -> None:
+        if not self._sessions:
+            return  # the only node
+
+        def build() -> Sequence[Operation]:
+            tables = self._state.tables
+            node, present = tables.nodes.find(self._node_id), tables.images.find(self._node_id)
+            if node is None:
+                raise not_found(f"node {self._node_id} not found")
+            if present is not None and present.keys == keys:
+                return []
+            now = self._now()
+            changed = replace(present or NodeImages(id=self._node_id, created_ns=now), keys=keys, updated_ns=now)
+            # Nothing is stored of a node that is removed at the same time.
+            return [Put(changed), Require(node)]
+
+        await self._state.transact(build)
 
     async def heartbeat(self) -> float:
         if not self._sessions:

@@ -14,6 +14,7 @@ from server.swarm.model.objects import (
     Network,
     NetworkKeys,
     Node,
+    NodeImages,
     Object,
     Secret,
     Service,
@@ -30,6 +31,7 @@ KINDS: Mapping[str, type[Object]] = {
     "config": Config,
     "network": Network,
     "networkkeys": NetworkKeys,
+    "images": NodeImages,
     "session": Session,
     "leader": Leader,
 }

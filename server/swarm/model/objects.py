@@ -88,6 +88,14 @@ class Session(Object):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeImages(Object):
+    """The images that a node has, as ``server.swarm.model.images`` makes ``keys``. Its id is the node's. No part of the
+    node, because what a node is decides on its tasks, and changes seldom."""
+
+    keys: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leader(Object):
     """The manager that runs the controllers: stored with a lease, under the id ``LEADER``. A swarm in SQLite has none:
     its only manager is the leader."""

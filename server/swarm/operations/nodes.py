@@ -115,8 +115,9 @@ class Nodes:
 
         def build() -> Sequence[Delete]:
             node = self._check_removal(id, force=force)
-            session = self._state.tables.sessions.find(id)
-            return [Delete(node), *([Delete(session)] if session is not None else ())]
+            tables = self._state.tables
+            gone = (node, tables.sessions.find(id), tables.images.find(id))
+            return [Delete(each) for each in gone if each is not None]
 
         await self._state.transact(build)
 

@@ -59,6 +59,9 @@ class RemoteDispatcher:
     async def describe(self, description: NodeDescription) -> None:
         await self._post("/describe", {**self._addresses, "description": description.wire()})
 
+    async def report_images(self, keys: str) -> None:
+        await self._post("/images", {"keys": keys})
+
     async def heartbeat(self) -> float:
         seconds = (await self._managers.request("POST", f"{_AT}/heartbeat", {}, silence=_BEAT)).get("seconds")
         return float(seconds) if isinstance(seconds, int | float) and seconds > 0 else _PERIOD

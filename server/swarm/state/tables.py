@@ -13,6 +13,7 @@ from server.swarm.model.objects import (
     Network,
     NetworkKeys,
     Node,
+    NodeImages,
     Object,
     Secret,
     Service,
@@ -219,6 +220,7 @@ class Tables:
         self.configs: NamedTable[Config] = NamedTable("config")
         self.networks: NamedTable[Network] = NamedTable("network")
         self.keyrings: Table[NetworkKeys] = Table()
+        self.images: Table[NodeImages] = Table()
         self.sessions: Table[Session] = Table()
         self.leaders: Table[Leader] = Table()
         self._by_class: Mapping[type[Object], Table[Object]] = {
@@ -230,6 +232,7 @@ class Tables:
             Config: self.configs,  # type: ignore[dict-item]
             Network: self.networks,  # type: ignore[dict-item]
             NetworkKeys: self.keyrings,  # type: ignore[dict-item]
+            NodeImages: self.images,  # type: ignore[dict-item]
             Session: self.sessions,  # type: ignore[dict-item]
             Leader: self.leaders,  # type: ignore[dict-item]
         }

@@ -139,6 +139,24 @@ def test_a_worker_reads_only_what_its_own_tasks_need(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+def test_a_node_reports_its_images(tmp_path: Path) -> None:
+    async def scenario(site: Site) -> None:
+        joined, managers = await site.worker()
+        dispatcher, images = RemoteDispatcher(managers), site.state.tables.images
+        for keys in ("01234567 89abcdef", "", "89abcdef"):
+            await dispatcher.report_images(keys)
+            assert images.get(joined.node_id).keys == keys
+        revision = site.state.revision
+        await dispatcher.report_images("89abcdef")
+        assert site.state.revision == revision
+        for wrong in ("0123", " ".join(["01234567"] * 513)):
+            with pytest.raises(WharfError) as refused:
+                await dispatcher.report_images(wrong)
+            assert refused.value.kind is Kind.INVALID_ARGUMENT
+
+    run(tmp_path, scenario)
+
+
 def test_containers_of_users_are_attached(tmp_path: Path) -> None:
     async def scenario(site: Site) -> None:
         joined, managers = await site.worker()

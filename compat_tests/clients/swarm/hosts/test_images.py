@@ -57,6 +57,30 @@ def test_other_images_of_a_manager_stay_there(swarm: Swarm, checksum: str) -> No
         assert host.docker("images", "-q", "only").stdout == ""
 
 
+def test_equal_nodes_are_chosen_by_their_images(swarm: Swarm, kind: str) -> None:
+    """Each time, the service is the only one: without the image, the node with the smallest id would have it."""
+    if kind == "dockerd":
+        pytest.skip("dockerd's scheduler knows no images")
+    ids = swarm.first.docker("node", "ls", "--format", "{{.ID}} {{.Hostname}}").stdout.split("\n")
+    host = next(host for host in swarm.workers if host.name != min(filter(None, ids)).split()[1])
+    host.docker("tag", "busybox", "local:1")
+
+    def chosen() -> str:
+        swarm.first.docker(*CREATE, "one", "--restart-condition", "none", "local:1", "sleep", "1000")
+        words = ("service", "ps", "--format", "{{.Node}}", "one")
+        assert settles(lambda: swarm.first.docker(*words).stdout.strip() != "")
+        node = swarm.first.docker(*words).stdout.strip()
+        swarm.first.docker("service", "rm", "one")
+        assert settles(lambda: not any(swarm.hosts.each(lambda host: host.docker("ps", "-aq").stdout)))
+        return node
+
+    try:
+        # Until the node has told the managers.
+        assert settles(lambda: chosen() == host.name)
+    finally:
+        swarm.hosts.each(lambda host: host.docker("rmi", "-f", "local:1", check=False))
+
+
 #: Accepts connections, and never answers.
 SILENT = "import socket, time; s = socket.create_server(('', 5000)); print('ready', flush=True); time.sleep(600)"
 

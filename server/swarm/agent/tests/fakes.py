@@ -47,6 +47,7 @@ class FakeDispatcher:
         self.peers: Sequence[NodeAddress] = ()
         self.reports: list[Mapping[str, TaskStatus]] = []
         self.description: NodeDescription | None = None
+        self.images: list[str] = []
         self.keys = Keyring(b"1", b"2", b"3")
         self.down = False
         self._changed = asyncio.Event()
@@ -132,6 +133,10 @@ class FakeDispatcher:
         self._check()
         self.description = description
         self._reported.set()
+
+    async def report_images(self, keys: str) -> None:
+        self._check()
+        self.images.append(keys)
 
     async def heartbeat(self) -> float:
         self._check()

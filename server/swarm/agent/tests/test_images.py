@@ -48,6 +48,9 @@ class FakeImages:
         await self.content.wait()
         self.local.add(reference.familiar)
 
+    async def references(self) -> AsyncIterator[set[str]]:
+        yield self.local
+
     async def pull_from(self, source: Source, reference: Reference) -> None:
         assert isinstance(source, PeerNodes)
         source.pulls.append(reference.familiar)

@@ -1,8 +1,8 @@
 """Chooses nodes for tasks: spread over the preferences' labels, then the nodes with the fewest tasks of the service,
-then those with the fewest tasks."""
+then those with the fewest tasks, then those that have the image."""
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from server.swarm.controllers.constraints import attribute
@@ -10,6 +10,7 @@ from server.swarm.controllers.draft import Draft
 from server.swarm.controllers.orchestrator.tasks import alive
 from server.swarm.controllers.scheduler.filters import Filters
 from server.swarm.controllers.scheduler.nodes import NodeUsage, Usages
+from server.swarm.model import images
 from server.swarm.model.objects import Node, Task
 from server.swarm.model.taskstate import TaskState
 
@@ -52,7 +53,7 @@ class Scheduler:
         placement = tasks[0].spec.placement
         preferences = placement.preferences or () if placement is not None else ()
         labels = [each.spread.spread_descriptor for each in preferences if each.spread is not None]
-        branch = _Branch(tasks[0], suitable, labels, filters)
+        branch = _Branch(tasks[0], suitable, labels, filters, self._having(tasks[0]))
         for position, task in enumerate(tasks):
             node = branch.choose()
             if node is None:
@@ -63,6 +64,12 @@ class Scheduler:
                 return
             self._assign(task, node, "scheduler assigned task to node")
             branch.assigned(node)
+
+    def _having(self, task: Task) -> Collection[str]:
+        """The nodes that seem to have the task's image."""
+        container = task.spec.container_spec
+        key = images.wanted(container.image) if container is not None else ""
+        return {each.id for each in self._draft.tables.images if images.has(each, key)}
 
     def _assign(self, task: Task, node: NodeUsage, message: str) -> None:
         assigned = replace(task, node_id=node.node.id, status=replace(task.status, state=int(TaskState.ASSIGNED)))
@@ -77,29 +84,38 @@ class Scheduler:
 
 class _Branch:
     """The nodes that have the same labels so far, split by the next label. Without one, a heap of the nodes, the best
-    first."""
+    first. ``having``: the ids of those that have the image."""
 
-    def __init__(self, task: Task, nodes: Sequence[NodeUsage], labels: Sequence[str], filters: Filters) -> None:
+    def __init__(
+        self,
+        task: Task,
+        nodes: Sequence[NodeUsage],
+        labels: Sequence[str],
+        filters: Filters,
+        having: Collection[str],
+    ) -> None:
         self._task = task
         self._filters = filters
+        self._having = having
         self._tasks = sum(node.of_service(task.service_id) for node in nodes)
         self._label = labels[0] if labels else ""
         self._branches: dict[str, _Branch] = {}
-        self._heap: list[tuple[tuple[int, int, int, str], NodeUsage]] = []
+        self._heap: list[tuple[tuple[int, int, int, bool, str], NodeUsage]] = []
         if labels:
             groups: dict[str, list[NodeUsage]] = {}
             for node in nodes:
                 groups.setdefault(_value(node.node, self._label), []).append(node)
             self._branches = {
-                value: _Branch(task, group, labels[1:], filters) for value, group in sorted(groups.items())
+                value: _Branch(task, group, labels[1:], filters, having) for value, group in sorted(groups.items())
             }
         else:
             self._heap = [(self._rank(node), node) for node in nodes]
             heapq.heapify(self._heap)
 
-    def _rank(self, node: NodeUsage) -> tuple[int, int, int, str]:
+    def _rank(self, node: NodeUsage) -> tuple[int, int, int, bool, str]:
         # The id makes the order total.
-        return node.failures(self._task), node.of_service(self._task.service_id), node.tasks, node.node.id
+        id, of_service = node.node.id, node.of_service(self._task.service_id)
+        return node.failures(self._task), of_service, node.tasks, id not in self._having, id
 
     def choose(self) -> NodeUsage | None:
         """The best node; ``assigned`` has to be called for it."""

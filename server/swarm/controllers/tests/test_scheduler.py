@@ -25,8 +25,10 @@ from server.swarm.controllers.constraints import node_matches, parse_constraints
 from server.swarm.controllers.scheduler.filters import Filters
 from server.swarm.controllers.scheduler.nodes import NodeUsage
 from server.swarm.controllers.tests.world import World, play, task_spec
-from server.swarm.model.objects import ESP, Attachment, Node, Task
+from server.swarm.model import images
+from server.swarm.model.objects import ESP, Attachment, Node, NodeImages, Task
 from server.swarm.model.taskstate import TaskState
+from server.swarm.state.state import Put
 
 NODE = Node(
     id="n1",
@@ -121,6 +123,28 @@ def test_only_nodes_with_esp_have_tasks_of_encrypted_networks() -> None:
         "the kernel has no IPsec ESP (CONFIG_INET_ESP, module esp4) on 2 nodes"
     )
     assert Filters(replace(task, attachments=(Attachment(network_id="n"),))).passes(NodeUsage(NODE, [], 0))
+
+
+def test_equal_nodes_are_chosen_by_their_images(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        for name in ("a", "b", "c"):
+            await world.node(name)
+        await world.state.commit([Put(NodeImages(id="c", keys=images.keys_of(["docker.io/library/busybox:latest"])))])
+        spec = task_spec()
+        assert spec.container_spec is not None
+        spec = replace(spec, container_spec=replace(spec.container_spec, image="busybox"))
+        await world.service("first", 1, spec)
+        await world.settle()
+        assert [task.node_id for task in world.tasks("first")] == ["c"]
+        # The image decides between equal nodes only: this one has a task more than the others.
+        await world.service("second", 1, spec)
+        await world.settle()
+        assert [task.node_id for task in world.tasks("second")] == ["a"]
+        await world.service("wide", 3, spec)
+        await world.settle()
+        assert {task.node_id for task in world.tasks("wide")} == {"a", "b", "c"}
+
+    play(tmp_path, scenario)
 
 
 def _error(world: World, name: str) -> str:

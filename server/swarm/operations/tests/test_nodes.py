@@ -9,7 +9,7 @@ import pytest
 
 from api_models.swarm.node import ManagerStatus, NodeDescription, NodeSpec, NodeStatus
 from engine.common.errors import Kind, WharfError
-from server.swarm.model.objects import Cluster, Node, Session, Task, TaskStatus
+from server.swarm.model.objects import Cluster, Node, NodeImages, Session, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
 from server.swarm.operations.nodes import Nodes
 from server.swarm.state.state import Put, State
@@ -89,7 +89,7 @@ def test_removal(tmp_path: Path) -> None:
         running = [Task(id=f"t{n}", node_id="w3", status=TaskStatus(state=int(TaskState.RUNNING))) for n in range(150)]
         for begin in range(0, 150, 50):
             await state.commit([Put(task) for task in running[begin : begin + 50]])
-        await state.commit([Put(Session(id="w3"))])
+        await state.commit([Put(Session(id="w3")), Put(NodeImages(id="w3")), Put(NodeImages(id="w1"))])
         for key, sentence in (
             ("m1", "node m1 is a cluster manager and is a member of the raft cluster. It must be demoted to worker"),
             ("w1", "node w1 is not down and can't be removed"),
@@ -103,5 +103,6 @@ def test_removal(tmp_path: Path) -> None:
         assert sorted(node.id for node in state.tables.nodes) == ["m1", "w1"]
         assert {task.state for task in state.tables.tasks} == {TaskState.ORPHANED}
         assert len(state.tables.sessions) == 0
+        assert [each.id for each in state.tables.images] == ["w1"]
 
     _play(tmp_path, nodes, scenario)
