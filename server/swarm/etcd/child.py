@@ -235,6 +235,7 @@ class EtcdChild:
                 else:
                     break
         self._force_new = self._fresh = False
+        await asyncio.to_thread(_remove_broken, self._options.data)
         await self._become(Status.SERVING)
 
 
@@ -260,6 +261,13 @@ def _prepare(options: MemberOptions, pems: Pems) -> bool:
     private.restrict_directory(options.runtime)
     _write_pems(options.runtime, pems)
     return not (options.data / _MEMBER).exists()
+
+
+def _remove_broken(data: Path) -> None:
+    """Removes the copies that etcd makes of its log (64 MB) before it cuts off a record that was not finished, as on a
+    full disk (wal.Repair). It never reads them."""
+    for path in data.glob(f"{_MEMBER}/wal/*.broken"):
+        path.unlink(missing_ok=True)
 
 
 def _pems_of(pems: Pems) -> dict[str, str]:

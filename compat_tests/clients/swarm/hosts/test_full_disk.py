@@ -51,6 +51,7 @@ def test_a_manager_whose_disk_is_full_returns_when_there_is_space(swarm: Swarm) 
         assert "has ended unexpectedly" in full.daemon.tail(100_000)
         assert full.daemon.running
     assert settles(lambda: nodes(first)[full.name]["ManagerStatus"] == "Reachable", seconds=60)
+    assert not list((full.data / "swarm" / "etcd" / "member" / "wal").glob("*.broken"))
     assert settles(lambda: all(agree(swarm.managers, noun) for noun in ("node", "service", "config")))
     assert settles(lambda: _replicas(swarm, 5))
     assert settles(lambda: _create(full, "after") == "")
