@@ -75,8 +75,8 @@ def run(config: Config, given: Given, handle: zygote.Handle) -> int:
     heap.use_single_arena()
     os.umask(0o022)
     os.chdir("/")
-    # gRPC's C library reads these when it is loaded: disable its log lines, and its fork handlers, which we don't need
-    # because forked children never use gRPC.
+    # gRPC's C library, which calls etcd in a swarm, reads these when it is loaded: disable its log lines, and its fork
+    # handlers, which we don't need because forked children never use it.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     if config.userns_remap:

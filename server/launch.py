@@ -1,12 +1,12 @@
-"""Starts the processes below wharfd, in an order that saves memory and is safe for gRPC.
+"""Starts the processes below wharfd, in an order that saves memory.
 
 1. The zygote, forked while this process is small (:mod:`server.__main__`): shims are forks of it and share its pages.
-2. The supervisor, forked from this process after the modules that both use are imported and before gRPC starts
-   threads, so that both daemons share those pages. It has a session of its own and survives a wharfd that is killed.
+2. The supervisor, forked from this process after the modules that both use are imported and before the first thread,
+   so that both daemons share those pages. It has a session of its own and survives a wharfd that is killed.
 
 A supervisor that already serves on its socket is reused (after a crash of wharfd), unless wharfd was upgraded since:
 then its modules are gone from the disk, and it is replaced. A supervisor that dies under a running wharfd is restarted
-as a fresh process, because gRPC does not survive a fork.
+as a fresh process, because this one has threads then.
 """
 
 import contextlib
@@ -208,7 +208,7 @@ class Supervisor:
         return self._started_here
 
     async def watch(self) -> None:
-        """Restart the supervisor whenever it dies. Runs until cancelled; gRPC's channel reconnects."""
+        """Restart the supervisor whenever it dies. Runs until cancelled; the client reconnects."""
         import asyncio  # imported here and below, to keep it out of the zygote and the shims
 
         loop = asyncio.get_running_loop()

@@ -8,75 +8,97 @@ A reason travels as a ``google.rpc.ErrorInfo`` in the status details, which only
 support a stock containerd decide by the kind.
 """
 
-from collections.abc import Iterable
-from typing import cast
+from enum import IntEnum
 
-import grpc
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import DecodeError
-from grpc.aio import AioRpcError
 
 from engine.api.pb.rpc_status_pb2 import ErrorInfo, Status
 from engine.common.errors import Kind, Reason, WharfError, reason_of
 
-#: Trailing metadata key of a ``google.rpc.Status``, for errors with more than a code and a sentence.
-DETAILS = "grpc-status-details-bin"
+
+class Code(IntEnum):
+    """gRPC's codes of a status."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
 #: Whose reasons an ErrorInfo names.
 _DOMAIN = "wharf"
 
 _TO_CODE = {
-    Kind.INVALID_ARGUMENT: grpc.StatusCode.INVALID_ARGUMENT,
-    Kind.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
-    Kind.CONFLICT: grpc.StatusCode.FAILED_PRECONDITION,
-    Kind.ALREADY_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
-    Kind.NOT_MODIFIED: grpc.StatusCode.FAILED_PRECONDITION,
-    Kind.FAILED_PRECONDITION: grpc.StatusCode.FAILED_PRECONDITION,
-    Kind.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
-    Kind.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
-    Kind.NOT_IMPLEMENTED: grpc.StatusCode.UNIMPLEMENTED,
-    Kind.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
-    Kind.RESOURCE_EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Kind.OUT_OF_RANGE: grpc.StatusCode.OUT_OF_RANGE,
-    Kind.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Kind.CANCELLED: grpc.StatusCode.CANCELLED,
+    Kind.INVALID_ARGUMENT: Code.INVALID_ARGUMENT,
+    Kind.NOT_FOUND: Code.NOT_FOUND,
+    Kind.CONFLICT: Code.FAILED_PRECONDITION,
+    Kind.ALREADY_EXISTS: Code.ALREADY_EXISTS,
+    Kind.NOT_MODIFIED: Code.FAILED_PRECONDITION,
+    Kind.FAILED_PRECONDITION: Code.FAILED_PRECONDITION,
+    Kind.UNAUTHENTICATED: Code.UNAUTHENTICATED,
+    Kind.PERMISSION_DENIED: Code.PERMISSION_DENIED,
+    Kind.NOT_IMPLEMENTED: Code.UNIMPLEMENTED,
+    Kind.UNAVAILABLE: Code.UNAVAILABLE,
+    Kind.RESOURCE_EXHAUSTED: Code.RESOURCE_EXHAUSTED,
+    Kind.OUT_OF_RANGE: Code.OUT_OF_RANGE,
+    Kind.DEADLINE_EXCEEDED: Code.DEADLINE_EXCEEDED,
+    Kind.CANCELLED: Code.CANCELLED,
     # containerd sends errors of its own without a kind as UNKNOWN, and clients expect the same here.
-    Kind.INTERNAL: grpc.StatusCode.UNKNOWN,
+    Kind.INTERNAL: Code.UNKNOWN,
 }
 
-_TO_KIND = {code: kind for kind, code in _TO_CODE.items()} | {
-    grpc.StatusCode.FAILED_PRECONDITION: Kind.FAILED_PRECONDITION,
-    grpc.StatusCode.ABORTED: Kind.CONFLICT,
-    grpc.StatusCode.INTERNAL: Kind.INTERNAL,
-    grpc.StatusCode.DATA_LOSS: Kind.INTERNAL,
+_TO_KIND: dict[int, Kind] = {
+    **{code: kind for kind, code in _TO_CODE.items()},
+    Code.FAILED_PRECONDITION: Kind.FAILED_PRECONDITION,
+    Code.ABORTED: Kind.CONFLICT,
+    Code.INTERNAL: Kind.INTERNAL,
+    Code.DATA_LOSS: Kind.INTERNAL,
 }
 
-#: gRPC's messages for a connection that ends or is reset during a call: the server has died. Other failures have the
-#: same codes, so only the text distinguishes them.
-_LOST = ("Stream removed", "Socket closed", "recvmsg:")
+
+class Detailed(WharfError):
+    """An error that carries a serialized ``google.rpc.Status`` to the client."""
+
+    def __init__(self, kind: Kind, message: str, status: bytes) -> None:
+        super().__init__(kind, message)
+        self.status = status
 
 
-def to_code(kind: Kind) -> grpc.StatusCode:
+def to_code(kind: Kind) -> Code:
     return _TO_CODE[kind]
 
 
 def details(error: WharfError) -> bytes:
-    """The value of ``DETAILS`` for an error with a reason; b"" without one."""
+    """The serialized ``google.rpc.Status`` of an error with more than a code and a sentence; b"" for others."""
+    if isinstance(error, Detailed):
+        return error.status
     if error.reason is None:
         return b""
-    status = Status(code=to_code(error.kind).value[0], message=error.message)
+    status = Status(code=to_code(error.kind), message=error.message)
     detail = Any()
     detail.Pack(ErrorInfo(reason=error.reason.value, domain=_DOMAIN))
     status.details.append(detail)
     return status.SerializeToString()
 
 
-def _reason(error: AioRpcError) -> Reason | None:
-    value = dict(cast(Iterable[tuple[str, str | bytes]], error.trailing_metadata() or ())).get(DETAILS)
-    if not isinstance(value, bytes):
-        return None
+def _reason(details: bytes) -> Reason | None:
     info = ErrorInfo()
     try:
-        for detail in Status.FromString(value).details:
+        for detail in Status.FromString(details).details:
             if detail.Unpack(info) and info.domain == _DOMAIN:
                 return reason_of(info.reason)
     except DecodeError:
@@ -84,16 +106,7 @@ def _reason(error: AioRpcError) -> Reason | None:
     return None
 
 
-def from_status(code: grpc.StatusCode | None, message: str) -> WharfError:
-    """The error for a status and its message."""
-    return WharfError(_TO_KIND.get(code, Kind.INTERNAL) if code else Kind.INTERNAL, message)
-
-
-def from_rpc_error(error: AioRpcError, server: str = "containerd") -> WharfError:
-    """The error for a failed call. ``server``: what was called, for the sentence about a lost connection."""
-    message = error.details() or ""
-    if error.code() in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE) and message.startswith(_LOST):
-        return WharfError(Kind.UNAVAILABLE, f"the connection to {server} was lost during a call")
-    found = from_status(error.code(), message)
-    found.reason = _reason(error)
-    return found
+def from_status(code: int, message: str, details: bytes = b"") -> WharfError:
+    """The error for a status: its code, its message and its details, a serialized ``google.rpc.Status``."""
+    reason = _reason(details) if details else None
+    return WharfError(_TO_KIND.get(code, Kind.INTERNAL), message, reason=reason)

@@ -3,25 +3,21 @@ headers; every failure is raised as a WharfError."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextvars import ContextVar
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Generic, Protocol, TypeVar
 
-import grpc.aio
 from google.protobuf.message import Message
-from grpc.aio import AioRpcError
 
-from engine.api.errors import from_rpc_error, from_status
+from engine.api.errors import from_status
+from engine.api.http2.connection import Connection as Peer
+from engine.api.http2.stream import Header, Limits, Stream
 from engine.api.serving import encoded
 from engine.api.types import LEASE_HEADER, NAMESPACE_HEADER
 from engine.common import timeouts
-from engine.common.errors import Kind, WharfError
-
-#: The value that a stream returns at its end (missing in the type stubs).
-EOF: object = getattr(grpc.aio, "EOF")  # noqa: B009
+from engine.common.errors import Kind, WharfError, internal
 
 timeouts.define("engine.collect", 600.0)  # a delete that waits for the garbage collector
-timeouts.define("engine.end", 10.0)  # the status of a call after one of its writes has failed
 
 #: The maximum number of repetitions of a call.
 _REPEATS = 3
@@ -34,19 +30,10 @@ R_co = TypeVar("R_co", bound=Message, covariant=True)
 #: The lease under which calls run; set by ``Leases.acquire``.
 current_lease: ContextVar[str] = ContextVar("wharf_lease", default="")
 
-_OPTIONS = (
-    ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.max_send_message_length", 64 << 20),
-    # Find a restarted supervisor at once, not after gRPC's default back-off of a second or more.
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 500),
-)
-
-
-def target_of(address: str) -> str:
-    """gRPC's target for a socket given as a path or as a ``unix://`` URL."""
-    return address if "://" in address else f"unix://{address}"
+#: What a server of containerd's API may use. Many calls wait for the exit of a container.
+SERVER_LIMITS = Limits(message=64 << 20, calls=1 << 20)
+#: Seconds between two attempts to connect: a supervisor that died is restarted at once.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 
 
 class Duplex(Protocol[M_contra, R_co]):
@@ -81,36 +68,57 @@ class Caller(Protocol):
 
 
 class Connection:
-    """The caller over gRPC. Creating it costs little; call ``open`` in the event loop before the first call."""
+    """The caller over gRPC: it connects when it is first used, and again after the connection was lost. Creating it
+    costs little; it belongs to one event loop."""
 
     def __init__(self, address: str, namespace: str) -> None:
-        self.address = target_of(address)
+        """``address``: the path of a unix socket, or its ``unix://`` URL."""
+        self.address = address if "://" in address else f"unix://{address}"
         self.namespace = namespace
-        self._channel: grpc.aio.Channel | None = None
-        self._methods: dict[str, Callable[..., object]] = {}
+        self._peer: Peer | None = None
+        self._dialling: asyncio.Task[Peer] | None = None
         #: The number of times that the connection was lost. Cached answers of an earlier server may be outdated after
         #: it.
         self.losses = 0
 
-    def open(self) -> grpc.aio.Channel:
-        """The channel, opened on first use (it belongs to the running loop)."""
-        if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
-        return self._channel
+    async def _dial(self) -> Peer:
+        path = self.address.removeprefix("unix://")
+        self._peer = await Peer.dial(path, limits=SERVER_LIMITS, peer="containerd")
+        return self._peer
+
+    async def _connect(self, *, wait: bool) -> Peer:
+        """The connection. ``wait``: for a server that is absent; otherwise that is UNAVAILABLE."""
+        pause = _FIRST_PAUSE
+        while self._peer is None or not self._peer.usable:
+            if self._dialling is None or self._dialling.done():
+                self._dialling = asyncio.create_task(self._dial())
+            try:
+                return await asyncio.shield(self._dialling)
+            except OSError as error:
+                if not wait:
+                    raise WharfError(Kind.UNAVAILABLE, f"{self.address}: {error.strerror or error}") from None
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        return self._peer
 
     async def ready(self, deadline: float) -> None:
-        """Waits until the server accepts connections; raises UNAVAILABLE after ``deadline`` seconds."""
+        """Waits until the server answers; raises UNAVAILABLE after ``deadline`` seconds."""
         try:
             async with asyncio.timeout(deadline):
-                await self.open().channel_ready()
+                while not (peer := await self._connect(wait=True)).usable or not peer.greeted.is_set():
+                    await peer.greeted.wait()
         except TimeoutError:
             raise WharfError(Kind.UNAVAILABLE, f"no answer from {self.address} after {deadline:g} seconds") from None
 
     async def close(self) -> None:
-        if self._channel is not None:
-            channel, self._channel = self._channel, None
-            self._methods.clear()
-            await channel.close(None)
+        dialling, self._dialling = self._dialling, None
+        if dialling is not None:
+            dialling.cancel()
+            await asyncio.wait([dialling])
+        peer, self._peer = self._peer, None
+        if peer is not None:
+            peer.abort()
+            await peer.closed
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         lease = current_lease.get()
@@ -133,106 +141,121 @@ class Connection:
 
         Raises WharfError with the kind that the server answered.
         """
-        invoke = self._method("unary_unary", method, type(request), reply)
         left = _REPEATS if again else 0
-        while True:
-            try:
-                answer: R = await invoke(  # type: ignore[misc]
-                    request,
-                    metadata=self.metadata(),
-                    timeout=timeouts.seconds(deadline) if deadline else None,
-                    wait_for_ready=True,
-                )
-            except AioRpcError as error:
-                failure = from_rpc_error(error)
-                self._count(failure)
-                if failure.kind is Kind.UNAVAILABLE and left:
+        async with timeouts.limit(deadline) if deadline else contextlib.nullcontext():
+            while True:
+                try:
+                    return reply.FromString(await self._call(method, encoded(request)))
+                except WharfError as failure:
+                    self._count(failure)
+                    if failure.kind is not Kind.UNAVAILABLE or not left:
+                        raise
                     left -= 1
-                    continue
-                raise failure from None
-            return answer
+
+    async def _call(self, method: str, request: bytes) -> bytes:
+        peer = await self._connect(wait=True)
+        stream = peer.request(method, self.metadata(), request)
+        try:
+            if not stream.sent:
+                await _send(stream, request)
+                stream.done_writing()
+            answer = await stream.reply()
+            _check(stream)
+        finally:
+            stream.cancel()
+        if answer is None:
+            raise internal(f"{method}: no answer")
+        return answer
 
     def _count(self, failure: WharfError) -> None:
         if failure.kind is Kind.UNAVAILABLE:
             self.losses += 1
 
     async def stream(self, method: str, request: Message, reply: type[R]) -> AsyncIterator[R]:
-        invoke = self._method("unary_stream", method, type(request), reply)
-        call = invoke(request, metadata=self.metadata())
+        message, stream = encoded(request), None
         try:
-            async for answer in call:  # type: ignore[attr-defined]
-                yield answer
-        except AioRpcError as error:
-            failure = from_rpc_error(error)
-            self._count(failure)
-            raise failure from None
+            try:
+                peer = await self._connect(wait=False)
+                stream = peer.request(method, self.metadata(), message)
+                if not stream.sent:
+                    await _send(stream, message)
+                    stream.done_writing()
+            except WharfError as failure:
+                self._count(failure)
+                raise
+            while (answer := await self._next(stream)) is not None:
+                yield reply.FromString(answer)
         finally:
-            call.cancel()  # type: ignore[attr-defined]
+            if stream is not None:
+                stream.cancel()
+
+    async def _next(self, stream: Stream) -> bytes | None:
+        try:
+            answer = await stream.read()
+            if answer is None:
+                _check(stream)
+        except WharfError as failure:
+            self._count(failure)
+            raise
+        return answer
 
     def duplex(self, method: str, request: type[M], reply: type[R]) -> Duplex[M, R]:
-        invoke = self._method("stream_stream", method, request, reply)
-        return _Duplex(invoke(metadata=self.metadata()))  # type: ignore[arg-type]
+        return _Duplex(self._open(method, self.metadata()), reply)
 
-    def _method(self, shape: str, method: str, request: type[Message], reply: type[Message]) -> Callable[..., object]:
-        found = self._methods.get(method)
-        if found is None:
-            found = getattr(self.open(), shape)(
-                method, request_serializer=encoded, response_deserializer=reply.FromString
-            )
-            self._methods[method] = found
-        return found
+    async def _open(self, method: str, metadata: Sequence[Header]) -> Stream:
+        return (await self._connect(wait=False)).request(method, metadata)
 
 
-class _Ends:
-    """Wraps gRPC's call so that the server's status wins over gRPC's own write error.
+async def _send(stream: Stream, message: bytes) -> None:
+    """Sends a message; the server's error wins over a write that fails because the server has ended the call."""
+    try:
+        await stream.send(message)
+    except WharfError:
+        if stream.status_received:
+            _check(stream)
+        raise
 
-    Where the server's end of a call overtakes a write, the write fails, and gRPC replaces the status and the replies
-    that are just arriving by an error of its own (grpc/grpc#36066). This wrapper waits for the real ones.
-    """
 
-    def __init__(self, call: Any) -> None:
-        self._call = call
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._call, name)
-
-    def set_internal_error(self, text: str) -> None:
-        asyncio.get_running_loop().call_later(timeouts.seconds("engine.end"), self._no_status, text)
-
-    def _no_status(self, text: str) -> None:
-        if not self._call.done():
-            self._call.set_internal_error(text)
+def _check(stream: Stream) -> None:
+    """Raises the error with which the server has ended the call."""
+    code, message, details = stream.outcome()
+    if code:
+        raise from_status(code, message, details)
 
 
 class _Duplex(Generic[M, R]):
-    def __init__(self, call: "grpc.aio.StreamStreamCall[M, R]") -> None:
-        self._call = call
-        if (inner := getattr(call, "_cython_call", None)) is not None:
-            setattr(call, "_cython_call", _Ends(inner))  # noqa: B010
+    """Opens the call with its first message."""
+
+    def __init__(self, opening: Coroutine[object, object, Stream], reply: type[R]) -> None:
+        self._opening = opening
+        self._reply = reply
+        self._stream: Stream | None = None
 
     async def exchange(self, request: M | bytes) -> R:
-        try:
-            await self._call.write(cast(M, request))  # bytes pass the serializer unchanged
-        except AioRpcError as error:
-            raise from_rpc_error(error) from None
-        except asyncio.InvalidStateError:
-            pass  # the call has ended already: ``read`` raises its status
+        if self._stream is None:
+            self._stream = await self._opening
+        await _send(self._stream, encoded(request))
         return await self.read()
 
     async def read(self) -> R:
-        try:
-            answer = await self._call.read()
-        except AioRpcError as error:
-            raise from_rpc_error(error) from None
-        if answer is EOF:
-            raise from_status(await self._call.code(), await self._call.details() or "the stream ended early")
-        return cast(R, answer)
+        assert self._stream is not None, "a request comes first"
+        answer = await self._stream.read()
+        if answer is None:
+            _check(self._stream)
+            raise internal("the stream ended early")
+        return self._reply.FromString(answer)
 
     async def finish(self) -> None:
-        with contextlib.suppress(AioRpcError, asyncio.InvalidStateError, grpc.aio.InternalError):
-            await self._call.done_writing()
-            while await self._call.read() is not EOF:
+        stream = self._stream
+        if stream is None:
+            return
+        with contextlib.suppress(WharfError):
+            stream.done_writing()
+            while await stream.read_buffered():
                 pass
 
     def cancel(self) -> None:
-        self._call.cancel()
+        if self._stream is not None:
+            self._stream.cancel()
+        else:
+            self._opening.close()

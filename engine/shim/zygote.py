@@ -1,6 +1,6 @@
 """The zygote: a small, preloaded interpreter that forks a shim in two milliseconds.
 
-``start`` is called first in the supervisor, before gRPC is imported and while there is one thread: the zygote is then a
+``start`` is called first in the supervisor, while there is one thread and little is imported: the zygote is then a
 fork that shares its pages. Where that is impossible, a new interpreter is executed. The zygote lives as long as the
 supervisor's end of the socket pair is open; shims outlive it, and the next supervisor starts its own zygote (so shims
 always run the code of the supervisor that started them).
@@ -41,7 +41,7 @@ def start(*, nofile: int = 0) -> Handle:
     """Starts the zygote. Blocks for a few milliseconds. ``nofile``: the soft limit of descriptors for shims, and so for
     containers, if this process has raised its own."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    if "grpc" in sys.modules or threading.active_count() > 1:
+    if len(os.listdir("/proc/self/task")) > 1:
         pid = _execute(theirs, nofile)
     else:
         immortalize()

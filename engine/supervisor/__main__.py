@@ -1,6 +1,6 @@
 """``wharf-supervisor``: containerd's role. wharfd starts it as a child (``serve``), or it runs on its own.
 
-The order of imports matters: the zygote is forked before gRPC is imported (a fork must not have gRPC's threads, and
+The order of imports matters: the zygote is forked first (there are no threads yet, and
 shims share the pages of a small interpreter), and everything is imported before wharfd forks a process that shares the
 pages.
 """
@@ -19,11 +19,11 @@ def serve(
 ) -> int:
     """Runs a supervisor in this process until SIGTERM or SIGINT and returns the exit status.
 
-    Call it in the main thread of a process without an event loop and gRPC (a new child). ``ready`` is called when the
-    socket accepts connections.
+    Call it in the main thread of a process without an event loop and other threads (a new child). ``ready`` is called
+    when the socket accepts connections.
     """
     handle = zygote.start()
-    from engine.supervisor.server import run  # imports gRPC, after the zygote was forked
+    from engine.supervisor.server import run  # after the zygote was forked
 
     return run(root=root, state=state, address=address, log_level=log_level, handle=handle, ready=ready)
 

@@ -6,12 +6,10 @@ import logging
 import os
 import resource
 import signal
+import socket
 import stat
 import sys
 from collections.abc import Callable
-
-import grpc
-import grpc.aio
 
 from engine.common import stacks, timeouts
 from engine.common.errors import WharfError
@@ -21,12 +19,8 @@ from engine.supervisor.wiring import Settings, Supervisor
 
 log = logging.getLogger("engine.supervisor")
 
-_OPTIONS = (
-    ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.max_send_message_length", 64 << 20),
-    # without this option a second supervisor could bind the same name
-    ("grpc.so_reuseport", 0),
-)
+#: Connections that wait to be accepted.
+_BACKLOG = 1024
 
 
 def run(
@@ -64,10 +58,7 @@ async def _serve(settings: Settings, handle: Handle, ready: Callable[[], None] |
     supervisor = Supervisor(settings, handle)
     await supervisor.open()
     try:
-        server = grpc.aio.server(options=_OPTIONS)
-        server.add_generic_rpc_handlers(tuple(supervisor.handlers))
-        _bind(server, settings.address)
-        await server.start()
+        supervisor.server.listen(_bind(settings.address))
         gc.collect()
         gc.freeze()  # the collector never visits the objects that exist since the start
         idle.request_received()
@@ -76,21 +67,24 @@ async def _serve(settings: Settings, handle: Handle, ready: Callable[[], None] |
             ready()
         await ending.wait()
         log.info("exiting")
-        await server.stop(grace=timeouts.seconds("supervisor.stop") / 4)
+        await supervisor.server.stop(grace=timeouts.seconds("supervisor.stop") / 4)
     finally:
         await supervisor.close()
     _unlink_socket(settings.address)
 
 
-def _bind(server: grpc.aio.Server, address: str) -> None:
-    """Only root may use the socket: its clients control the whole host."""
+def _bind(address: str) -> socket.socket:
+    """The listening socket. Only root may use it: its clients control the whole host."""
     private.make_directory(os.path.dirname(address), private.PASSABLE)
     _unlink_socket(address)
+    listening = socket.socket(socket.AF_UNIX)
     mask = os.umask(0o177)
     try:
-        server.add_insecure_port(f"unix://{address}")
+        listening.bind(address)
     finally:
         os.umask(mask)
+    listening.listen(_BACKLOG)
+    return listening
 
 
 def _unlink_socket(address: str) -> None:

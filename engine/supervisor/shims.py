@@ -26,8 +26,7 @@ class Zygote:
     """Forks shims. The next request replaces a zygote that died; its shims continue."""
 
     def __init__(self, handle: zygote.Handle, nofile: int = 0) -> None:
-        """Takes ownership of ``handle``, which ``zygote.start()`` returned before gRPC was imported. ``nofile`` is for
-        its successors."""
+        """Takes ownership of ``handle``, which ``zygote.start()`` returned. ``nofile`` is for its successors."""
         self._nofile = nofile
         self._handle = handle
         self._handle.sock.setblocking(False)  # noqa: FBT003 - the socket's own method

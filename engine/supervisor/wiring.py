@@ -5,12 +5,9 @@ the start or end are entered on the exit stack, in the order of their dependenci
 """
 
 import os
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
 
-import grpc
 from google.protobuf.descriptor import FileDescriptor
 
 from engine.api.pb import (
@@ -27,6 +24,8 @@ from engine.api.pb import (
     tasks_pb2,
     version_pb2,
 )
+from engine.api.rpc import SERVER_LIMITS
+from engine.api.serving import Server
 from engine.common.files import mount_thread
 from engine.common.system import private
 from engine.shim.zygote import Handle
@@ -41,7 +40,7 @@ from engine.supervisor.images import Images
 from engine.supervisor.introspection import Introspection
 from engine.supervisor.leases import Leases
 from engine.supervisor.namespaces import Namespaces
-from engine.supervisor.rpc.base import handler
+from engine.supervisor.rpc.base import add
 from engine.supervisor.rpc.containers import ContainersServicer
 from engine.supervisor.rpc.content import ContentServicer
 from engine.supervisor.rpc.diff import DiffServicer
@@ -78,7 +77,7 @@ class Supervisor:
         self.settings = settings
         self._zygote = zygote
         self._stack = AsyncExitStack()
-        self.handlers: Sequence[grpc.GenericRpcHandler[Any, Any]] = ()
+        self.server = Server(SERVER_LIMITS)
 
     async def open(self) -> None:
         """Opens the database, recovers from a crash, finds the running tasks."""
@@ -123,9 +122,8 @@ class Supervisor:
             await collector.deleted(sync=False)  # garbage of the last supervisor
 
             def service(file: FileDescriptor, name: str, servicer: object, *, namespaced: bool = True) -> None:
-                handlers.append(handler(file.services_by_name[name], servicer, namespaced=namespaced))
+                add(self.server, file.services_by_name[name], servicer, namespaced=namespaced)
 
-            handlers: list[grpc.GenericRpcHandler[Any, Any]] = []
             service(version_pb2.DESCRIPTOR, "Version", VersionServicer(introspection), namespaced=False)
             service(health_pb2.DESCRIPTOR, "Health", HealthServicer(), namespaced=False)
             service(
@@ -140,7 +138,6 @@ class Supervisor:
             service(diff_pb2.DESCRIPTOR, "Diff", DiffServicer(differ))
             service(containers_pb2.DESCRIPTOR, "Containers", ContainersServicer(containers, collector))
             service(tasks_pb2.DESCRIPTOR, "Tasks", TasksServicer(tasks, containers))
-            self.handlers = handlers
             self._stack = stack.pop_all()
 
     async def close(self) -> None:

@@ -3,60 +3,52 @@
 import asyncio
 from pathlib import Path
 
-import grpc
 import pytest
 from google.protobuf.any_pb2 import Any
 from google.protobuf.empty_pb2 import Empty
-from grpc.aio import AioRpcError, Metadata
 
 from engine.api.client import Engine
-from engine.api.errors import DETAILS, from_rpc_error
+from engine.api.errors import Code, from_status
 from engine.api.pb import version_pb2
 from engine.api.pb.rpc_status_pb2 import ErrorInfo, Status
-from engine.api.serving import handler
+from engine.api.tests.serving import serving
 from engine.common.errors import Kind, Reason, WharfError
 
 
-@pytest.mark.parametrize(
-    ("message", "kind"),
-    [
-        ("Stream removed (recvmsg:Connection reset by peer (104))", Kind.UNAVAILABLE),
-        ("something of the server's own", Kind.INTERNAL),
-    ],
-)
-def test_a_reset_connection_is_unavailable(message: str, kind: Kind) -> None:
-    error = AioRpcError(grpc.StatusCode.UNKNOWN, Metadata(), Metadata(), message, "")
-    assert from_rpc_error(error).kind is kind
-
-
 class _Refusing:
-    def __init__(self, error: WharfError) -> None:
+    def __init__(self, error: Exception) -> None:
         self._error = error
 
     async def version(self, request: Empty, call: object) -> version_pb2.VersionResponse:
         raise self._error
 
 
+def _raised(path: Path, error: Exception) -> WharfError:
+    """What the client raises where the server raises ``error``."""
+
+    async def scenario() -> WharfError:
+        service = version_pb2.DESCRIPTOR.services_by_name["Version"]
+        engine = Engine(f"{path}/socket")
+        async with serving(path / "socket", [service], _Refusing(error)):
+            try:
+                with pytest.raises(WharfError) as caught:
+                    await engine.version()
+                return caught.value
+            finally:
+                await engine.close()
+
+    return asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("reason", [None, Reason.PERMISSION_DENIED])
 def test_kind_message_and_reason_cross_the_connection(tmp_path: Path, reason: Reason | None) -> None:
-    async def scenario() -> WharfError:
-        server = grpc.aio.server()
-        servicer = _Refusing(WharfError(Kind.CONFLICT, "no", reason=reason))
-        service = version_pb2.DESCRIPTOR.services_by_name["Version"]
-        server.add_generic_rpc_handlers((handler(service, servicer, lambda context: context),))
-        server.add_insecure_port(f"unix://{tmp_path}/socket")
-        await server.start()
-        engine = Engine(f"{tmp_path}/socket")
-        try:
-            with pytest.raises(WharfError) as caught:
-                await engine.version()
-            return caught.value
-        finally:
-            await engine.close()
-            await server.stop(None)
+    error = _raised(tmp_path, WharfError(Kind.CONFLICT, "50 % is ä\nno", reason=reason))
+    assert (error.kind, error.message, error.reason) == (Kind.FAILED_PRECONDITION, "50 % is ä\nno", reason)
 
-    error = asyncio.run(scenario())
-    assert (error.kind, error.message, error.reason) == (Kind.FAILED_PRECONDITION, "no", reason)
+
+def test_an_error_without_a_kind_is_internal(tmp_path: Path) -> None:
+    error = _raised(tmp_path, ValueError("no"))
+    assert (error.kind, error.message) == (Kind.INTERNAL, "ValueError: no")
 
 
 def _details(reason: str, domain: str) -> bytes:
@@ -75,5 +67,8 @@ def _details(reason: str, domain: str) -> bytes:
     ],
 )
 def test_only_our_own_reasons_count(details: bytes, reason: Reason | None) -> None:
-    error = AioRpcError(grpc.StatusCode.UNKNOWN, Metadata(), Metadata((DETAILS, details)), "no", "")
-    assert from_rpc_error(error).reason is reason
+    assert from_status(Code.UNKNOWN, "no", details).reason is reason
+
+
+def test_an_unknown_code_is_internal() -> None:
+    assert from_status(99, "no").kind is Kind.INTERNAL

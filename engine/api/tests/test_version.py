@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import grpc
 from google.protobuf.empty_pb2 import Empty
 
 from engine.api.client import Engine
 from engine.api.pb import events_pb2, version_pb2
-from engine.api.serving import handler
+from engine.api.tests.serving import serving
 from engine.common.errors import WharfError
 
 
@@ -35,15 +34,10 @@ class _Server:
 
 @asynccontextmanager
 async def _serving(path: Path, version: str) -> AsyncIterator[_Server]:
-    servicer, server = _Server(version), grpc.aio.server()
+    servicer = _Server(version)
     services = (version_pb2.DESCRIPTOR.services_by_name["Version"], events_pb2.DESCRIPTOR.services_by_name["Events"])
-    server.add_generic_rpc_handlers(tuple(handler(service, servicer, lambda context: context) for service in services))
-    server.add_insecure_port(f"unix://{path}")
-    await server.start()
-    try:
+    async with serving(path, services, servicer):
         yield servicer
-    finally:
-        await server.stop(None)
 
 
 async def _listen(engine: Engine, server: _Server) -> None:

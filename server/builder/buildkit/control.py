@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 
+from engine.api.errors import Detailed
 from engine.api.types import Platform, to_timestamp
 from engine.common.errors import WharfError, invalid, not_implemented
 from engine.common.timeline import Timeline
@@ -23,7 +24,6 @@ from server.builder.jobs.options import check_count
 from server.builder.lease import BuildLease
 from server.builder.plan.imageconfig import ImageConfig
 from server.builder.plan.steps import SCRATCH
-from server.builder.session.http2.serving import Detailed
 from server.builder.session.pb import control_pb2 as pb
 from server.builder.session.pb import gateway_pb2, ops_pb2, worker_pb2
 from server.builder.session.session import Session, Sessions

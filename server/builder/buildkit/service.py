@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from engine.api.pb import content_pb2
+from engine.api.serving import Server
 from engine.common.timeline import current
 from server.builder.buildkit.control import Control, Prune, Using, worker
 from server.builder.buildkit.frontend import Frontend
@@ -20,7 +21,6 @@ from server.builder.history.records import Records
 from server.builder.jobs.job import Job, Jobs, SolvedTarget
 from server.builder.neighbours import Images
 from server.builder.options import BuildKitOptions
-from server.builder.session.http2.serving import Server
 from server.builder.session.pb import control_pb2, gateway_pb2, worker_pb2
 from server.builder.session.session import Sessions
 from server.builder.solver.builder import Builder

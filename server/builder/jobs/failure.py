@@ -8,15 +8,13 @@ import base64
 import errno
 import os
 
-import grpc
 import orjson
 from google.protobuf.any_pb2 import Any
 
-from engine.api.errors import from_status, to_code
+from engine.api.errors import Detailed, from_status, to_code
 from engine.api.pb.rpc_status_pb2 import Status
 from engine.common.errors import Kind, WharfError
 from server.builder.dockerfile.errors import DockerfileError, Span
-from server.builder.session.http2.serving import Detailed
 from server.builder.solver.errors import StepFailed
 
 _TYPES = "github.com/moby/buildkit"
@@ -54,7 +52,7 @@ def with_details(
     message = error.sentence if isinstance(error, DockerfileError) else error.message
     span = get_span(error) or span
     kind = error.kind if error.kind in PASSED_ON else Kind.INTERNAL
-    status = Status(code=to_code(kind).value[0], message=message)
+    status = Status(code=to_code(kind), message=message)
     if span is not None:
         lines = [{"start": {"line": line}, "end": {"line": line}} for line in range(span.first, span.last + 1)]
         # Clients expect a definition, even an empty one.
@@ -67,6 +65,5 @@ def with_details(
 
 def error_from_status(status: Status) -> WharfError:
     """Convert the status that the client's part of the build returned to an error of the whole build."""
-    code = next((item for item in grpc.StatusCode if item.value[0] == status.code), grpc.StatusCode.UNKNOWN)
-    plain = from_status(code, status.message)
+    plain = from_status(status.code, status.message)
     return Detailed(plain.kind, status.message, status.SerializeToString())

@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
-import grpc
 from google.protobuf.message import Message
 
 from engine.api.errors import from_status
+from engine.api.http2.connection import Connection
 from engine.common.errors import Kind, WharfError, internal
-from server.builder.session.http2.connection import Connection
 from server.builder.session.pb import auth_pb2, filesync_pb2, fsutil_pb2, secrets_pb2, ssh_pb2, upload_pb2
 
 CREDENTIALS = "/moby.filesync.v1.Auth/Credentials"
@@ -33,8 +32,6 @@ _TYPES: dict[str, type[Message]] = {
     UPLOAD: upload_pb2.BytesMessage,
 }
 
-_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
-
 R = TypeVar("R", bound=Message)
 
 
@@ -56,7 +53,7 @@ class Call(Generic[R]):
             raise
 
     def _check_ended(self) -> None:
-        if "grpc-status" in self._stream.headers:
+        if self._stream.status_received:
             self.check()
 
     async def write_all(self, messages: Iterable[Message]) -> None:
@@ -84,9 +81,9 @@ class Call(Generic[R]):
 
     def check(self) -> None:
         """Raise the client's error, if it ended the call with one."""
-        code, message = self._stream.outcome()
+        code, message, _ = self._stream.outcome()
         if code:
-            raise from_status(_CODES.get(code, grpc.StatusCode.UNKNOWN), message)
+            raise from_status(code, message)
 
     def done_writing(self) -> None:
         """Half-close: no more messages follow."""

@@ -13,9 +13,9 @@ from stat import S_ISREG
 from typing import Any
 from urllib.parse import quote
 
+from engine.api.http2.connection import Connection
 from engine.common.errors import WharfError, invalid
 from server.builder.session import calls
-from server.builder.session.http2.connection import Connection
 from server.builder.session.mirror import Mirror
 from server.builder.session.pb import fsutil_pb2
 from server.builder.session.stat import Entry, to_unix

@@ -10,11 +10,11 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from engine.api.http2.connection import Connection
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, not_found
 from server.builder.session import calls
 from server.builder.session.filesync import Selection, receive
-from server.builder.session.http2.connection import Connection
 from server.builder.session.pb import auth_pb2, filesync_pb2, secrets_pb2, ssh_pb2
 
 ARRIVE = timeouts.define("session.arrive", 10.0)

@@ -7,7 +7,7 @@ import grpc.aio
 from google.protobuf.message import Message
 from grpc.aio import AioRpcError
 
-from engine.api.errors import from_rpc_error
+from engine.api.errors import from_status
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
 from server.swarmtext import NO_LEADER
@@ -72,7 +72,7 @@ async def result_of(call: Awaitable[R]) -> R:
 
 def error_of(error: AioRpcError) -> WharfError:
     """etcd's errors have a gRPC status that covers several causes, so the text distinguishes them."""
-    found = from_rpc_error(error, "etcd")
+    found = from_status(error.code().value[0], error.details() or "")
     if found.kind is Kind.RESOURCE_EXHAUSTED and "database space exceeded" in found.message:
         return found.worded(FULL)
     if found.kind is Kind.DEADLINE_EXCEEDED or (

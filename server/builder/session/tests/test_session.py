@@ -11,11 +11,11 @@ from typing import Any
 import grpc
 import pytest
 
+from engine.api.http2.connection import Connection
+from engine.api.serving import Server
 from engine.common.errors import WharfError
 from server.builder.session import calls
 from server.builder.session.filesync import Selection
-from server.builder.session.http2.connection import Connection
-from server.builder.session.http2.serving import Server
 from server.builder.session.mirror import walk
 from server.builder.session.pb import control_pb2, filesync_pb2, fsutil_pb2, secrets_pb2
 from server.builder.session.session import Session, Sessions

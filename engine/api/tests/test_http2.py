@@ -9,13 +9,14 @@ import hpack
 import pytest
 import uvloop
 
+from engine.api.http2 import connection as h2
+from engine.api.http2.connection import Connection, frame
+from engine.api.http2.stream import WINDOW, Limits, Stream
 from engine.common.errors import Kind, WharfError
-from server.builder.session.http2 import connection as h2
-from server.builder.session.http2.connection import Connection, frame
-from server.builder.session.http2.stream import MESSAGE, WINDOW, Stream
 
 HEAD = [(":method", "POST"), (":scheme", "http"), (":path", "/s/M"), ("content-type", "application/grpc")]
 DEADLINE = 60.0
+_LIMITS = Limits()
 
 
 class Peer:
@@ -61,7 +62,7 @@ class Peer:
         return await self.calls.get()
 
 
-def served(work: Callable[[Peer], Awaitable[None]], *, preface: bytes = h2.PREFACE) -> None:
+def served(work: Callable[[Peer], Awaitable[None]], *, preface: bytes = h2.PREFACE, limits: Limits = _LIMITS) -> None:
     """Run a peer against a server connection."""
 
     async def run() -> None:
@@ -70,7 +71,7 @@ def served(work: Callable[[Peer], Awaitable[None]], *, preface: bytes = h2.PREFA
             end.settimeout(0)
         reader, writer = await asyncio.open_connection(sock=theirs)
         calls: asyncio.Queue[Stream] = asyncio.Queue()
-        peer = Peer(reader, writer, await Connection.from_socket(ours, b"", calls.put_nowait), calls)
+        peer = Peer(reader, writer, await Connection.from_socket(ours, b"", calls.put_nowait, limits=limits), calls)
         peer.send(preface + frame(h2.SETTINGS, 0, 0))
         try:
             async with asyncio.timeout(DEADLINE):
@@ -185,7 +186,7 @@ def test_call_beyond_its_window_is_reset() -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "kind"), [((1, 4), Kind.NOT_IMPLEMENTED), ((0, MESSAGE + 1), Kind.RESOURCE_EXHAUSTED)]
+    ("head", "kind"), [((1, 4), Kind.NOT_IMPLEMENTED), ((0, Limits().message + 1), Kind.RESOURCE_EXHAUSTED)]
 )
 def test_unread_messages(head: tuple[int, int], kind: Kind) -> None:
     async def work(peer: Peer) -> None:
@@ -339,12 +340,10 @@ def test_unread_empty_messages_close_the_window() -> None:
     served(work)
 
 
-def test_buffers_of_all_calls_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.builder.session.http2.stream.HELD", 8 * h2.FRAME)
-
+def test_buffers_of_all_calls_are_limited() -> None:
     async def work(peer: Peer) -> None:
         # Incomplete messages, which no call can read.
-        start = struct.pack(">BL", 0, MESSAGE) + bytes(h2.FRAME - 5)
+        start = struct.pack(">BL", 0, Limits().message) + bytes(h2.FRAME - 5)
         for number in range(9):
             peer.call(2 * number + 1)
             peer.send(frame(h2.DATA, 0, 2 * number + 1, start))
@@ -354,7 +353,7 @@ def test_buffers_of_all_calls_are_limited(monkeypatch: pytest.MonkeyPatch) -> No
             (await peer.opened()).finish()
         assert peer.connection.buffered == 0
 
-    served(work)
+    served(work, limits=Limits(held=8 * h2.FRAME))
 
 
 def test_unread_ends_of_calls_close_the_connection() -> None:

@@ -1,24 +1,24 @@
 """The frames of one connection (RFC 9113), for clients and servers.
 
-Flow control: a call may send :data:`~server.builder.session.http2.stream.WINDOW` unread bytes beyond its current
-message; all calls together may buffer :data:`~server.builder.session.http2.stream.HELD` bytes. Sending waits for the
-peer's windows and for the socket.
+Flow control: a call may send :data:`~engine.api.http2.stream.WINDOW` unread bytes beyond its current message; all calls
+together may buffer :attr:`~engine.api.http2.stream.Limits.held` bytes. Sending waits for the peer's windows and for the
+socket.
 """
 
 import asyncio
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import cast
 
 import hpack
 
+from engine.api.http2.stream import WINDOW, Header, Limits, Stream
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
-from server.builder.session.http2.stream import WINDOW, Header, Stream
 
-timeouts.define("build.goodbye", 5.0)  # to flush what was written to a build's client
+timeouts.define("http2.goodbye", 5.0)  # to flush what was written to a peer
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM = ACK = 0x1
@@ -35,7 +35,6 @@ _HEADER_TABLE_SIZE, _MAX_CONCURRENT_STREAMS, _INITIAL_WINDOW_SIZE, _MAX_FRAME_SI
 _DEFAULT_WINDOW, _MOST = 65535, (1 << 31) - 1
 _CREDIT = 1 << 24
 """Received bytes after which the connection's window is updated."""
-_STREAMS = 1000
 _UNREAD = 4 << 20
 """The most buffered replies to a peer that requests more without reading."""
 _HEAD = struct.Struct(">HBBBL")
@@ -60,8 +59,17 @@ def frame(kind: int, flags: int, id: int, payload: bytes = b"") -> bytes:
 class Connection(asyncio.Protocol):
     """One end of a connection. With ``accept`` it is a server, which calls ``accept`` for each new call."""
 
-    def __init__(self, accept: Callable[[Stream], None] | None = None) -> None:
+    def __init__(
+        self,
+        accept: Callable[[Stream], None] | None = None,
+        *,
+        limits: Limits = Limits(),  # noqa: B008  # frozen
+        peer: str = "the client of the build",
+    ) -> None:
+        """``peer``: the other side, for the sentence about a lost connection."""
         self._accept = accept
+        self._peer = peer
+        self.limits = limits
         self._transport: asyncio.Transport | None = None
         self._rest = b""
         self._preface = len(PREFACE) if accept is not None else 0
@@ -80,26 +88,42 @@ class Connection(asyncio.Protocol):
         self.window = _DEFAULT_WINDOW
         self._initial, self.frame_size = _DEFAULT_WINDOW, FRAME
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.greeted = asyncio.Event()
+        """Set when the peer has sent its settings, or the connection is lost."""
         self._away = self._began = False
 
     @classmethod
     async def from_socket(
-        cls, sock: socket.socket, early: bytes, accept: Callable[[Stream], None] | None = None
+        cls,
+        sock: socket.socket,
+        early: bytes,
+        accept: Callable[[Stream], None] | None = None,
+        *,
+        limits: Limits = Limits(),  # noqa: B008  # frozen
     ) -> "Connection":
         """Take over a connected socket. ``early``: bytes that were read from it before."""
-        connection = cls(accept)
-        # uvloop takes over the socket only when this completes. If it fails or is cancelled before, the descriptor is
+        connection, loop = cls(accept, limits=limits), asyncio.get_running_loop()
+        await connection._take(loop.create_connection(lambda: connection, sock=sock), early)
+        return connection
+
+    @classmethod
+    async def dial(cls, path: str, *, limits: Limits, peer: str) -> "Connection":
+        """Connect to a server's unix socket. Raises OSError."""
+        connection, loop = cls(limits=limits, peer=peer), asyncio.get_running_loop()
+        await connection._take(loop.create_unix_connection(lambda: connection, path), b"")
+        return connection
+
+    async def _take(self, connecting: Coroutine[object, object, object], early: bytes) -> None:
+        # uvloop takes over a socket only when this completes. If it fails or is cancelled before, the descriptor is
         # closed a second time, possibly after its number was reused.
-        loop = asyncio.get_running_loop()
-        making = asyncio.ensure_future(loop.create_connection(lambda: connection, sock=sock))
+        making = asyncio.ensure_future(connecting)
         try:
             await asyncio.shield(making)
         except asyncio.CancelledError:
             await asyncio.wait([making])
-            connection.abort()
+            self.abort()
             raise
-        connection.begin(early)
-        return connection
+        self.begin(early)
 
     # asyncio.Protocol
 
@@ -109,7 +133,7 @@ class Connection(asyncio.Protocol):
     def begin(self, early: bytes) -> None:
         """Send the preface and settings, and parse what has arrived. Nothing happens before this call."""
         assert self._transport is not None
-        settings = ((_MAX_CONCURRENT_STREAMS, _STREAMS), (_INITIAL_WINDOW_SIZE, WINDOW))
+        settings = ((_MAX_CONCURRENT_STREAMS, self.limits.calls), (_INITIAL_WINDOW_SIZE, WINDOW))
         start = b"" if self._accept is not None else PREFACE
         start += frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*item) for item in settings))
         self.write(start + frame(WINDOW_UPDATE, 0, 0, _LONG.pack(_MOST - _DEFAULT_WINDOW)))
@@ -128,11 +152,12 @@ class Connection(asyncio.Protocol):
         """The peer has closed: close."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        gone = WharfError(Kind.UNAVAILABLE, "the connection to the client of the build was lost")
+        gone = WharfError(Kind.UNAVAILABLE, f"the connection to {self._peer} was lost")
         for stream in list(self._streams.values()):
             stream.fail(gone)
         self._streams.clear()
         self._away = True
+        self.greeted.set()
         self.wake()
         if not self.closed.done():
             self.closed.set_result(None)
@@ -236,7 +261,7 @@ class Connection(asyncio.Protocol):
             if not id & 1:
                 raise ProtocolError(PROTOCOL_ERROR, "a client's calls have odd numbers")
             self._newest = id
-            if len(self._streams) >= _STREAMS:
+            if len(self._streams) >= self.limits.calls:
                 self.write(frame(RST_STREAM, 0, id, _LONG.pack(REFUSED_STREAM)))
                 return
             stream = self._add(id)
@@ -265,7 +290,7 @@ class Connection(asyncio.Protocol):
         return stream
 
     def _leave(self) -> None:
-        """Close once the client that sent GOAWAY has no calls left: it waits for us to close."""
+        """Close once there are no calls left, after GOAWAY of a client, which waits for that, or ours."""
         if self._away and self._accept is not None and not self._streams:
             asyncio.get_running_loop().call_soon(self.close)
 
@@ -284,6 +309,7 @@ class Connection(asyncio.Protocol):
                     raise ProtocolError(PROTOCOL_ERROR, "frame size")
                 self.frame_size = min(value, 1 << 20)
         self._answers += frame(SETTINGS, ACK, 0)
+        self.greeted.set()
         self.wake()
 
     def _open(self, id: int, size: int) -> None:
@@ -331,24 +357,49 @@ class Connection(asyncio.Protocol):
 
     def send_headers(self, id: int, headers: Sequence[Header], *, last: bool = False) -> None:
         """Write a header block."""
+        self.write(self._header_frames(id, headers, last=last))
+
+    def _header_frames(self, id: int, headers: Sequence[Header], *, last: bool = False) -> bytes:
         block = self._encoder.encode(headers, huffman=False)
+        if len(block) <= FRAME:
+            return frame(HEADERS, END_HEADERS | (END_STREAM if last else 0), id, block)
         pieces = [block[at : at + FRAME] for at in range(0, len(block), FRAME)]
+        frames = b""
         for number, piece in enumerate(pieces):
             flags = END_STREAM if last and not number else 0
             flags |= END_HEADERS if number == len(pieces) - 1 else 0
-            self.write(frame(CONTINUATION if number else HEADERS, flags, id, piece))
+            frames += frame(CONTINUATION if number else HEADERS, flags, id, piece)
+        return frames
 
-    def request(self, path: str, metadata: Sequence[Header]) -> Stream:
-        """Start a call. Raises UNAVAILABLE if the peer has disconnected."""
-        if self._away or self._transport is None or self._transport.is_closing():
-            raise WharfError(Kind.UNAVAILABLE, "the client of the build has disconnected")
+    @property
+    def usable(self) -> bool:
+        """Whether new calls can be made."""
+        return not self._away and self._transport is not None and not self._transport.is_closing()
+
+    def request(self, path: str, metadata: Sequence[Header], message: bytes | None = None) -> Stream:
+        """Start a call. A ``message`` is the only one of the request: it is written at once, and the call half-closed,
+        where the windows allow that; otherwise ``sent`` of the call is False, and the caller sends it.
+
+        Raises UNAVAILABLE if the peer has disconnected.
+        """
+        if not self.usable:
+            raise WharfError(Kind.UNAVAILABLE, f"{self._peer} has disconnected")
         stream = self._add(self._next)
         stream.made = True
         self._newest, self._next = self._next, self._next + 2
         head = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "localhost")]
         head += [("te", "trailers"), ("content-type", "application/grpc"), *metadata]
-        self.send_headers(stream.id, head)
+        frames = self._header_frames(stream.id, head)
+        if message is not None and (data := stream.whole(message)):
+            frames += frame(DATA, END_STREAM, stream.id, data)
+            stream.sent = True
+        self.write(frames)
         return stream
+
+    def answer(self, id: int, headers: Sequence[Header], data: bytes, trailers: Sequence[Header]) -> None:
+        """Write a whole response."""
+        frames = self._header_frames(id, headers) + frame(DATA, 0, id, data)
+        self.write(frames + self._header_frames(id, trailers, last=True))
 
     def finished(self, stream: Stream) -> None:
         """Our side of a call has ended."""
@@ -361,6 +412,13 @@ class Connection(asyncio.Protocol):
             self.write(frame(RST_STREAM, 0, stream.id, _LONG.pack(code)))
             self.wake()
 
+    def leave(self) -> None:
+        """Serve no new calls, and close when the last one has ended."""
+        if self.usable:
+            self._away = True
+            self.write(frame(GOAWAY, 0, 0, _LONG.pack(self._newest) + _LONG.pack(NO_ERROR)))
+            self._leave()
+
     def close(self, code: int = NO_ERROR) -> None:
         """Send GOAWAY and close when the output is flushed; a peer that doesn't read delays this only briefly."""
         self._away = True
@@ -368,7 +426,7 @@ class Connection(asyncio.Protocol):
             with suppress(OSError):
                 self._transport.write(frame(GOAWAY, 0, 0, _LONG.pack(self._newest) + _LONG.pack(code)))
             self._transport.close()
-            asyncio.get_running_loop().call_later(timeouts.seconds("build.goodbye"), self.abort)
+            asyncio.get_running_loop().call_later(timeouts.seconds("http2.goodbye"), self.abort)
 
     def abort(self) -> None:
         """Close without flushing."""

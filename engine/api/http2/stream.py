@@ -4,6 +4,7 @@ import asyncio
 import base64
 import struct
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote, unquote
 
@@ -13,10 +14,20 @@ Header = tuple[str, str]
 
 WINDOW = 4 << 20
 """The most bytes of one call buffered here until they are read."""
-MESSAGE = 16 << 20
-"""The largest message accepted."""
-HELD = 256 << 20
-"""The most bytes that all calls of a connection may buffer here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one peer may use."""
+
+    message: int = 16 << 20
+    """The largest message accepted, in bytes."""
+    held: int = 256 << 20
+    """The most bytes that all calls of a connection may buffer here."""
+    calls: int = 1000
+    """The most calls of a connection at once."""
+
+
 _OVERHEAD = 64
 """Overhead counted per message, because millions of empty ones use memory too."""
 _DATA, _WINDOW_UPDATE, _END_STREAM = 0, 8, 1
@@ -27,8 +38,9 @@ _UPDATE = struct.Struct(">HBBBLL")
 
 
 class Frames(Protocol):
-    """The connection of a call, as the call uses it (:mod:`server.builder.session.http2.connection`)."""
+    """The connection of a call, as the call uses it (:mod:`engine.api.http2.connection`)."""
 
+    limits: Limits
     buffered: int
     """Unread bytes buffered by all calls of the connection."""
     window: int
@@ -45,6 +57,9 @@ class Frames(Protocol):
 
     def send_headers(self, id: int, headers: "Sequence[Header]", *, last: bool = False) -> None:
         """Write a header block."""
+
+    def answer(self, id: int, headers: "Sequence[Header]", data: bytes, trailers: "Sequence[Header]") -> None:
+        """Write a whole response."""
 
     def wake(self) -> None:
         """Wake all tasks that wait in :meth:`change`."""
@@ -114,7 +129,7 @@ class Stream:
             if flag:
                 self.refuse(Kind.NOT_IMPLEMENTED, "compressed messages are not supported")
                 return
-            if length > MESSAGE:
+            if length > self._connection.limits.message:
                 self.refuse(Kind.RESOURCE_EXHAUSTED, f"a message of {length} bytes is too large")
                 return
             if len(partial) - at - 5 < length:
@@ -128,8 +143,8 @@ class Stream:
     def _came(self) -> None:
         self._news.set()
         self._count()
-        if self._connection.buffered > HELD:
-            self.refuse(Kind.RESOURCE_EXHAUSTED, f"the calls of this connection hold more than {HELD} bytes")
+        if self._connection.buffered > (held := self._connection.limits.held):
+            self.refuse(Kind.RESOURCE_EXHAUSTED, f"the calls of this connection hold more than {held} bytes")
             return
         self._credit()
 
@@ -216,12 +231,36 @@ class Stream:
         self._credit()
         return message
 
-    def outcome(self) -> tuple[int, str]:
-        """Return gRPC's status and message of an ended call; 2 (UNKNOWN) if the peer sent none."""
-        text = self.headers.get("grpc-status", "")
-        return (int(text) if text.isdigit() else 2), unquote(self.headers.get("grpc-message", ""))
+    @property
+    def status_received(self) -> bool:
+        """Whether the peer has ended the call with gRPC's status."""
+        return "grpc-status" in self.headers
+
+    def outcome(self) -> tuple[int, str, bytes]:
+        """Return gRPC's status of an ended call, its message and its details; 2 (UNKNOWN) if the peer sent none."""
+        text, details = self.headers.get("grpc-status", ""), self.headers.get("grpc-status-details-bin", "")
+        code = int(text) if text.isdigit() else _UNKNOWN
+        return code, unquote(self.headers.get("grpc-message", "")), _decoded(details)
+
+    async def reply(self) -> bytes | None:
+        """Return the only message of a response when the call has ended; ``None`` without one. Raises as
+        :meth:`read_buffered`."""
+        while not self.ended:
+            self._news.clear()
+            await self._news.wait()
+        return await self.read()
 
     # sending
+
+    def whole(self, message: bytes) -> bytes:
+        """Take a message from the windows, if they and the socket allow to send it in one frame, and return it with
+        its prefix; else return nothing."""
+        connection, size = self._connection, len(message) + _PREFIX.size
+        if connection.blocked or size > min(self.window, connection.window, connection.frame_size):
+            return b""
+        self.window -= size
+        connection.window -= size
+        return _PREFIX.pack(0, len(message)) + message
 
     async def send(self, message: bytes) -> None:
         """Send a message. Raises if the call has ended."""
@@ -275,6 +314,17 @@ class Stream:
         self._connection.drop(self, _HTTP_1_1_REQUIRED)
         self._forget()
 
+    async def answer(self, message: bytes) -> None:
+        """Send the only message of a response and end it, in one piece where the windows allow it."""
+        if not self.began and not self.sent and (data := self.whole(message)):
+            self.began = True
+            self._connection.answer(self.id, _ANSWER, data, _OK)
+            self._finished()
+            return
+        self.start()
+        await self.send(message)
+        self.finish()
+
     def finish(self, code: int = 0, message: str = "", details: bytes = b"") -> None:
         """End the response with gRPC's status."""
         if self.sent:
@@ -285,8 +335,12 @@ class Stream:
             headers.append(("grpc-message", quote(message, safe=_PLAIN)))
         if details:
             headers.append(("grpc-status-details-bin", base64.b64encode(details).decode().rstrip("=")))
-        self.sent = True
         self._connection.send_headers(self.id, headers, last=True)
+        self._finished()
+
+    def _finished(self) -> None:
+        """The response has been sent."""
+        self.sent = True
         if not self.ended:
             # Reset with NO_ERROR: the rest of the request is not needed.
             self._connection.drop(self, _NO_ERROR)
@@ -294,5 +348,15 @@ class Stream:
         self._forget()
 
 
+def _decoded(text: str) -> bytes:
+    """The bytes of a binary header, whose padding may be missing; none if it is malformed."""
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:
+        return b""
+
+
+_UNKNOWN = 2
+_OK: Sequence[Header] = (("grpc-status", "0"),)
 _ANSWER: Sequence[Header] = ((":status", "200"), ("content-type", "application/grpc"))
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
