@@ -40,6 +40,7 @@ from server.containers.wiring import make_containers
 from server.events import EventBus
 from server.images.model import ImageUser
 from server.images.service import Images
+from server.images.store import KnownStore
 from server.metrics.facade import MetricsFacade
 from server.networks.service import Networks
 from server.networks.store import NetworkStore
@@ -253,7 +254,9 @@ async def make_services(
     # the host's /dev/null (ours a sealed one), so the container's user would become its owner.
     runtime = runtimes.require("" if config.embedded else RUNC)
     users: list[Containers] = []
-    images = Images(engine, bus, partial(_users, users), config, apply_changes=apply_changes)
+    images = Images(
+        engine, bus, partial(_users, users), config, apply_changes=apply_changes, store=KnownStore(database)
+    )
     await images.start()
     stack.push_async_callback(images.stop)
 

@@ -18,7 +18,8 @@ from server.images.manifests import describe, used_manifests
 from server.images.model import PARENT_LABEL, is_dangling, owner_of
 from server.images.names import repo_names
 from server.images.sizes import Sizes
-from server.images.trees import Facts, Tree
+from server.images.store import Facts
+from server.images.trees import Tree
 from server.registry import oci
 
 Json = dict[str, Any]

@@ -26,6 +26,7 @@ from server.images.ownership.names import OwnedNames
 from server.images.remove import Removal
 from server.images.resolve import Resolver
 from server.images.sizes import Sizes
+from server.images.store import KnownStore
 from server.images.transfer import Transfer
 from server.images.trees import Trees
 from server.images.unpacker import Unpacker
@@ -59,8 +60,8 @@ class BuildMessages(Protocol):
 
 
 class Images:
-    """``users`` lists the containers, whose images can't be removed; ``apply_changes`` is the builder's. Call ``start``
-    before use, ``stop`` at the end.
+    """``users`` lists the containers, whose images can't be removed; ``apply_changes`` is the builder's;
+    ``store`` keeps what lists show. Call ``start`` before use, ``stop`` at the end.
 
     ``list`` reads all images, ``local`` single ones (inspect, history, tag); ``removal`` deletes, ``transfer`` talks to
     registries.
@@ -74,11 +75,12 @@ class Images:
         config: Config,
         *,
         apply_changes: ApplyChanges,
+        store: KnownStore,
     ) -> None:
         self._names = Names(engine)
         unpacker = Unpacker(engine)
         resolver = Resolver(engine, self._names)
-        trees = Trees(engine, self._names, resolver)
+        trees = Trees(engine, self._names, resolver, store)
         self._context = ImageContext(engine, self._names, resolver, trees, bus, users, unpacker, apply_changes)
         self._sizes = Sizes(engine, unpacker)
         self._proven = ProvenLayers(engine)

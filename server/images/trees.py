@@ -1,6 +1,7 @@
 """What lists show of many images at once: the manifests below each target, their blobs and their layers.
 
-Documents never change: what lists need of them is kept while a name refers to the target. A target is kept as a whole
+Documents never change: what lists need of them is kept while a name refers to the target, also in the database, so that
+a daemon that was restarted reads only the documents of new targets. A target is kept as a whole
 when all of its blobs are local; a removal of images, a ``/content/delete`` event and a break of the event stream
 discard that. Targets that are not kept cost one call, which lists all blobs, however many they are.
 """
@@ -10,12 +11,13 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from engine.api.client import Engine
-from engine.api.types import Descriptor, Platform
+from engine.api.types import Descriptor
 from engine.common.errors import Kind, WharfError
 from engine.common.system.task_groups import run_all
 from server.images.model import Image
 from server.images.names import Names
 from server.images.resolve import Resolver
+from server.images.store import Facts, Known, KnownStore
 from server.images.timestamps import parse_ns
 from server.registry import documents, oci
 
@@ -26,28 +28,6 @@ _FEW = 1
 
 #: Returns the size of a blob in bytes; ``None`` if it is not local.
 _SizeOf = Callable[[str], Awaitable[int | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What lists need of an image's documents. ``created_ns``: None if the config has no valid time. ``chains``: the
-    chain ids of all layers, the lowest first."""
-
-    platform: Platform
-    created_ns: int | None
-    labels: Mapping[str, str]
-    chains: tuple[str, ...]
-
-    def unpacked(self, layers: Mapping[str, int]) -> int:
-        """The size of all layers; 0 if not all of them are unpacked. ``layers``: the sizes of unpacked layers."""
-        if not self.chains or self.chains[-1] not in layers:  # the last one exists only if the others do
-            return 0
-        return sum(layers.get(chain, 0) for chain in self.chains)
-
-    @classmethod
-    def from_image(cls, image: Image) -> "Facts":
-        chains = tuple(oci.chain_ids(image.diff_ids))
-        return cls(image.platform, parse_ns(image.config.get("created")), dict(image.labels), chains)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +58,30 @@ class Tree:
 
 
 @dataclass(slots=True)
-class _Known:
-    """What the documents of a target contain, by the digest of each index or manifest."""
-
-    children: dict[str, tuple[Descriptor, ...]] = field(default_factory=dict)
-    facts: dict[str, Facts] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
 class _Walk:
     """One walk through the documents of a target."""
 
     target: Descriptor
-    known: _Known
+    known: Known
     size_of: _SizeOf
     members: list[Member] = field(default_factory=list)
     blobs: dict[str, int] = field(default_factory=dict)
 
 
+def _facts_of(image: Image) -> Facts:
+    chains = tuple(oci.chain_ids(image.diff_ids))
+    return Facts(image.platform, parse_ns(image.config.get("created")), dict(image.labels), chains)
+
+
 class Trees:
-    def __init__(self, engine: Engine, names: Names, resolver: Resolver) -> None:
+    def __init__(self, engine: Engine, names: Names, resolver: Resolver, store: KnownStore) -> None:
         self._engine = engine
         self._names = names
         self._resolver = resolver
-        self._known: dict[str, _Known] = {}  # by target
+        self._store = store
+        self._known: dict[str, Known] = {}  # by target
+        self._stored: dict[str, int] = {}  # by target: the length of what the store has
+        self._loading: asyncio.Task[None] | None = None
         self._complete: dict[str, Tree] = {}  # by target
         self._generation = 0
         names.on_removed = self.forget
@@ -122,15 +102,40 @@ class Trees:
         found = {digest: tree for digest in wanted if (tree := self._complete.get(digest)) is not None}
         missing = [target for digest, target in wanted.items() if digest not in found]
         if missing:
+            if self._loading is None:
+                self._loading = asyncio.create_task(self._load())
+            await asyncio.shield(self._loading)
             await self._discard_unnamed()
             found |= await self._read_all(missing)
+            await self._record(missing)
         return found
+
+    async def _load(self) -> None:
+        """Read what an earlier daemon knew, once."""
+        self._known = await self._store.load()
+        self._stored = {digest: len(known) for digest, known in self._known.items()}
+
+    async def _record(self, targets: Iterable[Descriptor]) -> None:
+        """Store what was read of these targets."""
+        news = {
+            digest: known
+            for digest in {target.digest for target in targets}
+            if (known := self._known.get(digest)) is not None and len(known) > self._stored.get(digest, 0)
+        }
+        if news:
+            self._stored |= {digest: len(known) for digest, known in news.items()}
+            await self._store.put(news)
 
     async def _discard_unnamed(self) -> None:
         named = {record.target.digest for record in await self._names.all()}
-        for kept in (self._known, self._complete):
-            for digest in kept.keys() - named:
-                del kept[digest]
+        for digest in self._complete.keys() - named:
+            del self._complete[digest]
+        for digest in self._known.keys() - named:
+            del self._known[digest]
+        if gone := self._stored.keys() - named:
+            for digest in gone:
+                del self._stored[digest]
+            await self._store.delete(gone)
 
     async def _read_all(self, targets: Collection[Descriptor]) -> dict[str, Tree]:
         generation = self._generation
@@ -146,7 +151,7 @@ class Trees:
 
         async def read() -> None:
             for target in left:
-                walk = _Walk(target, self._known.setdefault(target.digest, _Known()), size_of)
+                walk = _Walk(target, self._known.setdefault(target.digest, Known()), size_of)
                 whole = await self._walk(walk, target)
                 tree = found[target.digest] = self._tree(walk)
                 if whole and generation == self._generation:
@@ -227,5 +232,5 @@ class Trees:
             return None
         found = walk.known.facts.get(desc.digest)
         if found is None and (image := await self._resolver.image(walk.target, desc)) is not None:
-            found = walk.known.facts[desc.digest] = Facts.from_image(image)
+            found = walk.known.facts[desc.digest] = _facts_of(image)
         return found

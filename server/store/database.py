@@ -36,6 +36,8 @@ Work = Callable[[sqlite3.Connection], T]
 #   settings     id, name, doc     single values, such as the daemon's ID
 #   build_cache  id, name, doc     records of the builder's cache
 #   overlays     id, name, doc     server/networks/overlay: what the swarm has told this node of services
+#
+#   image_documents  id, doc       server/images/store.py
 _DOCUMENTS = "CREATE TABLE {0} (id TEXT PRIMARY KEY, name TEXT, doc BLOB NOT NULL) WITHOUT ROWID"
 MIGRATIONS: Sequence[Sequence[str]] = (
     (
@@ -48,6 +50,7 @@ MIGRATIONS: Sequence[Sequence[str]] = (
         "CREATE INDEX build_cache_by_name ON build_cache (name)",
     ),
     (_DOCUMENTS.format("overlays"),),
+    ("CREATE TABLE image_documents (id TEXT PRIMARY KEY, doc BLOB NOT NULL) WITHOUT ROWID",),
 )
 
 

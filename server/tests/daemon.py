@@ -108,6 +108,7 @@ class _Connection:
 class Daemon:
     services: Services
     engine: FakeServer
+    database: Database
     _runner: asyncio.Runner
     _app: EngineApp
     #: The uid of the client, and the path of the socket that it uses.
@@ -276,8 +277,8 @@ class Daemon:
         return [json.loads(line) for line in answer.text.splitlines()]
 
 
-async def _opened(stack: AsyncExitStack, engine: FakeServer, config: Config) -> Services:
-    bus, database = EventBus(), Database(config.data_root / "wharf.db")
+async def _opened(stack: AsyncExitStack, engine: FakeServer, config: Config, database: Database) -> Services:
+    bus = EventBus()
     stack.callback(database.close)
     return await make_services(
         config,
@@ -294,20 +295,22 @@ async def _opened(stack: AsyncExitStack, engine: FakeServer, config: Config) -> 
 
 
 @contextmanager
-def serving(directory: Path, **settings: Any) -> Iterator[Daemon]:
-    """A daemon with its roots below ``directory``. ``settings``: fields of the configuration."""
+def serving(directory: Path, *, engine: FakeServer | None = None, **settings: Any) -> Iterator[Daemon]:
+    """A daemon with its roots below ``directory``. ``engine``: of the daemon that has ended, for one that starts again.
+    ``settings``: fields of the configuration."""
     config = Config(data_root=directory / "data", exec_root=directory / "run", userland_proxy=False, **settings)
-    config.data_root.mkdir()
-    config.exec_root.mkdir()
-    engine = FakeServer(directory)
+    config.data_root.mkdir(exist_ok=True)
+    config.exec_root.mkdir(exist_ok=True)
+    engine = engine or FakeServer(directory)
     # Inspect asks the kernel whether a process lives: this one does, and wharfd signals none by its pid.
     engine.tasks.pids = itertools.repeat(os.getpid())
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         try:
-            services = runner.run(_opened(stack, engine, config))
+            database = Database(config.data_root / "wharf.db")
+            services = runner.run(_opened(stack, engine, config, database))
             app = EngineApp(all_routes(), services, minimum=config.oldest_version)
             stack.callback(app.close)
-            yield Daemon(services, engine, runner, app)
+            yield Daemon(services, engine, database, runner, app)
         finally:
             runner.run(stack.aclose())

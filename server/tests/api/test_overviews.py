@@ -1,16 +1,19 @@
 """Overviews of many images and containers: how many calls to containerd they take must not grow with their number."""
 
 import asyncio
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from engine.api.tests.fake import FakeServer
 from engine.common.errors import Kind, WharfError
+from server.images.store import KnownStore
 from server.tests import samples
-from server.tests.daemon import Daemon
+from server.tests.daemon import Daemon, serving
 
 OVERVIEWS: tuple[tuple[str, dict[str, object]], ...] = (
     ("/info", {}),
@@ -102,6 +105,42 @@ def test_what_a_complete_list_costs(daemon: Daemon) -> None:
     # The load has read the documents. The layer of each image is measured once, as it never changes.
     assert first == {"Content/List": 1, "Snapshots/List": 1, "Snapshots/Usage": 8}
     assert not calls_of(daemon, "/images/json", manifests=1)
+
+
+def test_after_a_restart_documents_are_not_read_again(tmp_path: Path) -> None:
+    """Only those of images that the last list has not shown; what was removed meanwhile is forgotten."""
+    shown = {"manifests": 1, "shared-size": 1}
+    with serving(tmp_path) as daemon:
+        fill(daemon, range(6))
+        before = daemon.get("/images/json", **shown).json()
+    with serving(tmp_path, engine=daemon.engine) as daemon:
+        calls = calls_of(daemon, "/images/json", **shown)
+        assert calls == {"Content/List": 1, "Snapshots/List": 1, "Snapshots/Usage": 12}
+        assert daemon.get("/images/json", **shown).json() == before
+        assert daemon.delete("/images/two:5").status_code == 200
+        daemon.load("app:6", config={"Labels": {"new": "yes"}})
+    with serving(tmp_path, engine=daemon.engine) as daemon:
+        calls = calls_of(daemon, "/images/json", **shown)
+        assert calls == {"Content/List": 1, "Content/Read": 2, "Snapshots/List": 1, "Snapshots/Usage": 12}
+        rows = daemon.get("/images/json", **shown).json()
+        assert len(rows) == len(before)
+        assert [row["Labels"] for row in rows if "app:6" in row["RepoTags"]] == [{"new": "yes"}]
+        records = daemon.wait(KnownStore(daemon.database).load())
+        assert records.keys() == {row["Id"] for row in rows}
+
+
+def test_records_of_another_form_are_read_anew(tmp_path: Path) -> None:
+    with serving(tmp_path) as daemon:
+        fill(daemon, range(2))
+        before = daemon.get("/images/json").json()
+
+        def age(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE image_documents SET doc = '[0, 1]'")
+
+        daemon.wait(daemon.database.write(age))
+    with serving(tmp_path, engine=daemon.engine) as daemon:
+        assert daemon.get("/images/json").json() == before
+        assert len(daemon.wait(KnownStore(daemon.database).load())) == len(before)
 
 
 def _available(daemon: Daemon) -> list[list[bool]]:
