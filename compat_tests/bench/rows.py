@@ -16,6 +16,7 @@ from compat_tests.bench import (
     scrapes,
     startup,
     streams,
+    subscribers,
     swarm,
     users,
 )
@@ -37,6 +38,8 @@ ROWS: dict[str, Measurement] = {
     "users-lists": users.lists,
     "memory-each": memory.each,
     "health": everyday.health,
+    "events": subscribers.events,
+    "stats": subscribers.stats,
     "attach": streams.attach,
     "logs": streams.logs,
     "networks": networks.created,

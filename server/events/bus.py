@@ -73,8 +73,11 @@ class Subscription(AsyncIterator[EventMessage]):
                 await self.aclose()
                 raise StopAsyncIteration
             self._ready.clear()
-            seconds = None if self._until_ns is None else (self._until_ns - time.time_ns()) / 1e9
-            if seconds is not None and seconds <= 0:
+            if self._until_ns is None:
+                await self._ready.wait()
+                continue
+            seconds = (self._until_ns - time.time_ns()) / 1e9
+            if seconds <= 0:
                 await self.aclose()
                 raise StopAsyncIteration
             with contextlib.suppress(TimeoutError):

@@ -118,6 +118,11 @@ def json_stream(
     return _StreamResponse(lines(), media_type=media_type, early=early, errors_in_stream=errors_in_stream, name=name)
 
 
+def line_stream(lines: AsyncIterable[bytes], *, media_type: str, name: str) -> Response:
+    """As :func:`json_stream` with the head sent at once, for messages that are encoded already."""
+    return _StreamResponse(lines, media_type=media_type, early=True, name=name)
+
+
 def byte_stream(
     parts: AsyncIterable[bytes],
     *,

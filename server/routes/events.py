@@ -1,7 +1,6 @@
 """``GET /events``."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,10 +9,17 @@ from api_models import changes
 from api_models.supported import Version
 from engine.common.errors import invalid
 from server.events import EventBus, Subscription
+from server.events.message import EventMessage
 from server.events.wire import document, hidden
 from server.http import jsonstreams, params
+from server.http.answers import dumps_escaped
 from server.http.routing import ApiRoute
-from server.http.streams import json_stream
+from server.http.streams import line_stream
+
+# The number of lines that are kept: clients read the same event within moments.
+_KEPT = 64
+#: The time of the event, what precedes it, and whether it has the old names of its fields.
+_Form = tuple[int, bytes, bool]
 
 
 def _bus(request: Request) -> EventBus:
@@ -21,11 +27,33 @@ def _bus(request: Request) -> EventBus:
     return bus
 
 
-async def _documents(subscription: Subscription, version: Version, *, old_names: bool) -> AsyncIterator[dict[str, Any]]:
+class _Encoded:
+    """The lines of the last events, which all clients of the same form share."""
+
+    def __init__(self) -> None:
+        self._lines: dict[_Form, tuple[EventMessage, bytes]] = {}
+
+    def line(self, event: EventMessage, begin: bytes, *, old_names: bool) -> bytes:
+        form = event.time_ns, begin, old_names
+        found = self._lines.get(form)
+        if found is None or found[0] is not event:  # of another bus at the same time
+            if len(self._lines) >= _KEPT:
+                del self._lines[next(iter(self._lines))]
+            found = event, begin + dumps_escaped(document(event, old_names=old_names)) + b"\n"
+            self._lines[form] = found
+        return found[1]
+
+
+_encoded = _Encoded()
+
+
+async def _lines(
+    subscription: Subscription, version: Version, begin: bytes, *, old_names: bool
+) -> AsyncIterator[bytes]:
     try:
         async for event in subscription:
             if not hidden(event, version):
-                yield document(event, old_names=old_names)
+                yield _encoded.line(event, begin, old_names=old_names)
     finally:
         await subscription.aclose()
 
@@ -40,14 +68,8 @@ async def events(request: Request) -> Response:
     default = jsonstreams.JSON_LINES if params.has(request, changes.EVENTS_AS_JSON_LINES) else jsonstreams.JSON
     kind = jsonstreams.accepted(request) or default
     old_names = not (params.strict(request) and params.has(request, changes.EVENTS_WITHOUT_OLD_NAMES))
-    return json_stream(
-        _documents(subscription, params.version_of(request), old_names=old_names),
-        media_type=kind,
-        early=True,
-        begin=jsonstreams.prefix(kind),
-        end=b"\n",
-        name="events",
-    )
+    lines = _lines(subscription, params.version_of(request), jsonstreams.prefix(kind), old_names=old_names)
+    return line_stream(lines, media_type=kind, name="events")
 
 
 routes: Sequence[ApiRoute] = (ApiRoute("GET", "/events", events, waits=True, reads=True),)

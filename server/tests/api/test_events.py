@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from server.events.message import EventMessage
+from server.routes import events
 from server.tests.daemon import Daemon, serving
 
 
@@ -73,3 +75,18 @@ def test_old_names_of_an_event_are_dropped_by_feature(tmp_path: Path, strict: bo
     event = json.loads(answer.text.splitlines()[-1])
     assert event["Action"] == "create"
     assert [name in event for name in ("status", "id", "from")] == [there] * 3
+
+
+def test_clients_of_the_same_form_share_the_line_of_an_event() -> None:
+    """Also two events at the same time, as of two daemons in one process, and more events than lines that are kept."""
+    encoded = events._Encoded()
+    one, other = (EventMessage("container", "start", name, {}, "local", 7) for name in ("one", "other"))
+    first = encoded.line(one, b"", old_names=True)
+    assert encoded.line(one, b"", old_names=True) is first
+    assert json.loads(first)["status"] == "start"
+    assert "status" not in json.loads(encoded.line(one, b"", old_names=False))
+    assert encoded.line(one, b"\x1e", old_names=True) == b"\x1e" + first
+    assert json.loads(encoded.line(other, b"", old_names=True))["id"] == "other"
+    for time_ns in range(8, 8 + 2 * events._KEPT):
+        encoded.line(EventMessage("container", "start", "one", {}, "local", time_ns), b"", old_names=True)
+    assert len(encoded._lines) == events._KEPT
