@@ -21,14 +21,14 @@ def scrape(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
     with with_containers(engines, running=count, ended=0) as connections:
 
         def once(engine: Engine) -> None:
-            before = _cpu(engine)
+            before = cpu(engine)
             if engine.kind == OURS:
                 ok(engine.api, connections[engine.kind], "GET", "/metrics")
             else:
                 for number in range(count):
                     path = f"/containers/up{number}/stats?stream=0&one-shot=1"
                     ok(engine.api, connections[engine.kind], "GET", path)
-            row.add(engine.kind, _cpu(engine) - before)
+            row.add(engine.kind, cpu(engine) - before)
 
         for engine in engines:
             if engine.kind == OURS:
@@ -38,7 +38,7 @@ def scrape(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
     yield row
 
 
-def _cpu(engine: Engine) -> float:
+def cpu(engine: Engine) -> float:
     """Milliseconds of all threads of the API daemon until now. Threads of a pool don't end."""
     threads = Path(f"/proc/{engine.daemon.pid}/task").glob("*/schedstat")
     return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e6
