@@ -199,11 +199,12 @@ class Images:
 
     # archives
 
-    def load(self, body: AsyncIterator[bytes], *, platforms: Sequence[str] = ()) -> Messages:
-        """``docker load``: return the messages of the stream. ``platforms``: load nothing else of each image."""
+    def load(self, body: AsyncIterator[bytes], *, platforms: Sequence[str] = (), quiet: bool = True) -> Messages:
+        """``docker load``: return the messages of the stream. ``platforms``: load nothing else of each image.
+        ``quiet``: without the progress of the layers."""
         report = Report()
         requested = [oci.parse_platform(text) for text in platforms]
-        return report.run(loading.load_archive(self._context, body, report, platforms=requested))
+        return report.run(loading.load_archive(self._context, body, report, platforms=requested, quiet=quiet))
 
     async def save(self, names: Sequence[str], *, platforms: Sequence[str] = ()) -> AsyncIterator[bytes]:
         """``docker save``: check that all content is local, then return the archive's bytes. ``platforms``: save

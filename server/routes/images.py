@@ -184,8 +184,9 @@ async def push(request: Request) -> Response:
 
 async def load(request: Request) -> Response:
     # Always a stream: errors of the archive are reported in it, with status 200. The response head is sent with the
-    # first image, because some clients read no further.
-    messages = _images(request).load(pieces(request), platforms=_platforms(request))
+    # first message. Some clients read no further: they get none before the first image, unless they ask for progress.
+    quiet = params.flag(request, "quiet", default=True)
+    messages = _images(request).load(pieces(request), platforms=_platforms(request), quiet=quiet)
     return json_stream(messages, errors_in_stream=True, name="load")
 
 

@@ -9,6 +9,8 @@ import asyncio
 import posixpath
 import re
 import secrets
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -30,6 +32,12 @@ _DOCUMENTS = (INDEX, LAYOUT, MANIFEST, REPOSITORIES)
 _CONFIG = re.compile(r"[^/]+\.json|(?:sha256:)?[0-9a-f]{64}|[^/]+/(?:json|VERSION)")
 #: ``<id>/layer.tar``, ``<digest>.tar.gz``, and the names that other tools use.
 _LAYER = re.compile(r"(?:[^/]+/){0,3}(?:[^/]+\.(?:tar(?:\.[a-z0-9]+)?|tgz)|(?:sha256:)?[0-9a-f]{64})")
+
+
+#: Gets the short id of a layer, the bytes of it that are stored, and its size.
+Progress = Callable[[str, int, int], None]
+#: Seconds between two calls for a layer.
+_SHOWN = 0.1
 
 
 class _Role(Enum):
@@ -55,6 +63,7 @@ class Contents:
     small: dict[str, bytes] = field(default_factory=dict)
     big: dict[str, Blob] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    progress: Progress | None = None
     _named: set[str] = field(default_factory=set)  # named by the manifest, if it was read first
     _refused: dict[str, WharfError] = field(default_factory=dict)
     _in_memory: int = 0
@@ -104,7 +113,7 @@ class Contents:
             self._in_memory += size
             self.small[name] = await archive.read(_SMALL)
         else:
-            self.big[name] = await _ingest(engine, archive, size, _blob_digest(name), name)
+            self.big[name] = await _ingest(engine, archive, size, _blob_digest(name), name, self.progress)
 
     def _too_large(self, name: str, size: int) -> WharfError | None:
         if size > limits.DOCUMENT_BYTES:
@@ -130,12 +139,18 @@ class Contents:
         return _Role.CONFIG if _CONFIG.fullmatch(name) else None
 
 
-async def read(engine: Engine, archive: AsyncTar) -> Contents:
+async def read(engine: Engine, archive: AsyncTar, progress: Progress | None = None) -> Contents:
     """Read the whole archive. Under a lease."""
-    contents = Contents()
+    contents = Contents(progress=progress)
     async for header in archive:
         await contents.add(engine, archive, header)
     return contents
+
+
+def _short(name: str) -> str:
+    """A layer as ``docker load`` names it: the beginning of its digest, or of its directory in an old archive."""
+    parts = name.removeprefix("sha256:").split("/")
+    return (parts[-2] if parts[-1] == "layer.tar" and len(parts) > 1 else parts[-1])[:12]
 
 
 def _clean(name: str) -> str:
@@ -167,12 +182,15 @@ def _blob_digest(name: str) -> str:
         return ""
 
 
-async def _ingest(engine: Engine, archive: AsyncTar, size: int, digest: str, name: str) -> Blob:
+async def _ingest(
+    engine: Engine, archive: AsyncTar, size: int, digest: str, name: str, progress: Progress | None
+) -> Blob:
     """Write a large file to the store; compute its digest, or verify the digest in its name."""
     # Use a ref of its own: another client that sends the same file may stall. The first to finish commits.
     ref = f"load-{secrets.token_hex(8)}"
     head = b""
     written = 0
+    id, shown = _short(digest or name), 0.0
     try:
         async with engine.content.writer(ref, expected=digest, total=size) as writer:
             async for piece in archive.data():
@@ -180,6 +198,9 @@ async def _ingest(engine: Engine, archive: AsyncTar, size: int, digest: str, nam
                     head += bytes(piece[:6])
                 await writer.write(piece)
                 written += len(piece)
+                if progress is not None and (written == size or time.monotonic() > shown + _SHOWN):
+                    shown = time.monotonic()
+                    progress(id, written, size)
             # Ask before the commit: if the store has the blob already, the commit does not return its digest.
             found = digest or await writer.current_digest()
             await writer.commit(size=size, digest=found)

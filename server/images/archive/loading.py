@@ -1,6 +1,7 @@
 """``docker load``: names the images of an archive and unpacks them for this host."""
 
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 from engine.api.types import ImageRecord, Platform
 from engine.common.errors import Kind, WharfError, not_found
@@ -14,15 +15,23 @@ from server.registry.reference import parse
 
 
 async def load_archive(
-    context: ImageContext, body: AsyncIterator[bytes], report: Report, *, platforms: Sequence[Platform] = ()
+    context: ImageContext,
+    body: AsyncIterator[bytes],
+    report: Report,
+    *,
+    platforms: Sequence[Platform] = (),
+    quiet: bool = True,
 ) -> None:
     """Load every image of the archive; of a broken image, nothing. ``platforms``: load nothing else of each image.
+    ``quiet``: report no progress of the layers.
 
     :raises WharfError: INVALID_ARGUMENT for a broken archive; NOT_FOUND if an image lacks one of the platforms.
     """
     # Remove the content for other platforms before the answer.
     async with context.engine.leases.acquire(sync=bool(platforms)):
-        found = await load(context.engine, body, platforms=platforms, own=await context.own_digests())
+        progress = None if quiet else partial(report.bar, "Loading layer")
+        own = await context.own_digests()
+        found = await load(context.engine, body, platforms=platforms, own=own, progress=progress)
         # Look for the platforms of all images before the first gets its name.
         images = [await _images(context, loaded, platforms) for loaded in found]
         for loaded, wanted in zip(found, images, strict=True):

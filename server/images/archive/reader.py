@@ -37,6 +37,7 @@ async def load(
     *,
     platforms: Sequence[Platform] = (),
     own: Collection[str] | None = None,
+    progress: contents_reader.Progress | None = None,
 ) -> list[Loaded]:
     """Read the archive into the content store; return its images in the order of its index. Call under a lease.
 
@@ -47,7 +48,7 @@ async def load(
         NOT_FOUND for a missing layer or config.
     """
     with heap.Transfer():
-        contents = await contents_reader.read(engine, AsyncTar(plain(body)))
+        contents = await contents_reader.read(engine, AsyncTar(plain(body)), progress)
     if LAYOUT in contents.small and INDEX in contents.small:
         allowed = None if own is None else contents.digests().union(own)
         return await _oci(engine, contents, platforms, allowed)

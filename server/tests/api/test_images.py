@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import tarfile
 from typing import Any
 
@@ -299,3 +300,16 @@ def test_import(daemon: Daemon) -> None:
         ({"fromSrc": "ftp://x/y"}, "invalid URL: 'ftp://x/y'"),
     ):
         assert daemon.refusal("POST", "/images/create", params=query, content=data) == (400, sentence)
+
+
+def test_a_load_shows_the_progress_of_its_layers_on_request(daemon: Daemon) -> None:
+    data = samples.archive(["app:1"], samples.layer({"a": random.randbytes(3 << 20)}), {})
+    for query, shown in (({}, False), ({"quiet": "1"}, False), ({"quiet": "0"}, True)):
+        answer = daemon.request("POST", "/images/load", content=data, params=query)
+        messages = [json.loads(line) for line in answer.text.splitlines()]
+        bars = [message for message in messages if message.get("status") == "Loading layer"]
+        assert bool(bars) is shown, query
+        assert messages[-1] == {"stream": "Loaded image: app:1\n"}
+    detail = bars[-1]["progressDetail"]
+    assert detail["current"] == detail["total"] > 3 << 20
+    assert bars[-1]["id"] == "layer.tar"
