@@ -71,6 +71,19 @@ def test_caches_and_prunes_are_own(shared_lab: Lab) -> None:
     assert "CACHED" not in build(bob, "made")
 
 
+def test_histories_are_own(shared_lab: Lab) -> None:
+    alice, bob = shared_lab["alice"], shared_lab["bob"]
+    build(alice, "made")
+    made_now = alice.api.get("/wharf/v1/builds").json()[0]
+    assert (made_now["Name"], made_now["State"]) == ("made", "completed")
+    path = f"/wharf/v1/builds/{made_now['Ref']}/log"
+    assert "RUN --mount=type=secret" in alice.api.get(path).body.decode()
+    assert made_now["Ref"] not in {row["Ref"] for row in bob.api.get("/wharf/v1/builds").json()}
+    build(bob, "other")
+    refused = bob.api.get(path)
+    assert (refused.status, refused.json()["message"]) == (404, f"no such build {made_now['Ref']}")
+
+
 def test_images_of_others_are_no_bases(shared_lab: Lab) -> None:
     alice, bob = shared_lab["alice"], shared_lab["bob"]
     build(alice, "mine")

@@ -134,7 +134,7 @@ async def builds(request: Request) -> Response:
 async def build_log(request: Request) -> Response:
     from server.builder.history.summary import text_log
 
-    lines = text_log(await _history(request), request.path_params["ref"])
+    lines = text_log(await _history(request), request.path_params["id"])
     return byte_stream(_encoded(lines), media_type="text/plain; charset=utf-8", name="log of a build")
 
 
@@ -151,5 +151,5 @@ routes: Sequence[ApiRoute] = (
     ApiRoute("GET", "/wharf/v1/exec/{id}/ws", exec_websocket),
     ApiRoute("GET", "/wharf/v1/images/layers", layers, reads=True),
     ApiRoute("GET", "/wharf/v1/builds", builds, reads=True),
-    ApiRoute("GET", "/wharf/v1/builds/{ref}/log", build_log, reads=True),
+    ApiRoute("GET", "/wharf/v1/builds/{id}/log", build_log, reads=True),
 )

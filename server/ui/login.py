@@ -4,11 +4,10 @@ The link is ``/login#TOKEN``. A browser sends no fragment to a server, so the to
 sends it in a body. So a program that only fetches links does not use the token up either.
 """
 
-import json
-
 from starlette.requests import Request
 from starlette.responses import Response
 
+from engine.common import jsontext
 from engine.common.errors import Kind, WharfError, invalid
 from server.http.answers import no_content
 from server.ui import documents
@@ -27,7 +26,7 @@ async def small_json(request: Request) -> dict[str, object]:
         if len(body) > _MAX_BODY:
             raise invalid(f"the body has more than {_MAX_BODY} bytes")
     try:
-        found = json.loads(body)
+        found = jsontext.loads(body)
     except ValueError:
         raise invalid("the body is no JSON") from None
     if not isinstance(found, dict):

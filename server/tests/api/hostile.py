@@ -51,7 +51,8 @@ class Administrators:
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """The connection becomes one of another protocol, which tests of its own attack (see ``where``)."""
+    """Tests of its own attack it (see ``where``): the connection becomes one of another protocol, or the object needs a
+    real engine."""
 
     where: str
 
@@ -160,6 +161,12 @@ RULES: Mapping[str, Rule] = {
     "GET /wharf/v1/audit": Administrators(),
     "GET /wharf/v1/containers/{}/timeline": Named("container"),
     "GET /wharf/v1/timelines": View(),
+    "POST /wharf/v1/ui/login": Same(),
+    "GET /wharf/v1/containers/{}/files": Named("container", {"path": "/"}),
+    "GET /wharf/v1/exec/{}/ws": Named("exec", {"h": "1", "w": "1"}),
+    "GET /wharf/v1/images/layers": View(),
+    "GET /wharf/v1/builds": View(),
+    "GET /wharf/v1/builds/{}/log": Protocol("compat_tests/access/test_builds.py"),
     "GET /wharf/v1/openapi.json": Same(),
     "GET /wharf/v1/sockets": View(),
     "POST /wharf/v1/sockets": Body(),
