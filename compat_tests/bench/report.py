@@ -67,9 +67,13 @@ def _cell(row: Row, who: str) -> str:
 
 def table(rows: Iterable[Row]) -> str:
     """Format the whole table, with a description of the machine."""
+    return "\n".join([*HEAD, *map(line, rows), "", f"Medians; {machine()}. ✗: the aim is missed."])
+
+
+def machine() -> str:
+    """Describe what was measured on."""
     kernel = ".".join(platform.release().split(".")[:2])
-    note = f"Medians; Python {platform.python_version()}, Linux {kernel}, {_processors()}. ✗: the aim is missed."
-    return "\n".join([*HEAD, *map(line, rows), "", note])
+    return f"Python {platform.python_version()}, Linux {kernel}, {_processors()}"
 
 
 def _processors() -> str:
