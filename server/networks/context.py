@@ -88,6 +88,8 @@ class NetworkContext:
     #: The range of host ports that an owner's role has; None: any.
     own_ports: "Callable[[str], Coroutine[object, None, tuple[int, int] | None]]" = _any_ports
     load_remote: "Callable[[NetworkContext], RemoteNetworks] | None" = None
+    #: Watches over IPsec from now on, when the engine's networks are watched.
+    watch_encryption: Callable[[], None] = lambda: None
     load_overlays: "Callable[[NetworkContext], Overlays] | None" = None
     #: While this node is a manager of a swarm, and while it is part of one.
     swarm: SwarmNetworks | None = None

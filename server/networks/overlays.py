@@ -35,6 +35,12 @@ class Overlays(Protocol):
         :raises WharfError: INTERNAL: the kernel refused.
         """
 
+    async def restore_encryption(self) -> None:
+        """Restores what encrypted networks need of IPsec if another program has removed it, and logs that.
+
+        :raises WharfError: INTERNAL: the kernel refused.
+        """
+
     async def recover(self) -> None:
         """At the daemon's start, after ``NetworkContext.sandboxes`` has the running containers: writes all translations
         again. Failures are logged."""

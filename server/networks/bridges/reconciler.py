@@ -1,4 +1,4 @@
-"""Restores bridges and firewall rules that another program removes while the engine runs.
+"""Restores bridges, firewall rules and IPsec that another program removes while the engine runs.
 
 The kernel's notifications tell which device or table changed (``server/networks/netlink/watch.py``); a network's
 devices and rules are then compared with its record and restored. The pause between restorations grows with repeated
@@ -32,6 +32,7 @@ class Reconciler:
         self._damaged: set[str] = set()  # ids of networks
         self._deletions: set[int] = set()
         self._rules = False
+        self._encryption = False
         self._pause = 0.0
         self._last = 0.0  # the time of the last restoration
         self._failures: dict[str, str] = {}
@@ -43,6 +44,9 @@ class Reconciler:
         """
         context = self._context
         self._watch = Watch(self._changed, context.firewall.table if context.firewall.enabled else "")
+        context.watch_encryption = self._watch.watch_encryption
+        if any(network.encrypted for network in context):
+            self._watch.watch_encryption()
 
     async def close(self) -> None:
         """Stops watching; waits for a running restoration. A second call does nothing."""
@@ -57,7 +61,8 @@ class Reconciler:
         self._damaged |= {network.id for network in self._concerned(changes)}
         self._rules |= changes.rules
         self._deletions |= changes.deletions
-        if (self._damaged or self._rules) and (self._task is None or self._task.done()):
+        self._encryption |= changes.encryption
+        if (self._damaged or self._rules or self._encryption) and (self._task is None or self._task.done()):
             self._task = self._context.spawn(self._run(), "restore networks")
 
     def _concerned(self, changes: Changes) -> Collection[Network]:
@@ -91,7 +96,8 @@ class Reconciler:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._damaged or self._rules:
+        while self._damaged or self._rules or self._encryption:
+            await self._restore_encryption()
             if loop.time() - self._last > _LONGEST_PAUSE:
                 self._pause = 0.0
             elif self._damaged or self._deletions or self._failures:
@@ -128,6 +134,15 @@ class Reconciler:
             self._failed("", f"{table} was changed by another program and cannot be restored: {error}")
             self._rules = True
         return restored
+
+    async def _restore_encryption(self) -> None:
+        """Without a pause: until then, networks whose policies are gone are not encrypted."""
+        if self._encryption:
+            self._encryption = False
+            try:
+                await self._context.overlays.restore_encryption()
+            except WharfError as error:
+                log.error("%s", error.message)
 
     def _failed(self, key: str, text: str) -> None:
         # Log a repeated failure once.

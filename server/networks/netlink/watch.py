@@ -1,8 +1,8 @@
-"""Reports changes of links, addresses or nftables rules of this host, by the kernel's netlink notifications.
+"""Reports changes of links, addresses, nftables rules or IPsec of this host, by the kernel's netlink notifications.
 
 The kernel announces every change, including this engine's own. Reports are small and gathered for a moment; the caller
 compares the host with its records if a report is relevant (rtnetlink(7), the kernel's
-``include/uapi/linux/netfilter/nf_tables.h``).
+``include/uapi/linux/netfilter/nf_tables.h`` and ``include/uapi/linux/xfrm.h``).
 """
 
 import asyncio
@@ -17,10 +17,13 @@ from server.networks.netlink.rtnetlink import IFF_UP, RTM_DELADDR, RTM_DELLINK, 
 
 log = logging.getLogger(__name__)
 
-_ROUTE, _NETFILTER = 0, 12  # NETLINK_ROUTE, NETLINK_NETFILTER
+_ROUTE, _XFRM, _NETFILTER = 0, 6, 12  # NETLINK_ROUTE, NETLINK_XFRM, NETLINK_NETFILTER
 _SOL_NETLINK, _ADD_MEMBERSHIP, _NO_ENOBUFS = 270, 1, 5
 _LINK, _IPV4_ADDRESS, _IPV6_ADDRESS = 1, 5, 9  # RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR
 _NFTABLES = 7  # NFNLGRP_NFTABLES
+_ASSOCIATIONS, _POLICIES = 3, 4  # XFRMNLGRP_SA, XFRMNLGRP_POLICY
+#: XFRM_MSG_DELSA, XFRM_MSG_DELPOLICY, XFRM_MSG_FLUSHSA, XFRM_MSG_FLUSHPOLICY.
+_UNENCRYPTED = frozenset((0x11, 0x14, 0x1C, 0x1D))
 _RCVBUFFORCE = 33
 _MEMINFO, _DROPS = 55, 8  # SO_MEMINFO, SK_MEMINFO_DROPS
 _BUFFER = 4 << 20
@@ -55,10 +58,11 @@ class Changes:
     addresses: set[int] = field(default_factory=set)  # indexes of devices that lost an address
     rules: bool = False  # whether an nftables transaction was committed
     deletions: set[int] = field(default_factory=set)  # generations of transactions that deleted elements of the table
+    encryption: bool = False  # whether policies or associations of IPsec were removed
     lost: bool = False  # whether announcements were lost
 
     def __bool__(self) -> bool:
-        return bool(self.links or self.addresses or self.rules or self.lost)
+        return bool(self.links or self.addresses or self.rules or self.encryption or self.lost)
 
 
 class Watch:
@@ -75,6 +79,7 @@ class Watch:
         self._timer: asyncio.TimerHandle | None = None
         self._changes = Changes()
         self._deleting = False  # whether the transaction being announced deletes elements of the table
+        self._encrypting = False
         self._sockets: list[_Socket] = []
         try:
             self._open(_ROUTE, (_LINK, _IPV4_ADDRESS, _IPV6_ADDRESS), self._link_changed)
@@ -84,12 +89,24 @@ class Watch:
             self.close()
             raise
 
+    def watch_encryption(self) -> None:
+        """Also reports removals of IPsec from now on. A second call does nothing.
+
+        :raises OSError: the kernel lacks IPsec.
+        """
+        if not self._encrypting:
+            self._open(_XFRM, (_ASSOCIATIONS, _POLICIES), self._encryption_changed)
+            self._encrypting = True
+
+    def _encryption_changed(self, kind: int, body: memoryview) -> None:
+        self._changes.encryption |= kind in _UNENCRYPTED
+
     def _open(self, protocol: int, groups: tuple[int, ...], received: "Callable[[int, memoryview], None]") -> None:
         self._sockets.append(_Socket(self._loop, protocol, groups, received, self._read))
 
     def _read(self, *, lost: bool) -> None:
         if lost or len(self._changes.links) + len(self._changes.addresses) > _MOST:
-            self._changes = Changes(rules=True, lost=True)
+            self._changes = Changes(rules=True, encryption=self._encrypting, lost=True)
         if self._timer is None and self._changes:
             self._timer = self._loop.call_later(_SETTLE, self._settled)
 

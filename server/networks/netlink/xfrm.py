@@ -15,8 +15,7 @@ from pathlib import Path
 
 from server.networks.netlink.channel import CREATE, NETLINK_XFRM, Channel, Packed
 
-_NEW_SA, _DELETE_SA, _GET_SA, _NEW_POLICY, _DELETE_POLICY = 0x10, 0x11, 0x12, 0x13, 0x14  # XFRM_MSG_…
-_UPDATE_POLICY = 0x19
+_NEW_SA, _DELETE_SA, _GET_SA, _DELETE_POLICY, _GET_POLICY, _UPDATE_POLICY = 0x10, 0x11, 0x12, 0x14, 0x15, 0x19
 _TEMPLATE, _AEAD = 5, 18  # XFRMA_TMPL, XFRMA_ALG_AEAD
 _IN, _OUT = 0, 1  # XFRM_POLICY_…
 _UDP, _ESP = 17, 50
@@ -105,6 +104,15 @@ def require_encryption(channel: Channel, address: str, port: int) -> None:
             for direction in (_IN, _OUT)
         ]
     )
+
+
+def requires_encryption(channel: Channel, address: str, port: int) -> bool:
+    """Whether both policies of :func:`require_encryption` are there."""
+    at = _SELECTOR.size + len(_LIMITS) + len(_CURRENT)
+    present = {
+        (body[: _SELECTOR.size], _POLICY_END.unpack_from(body, at)[2]) for body in channel.dump_packed(_GET_POLICY, b"")
+    }
+    return all((_selector(direction, address, port), direction) in present for direction in (_IN, _OUT))
 
 
 def release_encryption(channel: Channel, address: str, port: int) -> None:

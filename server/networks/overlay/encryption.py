@@ -20,7 +20,7 @@ _FIRST_SPI = 256
 
 
 class Encryption:
-    """``apply`` blocks: call it in a thread, one at a time."""
+    """``apply`` and ``restore`` block: call them in a thread, one at a time."""
 
     def __init__(self, context: NetworkContext) -> None:
         self._context = context
@@ -41,11 +41,31 @@ class Encryption:
                 found.setdefault(network.vxlan_local, set()).update(network.peers.values())
         return found
 
-    def apply(self) -> None:
-        """Makes the kernel's associations equal to those of the networks' peers and the keys.
+    def restore(self) -> bool:
+        """Restores policies, too; returns whether something was missing.
 
         :raises WharfError: INTERNAL: the kernel refused.
         """
+        missing = False
+        with self._context.devices:
+            ends = {(each.vxlan_local, each.vxlan_port) for each in self._context if each.encrypted and each.ready}
+            try:
+                with xfrm.open_channel() as channel:
+                    for local, port in ends:
+                        if local and not xfrm.requires_encryption(channel, local, port):
+                            xfrm.require_encryption(channel, local, port)
+                            missing = True
+            except OSError as error:
+                raise internal(f"networks are not encrypted any more: {error.strerror or error}") from error
+        return self.apply() or missing
+
+    def apply(self) -> bool:
+        """Makes the kernel's associations equal to those of the networks' peers and the keys. Returns whether some were
+        missing.
+
+        :raises WharfError: INTERNAL: the kernel refused.
+        """
+        missing = False
         wanted = self._wanted()
         try:
             with xfrm.open_channel() as channel:
@@ -53,6 +73,7 @@ class Encryption:
                     peers = wanted.get(local, set())
                     present = xfrm.associations(channel, local)
                     needed = self._needed(local, peers, present)
+                    missing |= not needed <= present
                     # First the new ones: a rotation of the keys interrupts nothing.
                     xfrm.add(channel, needed - present)
                     xfrm.remove(channel, present - needed)
@@ -60,6 +81,7 @@ class Encryption:
             lacks = error.errno in (errno.EPROTONOSUPPORT, errno.ENOSYS)
             raise internal(f"networks can't be encrypted: {NO_ESP if lacks else (error.strerror or error)}") from error
         self._known = set(wanted)
+        return missing
 
     def _needed(self, local: str, peers: Iterable[str], present: Collection[Association]) -> set[Association]:
         if self._keys is None:

@@ -150,7 +150,13 @@ class SwarmOverlays:
             from server.networks.overlay.encryption import Encryption  # no swarm without encrypted networks loads it
 
             self._encryption = Encryption(self._context)
+            self._context.watch_encryption()
         return self._encryption
+
+    async def restore_encryption(self) -> None:
+        async with self._lock:
+            if await self._context.run_in_thread(self._loaded_encryption().restore):
+                log.warning("IPsec of encrypted networks was removed by another program: restored")
 
     async def _associate(self) -> None:
         """Makes the security associations those of the encrypted networks' peers."""

@@ -164,6 +164,26 @@ def test_without_keys_nothing_leaves_and_nothing_comes_in(tmp_path: Path, monkey
             assert until(lambda node=node: link(node, VX) is None and not policies(node))  # type: ignore[misc]
 
 
+def test_what_another_program_removes_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Programs of IPsec flush all of it when they start."""
+    monkeypatch.setattr(xfrm, "supported", lambda: True)
+    with nodes(tmp_path, 2) as (one, two):
+        realize(one, [("10.0.1.6", two)])
+        whole = policies(one)
+        assert whole.count(one.address) == 2
+        for _ in range(2):
+            run(["nsenter", f"--net={one.path}", "ip", "xfrm", "policy", "flush"])
+            assert until(lambda: policies(one) == whole)
+        # A new daemon watches, too.
+        one.call(one.world.kill())
+        one.call(one.world.open())
+        run(["nsenter", f"--net={one.path}", "ip", "xfrm", "policy", "flush"])
+        assert until(lambda: policies(one) == whole)
+        assert until(lambda: caplog.text.count("IPsec of encrypted networks was removed by another program") == 3)
+
+
 def test_the_device_is_not_made_without_its_policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(xfrm, "supported", lambda: True)
 
@@ -308,6 +328,9 @@ def test_a_killed_daemon_interrupts_nothing_and_leaving_removes_all(tmp_path: Pa
         near = one.call(attach(one.world, "task5", (NET, "10.0.1.5")))
         far = two.call(attach(two.world, "task6", (NET, "10.0.1.6")))
         with echoes((far, "far", 80)):
+            run(["nsenter", f"--net={one.path}", "ip", "xfrm", "state", "flush"])
+            assert until(lambda: len(associations(one)) == 4)
+            assert ask("10.0.1.6", 80, path=near) == "far 10.0.1.5"
             one.call(one.world.kill())
             assert ask("10.0.1.6", 80, path=near) == "far 10.0.1.5"
             one.call(one.world.open())
