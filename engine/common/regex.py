@@ -1,9 +1,12 @@
 """Clients' regular expressions, matched in linear time by RE2, which has the syntax of Go's ``regexp``.
 
 Python's ``re`` backtracks and holds the GIL meanwhile: ``(a+)+$`` against thirty letters blocks a daemon for minutes.
-RE2 is imported when the first expression is compiled.
+RE2 needs 2 MiB. It is imported when the first expression is compiled that has more than characters, classes of
+characters, and anchors at its ends: Python's ``re`` matches others, such as those of wharfd's own subscriptions, in
+linear time, too.
 """
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,6 +24,7 @@ _GO_WORDS = {
     "trailing \\": "trailing backslash at end of expression",
     "invalid named capture group": "invalid named capture",
 }
+_SIMPLE = re.compile(r"\^?(?:[A-Za-z0-9_/-]|\[(?:[a-z0-9]-[a-z0-9]|[a-z0-9])+\])*\$?")
 _SHOWN = 200  # characters of an expression in an error
 
 
@@ -50,6 +54,12 @@ def compiled(pattern: str) -> Regex:
     """
     if len(pattern) > limits.REGEX_BYTES:
         raise RegexError(f"expression exceeds the limit REGEX_BYTES ({limits.REGEX_BYTES})", pattern)
+    if _SIMPLE.fullmatch(pattern):
+        try:
+            # Python's $ also matches before a final newline, Go's doesn't.
+            return Regex(re.compile(pattern[:-1] + r"\Z" if pattern.endswith("$") else pattern))
+        except re.error:
+            pass  # an invalid range: the error has RE2's words
     import re2
 
     options = re2.Options()

@@ -1,10 +1,27 @@
-"""The options of a build, as the routes parse them."""
+"""The options of a build, as the routes parse them. The daemon's start loads this module, so it imports nothing of the
+builder."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.builder.operations.interfaces import Limits
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Resource limits and hosts that a client sets for every process: ``HostConfig``'s names and units."""
+
+    memory: int = 0
+    memory_swap: int = 0
+    cpu_shares: int = 0
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    shm_size: int = 0
+    cgroup_parent: str = ""
+    ulimits: tuple[tuple[str, int, int], ...] = ()
+    extra_hosts: tuple[str, ...] = ()
+    hostname: str = ""
 
 
 @dataclass(frozen=True, slots=True)

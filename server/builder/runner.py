@@ -27,7 +27,8 @@ from engine.common.system import linux, mounts, private
 from engine.common.threads import run_to_completion
 from engine.common.timeline import Part, current
 from server.access.caller import EVERYONE, Caller
-from server.builder.operations.interfaces import Bind, Job, Limits, ProcessExit
+from server.builder.operations.interfaces import Bind, Job, ProcessExit
+from server.builder.options import Limits
 from server.builder.solver.output import STARTED
 from server.builder.stubs import fix_modes, remove_stubs
 from server.containers.context import ContainerContext

@@ -10,8 +10,7 @@ from api_models.versions import Since
 from engine.common import jsontext
 from engine.common.errors import WharfError, invalid
 from server.builder.facade import BuilderFacade
-from server.builder.operations.interfaces import Limits
-from server.builder.options import BuildKitOptions, ClassicOptions
+from server.builder.options import BuildKitOptions, ClassicOptions, Limits
 from server.http import params
 from server.http.answers import json_answer, no_content
 from server.http.routing import ApiRoute

@@ -1,6 +1,7 @@
 """Regular expressions have Go's syntax and match in linear time."""
 
 import re
+import sys
 import time
 
 import pytest
@@ -84,3 +85,33 @@ def test_no_backtracking(pattern: str) -> None:
     except regex.RegexError:
         assert pattern.startswith("((")
     assert time.monotonic() - begin < 60
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "matches"),
+    [
+        ("^/images/", "/images/create", True),
+        ("^/images/", "x/images/", False),
+        ("-init$", "a-init", True),
+        ("-init$", "a-init\n", False),
+        ("^[0-9a-f]", "f1", True),
+        ("^[0-9a-f]", "run-1", False),
+        ("^$", "", True),
+        ("^$", "\n", False),
+        ("", "x", True),
+    ],
+)
+def test_simple_expressions_match_as_with_re2_and_do_not_load_it(
+    pattern: str, text: str, matches: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import re2
+
+    assert (re2.search(pattern, text) is not None) is matches
+    monkeypatch.setitem(sys.modules, "re2", None)  # its import fails
+    regex.compiled.cache_clear()
+    assert regex.compiled(pattern).search(text) is matches
+
+
+def test_an_invalid_range_has_gos_words() -> None:
+    with pytest.raises(regex.RegexError, match="invalid character class range: `z-a`"):
+        regex.compiled("^[z-a]")

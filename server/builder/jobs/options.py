@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sized
 
 from engine.common import limits as bounds
 from engine.common.errors import invalid, not_implemented
-from server.builder.operations.interfaces import Limits
+from server.builder.options import Limits
 
 BUILT_IN = re.compile(r"^(docker\.io/)?docker/dockerfile(-upstream)?(:[\w.-]+)?(@sha256:[0-9a-f]{64})?$")
 """Front-end images of the Dockerfile syntax, which the built-in front end replaces."""

@@ -160,21 +160,3 @@ class Progress(Protocol):
 
     def output(self, step: Step, stream: int, data: bytes, at_ns: int) -> None:
         """The process wrote to stream 1 or 2 at ``at_ns`` (Unix time); on stream 0 comes the container's id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Resource limits and hosts that a client sets for every process: ``HostConfig``'s names and units."""
-
-    memory: int = 0
-    memory_swap: int = 0
-    cpu_shares: int = 0
-    cpu_period: int = 0
-    cpu_quota: int = 0
-    cpuset_cpus: str = ""
-    cpuset_mems: str = ""
-    shm_size: int = 0
-    cgroup_parent: str = ""
-    ulimits: tuple[tuple[str, int, int], ...] = ()
-    extra_hosts: tuple[str, ...] = ()
-    hostname: str = ""

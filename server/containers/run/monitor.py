@@ -21,7 +21,10 @@ log = logging.getLogger(__name__)
 
 # The events that ``_dispatch`` handles. Ids of containers and of execs by containerd's calls are hexadecimal; execs
 # with other ids, such as health checks, need no event of the engine (``server.containers.exec.model.DIRECT``).
-_FILTERS = ('topic=="/tasks/exit",event.id~="^[0-9a-f]"', 'topic~="^/tasks/(oom|paused|resumed)$"')
+_FILTERS = (
+    'topic=="/tasks/exit",event.id~="^[0-9a-f]"',
+    *(f'topic=="/tasks/{topic}"' for topic in ("oom", "paused", "resumed")),
+)
 
 timeouts.define("engine.return", 30.0)  # one attempt to connect to the engine again; it is repeated after a log line
 
