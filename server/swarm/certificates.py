@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from api_models.swarm.common import TLSInfo
 from server.swarm.model.ids import LENGTH, base36
 
 ROOT_NAME = "swarm-ca"
@@ -250,16 +249,13 @@ def sign(
     return Signed(_pem(certificate), int(renewed.timestamp() * 1e9), int((now + lifetime).timestamp() * 1e9))
 
 
-def tls_info(root_certificate: str) -> TLSInfo:
+def issuer(root_certificate: str) -> tuple[str, str]:
+    """Its subject and its public key, DER in base64."""
     certificate = x509.load_pem_x509_certificate(root_certificate.encode())
     public = certificate.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    return TLSInfo(
-        trust_root=root_certificate,
-        cert_issuer_subject=base64.b64encode(certificate.subject.public_bytes()).decode(),
-        cert_issuer_public_key=base64.b64encode(public).decode(),
-    )
+    return base64.b64encode(certificate.subject.public_bytes()).decode(), base64.b64encode(public).decode()
 
 
 def join_token(root_certificate: str) -> str:

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 from api_models.swarm.cluster import InitRequest
 from api_models.swarm.node import NodeDescription
 from engine.common.errors import Kind, WharfError, conflict
+from server.swarm import founding
 from server.swarm.backends import Backend
 from server.swarm.controllers.constraints import parse_constraints
 from server.swarm.controllers.draft import Draft
@@ -24,12 +25,13 @@ from server.swarm.keys import Keys
 from server.swarm.membership import Membership
 from server.swarm.model import codec
 from server.swarm.model.objects import Service, Task
-from server.swarm.operations import init
+from server.swarm.operations import authority, init, root
 from server.swarm.operations.admission import Admission
 from server.swarm.operations.cluster import ClusterOperations
 from server.swarm.operations.logs import ServiceLogs
 from server.swarm.operations.members import departed
 from server.swarm.operations.nodes import Nodes
+from server.swarm.operations.rpc import malformed
 from server.swarm.operations.secrets import Configs, Secrets
 from server.swarm.operations.services import Services
 from server.swarm.operations.tasks import Tasks
@@ -168,8 +170,9 @@ class Manager:
     # begin and end
 
     async def create(self, setting: init.Setting, request: InitRequest) -> None:
-        """Stores the first objects of a new swarm. Call ``begin`` then.
+        """Stores the first objects of a new swarm, and this node's certificate. Call ``begin`` then.
 
+        :raises WharfError: INVALID_ARGUMENT: the root of the request.
         :raises WharfError: UNAVAILABLE: the store doesn't answer; CONFLICT: it has a swarm.
         """
         await self.backend.open()
@@ -180,14 +183,23 @@ class Manager:
                 raise
             raise WharfError(Kind.UNAVAILABLE, _NO_STORE.format(self.membership.store)) from None
         description = await self._host.describe()
-        cluster = init.make_cluster(setting, request, self.keys)
-        node = init.make_node(setting, description, self._host.engine_id)
+        order = init.order(setting, request)
+        founded = await founding.found(order)
+        if founded.refusal:
+            raise malformed(founded.refusal)
+        cluster = init.make_cluster(setting, order.swarm_id, founded, self.keys)
+        issuer = root.tls_info(founded.root_certificate, founded.subject, founded.public_key)
+        node = init.make_node(setting, replace(description, tls_info=issuer), self._host.engine_id)
         try:
             if len(self.state.tables.cluster):
                 raise Conflict
             await self.state.commit([Put(cluster), Put(node), *map(Put, await self._host.initial(cluster))])
         except Conflict:
             raise conflict(_STORE_IN_USE.format(self.membership.store, codec.ROOT)) from None
+        issued = authority.signed_by(
+            cluster, founded.certificate, founded.renew_ns, founded.expires_ns, setting.membership.host
+        )
+        await asyncio.to_thread(self.identity.put, issued, founded.key)
 
     async def open(self) -> None:
         """Starts. Returns when the state can be read, or after some seconds: it is read later then.

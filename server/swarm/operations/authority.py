@@ -1,5 +1,6 @@
 """Issues certificates of nodes with the swarm's root key."""
 
+from api_models.swarm.cluster import SwarmSpec
 from server.swarm.model.objects import Cluster
 from server.swarm.model.sealer import Opener
 from server.swarm.operations.clusterspec import DEFAULT_EXPIRY_NS
@@ -19,22 +20,32 @@ def sign(cluster: Cluster, keys: Opener, csr: str, *, node_id: str, role: str, a
     """
     from server.swarm import certificates  # here: cryptography needs 5 MiB
 
-    wanted = cluster.spec.ca_config.node_cert_expiry
     signed = certificates.sign(
         certificates.Root(cluster.root_certificate, keys.open(cluster.sealed_root_key).decode()),
         csr,
         swarm_id=cluster.id,
         node_id=node_id,
         role=role,
-        lifetime_ns=wanted or DEFAULT_EXPIRY_NS,
+        lifetime_ns=lifetime(cluster.spec),
         address=address if role == "manager" else "",
     )
+    address = address if role == "manager" else ""
+    return signed_by(cluster, signed.certificate, signed.renew_ns, signed.expires_ns, address)
+
+
+def lifetime(spec: SwarmSpec) -> int:
+    """That of the nodes' certificates, ns."""
+    return spec.ca_config.node_cert_expiry or DEFAULT_EXPIRY_NS
+
+
+def signed_by(cluster: Cluster, certificate: str, renew_ns: int, expires_ns: int, address: str) -> Certificate:
+    """What a node keeps of a new certificate of the present root, without the private key."""
     return Certificate(
-        certificate=signed.certificate + cluster.cross_certificates,
+        certificate=certificate + cluster.cross_certificates,
         root=cluster.root_certificate,
         roots=trusted(cluster),
-        renew_ns=signed.renew_ns,
-        expires_ns=signed.expires_ns,
-        lifetime_ns=wanted,
-        address=address if role == "manager" else "",
+        renew_ns=renew_ns,
+        expires_ns=expires_ns,
+        lifetime_ns=cluster.spec.ca_config.node_cert_expiry,
+        address=address,
     )

@@ -8,12 +8,13 @@ from ipaddress import ip_network
 from api_models.swarm.cluster import EncryptionConfig, InitRequest, SwarmSpec
 from api_models.swarm.node import ManagerStatus, NodeDescription, NodeSpec, NodeStatus
 from engine.common.errors import invalid
+from server.swarm.founded import Founding, Order
 from server.swarm.interfaces import Interfaces
 from server.swarm.keys import Keys, new_unlock_key
 from server.swarm.membership import Membership
 from server.swarm.model.ids import new_id
 from server.swarm.model.objects import Cluster, Node
-from server.swarm.operations import addresses, clusterspec, root
+from server.swarm.operations import addresses, authority, clusterspec, root
 from server.swarm.operations.show import DEFAULT_SUBNET_SIZE
 
 _DEFAULT_DATA_PATH_PORT = 4789
@@ -87,19 +88,34 @@ def _check_pool(pool: Sequence[str], size: int) -> None:
             raise invalid(f'invalid CIDR: "{text}". Subnet size is too small for pool: {size}')
 
 
-def make_cluster(setting: Setting, request: InitRequest, keys: Keys) -> Cluster:
+def order(setting: Setting, request: InitRequest) -> Order:
+    """What the first certificate needs.
+
+    :raises WharfError: INVALID_ARGUMENT.
+    """
+    certificate, key = root.requested(request.spec.ca_config)
+    return Order(
+        swarm_id=new_id(),
+        node_id=setting.membership.node_id,
+        lifetime_ns=authority.lifetime(setting.spec),
+        address=setting.membership.host,
+        root_certificate=certificate,
+        root_key=key,
+    )
+
+
+def make_cluster(setting: Setting, swarm_id: str, founded: Founding, keys: Keys) -> Cluster:
     now = time.time_ns()
-    authority = root.chosen(request.spec.ca_config) or root.make()
     locked = setting.spec.encryption_config.auto_lock_managers
     return Cluster(
-        id=new_id(),
+        id=swarm_id,
         created_ns=now,
         updated_ns=now,
         spec=setting.spec,
-        root_certificate=authority.certificate,
-        sealed_root_key=keys.seal(authority.key.encode()),
-        sealed_worker_token=keys.seal(root.token(authority.certificate).encode()),
-        sealed_manager_token=keys.seal(root.token(authority.certificate).encode()),
+        root_certificate=founded.root_certificate,
+        sealed_root_key=keys.seal(founded.root_key.encode()),
+        sealed_worker_token=keys.seal(founded.worker_token.encode()),
+        sealed_manager_token=keys.seal(founded.manager_token.encode()),
         sealed_unlock_key=keys.seal(new_unlock_key().encode()) if locked else "",
         default_addr_pool=tuple(setting.pool),
         subnet_size=setting.subnet_size,

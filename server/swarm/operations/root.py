@@ -41,6 +41,15 @@ def check(config: CAConfig) -> None:
         )
 
 
+def requested(config: CAConfig) -> tuple[str, str]:
+    """The certificate and the key that the client brings for a new swarm, unread; "": none.
+
+    :raises WharfError: INVALID_ARGUMENT: one without the other.
+    """
+    check(config)
+    return (config.signing_ca_cert, config.signing_ca_key) if _has_block(config.signing_ca_cert) else ("", "")
+
+
 def _has_block(text: str) -> bool:
     """A text without a PEM block counts as none, as in SwarmKit."""
     return "-----BEGIN " in text
@@ -74,7 +83,12 @@ def cross(certificate: str, key: str, successor: "Root") -> str:
 def issuer(certificate: str) -> TLSInfo:
     from server.swarm import certificates
 
-    return certificates.tls_info(certificate)
+    return tls_info(certificate, *certificates.issuer(certificate))
+
+
+def tls_info(certificate: str, subject: str, public_key: str) -> TLSInfo:
+    """``subject`` and ``public_key``: as in ``certificates.issuer``."""
+    return TLSInfo(trust_root=certificate, cert_issuer_subject=subject, cert_issuer_public_key=public_key)
 
 
 def token(certificate: str) -> str:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 
 def test_an_engine_without_a_swarm_loads_none_of_its_modules() -> None:
@@ -12,3 +13,15 @@ def test_an_engine_without_a_swarm_loads_none_of_its_modules() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout.split() == ["server.swarm.facade"]
+
+
+def test_a_daemon_that_makes_a_swarm_makes_no_certificates(tmp_path: Path) -> None:
+    """A child process makes them: certificates need some MiB, which no daemon gives back."""
+    code = (
+        "import sys; from pathlib import Path; from server.swarm.tests.hosts import INIT, FakeEngine, run\n"
+        "async def scenario(facade): assert await facade.init(INIT)\n"
+        "run(FakeEngine(Path(sys.argv[1]) / 'swarm'), scenario)\n"
+        "print(*sorted(name for name in ('cryptography.x509', 'server.swarm.certificates') if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, check=True, text=True)
+    assert done.stdout.split() == []
