@@ -9,9 +9,10 @@ import pytest
 from compat_tests.support.hosts.group import hosts
 from compat_tests.support.hosts.host import Host
 from compat_tests.support.hosts.segment import SUBNET
-from compat_tests.support.hosts.swarm import Swarm, agree, count, info, leader, listed, nodes, placed, settles
+from compat_tests.support.hosts.swarm import PORT, Swarm, agree, count, info, leader, listed, nodes, placed, settles
 from compat_tests.support.servers.etcd import SiteEtcd
 
+ALREADY = "This node is already part of a swarm."
 NO_LEADER = "rpc error: code = Unknown desc = The swarm does not have a leader."
 
 
@@ -30,8 +31,8 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> SiteEtcd:
 @pytest.fixture(scope="module")
 def site(etcd: SiteEtcd) -> Iterator[Swarm]:
     with pytest.MonkeyPatch.context() as patch:
-        # A request fails sooner without the store.
-        patch.setenv("WHARF_TIMEOUTS", "swarm.store=2")
+        # A request fails sooner without the store, and a join goes on in the background.
+        patch.setenv("WHARF_TIMEOUTS", "swarm.store=2,swarm.join=3")
         yield from _site(etcd)
 
 
@@ -114,6 +115,27 @@ def test_the_store_has_one_swarm_until_its_last_manager_leaves(site: Swarm, etcd
     assert [name for name, row in nodes(second).items() if row["ManagerStatus"]] == [second.name]
     assert listed(second, "service") == []
     second.docker("swarm", "leave", "--force")
+
+
+def test_a_join_goes_on_until_the_swarm_can_admit_the_node(site: Swarm, etcd: SiteEtcd) -> None:
+    first, second = site.managers
+    first.docker("swarm", "init", "--advertise-addr", first.address, "--dispatcher-heartbeat", "1s")
+    token = first.docker("swarm", "join-token", "-q", "manager").stdout.strip()
+    join = ("swarm", "join", "--token", token, f"{first.address}:{PORT}")
+    etcd.stop()
+    for _ in range(2):
+        late = second.docker(*join, check=False)
+        assert "The attempt to join the swarm will continue in the background." in late.output
+        assert info(second)["LocalNodeState"] == "pending"
+        assert ALREADY in second.docker(*join, check=False).output
+        second.docker("swarm", "leave")
+        assert info(second)["LocalNodeState"] == "inactive"
+    second.docker(*join, check=False)
+    etcd.start()
+    assert settles(lambda: nodes(second)[second.name]["ManagerStatus"] == "Reachable")
+    assert len(listed(first, "node")) == 2
+    for host in (second, first):
+        host.docker("swarm", "leave", "--force")
 
 
 def test_an_init_without_the_store(site: Swarm, etcd: SiteEtcd) -> None:
