@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from playwright.sync_api import Page, sync_playwright
 
-from compat_tests.clients.ui.visitor import ARGUMENTS, open_tab
 from compat_tests.support import engines
+from compat_tests.support.browser import ARGUMENTS, open_tab
 from compat_tests.support.engines import Wharf
 from compat_tests.support.host.ports import free_ports
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from compat_tests.clients.ui.visitor import ARGUMENTS, PATIENCE, Visitor, open_tab
 from compat_tests.support import engines
+from compat_tests.support.browser import ARGUMENTS, PATIENCE, Visitor, open_tab
 from compat_tests.support.engines import Wharf
 from compat_tests.support.host.ports import free_ports
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from compat_tests.clients.ui.visitor import Visitor
+from compat_tests.support.browser import Visitor
 from compat_tests.support.engines import Wharf
 from compat_tests.support.polling import until
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from compat_tests.clients.ui.conftest import Site
-from compat_tests.clients.ui.visitor import WHARF, Visitor, open_tab
+from compat_tests.support.browser import WHARF, Visitor, open_tab
 from compat_tests.support.engines import Wharf
 
 

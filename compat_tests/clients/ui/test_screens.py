@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from compat_tests.clients.ui.conftest import Site
-from compat_tests.clients.ui.visitor import PHONE, WIDE, Visitor, open_tab
+from compat_tests.support.browser import PHONE, WIDE, Visitor, open_tab
 from compat_tests.support.engines import Wharf
 from compat_tests.support.polling import until
 from compat_tests.support.servers.registry import Registry

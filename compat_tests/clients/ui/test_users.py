@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from compat_tests.clients.ui.visitor import WHARF, Visitor, open_tab
+from compat_tests.support.browser import WHARF, Visitor, open_tab
 from compat_tests.support.host.ports import free_ports
 from compat_tests.support.users import Lab, lab
 
