@@ -18,7 +18,6 @@ WHARF = (sys.executable, "-m", "server.cli")
 #: Milliseconds for which an expectation may be wrong.
 PATIENCE = 15_000 * FACTOR
 WIDE, PHONE = (1440, 900), (390, 844)
-SCREENS = {"containers": "Containers", "projects": "Projects", "images": "Images", "disk": "Disk"}
 
 ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),

@@ -14,7 +14,7 @@ from engine.api.http2.connection import Connection as Peer
 from engine.api.http2.stream import Header, Limits, Stream
 from engine.api.serving import encoded
 from engine.api.types import LEASE_HEADER, NAMESPACE_HEADER
-from engine.common import timeouts
+from engine.common import timeline, timeouts
 from engine.common.errors import Kind, WharfError, internal
 
 timeouts.define("engine.collect", 600.0)  # a delete that waits for the garbage collector
@@ -161,6 +161,8 @@ class Connection:
                 stream.done_writing()
             answer = await stream.reply()
             _check(stream)
+            if (told := stream.headers.get(timeline.TOLD_HEADER)) is not None:
+                timeline.current().add_told(told)
         finally:
             stream.cancel()
         if answer is None:

@@ -165,7 +165,13 @@ async def _answer(stream: Stream, method: _Method) -> None:
         stream.start()
         stream.finish()
     else:
-        await stream.answer(encoded(await cast("Awaitable[Message | bytes]", function(request, call))))
+        phases: list[str] = []
+        token = timeline.told.set(phases)
+        try:
+            answer = await cast("Awaitable[Message | bytes]", function(request, call))
+        finally:
+            timeline.told.reset(token)
+        await stream.answer(encoded(answer), [(timeline.TOLD_HEADER, ",".join(phases))] if phases else ())
 
 
 async def _requests(stream: Stream, decode: Callable[[bytes], object]) -> AsyncIterator[object]:

@@ -10,6 +10,7 @@ The clock of the phases is ``CLOCK_MONOTONIC``, which all processes of a host sh
 import asyncio
 import logging
 import os
+import re
 import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +33,14 @@ SHORTEST_WAIT = 0.001
 #: Set around a request whose operations are traced: what their records have as ``parent``.
 parent: ContextVar[object | None] = ContextVar("parent of timelines", default=None)
 _clock = time.monotonic
+
+
+#: In a server, while it answers a call: gets the phases that the caller is told (``Timeline.tell``).
+told: ContextVar[list[str] | None] = ContextVar("phases for the caller", default=None)
+#: The header with them: phases, separated by commas, each of its name, its begin and end in µs of CLOCK_MONOTONIC, and
+#: the name of the phase that it is a part of.
+TOLD_HEADER = "wharf-timeline"
+_TOLD = re.compile(r"(\w{1,32}) (\d{1,18}) (\d{1,18}) (\w{1,32})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +185,15 @@ class Timeline:
             log.info("timeline %s %s: %.1f ms = %s", self._what, self.subject[:12], 1000 * seconds, steps)
         return record
 
+    def tell(self, *, within: str) -> None:
+        """Tells the caller of the present call the phases, as parts of its phase ``within``."""
+        found = told.get()
+        if found is not None:
+            found += [
+                f"{name} {begin * 1e6:.0f} {end * 1e6:.0f} {inside or within}"
+                for (name, inside, _), begin, end in self._phases
+            ]
+
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Around work of the operation in another task: ``current`` adds to this timeline there, too."""
@@ -221,6 +239,15 @@ class Part:
             if self._timeline is not None:
                 self._timeline.add(name, self._last, now, within=self._within, waits_for=waits_for)
             self._last = now
+
+    def add_told(self, text: str) -> None:
+        """Adds the phases that a server has told. What is malformed is left out: the server may be another program."""
+        if self._timeline is None:
+            return
+        for each in text.split(","):
+            if (found := _TOLD.fullmatch(each)) is not None:
+                begin, end = int(found[2]) / 1e6, int(found[3]) / 1e6
+                self._timeline.add(found[1], begin, end, within=found[4])
 
     @contextmanager
     def phase(self, name: str, waits_for: str = "") -> Iterator["Part"]:

@@ -156,11 +156,13 @@ class Shim:
                 self._restored = bool(image)
                 self._controls.container_created(process.pid)
                 self._oom = OomWatch(self.loop, self._controls.cgroups, self._out_of_memory)
+                ran = [began, time.monotonic()]
                 self._save()
-                peer.reply(message, pid=process.pid, cgroups=self._controls.cgroups)
+                peer.reply(message, pid=process.pid, cgroups=self._controls.cgroups, runtime=ran)
             self._settled()
 
         self._creating = True
+        began = time.monotonic()
         try:
             launch(self.loop, self._runner, "restore" if image else "create", process, make, "init.pid", done)
         except RequestError:

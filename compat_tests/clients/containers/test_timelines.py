@@ -56,6 +56,10 @@ def test_a_container(engine: Engine) -> None:
         assert {row["Subject"] for row in found.values()} == {box}
         start = found["start"]
         assert names(start) == ["network", "mounts", "spec", "container", "task", "start", "save"]
+        if engine.kind == "wharf":
+            # Our supervisor tells the phases of its part.
+            assert names(start, "task") == ["bundle", "fork", "mounts", "create"]
+            assert names(start, "create") == ["runtime"]
         # The phases are all of it: what is slow is in one of them.
         outer = [phase for phase in start["Phases"] if "Within" not in phase]
         ends = [0.0, *(phase["End"] for phase in outer)]

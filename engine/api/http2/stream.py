@@ -314,23 +314,24 @@ class Stream:
         self._connection.drop(self, _HTTP_1_1_REQUIRED)
         self._forget()
 
-    async def answer(self, message: bytes) -> None:
-        """Send the only message of a response and end it, in one piece where the windows allow it."""
+    async def answer(self, message: bytes, metadata: Sequence[Header] = ()) -> None:
+        """Send the only message of a response and end it with this metadata, in one piece where the windows allow
+        it."""
         if not self.began and not self.sent and (data := self.whole(message)):
             self.began = True
-            self._connection.answer(self.id, _ANSWER, data, _OK)
+            self._connection.answer(self.id, _ANSWER, data, (*_OK, *metadata) if metadata else _OK)
             self._finished()
             return
         self.start()
         await self.send(message)
-        self.finish()
+        self.finish(metadata=metadata)
 
-    def finish(self, code: int = 0, message: str = "", details: bytes = b"") -> None:
-        """End the response with gRPC's status."""
+    def finish(self, code: int = 0, message: str = "", details: bytes = b"", metadata: Sequence[Header] = ()) -> None:
+        """End the response with gRPC's status, and with this metadata."""
         if self.sent:
             return
         headers: list[Header] = [] if self.began else list(_ANSWER)
-        headers.append(("grpc-status", str(code)))
+        headers += (("grpc-status", str(code)), *metadata)
         if message:
             headers.append(("grpc-message", quote(message, safe=_PLAIN)))
         if details:

@@ -87,6 +87,7 @@ class TaskCreator:
                 task.init.pid = protocol.integer(answer, "pid")
                 task.cgroups = {key: str(value) for key, value in protocol.mapping(answer, "cgroups").items()}
                 created(task)
+                _add_runtime(timeline, answer)
                 timeline.mark("create")
 
             await task.shim.call(
@@ -109,11 +110,19 @@ class TaskCreator:
                 raise prefixed(error, "failed to create shim task") from None
             raise
         timeline.done()
+        timeline.tell(within="task")
         return task
 
     async def _mount(self, rootfs: Sequence[Mount], target: str) -> None:
         if rootfs:
             await asyncio.to_thread(mount_rootfs, rootfs, target)
+
+
+def _add_runtime(timeline: Timeline, answer: Json) -> None:
+    """The part of the shim's create in which the runtime ran. Shims of an earlier version don't tell it."""
+    times = answer.get("runtime")
+    if isinstance(times, list) and len(times) == 2 and all(isinstance(each, float) for each in times):
+        timeline.add("runtime", *times, within="create")
 
 
 async def discard(task: Task) -> None:
