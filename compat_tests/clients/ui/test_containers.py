@@ -191,6 +191,28 @@ def test_many_containers_are_shown(visitor: Visitor, served: Wharf, count: int) 
     expect(visitor.tab.locator("tr[data-name]")).to_have_count(0)
 
 
+def test_what_a_container_says_is_text(visitor: Visitor, served: Wharf) -> None:
+    attack = "<img src=/x onerror=document.title='taken'><script>document.title='taken'</script>"
+    made = served.client.containers.run(
+        "busybox",
+        ["sh", "-c", f'echo "{attack}"; mkdir "/<b>bold<"; sleep 600'],
+        name="hostile",
+        detach=True,
+        labels={attack: attack, "com.docker.compose.project": "<i>p</i>"},
+        environment={"TEXT": attack},
+    )
+    visitor.show_container("hostile", "logs")
+    expect(visitor.tab.locator(".line").first).to_have_text(re.compile(re.escape(attack)))
+    for tab in ("", "inspect", "files"):
+        visitor.show_container("hostile", tab)
+        expect(visitor.tab.get_by_text("bold<" if tab == "files" else attack).first).to_be_attached()
+    visitor.show("containers")
+    expect(visitor.tab.get_by_role("link", name="<i>p</i>")).to_be_visible()
+    assert visitor.tab.title() == "Containers – Wharf"
+    assert visitor.tab.locator("main img, main script, main b:not([class]), main i").count() == 0
+    made.remove(force=True)
+
+
 def test_a_changed_network_interrupts_nothing(visitor: Visitor, served: Wharf) -> None:
     """A browser aborts all of its requests when an address of its machine changes; a start brings none."""
     script = "while true; do echo tick; sleep 0.1; done"

@@ -176,6 +176,10 @@ def test_the_page_is_used_by_keyboard(visitor: Visitor, served: Wharf) -> None:
     assert made.status == "running"
 
 
+def test_nothing_is_left_of_the_document_before_the_page(visitor: Visitor) -> None:
+    expect(visitor.tab.get_by_text("needs JavaScript")).to_have_count(0)
+
+
 def test_the_theme_is_kept(visitor: Visitor) -> None:
     back = "getComputedStyle(document.body).backgroundColor"
     before = visitor.tab.evaluate(back)

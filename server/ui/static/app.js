@@ -74,5 +74,7 @@ function App() {
     <${Toasts} /><${Asked} />`;
 }
 
-render(html`<${App} />`, document.getElementById("app"));
+const root = document.getElementById("app");
+root.replaceChildren();
+render(html`<${App} />`, root);
 start();

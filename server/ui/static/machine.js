@@ -21,6 +21,12 @@ function Gpus() {
     ${queue.value?.length > 0 && html`<h3>Waiting</h3><table class="list"><tbody>${queue.value.map((entry) => html`<tr><td class="number">${entry.Place}</td><td>${who(entry.User)}</td><td><a href="#/containers/${entry.Container}">${entry.ContainerName}</a></td><td class="muted">${entry.Reason}</td></tr>`)}</tbody></table>`}</section>`;
 }
 
+// Without a policy nobody's GPUs are counted: the devices that CDI names.
+function Devices({ found }) {
+  if (session.policy || !found?.length) return null;
+  return html`<section class="card"><h2>Devices</h2><table class="list"><tbody>${found.map((device) => html`<tr key=${device.ID}><td><code>${device.ID}</code></td><td class="muted">${device.Source}</td></tr>`)}</tbody></table></section>`;
+}
+
 function Users() {
   const { value } = useLoaded(() => optional("/wharf/v1/users"), []);
   const usage = useLoaded(() => optional("/wharf/v1/usage", { days: 1 }), []);
@@ -48,7 +54,7 @@ export function Machine() {
   return html`<header class="head"><h1>${value.Name}</h1><p class="muted">${plural(value.NCPU, "CPU")}, ${bytes(value.MemTotal)}, ${value.OperatingSystem}</p></header>
     <${Use} id="" machine=${true} limit=${value.MemTotal} />
     <${Top} />
-    <${Gpus} /><${Users} />
+    <${Gpus} /><${Devices} found=${value.DiscoveredDevices} /><${Users} />
     <div class="columns">
       <section class="card"><h2>Engine</h2><table class="list facts"><tbody>
         <tr><th scope="row">Version</th><td>${value.ServerVersion}${version.value ? `, API ${version.value.ApiVersion}` : ""}</td></tr>
