@@ -46,7 +46,7 @@ def _samples(done: Pass, services: Services) -> dict[str, Any]:
     visible = services.containers.visible
     return {
         "time": round(done.time, 1),
-        "machine": _row(done.machine),
+        "machine": _row(done.machine) if done.machine is not None else None,
         "containers": {id: _row(sample) for id, sample in done.containers.items() if visible.by_id(id) is not None},
     }
 

@@ -29,11 +29,11 @@ def _to_next_point() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """``time``: seconds since the epoch. ``containers``: by id; a container has its first sample in the second pass
-    that finds it."""
+    """``time``: seconds since the epoch. ``machine``: None in the first pass. ``containers``: by id; a container has
+    its first sample in the second pass that finds it."""
 
     time: float
-    machine: Sample
+    machine: Sample | None
     containers: Mapping[str, Sample]
 
 
@@ -111,7 +111,9 @@ class Sampler:
             yield await asyncio.shield(self._next)
 
     def _publish(self, done: Pass) -> None:
-        self.history.add(done.time, (("", done.machine), *done.containers.items()))
+        self.history.add(done.time, done.containers.items())
+        if done.machine is not None:
+            self.history.add(done.time, (("", done.machine),))
         if self._next is not None:
             self._next.set_result(done)
             self._next = None
@@ -149,14 +151,16 @@ class Sampler:
         }
         return Pass(time.time(), self._machine(), samples)
 
-    def _machine(self) -> Sample:
+    def _machine(self) -> Sample | None:
         with open("/proc/stat") as file:
             ticks = [int(word) for word in file.readline().split()[1:9]]
         total, idle = sum(ticks), ticks[3] + ticks[4]
         busy_before, total_before = self._cpu
         self._cpu = total - idle, total
         passed = total - total_before
-        share = (total - idle - busy_before) / passed if total_before and passed > 0 else 0.0
+        if not total_before or passed <= 0:
+            return None
+        share = (total - idle - busy_before) / passed
         with open("/proc/meminfo") as file:
             memory = {name: int(rest.split()[0]) << 10 for name, _, rest in (line.partition(":") for line in file)}
         return Sample(share * self.containers.context.facts.cpus, memory["MemTotal"] - memory.get("MemAvailable", 0))

@@ -49,9 +49,6 @@ function sampled(message) {
     push(found.cpu, cpu);
     push(found.memory, memory);
   }
-  const machine = trend("");
-  push(machine.cpu, message.machine[0]);
-  push(machine.memory, message.machine[1]);
   tell("samples", message);
 }
 
@@ -84,7 +81,7 @@ async function reload() {
     if (all) state.containers.clear();
     else for (const id of ids) state.containers.delete(id);
     for (const row of rows) state.containers.set(row.Id, row);
-    for (const id of state.trends.keys()) if (id && !state.containers.has(id)) state.trends.delete(id);
+    for (const id of state.trends.keys()) if (!state.containers.has(id)) state.trends.delete(id);
     state.loaded = true;
     tell("containers", all ? null : ids);
   } catch (error) {

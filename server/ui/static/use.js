@@ -21,6 +21,8 @@ function useHistory(id, seconds) {
       (found) => {
         if (ended) return;
         current = [found.time, ...FIELDS.map((name) => found[name])];
+        // The present point, and one before it, may not have been measured yet: that is no gap.
+        for (let left = 2; left && current[1].at(-1) === null; left -= 1) current.forEach((column) => column.pop());
         set(current);
       },
       () => !ended && set([[], [], [], [], [], [], []]),

@@ -23,11 +23,12 @@ def test_a_pass_comes_in_the_middle_of_each_point(monkeypatch: pytest.MonkeyPatc
 
 def test_the_machine_is_sampled(daemon: Daemon) -> None:
     sampler = make(daemon)
-    sampler._read([])
+    assert sampler._read([]).machine is None
     busy = time.monotonic() + 0.2
     while time.monotonic() < busy:
         pass
     found = sampler._read([]).machine
+    assert found is not None
     assert found.cpu > 0
     assert found.memory > 1 << 20
 
