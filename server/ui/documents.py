@@ -10,13 +10,17 @@ from starlette.responses import HTMLResponse, Response
 from server.version import SERVER_VERSION
 
 
+#: Of Wharf, without that of the Docker Engine whose API it has.
+_VERSION = SERVER_VERSION.rpartition("wharf.")[2]
+
+
 @cache
 def _environment() -> Environment:
     return Environment(loader=PackageLoader("server.ui"), autoescape=True, auto_reload=False)
 
 
 def render(template: str, **values: Any) -> Response:
-    return HTMLResponse(_environment().get_template(template).render(version=SERVER_VERSION, **values))
+    return HTMLResponse(_environment().get_template(template).render(version=_VERSION, **values))
 
 
 async def page(request: Request) -> Response:

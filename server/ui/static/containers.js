@@ -131,6 +131,7 @@ function groups(rows) {
     if (!found.has(project)) found.set(project, []);
     found.get(project).push(row);
   }
+  for (const members of found.values()) members.sort((a, b) => actions.nameOf(a).localeCompare(actions.nameOf(b), undefined, { numeric: true }));
   return [...found].sort(([a], [b]) => (a === "" ? 1 : b === "" ? -1 : a.localeCompare(b)));
 }
 
