@@ -8,9 +8,11 @@ from typing import Protocol
 from server.swarm.controllers.networkkeys import NetworkKeyRotation
 from server.swarm.controllers.nodes.liveness import Liveness
 from server.swarm.controllers.runner import Controllers
-from server.swarm.host import Part
+from server.swarm.host import Host, Part
 from server.swarm.keys import Keys
+from server.swarm.membership import ETCD, SQLITE, Membership
 from server.swarm.operations.members import Members, NoMembers
+from server.swarm.remote.identity import Identity
 from server.swarm.state.state import State
 from server.swarm.store.interface import Store
 from server.swarm.store.sqlite import SqliteStore
@@ -113,3 +115,17 @@ class SqliteBackend:
 
 def path_of(directory: Path) -> Path:
     return directory / _DATABASE
+
+
+async def make(host: Host, membership: Membership, identity: Identity) -> Backend:
+    """The store that the membership names.
+
+    :raises WharfError: FAILED_PRECONDITION: etcd is missing. :raises NewerDatabase: see ``SqliteBackend``.
+    """
+    if membership.store == SQLITE:
+        return await SqliteBackend.make(host.directory, sessions=host.options.store == SQLITE)
+    from server.swarm.etcd.backend import EtcdBackend, SiteBackend  # here: a swarm of one node has no etcd
+
+    if membership.store == ETCD:
+        return EtcdBackend(host, membership, identity)
+    return SiteBackend(host, membership)

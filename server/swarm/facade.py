@@ -229,7 +229,7 @@ class SwarmFacade:
             join.result()
 
     async def _joined(self, host: Host, request: JoinRequest) -> None:
-        from server.swarm.transitions import join
+        from server.swarm.joining import join
 
         try:
             self._node = await join(host, self._requests(), request)

@@ -67,7 +67,7 @@ _MOVING = "rpc error: code = Unavailable desc = the state of the swarm moves int
 
 
 class Manager:
-    """Made by ``server.swarm.transitions``. The operations are called by the routes, after ``check``."""
+    """Made by ``transitions`` and ``joining``. The operations are called by the routes, after ``check``."""
 
     worker: ClassVar[Literal[False]] = False
 

@@ -24,7 +24,7 @@ _FAREWELL = 5.0
 
 
 class Worker:
-    """Made by ``server.swarm.transitions``."""
+    """Made by ``transitions`` and ``joining``."""
 
     worker: ClassVar[Literal[True]] = True
 
