@@ -11,7 +11,8 @@ from google.protobuf.message import Message
 
 from engine.api.errors import from_status
 from engine.api.http2.connection import Connection as Peer
-from engine.api.http2.stream import Header, Limits, Stream
+from engine.api.http2.headers import Header
+from engine.api.http2.stream import Limits, Stream
 from engine.api.serving import encoded
 from engine.api.types import LEASE_HEADER, NAMESPACE_HEADER
 from engine.common import timeline, timeouts

@@ -14,7 +14,9 @@ from typing import cast
 
 import hpack
 
-from engine.api.http2.stream import WINDOW, Header, Limits, Stream
+from engine.api.http2 import headers
+from engine.api.http2.headers import Header
+from engine.api.http2.stream import WINDOW, Limits, Stream
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
 
@@ -73,7 +75,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._rest = b""
         self._preface = len(PREFACE) if accept is not None else 0
-        self._decoder, self._encoder = hpack.Decoder(max_header_list_size=BLOCK), hpack.Encoder()
+        self._decoder = hpack.Decoder(max_header_list_size=BLOCK)
+        self._table_update = b""
         self._block: tuple[int, int, bytearray] | None = None
         """An incomplete header block: the call, the flags, and the bytes so far."""
         self._streams: dict[int, Stream] = {}
@@ -251,9 +254,9 @@ class Connection(asyncio.Protocol):
             raise ProtocolError(COMPRESSION_ERROR, "header block too large")
         if flags & END_HEADERS:
             self._block = None
-            self._headers(id, list(self._decoder.decode(bytes(block), raw=True)), last=bool(first & END_STREAM))
+            self._headers(id, headers.decode(self._decoder, bytes(block)), last=bool(first & END_STREAM))
 
-    def _headers(self, id: int, headers: Sequence[tuple[bytes, bytes]], *, last: bool) -> None:
+    def _headers(self, id: int, pairs: headers.Pairs, *, last: bool) -> None:
         stream = self._streams.get(id)
         if stream is None:
             if self._accept is None or id <= self._newest:
@@ -265,13 +268,13 @@ class Connection(asyncio.Protocol):
                 self.write(frame(RST_STREAM, 0, id, _LONG.pack(REFUSED_STREAM)))
                 return
             stream = self._add(id)
-            stream.opened(headers)
+            stream.opened(pairs)
             if last:
                 self._ended(stream)
             if not self._away:
                 self._accept(stream)
             return
-        stream.opened(headers)
+        stream.opened(pairs)
         if last:
             self._ended(stream)
 
@@ -303,7 +306,7 @@ class Connection(asyncio.Protocol):
                     stream.window += value - self._initial
                 self._initial = value
             elif key == _HEADER_TABLE_SIZE:
-                self._encoder.header_table_size = min(value, 4096)
+                self._table_update = headers.NO_TABLE
             elif key == _MAX_FRAME_SIZE:
                 if not FRAME <= value < 1 << 24:
                     raise ProtocolError(PROTOCOL_ERROR, "frame size")
@@ -355,12 +358,12 @@ class Connection(asyncio.Protocol):
         """Wait until sending may be possible again."""
         await self._changed.wait()
 
-    def send_headers(self, id: int, headers: Sequence[Header], *, last: bool = False) -> None:
+    def send_headers(self, id: int, fields: Sequence[Header], *, last: bool = False) -> None:
         """Write a header block."""
-        self.write(self._header_frames(id, headers, last=last))
+        self.write(self._header_frames(id, fields, last=last))
 
-    def _header_frames(self, id: int, headers: Sequence[Header], *, last: bool = False) -> bytes:
-        block = self._encoder.encode(headers, huffman=False)
+    def _header_frames(self, id: int, fields: Sequence[Header], *, last: bool = False) -> bytes:
+        block, self._table_update = self._table_update + headers.encode(fields), b""
         if len(block) <= FRAME:
             return frame(HEADERS, END_HEADERS | (END_STREAM if last else 0), id, block)
         pieces = [block[at : at + FRAME] for at in range(0, len(block), FRAME)]
@@ -396,9 +399,9 @@ class Connection(asyncio.Protocol):
         self.write(frames)
         return stream
 
-    def answer(self, id: int, headers: Sequence[Header], data: bytes, trailers: Sequence[Header]) -> None:
+    def answer(self, id: int, fields: Sequence[Header], data: bytes, trailers: Sequence[Header]) -> None:
         """Write a whole response."""
-        frames = self._header_frames(id, headers) + frame(DATA, 0, id, data)
+        frames = self._header_frames(id, fields) + frame(DATA, 0, id, data)
         self.write(frames + self._header_frames(id, trailers, last=True))
 
     def finished(self, stream: Stream) -> None:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote, unquote
 
+from engine.api.http2.headers import Header
 from engine.common.errors import Kind, WharfError
-
-Header = tuple[str, str]
 
 WINDOW = 4 << 20
 """The most bytes of one call buffered here until they are read."""
@@ -55,10 +54,10 @@ class Frames(Protocol):
     def write(self, data: bytes) -> None:
         """Write whole frames."""
 
-    def send_headers(self, id: int, headers: "Sequence[Header]", *, last: bool = False) -> None:
+    def send_headers(self, id: int, fields: "Sequence[Header]", *, last: bool = False) -> None:
         """Write a header block."""
 
-    def answer(self, id: int, headers: "Sequence[Header]", data: bytes, trailers: "Sequence[Header]") -> None:
+    def answer(self, id: int, fields: "Sequence[Header]", data: bytes, trailers: "Sequence[Header]") -> None:
         """Write a whole response."""
 
     def wake(self) -> None:

@@ -308,6 +308,21 @@ def test_an_answer_and_its_error() -> None:
     served(work)
 
 
+def test_a_peer_that_forbids_a_table_of_headers_learns_that_there_is_none() -> None:
+    async def work(peer: Peer) -> None:
+        peer.send(frame(h2.SETTINGS, 0, 0, struct.pack(">HL", 1, 0)))
+        for id in (1, 3):
+            peer.call(id, last=True)
+            (await peer.opened()).finish(5, "no")
+        blocks = [(await peer.frame(h2.HEADERS))[3] for _ in range(2)]
+        peer.decoder.max_allowed_table_size = 0
+        for block in blocks:
+            assert dict(peer.decoder.decode(block, raw=True))[b"grpc-status"] == b"5"
+        assert blocks[0] == b"\x20" + blocks[1]
+
+    served(work)
+
+
 def test_early_disconnect_leaks_no_descriptor() -> None:
     async def run() -> None:
         ours, theirs = socket.socketpair()
