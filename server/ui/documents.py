@@ -9,7 +9,6 @@ from starlette.responses import HTMLResponse, Response
 
 from server.version import SERVER_VERSION
 
-
 #: Of Wharf, without that of the Docker Engine whose API it has.
 _VERSION = SERVER_VERSION.rpartition("wharf.")[2]
 
