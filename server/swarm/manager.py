@@ -91,6 +91,7 @@ class Manager:
         self.closed = False
         self._parts = Parts()
         self._opening: asyncio.Task[None] | None = None
+        self._lost: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self.identity = identity
         self.admission = Admission(self.state, keys, self._admits)
@@ -208,28 +209,32 @@ class Manager:
         """
         await self.backend.open()
         self._opening = asyncio.create_task(self._open(), name="swarm-open")
-        self._watching = asyncio.create_task(self._watch(), name="swarm-store")
-        await asyncio.wait((self._opening,), timeout=_PATIENCE)
-        if self._opening.done():
-            self._opening.result()
-        else:
-            self._opening.add_done_callback(_log_failure)
+        self._lost = asyncio.create_task(self.backend.lost(), name="swarm-lost")
+        self._watching = asyncio.create_task(self._watch(self._lost), name="swarm-store")
+        await self._begun(_PATIENCE)
+        self._opening.add_done_callback(_log_failure)
 
     async def ready(self) -> None:
         """Waits until the state can be read.
 
         :raises WharfError: the store's; FAILED_PRECONDITION: the managers have removed this one.
         """
-        assert self._opening is not None, "open"
-        lost = asyncio.create_task(self.backend.lost(), name="swarm-lost")
-        try:
-            await asyncio.wait((self._opening, lost), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            lost.cancel()
-            await asyncio.gather(lost, return_exceptions=True)
-        if not self._opening.done():
+        if not await self._begun(None):
             raise WharfError(Kind.FAILED_PRECONDITION, _NONE_ANY_MORE)
+
+    async def _begun(self, seconds: float | None) -> bool:
+        """Waits until the state can be read, or this manager has lost its place in the store; returns whether it can be
+        read.
+
+        :raises WharfError: see ``ready``.
+        """
+        assert self._opening is not None, "open"
+        assert self._lost is not None, "open"
+        await asyncio.wait((self._opening, self._lost), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if not self._opening.done():
+            return False
         self._opening.result()
+        return True
 
     async def _open(self) -> None:
         while True:
@@ -248,9 +253,9 @@ class Manager:
             self.error = error.message
             raise
 
-    async def _watch(self) -> None:
+    async def _watch(self, lost: asyncio.Task[None]) -> None:
         """A manager whose place in the store is lost was demoted, perhaps while its engine did not run."""
-        await self.backend.lost()
+        await asyncio.wait((lost,))
         while True:
             self.requests.role("worker")
             await asyncio.sleep(_AGAIN)
@@ -303,7 +308,7 @@ class Manager:
 
     async def close(self) -> None:
         self.closed, self.error = True, NOT_READY
-        tasks = [task for task in (self._opening, self._watching) if task is not None]
+        tasks = [task for task in (self._opening, self._lost, self._watching) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -114,7 +114,7 @@ def test_a_promotion_that_cannot_be_done_is_taken_back(swarm: Swarm, kind: str) 
     finally:
         worker.run_in_netns("umount", "/usr/bin/etcd")
     swarm.first.docker("node", "promote", worker.name)
-    assert settles(lambda: nodes(swarm.first)[worker.name]["ManagerStatus"] == "Reachable")
+    assert settles(lambda: nodes(worker)[worker.name]["ManagerStatus"] == "Reachable")
     swarm.first.docker("node", "demote", worker.name)
     assert settles(lambda: WORKER in worker.docker("node", "ls", check=False).output)
 
