@@ -1,4 +1,7 @@
-"""Two managers that keep the state of the swarm in the etcd of their site, with TLS and certificates of clients."""
+"""Two managers that keep the state of the swarm in the etcd of their site, with TLS and certificates of clients.
+
+The tests go on from one to the next.
+"""
 
 from __future__ import annotations
 
