@@ -13,7 +13,6 @@ from starlette.responses import Response
 
 from api_models.times import rfc3339
 from engine.common.errors import conflict
-from server.access.sessions import Sessions
 from server.config.hosts import parse_page
 from server.containers.archive import service as archive
 from server.containers.exec.service import Exec
@@ -26,6 +25,7 @@ from server.http.streams import byte_stream
 from server.routes.exec import read_size
 
 if TYPE_CHECKING:
+    from server.access.sessions import Sessions
     from server.builder.history.history import History
 
 

@@ -1,5 +1,7 @@
 """Who gets in, and from where."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -196,3 +198,10 @@ def test_an_engine_without_a_page_says_so(tmp_path_factory: pytest.TempPathFacto
         status, message = plain.refusal("POST", "/wharf/v1/ui/login")
     assert status == 409
     assert "--ui" in message
+
+
+def test_an_engine_without_a_page_loads_nothing_of_it() -> None:
+    names = ("server.ui", "server.access.sessions", "jinja2", "starlette.staticfiles", "pamela")
+    code = f"import sys, server.daemon; print(*(name for name in {names} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == ""
