@@ -19,9 +19,11 @@ MARKER = "what-only-the-hosts-of-a-network-may-read"
 SERVE = f"echo {MARKER} > /index.html; exec httpd -f -p 80 -h /"
 #: Writes what passes the bridge to standard output; argument: the bridge.
 CAPTURE = """
-import socket, sys
+import socket, struct, sys
 sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 sock.bind((sys.argv[1], 0))
+# SOL_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC: else a bridge passes on what is not for itself.
+sock.setsockopt(263, 1, struct.pack("=iHH8s", socket.if_nametoindex(sys.argv[1]), 1, 0, b""))
 print("ready", file=sys.stderr, flush=True)
 while True:
     sys.stdout.buffer.write(sock.recv(65536))
