@@ -16,6 +16,8 @@ OWN_DATA = {
     "server/networks/proxy_client.py",
     "server/images/store.py",
     "server/swarm/files.py",
+    "server/swarm/founder.py",
+    "server/swarm/founding.py",
     "server/ui/vendor.py",
     "server/swarm/model/codec.py",
     "engine/proxy/proxy.py",
