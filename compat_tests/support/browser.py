@@ -44,7 +44,8 @@ class Visitor:
 
     def watch(self) -> None:
         def said(message: ConsoleMessage) -> None:
-            if message.type == "error":
+            # Other programs of this host change its addresses, for which a browser aborts its requests.
+            if message.type == "error" and "ERR_NETWORK_CHANGED" not in message.text:
                 self.complaints.append(message.text)
 
         self.tab.on("console", said)
