@@ -43,26 +43,34 @@ def each(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
     yield row
 
 
-def settled(engine: Engine) -> float:
-    """Return the memory once it changes by less than half a percent, or after 20 s."""
-    values = [memory(engine)]
+def settled(engine: Engine, *, alone: bool = False) -> float:
+    """Return the memory once it changes by less than half a percent, or after 20 s. ``alone``: of the API daemon."""
+    measure = of_daemon if alone else memory
+    values = [measure(engine)]
 
     def steady() -> bool:
         time.sleep(0.5)
-        values.append(memory(engine))
+        values.append(measure(engine))
         return len(values) > 4 and max(values[-4:]) - min(values[-4:]) < values[-1] * 0.005
 
     until(steady, seconds=20)
     return min(values[-4:])
 
 
+def of_daemon(engine: Engine) -> float:
+    """MiB: the PSS of the API daemon alone."""
+    return _pss(engine.daemon.pid) / 1024
+
+
+def _pss(pid: int) -> int:
+    """KiB; 0: the process has ended."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+
+
 def memory(engine: Engine) -> float:
     """MiB: the PSS of every process of the engine, without the containers' own processes."""
-    total = 0
-    for process in marked_processes(engine.resources.footprint.mark):
-        try:
-            text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-        except OSError:
-            continue
-        total += sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
-    return total / 1024
+    return sum(_pss(process.pid) for process in marked_processes(engine.resources.footprint.mark)) / 1024

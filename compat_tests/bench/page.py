@@ -29,8 +29,8 @@ def page(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
     with ExitStack() as stack:
         with_page = stack.enter_context(wharf("bench-page", "--ui", address))
         without = stack.enter_context(wharf("bench-no-page"))
-        alone = Row("memory that the page adds (`--ui`)", "MiB", within(10))
-        alone.add(OURS, settled(with_page) - settled(without))
+        alone = Row("memory that the page adds to wharfd (`--ui`)", "MiB", within(10))
+        alone.add(OURS, settled(with_page, alone=True) - settled(without, alone=True))
         yield alone
         for engine in (with_page, without):
             engine.load_busybox()
@@ -41,12 +41,12 @@ def page(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
         idle = Row(f"CPU for the history of {count} running containers", "ms/s", within(60))
         watched = Row("… and for one viewer", "ms/s", within(120))
         time.sleep(3 * seconds)
-        plain = settled(without)
-        kept.add(OURS, settled(with_page) - plain)
+        plain = settled(without, alone=True)
+        kept.add(OURS, settled(with_page, alone=True) - plain)
         idle.add(OURS, _cpu(with_page, seconds) - _cpu(without, seconds))
         with viewer(with_page, address):
             watched.add(OURS, _cpu(with_page, seconds) - _cpu(without, seconds))
-            seen.add(OURS, settled(with_page) - plain)
+            seen.add(OURS, settled(with_page, alone=True) - plain)
         yield from (kept, seen, idle, watched)
 
 
