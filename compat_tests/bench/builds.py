@@ -18,11 +18,11 @@ STAGES = (
     "FROM busybox AS b\nRUN sleep 1; echo b > /b\n"
     "FROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /\n"
 )
-DOORS = {"classic": "0", "BuildKit": "1"}
+FRONT_ENDS = {"classic": "0", "BuildKit": "1"}
 
 
-def build(engine: Engine, folder: Path, door: str, *args: str) -> None:
-    engine.docker("build", "-q", *args, str(folder), env={"DOCKER_BUILDKIT": DOORS[door]}, timeout=600)
+def build(engine: Engine, folder: Path, front_end: str, *args: str) -> None:
+    engine.docker("build", "-q", *args, str(folder), env={"DOCKER_BUILDKIT": FRONT_ENDS[front_end]}, timeout=600)
 
 
 @contextmanager
@@ -52,16 +52,16 @@ def _cleared(engines: Sequence[Engine]) -> Iterator[None]:
 def steps(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
     """Ten steps, eight of which run a process: without cache, then fully cached; wall time of `docker build -q`."""
     with context(STEPS) as folder, _cleared(engines):
-        for door, aim in (("classic", at_most(0.4)), ("BuildKit", at_most(0.7))):
-            anew = Row(f"build of 10 steps without cache, {door}", "ms", aim)
-            cached = Row(f"build of 10 steps, all cached, {door}", "ms", at_most(0.5))
+        for front_end, aim in (("classic", at_most(0.4)), ("BuildKit", at_most(0.7))):
+            anew = Row(f"build of 10 steps without cache, {front_end}", "ms", aim)
+            cached = Row(f"build of 10 steps, all cached, {front_end}", "ms", at_most(0.5))
 
-            def once(engine: Engine, door: str = door, anew: Row = anew, cached: Row = cached) -> None:
+            def once(engine: Engine, front_end: str = front_end, anew: Row = anew, cached: Row = cached) -> None:
                 with clock(anew, engine):
-                    build(engine, folder, door, "--no-cache")
-                build(engine, folder, door)
+                    build(engine, folder, front_end, "--no-cache")
+                build(engine, folder, front_end)
                 with clock(cached, engine):
-                    build(engine, folder, door)
+                    build(engine, folder, front_end)
 
             in_turn(engines, 1 if quick else 5, once, seconds=40)
             yield anew
@@ -73,16 +73,18 @@ def large(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
     count = 2000 if quick else 20000
     dockerfile = "FROM busybox\nCOPY many /many\nRUN ls /many > /list\n"
     with context(dockerfile, files=count) as folder, _cleared(engines):
-        for door in DOORS:
-            row = Row(f"context of {count:,} files, one changed, {door}", "ms", at_most(0.7))
+        for front_end in FRONT_ENDS:
+            row = Row(f"context of {count:,} files, one changed, {front_end}", "ms", at_most(0.7))
             for engine in engines:
-                build(engine, folder, door)
+                build(engine, folder, front_end)
             changes = iter(range(1000))
 
-            def once(engine: Engine, door: str = door, row: Row = row, changes: Iterator[int] = changes) -> None:
-                (folder / "many" / "d1" / "f600").write_text(f"changed {door} {next(changes)}\n")
+            def once(
+                engine: Engine, front_end: str = front_end, row: Row = row, changes: Iterator[int] = changes
+            ) -> None:
+                (folder / "many" / "d1" / "f600").write_text(f"changed {front_end} {next(changes)}\n")
                 with clock(row, engine):
-                    build(engine, folder, door)
+                    build(engine, folder, front_end)
 
             in_turn(engines, 1 if quick else 5, once, seconds=40)
             yield row
@@ -91,12 +93,12 @@ def large(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 def stages(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
     """Two independent stages that sleep one second each: run in parallel they take one second."""
     with context(STAGES) as folder, _cleared(engines):
-        for door in DOORS:
-            row = Row(f"two independent stages of 1 s, {door}", "ms", within(1500))
+        for front_end in FRONT_ENDS:
+            row = Row(f"two independent stages of 1 s, {front_end}", "ms", within(1500))
 
-            def once(engine: Engine, door: str = door, row: Row = row) -> None:
+            def once(engine: Engine, front_end: str = front_end, row: Row = row) -> None:
                 with clock(row, engine):
-                    build(engine, folder, door, "--no-cache")
+                    build(engine, folder, front_end, "--no-cache")
 
             in_turn(engines, 1 if quick else 3, once)
             yield row

@@ -77,24 +77,24 @@ class Connection:
         self.address = address if "://" in address else f"unix://{address}"
         self.namespace = namespace
         self._peer: Peer | None = None
-        self._dialling: asyncio.Task[Peer] | None = None
+        self._connecting: asyncio.Task[Peer] | None = None
         #: The number of times that the connection was lost. Cached answers of an earlier server may be outdated after
         #: it.
         self.losses = 0
 
-    async def _dial(self) -> Peer:
+    async def _open_connection(self) -> Peer:
         path = self.address.removeprefix("unix://")
-        self._peer = await Peer.dial(path, limits=SERVER_LIMITS, peer="containerd")
+        self._peer = await Peer.connect(path, limits=SERVER_LIMITS, peer="containerd")
         return self._peer
 
     async def _connect(self, *, wait: bool) -> Peer:
         """The connection. ``wait``: for a server that is absent; otherwise that is UNAVAILABLE."""
         pause = _FIRST_PAUSE
         while self._peer is None or not self._peer.usable:
-            if self._dialling is None or self._dialling.done():
-                self._dialling = asyncio.create_task(self._dial())
+            if self._connecting is None or self._connecting.done():
+                self._connecting = asyncio.create_task(self._open_connection())
             try:
-                return await asyncio.shield(self._dialling)
+                return await asyncio.shield(self._connecting)
             except OSError as error:
                 if not wait:
                     raise WharfError(Kind.UNAVAILABLE, f"{self.address}: {error.strerror or error}") from None
@@ -112,10 +112,10 @@ class Connection:
             raise WharfError(Kind.UNAVAILABLE, f"no answer from {self.address} after {deadline:g} seconds") from None
 
     async def close(self) -> None:
-        dialling, self._dialling = self._dialling, None
-        if dialling is not None:
-            dialling.cancel()
-            await asyncio.wait([dialling])
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
+            await asyncio.wait([connecting])
         peer, self._peer = self._peer, None
         if peer is not None:
             peer.abort()
@@ -162,8 +162,8 @@ class Connection:
                 stream.done_writing()
             answer = await stream.reply()
             _check(stream)
-            if (told := stream.headers.get(timeline.TOLD_HEADER)) is not None:
-                timeline.current().add_told(told)
+            if (phases := stream.headers.get(timeline.PHASES_HEADER)) is not None:
+                timeline.current().add_returned(phases)
         finally:
             stream.cancel()
         if answer is None:

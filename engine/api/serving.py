@@ -166,12 +166,12 @@ async def _answer(stream: Stream, method: _Method) -> None:
         stream.finish()
     else:
         phases: list[str] = []
-        token = timeline.told.set(phases)
+        token = timeline.returned_phases.set(phases)
         try:
             answer = await cast("Awaitable[Message | bytes]", function(request, call))
         finally:
-            timeline.told.reset(token)
-        await stream.answer(encoded(answer), [(timeline.TOLD_HEADER, ",".join(phases))] if phases else ())
+            timeline.returned_phases.reset(token)
+        await stream.answer(encoded(answer), [(timeline.PHASES_HEADER, ",".join(phases))] if phases else ())
 
 
 async def _requests(stream: Stream, decode: Callable[[bytes], object]) -> AsyncIterator[object]:

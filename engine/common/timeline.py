@@ -35,12 +35,12 @@ parent: ContextVar[object | None] = ContextVar("parent of timelines", default=No
 _clock = time.monotonic
 
 
-#: In a server, while it answers a call: gets the phases that the caller is told (``Timeline.tell``).
-told: ContextVar[list[str] | None] = ContextVar("phases for the caller", default=None)
+#: In a server, during a call: collects the phases that the answer returns to the caller (``Timeline.return_phases``).
+returned_phases: ContextVar[list[str] | None] = ContextVar("returned phases", default=None)
 #: The header with them: phases, separated by commas, each of its name, its begin and end in µs of CLOCK_MONOTONIC, and
 #: the name of the phase that it is a part of.
-TOLD_HEADER = "wharf-timeline"
-_TOLD = re.compile(r"(\w{1,32}) (\d{1,18}) (\d{1,18}) (\w{1,32})", re.ASCII)
+PHASES_HEADER = "wharf-timeline"
+_RETURNED = re.compile(r"(\w{1,32}) (\d{1,18}) (\d{1,18}) (\w{1,32})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +185,9 @@ class Timeline:
             log.info("timeline %s %s: %.1f ms = %s", self._what, self.subject[:12], 1000 * seconds, steps)
         return record
 
-    def tell(self, *, within: str) -> None:
-        """Tells the caller of the present call the phases, as parts of its phase ``within``."""
-        found = told.get()
+    def return_phases(self, *, within: str) -> None:
+        """Returns the phases to the caller of the present call, as parts of the caller's phase ``within``."""
+        found = returned_phases.get()
         if found is not None:
             found += [
                 f"{name} {begin * 1e6:.0f} {end * 1e6:.0f} {inside or within}"
@@ -240,12 +240,13 @@ class Part:
                 self._timeline.add(name, self._last, now, within=self._within, waits_for=waits_for)
             self._last = now
 
-    def add_told(self, text: str) -> None:
-        """Adds the phases that a server has told. What is malformed is left out: the server may be another program."""
+    def add_returned(self, text: str) -> None:
+        """Adds the phases that a server has returned in ``PHASES_HEADER``. Malformed phases are omitted: the server may
+        be another program."""
         if self._timeline is None:
             return
         for each in text.split(","):
-            if (found := _TOLD.fullmatch(each)) is not None:
+            if (found := _RETURNED.fullmatch(each)) is not None:
                 begin, end = int(found[2]) / 1e6, int(found[3]) / 1e6
                 self._timeline.add(found[1], begin, end, within=found[4])
 

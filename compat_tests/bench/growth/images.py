@@ -57,8 +57,8 @@ def _pull(engine: Engine, server: Registry, subject: Subject) -> float:
     return taken
 
 
-def _build(engine: Engine, dockerfile: str, door: str, files: int) -> float:
+def _build(engine: Engine, dockerfile: str, front_end: str, files: int) -> float:
     with context(dockerfile, files=max(files, 1)) as folder:
         begin = time.perf_counter()
-        build(engine, folder, door, "--no-cache")
+        build(engine, folder, front_end, "--no-cache")
         return (time.perf_counter() - begin) * 1000

@@ -57,7 +57,7 @@ def test_a_container(engine: Engine) -> None:
         start = found["start"]
         assert names(start) == ["network", "mounts", "spec", "container", "task", "start", "save"]
         if engine.kind == "wharf":
-            # Our supervisor tells the phases of its part.
+            # Our supervisor returns the phases of its part.
             assert names(start, "task") == ["bundle", "fork", "mounts", "create"]
             assert names(start, "create") == ["runtime"]
         # The phases are all of it: what is slow is in one of them.

@@ -57,7 +57,7 @@ def service() -> Iterator[None]:
 
 
 def link_of(shared: Lab, host: str) -> str:
-    """The link for whoever uses this socket."""
+    """Return a link with the identity of root on this socket."""
     return shared.engine.run(*WHARF, "-H", host, "ui").stdout.strip()
 
 

@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
         return connection
 
     @classmethod
-    async def dial(cls, path: str, *, limits: Limits, peer: str) -> "Connection":
+    async def connect(cls, path: str, *, limits: Limits, peer: str) -> "Connection":
         """Connect to a server's unix socket. Raises OSError."""
         connection, loop = cls(limits=limits, peer=peer), asyncio.get_running_loop()
         await connection._take(loop.create_unix_connection(lambda: connection, path), b"")

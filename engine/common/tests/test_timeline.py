@@ -137,19 +137,19 @@ def test_a_container_needs_less_than_a_kibibyte() -> None:
     assert size < 1024
 
 
-def test_a_server_tells_its_caller_phases(clock: list[float], seen: list[Record]) -> None:
+def test_a_server_returns_phases_to_its_caller(clock: list[float], seen: list[Record]) -> None:
     answer: list[str] = []
-    token = timeline.told.set(answer)
+    token = timeline.returned_phases.set(answer)
     made = Timeline("task")
     clock[0] += 1
     made.mark("fork")
     made.add("runtime", clock[0] + 0.25, clock[0] + 0.5, within="create")
-    made.tell(within="task")
-    timeline.told.reset(token)
-    made.tell(within="nobody is told")
+    made.return_phases(within="task")
+    timeline.returned_phases.reset(token)
+    made.return_phases(within="no caller")
     clock[0] = 1000.0
     with Timeline("start"):
-        current().add_told(",".join(answer))
+        current().add_returned(",".join(answer))
     (record,) = seen
     found = [(each.name, each.begin, each.end, each.within) for each in record.phases]
     assert found == [("fork", 0, 1, "task"), ("runtime", 1.25, 1.5, "create")]
@@ -158,9 +158,9 @@ def test_a_server_tells_its_caller_phases(clock: list[float], seen: list[Record]
 @pytest.mark.parametrize("text", ["", ",", "a b", "a 1 2", "a -1 2 x", "a 1 2 x y", "a ² ² x", "a 1e9 2 x", "\xff"])
 def test_malformed_phases_are_left_out(seen: list[Record], text: str) -> None:
     with Timeline("start"):
-        current().add_told(text)
-        current().add_told(f"a {'9' * 400} 1 x")
-        current().add_told(f"a 1 2 {'x' * 400}")
-    current().add_told("a 1 2 x")  # no timeline
+        current().add_returned(text)
+        current().add_returned(f"a {'9' * 400} 1 x")
+        current().add_returned(f"a 1 2 {'x' * 400}")
+    current().add_returned("a 1 2 x")  # no timeline
     (record,) = seen
     assert record.phases == ()

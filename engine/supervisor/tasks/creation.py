@@ -110,7 +110,7 @@ class TaskCreator:
                 raise prefixed(error, "failed to create shim task") from None
             raise
         timeline.done()
-        timeline.tell(within="task")
+        timeline.return_phases(within="task")
         return task
 
     async def _mount(self, rootfs: Sequence[Mount], target: str) -> None:
@@ -119,7 +119,7 @@ class TaskCreator:
 
 
 def _add_runtime(timeline: Timeline, answer: Json) -> None:
-    """The part of the shim's create in which the runtime ran. Shims of an earlier version don't tell it."""
+    """The part of the shim's create in which the runtime ran. Shims of an earlier version don't report it."""
     times = answer.get("runtime")
     if isinstance(times, list) and len(times) == 2 and all(isinstance(each, float) for each in times):
         timeline.add("runtime", *times, within="create")

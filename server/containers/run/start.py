@@ -284,7 +284,7 @@ async def _start(
             timeline.mark("container")
             undo.push_async_callback(stop_logging, context, container)
             undo.push_async_callback(context.stdio.abandoned, container.id)
-            with timeline.entered():  # our supervisor tells the phases of its part
+            with timeline.entered():  # our supervisor returns the phases of its part
                 pid = await _create_task(context, container, root, checkpoint_path)
             undo.push_async_callback(remove_task, context, container.id)
             # Before the start: the first request of its processes may come before the answer to the start.

@@ -107,7 +107,7 @@ function unseen(entries, last) {
 }
 
 // Follows the logs until `signal`; goes on after a lost connection, and when one of the containers starts.
-async function follow(ids, viewer, signal, told) {
+async function follow(ids, viewer, signal, setStatus) {
   const last = [];
   let since;
   while (!signal.aborted) {
@@ -119,7 +119,7 @@ async function follow(ids, viewer, signal, told) {
     signal.addEventListener("abort", stop);
     try {
       const answer = await request("GET", "/logs", { query: { container: ids, tail: TAIL, since }, signal: ended.signal });
-      told("live");
+      setStatus("live");
       let first = ids.length > 1;
       for await (const found of lines(answer)) {
         const entries = since ? unseen(parse(found), last) : parse(found);
@@ -128,15 +128,15 @@ async function follow(ids, viewer, signal, told) {
         if (!since) unseen(entries, last);
         viewer.add(entries);
       }
-      told("ended");
+      setStatus("ended");
       await new Promise((resolve) => ended.signal.addEventListener("abort", resolve));
     } catch (error) {
       if (error.status) {
-        told(error.message);
+        setStatus(error.message);
         return;
       }
       if (error.name !== "AbortError") {
-        told("interrupted");
+        setStatus("interrupted");
         await new Promise((resolve) => setTimeout(resolve, 500));
       }
     } finally {
@@ -155,13 +155,13 @@ export function Logs({ containers }) {
   const viewer = useRef();
   const [times, showTimes] = useState(false);
   const [wrap, setWrap] = useState(true);
-  const [status, told] = useState("loading");
+  const [status, setStatus] = useState("loading");
   const ids = containers.map((each) => each.id);
   useEffect(() => {
     const ending = new AbortController();
     box.current.replaceChildren();
     viewer.current = new Viewer(box.current, containers);
-    if (ids.length) follow(ids, viewer.current, ending.signal, told);
+    if (ids.length) follow(ids, viewer.current, ending.signal, setStatus);
     return () => ending.abort();
   }, [ids.join()]);
   const save = async () => {

@@ -75,7 +75,7 @@ def test_equal_nodes_are_chosen_by_their_images(swarm: Swarm, kind: str) -> None
         return node
 
     try:
-        # Until the node has told the managers.
+        # The scheduler prefers the node once the node has reported its images.
         assert settles(lambda: chosen() == host.name)
     finally:
         swarm.hosts.each(lambda host: host.docker("rmi", "-f", "local:1", check=False))
