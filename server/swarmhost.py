@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from api_models.swarm.node import NodeDescription
+from engine.common.sockets import join_host_port
 from server.containers.host.remap import Remap
 from server.containers.logs.follow import Logs
 from server.containers.service import Containers
@@ -23,7 +24,6 @@ from server.swarm.host import Host, Listening, ManagerSide, Part, SwarmOptions
 from server.swarm.interfaces import Interface, Interfaces
 from server.swarm.membership import Membership
 from server.swarm.model.objects import Cluster, Object
-from server.swarm.operations.addresses import join
 from server.swarm.operations.networks import Networks as SwarmNetworks
 from server.swarm.operations.networks import ingress
 from server.swarm.remote.identity import Identity
@@ -97,7 +97,7 @@ def make_host(
     ) -> Listening:
         shared = ImagePort(images.local.shared, dispatcher.readable_images)
         port = NodePort(membership.cluster_id, membership.node_id, is_manager, log, shared)
-        address = join(membership.listen_addr.rpartition(":")[0].strip("[]"), str(NODE_PORT))
+        address = join_host_port(membership.listen_addr.rpartition(":")[0].strip("[]"), NODE_PORT)
         # Of several nodes on one machine only one has the port; the others work, as dockerd's do without gossip.
         lacking = "managers on other nodes can't read the logs of this node's tasks, nor other nodes its images"
         listener = PatientListener(SwarmListener(node_app(port), identity), address, lacking)

@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 
+from engine.common.errors import invalid
+
 # An escape in a JSON text: a valid surrogate pair, a lone surrogate, or any other.
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
@@ -48,6 +50,20 @@ def loads(data: bytes | str) -> Any:
         if isinstance(data, str) and mended == data:
             raise
     return orjson.loads(mended)
+
+
+def load_object(data: bytes, what: str) -> dict[str, Any]:
+    """A document that must be an object. ``what``: the document in the error's sentence.
+
+    :raises WharfError: INVALID_ARGUMENT: it is no JSON, or no object.
+    """
+    try:
+        document = loads(data)
+    except ValueError:
+        raise invalid(f"{what} is no JSON") from None
+    if not isinstance(document, dict):
+        raise invalid(f"{what} is no JSON object")
+    return document
 
 
 def has_more(document: Any, most: int) -> bool:

@@ -34,6 +34,11 @@ class Caller:
     gids: tuple[int, ...] = ()
     scope: Scope | None = None
 
+    @property
+    def unrestricted(self) -> bool:
+        """Whether it is an administrator without a scope."""
+        return self.administrator and self.scope is None
+
     def sees(self, owner: str, labels: Mapping[str, str] = _NO_LABELS) -> bool:
         """Whether an object with this owner and these labels exists for the caller."""
         if self.scope is not None and not self.scope.covers(owner, labels):

@@ -94,9 +94,7 @@ class Identity:
         account = await self._account(uid, self._by_uid)
         if account is None:
             raise _denied(f"the uid {uid}, which is no user of this host")
-        if self.policy.administers(account.user, uid, gids):
-            return Caller(user=account.user, uid=uid, gids=gids)
-        return self._user(account.user, uid, gids)
+        return self._of_account(Account(account.user, uid, gids))
 
     async def of_user(self, name: str) -> Caller:
         """The caller for a user of this host who has proved to be it.
@@ -106,9 +104,7 @@ class Identity:
         account = await self._account(name, self._by_name)
         if account is None:
             raise _denied(f"the user {name}")
-        if self.policy.administers(account.user, account.uid, account.gids):
-            return Caller(user=account.user, uid=account.uid, gids=account.gids)
-        return self._user(account.user, account.uid, account.gids)
+        return self._of_account(account)
 
     # For the count of connections, which is done before the caller of a request is asked for.
 
@@ -193,6 +189,11 @@ class Identity:
         if name in self.policy.administrators.certificates:
             return Caller(user=name)
         return self._user(name, -1, ())
+
+    def _of_account(self, account: Account) -> Caller:
+        if self.policy.administers(account.user, account.uid, account.gids):
+            return Caller(user=account.user, uid=account.uid, gids=account.gids)
+        return self._user(account.user, account.uid, account.gids)
 
     def _user(self, user: str, uid: int, gids: tuple[int, ...]) -> Caller:
         role = self.policy.role_of(user, gids) if valid_owner(user) else None

@@ -5,6 +5,7 @@ import os
 import re
 from dataclasses import dataclass
 
+from engine.common.sockets import join_host_port
 from server.config.types import ConfigError
 
 DEFAULT_TCP_PORT = 2375
@@ -31,7 +32,7 @@ class Host:
     @property
     def authority(self) -> str:
         """``address:port`` of a URL."""
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+        return join_host_port(self.address, self.port)
 
 
 def parse_page(text: str) -> Host:

@@ -85,7 +85,7 @@ class View:
         return self._caller
 
     def __iter__(self) -> Iterator[Container]:
-        if self._caller.administrator and self._caller.scope is None:
+        if self._caller.unrestricted:
             return iter(self._registry)
         return (each for each in self._registry if self._caller.sees(each.owner, each.labels))
 

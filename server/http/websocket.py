@@ -9,7 +9,8 @@ Imported when the first client upgrades: ``wsproto`` costs 0.5 MiB of private me
 import asyncio
 import codecs
 import socket
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from starlette.requests import Request
 from wsproto.connection import Connection, ConnectionState, ConnectionType
@@ -116,6 +117,24 @@ class WebSocket:
             await asyncio.get_running_loop().sock_sendall(self._inner, data)
         elif isinstance(event, Ping | CloseConnection):
             await self._send(event.response())
+
+
+@asynccontextmanager
+async def relayed(request: Request, *, text: bool = False) -> AsyncIterator[socket.socket]:
+    """Accepts a websocket; the block gets the stream socket. At its end it waits until both sides have closed; an error
+    in the block ends the relay.
+
+    :raises WharfError: INVALID_ARGUMENT: no handshake of a websocket.
+    """
+    accepted = await websocket(request, text=text)
+    await accepted.accept()
+    relaying = asyncio.create_task(accepted.relay(), name="websocket relay")
+    try:
+        yield accepted.sock
+        await relaying
+    finally:
+        relaying.cancel()
+        await asyncio.gather(relaying, return_exceptions=True)
 
 
 async def websocket(request: Request, *, text: bool = False) -> WebSocket:

@@ -1,6 +1,5 @@
 """/containers/{id}: streams (logs, attach, stats) and operations on running containers (resize, top, update)."""
 
-import asyncio
 from collections.abc import Sequence
 
 from starlette.requests import Request
@@ -97,22 +96,15 @@ async def attach(request: Request) -> Response | None:
 
 
 async def attach_websocket(request: Request) -> Response | None:
-    from server.http.websocket import websocket  # loads wsproto, which nothing else needs
+    from server.http.websocket import relayed  # loads wsproto, which nothing else needs
 
     key = request.path_params["name"]
     service: Attachments = request.state.services.attachments
     wanted = _attach_options(request)
     container = _containers(request).get(key)
     service.check(container, key, wanted)
-    socket = await websocket(request, text=not params.has(request, changes.WEBSOCKET_BINARY))
-    await socket.accept()
-    relaying = asyncio.create_task(socket.relay(), name="websocket relay")
-    try:
-        await service.attach(container, wanted, Client(socket.sock, b""), framed=False)
-        await relaying
-    finally:
-        relaying.cancel()
-        await asyncio.gather(relaying, return_exceptions=True)
+    async with relayed(request, text=not params.has(request, changes.WEBSOCKET_BINARY)) as sock:
+        await service.attach(container, wanted, Client(sock, b""), framed=False)
     return None
 
 

@@ -4,7 +4,6 @@
 container, a websocket of an exec, the layers of all images, and the history of builds.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -70,21 +69,14 @@ async def files(request: Request) -> Response:
 
 async def exec_websocket(request: Request) -> Response | None:
     """Starts an exec whose input and output are the messages of a websocket."""
-    from server.http.websocket import websocket  # loads wsproto, which nothing else needs
+    from server.http.websocket import relayed  # loads wsproto, which nothing else needs
 
     service: Exec = request.state.services.exec
     id: str = request.path_params["id"]
     service.get_active(id)
     size = read_size(request)
-    socket = await websocket(request)
-    await socket.accept()
-    relaying = asyncio.create_task(socket.relay(), name="websocket relay")
-    try:
-        await service.start(id, client=Client(socket.sock, b""), framed=False, console_size=size)
-        await relaying
-    finally:
-        relaying.cancel()
-        await asyncio.gather(relaying, return_exceptions=True)
+    async with relayed(request) as sock:
+        await service.start(id, client=Client(sock, b""), framed=False, console_size=size)
     return None
 
 

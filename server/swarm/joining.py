@@ -12,6 +12,7 @@ from typing import Any
 
 from api_models.swarm.cluster import JoinRequest
 from engine.common.errors import Kind, WharfError, invalid
+from engine.common.sockets import join_host_port
 from engine.common.system import private
 from server.swarm import backends
 from server.swarm.etcd import program
@@ -46,7 +47,7 @@ async def join(host: Host, requests: Requests, request: JoinRequest) -> Manager 
     wanted = records.JoinRequest(
         token=request.join_token,
         availability=request.availability,
-        advertise_addr=advertised or addresses.join("0.0.0.0", listening.rpartition(":")[2]),
+        advertise_addr=advertised or join_host_port("0.0.0.0", listening.rpartition(":")[2]),
         data_path_addr=data_path,
         engine_id=host.engine_id,
         description=await host.describe(),
@@ -116,7 +117,7 @@ async def _withdraw(host: Host, membership: Membership, identity: Identity) -> N
 
 
 def _member_request(host: Host, membership: Membership) -> records.MemberRequest:
-    peer_url = f"https://{addresses.join(membership.host, str(host.options.peer_port))}"
+    peer_url = f"https://{join_host_port(membership.host, host.options.peer_port)}"
     return records.MemberRequest(peer_url=peer_url, addr=membership.advertise_addr)
 
 
@@ -129,9 +130,9 @@ async def _addresses(host: Host, request: JoinRequest) -> tuple[str, str, str]:
     listening, port = addresses.listen(addresses.listen_addr(request.listen_addr), interfaces)
     advertised = ""
     if request.advertise_addr:
-        advertised = addresses.join(*addresses.advertise(request.advertise_addr, port, interfaces))
+        advertised = join_host_port(*addresses.advertise(request.advertise_addr, port, interfaces))
     data_path = addresses.data_path(request.data_path_addr, interfaces)
-    return addresses.join(listening, port), advertised, data_path
+    return join_host_port(listening, port), advertised, data_path
 
 
 def _complete(remotes: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from api_models.swarm.cluster import InitRequest
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
+from engine.common.sockets import join_host_port
 from engine.common.system import private
 from server.swarm import backends, joining
 from server.swarm import membership as memberships
@@ -25,7 +26,6 @@ from server.swarm.keys import DATA_KEY, MANAGER_KEY, Keys
 from server.swarm.manager import Manager
 from server.swarm.membership import AUTO, ETCD, SQLITE, Membership
 from server.swarm.operations import init
-from server.swarm.operations.addresses import join as join_address
 from server.swarm.remote.client import Managers
 from server.swarm.remote.identity import Identity
 from server.swarm.remote.renewal import renewed
@@ -77,7 +77,7 @@ def _first(host: Host, membership: Membership) -> Membership:
 
 
 def _with_etcd(host: Host, membership: Membership) -> Membership:
-    peer = join_address(membership.host, str(host.options.peer_port))
+    peer = join_host_port(membership.host, host.options.peer_port)
     return replace(membership, store=ETCD, etcd_cluster=f"{membership.node_id}=https://{peer}")
 
 

@@ -6,7 +6,7 @@ import os
 import socket
 
 from engine.common.errors import Kind, WharfError
-from engine.common.sockets import BACKLOG
+from engine.common.sockets import BACKLOG, join_host_port
 from server.http.server import HttpServer
 from server.swarm.operations.addresses import split
 from server.swarm.remote.identity import Identity
@@ -60,8 +60,7 @@ class SwarmListener:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
         self._sock = sock
         await self._server.listen(sock, self._identity.server)
-        bound = sock.getsockname()
-        return f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
+        return join_host_port(*sock.getsockname()[:2])
 
     async def close(self) -> None:
         """Ends streams at once, and waits a moment for other requests."""

@@ -104,6 +104,12 @@ class Page:
     def instant(self, method: str, path: str) -> Response | None:
         return None
 
+    @property
+    def has_policy(self) -> bool:
+        """Whether the engine knows users."""
+        gate = self.engine.gate
+        return gate is not None and gate.policy is not None
+
     def services(self, request: Request) -> Services:
         """The services for the caller of a session."""
         services: Any = self.engine.services_for(request.scope["session"].caller)

@@ -163,7 +163,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def _check(caller: Caller) -> None:
-    if not caller.administrator or caller.scope is not None:
+    if not caller.unrestricted:
         raise WharfError(Kind.PERMISSION_DENIED, "compose runs as root: only administrators may start it")
 
 

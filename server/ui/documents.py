@@ -29,8 +29,8 @@ async def page(request: Request) -> Response:
         "page.html",
         csrf=session.csrf,
         user=caller.user or caller.owner,
-        administrator=caller.administrator and caller.scope is None,
-        policy=request.app.state.page.engine.gate is not None and request.app.state.page.engine.gate.policy is not None,
+        administrator=caller.unrestricted,
+        policy=request.app.state.page.has_policy,
     )
 
 

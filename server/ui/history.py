@@ -5,7 +5,7 @@ A ring of one container has 17 KiB. Five hundred containers have 8.5 MiB.
 
 import math
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from engine.common import limits
@@ -49,17 +49,14 @@ class _Ring:
         self._values[at : at + width] = array("f", sample)
         self.last = slot
 
-    def columns(self, first: int, last: int) -> list[list[float | None]]:
-        """The values of each field from the slot ``first`` to ``last``; None: a gap."""
-        width = len(FIELDS)
+    def column(self, field: str, first: int, last: int) -> list[float | None]:
+        """The values of a field from the slot ``first`` to ``last``; None: a gap."""
+        width, number = len(FIELDS), FIELDS.index(field)
         known = range(max(first, self.last - POINTS + 1), min(last, self.last) + 1)
         before, after = known.start - first, last + 1 - max(known.stop, known.start)
-        columns: list[list[float | None]] = []
-        for number in range(width):
-            values = (self._values[slot % POINTS * width + number] for slot in known)
-            found = [None if math.isnan(value) else round(value, 3) for value in values]
-            columns.append([None] * before + found + [None] * after)
-        return columns
+        values = (self._values[slot % POINTS * width + number] for slot in known)
+        found = [None if math.isnan(value) else round(value, 3) for value in values]
+        return [None] * before + found + [None] * after
 
 
 class History:
@@ -84,12 +81,12 @@ class History:
     def forget(self, id: str) -> None:
         self._rings.pop(id, None)
 
-    def of(self, id: str, now: float, seconds: int) -> dict[str, list[Any]]:
-        """The points of the last ``seconds`` as columns: ``time`` (seconds since the epoch), and each of ``FIELDS``."""
+    def of(self, id: str, now: float, seconds: int, fields: Sequence[str] = FIELDS) -> dict[str, list[Any]]:
+        """The points of the last ``seconds`` as columns: ``time`` (seconds since the epoch), and each of ``fields``."""
         last = int(now) // STEP
         first = last - min(max(seconds // STEP, 1), POINTS) + 1
         ring = self._rings.get(id) or _Ring()
         return {
             "time": [slot * STEP for slot in range(first, last + 1)],
-            **dict(zip(FIELDS, ring.columns(first, last), strict=True)),
+            **{field: ring.column(field, first, last) for field in fields},
         }

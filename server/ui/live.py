@@ -24,12 +24,14 @@ from server.http.answers import json_answer
 from server.http.hijack import connection_of
 from server.http.streams import byte_stream
 from server.metrics.targets import log_bytes
-from server.ui.history import FIELDS, POINTS, STEP, Sample
+from server.ui.history import POINTS, STEP, Sample
 from server.ui.sampler import Pass
 from server.wiring import Services
 
 #: Messages that wait for a slow browser, before the sources of messages wait, too.
 _AHEAD = 64
+#: The values of the containers in a list.
+_TRENDS = ("cpu", "memory")
 #: Seconds without a message after which a comment is sent: proxies close silent connections.
 _SILENCE = 15.0
 
@@ -77,8 +79,8 @@ async def _messages(
 
     sources = [asyncio.create_task(each(), name="page") for each in (events, samples)]
     try:
-        # How long a browser waits before it opens a lost stream again, in ms; and the names of the samples' values.
-        yield b"retry: 1000\n" + _message("fields", FIELDS)
+        # How long a browser waits before it opens a lost stream again, in ms.
+        yield b"retry: 1000\n\n"
         while page.sessions.find(session.id) is not None:
             try:
                 async with asyncio.timeout(_SILENCE):
@@ -125,8 +127,7 @@ async def trends(request: Request) -> Response:
     found = {}
     for container in page.services(request).containers.visible:
         if container.state.running:
-            points = page.history.of(container.id, now, seconds)
-            found[container.id] = {name: points[name] for name in ("cpu", "memory")}
+            found[container.id] = page.history.of(container.id, now, seconds, _TRENDS)
     return json_answer(found)
 
 
@@ -135,8 +136,7 @@ async def problems(request: Request) -> Response:
 
     :raises WharfError: PERMISSION_DENIED: the caller is no administrator.
     """
-    caller = request.scope["session"].caller
-    if not caller.administrator or caller.scope is not None:
+    if not request.scope["session"].caller.unrestricted:
         raise WharfError(Kind.PERMISSION_DENIED, "the log of the daemon is for administrators")
     return json_answer([asdict(each) for each in request.app.state.page.problems.latest()])
 

@@ -8,7 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from engine.common import jsontext
-from engine.common.errors import Kind, WharfError, invalid
+from engine.common.errors import Kind, WharfError
+from server.http import params
 from server.http.answers import no_content
 from server.ui import documents
 
@@ -20,18 +21,7 @@ async def small_json(request: Request) -> dict[str, object]:
 
     :raises WharfError: INVALID_ARGUMENT: it is none.
     """
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY:
-            raise invalid(f"the body has more than {_MAX_BODY} bytes")
-    try:
-        found = jsontext.loads(body)
-    except ValueError:
-        raise invalid("the body is no JSON") from None
-    if not isinstance(found, dict):
-        raise invalid("the body is no JSON object")
-    return found
+    return jsontext.load_object(await params.raw_body(request, _MAX_BODY), "the body")
 
 
 async def show(request: Request) -> Response:
@@ -41,8 +31,7 @@ async def show(request: Request) -> Response:
 def _takes_passwords(request: Request) -> bool:
     """An engine without a policy knows no users."""
     page = request.app.state.page
-    gate = page.engine.gate
-    return gate is not None and gate.policy is not None and page.passwords.available
+    return bool(page.has_policy and page.passwords.available)
 
 
 async def enter(request: Request) -> Response:

@@ -82,9 +82,7 @@ class Guard:
             )
         websocket = headers.get("upgrade", "").lower() == "websocket"
         safe = scope["method"] in _SAFE and not websocket
-        if not (safe or _same_origin(headers, host)):
-            return PlainTextResponse("This request comes from another site.\n", 403)
-        if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
+        if _is_foreign(headers) or not (safe or _same_origin(headers, host)):
             return PlainTextResponse("This request comes from another site.\n", 403)
         scope["session"] = session = self._session(headers)
         if path.startswith(_OPEN):
@@ -132,6 +130,11 @@ def _same_origin(headers: Headers, host: str) -> bool:
     handshakes of websockets. Without the scheme: a proxy may add TLS."""
     scheme, _, rest = headers.get("origin", "").partition("://")
     return scheme in ("http", "https") and rest.lower() == host.lower()
+
+
+def _is_foreign(headers: Headers) -> bool:
+    """Whether the browser says that a document of another site has sent a request; a link may be followed."""
+    return headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"
 
 
 def _headers_of(path: str) -> Mapping[str, str]:

@@ -111,7 +111,7 @@ class Volumes:
 
     def _seen(self, volumes: Iterable[Volume]) -> list[Volume]:
         """Those that exist for the caller."""
-        if self._caller is None or (self._caller.administrator and self._caller.scope is None):
+        if self._caller is None or self._caller.unrestricted:
             return list(volumes)
         return list(filter(self._sees, volumes))
 

@@ -56,6 +56,19 @@ def encrypt(node: Node, rotations: int = 0) -> None:
     node.call(node.world.networks.overlay.encrypt(keyring(rotations)))
 
 
+@contextmanager
+def encrypted_pair(directory: Path) -> Iterator[tuple[Node, Node, str, str]]:
+    """Two nodes with keys, and the network namespace of a task on each."""
+    with nodes(directory, 2) as (one, two):
+        realize(one, [("10.0.1.6", two)])
+        realize(two, [("10.0.1.5", one)])
+        for node in (one, two):
+            encrypt(node)
+        near = one.call(attach(one.world, "task5", (NET, "10.0.1.5")))
+        far = two.call(attach(two.world, "task6", (NET, "10.0.1.6")))
+        yield one, two, near, far
+
+
 def associations(node: Node) -> set[Association]:
     def found() -> set[Association]:
         with xfrm.open_channel() as channel:
@@ -241,13 +254,7 @@ def test_packets_between_nodes_are_encrypted(tmp_path: Path) -> None:
 
 @needs_esp
 def test_a_rotation_interrupts_no_connection(tmp_path: Path) -> None:
-    with nodes(tmp_path, 2) as (one, two):
-        realize(one, [("10.0.1.6", two)])
-        realize(two, [("10.0.1.5", one)])
-        for node in (one, two):
-            encrypt(node)
-        near = one.call(attach(one.world, "task5", (NET, "10.0.1.5")))
-        far = two.call(attach(two.world, "task6", (NET, "10.0.1.6")))
+    with encrypted_pair(tmp_path) as (one, two, near, far):
         before = associations(one)
         assert len(before) == 4
         with connected(far, near) as alive:
@@ -320,13 +327,7 @@ def _lost(source: str, target: str, steps: Sequence[Callable[[], None]]) -> int:
 
 @needs_esp
 def test_a_killed_daemon_interrupts_nothing_and_leaving_removes_all(tmp_path: Path) -> None:
-    with nodes(tmp_path, 2) as (one, two):
-        realize(one, [("10.0.1.6", two)])
-        realize(two, [("10.0.1.5", one)])
-        for node in (one, two):
-            encrypt(node)
-        near = one.call(attach(one.world, "task5", (NET, "10.0.1.5")))
-        far = two.call(attach(two.world, "task6", (NET, "10.0.1.6")))
+    with encrypted_pair(tmp_path) as (one, two, near, far):
         with echoes((far, "far", 80)):
             run(["nsenter", f"--net={one.path}", "ip", "xfrm", "state", "flush"])
             assert until(lambda: len(associations(one)) == 4)

@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 
 from engine.common.errors import Kind, WharfError
+from engine.common.sockets import join_host_port
 from server.swarm.controllers.networkkeys import NetworkKeyRotation
 from server.swarm.controllers.nodes import roles
 from server.swarm.controllers.nodes.liveness import Liveness
@@ -67,8 +68,8 @@ class EtcdBackend:
             data=host.directory / "etcd",
             runtime=host.runtime,
             name=membership.node_id,
-            listen=addresses.join(listening[0], port),
-            advertise=addresses.join(membership.host, port),
+            listen=join_host_port(listening[0], port),
+            advertise=join_host_port(membership.host, port),
             initial_cluster=membership.etcd_cluster,
             existing="," in membership.etcd_cluster,
             force_new=force_new,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, ip_address
 
 from engine.common.errors import WharfError, invalid
+from engine.common.sockets import join_host_port
 from server.swarm.interfaces import Address, Interface, Interfaces
 
 _DEFAULT_HOST, _DEFAULT_PORT = "0.0.0.0", "2377"
@@ -28,7 +29,7 @@ def complete(text: str) -> str:
     found = _AUTHORITY.fullmatch(text.removeprefix("tcp://"))
     if found is None or (found["port"] and not int(found["port"])):
         return text
-    return join(found["host"].strip("[]") or _DEFAULT_HOST, found["port"] or _DEFAULT_PORT)
+    return join_host_port(found["host"].strip("[]") or _DEFAULT_HOST, found["port"] or _DEFAULT_PORT)
 
 
 def listen_addr(text: str) -> str:
@@ -37,10 +38,6 @@ def listen_addr(text: str) -> str:
         return complete(text)
     except WharfError as error:
         raise invalid(f'invalid ListenAddr "{text}": {error.message}') from None
-
-
-def join(host: str, port: str) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def split(text: str) -> tuple[str, str] | None:

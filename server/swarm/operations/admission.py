@@ -15,6 +15,7 @@ import orjson
 from api_models.swarm.node import NodeDescription, NodeSpec, NodeStatus
 from engine.common import limits
 from engine.common.errors import Kind, Reason, WharfError, invalid
+from engine.common.sockets import join_host_port
 from server.swarm.model.objects import Cluster, Node
 from server.swarm.model.sealer import Opener
 from server.swarm.operations import addresses, authority, root
@@ -244,7 +245,7 @@ def reachable(advertised: str, caller: str) -> str:
     host, port = addresses.split(advertised) or (advertised, _DEFAULT_PORT)
     if not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 65536):
         raise malformed("the advertised address has no valid port")
-    return addresses.join(_address(host) or _address(caller), port)
+    return join_host_port(_address(host) or _address(caller), port)
 
 
 def _data_path(text: str, advertised: str) -> str:

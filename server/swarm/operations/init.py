@@ -8,6 +8,7 @@ from ipaddress import ip_network
 from api_models.swarm.cluster import EncryptionConfig, InitRequest, SwarmSpec
 from api_models.swarm.node import ManagerStatus, NodeDescription, NodeSpec, NodeStatus
 from engine.common.errors import invalid
+from engine.common.sockets import join_host_port
 from server.swarm.founded import Founding, Order
 from server.swarm.interfaces import Interfaces
 from server.swarm.keys import Keys, new_unlock_key
@@ -46,8 +47,8 @@ def check(request: InitRequest, interfaces: Interfaces, node_id: str = "") -> Se
     advertised, advertised_port = addresses.advertise(request.advertise_addr, port, interfaces)
     membership = Membership(
         node_id=node_id or new_id(),
-        listen_addr=addresses.join(listening, port),
-        advertise_addr=addresses.join(advertised, advertised_port),
+        listen_addr=join_host_port(listening, port),
+        advertise_addr=join_host_port(advertised, advertised_port),
         local_addr=addresses.local(listening, advertised, interfaces),
         data_path_addr=addresses.data_path(request.data_path_addr, interfaces),
     )

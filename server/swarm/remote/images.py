@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 
 from engine.common import limits
 from engine.common.errors import Kind, WharfError, not_found
+from engine.common.sockets import join_host_port
 from server.registry import oci
 from server.registry.reference import Reference
 from server.registry.responses import RegistryError
@@ -105,7 +106,7 @@ class PeerSource:
         self, peer: NodeAddress, path: str, offset: int = 0
     ) -> contextlib.AbstractAsyncContextManager["httpx.Response"]:
         parameters = {**self._parameters, "offset": str(offset)} if offset else self._parameters
-        url = f"https://{wire.authority(peer.host, self._port)}{wire.VERSION}{path}?{urlencode(parameters)}"
+        url = f"https://{join_host_port(peer.host, self._port)}{wire.VERSION}{path}?{urlencode(parameters)}"
 
         @contextlib.asynccontextmanager
         async def asked() -> AsyncIterator["httpx.Response"]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from engine.common.errors import Kind, WharfError
+from engine.common.sockets import join_host_port
 from server.containers.logs.format import Query
 from server.swarm.model.objects import Task
 from server.swarm.remote import wire
@@ -52,7 +53,7 @@ class TaskLogs:
         if not host:
             return
         parameters = urlencode({"service": task.service_id, "query": wire.query_text(query)})
-        url = f"https://{wire.authority(host, self._port)}{wire.VERSION}/tasks/{task.id}/log?{parameters}"
+        url = f"https://{join_host_port(host, self._port)}{wire.VERSION}/tasks/{task.id}/log?{parameters}"
         try:
             async with self._connections.client() as client:
                 async with asking(client, "GET", url, task.node_id) as response:

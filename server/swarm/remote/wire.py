@@ -41,20 +41,9 @@ _KEYS = tuple(field.name for field in fields(Keyring))
 _STATES = frozenset(int(state) for state in TaskState)
 
 
-def authority(host: str, port: int) -> str:
-    """The address of a port in a URL."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def load(data: bytes) -> dict[str, Any]:
     """:raises WharfError: INVALID_ARGUMENT: no JSON object."""
-    try:
-        document = jsontext.loads(data)
-    except ValueError:
-        raise invalid("the document is no JSON") from None
-    if not isinstance(document, dict):
-        raise invalid("the document is no JSON object")
-    return document
+    return jsontext.load_object(data, "the document")
 
 
 def error_document(error: BaseException) -> dict[str, str]:

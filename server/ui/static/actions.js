@@ -2,7 +2,7 @@
 
 import { api, path } from "/static/api.js";
 import { plural, bytes } from "/static/format.js";
-import { ask, attempt, html } from "/static/ui.js";
+import { ask, attempt, html, toast } from "/static/ui.js";
 
 export const nameOf = (row) => (row.Names?.[0] ?? row.Id.slice(0, 12)).replace(/^\//, "");
 
@@ -48,11 +48,12 @@ export async function removeStopped(rows) {
     action: "Remove",
     danger: true,
   });
-  if (!sure) return;
-  await attempt(async () => {
-    const answer = await (await api.post("/containers/prune")).json();
-    return answer;
-  }, `${plural(stopped.length, "container")} removed.`);
+  if (sure) await attempt(() => api.post("/containers/prune"), `${plural(stopped.length, "container")} removed.`);
 }
 
-export const freed = (answer) => `${bytes(answer.SpaceReclaimed ?? 0)} of disk space came back.`;
+// Removes what is not used, and shows how much disk space came back.
+export const prune = (url, query) =>
+  attempt(async () => {
+    const answer = await (await api.post(url, query)).json();
+    toast(`${bytes(answer.SpaceReclaimed ?? 0)} of disk space came back.`, "good");
+  });

@@ -1,11 +1,11 @@
 // Where every byte is, and who is connected with which networks and volumes.
 
 import { html } from "/static/ui.js";
-import { Empty, IconButton, Problem, Skeleton, ask, attempt, toast, useEngine, useLive, useLoaded } from "/static/ui.js";
+import { Empty, IconButton, Problem, Skeleton, ask, attempt, useEngine, useLive, useLoaded } from "/static/ui.js";
 import { state } from "/static/live.js";
 import { api, own } from "/static/api.js";
 import { bytes, plural, short } from "/static/format.js";
-import { freed, nameOf } from "/static/actions.js";
+import * as actions from "/static/actions.js";
 import { Graph } from "/static/graph.js";
 import { Treemap } from "/static/treemap.js";
 
@@ -19,9 +19,9 @@ function parts(usage, logs) {
       ...images.map((image) => ({ key: image.Id, name: image.RepoTags?.[0] ?? short(image.Id), size: image.Size - Math.max(0, image.SharedSize), href: "#/images" })),
       { key: "shared", name: "shared layers", size: shared, href: "#/images" },
     ] },
-    { key: "containers", name: "Writable layers", tint: "tint1", items: (usage.Containers ?? []).map((row) => ({ key: row.Id, name: nameOf(row), size: row.SizeRw ?? 0, href: `#/containers/${row.Id}/changes` })) },
+    { key: "containers", name: "Writable layers", tint: "tint1", items: (usage.Containers ?? []).map((row) => ({ key: row.Id, name: actions.nameOf(row), size: row.SizeRw ?? 0, href: `#/containers/${row.Id}/changes` })) },
     { key: "volumes", name: "Volumes", tint: "tint2", items: (usage.Volumes ?? []).map((volume) => ({ key: volume.Name, name: volume.Name, size: volume.UsageData?.Size ?? 0 })) },
-    { key: "logs", name: "Logs", tint: "tint3", items: Object.entries(logs).map(([id, size]) => ({ key: id, name: nameOf(state.containers.get(id) ?? { Id: id }), size, href: `#/containers/${id}/logs` })) },
+    { key: "logs", name: "Logs", tint: "tint3", items: Object.entries(logs).map(([id, size]) => ({ key: id, name: actions.nameOf(state.containers.get(id) ?? { Id: id }), size, href: `#/containers/${id}/logs` })) },
     { key: "cache", name: "Build cache", tint: "tint4", items: (usage.BuildCache ?? []).filter((entry) => !entry.Shared).map((entry) => ({ key: entry.ID, name: entry.Description?.slice(0, 60) || entry.Type, size: entry.Size })) },
   ].map((part) => ({ ...part, size: sum(part.items.map((item) => item.size)) }));
 }
@@ -32,8 +32,7 @@ async function remove(kind, row) {
 }
 
 async function prune(title, text, url, query) {
-  if (!(await ask({ title, text, action: "Remove", danger: true }))) return;
-  await attempt(async () => toast(freed(await (await api.post(url, query)).json()), "good"));
+  if (await ask({ title, text, action: "Remove", danger: true })) await actions.prune(url, query);
 }
 
 export function Disk() {
@@ -63,7 +62,7 @@ export function Disk() {
         </div></section>`}
     <section class="card"><h2>Who is connected</h2>${networks.value && volumes.value ? html`<${Graph} rows=${[...state.containers.values()]} networks=${networks.value} volumes=${volumes.value.Volumes ?? []} />` : html`<${Skeleton} />`}</section>
     <div class="columns">
-      <section class="card"><h2>Volumes</h2>${!volumes.value?.Volumes?.length ? html`<${Empty}>No volumes.<//>` : html`<table class="list"><thead><tr><th scope="col">Name</th><th scope="col" class="number">Size</th><th scope="col">Used by</th><th><span class="hidden">Actions</span></th></tr></thead><tbody>${volumes.value.Volumes.map((volume) => html`<tr key=${volume.Name}><td class="name">${volume.Name.length === 64 ? short(volume.Name) : volume.Name}</td><td class="number">${bytes((usage.value?.Volumes ?? []).find((each) => each.Name === volume.Name)?.UsageData?.Size)}</td><td>${users(volume.Name).map((row) => html`<a href="#/containers/${row.Id}">${nameOf(row)}</a> `)}</td><td><${IconButton} icon="trash" label="Remove ${volume.Name}" onClick=${() => remove("volume", volume)} /></td></tr>`)}</tbody></table>`}</section>
+      <section class="card"><h2>Volumes</h2>${!volumes.value?.Volumes?.length ? html`<${Empty}>No volumes.<//>` : html`<table class="list"><thead><tr><th scope="col">Name</th><th scope="col" class="number">Size</th><th scope="col">Used by</th><th><span class="hidden">Actions</span></th></tr></thead><tbody>${volumes.value.Volumes.map((volume) => html`<tr key=${volume.Name}><td class="name">${volume.Name.length === 64 ? short(volume.Name) : volume.Name}</td><td class="number">${bytes((usage.value?.Volumes ?? []).find((each) => each.Name === volume.Name)?.UsageData?.Size)}</td><td>${users(volume.Name).map((row) => html`<a href="#/containers/${row.Id}">${actions.nameOf(row)}</a> `)}</td><td><${IconButton} icon="trash" label="Remove ${volume.Name}" onClick=${() => remove("volume", volume)} /></td></tr>`)}</tbody></table>`}</section>
       <section class="card"><h2>Networks</h2>${!networks.value ? html`<${Skeleton} />` : html`<table class="list"><thead><tr><th scope="col">Name</th><th scope="col">Driver</th><th scope="col">Subnet</th><th scope="col" class="number">Containers</th><th><span class="hidden">Actions</span></th></tr></thead><tbody>${networks.value.map((network) => html`<tr key=${network.Id}><td class="name">${network.Name}</td><td>${network.Driver}</td><td>${(network.IPAM?.Config ?? []).map((each) => each.Subnet).join(", ")}</td><td class="number">${[...state.containers.values()].filter((row) => row.State === "running" && network.Name in (row.NetworkSettings?.Networks ?? {})).length}</td><td>${!["bridge", "host", "none", "ingress"].includes(network.Name) && html`<${IconButton} icon="trash" label="Remove ${network.Name}" onClick=${() => remove("network", network)} />`}</td></tr>`)}</tbody></table>`}</section>
     </div>`;
 }

@@ -5,7 +5,7 @@ import { Empty, Icon, IconButton, Problem, Skeleton, ask, attempt, useEngine, us
 import { state } from "/static/live.js";
 import { api, path } from "/static/api.js";
 import { ago, bytes, plural, short } from "/static/format.js";
-import { freed, nameOf } from "/static/actions.js";
+import * as actions from "/static/actions.js";
 import { Builds } from "/static/builds.js";
 import { Pulls, pull } from "/static/pull.js";
 import { Treemap } from "/static/treemap.js";
@@ -65,12 +65,7 @@ async function prune(images, layers) {
     action: "Remove",
     danger: true,
   });
-  if (!answer) return;
-  let text = "";
-  await attempt(async () => {
-    const found = await (await api.post("/images/prune", { filters: { dangling: [answer.what === "dangling" ? "true" : "false"] } })).json();
-    text = freed(found);
-  }) && (await attempt(() => Promise.resolve(), text));
+  if (answer) await actions.prune("/images/prune", { filters: { dangling: [answer.what === "dangling" ? "true" : "false"] } });
 }
 
 async function askPull() {
@@ -115,7 +110,7 @@ export function Images() {
         <td class="name"><button type="button" class="plain" aria-expanded=${open === image.Id} onClick=${() => setOpen(open === image.Id ? "" : image.Id)}>${titleOf(image)}</button>
           <span class="muted small block">${short(image.Id)}${image.RepoTags?.length > 1 ? `, also ${image.RepoTags.slice(1).join(", ")}` : ""}</span></td>
         <td class="number">${bytes(image.Size)}</td><td class="number optional">${image.SharedSize > 0 ? bytes(image.SharedSize) : ""}</td><td class="optional">${ago(image.Created)}</td>
-        <td>${(users.get(image.Id) ?? []).slice(0, 4).map((row) => html`<a href="#/containers/${row.Id}">${nameOf(row)}</a> `)}${(users.get(image.Id)?.length ?? 0) > 4 ? `and ${users.get(image.Id).length - 4} more` : ""}</td>
+        <td>${(users.get(image.Id) ?? []).slice(0, 4).map((row) => html`<a href="#/containers/${row.Id}">${actions.nameOf(row)}</a> `)}${(users.get(image.Id)?.length ?? 0) > 4 ? `and ${users.get(image.Id).length - 4} more` : ""}</td>
         <td class="actions"><${IconButton} icon="down" label="Download ${titleOf(image)} as a tar" onClick=${() => { location.href = `/api${path`/images/${image.RepoTags?.[0] ?? image.Id}/get`}`; }} /><${IconButton} icon="trash" label="Remove ${titleOf(image)}" onClick=${() => remove(image)} /></td>
       </tr>`, open === image.Id && html`<tr key="${image.Id}-history"><td colspan="6"><${History} image=${image} /></td></tr>`])}</tbody>
     </table></section>`}

@@ -111,11 +111,6 @@ export function sparkPoints(values, top) {
     .join(" ");
 }
 
-export const Spark = ({ values, top, kind }) =>
-  html`<svg class="spark ${kind}" viewBox="0 0 ${WIDTH} ${HEIGHT}" preserveAspectRatio="none" aria-hidden="true">
-    <polyline points=${sparkPoints(values, top)} />
-  </svg>`;
-
 export const Empty = ({ children }) => html`<p class="empty">${children}</p>`;
 
 export const Skeleton = ({ rows = 4 }) =>

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,16 +15,25 @@ from server.networks.netlink.tests.space import link_names, own_namespace
 
 pytestmark = pytest.mark.root
 
+_Parts = tuple[contextlib.ExitStack, Netlink, ThreadPoolExecutor, NamespacePool]
 
-def test_a_namespace_whose_link_was_deleted_is_not_taken(tmp_path: Path) -> None:
+
+@contextlib.contextmanager
+def pool_on_host(directory: Path, size: int) -> Iterator[_Parts]:
+    """A pool in a network namespace of its own: with the stack that cleans up, the host's links and the executor."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(own_namespace())
         host = stack.enter_context(Netlink())
-        netns.prepare(str(tmp_path))
-        stack.callback(netns.unprepare, str(tmp_path))
+        netns.prepare(str(directory))
+        stack.callback(netns.unprepare, str(directory))
         executor = stack.enter_context(ThreadPoolExecutor(1))
-        pool = NamespacePool(str(tmp_path), host, executor, alias="wharf:test", mtu=1500, size=2)
+        pool = NamespacePool(str(directory), host, executor, alias="wharf:test", mtu=1500, size=size)
         stack.callback(pool.close)
+        yield stack, host, executor, pool
+
+
+def test_a_namespace_whose_link_was_deleted_is_not_taken(tmp_path: Path) -> None:
+    with pool_on_host(tmp_path, size=2) as (stack, host, executor, pool):
         pool.refill()
         executor.submit(bool).result()  # both are made
         stale = {name for name in link_names() if name.startswith("veth")}
@@ -39,14 +49,7 @@ def test_a_namespace_whose_link_was_deleted_is_not_taken(tmp_path: Path) -> None
 
 
 def test_the_host_end_gets_no_link_local_address(tmp_path: Path) -> None:
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(own_namespace())
-        host = stack.enter_context(Netlink())
-        netns.prepare(str(tmp_path))
-        stack.callback(netns.unprepare, str(tmp_path))
-        executor = stack.enter_context(ThreadPoolExecutor(1))
-        pool = NamespacePool(str(tmp_path), host, executor, alias="wharf:test", mtu=1500, size=0)
-        stack.callback(pool.close)
+    with pool_on_host(tmp_path, size=0) as (stack, host, _, pool):
         taken = pool.take("")
         stack.callback(taken.delete)
         host.run(link_add("bridge", "br0", up=True))
