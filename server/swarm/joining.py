@@ -30,7 +30,7 @@ from server.swarm.worker import Worker
 
 log = logging.getLogger(__name__)
 
-#: Seconds for what a node whose join fails tells the managers. etcd refuses to remove a new member for 5 s.
+#: Seconds in which a node whose join fails reports that to the managers. etcd refuses to remove a new member for 5 s.
 _FAREWELL = 10.0
 #: Seconds before the managers are asked again for a place among them.
 AGAIN = 1.0
@@ -85,8 +85,8 @@ async def join(host: Host, requests: Requests, request: JoinRequest) -> Manager 
 
 
 async def _begin_as_manager(host: Host, requests: Requests, membership: Membership, keys: Keys) -> Manager:
-    """The managers have made this node one of them: if it can't be one, they learn it before its etcd ends. With two
-    members, both are the majority.
+    """The managers have added this node's member of etcd. If the node fails to become a manager, it removes the member
+    before its etcd ends: with two members, both are the majority.
 
     :raises WharfError: the store's; UNAVAILABLE: a port is in use.
     """
@@ -105,13 +105,13 @@ async def _begin_as_manager(host: Host, requests: Requests, membership: Membersh
 
 
 async def _withdraw(host: Host, membership: Membership, identity: Identity) -> None:
-    """Tells the managers that this node is none of them after all. A failure is logged."""
+    """Reports to the managers that this node is no manager. A failure is logged."""
     remotes = Managers(identity, [each.addr for each in membership.managers])
     try:
         async with asyncio.timeout(_FAREWELL):
             await remotes.request("POST", f"{wire.VERSION}/member/leave", _member_request(host, membership).wire())
     except (TimeoutError, OSError, ValueError, WharfError) as error:
-        log.warning("the managers may take this node for one of them still: %s", error)
+        log.warning("the managers may still count this node as a manager: %s", error)
     finally:
         await remotes.close()
 

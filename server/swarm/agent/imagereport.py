@@ -1,4 +1,4 @@
-"""Tells the managers which images this node has."""
+"""Reports to the managers which images this node has."""
 
 import asyncio
 import logging

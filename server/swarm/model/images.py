@@ -1,4 +1,4 @@
-"""What a node tells of its images: a short key of each name and digest, for the scheduler."""
+"""What a node reports of its images: a short key of each name and digest, for the scheduler."""
 
 import hashlib
 from collections.abc import Iterable
