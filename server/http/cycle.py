@@ -51,6 +51,16 @@ class CommonHeaders(list[tuple[bytes, bytes]]):
         return self._lines
 
 
+class Part:
+    """A part of a response's body that many clients get: ``body``, and ``chunk``, the body in chunked encoding."""
+
+    __slots__ = ("body", "chunk")
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.chunk = b"%x\r\n%b\r\n" % (len(body), body)
+
+
 class Cycle(RequestResponseCycle):
     """The app's side of a request (``receive``) and of its response (``send``)."""
 
@@ -96,6 +106,14 @@ class Cycle(RequestResponseCycle):
             self._body(message.get("body", b""), last=not message.get("more_body", False))
         else:
             raise RuntimeError(f"unexpected message {message['type']}")
+
+    def push(self, part: Part) -> bool:
+        """Sends a part of a response that goes on, and returns whether it was sent. It is not sent before the head is
+        written, and while the client reads too slowly: :meth:`send` waits then."""
+        if self._head or self.flow.write_paused or self.disconnected or not self.chunked_encoding:
+            return False
+        self.transport.write(part.chunk)
+        return True
 
     def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         """Sends the whole response at once."""

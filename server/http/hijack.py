@@ -22,6 +22,7 @@ from typing import cast
 
 from starlette.requests import Request
 
+from server.http.cycle import Cycle, Part
 from server.http.errors import error_body, status_of
 from server.http.protocol import EngineProtocol
 
@@ -88,6 +89,12 @@ class Hijacked:
 def connection_of(request: Request) -> EngineProtocol:
     """The protocol object of a request."""
     return cast(EngineProtocol, request.scope["extensions"]["connection"])
+
+
+def pusher(request: Request) -> Callable[[Part], bool] | None:
+    """What sends a part of the request's response at once (``Cycle.push``); None without a connection, as in tests."""
+    protocol = request.scope.get("extensions", {}).get("connection")
+    return cast(Cycle, protocol.cycle).push if isinstance(protocol, EngineProtocol) else None
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """``GET /events``."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,8 +11,9 @@ from engine.common.errors import invalid
 from server.events import EventBus, Subscription
 from server.events.message import EventMessage
 from server.events.wire import document, hidden
-from server.http import jsonstreams, params
+from server.http import hijack, jsonstreams, params
 from server.http.answers import dumps_escaped
+from server.http.cycle import Part
 from server.http.routing import ApiRoute
 from server.http.streams import line_stream
 
@@ -31,15 +32,15 @@ class _Encoded:
     """The lines of the last events, which all clients of the same form share."""
 
     def __init__(self) -> None:
-        self._lines: dict[_Form, tuple[EventMessage, bytes]] = {}
+        self._lines: dict[_Form, tuple[EventMessage, Part]] = {}
 
-    def line(self, event: EventMessage, begin: bytes, *, old_names: bool) -> bytes:
+    def line(self, event: EventMessage, begin: bytes, *, old_names: bool) -> Part:
         form = event.time_ns, begin, old_names
         found = self._lines.get(form)
         if found is None or found[0] is not event:  # of another bus at the same time
             if len(self._lines) >= _KEPT:
                 del self._lines[next(iter(self._lines))]
-            found = event, begin + dumps_escaped(document(event, old_names=old_names)) + b"\n"
+            found = event, Part(begin + dumps_escaped(document(event, old_names=old_names)) + b"\n")
             self._lines[form] = found
         return found[1]
 
@@ -48,12 +49,21 @@ _encoded = _Encoded()
 
 
 async def _lines(
-    subscription: Subscription, version: Version, begin: bytes, *, old_names: bool
+    subscription: Subscription,
+    version: Version,
+    begin: bytes,
+    push: Callable[[Part], bool] | None,
+    *,
+    old_names: bool,
 ) -> AsyncIterator[bytes]:
+    if push is not None:
+        subscription.receiver = lambda event: (
+            hidden(event, version) or push(_encoded.line(event, begin, old_names=old_names))
+        )
     try:
         async for event in subscription:
             if not hidden(event, version):
-                yield _encoded.line(event, begin, old_names=old_names)
+                yield _encoded.line(event, begin, old_names=old_names).body
     finally:
         await subscription.aclose()
 
@@ -68,7 +78,8 @@ async def events(request: Request) -> Response:
     default = jsonstreams.JSON_LINES if params.has(request, changes.EVENTS_AS_JSON_LINES) else jsonstreams.JSON
     kind = jsonstreams.accepted(request) or default
     old_names = not (params.strict(request) and params.has(request, changes.EVENTS_WITHOUT_OLD_NAMES))
-    lines = _lines(subscription, params.version_of(request), jsonstreams.prefix(kind), old_names=old_names)
+    begin = jsonstreams.prefix(kind)
+    lines = _lines(subscription, params.version_of(request), begin, hijack.pusher(request), old_names=old_names)
     return line_stream(lines, media_type=kind, name="events")
 
 

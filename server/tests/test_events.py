@@ -9,6 +9,7 @@ from api_models.filters import Filters
 from server.access.caller import Caller
 from server.events import EventBus
 from server.events.bus import BACKLOG, RING
+from server.events.message import EventMessage
 from server.events.wire import document
 
 
@@ -91,6 +92,38 @@ def test_a_listener_that_does_not_read_is_dropped() -> None:
             bus.publish("container", str(number), "c", {})
         seen = [event.action async for event in stream]
         assert seen == [str(number) for number in range(BACKLOG)]
+
+    asyncio.run(scenario())
+
+
+def test_a_receiver_gets_what_its_reader_waits_for_and_the_iteration_the_rest() -> None:
+    async def scenario() -> None:
+        bus = EventBus()
+        stream = bus.subscribe(filters=Filters({"type": ["container"]}))
+        received: list[str] = []
+        ready = True
+
+        def receive(event: EventMessage) -> bool:
+            if ready:
+                received.append(event.action)
+            return ready
+
+        stream.receiver = receive
+        bus.publish("container", "before the reader", "c", {})
+        assert (await anext(stream)).action == "before the reader"
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        bus.publish("container", "one", "c", {})
+        bus.publish("network", "other type", "n", {})
+        bus.publish("container", "two", "c", {})
+        ready = False
+        bus.publish("container", "refused", "c", {})
+        ready = True
+        bus.publish("container", "behind it", "c", {})  # must not overtake
+        assert received == ["one", "two"]
+        assert (await waiting).action == "refused"
+        assert (await anext(stream)).action == "behind it"
+        await stream.aclose()
 
     asyncio.run(scenario())
 

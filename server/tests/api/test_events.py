@@ -83,10 +83,10 @@ def test_clients_of_the_same_form_share_the_line_of_an_event() -> None:
     one, other = (EventMessage("container", "start", name, {}, "local", 7) for name in ("one", "other"))
     first = encoded.line(one, b"", old_names=True)
     assert encoded.line(one, b"", old_names=True) is first
-    assert json.loads(first)["status"] == "start"
-    assert "status" not in json.loads(encoded.line(one, b"", old_names=False))
-    assert encoded.line(one, b"\x1e", old_names=True) == b"\x1e" + first
-    assert json.loads(encoded.line(other, b"", old_names=True))["id"] == "other"
+    assert json.loads(first.body)["status"] == "start"
+    assert "status" not in json.loads(encoded.line(one, b"", old_names=False).body)
+    assert encoded.line(one, b"\x1e", old_names=True).body == b"\x1e" + first.body
+    assert json.loads(encoded.line(other, b"", old_names=True).body)["id"] == "other"
     for time_ns in range(8, 8 + 2 * events._KEPT):
         encoded.line(EventMessage("container", "start", "one", {}, "local", time_ns), b"", old_names=True)
     assert len(encoded._lines) == events._KEPT
