@@ -9,10 +9,9 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from itertools import pairwise
 
-from api_models.network import IPAMPool, NetworkCreateRequest
-from engine.common import limits
-from engine.common.errors import Kind, WharfError, conflict, internal, invalid, not_found
-from server.networks import options
+from api_models.network import NetworkCreateRequest
+from engine.common.errors import Kind, WharfError, internal, invalid, not_found
+from server.networks import checks, options
 from server.networks.bridges import devices
 from server.networks.context import NetworkContext
 from server.networks.ipam import allocator
@@ -22,12 +21,6 @@ from server.networks.ipam.pools import default_pools, subnets_in_use
 from server.networks.model import BRIDGE, HOST, IPVLAN, MACVLAN, NULL, OVERLAY, Network, PoolConfig
 from server.swarmtext import NO_MANAGER
 
-_PREDEFINED = ("bridge", "host", "none", "default")
-CONFIG_ONLY = (
-    "configuration network can only contain network specific fields. Network operator fields like "
-    "[ ingress | internal | attachable | scope ] are not supported."
-)
-
 
 async def create(context: NetworkContext, request: NetworkCreateRequest, owner: str = "") -> Network:
     """Creates a network of this owner, ready for use.
@@ -35,10 +28,21 @@ async def create(context: NetworkContext, request: NetworkCreateRequest, owner: 
     :raises WharfError: with dockerd's sentence and kind; nothing remains.
     """
     check_name(context, request.name, owner)
-    network = _record(context, request, owner)
+    return await _create(context, _record(context, request, owner), request)
+
+
+async def create_node_local(context: NetworkContext, id: str, request: NetworkCreateRequest) -> Network:
+    """As ``create``, for a network of the swarm that this node makes by itself, with the id that it has there."""
+    check_name(context, request.name, "")
+    network = _record(context, request, "")
+    network.id, network.scope = id, "swarm"
+    return await _create(context, network, request)
+
+
+async def _create(context: NetworkContext, network: Network, request: NetworkCreateRequest) -> Network:
     if network.config_only:
         _families(network, request)
-        network.ipam = requested_pools(request, ipv6=network.enable_ipv6) or None
+        network.ipam = checks.pools(request, ipv6=network.enable_ipv6) or None
         context.add(network)
         await context.store.put(network)
         _announce(context, network)
@@ -55,7 +59,7 @@ async def create(context: NetworkContext, request: NetworkCreateRequest, owner: 
             # Wait until the subnets of removed networks are free.
             await context.wait_teardowns()
             await _fill(context, network, request, undo)
-        check_name(context, request.name, owner)  # another create may have used it meanwhile
+        check_name(context, request.name, network.owner)  # another create may have used it meanwhile
         # Add it before the next await: two concurrent creates can't share a name, a subnet or a bridge.
         context.add(network)
         undo.callback(context.discard, network)
@@ -80,29 +84,13 @@ def _announce(context: NetworkContext, network: Network) -> None:
 
 
 def check_name(context: NetworkContext, name: str, owner: str) -> None:
-    """:raises WharfError: as ``check_form``; CONFLICT: the owner has a network of this name."""
-    check_form(name)
+    """:raises WharfError: as ``checks.check_form``; CONFLICT: the owner has a network of this name."""
+    checks.check_form(name)
     if context.of(owner).by_name(name) is not None:
-        raise exists(name)
+        raise checks.exists(name)
 
 
 _ON_WORKER = "Cannot create a multi-host network from a worker node. Please create the network from a manager node."
-
-
-def exists(name: str) -> WharfError:
-    return conflict(f"network with name {name} already exists")
-
-
-def check_form(name: str) -> None:
-    """:raises WharfError: INVALID_ARGUMENT, PERMISSION_DENIED: no new network can have this name."""
-    if name in _PREDEFINED:
-        raise WharfError(Kind.PERMISSION_DENIED, f"operation is not permitted on predefined {name} network")
-    if not name.strip():
-        raise invalid(f"invalid name: {name}")
-    if "/" in name or "\\" in name or any(not char.isprintable() for char in name):
-        raise invalid(f"invalid name: {name}")
-    if name.startswith("container:"):
-        raise invalid(f"invalid network name: {name}")
 
 
 def _record(context: NetworkContext, request: NetworkCreateRequest, owner: str) -> Network:
@@ -118,7 +106,7 @@ def _record(context: NetworkContext, request: NetworkCreateRequest, owner: str) 
     if request.scope not in ("", "local", "swarm"):
         raise invalid(f"unsupported network scope: {request.scope}")
     if request.config_only and (request.internal or request.attachable or request.ingress or request.scope):
-        raise invalid(CONFIG_ONLY)
+        raise invalid(checks.CONFIG_ONLY)
     if driver in (HOST, NULL):
         raise WharfError(Kind.PERMISSION_DENIED, f'only one instance of "{driver}" network is allowed')
     if request.config_only:
@@ -160,16 +148,7 @@ def _check_scope(context: NetworkContext, network: Network) -> None:
 
 
 def _copy_config(context: NetworkContext, network: Network, request: NetworkCreateRequest, source: str) -> None:
-    depends = "are not supported if the network depends on a configuration network"
-    if request.config_only:
-        raise WharfError(
-            Kind.PERMISSION_DENIED, "a configuration network cannot depend on another configuration network"
-        )
-    own_ipam = request.ipam and (request.ipam.config or request.ipam.options)
-    if own_ipam or request.labels or request.enable_ipv6:
-        raise WharfError(Kind.PERMISSION_DENIED, f"user specified configurations {depends}")
-    if request.options:
-        raise WharfError(Kind.PERMISSION_DENIED, f"network driver options {depends}")
+    checks.check_config(request)
     config = context.of(network.owner).by_name(source)
     if config is None or not config.config_only:
         raise not_found(f'configuration network "{source}" does not exist')
@@ -194,7 +173,7 @@ async def _fill(context: NetworkContext, network: Network, request: NetworkCreat
     if source is not None:
         requested = [replace(item, aux=dict(item.aux)) for item in source.ipam or ()]
     else:
-        requested = requested_pools(request, ipv6=network.enable_ipv6)
+        requested = checks.pools(request, ipv6=network.enable_ipv6)
     if not network.enable_ipv4 and not network.enable_ipv6 and network.ipam_driver != "null":
         raise invalid("IPv4 or IPv6 must be enabled")
     if network.ipam_driver == "null":
@@ -220,73 +199,6 @@ def _families(network: Network, request: NetworkCreateRequest) -> None:
     given = network.options
     network.enable_ipv4 = options.family(given, options.ENABLE4, request.enable_ipv4, default=True)
     network.enable_ipv6 = options.family(given, options.ENABLE6, request.enable_ipv6, default=False)
-
-
-def requested_pools(request: NetworkCreateRequest, *, ipv6: bool) -> list[PoolConfig]:
-    """The validated subnets of the request.
-
-    :raises WharfError: INVALID, with all problems.
-    """
-    configs = list(request.ipam.config or ()) if request.ipam else []
-    if len(configs) > limits.NETWORK_SUBNETS:
-        raise limits.exceeded("NETWORK_SUBNETS", "the number of subnets")
-    if sum(len(item.auxiliary_addresses or ()) for item in configs) > limits.NETWORK_AUXILIARY:
-        raise limits.exceeded("NETWORK_AUXILIARY", "the number of auxiliary addresses")
-    problems: list[str] = []
-    found = []
-    for item in configs:
-        if not item.subnet:
-            if item.gateway or item.ip_range or item.auxiliary_addresses:
-                problems.append("every ip-range or gateway must have a corresponding subnet")
-            continue
-        found.append(_requested_pool(item, problems, ipv6=ipv6))
-    if problems:
-        raise invalid("invalid network config:\n" + "\n".join(problems))
-    return [item for item in found if item is not None]
-
-
-def _requested_pool(item: IPAMPool, problems: list[str], *, ipv6: bool) -> PoolConfig | None:
-    try:
-        loose = ip_network(item.subnet, strict=False)
-        if "/" not in item.subnet:
-            raise ValueError
-    except ValueError:
-        problems.append(f"invalid subnet {item.subnet}: invalid CIDR block notation")
-        return None
-    if loose.version == 6 and not ipv6:
-        problems = []  # dockerd checks no more for a family that wasn't requested
-    if loose.network_address.is_unspecified and (item.ip_range or item.gateway or item.auxiliary_addresses):
-        problems.append(f"invalid subnet {item.subnet}: a size has no ip-range, gateway or auxiliary address")
-    given = ip_address(item.subnet.partition("/")[0])
-    if given != loose.network_address:
-        problems.append(f"invalid subnet {item.subnet}: it should be {loose}")
-    if item.ip_range:
-        try:
-            area = ip_network(item.ip_range, strict=False)
-            if area.version != loose.version or not area.subnet_of(loose):  # type: ignore[arg-type]
-                problems.append(f"invalid ip-range {item.ip_range}: parent subnet {loose} does not contain ip-range")
-            elif ip_address(item.ip_range.partition("/")[0]) != area.network_address:
-                problems.append(f"invalid ip-range {item.ip_range}: it should be {area}")
-        except ValueError:
-            problems.append(f"invalid ip-range {item.ip_range}: invalid CIDR block notation")
-    for what, text in (("gateway", item.gateway), *(item.auxiliary_addresses or {}).items()):
-        label = "gateway" if what == "gateway" and text == item.gateway else "auxiliary address"
-        if not text:
-            continue
-        try:
-            address = ip_address(text)
-        except ValueError:
-            problems.append(f"invalid {label} {text}: invalid address")
-            continue
-        if address.version != loose.version or address not in loose:
-            problems.append(f"invalid {label} {text}: parent subnet {loose} does not contain this address")
-    return PoolConfig(
-        str(loose),
-        item.ip_range,
-        item.gateway,
-        dict(item.auxiliary_addresses or {}),
-        configured=True,
-    )
 
 
 def _check_subnets(network: Network, requested: Sequence[PoolConfig]) -> list[Subnet]:

@@ -7,7 +7,7 @@ from typing import Any
 from api_models.filters import Filters
 from api_models.network import NetworkCreateRequest
 from engine.common.errors import WharfError, invalid, not_found
-from server.networks import create, query
+from server.networks import checks, query
 from server.networks.context import NetworkContext
 from server.networks.model import BRIDGE, DRIVERS, OVERLAY, Network
 from server.networks.swarmnetworks import SwarmNetworks
@@ -27,14 +27,15 @@ async def create_in(context: NetworkContext, swarm: SwarmNetworks, request: Netw
 
     :raises WharfError: with dockerd's sentence.
     """
-    create.check_form(request.name)
+    checks.check_form(request.name)
     local = context.by_name(request.name)
     # The swarm knows the names of its own networks. One that it has removed may still be on this node.
-    if local is not None and not local.overlay:
-        raise create.exists(request.name)
+    if local is not None and not local.of_swarm:
+        raise checks.exists(request.name)
     if request.config_only:
-        raise invalid(create.CONFIG_ONLY)
-    return await swarm.create(request, create.requested_pools(request, ipv6=bool(request.enable_ipv6)))
+        raise invalid(checks.CONFIG_ONLY)
+    checks.check_config(request)
+    return await swarm.create(request, checks.pools(request, ipv6=bool(request.enable_ipv6)))
 
 
 def check_name(swarm: SwarmNetworks, name: str) -> None:
@@ -43,7 +44,7 @@ def check_name(swarm: SwarmNetworks, name: str) -> None:
     :raises WharfError: CONFLICT.
     """
     if any(network.name == name for network in swarm.networks()):
-        raise create.exists(name)
+        raise checks.exists(name)
 
 
 def get(view: View, swarm: SwarmNetworks | None, key: str, *, scope: str = "") -> Network:
@@ -55,7 +56,7 @@ def get(view: View, swarm: SwarmNetworks | None, key: str, *, scope: str = "") -
     if remote is not None and key in (remote.id, remote.name):
         return view.find(remote.id) or remote
     local = view.find(key)
-    if local is not None and local.overlay and swarm is not None and (remote is None or remote.id != local.id):
+    if local is not None and local.of_swarm and swarm is not None and (remote is None or remote.id != local.id):
         local = None  # the swarm has removed it, and its agent will
     if local is not None and scope and local.scope != scope and not _shared(swarm, local, scope):
         local = None
@@ -98,7 +99,7 @@ async def listing(
     :raises WharfError: INVALID: an invalid filter.
     """
     shared = swarm.networks() if swarm is not None else ()
-    own = [network for network in view if swarm is None or not network.overlay]
+    own = [network for network in view if swarm is None or not network.of_swarm]
     own.sort(key=lambda network: network.name)
     return await query.listing(context, [*shared, *own], filters, containers=containers)
 
@@ -109,7 +110,7 @@ async def remove(context: NetworkContext, view: View, swarm: SwarmNetworks | Non
     :raises WharfError: as ``get`` and ``query.remove``; INVALID_ARGUMENT: a service or a task uses it.
     """
     network = get(view, swarm, key)
-    if swarm is not None and network.overlay:
+    if swarm is not None and network.of_swarm:
         await swarm.remove(network.id)
     else:
         await query.remove(context, network)

@@ -60,7 +60,7 @@ class Network:
     """A network. ``owner``: see ``server.access``. ``bridge`` is the device of a bridge or overlay network, ``parent``
     of a macvlan or ipvlan one.
 
-    ``vxlan_local``, ``vxlan_port`` and ``node_address``: see ``overlay.model.OverlayNetwork``. ``peers``: the addresses
+    ``vxlan_local``, ``vxlan_port`` and ``node_address``: see ``overlay.model.SwarmNetwork``. ``peers``: the addresses
     of an overlay network on other nodes, with the addresses of these nodes.
 
     ``unfinished``: a plugin may know a network whose creation or removal has not ended; it can be removed only.
@@ -113,8 +113,13 @@ class Network:
         return not self.predefined
 
     @property
+    def of_swarm(self) -> bool:
+        """Whether the swarm makes and removes it."""
+        return self.scope == "swarm"
+
+    @property
     def overlay(self) -> bool:
-        """Whether it is a network of the swarm, which assigns its addresses."""
+        """Whether it is a network that several nodes share: the swarm assigns its addresses."""
         return self.driver == OVERLAY
 
     @property

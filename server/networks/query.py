@@ -241,7 +241,7 @@ async def prune(context: NetworkContext, networks: View, matches: Callable[[Netw
     its own."""
     removed = []
     for network in sorted(networks, key=lambda item: item.name):
-        if network.predefined or network.config_only or network.overlay or used(context, network):
+        if network.predefined or network.config_only or network.of_swarm or used(context, network):
             continue
         if not matches(network):
             continue

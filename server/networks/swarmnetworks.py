@@ -40,8 +40,9 @@ class Attacher(Protocol):
 
     async def attach(
         self, container: str, key: str, addresses: Sequence[str], names: Sequence[str]
-    ) -> tuple[str, EndpointIPAMConfig]:
-        """Returns the network's id and the addresses that the swarm has assigned, when the network is on this node.
+    ) -> tuple[str, EndpointIPAMConfig | None]:
+        """Returns the network's id and the addresses that the swarm has assigned, None if this node assigns them, when
+        the network is on this node.
 
         ``key``: the network's id or name. ``addresses``: those that the user wants. ``names``: those by which
         containers on other nodes find it.

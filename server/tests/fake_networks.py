@@ -15,7 +15,7 @@ from server.networks.model import BRIDGE, HOST, NULL, Network, PoolConfig, Sandb
 from server.networks.netlink.namespace_pool import NamespacePool
 from server.networks.netlink.rtnetlink import Netlink
 from server.networks.nftables.firewall import Firewall
-from server.networks.overlay.model import Keyring, MeshPort, OverlayNetwork, OverlayNetworks, Peer, ServiceAddresses
+from server.networks.overlay.model import Keyring, MeshPort, OverlayNetworks, Peer, ServiceAddresses, SwarmNetwork
 from server.networks.proxy_client import Forwarder
 from server.networks.service import Networks
 from server.plugins.discovery import Plugins
@@ -69,7 +69,7 @@ class NoOverlays:
     def realized(self) -> Collection[str]:
         return ()
 
-    async def realize(self, network: OverlayNetwork) -> None:
+    async def realize(self, network: SwarmNetwork) -> None:
         return
 
     async def discard(self, network_id: str) -> None:

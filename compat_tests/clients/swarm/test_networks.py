@@ -71,6 +71,98 @@ def test_the_routing_mesh_and_the_virtual_address_reach_all_tasks(swarm: Engine)
         swarm.docker("network", "rm", "front")
 
 
+CREATE = ("network", "create", "--scope", "swarm")
+SUBNET = ("--subnet", "10.77.1.0/24", "--gateway", "10.77.1.1")
+NEAR = (
+    ("network", "create", "--config-only", *SUBNET, "--label", "x=y", "cfg"),
+    (*CREATE, "-d", "bridge", "--config-from", "cfg", "--attachable", "near"),
+    (*CREATE, "-d", "macvlan", "--config-from", "nosuch", "missing"),
+    (*CREATE, "--config-from", "cfg", "--subnet", "10.9.0.0/24", "x"),
+    (*CREATE, "--config-from", "cfg", "-o", "a=b", "x"),
+    (*CREATE, "-d", "null", "x"),
+    (*CREATE, "-d", "bridge", "--ingress", "x"),
+    (*CREATE, "-d", "bridge", "--ipam-driver", "foo", "x"),
+)
+SHOWN = "{{.Scope}} {{.Driver}} {{.Attachable}} {{json .IPAM.Config}} {{.ConfigFrom.Network}} {{json .Labels}}"
+
+
+def test_node_local_networks_as_dockerd_has_them(swarm: Engine, oracle_swarm: Engine) -> None:
+    """A node makes its network of its own configuration when it gets a task."""
+
+    def outcomes(engine: Engine) -> list[str]:
+        docker = engine.docker
+        found = [done.stderr for done in (docker(*words, check=False) for words in NEAR)]
+        bridges = ("--filter", "driver=bridge", "--filter", "scope=swarm")
+        found.append(docker("network", "ls", *bridges, "--format", "{{.Name}} {{.Scope}}").stdout)
+        form = ("network", "inspect", "-f", "{{.Scope}} {{.Driver}} {{json .IPAM.Config}} {{.ConfigFrom.Network}}")
+        found.append(docker(*form, "near", "missing").stdout)
+        create = ("service", "create", "-d", "--init", "--restart-condition", "none", "--name")
+        docker(*create, "near", "--network", "near", "-p", "80", "busybox", "sleep", "1000")
+        docker(*create, "missing", "--network", "missing", "busybox", "sleep", "1000")
+        assert until(lambda: state(engine, "near").startswith("Running"))
+        assert until(lambda: state(engine, "missing").startswith("Rejected"))
+        found.append(state(engine, "missing").partition("ago")[2])
+        endpoint = json.loads(docker("service", "inspect", "-f", "{{json .Endpoint}}", "near").stdout)
+        found.append(str([each.get("Addr") is not None for each in endpoint["VirtualIPs"]]))
+        (task,) = docker("service", "ps", "-q", "near").stdout.split()
+        networks = json.loads(docker("inspect", "-f", "{{json .NetworksAttachments}}", task).stdout)
+        found.append(str(sorted((each["Network"]["Spec"]["Name"], "Addresses" in each) for each in networks)))
+        found.append(docker("network", "inspect", "-f", SHOWN, "near").stdout)
+        found.append(docker("network", "rm", "cfg", check=False).stderr)
+        address = ("run", "--rm", "--network", "near", "busybox", "ip", "-4", "-o", "addr")
+        found.append(str("inet 10.77.1.3/24" in docker(*address).stdout))
+        (container,) = containers(engine, "near")
+        known = '{{(index .NetworkSettings.Networks "near").IPAddress}}'
+        found.append(docker("inspect", "-f", known, container).stdout)
+        docker("service", "rm", "near", "missing")
+        assert until(lambda: not containers(engine, "near", everything=True))
+        assert until(lambda: docker("network", "rm", "near", check=False).status == 0)
+        docker("network", "rm", "missing")
+        assert until(lambda: docker("network", "rm", "cfg", check=False).status == 0)
+        return found
+
+    assert outcomes(swarm) == outcomes(oracle_swarm)
+
+
+def state(engine: Engine, service: str) -> str:
+    form = ("service", "ps", "--no-trunc", "--format", "{{.CurrentState}} {{.Error}}")
+    return engine.docker(*form, service).stdout.strip()
+
+
+def test_a_container_learns_why_its_node_has_no_network(swarm: Engine) -> None:
+    swarm.docker(*CREATE, "-d", "bridge", "--config-from", "nosuch", "--attachable", "missing")
+    try:
+        started = swarm.docker("run", "--rm", "--network", "missing", "busybox", "true", check=False)
+        assert 'network missing: configuration network "nosuch" does not exist' in started.stderr
+    finally:
+        swarm.docker("network", "rm", "missing")
+
+
+def test_a_node_local_network_outlives_the_daemon(swarm: Engine) -> None:
+    swarm.docker("network", "create", "--config-only", "--subnet", "10.77.2.0/24", "cfg")
+    swarm.docker(*CREATE, "--config-from", "cfg", "--attachable", "near")
+    try:
+        near = ("--init", "--network", "near", "busybox", "sleep", "1000")
+        swarm.docker("service", "create", "-d", "--name", "web", *near)
+        assert until(lambda: replicas(swarm, "web") == "1/1")
+        before = containers(swarm, "web")
+        swarm.kill("wharfd")
+        swarm.start()
+        swarm.docker("service", "scale", "web=2")
+        assert set(before) < set(containers(swarm, "web"))
+        one, other = containers(swarm, "web")
+        name = swarm.docker("inspect", "-f", "{{.Name}}", other).stdout.strip("/\n")
+        swarm.docker("exec", one, "ping", "-c1", name)
+        # dockerd ignores the address that a user wants here.
+        user = ("run", "--rm", "--network", "near", "--ip", "10.77.2.9", "busybox", "ip", "-4", "-o", "addr")
+        assert "inet 10.77.2.9/24" in swarm.docker(*user).stdout
+    finally:
+        swarm.docker("service", "rm", "web", check=False)
+        assert until(lambda: not containers(swarm, "web", everything=True))
+        swarm.docker("network", "rm", "near")
+        assert until(lambda: swarm.docker("network", "rm", "cfg", check=False).status == 0)
+
+
 @pytest.mark.parametrize("options", [(), ("--scope", "swarm")], ids=["driver", "option"])
 def test_a_network_of_a_plugin_with_global_scope(swarm: Engine, oracle_swarm: Engine, options: tuple[str, ...]) -> None:
     def refusal(engine: Engine) -> str:

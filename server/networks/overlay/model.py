@@ -4,16 +4,20 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from server.networks.model import ENCRYPTED
+from server.networks.model import ENCRYPTED, OVERLAY
 
 #: Why a node can't take part in an encrypted network.
 NO_ESP = "the kernel has no IPsec ESP (CONFIG_INET_ESP, module esp4)"
 
 
 @dataclass(frozen=True, slots=True)
-class OverlayNetwork:
+class SwarmNetwork:
     """A network of the swarm. ``subnets``: (subnet, gateway) in CIDR notation and as an address. ``vni``: the VXLAN
     network identifier.
+
+    ``driver``: one other than "overlay" is node-local: each node makes a network of its own, with the subnets and the
+    options of its configuration network ``config_from``, or with its defaults if that is "". The swarm knows none of
+    them, and assigns no addresses.
 
     ``local``: the address of this node from which, and to which, VXLAN packets of the network go (RFC 7348), with
     ``port``, the UDP port of all nodes; "": the network has no other nodes, and no VXLAN device.
@@ -24,8 +28,10 @@ class OverlayNetwork:
 
     id: str
     name: str
-    subnets: Sequence[tuple[str, str]]
-    vni: int
+    subnets: Sequence[tuple[str, str]] = ()
+    vni: int = 0
+    driver: str = OVERLAY
+    config_from: str = ""
     mtu: int = 0
     internal: bool = False
     attachable: bool = False
@@ -37,6 +43,10 @@ class OverlayNetwork:
     local: str = ""
     port: int = 4789
     node_address: str = ""
+
+    @property
+    def node_local(self) -> bool:
+        return self.driver != OVERLAY
 
     @property
     def encrypted(self) -> bool:
@@ -58,7 +68,7 @@ class Keyring:
 @dataclass(frozen=True, slots=True)
 class Peer:
     """Who has an address of a network on a node: a task, or the node itself on the ingress network. ``node``: the
-    ``OverlayNetwork.local`` of that node. The link there has the MAC address ``02:42`` and the bytes of ``address``
+    ``SwarmNetwork.local`` of that node. The link there has the MAC address ``02:42`` and the bytes of ``address``
     (IPv4), as ``server.networks.ipam.allocator.mac_from_address`` computes it."""
 
     address: str
@@ -107,12 +117,13 @@ class OverlayNetworks(Protocol):
     def realized(self) -> Collection[str]:
         """The ids of the networks that exist on this node, also those that an earlier daemon realized."""
 
-    async def realize(self, network: OverlayNetwork) -> None:
+    async def realize(self, network: SwarmNetwork) -> None:
         """Makes the network on this node with its id and name, so that containers can be attached to it. If it exists,
-        only ``local``, ``port`` and ``node_address`` may differ, and are changed. A container's address on it is given
-        by the swarm (``EndpointIPAMConfig``), and so is its MAC address (see ``Peer``).
+        only ``local``, ``port`` and ``node_address`` may differ, and are changed. A container's address on an overlay
+        network is given by the swarm (``EndpointIPAMConfig``), and so is its MAC address (see ``Peer``).
 
-        :raises WharfError: NOT_IMPLEMENTED: it is encrypted, and ``can_encrypt`` says no.
+        :raises WharfError: NOT_IMPLEMENTED: it is encrypted, and ``can_encrypt`` says no; NOT_FOUND: this node has no
+            such configuration network; else as ``docker network create`` of the driver.
         """
 
     async def discard(self, network_id: str) -> None:
@@ -123,7 +134,7 @@ class OverlayNetworks(Protocol):
 
     async def connect(self, network_id: str, peers: Sequence[Peer]) -> None:
         """Replaces what a network that exists on this node knows of other nodes: where each address is. Peers whose
-        node is this one (``OverlayNetwork.local``) are ignored."""
+        node is this one (``SwarmNetwork.local``) are ignored."""
 
     async def can_encrypt(self) -> bool:
         """Whether this node can have encrypted networks."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from engine.common.errors import Kind, WharfError, conflict, internal, not_found
 from engine.proxy.forward import Listen
-from server.networks import create, query
+from server.networks import checks, create, query
 from server.networks.bridges import devices, vxlan
 from server.networks.context import NetworkContext
 from server.networks.dns import names as zones
@@ -19,8 +19,8 @@ from server.networks.netlink.announce import announce
 from server.networks.nftables.mesh import MeshRule
 from server.networks.overlay import mesh, names, records, translations
 from server.networks.overlay.mesh import Mesh
-from server.networks.overlay.model import NO_ESP, Keyring, MeshPort, OverlayNetwork, Peer, ServiceAddresses
-from server.networks.overlay.record import place, record
+from server.networks.overlay.model import NO_ESP, Keyring, MeshPort, Peer, ServiceAddresses, SwarmNetwork
+from server.networks.overlay.record import place, record, request
 from server.networks.overlay.translations import Balanced, Translation
 from server.networks.sandboxes import connect, gateway
 
@@ -53,20 +53,23 @@ class SwarmOverlays:
     # networks
 
     def realized(self) -> Collection[str]:
-        return [network.id for network in self._context if network.overlay]
+        return [network.id for network in self._context if network.of_swarm]
 
-    async def realize(self, network: OverlayNetwork) -> None:
+    async def realize(self, network: SwarmNetwork) -> None:
         context = self._context
         async with self._lock:
             if (present := context.networks.get(network.id)) is not None:
                 await self._place(present, network)
                 return
             if (former := context.by_name(network.name)) is not None:
-                if not former.overlay:
-                    raise create.exists(network.name)
+                if not former.of_swarm:
+                    raise checks.exists(network.name)
                 # Names are unique in the swarm, so the swarm has removed the former network.
                 await query.wait_detached(context, former)
                 await self._discard(former)
+            if network.node_local:
+                await create.create_node_local(context, network.id, request(network))
+                return
             if network.encrypted and not await self.can_encrypt():
                 raise WharfError(Kind.NOT_IMPLEMENTED, f"network {network.name} can't be encrypted: {NO_ESP}")
             made = record(network)
@@ -79,7 +82,7 @@ class SwarmOverlays:
                 undo.pop_all()
         context.bus.publish("network", "create", made.id, {"name": made.name, "type": made.driver})
 
-    async def _place(self, present: Network, network: OverlayNetwork) -> None:
+    async def _place(self, present: Network, network: SwarmNetwork) -> None:
         """Changes what depends on the other nodes. A failure is repeated by the next call."""
         context = self._context
         before = (present.vxlan_local, present.vxlan_port, present.node_address)
@@ -117,7 +120,7 @@ class SwarmOverlays:
     async def close_swarm(self) -> None:
         context = self._context
         await self.publish(())
-        for network in [network for network in context if network.overlay]:
+        for network in [network for network in context if network.of_swarm]:
             await self._disconnect_all(network)
             await query.wait_detached(context, network)
             await self.discard(network.id)

@@ -32,14 +32,15 @@ async def assign(
     context: NetworkContext, container: ContainerPlan, key: str, settings: EndpointSettings, undo: AsyncExitStack
 ) -> EndpointSettings:
     """For a network of the swarm: attaches a container that is not of a task, and returns the settings with the
-    addresses that the swarm has assigned. For other networks, and for tasks, the settings as they are.
+    addresses that the swarm has assigned, if it assigns those of the network. For other networks, and for tasks, the
+    settings as they are.
 
     ``key``: the network's name or id; the network may be on no node yet.
 
     :raises WharfError: the swarm refuses; UNAVAILABLE: it is not started, or locked.
     """
     present = context.of(container.owner).find(key)
-    swarms = present.overlay if present is not None else not container.owner
+    swarms = present.of_swarm if present is not None else not container.owner
     known = context.containers.by_id(container.id) if context.containers is not None else None
     if not swarms or (known is not None and known.managed):
         return settings
@@ -53,6 +54,8 @@ async def assign(
     names = endpoints.own_names(container, settings)
     id, assigned = await context.attacher.attach(container.id, key, wanted, names)
     undo.push_async_callback(context.attacher.detach, container.id, id)
+    if assigned is None:
+        return settings
     return replace(settings, ipam_config=replace(assigned, link_local_ips=ipam.link_local_ips))
 
 
@@ -63,7 +66,7 @@ async def release(context: NetworkContext, network: Network, endpoint: Endpoint,
         record.pending = [item for item in record.pending if item is not endpoint]
     else:
         endpoints.release(network, endpoint)
-    if network.overlay and context.attacher is not None:
+    if network.of_swarm and context.attacher is not None:
         await context.attacher.detach(record.container, network.id)
 
 

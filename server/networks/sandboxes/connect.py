@@ -56,7 +56,7 @@ def _check(
         return
     # The endpoint may also be the engine's own, on a gateway.
     if running.endpoint(network.id) is not None or network.name in container.networking:
-        if network.overlay:
+        if network.of_swarm:
             raise WharfError(Kind.CONFLICT, f"{container.name} is already attached to network {network.name}")
         raise WharfError(
             Kind.PERMISSION_DENIED,

@@ -20,7 +20,7 @@ from server.networks.model import ENCRYPTED
 from server.networks.netlink import netns, xfrm
 from server.networks.netlink.tests.space import WAIT, ask, inside, run, until
 from server.networks.netlink.xfrm import Association
-from server.networks.overlay.model import Keyring, OverlayNetwork, Peer
+from server.networks.overlay.model import Keyring, Peer, SwarmNetwork
 from server.networks.tests.nodes import Node, nodes
 from server.networks.tests.test_overlay import attach
 from server.networks.tests.test_traffic import echoes
@@ -29,7 +29,7 @@ from server.networks.tests.test_vxlan import link, received
 pytestmark = pytest.mark.root
 needs_esp = pytest.mark.skipif(not xfrm.supported(), reason="the kernel has no ESP")
 
-NET = OverlayNetwork(
+NET = SwarmNetwork(
     "nwenc0123456789abcdefghijk",
     "secret",
     [("10.0.1.0/24", "10.0.1.1")],
@@ -46,7 +46,7 @@ def keyring(rotations: int = 0) -> Keyring:
     return Keyring(*KEYS[rotations : rotations + 3])
 
 
-def realize(node: Node, others: Sequence[tuple[str, Node]], network: OverlayNetwork = NET) -> None:
+def realize(node: Node, others: Sequence[tuple[str, Node]], network: SwarmNetwork = NET) -> None:
     overlay = node.world.networks.overlay
     node.call(overlay.realize(replace(network, local=node.address)))
     node.call(overlay.connect(network.id, [Peer(address, other.address) for address, other in others]))

@@ -12,7 +12,7 @@ from engine.common.errors import Kind, WharfError
 from engine.common.system import linux
 from server.networks.model import Network
 from server.networks.netlink.tests.space import ask, inside, link_names, refused, until
-from server.networks.overlay.model import Backend, MeshPort, OverlayNetwork, ServiceAddresses
+from server.networks.overlay.model import Backend, MeshPort, ServiceAddresses, SwarmNetwork
 from server.networks.sandboxes.gateway import NAME as GATEWAY
 from server.networks.tests.lan import HOST, HOST6, OUTSIDE, lan, nft, resolve, scenario
 from server.networks.tests.test_traffic import bindings, echoes
@@ -20,13 +20,13 @@ from server.networks.tests.world import World, configured
 
 pytestmark = pytest.mark.root
 
-NET = OverlayNetwork("nwnet0123456789abcdefghijk", "app", [("10.0.1.0/24", "10.0.1.1")], 4097, attachable=True)
-INGRESS = OverlayNetwork("nwing0123456789abcdefghijk", "ingress", [("10.0.0.0/24", "10.0.0.1")], 4096, ingress=True)
+NET = SwarmNetwork("nwnet0123456789abcdefghijk", "app", [("10.0.1.0/24", "10.0.1.1")], 4097, attachable=True)
+INGRESS = SwarmNetwork("nwing0123456789abcdefghijk", "ingress", [("10.0.0.0/24", "10.0.0.1")], 4096, ingress=True)
 VIP = "10.0.1.2"
 UDP = socket.SOCK_DGRAM
 
 
-async def attach(world: World, name: str, *networks: tuple[OverlayNetwork, str], **host: object) -> str:
+async def attach(world: World, name: str, *networks: tuple[SwarmNetwork, str], **host: object) -> str:
     """Starts the container of a task; returns its namespace."""
     endpoints = {net.id: {"IPAMConfig": {"IPv4Address": address}} for net, address in networks}
     container = await world.create(name, network=networks[0][0].id, endpoints=endpoints, **host)
@@ -40,7 +40,7 @@ def service(addresses: Sequence[str], *, name: str = "web", virtual: str = VIP) 
     return ServiceAddresses(f"id-{name}", (name, f"{name}-alias"), virtual, backends)
 
 
-def network(world: World, wanted: OverlayNetwork = NET) -> Network:
+def network(world: World, wanted: SwarmNetwork = NET) -> Network:
     return world.networks.context.networks[wanted.id]
 
 
@@ -72,7 +72,7 @@ def test_tasks_reach_each_other_and_the_outside(tmp_path: Path) -> None:
 def test_an_internal_network_has_no_way_out(tmp_path: Path) -> None:
     async def body(world: World, outside: str) -> None:
         subnets = [("10.0.2.0/24", "10.0.2.1")]
-        closed = OverlayNetwork("nwint0123456789abcdefghijk", "closed", subnets, 4098, internal=True)
+        closed = SwarmNetwork("nwint0123456789abcdefghijk", "closed", subnets, 4098, internal=True)
         await world.networks.overlay.realize(closed)
         path = await attach(world, "task", (closed, "10.0.2.5"))
         assert "default" not in inside(path, "ip", "route")
@@ -101,6 +101,38 @@ def test_a_local_network_keeps_its_name(tmp_path: Path) -> None:
         with pytest.raises(WharfError, match="network with name app already exists"):
             await world.networks.overlay.realize(NET)
         assert world.networks.get("app") is local
+
+    scenario(tmp_path, body)
+
+
+def test_a_node_local_network_is_made_of_its_configuration(tmp_path: Path) -> None:
+    near = SwarmNetwork("nwloc0123456789abcdefghijk", "near", driver="bridge", config_from="cfg", attachable=True)
+
+    async def body(world: World, outside: str) -> None:
+        overlay = world.networks.overlay
+        with pytest.raises(WharfError, match='configuration network "cfg" does not exist'):
+            await overlay.realize(near)
+        assert not overlay.realized()
+        await world.network("cfg", ConfigOnly=True, IPAM={"Config": [{"Subnet": "10.0.77.0/24"}]})
+        for _ in range(2):
+            await overlay.realize(near)
+        await overlay.connect(near.id, ())
+        await overlay.balance(near.id, ())
+        made = world.networks.get("near")
+        assert (made.id, made.scope, [str(pool.subnet) for pool in made.pools]) == (near.id, "swarm", ["10.0.77.0/24"])
+        task = await world.create("task", network=near.id, endpoints={near.id: {}})
+        task.managed = True
+        await world.start(task)
+        assert world.address(task, "near") == "10.0.77.2"
+        # It is a network of the swarm: users can't attach to it by themselves, and it goes with the swarm.
+        with pytest.raises(WharfError, match="Could not attach to network near: the swarm is not available"):
+            await world.run("other", network=near.id, endpoints={near.id: {}})
+        with pytest.raises(WharfError, match='configuration network "cfg" is in use'):
+            await world.networks.delete("cfg")
+        await world.stop(task)
+        await overlay.close_swarm()
+        assert not overlay.realized()
+        await world.networks.delete("cfg")
 
     scenario(tmp_path, body)
 

@@ -14,7 +14,7 @@ from engine.common.system import linux
 from server.networks.netlink import neighbours, netns
 from server.networks.netlink.rtnetlink import Link
 from server.networks.netlink.tests.space import ask, inside, refused, run, until
-from server.networks.overlay.model import MeshPort, OverlayNetwork, Peer
+from server.networks.overlay.model import MeshPort, Peer, SwarmNetwork
 from server.networks.tests.nodes import Node, nodes
 from server.networks.tests.test_overlay import INGRESS, NET, UDP, VIP, attach, service
 from server.networks.tests.test_traffic import echoes
@@ -24,19 +24,19 @@ pytestmark = pytest.mark.root
 VX, VX_INGRESS = f"vx-{NET.id[:10]}", f"vx-{INGRESS.id[:10]}"
 
 
-def on(node: Node, network: OverlayNetwork = NET) -> OverlayNetwork:
+def on(node: Node, network: SwarmNetwork = NET) -> SwarmNetwork:
     """The network as the node has it."""
     own = f"10.0.0.10{node.address[-1]}/24" if network.ingress else ""
     return replace(network, local=node.address, node_address=own)
 
 
-def realize(node: Node, peers: Mapping[str, Node], network: OverlayNetwork = NET) -> None:
+def realize(node: Node, peers: Mapping[str, Node], network: SwarmNetwork = NET) -> None:
     overlay = node.world.networks.overlay
     node.call(overlay.realize(on(node, network)))
     node.call(overlay.connect(network.id, [Peer(address, other.address) for address, other in peers.items()]))
 
 
-def task(node: Node, address: str, network: OverlayNetwork = NET) -> str:
+def task(node: Node, address: str, network: SwarmNetwork = NET) -> str:
     return node.call(attach(node.world, f"task{address.rpartition('.')[2]}", (network, address)))
 
 

@@ -23,12 +23,19 @@ timeouts.define("swarm.attach", 20.0)  # until the managers have assigned an add
 
 
 class Attachments:
-    """``attached``: whether a container of this node, by id, is on a network. Call ``apply`` with each change of the
-    assignments, after the networks are realized."""
+    """``attached``: whether a container of this node, by id, is on a network. ``check``: raises WharfError if a network
+    could not be realized on this node. Call ``apply`` with each change of the assignments, after the networks are
+    realized."""
 
-    def __init__(self, dispatcher: Dispatcher, attached: Callable[[str, str], bool]) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        attached: Callable[[str, str], bool],
+        check: Callable[[str], None] = lambda network_id: None,
+    ) -> None:
         self._dispatcher = dispatcher
         self._attached = attached
+        self._check = check
         self._tasks: dict[str, Task] = {}
         # Containers with a request on the way, and those, by (container, network), that are not yet on their network.
         self._attaching: Counter[str] = Counter()
@@ -53,7 +60,7 @@ class Attachments:
 
     async def attach(
         self, container: str, key: str, addresses: Sequence[str], names: Sequence[str]
-    ) -> tuple[str, EndpointIPAMConfig]:
+    ) -> tuple[str, EndpointIPAMConfig | None]:
         """See ``Attacher``."""
         self._attaching[container] += 1
         try:
@@ -65,6 +72,7 @@ class Attachments:
                 del self._attaching[container]
         try:
             task = await self._assigned_in_time(task_id)
+            self._check(network_id)
             status = TaskStatus(state=int(TaskState.RUNNING), timestamp_ns=time.time_ns(), message="started")
             await self._dispatcher.report({task_id: status})
         except BaseException:
@@ -131,9 +139,13 @@ def _key(task: Task) -> tuple[str, str]:
     return spec.container_id if spec is not None else "", target
 
 
-def _addresses(task: Task) -> EndpointIPAMConfig:
+def _addresses(task: Task) -> EndpointIPAMConfig | None:
+    """None: the network is node-local."""
+    addresses = task.attachments[0].addresses
+    if not addresses:
+        return None
     assigned = EndpointIPAMConfig()
-    for text in task.attachments[0].addresses:
+    for text in addresses:
         address = ip_interface(text).ip
         if address.version == 4:
             assigned = replace(assigned, ipv4_address=str(address))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from api_models.swarm.node import NodeDescription
-from server.networks.overlay.model import Keyring, MeshPort, OverlayNetwork, Peer, ServiceAddresses
+from server.networks.overlay.model import Keyring, MeshPort, Peer, ServiceAddresses, SwarmNetwork
 from server.swarm.model.objects import Task, TaskStatus
 
 #: Seconds of ``pause`` for each node, and at most. A change of what nodes have in common concerns each of them; several
@@ -40,7 +40,7 @@ class Assignments:
     """
 
     tasks: Mapping[str, Task]
-    networks: Mapping[str, OverlayNetwork]
+    networks: Mapping[str, SwarmNetwork]
     services: Mapping[str, Sequence[ServiceAddresses]]
     mesh: Sequence[MeshPort]
     peers: Mapping[str, Sequence[Peer]] = field(default_factory=dict)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from engine.common.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError, internal
 from server.networks.overlay.model import Keyring, OverlayNetworks
 from server.swarm.agent.dispatcher import Assignments
 
@@ -67,6 +67,11 @@ class NetworkSync:
                 self._failed(_MESH, f"{_MESH}: {error}")
             else:
                 self._succeeded(_MESH, mesh)
+
+    def check(self, network_id: str) -> None:
+        """:raises WharfError: INTERNAL: the last change of a network has failed; why."""
+        if (sentence := self._errors.get(network_id)) is not None:
+            raise internal(sentence)
 
     async def _encrypt(self, overlay: OverlayNetworks, number: int) -> None:
         if not number or self._applied.get(_KEYS) == number:

@@ -41,7 +41,7 @@ class Agent:
         self._files = PrivateFiles(neighbours.exec_root, neighbours.remap)
         self._networks = NetworkSync(neighbours.overlay, dispatcher.network_keys)
         #: Attaches containers of users to networks of the swarm.
-        self.attachments = Attachments(dispatcher, neighbours.networks.is_attached)
+        self.attachments = Attachments(dispatcher, neighbours.networks.is_attached, self._networks.check)
 
     async def run(self) -> None:
         """Follows the managers. Call it when the containers are recovered (``Containers.open``)."""

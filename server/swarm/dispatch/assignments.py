@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from api_models.swarm.common import Driver
-from server.networks.overlay.model import OverlayNetwork
+from server.networks.overlay.model import SwarmNetwork
 from server.swarm.agent.dispatcher import Assignments
 from server.swarm.dispatch.shared import Shared, data_path
 from server.swarm.model.objects import Cluster, Network, NetworkKeys, Node, Object, Service, Task
@@ -32,7 +32,7 @@ class Computation:
         self._tables = tables
         self._shared = Shared(tables)
         self._everything = False
-        self._networks: dict[str, OverlayNetwork] = {}
+        self._networks: dict[str, SwarmNetwork] = {}
         self._ingress: Network | None = tables.ingress
 
     def note(self, events: Iterable[Event]) -> set[str]:
@@ -87,7 +87,7 @@ class Computation:
             keys=self._keys(networks.values()),
         )
 
-    def _keys(self, networks: Iterable[OverlayNetwork]) -> int:
+    def _keys(self, networks: Iterable[SwarmNetwork]) -> int:
         keys = self._tables.network_keys
         needed = any(network.encrypted and network.local for network in networks)
         return keys.version if needed and keys is not None else 0
@@ -98,11 +98,11 @@ class Computation:
             wanted.add(self._ingress.id)
         return [network for id in sorted(wanted) if (network := self._tables.networks.find(id)) is not None]
 
-    def _on_node(self, network: Network, node: Node | None, local: str) -> OverlayNetwork:
+    def _on_node(self, network: Network, node: Node | None, local: str) -> SwarmNetwork:
         made = self._networks.get(network.id)
         if made is None:
-            made = self._networks[network.id] = overlay_network(network)
-        if not local or node is None:
+            made = self._networks[network.id] = swarm_network(network)
+        if not local or node is None or network.node_local:
             return made
         port = next((cluster.data_path_port for cluster in self._tables.cluster), 0)
         own = node.ingress_address if network.ingress else ""
@@ -121,13 +121,16 @@ def _with_log_driver(task: Task, driver: Driver | None) -> Task:
     return replace(task, spec=replace(task.spec, log_driver=driver))
 
 
-def overlay_network(network: Network) -> OverlayNetwork:
+def swarm_network(network: Network) -> SwarmNetwork:
+    """The network as it is for all nodes."""
     mtu = (network.options or {}).get(_MTU, "")
-    return OverlayNetwork(
+    return SwarmNetwork(
         id=network.id,
         name=network.name,
         subnets=tuple((pool.subnet, pool.gateway.partition("/")[0]) for pool in network.ipam.config or ()),
         vni=network.vni,
+        driver=network.driver,
+        config_from=network.config_from.network if network.config_from is not None else "",
         mtu=int(mtu) if mtu.isdecimal() else 0,
         internal=network.internal,
         attachable=network.attachable,

@@ -186,7 +186,7 @@ class LocalDispatcher:
                 raise WharfError(Kind.NOT_IMPLEMENTED, f"rpc error: code = Unimplemented desc = {NO_ESP}")
             network_id = network.id
             now = self._now()
-            wanted = tuple(_in_subnet(network, address) for address in addresses)
+            wanted = () if network.node_local else tuple(_in_subnet(network, address) for address in addresses)
             task = Task(
                 id=task_id,
                 created_ns=now,

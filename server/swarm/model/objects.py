@@ -12,7 +12,7 @@ from api_models.swarm.node import ManagerStatus, NodeDescription, NodeSpec, Node
 from api_models.swarm.secret import ConfigSpec, SecretSpec
 from api_models.swarm.service import ServiceSpec
 from api_models.swarm.task import ContainerStatus, GenericResource, PortStatus, TaskSpec
-from server.networks.model import ENCRYPTED
+from server.networks.model import ENCRYPTED, OVERLAY
 from server.swarm.model.taskstate import STATES, TaskState
 
 #: Networks that every node has itself. Services refer to them by name, and a task has no address of the swarm on them.
@@ -247,12 +247,12 @@ class Config(Object):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network(Object):
-    """A network that all nodes share. ``ipam`` has the assigned subnets and gateways, ``vni`` the VXLAN network
-    identifier."""
+    """A network of the swarm. Of an overlay network, ``ipam`` has the assigned subnets and gateways, ``vni`` the VXLAN
+    network identifier. Of a node-local one, see ``server.networks.overlay.model.SwarmNetwork``, both are empty."""
 
     name: str = ""
     labels: StringMap | None = None
-    driver: str = "overlay"
+    driver: str = OVERLAY
     options: StringMap | None = None
     ipam: IPAM = IPAM()
     enable_ipv6: bool = False
@@ -261,6 +261,11 @@ class Network(Object):
     ingress: bool = False
     config_from: Annotated[ConfigReference | None, OMIT] = None
     vni: Int64 = 0
+
+    @property
+    def node_local(self) -> bool:
+        """Whether each node has a network of its own for it."""
+        return self.driver != OVERLAY
 
     @property
     def encrypted(self) -> bool:

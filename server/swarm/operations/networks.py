@@ -2,7 +2,7 @@
 ``server.networks.swarmnetworks.SwarmNetworks``."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network, ip_interface, ip_network
 from typing import Any
@@ -13,10 +13,10 @@ from server.networks import model, options
 from server.networks.ipam import allocator
 from server.networks.ipam.allocator import DefaultPool
 from server.networks.ipam.allocator import Network as Subnet
-from server.networks.model import ENCRYPTED, PoolConfig
+from server.networks.model import PoolConfig
 from server.networks.overlay.model import NO_ESP
 from server.networks.overlay.record import record
-from server.swarm.dispatch.assignments import overlay_network
+from server.swarm.dispatch.assignments import swarm_network
 from server.swarm.model import networkkeys
 from server.swarm.model.addresses import assigned
 from server.swarm.model.ids import new_id
@@ -49,13 +49,13 @@ class Networks:
         return self._state.tables
 
     def networks(self) -> Sequence[model.Network]:
-        return [record(overlay_network(each)) for each in sorted(self._tables.networks, key=lambda each: each.name)]
+        return [record(swarm_network(each)) for each in sorted(self._tables.networks, key=lambda each: each.name)]
 
     def find(self, key: str) -> model.Network | None:
         found = self._tables.networks.match(key)
         if found is None:
             return None
-        shown = record(overlay_network(found))
+        shown = record(swarm_network(found))
         tables = self._tables
         for network_id, text in assigned(tables.services, tables.tasks, tables.nodes, tables.ingress):
             if network_id == found.id:
@@ -70,10 +70,6 @@ class Networks:
     async def create(self, request: NetworkCreateRequest, pools: Sequence[PoolConfig]) -> model.Network:
         """See ``SwarmNetworks``."""
         _check(request)
-        if ENCRYPTED in (request.options or {}):
-            self._check_encryption()
-        vnis = _requested_vnis(request.options or {})
-        ipam_options = dict(request.ipam.options or {}) if request.ipam is not None else {}
         now = time.time_ns()
         network = Network(
             id=new_id(),
@@ -81,12 +77,14 @@ class Networks:
             updated_ns=now,
             name=request.name,
             labels=dict(request.labels or {}),
-            options={name: value for name, value in (request.options or {}).items() if name != options.VNI},
-            enable_ipv6=bool(request.enable_ipv6),
+            driver=request.driver or model.BRIDGE,
             internal=request.internal,
             attachable=request.attachable,
             ingress=request.ingress,
+            config_from=request.config_from if request.config_from and request.config_from.network else None,
         )
+        # As in dockerd, options and subnets of a node-local network come from the nodes, and given ones are ignored.
+        complete = (lambda: [Put(network)]) if network.node_local else self._overlay(network, request, pools)
 
         def build() -> Sequence[Put]:
             tables = self._tables
@@ -95,6 +93,31 @@ class Networks:
             present = tables.ingress
             if request.ingress and present is not None:
                 raise exists(f"ingress network ({present.id}) is already present")
+            return complete()
+
+        await self._state.transact(build)
+        return record(swarm_network(self._tables.networks.get(network.id)))
+
+    def _overlay(
+        self, network: Network, request: NetworkCreateRequest, pools: Sequence[PoolConfig]
+    ) -> Callable[[], Sequence[Put]]:
+        """What a transaction has to put for an overlay network: it has a free subnet and a free VNI.
+
+        :raises WharfError: INVALID_ARGUMENT, NOT_IMPLEMENTED; PERMISSION_DENIED, by the result: a subnet is in use.
+        """
+        given = request.options or {}
+        network = replace(
+            network,
+            options={name: value for name, value in given.items() if name != options.VNI},
+            enable_ipv6=bool(request.enable_ipv6),
+        )
+        if network.encrypted:
+            self._check_encryption()
+        vnis = _requested_vnis(given)
+        ipam_options = dict(request.ipam.options or {}) if request.ipam is not None else {}
+
+        def build() -> Sequence[Put]:
+            tables = self._tables
             ipam = IPAM(
                 driver="default",
                 options={**ipam_options, **_SERIAL} if ipam_options else None,
@@ -104,10 +127,9 @@ class Networks:
             if not network.encrypted:
                 return [created]
             # Also if there are keys: the leader may delete them at this moment.
-            return [created, Put(tables.network_keys or networkkeys.make(self._sealer, now))]
+            return [created, Put(tables.network_keys or networkkeys.make(self._sealer, network.created_ns))]
 
-        await self._state.transact(build)
-        return record(overlay_network(self._tables.networks.get(network.id)))
+        return build
 
     def _check_encryption(self) -> None:
         """:raises WharfError: NOT_IMPLEMENTED: this node can't have encrypted networks; others may not either."""
@@ -172,8 +194,14 @@ def _check(request: NetworkCreateRequest) -> None:
         raise WharfError(Kind.PERMISSION_DENIED, "Ingress network can only be global scope network")
     if request.enable_ipv4 is False:
         raise malformed("IPv4 cannot be disabled in a Swarm scoped network")
-    if request.driver != model.OVERLAY or (request.config_from is not None and request.config_from.network):
-        raise unsupported(f"networks of the driver {request.driver or model.BRIDGE} have no scope swarm")
+    if request.driver == model.OVERLAY and request.config_from is not None and request.config_from.network:
+        # dockerd accepts it, and rejects all tasks.
+        raise WharfError(
+            Kind.PERMISSION_DENIED,
+            "user specified configurations are not supported if the network depends on a configuration network",
+        )
+    if request.driver == model.NULL:
+        raise malformed(f"error during lookup of plugin {model.NULL}")
     if request.attachable and request.ingress:
         raise malformed("ingress network cannot be attachable")
     check_name(request.name)

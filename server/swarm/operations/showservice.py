@@ -110,7 +110,7 @@ _ALWAYS = frozenset(("ID", "Version", "Labels", "Spec", "Status", "DesiredState"
 def _attachment(attachment: Attachment, tables: Tables) -> dict[str, Any]:
     network = tables.networks.find(attachment.network_id)
     shown = show_network(network) if network is not None else {"ID": attachment.network_id}
-    return {"Network": shown, "Addresses": list(attachment.addresses)}
+    return {"Network": shown, **({"Addresses": list(attachment.addresses)} if attachment.addresses else {})}
 
 
 def show_network(network: Network) -> dict[str, Any]:
@@ -129,6 +129,10 @@ def show_network(network: Network) -> dict[str, Any]:
     spec.update({key: True for key, value in flags.items() if value})
     spec["IPAMOptions"] = {"Driver": {"Name": network.ipam.driver or "default"}}
     spec["Scope"] = "swarm"
+    if network.config_from is not None:
+        spec["ConfigFrom"] = network.config_from.wire()
+    if network.node_local:
+        return {**meta(network), "Spec": spec, "DriverState": {"Name": network.driver}, "IPAMOptions": {"Driver": {}}}
     return {
         **meta(network),
         "Spec": spec,

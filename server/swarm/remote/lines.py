@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import orjson
 
 from engine.common.errors import invalid
-from server.networks.overlay.model import Backend, MeshPort, OverlayNetwork, Peer, ServiceAddresses
+from server.networks.overlay.model import Backend, MeshPort, Peer, ServiceAddresses, SwarmNetwork
 from server.swarm.agent.dispatcher import Assignments
 from server.swarm.model.objects import Task
 from server.swarm.remote import wire
@@ -213,6 +213,6 @@ def _peers(old: Sequence[Peer] | None, difference: Mapping[str, Any]) -> Sequenc
     return _after(old or (), difference, lambda each: wire.known(Peer, each))
 
 
-def _network(document: Mapping[str, Any]) -> OverlayNetwork:
+def _network(document: Mapping[str, Any]) -> SwarmNetwork:
     subnets = tuple((subnet, gateway) for subnet, gateway in document["subnets"])
-    return wire.known(OverlayNetwork, {**document, "subnets": subnets})
+    return wire.known(SwarmNetwork, {**document, "subnets": subnets})

@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-from server.networks.overlay.model import OverlayNetwork
+from server.networks.overlay.model import SwarmNetwork
 from server.swarm.agent.tests.fakes import make_task
 from server.swarm.model.objects import Attachment
 from server.swarm.model.taskstate import TaskState
 from server.tests.daemon import Daemon
 from server.tests.swarm.harness import Swarm, run
 
-NET = OverlayNetwork("n1", "web", (("10.0.1.0/24", "10.0.1.1"),), 4097)
+NET = SwarmNetwork("n1", "web", (("10.0.1.0/24", "10.0.1.1"),), 4097)
 
 
 def test_a_task_is_rejected_without_its_network(daemon: Daemon) -> None:

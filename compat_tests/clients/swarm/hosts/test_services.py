@@ -73,6 +73,46 @@ def test_a_network_of_all_nodes(swarm: Swarm) -> None:
         assert names <= set(shown.split()), (host.name, shown)
 
 
+def test_containers_on_the_hosts_own_segment(swarm: Swarm) -> None:
+    """Each node has its part of the addresses in a configuration network of its own."""
+    one, other = swarm.managers[1], swarm.workers[0]
+    for number, host in enumerate((one, other), 1):
+        part = ("--subnet", "10.77.5.0/24", "--ip-range", f"10.77.5.{64 * number}/26")
+        host.docker("network", "create", "--config-only", *part, "-o", "parent=eth0", "segment")
+    create = ("network", "create", "-d", "macvlan", "--scope", "swarm", "--config-from", "segment")
+    swarm.first.docker(*create, "--attachable", "near")
+    hosts = [f"node.hostname!={host.name}" for host in swarm.hosts if host not in (one, other)]
+    only = [word for each in hosts for word in ("--constraint", each)]
+    swarm.first.docker(*CREATE, "web", "--mode", "global", "--network", "near", *only, "busybox", "sh", "-c", SERVE)
+    assert runs(swarm, "web", 2)
+    found = {host: container(host, "web") for host in (one, other)}
+    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+    addresses = [host.docker("inspect", "-f", form, id).stdout.strip() for host, id in found.items()]
+    assert addresses == ["10.77.5.65", "10.77.5.129"]
+    assert (
+        one.docker("exec", found[one], "wget", "-T5", "-qO-", f"http://{addresses[1]}/").stdout.strip()
+        == (found[other][:12])
+    )
+    # A container of a user on a worker.
+    ask = ("run", "--rm", "--network", "near", "busybox", "wget", "-T5", "-qO-", f"http://{addresses[0]}/")
+    assert other.docker(*ask).stdout.strip() == found[one][:12]
+    # The other nodes have no configuration.
+    third = swarm.workers[1]
+    swarm.first.docker("service", "update", "-d", "--constraint-rm", f"node.hostname!={third.name}", "web")
+    shown = ("service", "ps", "--no-trunc", "--format", "{{.Node}} {{.Error}}", "web")
+    missing = f'{third.name} "configuration network "segment" does not exist"'
+    assert settles(lambda: missing in swarm.first.docker(*shown).stdout.splitlines())
+    swarm.first.docker("service", "rm", "web")
+    assert settles(lambda: not any(swarm.hosts.each(lambda host: host.docker("ps", "-aq").stdout)))
+    swarm.first.docker("network", "rm", "near")
+    for host in (one, other):
+        assert settles(partial(_removed, host, "segment"))
+
+
+def _removed(host: Host, network: str) -> bool:
+    return host.docker("network", "rm", network, check=False).status == 0
+
+
 def _addresses(swarm: Swarm, service: str) -> list[str]:
     """The addresses of the containers of a service on their network, from inspect of each engine."""
     found = []

@@ -10,7 +10,7 @@ from api_models.swarm.network import NetworkAttachmentConfig
 from api_models.swarm.node import NodeDescription
 from api_models.swarm.task import NetworkAttachmentSpec, TaskSpec
 from engine.common.errors import Kind, WharfError, conflict, not_found
-from server.networks.overlay.model import Keyring, MeshPort, OverlayNetwork, Peer, ServiceAddresses
+from server.networks.overlay.model import Keyring, MeshPort, Peer, ServiceAddresses, SwarmNetwork
 from server.swarm.agent.dispatcher import Assignments, NodeAddress, Payload
 from server.swarm.model.objects import Attachment, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
@@ -38,7 +38,7 @@ class FakeDispatcher:
 
     def __init__(self) -> None:
         self.tasks: dict[str, Task] = {}
-        self.networks: dict[str, OverlayNetwork] = {}
+        self.networks: dict[str, SwarmNetwork] = {}
         self.services: dict[str, Sequence[ServiceAddresses]] = {}
         self.mesh: Sequence[MeshPort] = ()
         self.secrets: dict[str, Payload] = {}
@@ -177,7 +177,7 @@ class FakeDispatcher:
 class FakeOverlay:
     """Networks in memory. ``used``: the ids of those to which a container is attached. ``esp``: the kernel has it."""
 
-    networks: dict[str, OverlayNetwork] = field(default_factory=dict)
+    networks: dict[str, SwarmNetwork] = field(default_factory=dict)
     balanced: dict[str, Sequence[ServiceAddresses]] = field(default_factory=dict)
     published: Sequence[MeshPort] = ()
     used: set[str] = field(default_factory=set)
@@ -187,7 +187,7 @@ class FakeOverlay:
     def realized(self) -> Collection[str]:
         return list(self.networks)
 
-    async def realize(self, network: OverlayNetwork) -> None:
+    async def realize(self, network: SwarmNetwork) -> None:
         self.networks[network.id] = network
 
     async def discard(self, network_id: str) -> None:

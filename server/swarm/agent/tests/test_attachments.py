@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from api_models.network import EndpointIPAMConfig
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
-from server.networks.overlay.model import OverlayNetwork
+from server.networks.overlay.model import SwarmNetwork
 from server.swarm.agent.attachments import Attachments
 from server.swarm.agent.tests.fakes import FakeDispatcher
 from server.swarm.model.taskstate import TaskState
 
-FRONT = OverlayNetwork(id="net1", name="front", subnets=(("10.0.1.0/24", "10.0.1.1"),), vni=4097, attachable=True)
+FRONT = SwarmNetwork(id="net1", name="front", subnets=(("10.0.1.0/24", "10.0.1.1"),), vni=4097, attachable=True)
 
 
 class _Managers(FakeDispatcher):
@@ -65,7 +66,7 @@ async def _settle() -> None:
 def test_a_container_gets_an_address_until_it_leaves() -> None:
     async def scenario(node: _Node) -> None:
         network, addresses = await node.attachments.attach("c1", "front", (), ())
-        assert (network, addresses.ipv4_address) == ("net1", "10.0.1.9")
+        assert (network, addresses) == ("net1", EndpointIPAMConfig(ipv4_address="10.0.1.9"))
         (task,) = node.managers.tasks.values()
         assert task.state is TaskState.RUNNING
         # It is on its way: a change of the assignments does not remove it.

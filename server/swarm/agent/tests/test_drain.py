@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from server.networks.overlay.model import OverlayNetwork, Peer, ServiceAddresses
+from server.networks.overlay.model import Peer, ServiceAddresses, SwarmNetwork
 from server.swarm.agent.dispatcher import Assignments, pause
 from server.swarm.agent.drain import busy, drain
 from server.swarm.agent.tests.fakes import make_task
@@ -65,7 +65,7 @@ def test_a_task_drains_until_its_connections_end_or_its_service_does() -> None:
 def test_a_task_waits_until_the_last_node_of_a_big_swarm_has_its_rules() -> None:
     """The managers collect changes for a time that depends on the number of nodes."""
     task = replace(make_task("task1"), attachments=(Attachment(network_id="net1", addresses=(f"{LOCAL}/8",)),))
-    network = OverlayNetwork(id="net1", name="net", subnets=(), vni=1, local="192.0.2.1")
+    network = SwarmNetwork(id="net1", name="net", subnets=(), vni=1, local="192.0.2.1")
     assignments = Assignments(
         tasks={},
         networks={"net1": network},

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from engine.common.errors import WharfError, internal
-from server.networks.overlay.model import Backend, Keyring, MeshPort, OverlayNetwork, ServiceAddresses
+from server.networks.overlay.model import Backend, Keyring, MeshPort, ServiceAddresses, SwarmNetwork
 from server.swarm.agent.dispatcher import Assignments
 from server.swarm.agent.networks import NetworkSync
 from server.swarm.agent.tests.fakes import FakeDispatcher, FakeOverlay
 
-NET = OverlayNetwork("n1", "web", (("10.0.1.0/24", "10.0.1.1"),), 4097)
+NET = SwarmNetwork("n1", "web", (("10.0.1.0/24", "10.0.1.1"),), 4097)
 SERVICE = ServiceAddresses("s1", ("web",), "10.0.1.2", (Backend("web.1.t1", "10.0.1.3"),))
 MESH = MeshPort("tcp", 80, 8080, ("10.0.0.3",))
 NOTHING = Assignments({}, {}, {}, ())

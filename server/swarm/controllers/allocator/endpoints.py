@@ -59,7 +59,7 @@ class Allocator:
             return ()
         former = {each.network_id: each for each in service.endpoint.virtual_ips or ()}
         return tuple(
-            former.get(network.id) or VirtualIP(network_id=network.id, addr=self._addresses.allocate(network))
+            former.get(network.id) or VirtualIP(network_id=network.id, addr=self._free(network))
             for network, _ in self._networks(service)
         )
 
@@ -85,8 +85,15 @@ class Allocator:
             elif config.target not in PREDEFINED:
                 raise Exhausted(f"network {config.target} not found")
 
+    def _free(self, network: Network) -> str:
+        """A free address, "" on a node-local network: a service has no virtual address there."""
+        return "" if network.node_local else self._addresses.allocate(network)
+
     def _assigned(self, task: Task, network: Network) -> tuple[str, ...]:
-        """The addresses that a user has requested for a container, or else a free one."""
+        """The addresses that a user has requested for a container, or else a free one. None on a node-local network:
+        the node assigns it."""
+        if network.node_local:
+            return ()
         requested = next((each.addresses for each in task.attachments if each.network_id == network.id), ())
         for address in requested:
             self._addresses.check(network, address)

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from api_models.network import IPAM, IPAMPool
-from api_models.swarm.network import EndpointSpec, NetworkAttachmentConfig, PortConfig
+from api_models.network import IPAM, ConfigReference, IPAMPool
+from api_models.swarm.network import EndpointSpec, NetworkAttachmentConfig, PortConfig, VirtualIP
 from api_models.swarm.task import NetworkAttachmentSpec, TaskSpec
 from server.swarm.controllers.tests.world import World, play, task_spec
 from server.swarm.model.objects import Network, Task
@@ -73,6 +73,24 @@ def test_round_robin_has_no_virtual_address(tmp_path: Path) -> None:
         (service,) = world.agents["n1"].current.services[front]
         assert service.virtual_ip == ""
         assert len(service.backends) == 1
+
+    play(tmp_path, scenario)
+
+
+def test_the_node_assigns_the_addresses_of_a_node_local_network(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        for name in ("n1", "n2"):
+            await world.node(name)
+        near = Network(id="id-near", name="near", driver="macvlan", config_from=ConfigReference(network="cfg"))
+        await world.state.commit([Put(near)])
+        await world.service("web", 2, task_spec(networks=_attached(near.id)))
+        await world.settle()
+        assert world.find("web").endpoint.virtual_ips == (VirtualIP(network_id=near.id),)
+        assert _addresses(world, "web") == [(), ()]
+        for agent in world.agents.values():
+            (network,) = agent.current.networks.values()
+            assert (network.driver, network.config_from, network.local) == ("macvlan", "cfg", "")
+            assert (agent.current.services[near.id], agent.current.peers.get(near.id, ())) == ((), ())
 
     play(tmp_path, scenario)
 

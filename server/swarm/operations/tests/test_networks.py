@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from api_models.network import IPAM, NetworkCreateRequest
+from api_models.network import IPAM, ConfigReference, NetworkCreateRequest
 from api_models.swarm.container import ContainerSpec
 from api_models.swarm.network import Endpoint, EndpointSpec, NetworkAttachmentConfig, PortConfig, VirtualIP
 from api_models.swarm.node import EngineDescription, NodeDescription, NodeStatus
@@ -156,7 +156,13 @@ def test_refusals(tmp_path: Path) -> None:
                 Kind.INVALID_ARGUMENT,
                 "IPv4 cannot be disabled",
             ),
-            (_request("x", driver="macvlan"), (), Kind.NOT_IMPLEMENTED, "macvlan"),
+            (_request("x", driver="null"), (), Kind.INVALID_ARGUMENT, "error during lookup of plugin null"),
+            (
+                replace(_request("x"), config_from=ConfigReference(network="cfg")),
+                (),
+                Kind.PERMISSION_DENIED,
+                "user specified configurations are not supported",
+            ),
             (_request("x", driver="bridge", is_ingress=True), (), Kind.PERMISSION_DENIED, "can only be global scope"),
             (_request("x", is_ingress=True, attachable=True), (), Kind.INVALID_ARGUMENT, "cannot be attachable"),
             (_request("x", ipam=IPAM(driver="far")), (), Kind.INVALID_ARGUMENT, "error during lookup of plugin far"),
@@ -165,6 +171,27 @@ def test_refusals(tmp_path: Path) -> None:
             found, message = await _refused(networks.create(request, pools))
             assert (found, sentence in message) == (kind, True), message
         assert await _refused(networks.remove("nope")) == (Kind.NOT_FOUND, "network nope not found")
+
+    _play(tmp_path, scenario)
+
+
+def test_node_local_networks_have_no_subnet(tmp_path: Path) -> None:
+    async def scenario(state: State, networks: Networks) -> None:
+        request = _request("near", driver="macvlan", attachable=True)
+        made = await networks.create(replace(request, config_from=ConfigReference(network="cfg")), ())
+        assert (made.driver, made.scope, made.config_from, made.attachable) == ("macvlan", "swarm", "cfg", True)
+        # Their options and subnets are those of each node.
+        given = _request("ignored", driver="", given={"encrypted": "", "parent": "eth0"})
+        ignored = await networks.create(given, (PoolConfig("10.0.1.0/24"),))
+        assert (ignored.driver, ignored.options, ignored.ipam, ignored.config_from) == ("bridge", {}, [], "")
+        assert state.tables.network_keys is None
+        # The subnet and the identifier are free for an overlay network.
+        assert (await networks.create(_request("far"), ())).options[options.VNI] == "4097"
+        await networks.create(_request("front"), (PoolConfig("10.0.2.0/24"),))
+        found = networks.find("near")
+        assert found is not None
+        assert networks.details(found, verbose=False) == {"Peers": None}
+        await networks.remove(made.id)
 
     _play(tmp_path, scenario)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.common.errors import Kind, WharfError
-from server.networks.overlay.model import Backend, MeshPort, OverlayNetwork, Peer, ServiceAddresses
+from server.networks.overlay.model import Backend, MeshPort, Peer, ServiceAddresses, SwarmNetwork
 from server.swarm.agent.dispatcher import Assignments
 from server.swarm.model.objects import Task
 from server.swarm.model.taskstate import TaskState
@@ -19,11 +19,13 @@ _NETWORK_ID = "n1"
 
 def _assignments(dice: random.Random) -> Assignments:
     ids = [str(number) for number in range(6) if dice.random() < 0.6]
-    network = OverlayNetwork(
+    network = SwarmNetwork(
         id=_NETWORK_ID,
         name="net",
         subnets=(("10.0.1.0/24", "10.0.1.1"),) * dice.randint(0, 2),
         vni=dice.randint(1, 9),
+        driver=dice.choice(("overlay", "macvlan")),
+        config_from=dice.choice(("", "config")),
         mtu=dice.choice((0, 1450)),
         internal=dice.random() < 0.5,
         attachable=dice.random() < 0.5,
@@ -96,7 +98,7 @@ def test_every_field_has_a_value_that_differs_from_its_default() -> None:
     for field in fields(Task):
         assert any(getattr(task, field.name) != field.default for task in tasks), field.name
     networks = [network for _ in range(20) for network in _assignments(dice).networks.values()]
-    for field in fields(OverlayNetwork):
+    for field in fields(SwarmNetwork):
         assert any(getattr(network, field.name) != field.default for network in networks), field.name
 
 
