@@ -42,6 +42,7 @@ class SwarmFacade:
     def __init__(self, directory: Path) -> None:
         """``directory``: of the swarm's files; it exists while this node is part of a swarm."""
         self._directory = directory
+        self._join_file = directory.with_name(f"{directory.name}-join.json")
         self._make_host: Callable[[], Host] | None = None
         self._host: Host | None = None
         self._node: Manager | Worker | None = None
@@ -62,13 +63,17 @@ class SwarmFacade:
         self._origin = installation.identity()
 
     async def start(self, make_host: Callable[[], Host]) -> None:
-        """Continues the swarm of this data root, if there is one. A failure is logged and shown by ``info``.
-
-        ``make_host`` is called on the loop, after the modules are imported."""
+        """Continues the swarm of this data root, if there is one, and its join. A failure is logged and shown by
+        ``info``. ``make_host`` is called on the loop, after the modules are imported."""
         self._make_host = make_host
-        if self._directory.exists():
-            async with self._lock:
+        async with self._lock:
+            if self._directory.exists():
                 await self._resume()
+            if self._join_file.exists():
+                if self.local_state == "inactive":
+                    self._begin_join(self._join_again())
+                else:  # the former daemon was killed when the node had joined
+                    self._join_file.unlink()
 
     async def stop(self) -> None:
         if self._change is not None:
@@ -108,12 +113,16 @@ class SwarmFacade:
                 self._node = await resume(host, self._requests(), keys=keys)
             except Locked:
                 self._node, self._locked, self._error = None, True, LOCKED
-        except Exception as error:
-            self._node = None
-            # The daemon serves containers without a swarm.
-            self._error = str(error) or type(error).__name__
+        except Exception as error:  # the daemon serves containers without a swarm
+            self._node, self._error = None, str(error) or type(error).__name__
             expected = isinstance(error, WharfError | OSError)
             log.error("the swarm can't be started: %s", self._error, exc_info=not expected)
+
+    async def _join_again(self) -> Manager | Worker:
+        host = await self._load()
+        from server.swarm.pendingjoin import join_again
+
+        return await join_again(host, self._requests(), self._join_file)
 
     # the state
 
@@ -206,8 +215,8 @@ class SwarmFacade:
             return self.manager().node_id
 
     async def join(self, request: JoinRequest) -> None:
-        """After the deadline ``swarm.join`` the join goes on, until it succeeds or fails, or ``leave`` or ``stop`` ends
-        it.
+        """After the deadline ``swarm.join`` the join goes on, in the next daemon, too, until it succeeds or fails, or
+        ``leave`` ends it.
 
         :raises WharfError: UNAVAILABLE: this node is part of a swarm, no manager answers, or the deadline has passed;
             INVALID_ARGUMENT.
@@ -221,26 +230,36 @@ class SwarmFacade:
             if not request.remote_addrs:
                 raise invalid("at least 1 RemoteAddr is required to join")
             host = await self._load()
-            join = self._join = asyncio.create_task(self._joined(host, request), name="swarm-join")
-            await asyncio.wait((join,), timeout=timeouts.seconds("swarm.join"))
-            if not join.done():
+            from server.swarm.joining import join
+            from server.swarm.pendingjoin import remember
+
+            joining = self._begin_join(join(host, self._requests(), request))
+            await asyncio.wait((joining,), timeout=timeouts.seconds("swarm.join"))
+            if not joining.done():
+                await remember(self._join_file, request)
+            if not joining.done():
                 raise WharfError(Kind.UNAVAILABLE, JOIN_TIMEOUT)
+            self._join_file.unlink(missing_ok=True)
             self._join, self._error = None, ""
-            join.result()
+            joining.result()
 
-    async def _joined(self, host: Host, request: JoinRequest) -> None:
-        from server.swarm.joining import join
+    def _begin_join(self, join: Coroutine[object, object, Manager | Worker]) -> asyncio.Task[None]:
+        self._join = asyncio.create_task(self._joined(join), name="swarm-join")
+        return self._join
 
+    async def _joined(self, join: Coroutine[object, object, Manager | Worker]) -> None:
         try:
-            self._node = await join(host, self._requests(), request)
+            self._node = await join
         except Exception as error:
+            self._join_file.unlink(missing_ok=True)
             self._error = str(error) or type(error).__name__
             log.warning("this node has not joined the swarm: %s", self._error)
             raise
+        self._join_file.unlink(missing_ok=True)
         self._join, self._error = None, ""
 
     async def _end_join(self) -> bool:
-        """Ends a join that goes on after its request, or has failed then. Returns whether nothing is left of it."""
+        """Ends a join that goes on after its request, or has failed then. Returns whether nothing is left here."""
         join, self._join = self._join, None
         if join is None:
             return False
@@ -256,7 +275,9 @@ class SwarmFacade:
             would be lost.
         """
         async with self._lock:
-            if await self._end_join():
+            ended = await self._end_join()
+            self._join_file.unlink(missing_ok=True)
+            if ended:
                 return
             if self.local_state == "inactive":
                 raise WharfError(Kind.UNAVAILABLE, NO_SWARM)

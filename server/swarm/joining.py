@@ -37,9 +37,11 @@ AGAIN = 1.0
 _OTHER_STORE = "this engine and the managers of the swarm have different values of --swarm-store"
 
 
-async def join(host: Host, requests: Requests, request: JoinRequest) -> Manager | Worker:
+async def join(host: Host, requests: Requests, request: JoinRequest, *, resumed: bool = False) -> Manager | Worker:
     """Becomes a node of the swarm of ``remote_addrs``, with the role of the token. There is no deadline: the swarm may
     have lost its majority. If it is cancelled or fails, nothing is left here; the swarm may know a node that is down.
+
+    ``resumed``: an earlier daemon has begun it, and its managers may not be up yet.
 
     :raises WharfError: INVALID_ARGUMENT; UNAVAILABLE: no manager can be reached; FAILED_PRECONDITION.
     """
@@ -52,7 +54,7 @@ async def join(host: Host, requests: Requests, request: JoinRequest) -> Manager 
         engine_id=host.engine_id,
         description=await host.describe(),
     )
-    joined = await remote_join(_complete(request.remote_addrs or ()), wanted)
+    joined = await remote_join(_complete(request.remote_addrs or ()), wanted, patient=resumed)
     membership = Membership(
         node_id=joined.node_id,
         cluster_id=joined.cluster_id,

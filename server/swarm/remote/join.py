@@ -36,10 +36,10 @@ class Joined:
     managers: Sequence[ManagerAddress]
 
 
-async def join(addresses: Sequence[str], request: JoinRequest) -> Joined:
+async def join(addresses: Sequence[str], request: JoinRequest, *, patient: bool = False) -> Joined:
     """Joins by one of the managers at ``addresses`` (with ports). ``request``: with the token, without ``csr``: this
-    function makes the key. When a manager has answered once, they are asked until one admits the node: there is no
-    deadline.
+    function makes the key. When a manager has answered once, or if it is ``patient``, they are asked until one admits
+    the node: there is no deadline.
 
     :raises WharfError: UNAVAILABLE: no manager can be reached; INVALID_ARGUMENT: the token is wrong, or the manager is
         one of another swarm.
@@ -54,7 +54,7 @@ async def join(addresses: Sequence[str], request: JoinRequest) -> Joined:
         raise invalid(str(error)) from None
     made = await asyncio.to_thread(certificates.make_request)
     request = replace(request, csr=made.csr)
-    admitted = await _admitted(addresses, request)
+    admitted = await _admitted(addresses, request, patient=patient)
     return Joined(
         node_id=admitted.node_id,
         cluster_id=admitted.cluster_id,
@@ -67,8 +67,8 @@ async def join(addresses: Sequence[str], request: JoinRequest) -> Joined:
     )
 
 
-async def _admitted(addresses: Sequence[str], request: JoinRequest) -> Admitted:
-    failures, answered, pause = 0, False, _LATER
+async def _admitted(addresses: Sequence[str], request: JoinRequest, *, patient: bool) -> Admitted:
+    failures, answered, pause = 0, patient, _LATER
     while True:
         try:
             address, root = await _root(addresses, request.token)

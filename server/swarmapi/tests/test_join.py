@@ -15,6 +15,7 @@ from server.swarm.facade import SwarmFacade
 from server.swarm.tests.hosts import INIT, FakeEngine
 from server.swarmapi.tests.site import Site, run, until
 
+JOIN_FILE = "joining-join.json"
 IN_THE_BACKGROUND = r"^Timeout was reached before node joined\. .* will continue in the background\."
 
 
@@ -77,6 +78,78 @@ def test_a_join_goes_on_after_its_request(tmp_path: Path, monkeypatch: pytest.Mo
         assert facade.info()["NodeID"] in {node.id for node in site.state.tables.nodes}
 
     with_pending(tmp_path, monkeypatch, scenario)
+
+
+def test_a_join_goes_on_in_the_next_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(site: Site, facade: SwarmFacade) -> None:
+        await facade.stop()
+        # The manager is not up yet when the next daemon starts.
+        listener = site.listeners[0]
+        await listener.close()
+        monkeypatch.setattr("server.swarm.remote.join._ATTEMPTS", 1)
+        again = SwarmFacade(tmp_path / "joining")
+        await again.start(FakeEngine(tmp_path / "joining").host)
+        try:
+            assert (again.local_state, again.info()["Error"]) == ("pending", "")
+            await asyncio.sleep(0.2)
+            assert again.local_state == "pending"
+            site.prepare = None
+            await listener.open(site.addresses[0])
+            await until(lambda: again.local_state == "active")
+        finally:
+            await again.stop()
+        # It is no join any more.
+        assert not (tmp_path / JOIN_FILE).exists()
+
+    with_pending(tmp_path, monkeypatch, scenario)
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["goes on", "has ended"])
+def test_a_join_does_not_go_on_after_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, ended: bool) -> None:
+    async def scenario(site: Site, facade: SwarmFacade) -> None:
+        if ended:
+            site.prepare = None
+            await until(lambda: facade.local_state == "active")
+        await facade.leave(force=False)
+        again = SwarmFacade(tmp_path / "joining")
+        await again.start(FakeEngine(tmp_path / "joining").host)
+        assert (again.local_state, again.info()["Error"]) == ("inactive", "")
+        await again.stop()
+
+    with_pending(tmp_path, monkeypatch, scenario)
+
+
+def test_the_request_of_a_join_that_had_ended_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon was killed before it has removed it."""
+
+    async def scenario(site: Site, facade: SwarmFacade) -> None:
+        file = tmp_path / JOIN_FILE
+        assert file.stat().st_mode & 0o777 == 0o600
+        content = file.read_bytes()
+        site.prepare = None
+        await until(lambda: facade.local_state == "active")
+        await facade.stop()
+        file.write_bytes(content)
+        again = SwarmFacade(tmp_path / "joining")
+        await again.start(FakeEngine(tmp_path / "joining").host)
+        assert (again.status, file.exists()) == ("active/worker", False)
+        await again.stop()
+
+    with_pending(tmp_path, monkeypatch, scenario)
+
+
+def test_a_damaged_request_is_an_error_until_the_node_leaves(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        (tmp_path / JOIN_FILE).write_bytes(b"{")
+        facade = SwarmFacade(tmp_path / "joining")
+        await facade.start(FakeEngine(tmp_path / "joining").host)
+        await until(lambda: facade.local_state == "error")
+        assert facade.info()["Error"]
+        await facade.leave(force=False)
+        assert (facade.local_state, (tmp_path / JOIN_FILE).exists()) == ("inactive", False)
+        await facade.stop()
+
+    asyncio.run(scenario())
 
 
 def test_leave_ends_a_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,8 @@ def test_a_join_goes_on_until_the_swarm_can_admit_the_node(site: Swarm, etcd: Si
         second.docker("swarm", "leave")
         assert info(second)["LocalNodeState"] == "inactive"
     second.docker(*join, check=False)
+    second.restart()
+    assert info(second)["LocalNodeState"] == "pending"
     etcd.start()
     assert settles(lambda: nodes(second)[second.name]["ManagerStatus"] == "Reachable")
     assert len(listed(first, "node")) == 2
