@@ -5,6 +5,7 @@ reader of the watch gets UNAVAILABLE and watches again.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from typing import TypeVar, cast
 
@@ -27,6 +28,11 @@ from server.swarm.store.interface import (
     check_bounds,
 )
 from server.swarm.store.pb import etcd_pb2 as pb
+
+# Two attempts of a commit. A member forwards it to the leader. If that has just been lost, the commit is lost with it,
+# and the member answers after 7 s only, when the others have long elected another leader: within 1 to 2 s.
+timeouts.define("swarm.commit", 2.5)
+timeouts.define("swarm.commit-again", 4.5)
 
 #: The key of ``EtcdStore.begin_after``, beside all that a swarm stores.
 _BASE = "wharf/revisions-after"
@@ -113,11 +119,35 @@ class EtcdStore:
         base = await self._base()
         compare = [_compare(condition, base) for condition in conditions]
         request = pb.TxnRequest(compare=compare, success=map(_operation, writes))
-        answer = await self._call("KV/Txn", request, pb.TxnResponse)
-        if not answer.succeeded:
+        # A repetition must not undo another commit; and the value of a lease's key does not show which lease it has.
+        repeatable = bool(conditions) and not any(write.lease for write in writes)
+        first = timeouts.seconds("swarm.commit") if repeatable else timeouts.seconds("swarm.store")
+        begin = time.monotonic()
+        try:
+            answer = await self._call("KV/Txn", request, pb.TxnResponse, seconds=first)
+            revision = answer.header.revision if answer.succeeded else 0
+        except WharfError:
+            if not repeatable or time.monotonic() - begin < first:
+                raise
+            revision = await self._commit_again(request, writes)
+        if not revision:
             raise ConditionFailed
-        await self._ask_progress(answer.header.revision)
-        return base + answer.header.revision
+        await self._ask_progress(revision)
+        return base + revision
+
+    async def _commit_again(self, request: pb.TxnRequest, writes: Sequence[Write]) -> int:
+        """Repeats a commit that has got no answer; it may have been done. Returns its revision, 0: a condition is
+        false, and the commit was not done."""
+        seconds = timeouts.seconds("swarm.commit-again")
+        answer = await self._call("KV/Txn", request, pb.TxnResponse, seconds=seconds)
+        if answer.succeeded:
+            return answer.header.revision
+        # All of its writes were done or none, and values are unique: they have the time of their change.
+        write = next((each for each in writes if each.value is not None), writes[0])
+        found = await self._call("KV/Range", pb.RangeRequest(key=write.key.encode()), pb.RangeResponse)
+        if write.value is None:
+            return 0 if found.kvs else found.header.revision
+        return found.kvs[0].mod_revision if found.kvs and found.kvs[0].value == write.value else 0
 
     # watches
 
@@ -214,10 +244,10 @@ class EtcdStore:
         except LeaseEnded:
             return
 
-    async def _call(self, method: str, request: Message, reply: type[R]) -> R:
+    async def _call(self, method: str, request: Message, reply: type[R], *, seconds: float | None = None) -> R:
         channel = self._channel
         try:
-            return await _leased(call(channel, method, request, reply))
+            return await _leased(call(channel, method, request, reply, seconds=seconds))
         except WharfError as error:
             if error.kind is Kind.UNAVAILABLE:
                 self._failed(channel)

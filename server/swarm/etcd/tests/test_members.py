@@ -15,7 +15,7 @@ from server.swarm.etcd.child import Status
 from server.swarm.etcd.members import Members
 from server.swarm.etcd.tests.cluster import Cluster, joined, repeated, running
 from server.swarm.store.etcd import EtcdStore
-from server.swarm.store.interface import Write
+from server.swarm.store.interface import Condition, Write
 from server.swarm.store.tests import etcd_member
 
 _SECONDS = 60
@@ -97,3 +97,28 @@ async def _scenario(cluster: Cluster) -> None:
         assert [entry.value for entry in entries] == [b"3"]
         await members.close()
         await store.close()
+
+
+@pytest.mark.skipif(not etcd_member.installed(), reason="needs etcd")
+def test_a_commit_is_not_lost_with_the_leader(tmp_path: Path) -> None:
+    async def main() -> None:
+        cluster = Cluster(tmp_path)
+        async with asyncio.timeout(_SECONDS), running(cluster.child(cluster.options("one"))) as one:
+            members = Members(one.endpoint)
+            async with joined(cluster, members, "two") as two, joined(cluster, members, "three") as three:
+                ids = {member.id: member.name for member in await members.list()}
+                leader = {"one": one, "two": two, "three": three}[ids[(await members.status()).leader]]
+                await members.close()
+                store = EtcdStore([(two if leader is one else one).endpoint])
+                revision = await store.commit([], [Write("a", b"1")])
+                assert leader.pid is not None
+                # The member forwards it to a leader that does not answer.
+                os.kill(leader.pid, signal.SIGSTOP)
+                try:
+                    await store.commit([Condition("a", revision)], [Write("a", b"2")])
+                    assert [entry.value for entry in (await store.range("a"))[0]] == [b"2"]
+                finally:
+                    os.kill(leader.pid, signal.SIGCONT)
+                    await store.close()
+
+    asyncio.run(main())

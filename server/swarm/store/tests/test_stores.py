@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -252,6 +253,43 @@ def test_etcd_has_the_commits_since_its_compaction_only(tmp_path: Path) -> None:
 
     if not etcd_member.installed():
         pytest.skip("needs etcd")
+    with etcd_member.member(tmp_path / "etcd") as address:
+        asyncio.run(_on_etcd(address, scenario))
+
+
+@pytest.mark.skipif(not etcd_member.installed(), reason="needs etcd")
+@pytest.mark.parametrize("value", [b"new", None], ids=["put", "delete"])
+def test_a_commit_whose_answer_is_lost_is_done_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: bytes | None
+) -> None:
+    async def lost(store: EtcdStore, conditions: Sequence[Condition], *, before: bool) -> int:
+        """A commit whose first attempt gets no answer: it was done, or lost on its way."""
+        done: list[Any] = []
+        call = store._call
+
+        async def first(method: str, request: Any, reply: Any, *, seconds: float | None = None) -> Any:
+            if method == "KV/Txn" and not done:
+                done.append(await call(method, request, reply) if before else None)
+                raise WharfError(Kind.UNAVAILABLE, "The swarm does not have a leader")
+            return await call(method, request, reply)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "_call", first)
+            patch.setitem(timeouts._SECONDS, "swarm.commit", 0.0)
+            return await store.commit(conditions, [Write("/a", value)])
+
+    async def scenario(store: Store) -> None:
+        assert isinstance(store, EtcdStore)
+        for before in (True, False):
+            present = await store.commit([], [Write("/a", b"old")])
+            revision = await lost(store, [Condition("/a", present)], before=before)
+            assert revision == present + 1
+            entries, last = await store.range("/")
+            assert ([entry.value for entry in entries], last) == ([] if value is None else [value], revision)
+        other = await store.commit([], [Write("/a", b"other")])
+        with pytest.raises(ConditionFailed):
+            await lost(store, [Condition("/a", other - 1)], before=True)
+
     with etcd_member.member(tmp_path / "etcd") as address:
         asyncio.run(_on_etcd(address, scenario))
 
