@@ -165,11 +165,14 @@ def test_unread_ping_replies_close_the_connection() -> None:
     served(work)
 
 
-def test_call_beyond_its_window_is_reset() -> None:
+@pytest.mark.parametrize(
+    "messages", [message(bytes(h2.FRAME - 5)), message(b"") * (h2.FRAME // 5)], ids=["large", "empty"]
+)
+def test_call_beyond_its_window_is_reset(messages: bytes) -> None:
     async def work(peer: Peer) -> None:
         peer.call()
         call = await peer.opened()
-        piece = frame(h2.DATA, 0, 1, message(bytes(h2.FRAME - 5)))
+        piece = frame(h2.DATA, 0, 1, messages)
         for _ in range(2 * WINDOW // h2.FRAME):  # unread data, and the window updates so far
             peer.send(piece)
         _, _, id, _ = await peer.frame(h2.RST_STREAM)
@@ -177,6 +180,7 @@ def test_call_beyond_its_window_is_reset() -> None:
         with pytest.raises(WharfError) as failed:
             await call.read_buffered()
         assert failed.value.kind is Kind.RESOURCE_EXHAUSTED
+        assert peer.connection.buffered == 0
         # The connection stays open; further data of the call is ignored.
         peer.send(piece)
         peer.call(3)
@@ -336,23 +340,6 @@ def test_early_disconnect_leaks_no_descriptor() -> None:
         assert ours.fileno() == -1
 
     uvloop.run(run())
-
-
-def test_unread_empty_messages_close_the_window() -> None:
-    async def work(peer: Peer) -> None:
-        peer.call()
-        call = await peer.opened()
-        piece = frame(h2.DATA, 0, 1, message(b"") * (h2.FRAME // 5))
-        for _ in range(2 * WINDOW // h2.FRAME):
-            peer.send(piece)
-        _, _, id, _ = await peer.frame(h2.RST_STREAM)
-        assert id == 1
-        with pytest.raises(WharfError) as failed:
-            await call.read_buffered()
-        assert failed.value.kind is Kind.RESOURCE_EXHAUSTED
-        assert peer.connection.buffered == 0
-
-    served(work)
 
 
 def test_buffers_of_all_calls_are_limited() -> None:
