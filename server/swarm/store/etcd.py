@@ -119,35 +119,32 @@ class EtcdStore:
         base = await self._base()
         compare = [_compare(condition, base) for condition in conditions]
         request = pb.TxnRequest(compare=compare, success=map(_operation, writes))
-        # A repetition must not undo another commit; and the value of a lease's key does not show which lease it has.
-        repeatable = bool(conditions) and not any(write.lease for write in writes)
-        first = timeouts.seconds("swarm.commit") if repeatable else timeouts.seconds("swarm.store")
+        proof = _proof(conditions, writes)
+        first = timeouts.seconds("swarm.commit") if proof is not None else timeouts.seconds("swarm.store")
         begin = time.monotonic()
         try:
             answer = await self._call("KV/Txn", request, pb.TxnResponse, seconds=first)
             revision = answer.header.revision if answer.succeeded else 0
         except WharfError:
-            if not repeatable or time.monotonic() - begin < first:
+            if proof is None or time.monotonic() - begin < first:
                 raise
-            revision = await self._commit_again(request, writes)
+            revision = await self._commit_again(request, proof)
         if not revision:
             raise ConditionFailed
         await self._ask_progress(revision)
         return base + revision
 
-    async def _commit_again(self, request: pb.TxnRequest, writes: Sequence[Write]) -> int:
+    async def _commit_again(self, request: pb.TxnRequest, proof: Write) -> int:
         """Repeats a commit that has got no answer; it may have been done. Returns its revision, 0: a condition is
-        false, and the commit was not done."""
+        false, and the commit was not done, as ``proof`` shows: all of its writes were done or none."""
         seconds = timeouts.seconds("swarm.commit-again")
         answer = await self._call("KV/Txn", request, pb.TxnResponse, seconds=seconds)
         if answer.succeeded:
             return answer.header.revision
-        # All of its writes were done or none, and values are unique: they have the time of their change.
-        write = next((each for each in writes if each.value is not None), writes[0])
-        found = await self._call("KV/Range", pb.RangeRequest(key=write.key.encode()), pb.RangeResponse)
-        if write.value is None:
+        found = await self._call("KV/Range", pb.RangeRequest(key=proof.key.encode()), pb.RangeResponse)
+        if proof.value is None:
             return 0 if found.kvs else found.header.revision
-        return found.kvs[0].mod_revision if found.kvs and found.kvs[0].value == write.value else 0
+        return found.kvs[0].mod_revision if found.kvs and found.kvs[0].value == proof.value else 0
 
     # watches
 
@@ -270,6 +267,18 @@ async def _leased(answer: Awaitable[R]) -> R:
 def _after(prefix: str) -> bytes:
     """The end of the range of all keys that begin with ``prefix``. Keys are ASCII."""
     return prefix.encode() + b"\x7f"
+
+
+def _proof(conditions: Sequence[Condition], writes: Sequence[Write]) -> Write | None:
+    """The write that shows afterwards whether a commit was done; None: the commit must not be repeated.
+
+    Without conditions a repetition could undo another commit, and a value does not show which lease its key has. Values
+    of objects are unique, since they have the time of their change; empty values are those of marks, which many commits
+    write."""
+    if not conditions or any(write.lease for write in writes):
+        return None
+    puts = (write for write in writes if write.value)
+    return next(puts, None) or next((write for write in writes if write.value is None), None)
 
 
 def _compare(condition: Condition, base: int) -> pb.Compare:

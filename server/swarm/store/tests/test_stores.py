@@ -276,7 +276,9 @@ def test_a_commit_whose_answer_is_lost_is_done_once(
         with monkeypatch.context() as patch:
             patch.setattr(store, "_call", first)
             patch.setitem(timeouts._SECONDS, "swarm.commit", 0.0)
-            return await store.commit(conditions, [Write("/a", value)])
+            return await store.commit(conditions, writes)
+
+    writes = [Write("/a", value)]
 
     async def scenario(store: Store) -> None:
         assert isinstance(store, EtcdStore)
@@ -289,6 +291,11 @@ def test_a_commit_whose_answer_is_lost_is_done_once(
         other = await store.commit([], [Write("/a", b"other")])
         with pytest.raises(ConditionFailed):
             await lost(store, [Condition("/a", other - 1)], before=True)
+        # A mark has the same value after every commit that writes it: it proves nothing.
+        await store.commit([], [Write("/mark", b"")])
+        writes.insert(0, Write("/mark", b""))
+        with pytest.raises(ConditionFailed):
+            await lost(store, [Condition("/a", other - 1)], before=False)
 
     with etcd_member.member(tmp_path / "etcd") as address:
         asyncio.run(_on_etcd(address, scenario))
