@@ -70,6 +70,7 @@ class Supervisor:
         self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         level = "debug" if config.debug else config.log_level
         self._log_level = level if level in ("debug", "info", "warning", "error") else "info"
+        self._proxies = config.proxy_snapshotters
         self._started_here = False
         self._pidfd = -1
         # The pipe on which a forked supervisor reports that it serves.
@@ -254,6 +255,7 @@ class Supervisor:
         arguments = ["--root", str(self.root), "--state", str(self.state), "--log-level", self._log_level]
         if self._nofile > 0:
             arguments += ["--nofile", str(self._nofile)]
+        arguments += [f"--proxy-snapshotter={name}={address}" for name, address in self._proxies.items()]
         pid = os.posix_spawn(
             sys.executable,
             [sys.executable, "-m", "engine.supervisor", *arguments],
@@ -326,6 +328,7 @@ def _run_supervisor(supervisor: Supervisor, handle: zygote.Handle, signalled: in
             log_level=supervisor._log_level,
             handle=handle,
             ready=_report_ready,
+            proxies=supervisor._proxies,
         )
     except BaseException as error:
         print(f"wharf-supervisor: {error!r}", file=sys.stderr)  # noqa: T201

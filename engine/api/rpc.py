@@ -72,10 +72,14 @@ class Connection:
     """The caller over gRPC: it connects when it is first used, and again after the connection was lost. Creating it
     costs little; it belongs to one event loop."""
 
-    def __init__(self, address: str, namespace: str) -> None:
-        """``address``: the path of a unix socket, or its ``unix://`` URL."""
+    def __init__(self, address: str, namespace: str, *, peer: str = "containerd", waits: bool = True) -> None:
+        """``address``: the path of a unix socket, or its ``unix://`` URL. ``namespace``: "" sends none. ``peer``: the
+        server, for the sentence about a lost connection. ``waits``: calls wait for an absent server; otherwise it is
+        UNAVAILABLE."""
         self.address = address if "://" in address else f"unix://{address}"
         self.namespace = namespace
+        self._name = peer
+        self._waits = waits
         self._peer: Peer | None = None
         self._connecting: asyncio.Task[Peer] | None = None
         #: The number of times that the connection was lost. Cached answers of an earlier server may be outdated after
@@ -84,7 +88,7 @@ class Connection:
 
     async def _open_connection(self) -> Peer:
         path = self.address.removeprefix("unix://")
-        self._peer = await Peer.connect(path, limits=SERVER_LIMITS, peer="containerd")
+        self._peer = await Peer.connect(path, limits=SERVER_LIMITS, peer=self._name)
         return self._peer
 
     async def _connect(self, *, wait: bool) -> Peer:
@@ -123,7 +127,7 @@ class Connection:
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         lease = current_lease.get()
-        headers = ((NAMESPACE_HEADER, self.namespace),)
+        headers = ((NAMESPACE_HEADER, self.namespace),) if self.namespace else ()
         return (*headers, (LEASE_HEADER, lease)) if lease else headers
 
     async def call(
@@ -137,8 +141,9 @@ class Connection:
     ) -> R:
         """One request, one reply. ``deadline`` names an entry of ``timeouts``; None waits without a limit.
 
-        The call waits for an absent server until the deadline (a supervisor that died is restarted at once). ``again``:
-        the call is idempotent, so it is repeated when the server dies during it.
+        The call waits for an absent server until the deadline (a supervisor that died is restarted at once), unless the
+        connection was made without ``waits``. ``again``: the call is idempotent, so it is repeated when the server dies
+        during it.
 
         Raises WharfError with the kind that the server answered.
         """
@@ -154,7 +159,7 @@ class Connection:
                     left -= 1
 
     async def _call(self, method: str, request: bytes) -> bytes:
-        peer = await self._connect(wait=True)
+        peer = await self._connect(wait=self._waits)
         stream = peer.request(method, self.metadata(), request)
         try:
             if not stream.sent:

@@ -9,13 +9,19 @@ import argparse
 import os
 import resource
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from engine.shim import zygote
 
 
 def serve(
-    *, root: str, state: str, address: str, log_level: str = "info", ready: Callable[[], None] | None = None
+    *,
+    root: str,
+    state: str,
+    address: str,
+    log_level: str = "info",
+    ready: Callable[[], None] | None = None,
+    proxies: Mapping[str, str],
 ) -> int:
     """Runs a supervisor in this process until SIGTERM or SIGINT and returns the exit status.
 
@@ -25,7 +31,9 @@ def serve(
     handle = zygote.start()
     from engine.supervisor.server import run  # after the zygote was forked
 
-    return run(root=root, state=state, address=address, log_level=log_level, handle=handle, ready=ready)
+    return run(
+        root=root, state=state, address=address, log_level=log_level, handle=handle, ready=ready, proxies=proxies
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,13 +47,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--address", default="", help="the socket (default: containerd.sock in the state folder)")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     parser.add_argument("--nofile", type=int, default=0, help="soft limit of descriptors for containers")
+    parser.add_argument(
+        "--proxy-snapshotter",
+        action="append",
+        default=[],
+        metavar="NAME=SOCKET",
+        help="a snapshotter of another process, which serves containerd's snapshots API on this unix socket",
+    )
     options = parser.parse_args(arguments)
+    proxies = dict(one.partition("=")[::2] for one in options.proxy_snapshotter)
     if options.nofile:
         # The parent process may have raised its own limit.
         resource.setrlimit(resource.RLIMIT_NOFILE, (options.nofile, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     state = os.path.abspath(options.state)
     address = options.address.removeprefix("unix://") or os.path.join(state, "containerd.sock")
-    return serve(root=os.path.abspath(options.root), state=state, address=address, log_level=options.log_level)
+    root = os.path.abspath(options.root)
+    return serve(root=root, state=state, address=address, log_level=options.log_level, proxies=proxies)
 
 
 if __name__ == "__main__":

@@ -36,12 +36,11 @@ _SERVICES = (
 
 
 class Introspection:
-    """``snapshotters``: name → why it doesn't work on this host (empty: it works). ``others``: plugins that containerd
-    doesn't have."""
+    """``uuid``: see ``identity``. ``plugins``: those that not every supervisor has."""
 
-    def __init__(self, root: str, snapshotters: Mapping[str, str], others: Sequence[pb.Plugin]) -> None:
-        self._uuid = _identity(os.path.join(root, "uuid"))
-        self._plugins = [*_plugins(root, snapshotters), *others]
+    def __init__(self, uuid: str, plugins: Sequence[pb.Plugin]) -> None:
+        self._uuid = uuid
+        self._plugins = [*_plugins(), *plugins]
 
     def version(self) -> Version:
         return Version(version=f"{API_VERSION}+wharf", revision="")
@@ -54,8 +53,9 @@ class Introspection:
         return [plugin for plugin in self._plugins if match(_fields(plugin))]
 
 
-def _identity(path: str) -> str:
+def identity(root: str) -> str:
     """The id of this root, created at its first start."""
+    path = os.path.join(root, "uuid")
     try:
         with open(path, encoding="ascii") as file:
             return str(uuid.UUID(file.read().strip()))
@@ -67,10 +67,22 @@ def _identity(path: str) -> str:
         return made
 
 
-def _plugins(root: str, snapshotters: Mapping[str, str]) -> list[pb.Plugin]:
+def snapshotter_plugin(name: str, exports: Mapping[str, str], error: str = "") -> pb.Plugin:
+    """``error``: why it doesn't work on this host; "": it works."""
+    plugin = pb.Plugin(type="io.containerd.snapshotter.v1", id=name, platforms=[_here()], exports=exports)
+    if error:
+        plugin.init_err.CopyFrom(rpc_status_pb2.Status(code=_UNKNOWN, message=f"{error}: skip plugin"))
+    return plugin
+
+
+def _here() -> types_pb2.Platform:
     machine = platform.machine()
-    here = types_pb2.Platform(os="linux", architecture=_ARCHITECTURES.get(machine, machine))
-    found = [
+    return types_pb2.Platform(os="linux", architecture=_ARCHITECTURES.get(machine, machine))
+
+
+def _plugins() -> list[pb.Plugin]:
+    here = _here()
+    return [
         pb.Plugin(type="io.containerd.content.v1", id="content"),
         pb.Plugin(type="io.containerd.metadata.v1", id="sqlite"),
         pb.Plugin(type="io.containerd.gc.v1", id="scheduler"),
@@ -78,19 +90,8 @@ def _plugins(root: str, snapshotters: Mapping[str, str]) -> list[pb.Plugin]:
         pb.Plugin(type="io.containerd.lease.v1", id="manager"),
         pb.Plugin(type="io.containerd.differ.v1", id="walking", platforms=[here]),
         pb.Plugin(type="io.containerd.runtime.v2", id="task", platforms=[here]),
+        *(pb.Plugin(type="io.containerd.grpc.v1", id=name) for name in _SERVICES),
     ]
-    for name, error in snapshotters.items():
-        plugin = pb.Plugin(
-            type="io.containerd.snapshotter.v1",
-            id=name,
-            platforms=[here],
-            exports={"root": os.path.join(root, f"io.containerd.snapshotter.v1.{name}")},
-        )
-        if error:
-            plugin.init_err.CopyFrom(rpc_status_pb2.Status(code=_UNKNOWN, message=f"{error}: skip plugin"))
-        found.append(plugin)
-    found += [pb.Plugin(type="io.containerd.grpc.v1", id=name) for name in _SERVICES]
-    return found
 
 
 def _fields(plugin: pb.Plugin) -> filters.Fields:

@@ -9,7 +9,7 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from engine.common import stacks, timeouts
 from engine.common.errors import WharfError
@@ -24,7 +24,14 @@ _BACKLOG = 1024
 
 
 def run(
-    *, root: str, state: str, address: str, log_level: str, handle: Handle, ready: Callable[[], None] | None
+    *,
+    root: str,
+    state: str,
+    address: str,
+    log_level: str,
+    handle: Handle,
+    ready: Callable[[], None] | None,
+    proxies: Mapping[str, str],
 ) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit status."""
     # The maximum time that threads writing metadata and files wait for the GIL while the loop is busy.
@@ -42,7 +49,7 @@ def run(
         private.make_directory(root, private.PASSABLE)
         seconds, busy = timeouts.seconds("supervisor.lock"), f"another supervisor works on {root}"
         with rootlock.locked(os.path.join(root, "lock"), seconds=seconds, busy=busy):
-            asyncio.run(_serve(Settings(root, state, address, soft), handle, ready))
+            asyncio.run(_serve(Settings(root, state, address, soft, proxies), handle, ready))
     except WharfError as error:
         log.error("%s", error.message)
         return 1

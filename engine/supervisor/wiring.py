@@ -5,8 +5,10 @@ the start or end are entered on the exit stack, in the order of their dependenci
 """
 
 import os
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from google.protobuf.descriptor import FileDescriptor
 
@@ -37,7 +39,7 @@ from engine.supervisor.events import EventBus
 from engine.supervisor.extensions import DescriptorServer, declaration
 from engine.supervisor.gc import Collector
 from engine.supervisor.images import Images
-from engine.supervisor.introspection import Introspection
+from engine.supervisor.introspection import Introspection, identity, snapshotter_plugin
 from engine.supervisor.leases import Leases
 from engine.supervisor.namespaces import Namespaces
 from engine.supervisor.rpc.base import add
@@ -58,16 +60,21 @@ from engine.supervisor.snapshots.service import Snapshots
 from engine.supervisor.store.database import Database
 from engine.supervisor.tasks.service import Tasks
 
+if TYPE_CHECKING:
+    from engine.supervisor.snapshots.proxied import Proxied
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """``root`` is persistent, ``state`` is valid until the next boot. ``address`` is the socket's path. ``nofile`` is
-    the soft limit of descriptors for processes below the shims (0: this process's)."""
+    the soft limit of descriptors for processes below the shims (0: this process's). ``proxies``: the sockets of
+    proxied snapshotters, by name."""
 
     root: str
     state: str
     address: str
     nofile: int = 0
+    proxies: Mapping[str, str] = field(default_factory=dict)
 
 
 class Supervisor:
@@ -95,7 +102,9 @@ class Supervisor:
             content = Content(database, files, bus)
             stack.push_async_callback(content.close)
             snapshotters = (OverlaySnapshotter(settings.root), CopySnapshotter(settings.root))
-            snapshots = Snapshots(database, bus, snapshotters, settings.root)
+            uuid = identity(settings.root)
+            proxied = _proxied(settings.proxies, uuid, database, bus)
+            snapshots = Snapshots(database, bus, snapshotters, settings.root, proxied)
             stack.push_async_callback(snapshots.close)
             collector = Collector(database, files, snapshots, bus)
             stack.push_async_callback(collector.close)
@@ -112,9 +121,9 @@ class Supervisor:
             descriptors = DescriptorServer(content, snapshots, differ, settings.address)
             stack.push_async_callback(descriptors.close)
             descriptors.open()
-            introspection = Introspection(
-                settings.root, {one.name: one.check() for one in snapshotters}, [declaration(descriptors.path)]
-            )
+            plugins = [snapshotter_plugin(one.name, {"root": one.root}, one.check()) for one in snapshotters]
+            plugins += [snapshotter_plugin(one.name, {"address": one.address}) for one in proxied]
+            introspection = Introspection(uuid, [*plugins, declaration(descriptors.path)])
 
             namespaces = Namespaces(database, bus)
             leases = Leases(database)
@@ -143,3 +152,11 @@ class Supervisor:
     async def close(self) -> None:
         """Waits for pending operations. Tasks continue: their shims outlive the supervisor."""
         await self._stack.aclose()
+
+
+def _proxied(addresses: Mapping[str, str], uuid: str, database: Database, bus: EventBus) -> "list[Proxied]":
+    if not addresses:
+        return []
+    from engine.supervisor.snapshots.proxied import Proxied  # an option
+
+    return [Proxied(name, address, uuid, database, bus) for name, address in addresses.items()]

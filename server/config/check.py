@@ -20,6 +20,7 @@ from server.logdrivers.options import check_log_options as check_container_log_o
 
 _LEVELS = frozenset({"panic", "fatal", "error", "warn", "info", "debug", "trace"})
 _DOMAIN = re.compile(r"(?=.{1,255}\Z)(\.|([A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?\.?)+)\Z")
+_SNAPSHOTTERS = ("overlayfs", "overlay2", "native")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
 
 
@@ -80,10 +81,25 @@ def _check_daemon(config: Config) -> None:
         raise ConfigError("ui-name needs ui: the engine serves no page")
     if config.otlp_endpoint and not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", config.otlp_endpoint):
         raise ConfigError(f"invalid otlp-endpoint: {config.otlp_endpoint}: use http://host:port or https://host:port")
-    if config.storage_driver not in ("", "overlayfs", "overlay2", "native"):
-        raise ConfigError(f'storage driver "{config.storage_driver}" is not supported: use overlayfs or native')
+    _check_snapshotters(config)
     if config.tlsverify and not config.tlscacert and "tlscacert" in config.given:
         raise ConfigError("--tlsverify requires --tlscacert")
+
+
+def _check_snapshotters(config: Config) -> None:
+    proxies = config.proxy_snapshotters
+    if proxies and not config.embedded:
+        raise ConfigError("proxy-snapshotters are configured in the containerd that --containerd names")
+    for name, address in proxies.items():
+        if not _NAME.match(name) or name in _SNAPSHOTTERS:
+            raise ConfigError(f'invalid name of a proxy snapshotter: "{name}"')
+        if not os.path.isabs(address):
+            raise ConfigError(f'proxy snapshotter {name}: "{address}" is not the absolute path of a unix socket')
+    # A stock containerd has snapshotters that its own configuration adds.
+    if config.embedded and config.storage_driver not in ("", *_SNAPSHOTTERS, *proxies):
+        raise ConfigError(
+            f'storage driver "{config.storage_driver}" is not supported: use overlayfs, native or a proxy snapshotter'
+        )
 
 
 def check_minimum(version: str) -> None:

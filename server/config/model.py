@@ -145,7 +145,12 @@ class Config:
     max_concurrent_downloads: Annotated[int, Option("Layers pulled at a time", reloads=True)] = 3
     max_concurrent_uploads: Annotated[int, Option("Layers pushed at a time", reloads=True)] = 5
     max_download_attempts: Annotated[int, Option("Attempts for each layer", reloads=True)] = 5
-    storage_driver: Annotated[str, Option('Snapshotter ("overlayfs" | "native")', short="s")] = ""
+    storage_driver: Annotated[
+        str, Option('Snapshotter ("overlayfs" | "native", or a name of --proxy-snapshotter)', short="s")
+    ] = ""
+    proxy_snapshotters: Annotated[
+        _Map, Option("Snapshotter of another process: name=path of its unix socket", "proxy-snapshotter")
+    ] = field(default_factory=dict)
     builder: Annotated[BuilderGc, Option("Clean-up of the build cache", only_file=True)] = field(
         default_factory=BuilderGc
     )

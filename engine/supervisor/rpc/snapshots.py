@@ -31,7 +31,7 @@ class SnapshotsServicer:
         return pb.ViewSnapshotResponse(mounts=[mount.to_message() for mount in mounts])
 
     async def mounts(self, request: pb.MountsRequest, call: Call) -> pb.MountsResponse:
-        mounts = self._snapshots.mounts(call.namespace, request.snapshotter, request.key)
+        mounts = await self._snapshots.mounts(call.namespace, request.snapshotter, request.key)
         return pb.MountsResponse(mounts=[mount.to_message() for mount in mounts])
 
     async def commit(self, request: pb.CommitSnapshotRequest, call: Call) -> Empty:

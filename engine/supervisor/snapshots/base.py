@@ -24,6 +24,11 @@ class Snapshotter(Protocol):
     def name(self) -> str: ...
 
     @property
+    def root(self) -> str:
+        """Where its directories are."""
+        ...
+
+    @property
     def stages(self) -> bool:
         """Whether ``stage`` does anything."""
         ...

@@ -17,7 +17,8 @@ class CopySnapshotter:
     stages = True
 
     def __init__(self, root: str) -> None:
-        self._folders = Folders(os.path.join(root, "io.containerd.snapshotter.v1.native"))
+        self.root = os.path.join(root, "io.containerd.snapshotter.v1.native")
+        self._folders = Folders(self.root)
 
     def check(self) -> str:
         return ""

@@ -20,8 +20,8 @@ class OverlaySnapshotter:
     stages = False
 
     def __init__(self, root: str) -> None:
-        self._base = os.path.join(root, "io.containerd.snapshotter.v1.overlayfs")
-        self._folders = Folders(self._base)
+        self.root = os.path.join(root, "io.containerd.snapshotter.v1.overlayfs")
+        self._folders = Folders(self.root)
         # With index=on, overlayfs refuses a directory that was a layer of another mount before.
         self._options = ("index=off",) if os.path.exists("/sys/module/overlay/parameters/index") else ()
 
@@ -37,7 +37,7 @@ class OverlaySnapshotter:
             linux.mount("overlay", merged, "overlay", 0, options)
             linux.umount(merged)
         except OSError as error:
-            return f"overlayfs can't mount on {self._base}: {error.strerror}"
+            return f"overlayfs can't mount on {self.root}: {error.strerror}"
         finally:
             remove_tree(trial)
         return ""

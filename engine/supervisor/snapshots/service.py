@@ -6,7 +6,8 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
 
@@ -14,88 +15,73 @@ from engine.api import filters
 from engine.api.pb import event_messages_pb2 as events_pb
 from engine.api.types import Mount, SnapshotInfo, SnapshotKind, Usage
 from engine.common.errors import Kind, WharfError, invalid, not_found
-from engine.supervisor import leases, namespaces
+from engine.supervisor import leases
 from engine.supervisor.call import Call
 from engine.supervisor.events import EventBus
 from engine.supervisor.names import UnknownField, check_labels, masked_labels
+from engine.supervisor.snapshots import records
 from engine.supervisor.snapshots.base import Snapshotter
 from engine.supervisor.snapshots.layer_sync import LayerSync
-from engine.supervisor.snapshots.parents import chain
 from engine.supervisor.snapshots.usages import measure
 from engine.supervisor.store import labels as json_labels
 from engine.supervisor.store.database import Database
 
+if TYPE_CHECKING:
+    from engine.supervisor.snapshots.proxied import Proxied
+
 log = logging.getLogger(__name__)
-
-_COLUMNS = "number, kind, key, parent, labels, created, updated"
-
-#: Layers on a lost layer are removed with it and unpacked again. An active snapshot stays: it finds the new parent by
-#: its name.
-_ORPHANS = """
-DELETE FROM snapshot WHERE parent <> '' AND kind = :committed AND NOT EXISTS (
-    SELECT 1 FROM snapshot AS below WHERE below.namespace = snapshot.namespace
-    AND below.snapshotter = snapshot.snapshotter AND below.key = snapshot.parent
-)
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    number: int
-    info: SnapshotInfo
 
 
 class Snapshots:
     """All snapshotters by name. The call's lease protects what ``prepare``, ``view`` and ``commit`` create."""
 
-    def __init__(self, database: Database, bus: EventBus, snapshotters: Sequence[Snapshotter], root: str) -> None:
-        """``root``: the directory of the snapshotters' directories."""
+    def __init__(
+        self,
+        database: Database,
+        bus: EventBus,
+        snapshotters: Sequence[Snapshotter],
+        root: str,
+        proxied: "Sequence[Proxied]" = (),
+    ) -> None:
+        """``root``: the directory of the snapshotters' directories. ``proxied``: those of other processes."""
         self._db = database
         self._bus = bus
         self._layer_sync = LayerSync(database, root)
         self._snapshotters = {snapshotter.name: snapshotter for snapshotter in snapshotters}
+        self._proxied = {snapshotter.name: snapshotter for snapshotter in proxied}
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="remove")
 
-    def _snapshotter(self, name: str) -> Snapshotter:
+    def _check_known(self, name: str) -> None:
         if not name:
             raise invalid("snapshotter argument missing: invalid argument")
-        found = self._snapshotters.get(name)
-        if found is None:
+        if name not in self._snapshotters and name not in self._proxied:
             raise invalid(f"snapshotter not loaded: {name}: invalid argument")
-        return found
 
     async def create(
         self, call: Call, name: str, key: str, parent: str, labels: Mapping[str, str], kind: SnapshotKind
     ) -> tuple[Mount, ...]:
-        """``prepare`` (ACTIVE) and ``view`` (VIEW). ALREADY_EXISTS: the key is taken; NOT_FOUND: no such parent."""
-        snapshotter = self._snapshotter(name)
+        """``prepare`` (ACTIVE) and ``view`` (VIEW). ALREADY_EXISTS: the key is taken, or the snapshotter of another
+        process has provided the snapshot that a label names; NOT_FOUND: no such parent."""
+        self._check_known(name)
         if not key:
             raise invalid("snapshot key must not be empty: invalid argument")
         check_labels(labels, "info.Labels")
-        numbers: list[int] = []
+        if (proxied := self._proxied.get(name)) is not None:
+            return await proxied.create(call, key, parent, labels, kind)
+        snapshotter = self._snapshotters[name]
+        parents: list[int] = []
+
+        def read(connection: sqlite3.Connection) -> None:
+            parents.extend(records.parents_of(connection, call.namespace, name, parent))
+            records.must_be_free(connection, call.namespace, name, key)
 
         def write(connection: sqlite3.Connection) -> int:
-            namespaces.ensure(connection, call.namespace)
-            parents = _parents(connection, call.namespace, name, parent)
-            if parents != numbers:
-                raise WharfError(Kind.UNAVAILABLE, f"parent {parent} of snapshot {key} changed meanwhile: unavailable")
-            now = time.time_ns()
-            try:
-                cursor = connection.execute(
-                    "INSERT INTO snapshot (namespace, snapshotter, key, kind, parent, created, updated, labels) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (call.namespace, name, key, kind.value, parent, now, now, json_labels.dump(labels)),
-                )
-            except sqlite3.IntegrityError:
-                raise WharfError(Kind.ALREADY_EXISTS, f'snapshot "{key}": already exists') from None
-            leases.add_to_lease(connection, call, f"{leases.SNAPSHOTS}{name}", key)
-            number = cursor.lastrowid or 0
+            number = records.insert(connection, call, records.New(name, key, kind, parent, labels, parents))
             snapshotter.create(number, parents, kind, staged)
             return number
 
-        numbers += self._db.read(lambda connection: _parents(connection, call.namespace, name, parent))
-        self._must_be_free(call.namespace, name, key)
-        staged = await asyncio.to_thread(snapshotter.stage, numbers) if snapshotter.stages else ""
+        self._db.read(read)
+        staged = await asyncio.to_thread(snapshotter.stage, parents) if snapshotter.stages else ""
         message = events_pb.SnapshotPrepare(key=key, parent=parent, snapshotter=name)
         try:
             number = await self._db.write(write, then=self._event(call.namespace, "prepare", message))
@@ -103,50 +89,34 @@ class Snapshots:
             if staged:
                 await asyncio.to_thread(snapshotter.unstage, staged)
             raise
-        return snapshotter.mounts(number, numbers, kind)
+        return snapshotter.mounts(number, parents, kind)
 
-    def _must_be_free(self, namespace: str, name: str, key: str) -> None:
-        def read(connection: sqlite3.Connection) -> None:
-            if _find(connection, namespace, name, key) is not None:
-                raise WharfError(Kind.ALREADY_EXISTS, f'snapshot "{key}": already exists')
-
-        self._db.read(read)
-
-    def mounts(self, namespace: str, name: str, key: str) -> tuple[Mount, ...]:
-        snapshotter = self._snapshotter(name)
-
-        def read(connection: sqlite3.Connection) -> tuple[_Row, list[int]]:
-            row = _get(connection, namespace, name, key)
-            parents = chain(connection, namespace, name, key)[1:]
-            if row.info.parent and not parents:  # lost after a power failure, with the layers on it
-                raise not_found(f"parent snapshot {row.info.parent} does not exist: not found")
-            return row, parents
-
-        row, parents = self._db.read(read)
-        if row.info.kind is SnapshotKind.COMMITTED:
-            raise WharfError(Kind.FAILED_PRECONDITION, f"failed to get active mount: {key}: requires active snapshot")
-        return snapshotter.mounts(row.number, parents, row.info.kind)
+    async def mounts(self, namespace: str, name: str, key: str) -> tuple[Mount, ...]:
+        self._check_known(name)
+        row, parents = self._db.read(lambda connection: records.get_mountable(connection, namespace, name, key))
+        if (proxied := self._proxied.get(name)) is not None:
+            return await proxied.mounts(namespace, row.number)
+        return self._snapshotters[name].mounts(row.number, parents, row.info.kind)
 
     async def commit(self, call: Call, name: str, committed: str, key: str, labels: Mapping[str, str]) -> None:
         """Commits the active snapshot ``key`` as ``committed``; raises ALREADY_EXISTS when that name is taken."""
-        self._snapshotter(name)
+        self._check_known(name)
         if not committed:
             raise invalid("snapshot name must not be empty: invalid argument")
         check_labels(labels, "info.Labels")
 
         def write(connection: sqlite3.Connection) -> bool:
-            if _find(connection, call.namespace, name, committed) is not None:
+            if records.find(connection, call.namespace, name, committed) is not None:
                 leases.add_to_lease(connection, call, f"{leases.SNAPSHOTS}{name}", committed)
                 return False
-            row = _get(connection, call.namespace, name, key)
-            if row.info.kind is not SnapshotKind.ACTIVE:
-                raise WharfError(Kind.FAILED_PRECONDITION, f"snapshot {key} is not active: failed precondition")
+            row = records.get_active(connection, call.namespace, name, key)
             now = time.time_ns()
             connection.execute(
                 "UPDATE snapshot SET key = ?, kind = ?, created = ?, updated = ?, labels = ? WHERE number = ?",
                 (committed, SnapshotKind.COMMITTED.value, now, now, json_labels.dump(labels), row.number),
             )
-            self._layer_sync.record(connection, row.number)
+            if name in self._snapshotters:
+                self._layer_sync.record(connection, row.number)
             leases.remove_from_leases(connection, call.namespace, f"{leases.SNAPSHOTS}{name}", key)
             leases.add_to_lease(connection, call, f"{leases.SNAPSHOTS}{name}", committed)
             return True
@@ -157,16 +127,18 @@ class Snapshots:
                 message = events_pb.SnapshotCommit(key=key, name=committed, snapshotter=name)
                 self._bus.publish(call.namespace, "/snapshot/commit", message)
 
+        if (proxied := self._proxied.get(name)) is not None:
+            await proxied.commit(call.namespace, committed, key, labels)
         if not await self._db.write(write, then=then):
             raise WharfError(Kind.ALREADY_EXISTS, f'snapshot "{committed}": already exists')
 
     async def remove(self, namespace: str, name: str, key: str) -> None:
         """Raises FAILED_PRECONDITION while another snapshot has it as its parent. The directory is deleted in the
         background, or at the next start after a crash."""
-        snapshotter = self._snapshotter(name)
+        self._check_known(name)
 
         def write(connection: sqlite3.Connection) -> int:
-            row = _get(connection, namespace, name, key)
+            row = records.get(connection, namespace, name, key)
             if connection.execute(
                 "SELECT 1 FROM snapshot WHERE namespace = ? AND snapshotter = ? AND parent = ?", (namespace, name, key)
             ).fetchone():
@@ -177,28 +149,29 @@ class Snapshots:
 
         def then(number: int) -> None:
             self._bus.publish(namespace, "/snapshot/remove", events_pb.SnapshotRemove(key=key, snapshotter=name))
-            self._remover.submit(snapshotter.discard, number)
+            self.discard(name, number)
 
         await self._db.write(write, then=then, frees=True)
 
     def discard(self, name: str, number: int) -> None:
         """Deletes the directory of a snapshot without a record, in the background."""
-        snapshotter = self._snapshotters.get(name)
-        if snapshotter is not None:
+        if (proxied := self._proxied.get(name)) is not None:
+            proxied.discard(number)
+        elif (snapshotter := self._snapshotters.get(name)) is not None:
             self._remover.submit(snapshotter.discard, number)
 
     def stat(self, namespace: str, name: str, key: str) -> SnapshotInfo:
-        self._snapshotter(name)
-        return self._db.read(lambda connection: _get(connection, namespace, name, key)).info
+        self._check_known(name)
+        return self._db.read(lambda connection: records.get(connection, namespace, name, key)).info
 
     async def update(
         self, namespace: str, name: str, key: str, labels: Mapping[str, str], mask: Sequence[str]
     ) -> SnapshotInfo:
-        self._snapshotter(name)
+        self._check_known(name)
         check_labels(labels, "info.Labels")
 
         def write(connection: sqlite3.Connection) -> SnapshotInfo:
-            row = _get(connection, namespace, name, key)
+            row = records.get(connection, namespace, name, key)
             new = masked_labels(row.info.labels, labels, mask, UnknownField("snapshot", key))
             now = time.time_ns()
             connection.execute(
@@ -209,15 +182,15 @@ class Snapshots:
         return await self._db.write(write)
 
     async def list(self, namespace: str, name: str, expressions: Sequence[str]) -> list[SnapshotInfo]:
-        self._snapshotter(name)
+        self._check_known(name)
         match = filters.compile_all(expressions)
 
         def read(connection: sqlite3.Connection) -> list[SnapshotInfo]:
             rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM snapshot WHERE namespace = ? AND snapshotter = ? ORDER BY key",
+                f"SELECT {records.COLUMNS} FROM snapshot WHERE namespace = ? AND snapshotter = ? ORDER BY key",
                 (namespace, name),
             )
-            return [row.info for row in map(_row, rows) if match(_fields(row.info))]
+            return [row.info for row in map(records.row_of, rows) if match(records.fields(row.info))]
 
         return await self._db.scan(read)
 
@@ -233,11 +206,18 @@ class Snapshots:
 
     async def usages(self, namespace: str, name: str, keys: Sequence[str]) -> dict[str, Usage]:
         """See ``measure``; INVALID_ARGUMENT for an unknown snapshotter."""
-        return await measure(self._db, self._snapshotter(name), namespace, keys)
+        self._check_known(name)
+        if (proxied := self._proxied.get(name)) is not None:
+            return await proxied.usages(namespace, keys)
+        return await measure(self._db, self._snapshotters[name], namespace, keys)
 
     async def cleanup(self, name: str) -> None:
         """Deletes the directories that have no record, and waits for it."""
-        await self._sweep(self._snapshotter(name))
+        self._check_known(name)
+        if (proxied := self._proxied.get(name)) is not None:
+            await proxied.sweep()
+        else:
+            await self._sweep(self._snapshotters[name])
 
     async def recover(self) -> None:
         """At the start: removes rows without a directory and directories without a row (a crash between the two), and
@@ -245,6 +225,8 @@ class Snapshots:
         for snapshotter in self._snapshotters.values():
             await asyncio.to_thread(snapshotter.tidy)
             await self._sweep(snapshotter, rows=True)
+        for proxied in self._proxied.values():
+            await proxied.recover()
         await self._db.write(self._layer_sync.clear)
         self._layer_sync.schedule()
 
@@ -264,8 +246,7 @@ class Snapshots:
                     log.warning("snapshots: %d layers may be incomplete after a power failure", len(unsynced))
                 gone = [(number,) for number in lost | unsynced]
                 connection.executemany("DELETE FROM snapshot WHERE number = ?", gone)
-                while connection.execute(_ORPHANS, {"committed": SnapshotKind.COMMITTED.value}).rowcount:
-                    pass
+                records.delete_orphans(connection)
             return there - known(connection)
 
         for number in await self._db.write(write):
@@ -274,55 +255,9 @@ class Snapshots:
     async def close(self) -> None:
         """Waits for the current deletion; queued directories are deleted at the next start."""
         self._layer_sync.close()
+        for proxied in self._proxied.values():
+            await proxied.close()
         await asyncio.to_thread(self._remover.shutdown, cancel_futures=True)
 
     def _event(self, namespace: str, verb: str, message: Message) -> Callable[[object], None]:
         return lambda _: self._bus.publish(namespace, f"/snapshot/{verb}", message)
-
-
-def _row(row: tuple[int, int, str, str, str, int, int]) -> _Row:
-    number, kind, key, parent, labels, created, updated = row
-    info = SnapshotInfo(SnapshotKind(kind), key, parent, json_labels.load(labels), created, updated)
-    return _Row(number, info)
-
-
-def _find(connection: sqlite3.Connection, namespace: str, name: str, key: str) -> _Row | None:
-    row = connection.execute(
-        f"SELECT {_COLUMNS} FROM snapshot WHERE namespace = ? AND snapshotter = ? AND key = ?", (namespace, name, key)
-    ).fetchone()
-    return _row(row) if row is not None else None
-
-
-def _get(connection: sqlite3.Connection, namespace: str, name: str, key: str) -> _Row:
-    row = _find(connection, namespace, name, key)
-    if row is None:
-        raise not_found(f"snapshot {key} does not exist: not found")
-    return row
-
-
-def _parents(connection: sqlite3.Connection, namespace: str, name: str, parent: str) -> list[int]:
-    """The numbers of a new snapshot's ancestors; none for an empty parent."""
-    if not parent:
-        return []
-    row = _find(connection, namespace, name, parent)
-    if row is None:
-        raise not_found(f"parent snapshot {parent} does not exist: not found")
-    if row.info.kind is not SnapshotKind.COMMITTED:
-        raise invalid(f"parent {parent} is not committed snapshot: invalid argument")
-    return chain(connection, namespace, name, parent)
-
-
-def _fields(info: SnapshotInfo) -> filters.Fields:
-    def field(path: Sequence[str]) -> str | None:
-        match path:
-            case ["kind"]:
-                return info.kind.name.lower()
-            case ["name"]:
-                return info.name
-            case ["parent"]:
-                return info.parent
-            case ["labels", *rest]:
-                return filters.in_labels(rest, info.labels)
-        return None
-
-    return field

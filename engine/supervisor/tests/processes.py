@@ -8,9 +8,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -27,6 +28,12 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.nri.v1.nri"]
 address = "{place}/api.sock"
 [ttrpc]
 address = "{place}/ttrpc.sock"
+"""
+
+_PROXY = """
+[proxy_plugins.{name}]
+type = "snapshot"
+address = "{socket}"
 """
 
 #: Marks of tests that need the servers.
@@ -48,6 +55,7 @@ class Server:
     kind: str
     place: Path
     process: "subprocess.Popen[bytes]"
+    proxies: Mapping[str, str]
 
     @property
     def address(self) -> str:
@@ -58,16 +66,18 @@ class Server:
         self.process.wait()
 
     def restart(self) -> None:
-        self.process = _start(self.kind, self.place)
+        self.process = _start(self.kind, self.place, self.proxies)
 
 
-def _start(kind: str, place: Path) -> "subprocess.Popen[bytes]":
+def _start(kind: str, place: Path, proxies: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     if kind == "wharf":
         root, state, address = place / "root", place / "state", place / "api.sock"
         argv = [sys.executable, "-m", "engine.supervisor", "--log-level", "debug"]
         argv += ["--root", str(root), "--state", str(state), "--address", str(address)]
+        argv += [f"--proxy-snapshotter={name}={socket}" for name, socket in proxies.items()]
     else:
-        (place / "config.toml").write_text(_CONFIG.format(place=place))
+        plugins = "".join(_PROXY.format(name=name, socket=socket) for name, socket in proxies.items())
+        (place / "config.toml").write_text(_CONFIG.format(place=place) + plugins)
         argv = ["containerd", "--config", str(place / "config.toml"), "--log-level", "info"]
     with open(place / "log", "ab") as log:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -90,11 +100,12 @@ def _start(kind: str, place: Path) -> "subprocess.Popen[bytes]":
 
 
 @contextlib.contextmanager
-def server(kind: str) -> Iterator[Server]:
-    """``wharf`` or ``containerd``, serving; stopped and removed at the end."""
+def server(kind: str, *, proxies: Mapping[str, str] = MappingProxyType({})) -> Iterator[Server]:
+    """``wharf`` or ``containerd``, serving; stopped and removed at the end. ``proxies``: the sockets of proxied
+    snapshotters, by name."""
     place = Path(tempfile.mkdtemp(prefix=f"wharf-test-{kind}-"))
     try:
-        running = Server(kind, place, _start(kind, place))
+        running = Server(kind, place, _start(kind, place, proxies), proxies)
         try:
             yield running
         finally:

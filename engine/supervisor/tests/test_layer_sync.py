@@ -90,11 +90,11 @@ def test_unsynced_layers_after_a_power_failure(tmp_path: Path) -> None:
         assert names == {"sound", "container"}
         assert unsettled(database) == []
         with pytest.raises(WharfError, match="parent snapshot above does not exist") as caught:
-            snapshots.mounts(CALL.namespace, "native", "container")
+            await snapshots.mounts(CALL.namespace, "native", "container")
         assert caught.value.kind is Kind.NOT_FOUND
         await layer(snapshots, "doubtful", "sound")
         await layer(snapshots, "above", "doubtful")
-        assert snapshots.mounts(CALL.namespace, "native", "container")
+        assert await snapshots.mounts(CALL.namespace, "native", "container")
         await snapshots.close()
         await database.close()
 

@@ -170,6 +170,28 @@ def test_settings_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyP
         read(tmp_path)
 
 
+def test_snapshotters_of_other_processes(tmp_path: Path) -> None:
+    stargz = "/run/containerd-stargz-grpc/containerd-stargz-grpc.sock"
+    config = read(tmp_path, {"proxy-snapshotters": {"stargz": stargz}, "storage-driver": "stargz"})
+    assert (dict(config.proxy_snapshotters), config.storage_driver) == ({"stargz": stargz}, "stargz")
+    words = ("--proxy-snapshotter", f"stargz={stargz}")
+    assert dict(read(tmp_path, {}, *words).proxy_snapshotters) == {"stargz": stargz}
+    for wrong, sentence in (
+        ("overlayfs=/run/a.sock", 'invalid name of a proxy snapshotter: "overlayfs"'),
+        ("a/b=/run/a.sock", 'invalid name of a proxy snapshotter: "a/b"'),
+        ("a=a.sock", 'proxy snapshotter a: "a.sock" is not the absolute path of a unix socket'),
+    ):
+        with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
+            read(tmp_path, {}, "--proxy-snapshotter", wrong)
+    with pytest.raises(ConfigError, match='storage driver "stargz" is not supported'):
+        read(tmp_path, {}, "--storage-driver", "stargz")
+    # A stock containerd has its own.
+    stock = ("--containerd", "/run/containerd/containerd.sock")
+    assert read(tmp_path, {}, *stock, "--storage-driver", "stargz").storage_driver == "stargz"
+    with pytest.raises(ConfigError, match="are configured in the containerd"):
+        read(tmp_path, {}, *stock, *words)
+
+
 @pytest.mark.parametrize("name", ["DOCKER_RAMDISK", "DOCKER_TMPDIR", "DOCKER_INSECURE_NO_IPTABLES_RAW"])
 def test_variables_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "1")

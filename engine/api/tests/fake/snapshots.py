@@ -148,6 +148,8 @@ class Snapshots:
 
 
 def _field_of(info: pb.Info, path: Sequence[str]) -> str | None:
+    if path[0] == "parent":
+        return info.parent  # also an empty one
     return _KIND[info.kind] if path[0] == "kind" else field_of(info, path)
 
 
