@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from compat_tests.support.daemons import START, Completed, Daemon, forget
 from compat_tests.support.host import resources
@@ -26,7 +28,10 @@ def first_column(table: str) -> list[str]:
 class Containerd:
     """Debian's containerd, with roots of its own."""
 
-    def __init__(self, resources: resources.EngineResources) -> None:
+    def __init__(
+        self, resources: resources.EngineResources, proxies: Mapping[str, Path] = MappingProxyType({})
+    ) -> None:
+        """``proxies``: the sockets of proxied snapshotters, by name."""
         self.resources = resources
         self.address = resources.root / "containerd.sock"
         config = resources.root / "containerd.toml"
@@ -35,6 +40,7 @@ class Containerd:
             f'root = "{resources.root}/containerd-root"\nstate = "{resources.root}/containerd-state"\n'
             'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
             f'[grpc]\naddress = "{self.address}"\n[debug]\nlevel = "warn"\n'
+            + "".join(f'[proxy_plugins.{name}]\ntype = "snapshot"\naddress = "{at}"\n' for name, at in proxies.items())
         )
         self.daemon = Daemon(
             ["containerd", "--config", str(config)], resources.root / "containerd.log", mark=resources.footprint.mark

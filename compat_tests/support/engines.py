@@ -316,9 +316,9 @@ def wharf_on(allocated: resources.EngineResources, *args: str, containerd: Conta
 
 
 @contextlib.contextmanager
-def stock_containerd(name: str) -> Iterator[Containerd]:
-    """Run a stock containerd for `wharf(..., containerd=...)`."""
-    containerd = Containerd(resources.allocate(name))
+def stock_containerd(name: str, **options: Mapping[str, Path]) -> Iterator[Containerd]:
+    """Run a stock containerd with these options for `wharf(..., containerd=...)`."""
+    containerd = Containerd(resources.allocate(name), **options)
     try:
         containerd.start()
         yield containerd

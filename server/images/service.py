@@ -217,7 +217,7 @@ class Images:
         for record, _ in images:
             for platform in requested or (None,):
                 await self._context.resolver.resolve_record(record, platform)
-        return saving.save(self._context, images, platforms=requested)
+        return saving.save(self._context, images, complete=self.transfer.complete, platforms=requested)
 
     def import_(
         self,
@@ -320,7 +320,8 @@ class Images:
         """Save an image, which may lack a name, under these names as :meth:`save` does."""
         names = creation.names_of(tags)
         records = [(ImageRecord(str(name.tagged()), target), name.tagged()) for name in names]
-        return saving.save(self._context, records or [(ImageRecord(target.digest, target), None)], quiet=True)
+        images: saving.Named = records or [(ImageRecord(target.digest, target), None)]
+        return saving.save(self._context, images, complete=self.transfer.complete, quiet=True)
 
     async def repository(self, ref: str, ask: Ask) -> Repository:
         """Return a repository for reading: an async context manager."""

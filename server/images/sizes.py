@@ -1,6 +1,8 @@
 """Disk usage of images: their blobs and their unpacked layers."""
 
-from collections.abc import Collection, Iterable
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from engine.api.client import Engine
@@ -11,8 +13,21 @@ from server.images.model import Image
 from server.images.unpacker import Unpacker
 from server.registry import documents, oci
 
+log = logging.getLogger(__name__)
+
 #: The maximum number of layers that are measured before the next ones, which another client may wait for.
 _BATCH = 256
+
+
+@contextmanager
+def _tolerating_absence() -> Iterator[None]:
+    """Ends the block if the snapshotter is a process of its own that is absent: lists of images work without it."""
+    try:
+        yield
+    except WharfError as error:
+        if error.kind is not Kind.UNAVAILABLE:
+            raise
+        log.warning("sizes of layers: %s", error.message)
 
 
 @dataclass(slots=True)
@@ -75,11 +90,15 @@ class Sizes:
 
     async def _committed(self) -> dict[str, int]:
         """Return when each committed snapshot was committed, by its name."""
-        return {info.name: info.created_at_ns async for info in self.engine.snapshots.walk(["kind==committed"])}
+        with _tolerating_absence():
+            return {info.name: info.created_at_ns async for info in self.engine.snapshots.walk(["kind==committed"])}
+        return {}
 
     async def _measured(self, chain_ids: Collection[str]) -> dict[str, int]:
         """Return the sizes of those snapshots that exist. Concurrent requests share a measurement."""
-        measured = await self._batches.get(chain_ids)
+        measured: Mapping[str, Usage | None] = {}
+        with _tolerating_absence():
+            measured = await self._batches.get(chain_ids)
         return {chain: usage.size for chain, usage in measured.items() if usage is not None}
 
     # blobs

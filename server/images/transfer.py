@@ -8,11 +8,12 @@ from typing import Any
 from engine.api.types import Descriptor, ImageRecord
 from engine.common import jsontext, limits
 from engine.common.errors import Kind, Reason, WharfError, conflict, invalid, not_found
+from engine.common.system.task_groups import run_all
 from engine.common.timeline import Timeline
 from server.config.model import Config
 from server.images.context import ImageContext
 from server.images.model import is_tag, no_such_image
-from server.registry import documents, oci
+from server.registry import documents, lazy, oci
 from server.registry.auth import ANONYMOUS, Credentials
 from server.registry.client import Repository
 from server.registry.download import Downloads
@@ -157,9 +158,47 @@ class Transfer:
         self, reference: Reference, target: Descriptor, report: Report, credentials: Credentials
     ) -> None:
         """Push a target under a tag, or by digest only. The caller holds its content by a lease."""
+        engine = self._context.engine
+        origins = await lazy.origins(engine, target)
+
+        async def fetch(layer: Descriptor) -> None:
+            origin = origins[layer.digest]
+            await self._fetch(layer, origin, credentials if origin.domain == reference.domain else ANONYMOUS)
+
         async with Repository(self.config, reference, credentials, push=True) as repository:
-            pusher = Pusher(self._context.engine, repository, report, limit=self.config.max_concurrent_uploads)
+            pusher = Pusher(
+                engine, repository, report, limit=self.config.max_concurrent_uploads, origins=origins, fetch=fetch
+            )
             await pusher.run(target, reference.tag or target.digest)
+
+    async def complete(self, target: Descriptor) -> None:
+        """Download the layers below a target that a remote snapshotter has provided. Under a lease.
+
+        :raises WharfError: a registry's error, with the layer's digest.
+        """
+        origins = await lazy.origins(self._context.engine, target)
+        if origins:
+            layers = await self._layers(target)
+            await run_all(self._fetch(layers[digest], origin) for digest, origin in origins.items())
+
+    async def _layers(self, target: Descriptor) -> dict[str, Descriptor]:
+        """The layers below a target, by digest."""
+        tree = await self._context.trees.get(target)
+        found: dict[str, Descriptor] = {}
+        for member in tree.members:
+            if member.facts is not None:
+                document = await documents.read(self._context.engine, member.descriptor)
+                found |= {layer.digest: layer for layer in oci.parse_manifest(document).layers}
+        return found
+
+    async def _fetch(self, layer: Descriptor, origin: Reference, credentials: Credentials = ANONYMOUS) -> None:
+        async with Repository(self.config, origin, credentials) as repository:
+            try:
+                await self.downloads.fetch(repository, layer)
+            except WharfError as error:
+                raise error.worded(
+                    f"layer {layer.digest} of {origin.familiar} is not on this host: {error.message}"
+                ) from None
 
     async def _pushable(self, record: ImageRecord, platform: str | None, report: Report) -> Descriptor:
         """Return what to push: an index if all its content is local, else the single local platform or the one of this
@@ -205,7 +244,10 @@ class Transfer:
         if not await documents.has(engine, desc.digest):
             return False
         children = oci.children(await documents.read(engine, desc), desc.media_type)
-        return all([await documents.has(engine, c.digest) or oci.is_foreign(c.media_type) for c in children])
+        absent = {
+            c.digest for c in children if not (oci.is_foreign(c.media_type) or await documents.has(engine, c.digest))
+        }
+        return not absent or absent <= (await lazy.origins(engine, desc)).keys()
 
     # other requests
 

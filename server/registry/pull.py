@@ -16,7 +16,7 @@ from engine.common import limits
 from engine.common.errors import Kind, Reason, WharfError, invalid, not_found
 from engine.common.system.task_groups import first_error
 from engine.common.timeline import current
-from server.registry import documents, oci
+from server.registry import documents, lazy, oci
 from server.registry.download import Downloads, Fetched, OnBlobState, download_ref
 from server.registry.progress import Report
 from server.registry.proof import Proof
@@ -181,7 +181,7 @@ class Puller:
             with first_error():
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._attestation(target))
-                    chain = await self._content(manifest, quiet=quiet)
+                    chain = await self._content(target, manifest, quiet=quiet)
         except WharfError as error:
             if error.kind is Kind.RESOURCE_EXHAUSTED:
                 # The disk is full. The other downloads were cancelled: discard what they have written.
@@ -214,13 +214,20 @@ class Puller:
             return
         await self._remember(*blobs)
 
-    async def _content(self, manifest: oci.Manifest, *, quiet: bool) -> str:
+    async def _content(self, target: Descriptor, manifest: oci.Manifest, *, quiet: bool) -> str:
         layers = manifest.layers
+        # A layer without a download proves nothing about the user's access.
+        if self._proof is None and self._repository.is_registry and lazy.is_remote(self._engine):
+            provided = await self._provide(target, manifest, quiet=quiet)
+        else:
+            provided = 0
         async with asyncio.TaskGroup() as group:
             config = group.create_task(self._fetch(manifest.config))
             tasks = [
-                group.create_task(self._layer(layer, manifest.urls.get(layer.digest, ()), quiet=quiet))
-                for layer in layers
+                group.create_task(
+                    self._layer(layer, manifest.urls.get(layer.digest, ()), quiet=quiet, wanted=index >= provided)
+                )
+                for index, layer in enumerate(layers)
             ]
             await config
             document = await documents.read(self._engine, manifest.config)
@@ -240,7 +247,7 @@ class Puller:
                 return "" if tasks[index].done() else download_ref(layers[index].digest)
 
             def on_state(index: int, state: str) -> None:
-                if quiet:
+                if quiet or index < provided:
                     return
                 id, size = _short(layers[index].digest), layers[index].size
                 if state == "extracting":
@@ -261,6 +268,18 @@ class Puller:
             return await unpack(
                 self._engine, layers, ids, ready=ready, arriving=arriving, on_state=on_state, on_progress=on_progress
             )
+
+    async def _provide(self, target: Descriptor, manifest: oci.Manifest, *, quiet: bool) -> int:
+        """Returns how many layers, from the base, have snapshots without a download."""
+        await self._fetch(manifest.config)
+        ids = oci.diff_ids(await documents.read(self._engine, manifest.config))
+        if len(ids) != len(manifest.layers):
+            return 0  # unpack refuses it
+        with current().phase("provide"):
+            provided = await lazy.provide(self._engine, self._repository.reference, target, manifest.layers, ids)
+        for layer in () if quiet else manifest.layers[:provided]:
+            self._report.offer("Already exists", _short(layer.digest))
+        return provided
 
     async def _fetch(
         self, desc: Descriptor, *, watch: OnBlobState | None = None, urls: tuple[str, ...] = ()
@@ -296,7 +315,9 @@ class Puller:
                 f" platform ({oci.format_platform(self._platform)})"
             )
 
-    async def _layer(self, layer: Descriptor, urls: tuple[str, ...], *, quiet: bool) -> None:
+    async def _layer(self, layer: Descriptor, urls: tuple[str, ...], *, quiet: bool, wanted: bool) -> None:
+        if not wanted:
+            return
         id = _short(layer.digest)
         shown = 0.0
 

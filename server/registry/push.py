@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from urllib.parse import urljoin
 
@@ -16,6 +16,7 @@ from server.registry.client import Repository
 from server.registry.download import read_ahead
 from server.registry.progress import Report
 from server.registry.pull import remember_source
+from server.registry.reference import Reference
 from server.registry.responses import RegistryError, pause, retried
 
 _BAR_SECONDS = 0.1
@@ -26,8 +27,20 @@ _AT_ONCE = 1 << 20
 class Pusher:
     """One push of one target to one repository."""
 
-    def __init__(self, engine: Engine, repository: Repository, report: Report, *, limit: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        repository: Repository,
+        report: Report,
+        *,
+        limit: int,
+        origins: Mapping[str, Reference],
+        fetch: Callable[[Descriptor], Awaitable[None]],
+    ) -> None:
+        """``origins``: the images that had the layers which the store lacks. ``fetch`` downloads one of them."""
         self._engine = engine
+        self._origins = origins
+        self._fetch = fetch
         self._repository = repository
         self._report = report
         self._slots = asyncio.Semaphore(max(1, limit))
@@ -102,7 +115,9 @@ class Pusher:
         if mounted:
             return f"Mounted from {mounted}"
         if not await documents.has(self._engine, blob.digest):
-            raise not_found(f"content digest {blob.digest}: not found")
+            if blob.digest not in self._origins:
+                raise not_found(f"content digest {blob.digest}: not found")
+            await self._fetch(blob)
         await self._upload(blob, id, location)
         return "Pushed"
 
@@ -171,6 +186,9 @@ class Pusher:
     async def _sources(self, digest: str) -> list[str]:
         """Other repositories of this registry that are known to have the blob."""
         reference = self._repository.reference
+        origin = self._origins.get(digest)
+        if origin is not None and origin.domain == reference.domain and origin.path != reference.path:
+            return [origin.path]
         try:
             info = await self._engine.content.info(digest)
         except WharfError as error:

@@ -16,6 +16,9 @@ from engine.common.errors import Kind, WharfError, invalid
 from engine.common.timeline import current
 from server.registry.oci import chain_ids
 
+#: The label of an active snapshot with the name of the layer that it becomes.
+TARGET = "containerd.io/snapshot.ref"
+
 #: Called with (index, "extracting" | "done" | "exists") for each layer.
 OnLayerState = Callable[[int, str], None]
 #: Called with (index, bytes of the layer unpacked so far).
@@ -23,6 +26,14 @@ OnLayerProgress = Callable[[int, int], None]
 
 #: Chain ids being unpacked in this process: a second pull of the same layers waits.
 _making: dict[tuple[int, str], asyncio.Lock] = {}
+
+
+def extraction_key(name: str) -> str:
+    """A key for the active snapshot from which the layer will be committed.
+
+    In containerd's format, as is its label: its own tools then recognize an unpack in progress.
+    """
+    return f"extract-{time.time_ns() % 1_000_000_000}-{secrets.token_urlsafe(3)} {name}"
 
 
 async def lease_snapshot(engine: Engine, chain_id: str) -> bool:
@@ -128,10 +139,9 @@ async def _made(
     the extraction is removed. ``whole`` waits for the blob, which must be verified before the snapshot is committed."""
     if await lease_snapshot(engine, layer.name):
         return True
-    # containerd's format of key and label: its own tools then recognize an unpack in progress.
-    key = f"extract-{time.time_ns() % 1_000_000_000}-{secrets.token_urlsafe(3)} {layer.name}"
+    key = extraction_key(layer.name)
     try:
-        mounts = await engine.snapshots.prepare(key, layer.parent, {"containerd.io/snapshot.ref": layer.name})
+        mounts = await engine.snapshots.prepare(key, layer.parent, {TARGET: layer.name})
     except WharfError as error:
         if error.kind is Kind.ALREADY_EXISTS:  # a snapshotter may recognize the complete layer by the label
             return True

@@ -65,6 +65,7 @@ class RegistryProxy(LoopbackServer):
         self.registry = registry
         self.rule = rule
         self.requests: list[RecordedRequest] = []
+        self.sent = 0  # bytes of answers' bodies
         self.disconnected: list[RecordedRequest] = []  # requests whose client disconnected while they were delayed
         proxy = self
 
@@ -145,6 +146,7 @@ class RegistryProxy(LoopbackServer):
                 stop = None
             handler.wfile.write(data)
             sent += len(data)
+            self.sent += len(data)
         return True
 
     def _wait(self, handler: http.server.BaseHTTPRequestHandler, action: Delay) -> bool:

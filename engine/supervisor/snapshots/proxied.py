@@ -197,9 +197,14 @@ class Proxied:
             records.delete_orphans(connection)
 
     async def _present(self) -> set[int]:
-        with self._named():
-            async with timeouts.limit("snapshotter.list"):
-                names = [info.name async for info in self._client("").walk()]
+        try:
+            with self._named():
+                async with timeouts.limit("snapshotter.list"):
+                    names = [info.name async for info in self._client("").walk()]
+        except WharfError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+            return set()  # containerd's metadata store before its first snapshot
         own = (name.removeprefix(self._prefix).partition("/")[0] for name in names if name.startswith(self._prefix))
         return {int(number) for number in own if number.isdigit()}
 
@@ -218,7 +223,7 @@ class Proxied:
     def _client(self, namespace: str) -> Client:
         found = self._clients.get(namespace)
         if found is None:
-            connection = Connection(self.address, namespace, peer=f"snapshotter {self.name}", waits=False)
+            connection = Connection(self.address, namespace, peer="its process", waits=False)
             self._connections.append(connection)
             found = self._clients[namespace] = Client(connection, self.name)
         return found

@@ -1,6 +1,6 @@
 """``docker save``: an OCI layout that is also a docker-archive. Equal images give equal bytes."""
 
-from collections.abc import AsyncIterator, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,9 @@ from server.registry import documents, oci
 from server.registry.reference import Reference, parse
 
 _BLOCK = 512
+
+#: Images, each with its name (None: by id).
+Named = Sequence[tuple[ImageRecord, Reference | None]]
 
 
 async def select_images(context: ImageContext, texts: Sequence[str]) -> list[tuple[ImageRecord, Reference | None]]:
@@ -58,12 +61,14 @@ async def select_images(context: ImageContext, texts: Sequence[str]) -> list[tup
 
 async def save(
     context: ImageContext,
-    images: Sequence[tuple[ImageRecord, Reference | None]],
+    images: Named,
     *,
+    complete: Callable[[Descriptor], Awaitable[None]],
     platforms: Sequence[Platform] = (),
     quiet: bool = False,
 ) -> AsyncIterator[bytes]:
-    """Yield the archive's bytes, under a lease until the end. ``quiet`` publishes no event.
+    """Yield the archive's bytes, under a lease until the end. ``complete`` downloads what is missing below a target.
+    ``quiet`` publishes no event.
 
     Of one platform, the archive has its manifest; of several, the index with their manifests and attestations.
 
@@ -80,6 +85,7 @@ async def save(
             if len(chosen) == 1:
                 target = replace(image.manifest_descriptor, annotations={})
             manifests = {one.manifest_descriptor.digest for one in chosen} if len(chosen) > 1 else None
+            await complete(target)
             await _collect(context, target, blobs, manifests)
             entries.append(_entry(target, name))
             row = legacy.setdefault(
