@@ -10,7 +10,7 @@ from engine.common.layers.compression import Compression, compressor, gzip_membe
 from engine.common.layers.tarwrite import TarWriter
 
 #: Plain bytes per step. A fixed size: the same archive gives the same blob however its bytes arrive.
-_PIECE = 1 << 20
+PIECE = 1 << 20
 _COMPRESSING = 2  # threads
 _AHEAD = 6  # queued steps
 
@@ -89,16 +89,16 @@ class LayerWriter:
         self.tar = TarWriter(self._take)
 
     def _take(self, data: bytes) -> None:
-        if self._held == 0 and len(data) == _PIECE:
+        if self._held == 0 and len(data) == PIECE:
             self._add(data)
             return
         view = memoryview(data)
         while view:
-            part = view[: _PIECE - self._held]
+            part = view[: PIECE - self._held]
             view = view[len(part) :]
             self._parts.append(part)
             self._held += len(part)
-            if self._held == _PIECE:
+            if self._held == PIECE:
                 self._add(self._gathered())
 
     def _gathered(self) -> bytes:

@@ -117,8 +117,8 @@ class TarReader:
     :raises WharfError: INVALID_ARGUMENT, "archive/tar: invalid tar header" or "unexpected EOF".
     """
 
-    def __init__(self, source: Iterator[bytes] | FileStream) -> None:
-        self.stream = source if isinstance(source, FileStream) else Pieces(source)
+    def __init__(self, source: Iterator[bytes] | FileStream | Pieces) -> None:
+        self.stream = source if isinstance(source, FileStream | Pieces) else Pieces(source)
         self._left = 0  # bytes of the current entry's data still in the stream
         self._padding = 0
 

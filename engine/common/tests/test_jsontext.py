@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 OWN_DATA = {
     "server/builder/cache/records.py",
     "engine/common/jsontext.py",
+    "engine/common/layers/recipe.py",
     "server/networks/proxy_client.py",
     "server/images/store.py",
     "server/swarm/files.py",
