@@ -4,9 +4,9 @@
 2. The supervisor, forked from this process after the modules that both use are imported and before the first thread,
    so that both daemons share those pages. It has a session of its own and survives a wharfd that is killed.
 
-A supervisor that already serves on its socket is reused (after a crash of wharfd), unless wharfd was upgraded since:
-then its modules are gone from the disk, and it is replaced. A supervisor that dies under a running wharfd is restarted
-as a fresh process, because this one has threads then.
+A supervisor that already serves on its socket is reused (after a crash of wharfd), unless wharfd was upgraded since
+(then its modules are gone from the disk) or has other options for it: then it is replaced. A supervisor that dies under
+a running wharfd is restarted as a fresh process, because this one has threads then.
 """
 
 import contextlib
@@ -71,6 +71,7 @@ class Supervisor:
         level = "debug" if config.debug else config.log_level
         self._log_level = level if level in ("debug", "info", "warning", "error") else "info"
         self._proxies = config.proxy_snapshotters
+        self._drop_blobs = config.drops_blobs
         self._started_here = False
         self._pidfd = -1
         # The pipe on which a forked supervisor reports that it serves.
@@ -121,7 +122,8 @@ class Supervisor:
                 handle.close()
                 share()
                 return
-            log.info("the supervisor (process %d) belongs to a replaced installation: restarting it", found)
+            reason = "belongs to a replaced installation, or has other options"
+            log.info("the supervisor (process %d) %s: restarting it", found, reason)
             self.stop_blocking()
         self._zygote = handle
         share()
@@ -194,12 +196,21 @@ class Supervisor:
         self._adopt(pid)
         private.make_directory(self.state, private.PASSABLE)
         private.make_file(self._origin)
-        self._origin.write_text(installation.identity())
+        self._origin.write_text(self._identity())
+
+    def _identity(self) -> str:
+        """The installation and the options that a running supervisor can't change."""
+        return " ".join((installation.identity(), *self._options()))
+
+    def _options(self) -> list[str]:
+        options = [f"--proxy-snapshotter={name}={address}" for name, address in self._proxies.items()]
+        return [*options, "--drop-blobs"] if self._drop_blobs else options
 
     def _same_installation(self) -> bool:
-        """Whether it belongs to this installation. One that an administrator started has no record, and is accepted."""
+        """Whether it belongs to this installation and has our options. One that an administrator started has no record,
+        and is accepted."""
         try:
-            return self._origin.read_text() == installation.identity()
+            return self._origin.read_text() == self._identity()
         except FileNotFoundError:
             return True
 
@@ -255,7 +266,7 @@ class Supervisor:
         arguments = ["--root", str(self.root), "--state", str(self.state), "--log-level", self._log_level]
         if self._nofile > 0:
             arguments += ["--nofile", str(self._nofile)]
-        arguments += [f"--proxy-snapshotter={name}={address}" for name, address in self._proxies.items()]
+        arguments += self._options()
         pid = os.posix_spawn(
             sys.executable,
             [sys.executable, "-m", "engine.supervisor", *arguments],
@@ -326,6 +337,7 @@ def _run_supervisor(supervisor: Supervisor, handle: zygote.Handle, signalled: in
             state=str(supervisor.state),
             address=str(supervisor.address),
             log_level=supervisor._log_level,
+            drop_blobs=supervisor._drop_blobs,
             handle=handle,
             ready=_report_ready,
             proxies=supervisor._proxies,

@@ -14,7 +14,7 @@ from compat_tests.support.engines import Engine
 #: Data of objects, by the path below the root; whether its size counts blocks (as containerd does for snapshots and
 #: BuildKit for its cache) or bytes (blobs, logs, volumes).
 OBJECT_FILES = {
-    "blobs": (r"io\.containerd\.content\.v1\.content/(blobs/[^/]+/|ingest/[^/]+/data$)", False),
+    "blobs": (r"io\.containerd\.content\.v1\.content/(blobs/[^/]+/|ingest/[^/]+/data$|recipes/)", False),
     "snapshots": (r"io\.containerd\.snapshotter\.v1\.overlayfs/snapshots/\d+/fs(/|$)", True),
     "containers": (r"^containers/[^/]+/", False),
     "volumes": (r"^volumes/(@[^/]+/)?[^/]+/_data/", False),

@@ -26,6 +26,9 @@ a WRITE without data reports the size of the file, and the supervisor hashes the
 ``apply-ingest``: the annotation ``ARRIVING`` of a layer for Diff.Apply names the ref of the ingest that is
 being written. The supervisor unpacks the bytes as they arrive and answers UNAVAILABLE when the write ends early.
 
+The event ``/content/dropped`` (a ``ContentDelete``) says that a blob has no file any more, but can be read; its label
+``wharf.stored`` has the bytes that it takes on the disk.
+
 ``run-exec``: a request ``run`` on the container's stdio socket has the shim start an exec, attach the client and report
 the end; the shim forgets the exec then. Shims of an earlier version answer NOT_IMPLEMENTED.
 
@@ -55,6 +58,8 @@ RUN_EXEC = "run-exec"
 SNAPSHOT_USAGES = "snapshot-usages"
 #: The plugin's export: the path of the descriptor socket.
 DESCRIPTORS = "descriptors"
+#: The topic of the event after which a blob takes less space.
+CONTENT_DROPPED = "/content/dropped"
 #: The annotation of a layer for Diff.Apply.
 ARRIVING = "wharf.arriving"
 

@@ -13,3 +13,5 @@ GC_FLAT = "containerd.io/gc.flat"
 GC_REF = "containerd.io/gc.ref."
 #: Of a layer's blob: the digest of its plain tar, the diff id.
 UNCOMPRESSED = "containerd.io/uncompressed"
+#: Of a blob in an answer of our supervisor, never stored: the blob has no file, and this many bytes re-create it.
+STORED = "wharf.stored"

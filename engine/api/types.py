@@ -13,6 +13,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from engine.api.labels import STORED
 from engine.api.pb import types_pb2
 from engine.common.errors import invalid
 
@@ -114,6 +115,11 @@ class ContentInfo:
     created_at_ns: int
     updated_at_ns: int
     labels: Mapping[str, str]
+
+    @property
+    def stored(self) -> int:
+        """The bytes that it takes in the store: fewer than its size if it is re-created when it is read."""
+        return int(self.labels.get(STORED, self.size))
 
 
 @dataclass(frozen=True, slots=True)

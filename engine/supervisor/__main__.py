@@ -20,6 +20,7 @@ def serve(
     state: str,
     address: str,
     log_level: str = "info",
+    drop_blobs: bool = False,
     ready: Callable[[], None] | None = None,
     proxies: Mapping[str, str],
 ) -> int:
@@ -32,7 +33,14 @@ def serve(
     from engine.supervisor.server import run  # after the zygote was forked
 
     return run(
-        root=root, state=state, address=address, log_level=log_level, handle=handle, ready=ready, proxies=proxies
+        root=root,
+        state=state,
+        address=address,
+        log_level=log_level,
+        drop_blobs=drop_blobs,
+        handle=handle,
+        ready=ready,
+        proxies=proxies,
     )
 
 
@@ -54,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="NAME=SOCKET",
         help="a snapshotter of another process, which serves containerd's snapshots API on this unix socket",
     )
+    parser.add_argument(
+        "--drop-blobs", action="store_true", help="keep no blob of an unpacked layer that can be re-created"
+    )
     options = parser.parse_args(arguments)
     proxies = dict(one.partition("=")[::2] for one in options.proxy_snapshotter)
     if options.nofile:
@@ -61,8 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (options.nofile, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     state = os.path.abspath(options.state)
     address = options.address.removeprefix("unix://") or os.path.join(state, "containerd.sock")
-    root = os.path.abspath(options.root)
-    return serve(root=root, state=state, address=address, log_level=options.log_level, proxies=proxies)
+    return serve(
+        root=os.path.abspath(options.root),
+        state=state,
+        address=address,
+        log_level=options.log_level,
+        drop_blobs=options.drop_blobs,
+        proxies=proxies,
+    )
 
 
 if __name__ == "__main__":

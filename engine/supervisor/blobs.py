@@ -6,6 +6,7 @@
         blobs/<algorithm>/<hex>       complete, verified, mode 0444
         ingest/<folder>/data          being written; <folder> is a hash of namespace and ref
         trash/                        removed from the store, deleted in the background
+        recipes/<algorithm>-<hex>     re-creates a blob that has no file (``engine.supervisor.recipes``)
 """
 
 import contextlib
@@ -28,7 +29,7 @@ class BlobFiles:
     def __init__(self, root: str) -> None:
         self._root = os.path.join(root, "io.containerd.content.v1.content")
         private.restrict_directory(self._root)
-        for name in ("blobs", "ingest", "trash"):
+        for name in ("blobs", "ingest", "trash", "recipes"):
             private.make_directory(os.path.join(self._root, name))
 
     def path(self, digest: str) -> str:
@@ -87,15 +88,29 @@ class BlobFiles:
         shutil.rmtree(os.path.join(self._root, "ingest", folder), ignore_errors=True)
 
     def discard(self, digest: str) -> None:
-        """Removes the blob from the store at once; ``empty_trash`` frees its space."""
+        """Removes the blob's file from the store at once; ``empty_trash`` frees its space."""
         with contextlib.suppress(FileNotFoundError):
-            os.rename(self.path(digest), os.path.join(self._root, "trash", digest.replace(":", "-")))
+            os.rename(self.path(digest), os.path.join(self.trash, digest.replace(":", "-")))
+
+    @property
+    def trash(self) -> str:
+        return os.path.join(self._root, "trash")
+
+    def recipe(self, digest: str) -> str:
+        return os.path.join(self._root, "recipes", digest.replace(":", "-"))
+
+    def recipes(self) -> set[str]:
+        """The digests of all recipes."""
+        return {name.replace("-", ":", 1) for name in os.listdir(os.path.join(self._root, "recipes"))}
+
+    def discard_recipe(self, digest: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.recipe(digest))
 
     def empty_trash(self) -> None:
-        trash = os.path.join(self._root, "trash")
-        for name in os.listdir(trash):
+        for name in os.listdir(self.trash):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(trash, name))
+                os.unlink(os.path.join(self.trash, name))
 
 
 class IngestFile:

@@ -13,11 +13,13 @@ import builtins
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from engine.api import filters
+from engine.api.extensions import CONTENT_DROPPED
+from engine.api.labels import STORED
 from engine.api.pb import event_messages_pb2 as events_pb
 from engine.api.types import ContentInfo, IngestStatus
 from engine.common import timeouts
@@ -29,6 +31,8 @@ from engine.supervisor.call import Call
 from engine.supervisor.events import EventBus
 from engine.supervisor.ingest import Ingest, Record
 from engine.supervisor.names import UnknownField, check_digest, check_labels, masked_labels
+from engine.supervisor.recipes import sources
+from engine.supervisor.recipes.recreate import Recreated
 from engine.supervisor.store import labels as json_labels
 from engine.supervisor.store.database import Database
 
@@ -41,13 +45,18 @@ _CHUNK = 1 << 20
 #: Nanoseconds after which an uncommitted ingest without a lease is collected: containerd's value.
 _INGEST_LIFE_NS = 24 * 3600 * 1_000_000_000
 
-_COLUMNS = "digest, size, created, updated, labels"
+_COLUMNS = """digest, size, created, updated, labels,
+(SELECT stored FROM recipe WHERE recipe.digest = content.digest AND recipe.snapshot IS NOT NULL)"""
 
 
 class Content:
     """The content store of all namespaces. A namespace has one open write per ref."""
 
-    def __init__(self, database: Database, files: BlobFiles, bus: EventBus) -> None:
+    def __init__(self, database: Database, files: BlobFiles, bus: EventBus, recreated: Recreated | None = None) -> None:
+        """``recreated``: opens the blobs that have no file."""
+        self._recreated = recreated
+        #: Called when a blob was committed, or its labels were changed.
+        self.on_changed: Callable[[], None] = lambda: None
         self._db = database
         self._files = files
         self._bus = bus
@@ -76,13 +85,16 @@ class Content:
             old = _get(connection, namespace, digest)
             new = masked_labels(old.labels, labels, mask, UnknownField("content info", digest))
             now = time.time_ns()
+            kept = {name: value for name, value in new.items() if name != STORED}
             connection.execute(
                 "UPDATE content SET labels = ?, updated = ? WHERE namespace = ? AND digest = ?",
-                (json_labels.dump(new), now, namespace, digest),
+                (json_labels.dump(kept), now, namespace, digest),
             )
             return replace(old, labels=new, updated_at_ns=now)
 
-        return await self._db.write(write)
+        found = await self._db.write(write)
+        self.on_changed()
+        return found
 
     async def delete(self, namespace: str, digest: str) -> None:
         """Removes it from this namespace; the collector deletes the file when no namespace has it."""
@@ -105,6 +117,7 @@ class Content:
         def write(connection: sqlite3.Connection) -> None:
             known = dict(connection.execute("SELECT digest, size FROM blob"))
             whole = {digest for digest, size in known.items() if there.get(digest) == size}
+            whole |= sources.recreatable(connection)
             for digest in known.keys() - whole:
                 log.error("content: the file of %s is lost", digest)
                 connection.execute("DELETE FROM blob WHERE digest = ?", (digest,))
@@ -125,7 +138,7 @@ class Content:
         if offset > info.size:
             raise WharfError(Kind.OUT_OF_RANGE, f"read past object length {info.size} bytes")
         end = info.size if size <= 0 else min(info.size, offset + size)
-        file = await asyncio.to_thread(open, self._files.open(digest), "rb", 0)
+        file = await asyncio.to_thread(open, await self.open_blob(digest), "rb", 0)
         moving = heap.Transfer()
         if end - offset > _CHUNK:
             moving.begin()
@@ -140,6 +153,15 @@ class Content:
         finally:
             file.close()
             moving.end()
+
+    async def open_blob(self, digest: str) -> int:
+        """A descriptor of its bytes; the caller closes it. Raises NOT_FOUND."""
+        try:
+            return self._files.open(digest)
+        except WharfError:
+            if self._recreated is None:
+                raise
+            return await self._recreated.open(digest)
 
     def status(self, namespace: str, ref: str) -> IngestStatus:
         """Raises NOT_FOUND when there is no such ingest."""
@@ -209,11 +231,11 @@ class Content:
         ingest = self._ingests.get((namespace, ref))
         return ingest.file.follow() if ingest is not None else None
 
-    def descriptor(self, namespace: str, *, ref: str = "", digest: str = "") -> int:
+    async def descriptor(self, namespace: str, *, ref: str = "", digest: str = "") -> int:
         """A descriptor for writing the ingest, or for reading the blob; the caller closes it. Raises NOT_FOUND."""
         if digest:
             self.info(namespace, digest)
-            return self._files.open(digest)
+            return await self.open_blob(digest)
         ingest = self._ingests.get((namespace, ref))
         if ingest is None:
             raise not_found(f"{ref!r} is not being written: not found")
@@ -264,6 +286,16 @@ class Content:
 
         if not await self._db.write(write):
             raise WharfError(Kind.ALREADY_EXISTS, f"content {digest}: already exists")
+        self.on_changed()
+
+    def dropped(self, digest: str) -> None:
+        """A blob's file was replaced by a recipe: reports it to the namespaces that have the blob."""
+
+        def read(connection: sqlite3.Connection) -> "builtins.list[tuple[str]]":
+            return connection.execute("SELECT namespace FROM content WHERE digest = ?", (digest,)).fetchall()
+
+        for (namespace,) in self._db.read(read):
+            self._bus.publish(namespace, CONTENT_DROPPED, events_pb.ContentDelete(digest=digest))
 
     def sync(self, fd: int) -> None:
         """Writes a blob's bytes to the disk, in the background."""
@@ -308,9 +340,12 @@ def _get(connection: sqlite3.Connection, namespace: str, digest: str) -> Content
     return _info(row)
 
 
-def _info(row: tuple[str, int, int, int, str]) -> ContentInfo:
-    digest, size, created, updated, labels = row
-    return ContentInfo(digest, size, created, updated, json_labels.load(labels))
+def _info(row: tuple[str, int, int, int, str, int | None]) -> ContentInfo:
+    digest, size, created, updated, text, stored = row
+    labels = json_labels.load(text)
+    if stored is not None:
+        labels = {**labels, STORED: str(stored)}
+    return ContentInfo(digest, size, created, updated, labels)
 
 
 def _drop_ingest(connection: sqlite3.Connection, namespace: str, ref: str) -> bool:

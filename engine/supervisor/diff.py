@@ -24,7 +24,7 @@ from engine.common.layers.compression import Compression, detect, of_media_type
 from engine.common.layers.target import Target, Whiteouts, overlay_target
 from engine.common.system import heap
 from engine.common.threads import run_to_completion
-from engine.supervisor.blobs import BlobFiles, Follower
+from engine.supervisor.blobs import Follower
 from engine.supervisor.call import Call
 from engine.supervisor.content import Content
 from engine.supervisor.ingest import Ingest, client_error
@@ -62,9 +62,8 @@ class Differ:
     """Runs at most ``_WORKERS`` extractions and comparisons at a time, and ``_ARRIVING_MAX`` extractions of layers that
     are still written."""
 
-    def __init__(self, content: Content, files: BlobFiles) -> None:
+    def __init__(self, content: Content) -> None:
         self._content = content
-        self._files = files
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="diff")
         self._followers = ThreadPoolExecutor(_ARRIVING_MAX, thread_name_prefix="diff-arriving")
         self._following = 0
@@ -101,27 +100,28 @@ class Differ:
         # Stored when the layer was written or unpacked before.
         known = info.labels.get(UNCOMPRESSED, "")
 
+        fd = await self._content.open_blob(layer.digest)
+
         def work(cancelled: Callable[[], bool]) -> extract.Applied:
-            fd = self._files.open(layer.digest)
-            try:
-                kind = of_media_type(layer.media_type) or detect(os.pread(fd, _MAGIC, 0))
-                if kind is Compression.NONE and layer.digest.startswith("sha256:"):
-                    size = os.fstat(fd).st_size
-                    end = self._counted(key, lambda _: size)
-                    applied = extract.apply_file(fd, end, target, cancelled=cancelled)
-                    return replace(applied, diff_id=layer.digest)  # the digest of a plain tar is its diff id
-                return extract.apply(
-                    self._read(key, lambda size: os.read(fd, size)),
-                    target,
-                    compression=kind,
-                    diff_id=known if known.startswith("sha256:") else "",
-                    cancelled=cancelled,
-                )
-            finally:
-                os.close(fd)
+            kind = of_media_type(layer.media_type) or detect(os.pread(fd, _MAGIC, 0))
+            if kind is Compression.NONE and layer.digest.startswith("sha256:"):
+                size = os.fstat(fd).st_size
+                end = self._counted(key, lambda _: size)
+                applied = extract.apply_file(fd, end, target, cancelled=cancelled)
+                return replace(applied, diff_id=layer.digest)  # the digest of a plain tar is its diff id
+            return extract.apply(
+                self._read(key, lambda size: os.read(fd, size)),
+                target,
+                compression=kind,
+                diff_id=known if known.startswith("sha256:") else "",
+                cancelled=cancelled,
+            )
 
         began = time.monotonic()
-        applied = await self._run(work)
+        try:
+            applied = await self._run(work)
+        finally:
+            os.close(fd)
         if sync:
             await self._run(lambda _: sync_file_system(target.root))
         log.debug("diff: applied %s in %.0f ms", layer.digest, (time.monotonic() - began) * 1000)

@@ -109,7 +109,7 @@ class DescriptorServer:
                     offset = self._differ.extracted(str(request.get("namespace")), str(digest))
                     await fds.send_fds_async(client, {"offset": offset})
                     return
-                fd = self._open(request)
+                fd = await self._open(request)
                 try:
                     await fds.send_fds_async(client, {}, [fd] if fd >= 0 else [])
                 finally:
@@ -129,11 +129,11 @@ class DescriptorServer:
             return {}
         return {"usages": {key: (usage.size, usage.inodes) for key, usage in found.items()}}
 
-    def _open(self, request: dict[str, object]) -> int:
+    async def _open(self, request: dict[str, object]) -> int:
         """-1: there is no such ingest or blob."""
         fields = {key: str(request.get(key) or "") for key in ("namespace", "ref", "digest")}
         try:
-            return self._content.descriptor(fields["namespace"], ref=fields["ref"], digest=fields["digest"])
+            return await self._content.descriptor(fields["namespace"], ref=fields["ref"], digest=fields["digest"])
         except (WharfError, OSError) as error:
             log.debug("descriptor of %s: %s", fields, error)
             return -1

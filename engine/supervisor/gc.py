@@ -13,7 +13,8 @@ From there the collector follows
 - a snapshot's parent,
 - the labels ``containerd.io/gc.ref.content[./…]`` (a digest) and ``containerd.io/gc.ref.snapshot.<name>[/…]`` (a key)
   of images, containers, blobs and snapshots (not from a lease with ``containerd.io/gc.flat``),
-- the expected blob of an ingest.
+- the expected blob of an ingest,
+- the snapshot from which a blob is re-created (``engine.supervisor.recipes``).
 """
 
 import asyncio
@@ -30,6 +31,7 @@ from engine.api.pb import event_messages_pb2 as events_pb
 from engine.supervisor import leases
 from engine.supervisor.blobs import BlobFiles
 from engine.supervisor.events import EventBus
+from engine.supervisor.recipes import sources
 from engine.supervisor.snapshots.service import Snapshots
 from engine.supervisor.store import labels as json_labels
 from engine.supervisor.store.database import Database
@@ -150,6 +152,7 @@ class Collector:
         for digest in swept.blobs:
             if not connection.execute("SELECT 1 FROM blob WHERE digest = ?", (digest,)).fetchone():
                 self._files.discard(digest)
+                self._files.discard_recipe(digest)
         for folder in swept.folders:
             if not connection.execute("SELECT 1 FROM ingest WHERE folder = ?", (folder,)).fetchone():
                 self._files.discard_ingest(folder)
@@ -201,6 +204,7 @@ class _Graph:
         self._content: dict[tuple[str, str], str] = {}  # → labels
         self._snapshot: dict[tuple[str, str, str], tuple[int, str, str]] = {}  # → number, parent, labels
         self._ingest: dict[tuple[str, str], tuple[str, str]] = {}  # → folder, expected digest
+        self._recipe: dict[str, Node] = {}  # digest → the snapshot from which it is re-created
         self.expired: list[tuple[str, str]] = []
 
     def read(self, now: int) -> int:
@@ -231,6 +235,8 @@ class _Graph:
             self._ingest[namespace, ref] = (folder, expected)
             if expires > now:
                 self._roots.append((_INGEST, namespace, ref, ""))
+        for digest, namespace, name, key in self._sql(sources.SOURCES):
+            self._recipe[digest] = (_SNAPSHOT_FLAT, namespace, name, key)
         return next_expiry
 
     def _leases(self, now: int) -> int:
@@ -268,6 +274,8 @@ class _Graph:
                 continue
             marked.add(node)
             kind, namespace, first, second = node
+            if kind in (_CONTENT, _CONTENT_FLAT) and (source := self._recipe.get(first)) is not None:
+                pending.append(source)
             if kind == _CONTENT:
                 pending.extend(_references(namespace, self._content.get((namespace, first), "")))
             elif kind == _INGEST:

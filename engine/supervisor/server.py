@@ -29,6 +29,7 @@ def run(
     state: str,
     address: str,
     log_level: str,
+    drop_blobs: bool,
     handle: Handle,
     ready: Callable[[], None] | None,
     proxies: Mapping[str, str],
@@ -49,7 +50,7 @@ def run(
         private.make_directory(root, private.PASSABLE)
         seconds, busy = timeouts.seconds("supervisor.lock"), f"another supervisor works on {root}"
         with rootlock.locked(os.path.join(root, "lock"), seconds=seconds, busy=busy):
-            asyncio.run(_serve(Settings(root, state, address, soft, proxies), handle, ready))
+            asyncio.run(_serve(Settings(root, state, address, soft, proxies, drop_blobs), handle, ready))
     except WharfError as error:
         log.error("%s", error.message)
         return 1

@@ -42,6 +42,7 @@ from engine.supervisor.images import Images
 from engine.supervisor.introspection import Introspection, identity, snapshotter_plugin
 from engine.supervisor.leases import Leases
 from engine.supervisor.namespaces import Namespaces
+from engine.supervisor.recipes.recreate import Recreated
 from engine.supervisor.rpc.base import add
 from engine.supervisor.rpc.containers import ContainersServicer
 from engine.supervisor.rpc.content import ContentServicer
@@ -54,6 +55,7 @@ from engine.supervisor.rpc.namespaces import NamespacesServicer
 from engine.supervisor.rpc.snapshots import SnapshotsServicer
 from engine.supervisor.rpc.tasks import TasksServicer
 from engine.supervisor.shims import Zygote
+from engine.supervisor.snapshots import layer_sync
 from engine.supervisor.snapshots.copy import CopySnapshotter
 from engine.supervisor.snapshots.overlay import OverlaySnapshotter
 from engine.supervisor.snapshots.service import Snapshots
@@ -68,13 +70,14 @@ if TYPE_CHECKING:
 class Settings:
     """``root`` is persistent, ``state`` is valid until the next boot. ``address`` is the socket's path. ``nofile`` is
     the soft limit of descriptors for processes below the shims (0: this process's). ``proxies``: the sockets of
-    proxied snapshotters, by name."""
+    proxied snapshotters, by name. ``drop_blobs``: see ``engine.supervisor.recipes``."""
 
     root: str
     state: str
     address: str
     nofile: int = 0
     proxies: Mapping[str, str] = field(default_factory=dict)
+    drop_blobs: bool = False
 
 
 class Supervisor:
@@ -99,16 +102,19 @@ class Supervisor:
             bus = EventBus()
             stack.callback(bus.close)
             files = BlobFiles(settings.root)
-            content = Content(database, files, bus)
-            stack.push_async_callback(content.close)
             snapshotters = (OverlaySnapshotter(settings.root), CopySnapshotter(settings.root))
             uuid = identity(settings.root)
             proxied = _proxied(settings.proxies, uuid, database, bus)
-            snapshots = Snapshots(database, bus, snapshotters, settings.root, proxied)
+            sync_delay = layer_sync.SHORT_DELAY if settings.drop_blobs else layer_sync.DELAY
+            snapshots = Snapshots(database, bus, snapshotters, settings.root, proxied, sync_delay=sync_delay)
             stack.push_async_callback(snapshots.close)
+            recreated = Recreated(database, files, snapshots.tree)
+            stack.push_async_callback(recreated.close)
+            content = Content(database, files, bus, recreated)
+            stack.push_async_callback(content.close)
             collector = Collector(database, files, snapshots, bus)
             stack.push_async_callback(collector.close)
-            differ = Differ(content, files)
+            differ = Differ(content)
             stack.push_async_callback(differ.close)
             containers = Containers(database, bus)
             shims = Zygote(self._zygote, settings.nofile)
@@ -117,10 +123,13 @@ class Supervisor:
             stack.push_async_callback(tasks.close)
             await content.recover()
             await snapshots.recover()
+            await recreated.recover()
             await tasks.recover()
             descriptors = DescriptorServer(content, snapshots, differ, settings.address)
             stack.push_async_callback(descriptors.close)
             descriptors.open()
+            if settings.drop_blobs:
+                self._drop_blobs(stack, database, files, content, snapshots, bus)
             plugins = [snapshotter_plugin(one.name, {"root": one.root}, one.check()) for one in snapshotters]
             plugins += [snapshotter_plugin(one.name, {"address": one.address}) for one in proxied]
             introspection = Introspection(uuid, [*plugins, declaration(descriptors.path)])
@@ -148,6 +157,22 @@ class Supervisor:
             service(containers_pb2.DESCRIPTOR, "Containers", ContainersServicer(containers, collector))
             service(tasks_pb2.DESCRIPTOR, "Tasks", TasksServicer(tasks, containers))
             self._stack = stack.pop_all()
+
+    @staticmethod
+    def _drop_blobs(
+        stack: AsyncExitStack,
+        database: Database,
+        files: BlobFiles,
+        content: Content,
+        snapshots: Snapshots,
+        bus: EventBus,
+    ) -> None:
+        from engine.supervisor.recipes.drop import Dropper  # an option that is off costs nothing
+
+        dropper = Dropper(database, files, snapshots.local, snapshots.tree, content.dropped)
+        stack.push_async_callback(dropper.close)
+        snapshots.layer_sync.on_synced = content.on_changed = dropper.schedule
+        dropper.schedule()
 
     async def close(self) -> None:
         """Waits for pending operations. Tasks continue: their shims outlive the supervisor."""

@@ -202,6 +202,8 @@ def _search(domain: str) -> str:
 
 
 def _check_images(config: Config) -> None:
+    if config.drops_blobs and not config.embedded:
+        raise ConfigError("feature drop-blobs needs the engine's own supervisor: containerd keeps every blob")
     for mirror in config.registry_mirrors:
         parts = urlsplit(mirror)
         if parts.scheme not in ("http", "https"):

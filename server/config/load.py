@@ -23,7 +23,7 @@ _FIELDS = frozenset(field.name for field in fields(Config))
 _PATHS = frozenset(field.name for field in fields(Config) if Path in get_args(field.type))
 _FILES = frozenset({"policy_file", "tlscacert", "tlscert", "tlskey"})
 # The features that can be switched; the other known ones are fixed in this engine.
-_SWITCHES = frozenset({"cdi", "strict-api"})
+_SWITCHES = frozenset({"cdi", "drop-blobs", "strict-api"})
 _FEATURES = {"containerd-snapshotter": True, "buildkit": True}
 
 

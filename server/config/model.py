@@ -91,9 +91,11 @@ class Config:
     )
     experimental: Annotated[bool, Option("Enable experimental features: checkpoints")] = False
     # By name; ``server.config.load`` refuses names that can't be switched.
-    features: Annotated[Mapping[str, bool], Kind.SWITCHES, Option("Feature switches", "feature", reloads=True)] = field(
-        default_factory=dict
-    )
+    features: Annotated[
+        Mapping[str, bool],
+        Kind.SWITCHES,
+        Option("Feature switches (cdi, drop-blobs, strict-api)", "feature", reloads=True),
+    ] = field(default_factory=dict)
     # "": the oldest that the engine knows.
     min_api_version: Annotated[str, Option("Oldest API version that clients may name", only_file=True)] = ""
 
@@ -224,6 +226,11 @@ class Config:
     def strict_api(self) -> bool:
         """Whether answers drop deprecated fields as the reference does (the feature ``strict-api``)."""
         return self.features.get("strict-api", False)
+
+    @property
+    def drops_blobs(self) -> bool:
+        """Whether layers that are unpacked and can be re-created are kept once (the feature ``drop-blobs``)."""
+        return self.features.get("drop-blobs", False)
 
     @property
     def bridge_device(self) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from engine.api.client import Engine
+from engine.api.extensions import CONTENT_DROPPED
 from engine.api.types import ImageRecord
 from engine.common.errors import Kind, WharfError
 from server.access.owners import qualified
@@ -19,7 +20,8 @@ from server.images.model import dangling_name, is_dangling, owner_of, reference_
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
-_CONTENT_DELETED = "/content/delete"
+#: Events after which less is stored.
+_SHRUNK = ("/content/delete", CONTENT_DROPPED)
 
 
 class ImageNames(ABC):
@@ -98,7 +100,8 @@ class Names(ImageNames):
         self._changes: dict[str, int] = {}
         self._followed = False
         self._changed = asyncio.Event()
-        #: Called when another client has removed a name or a blob, and when such events may have been missed.
+        #: Called when another client has removed a name or a blob, when the supervisor has dropped a blob's file, and
+        #: when such events may have been missed.
         self.on_removed: Callable[[], None] = lambda: None
         self._task: asyncio.Task[None] | None = None
 
@@ -223,14 +226,14 @@ class Names(ImageNames):
         while True:
             try:
                 namespace = self._engine.namespace
-                topics = ('topic~="^/images/"', f'topic=="{_CONTENT_DELETED}"')
+                topics = ('topic~="^/images/"', *(f'topic=="{topic}"' for topic in _SHRUNK))
                 subscription = self._engine.events.subscribe(*(f'{one},namespace=="{namespace}"' for one in topics))
                 async with subscription:
                     await self._reload()
                     self.on_removed()
                     self._followed = True
                     async for event in subscription:
-                        if event.topic == _CONTENT_DELETED:
+                        if event.topic in _SHRUNK:
                             self.on_removed()
                         elif name := getattr(event.event, "name", ""):
                             await self._refresh([name])

@@ -83,6 +83,7 @@ class Images:
         trees = Trees(engine, self._names, resolver, store)
         self._context = ImageContext(engine, self._names, resolver, trees, bus, users, unpacker, apply_changes)
         self._sizes = Sizes(engine, unpacker)
+        self._names.on_removed = self._forget_sizes
         self._proven = ProvenLayers(engine)
         #: Whether a name of the administrators is published to all users.
         self.published: Callable[[str], bool] = lambda name: False
@@ -135,8 +136,11 @@ class Images:
             for record in await self._context.names.own():
                 await self._context.names.delete(record.name)
                 self._context.resolver.forget(record.target.digest)
-            self._context.trees.forget()
-            self._sizes.forget()
+            self._forget_sizes()
+
+    def _forget_sizes(self) -> None:
+        self._context.trees.forget()
+        self._sizes.forget()
 
     # for containers
 

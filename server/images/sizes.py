@@ -122,7 +122,7 @@ class Sizes:
         """Add the sizes below a descriptor; return whether all blobs are local."""
         if desc.digest in found:
             return True
-        size = await documents.size(self.engine, desc.digest)
+        size = await documents.stored(self.engine, desc.digest)
         if size is None:
             return False
         found[desc.digest] = size

@@ -2,8 +2,8 @@
 
 Documents never change: what lists need of them is kept while a name refers to the target, also in the database, so that
 a daemon that was restarted reads only the documents of new targets. A target is kept as a whole
-when all of its blobs are local; a removal of images, a ``/content/delete`` event and a break of the event stream
-discard that. Targets that are not kept cost one call, which lists all blobs, however many they are.
+when all of its blobs are local; a removal of images, the event of a deleted or dropped blob and a break of the event
+stream discard that. Targets that are not kept cost one call, which lists all blobs, however many they are.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ CONCURRENT = 8
 #: Up to this number of targets, blobs are requested one by one.
 _FEW = 1
 
-#: Returns the size of a blob in bytes; ``None`` if it is not local.
+#: Returns the bytes that a blob takes in the store; ``None`` if it is not local.
 _SizeOf = Callable[[str], Awaitable[int | None]]
 
 
@@ -84,7 +84,6 @@ class Trees:
         self._loading: asyncio.Task[None] | None = None
         self._complete: dict[str, Tree] = {}  # by target
         self._generation = 0
-        names.on_removed = self.forget
 
     def forget(self) -> None:
         """Blobs were removed: targets may be incomplete now."""
@@ -141,7 +140,7 @@ class Trees:
         generation = self._generation
         size_of: _SizeOf = self._size_of
         if len(targets) > _FEW:
-            sizes = {info.digest: info.size async for info in self._engine.content.walk()}
+            sizes = {info.digest: info.stored async for info in self._engine.content.walk()}
 
             async def size_of(digest: str) -> int | None:
                 return sizes.get(digest)
@@ -172,7 +171,7 @@ class Trees:
         return Tree(walk.target, tuple(walk.members), walk.blobs, images, best, tuple(chains))
 
     async def _size_of(self, digest: str) -> int | None:
-        return await documents.size(self._engine, digest)
+        return await documents.stored(self._engine, digest)
 
     async def _walk(self, walk: _Walk, desc: Descriptor) -> bool:
         """Add what is below a descriptor; return whether all of it is local."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from engine.api.client import Engine
 from engine.api.labels import GC_REF
-from engine.api.types import Descriptor
+from engine.api.types import ContentInfo, Descriptor
 from engine.common import limits
 from engine.common.errors import Kind, WharfError, invalid
 from server.registry import oci
@@ -28,8 +28,20 @@ async def has(engine: Engine, digest: str) -> bool:
 
 async def size(engine: Engine, digest: str) -> int | None:
     """The size of a blob in bytes; None if it isn't in the store. A manifest may state a wrong size."""
+    info = await find(engine, digest)
+    return info.size if info is not None else None
+
+
+async def stored(engine: Engine, digest: str) -> int | None:
+    """The bytes that a blob takes in the store; None if it isn't there."""
+    info = await find(engine, digest)
+    return info.stored if info is not None else None
+
+
+async def find(engine: Engine, digest: str) -> ContentInfo | None:
+    """What the store knows of a blob; None if it isn't there."""
     try:
-        return (await engine.content.info(digest)).size
+        return await engine.content.info(digest)
     except WharfError as error:
         if error.kind is Kind.NOT_FOUND:
             return None

@@ -57,6 +57,10 @@ class Snapshotter(Protocol):
         """The mounts of an active snapshot or a view."""
         ...
 
+    def tree(self, number: int) -> str:
+        """The directory that has at least the files of the layer which was applied to the snapshot."""
+        ...
+
     def usage(self, number: int, parents: Sequence[int]) -> Usage:
         """The space that the snapshot uses beyond its parents."""
         ...

@@ -49,6 +49,9 @@ class CopySnapshotter:
         mode = "rw" if kind is SnapshotKind.ACTIVE else "ro"
         return (Mount("bind", self._folders.path(number), "", (mode, "rbind")),)
 
+    def tree(self, number: int) -> str:
+        return self._folders.path(number)
+
     def usage(self, number: int, parents: Sequence[int]) -> Usage:
         own = disk_usage(self._folders.path(number))
         if not parents:

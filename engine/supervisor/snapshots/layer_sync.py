@@ -11,6 +11,7 @@ import logging
 import os
 import sqlite3
 import threading
+from collections.abc import Callable
 
 from engine.common.system import linux
 from engine.supervisor.store.database import Database
@@ -19,11 +20,16 @@ log = logging.getLogger(__name__)
 
 #: Seconds until a layer is synced: by then the kernel has written most of it, and one sync covers many layers.
 DELAY = 30.0
+#: The same where blobs are dropped: two copies of each layer are on the disk until then.
+SHORT_DELAY = 3.0
 
 
 class LayerSync:
-    def __init__(self, database: Database, root: str) -> None:
-        """``root``: a directory on the file system of the snapshots."""
+    def __init__(self, database: Database, root: str, delay: float) -> None:
+        """``root``: a directory on the file system of the snapshots. ``delay``: seconds."""
+        self._delay = delay
+        #: Called when layers have reached the disk.
+        self.on_synced: Callable[[], None] = lambda: None
         self._db = database
         self._root = root
         self._timer: asyncio.TimerHandle | None = None
@@ -49,7 +55,7 @@ class LayerSync:
     def schedule(self) -> None:
         """Schedules a sync; a layer may have been committed."""
         if self._timer is None and not self._busy and not self._closed:
-            self._timer = asyncio.get_running_loop().call_later(DELAY, self._start)
+            self._timer = asyncio.get_running_loop().call_later(self._delay, self._start)
 
     def close(self) -> None:
         """The next supervisor syncs the remaining layers. Doesn't wait for a running sync, which may take long."""
@@ -97,6 +103,7 @@ class LayerSync:
 
         if await self._db.write(write, frees=True):  # layers were committed meanwhile
             self.schedule()
+        self.on_synced()
 
 
 def sync_file_system(path: str) -> None:

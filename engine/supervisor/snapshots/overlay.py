@@ -74,6 +74,9 @@ class OverlaySnapshotter:
             upper = ()
         return (Mount("overlay", "overlay", "", (*self._options, *upper, f"lowerdir={':'.join(layers)}")),)
 
+    def tree(self, number: int) -> str:
+        return self._folders.path(number)
+
     def usage(self, number: int, parents: Sequence[int]) -> Usage:
         return disk_usage(self._folders.path(number))
 

@@ -19,7 +19,8 @@ from engine.supervisor import leases
 from engine.supervisor.call import Call
 from engine.supervisor.events import EventBus
 from engine.supervisor.names import UnknownField, check_labels, masked_labels
-from engine.supervisor.snapshots import records
+from engine.supervisor.recipes import sources
+from engine.supervisor.snapshots import layer_sync, records
 from engine.supervisor.snapshots.base import Snapshotter
 from engine.supervisor.snapshots.layer_sync import LayerSync
 from engine.supervisor.snapshots.usages import measure
@@ -42,11 +43,14 @@ class Snapshots:
         snapshotters: Sequence[Snapshotter],
         root: str,
         proxied: "Sequence[Proxied]" = (),
+        *,
+        sync_delay: float = layer_sync.DELAY,
     ) -> None:
-        """``root``: the directory of the snapshotters' directories. ``proxied``: those of other processes."""
+        """``root``: the directory of the snapshotters' directories. ``proxied``: those of other processes.
+        ``sync_delay``: seconds until a new layer is synced."""
         self._db = database
         self._bus = bus
-        self._layer_sync = LayerSync(database, root)
+        self.layer_sync = LayerSync(database, root, sync_delay)
         self._snapshotters = {snapshotter.name: snapshotter for snapshotter in snapshotters}
         self._proxied = {snapshotter.name: snapshotter for snapshotter in proxied}
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="remove")
@@ -116,14 +120,14 @@ class Snapshots:
                 (committed, SnapshotKind.COMMITTED.value, now, now, json_labels.dump(labels), row.number),
             )
             if name in self._snapshotters:
-                self._layer_sync.record(connection, row.number)
+                self.layer_sync.record(connection, row.number)
             leases.remove_from_leases(connection, call.namespace, f"{leases.SNAPSHOTS}{name}", key)
             leases.add_to_lease(connection, call, f"{leases.SNAPSHOTS}{name}", committed)
             return True
 
         def then(done: bool) -> None:  # noqa: FBT001 - the answer of write
             if done:
-                self._layer_sync.schedule()
+                self.layer_sync.schedule()
                 message = events_pb.SnapshotCommit(key=key, name=committed, snapshotter=name)
                 self._bus.publish(call.namespace, "/snapshot/commit", message)
 
@@ -143,6 +147,11 @@ class Snapshots:
                 "SELECT 1 FROM snapshot WHERE namespace = ? AND snapshotter = ? AND parent = ?", (namespace, name, key)
             ).fetchone():
                 raise WharfError(Kind.FAILED_PRECONDITION, "cannot remove snapshot with child: failed precondition")
+            if (digest := sources.made_from(connection, row.number)) is not None:
+                raise WharfError(
+                    Kind.FAILED_PRECONDITION,
+                    f"cannot remove snapshot: content {digest} is re-created from it: failed precondition",
+                )
             connection.execute("DELETE FROM snapshot WHERE number = ?", (row.number,))
             leases.remove_from_leases(connection, namespace, f"{leases.SNAPSHOTS}{name}", key)
             return row.number
@@ -194,6 +203,15 @@ class Snapshots:
 
         return await self._db.scan(read)
 
+    @property
+    def local(self) -> tuple[str, ...]:
+        """The names of the snapshotters whose files are here: not those of other processes."""
+        return tuple(self._snapshotters)
+
+    def tree(self, name: str, number: int) -> str:
+        """The directory of the files of a snapshot, of a local snapshotter."""
+        return self._snapshotters[name].tree(number)
+
     async def usage(self, namespace: str, name: str, key: str) -> Usage:
         """The space that it uses beyond its parents; see ``measure``.
 
@@ -227,8 +245,8 @@ class Snapshots:
             await self._sweep(snapshotter, rows=True)
         for proxied in self._proxied.values():
             await proxied.recover()
-        await self._db.write(self._layer_sync.clear)
-        self._layer_sync.schedule()
+        await self._db.write(self.layer_sync.clear)
+        self.layer_sync.schedule()
 
     async def _sweep(self, snapshotter: Snapshotter, *, rows: bool = False) -> None:
         loop = asyncio.get_running_loop()
@@ -241,7 +259,7 @@ class Snapshots:
         def write(connection: sqlite3.Connection) -> set[int]:
             if rows:
                 lost = known(connection) - there
-                unsynced = known(connection) & set(self._layer_sync.unsynced(connection))
+                unsynced = known(connection) & set(self.layer_sync.unsynced(connection))
                 if unsynced:
                     log.warning("snapshots: %d layers may be incomplete after a power failure", len(unsynced))
                 gone = [(number,) for number in lost | unsynced]
@@ -254,7 +272,7 @@ class Snapshots:
 
     async def close(self) -> None:
         """Waits for the current deletion; queued directories are deleted at the next start."""
-        self._layer_sync.close()
+        self.layer_sync.close()
         for proxied in self._proxied.values():
             await proxied.close()
         await asyncio.to_thread(self._remover.shutdown, cancel_futures=True)

@@ -10,6 +10,7 @@
         └── lease_resource       type (content, ingests, snapshots/<name>), id
 
     blob            digest       bytes in the content store, shared by the namespaces
+    └── recipe      digest       the blob has no file: it is re-created from a snapshot (number; null: it can't be)
 
 Times are nanoseconds since the epoch; labels and annotations are JSON objects. A row is written before its reply. The
 bytes of a blob and the directory of a snapshot are created before their row and deleted after it, so that a crash
@@ -72,5 +73,14 @@ CREATE INDEX snapshot_parent ON snapshot (namespace, snapshotter, parent);
 #: Layers whose files may not be on the disk yet, with the id of the boot in which they were committed.
 SCHEMA_2 = "CREATE TABLE unsettled (number INTEGER PRIMARY KEY, boot TEXT NOT NULL);"
 
+#: What is known of re-creating a blob (``engine.supervisor.recipes``). ``stored``: the bytes of the recipe.
+SCHEMA_3 = """
+CREATE TABLE recipe (
+    digest TEXT PRIMARY KEY REFERENCES blob (digest) ON DELETE CASCADE,
+    snapshot INTEGER, stored INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX recipe_snapshot ON recipe (snapshot);
+"""
+
 #: Each schema change is another entry; ``user_version`` counts the entries that a database has.
-MIGRATIONS: tuple[str, ...] = (SCHEMA_1, SCHEMA_2)
+MIGRATIONS: tuple[str, ...] = (SCHEMA_1, SCHEMA_2, SCHEMA_3)

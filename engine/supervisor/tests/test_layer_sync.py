@@ -24,9 +24,10 @@ def unsettled(database: Database) -> list[tuple[int, str]]:
     return database.read(lambda connection: connection.execute("SELECT number, boot FROM unsettled").fetchall())
 
 
-def open_store(root: Path) -> tuple[Database, Snapshots]:
+def open_store(root: Path, *, sync_delay: float = layer_sync.DELAY) -> tuple[Database, Snapshots]:
     database = Database(str(root / "meta.db"))
-    return database, Snapshots(database, EventBus(), [CopySnapshotter(str(root))], str(root))
+    bus = EventBus()
+    return database, Snapshots(database, bus, [CopySnapshotter(str(root))], str(root), sync_delay=sync_delay)
 
 
 async def layer(snapshots: Snapshots, name: str, parent: str = "") -> None:
@@ -36,8 +37,7 @@ async def layer(snapshots: Snapshots, name: str, parent: str = "") -> None:
 
 def test_records_are_removed_after_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        monkeypatch.setattr(layer_sync, "DELAY", 0.0)
-        database, snapshots = open_store(tmp_path)
+        database, snapshots = open_store(tmp_path, sync_delay=0.0)
         synced = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -66,7 +66,7 @@ def test_unsynced_layers_after_a_power_failure(tmp_path: Path) -> None:
     async def before() -> None:
         database, snapshots = open_store(tmp_path)
         await layer(snapshots, "sound")
-        assert [boot for _, boot in unsettled(database)] == [layer_sync.LayerSync(database, str(tmp_path)).boot]
+        assert [boot for _, boot in unsettled(database)] == [snapshots.layer_sync.boot]
 
         def settled(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM unsettled")

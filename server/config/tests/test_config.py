@@ -146,6 +146,14 @@ def test_what_dockerd_29_added(tmp_path: Path) -> None:
             read(tmp_path, document)
 
 
+def test_blobs_are_dropped_by_the_own_supervisor_only(tmp_path: Path) -> None:
+    assert not read(tmp_path).drops_blobs
+    assert read(tmp_path, {}, "--feature", "drop-blobs").drops_blobs
+    assert not read(tmp_path, {}, "--feature", "drop-blobs=false", "--containerd", "/c.sock").drops_blobs
+    with pytest.raises(ConfigError, match="feature drop-blobs needs the engine's own supervisor"):
+        read(tmp_path, {"features": {"drop-blobs": True}}, "--containerd", "/c.sock")
+
+
 def test_restart_is_a_flag_only(tmp_path: Path) -> None:
     assert read(tmp_path).restart
     assert not read(tmp_path, {}, "--restart=false").restart
