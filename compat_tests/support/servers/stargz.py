@@ -11,7 +11,7 @@ from pathlib import Path
 
 from compat_tests.support.polling import until
 
-#: The daemon. Debian's package has only its client; deploy/test.sh builds it.
+#: The daemon. Debian's package has only its client, so the tests that need it are skipped where it is absent.
 PROGRAM = Path(os.environ.get("WHARF_TEST_CACHE", "/var/cache/wharf")) / "stargz/containerd-stargz-grpc"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
 from server.swarm.etcd.child import Status
 from server.swarm.etcd.members import Members
@@ -100,7 +101,10 @@ async def _scenario(cluster: Cluster) -> None:
 
 
 @pytest.mark.skipif(not etcd_member.installed(), reason="needs etcd")
-def test_a_commit_is_not_lost_with_the_leader(tmp_path: Path) -> None:
+def test_a_commit_is_not_lost_with_the_leader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A busy machine needs longer to elect another leader.
+    monkeypatch.setitem(timeouts._SECONDS, "swarm.commit-again", 30.0)
+
     async def main() -> None:
         cluster = Cluster(tmp_path)
         async with asyncio.timeout(_SECONDS), running(cluster.child(cluster.options("one"))) as one:
