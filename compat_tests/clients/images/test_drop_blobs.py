@@ -122,6 +122,28 @@ def test_every_kind_of_image(dropping: Wharf, keeping: Wharf, plain_registry: Re
     assert "Image is up to date" in engine.docker("pull", pulled).stdout
 
 
+def test_layers_of_gos_encoder_are_kept(dropping: Wharf, plain_registry: Registry) -> None:
+    """The log says which. They are pushed and saved from their blobs."""
+    engine = dropping
+    name = plain_registry.name("go:1")
+    with (
+        engines.stock_containerd("encoder") as containerd,
+        engines.wharf("encoder", containerd=containerd) as other,
+    ):
+        other.load_busybox()
+        other.docker("run", "--name", "go", "--network", "none", "busybox", "sh", "-c", "cat /bin/busybox > /copy")
+        other.docker("commit", "go", name)
+        other.docker("push", "-q", name)
+        other.docker("rm", "go")
+    engine.docker("pull", "-q", name)
+    kept = layers(engine, name)[-1]
+    assert until(lambda: f"content: {kept} is kept: no known encoder writes its bytes" in engine.log(), seconds=60)
+    assert large_blobs(engine) == [kept.removeprefix("sha256:")]
+    engine.docker("push", "-q", name)
+    engine.docker("rmi", name)
+    assert until(lambda: not large_blobs(engine), seconds=60)
+
+
 def test_df_and_removal(dropping: Wharf, keeping: Wharf) -> None:
     """df, the lists and the data root agree; a removal frees all of it."""
     engine = dropping

@@ -6,6 +6,7 @@ import logging
 import os
 import sqlite3
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +54,10 @@ def rebuild(files: BlobFiles, digest: str, tree: str, write: Callable[[bytes], o
         raise recipe.differs()
 
 
+class _Stopped(Exception):
+    """The supervisor ends."""
+
+
 class Recreated:
     """Opens blobs by their recipes."""
 
@@ -63,7 +68,7 @@ class Recreated:
         self._made: dict[str, asyncio.Task[int]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._workers: ThreadPoolExecutor | None = None
-        self._closed = False
+        self._closed = threading.Event()
 
     async def open(self, digest: str) -> int:
         """A descriptor of the verified bytes, with a position of its own; the caller closes it.
@@ -72,7 +77,7 @@ class Recreated:
             is full.
         """
         source = self._db.read(lambda connection: sources.source(connection, digest))
-        if source is None or self._closed:
+        if source is None or self._closed.is_set():
             raise not_found(f"content {digest}: not found")
         task = self._made.get(digest)
         if task is None:
@@ -106,8 +111,8 @@ class Recreated:
         await asyncio.to_thread(self._files.empty_trash)
 
     async def close(self) -> None:
-        """Waits for running re-creations."""
-        self._closed = True
+        """Stops running re-creations."""
+        self._closed.set()
         for timer in self._timers.values():
             timer.cancel()
         await asyncio.gather(*self._made.values(), return_exceptions=True)
@@ -128,8 +133,16 @@ class Recreated:
     def _write(self, digest: str, tree: str) -> int:
         """A descriptor of an unnamed file with the bytes."""
         with tempfile.TemporaryFile(buffering=0, dir=self._files.trash) as file:
+
+            def write(data: bytes) -> None:
+                if self._closed.is_set():
+                    raise _Stopped
+                _write_all(file.fileno(), data)
+
             try:
-                rebuild(self._files, digest, tree, lambda data: _write_all(file.fileno(), data))
+                rebuild(self._files, digest, tree, write)
+            except _Stopped:
+                raise WharfError(Kind.UNAVAILABLE, f"content {digest}: the supervisor ends: unavailable") from None
             except OSError as error:
                 raise client_error(error, digest) from None
             except WharfError as error:
@@ -144,7 +157,7 @@ class Recreated:
             timer.cancel()
         if task.cancelled() or task.exception() is not None:
             self._made.pop(digest, None)
-        elif not self._closed:
+        elif not self._closed.is_set():
             self._timers[digest] = asyncio.get_running_loop().call_later(_KEEP, self._forget, digest)
 
     def _forget(self, digest: str) -> None:

@@ -1,6 +1,7 @@
 """Blobs without a file: dropped, read, collected; after a crash at any step, and with a damaged snapshot."""
 
 import asyncio
+import errno
 import gzip
 import hashlib
 import io
@@ -296,6 +297,48 @@ def test_a_reader_that_gives_up(tmp_path: Path) -> None:
         one.cancel()
         assert await other == ZIPPED
         assert one.cancelled()
+
+    with_store(tmp_path, body)
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read fails with the client's error, and a recipe that can't be written leaves the blob."""
+
+    async def body(store: Store) -> None:
+        digest = await store.blob(ZIPPED)
+        await store.layer()
+
+        def full(fd: int, data: bytes) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", full)
+            await store.dropper.run()
+        assert store.has_file(digest)
+        assert store.files.recipes() == set()
+        await store.dropper.run()
+        assert not store.has_file(digest)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", full)
+            with pytest.raises(WharfError) as caught:
+                await store.read(digest)
+        assert caught.value.kind is Kind.RESOURCE_EXHAUSTED
+        assert await store.read(digest) == ZIPPED
+
+    with_store(tmp_path, body)
+
+
+def test_an_end_during_a_read(tmp_path: Path) -> None:
+    async def body(store: Store) -> None:
+        digest = await store.blob(ZIPPED)
+        await store.layer()
+        await store.dropper.run()
+        reading = asyncio.create_task(store.read(digest))
+        await asyncio.sleep(0)
+        await store.recreated.close()
+        with pytest.raises(WharfError) as caught:
+            await reading
+        assert caught.value.kind is Kind.UNAVAILABLE
 
     with_store(tmp_path, body)
 
