@@ -6,7 +6,7 @@ from engine.api.client import Engine
 from engine.api.types import Mount
 from engine.common.errors import Kind, WharfError
 from server.images.model import Image
-from server.registry import documents, lazy, oci
+from server.registry import documents, oci
 from server.registry.unpack import OnLayerState, unpack
 
 
@@ -16,7 +16,10 @@ async def unpack_image(engine: Engine, image: Image, *, on_state: OnLayerState |
     :raises WharfError: NOT_FOUND when a layer's blob is missing.
     """
     layers = oci.parse_manifest(dict(image.manifest)).layers
-    await lazy.provide_again(engine, image.config_digest, image.manifest_descriptor, layers, image.diff_ids)
+    if engine.snapshots.remote:
+        from server.registry import lazy
+
+        await lazy.provide_again(engine, image.config_digest, image.manifest_descriptor, layers, image.diff_ids)
     await unpack(engine, layers, image.diff_ids, on_state=on_state)
     if image.chain_id:
         await documents.reference_snapshot(engine, image.config_digest, image.chain_id)

@@ -13,7 +13,7 @@ from engine.common.timeline import Timeline
 from server.config.model import Config
 from server.images.context import ImageContext
 from server.images.model import is_tag, no_such_image
-from server.registry import documents, lazy, oci
+from server.registry import documents, oci
 from server.registry.auth import ANONYMOUS, Credentials
 from server.registry.client import Repository
 from server.registry.download import Downloads
@@ -159,7 +159,7 @@ class Transfer:
     ) -> None:
         """Push a target under a tag, or by digest only. The caller holds its content by a lease."""
         engine = self._context.engine
-        origins = await lazy.origins(engine, target)
+        origins = await self._origins(target)
 
         async def fetch(layer: Descriptor) -> None:
             origin = origins[layer.digest]
@@ -176,10 +176,18 @@ class Transfer:
 
         :raises WharfError: a registry's error, with the layer's digest.
         """
-        origins = await lazy.origins(self._context.engine, target)
-        if origins:
+        if origins := await self._origins(target):
             layers = await self._layers(target)
             await run_all(self._fetch(layers[digest], origin) for digest, origin in origins.items())
+
+    async def _origins(self, target: Descriptor) -> dict[str, Reference]:
+        """The images that had the layers below a target which the store lacks, by the layers' digests."""
+        engine = self._context.engine
+        if not engine.snapshots.remote:
+            return {}
+        from server.registry import lazy
+
+        return await lazy.origins(engine, target)
 
     async def _layers(self, target: Descriptor) -> dict[str, Descriptor]:
         """The layers below a target, by digest."""
@@ -247,7 +255,7 @@ class Transfer:
         absent = {
             c.digest for c in children if not (oci.is_foreign(c.media_type) or await documents.has(engine, c.digest))
         }
-        return not absent or absent <= (await lazy.origins(engine, desc)).keys()
+        return not absent or absent <= (await self._origins(desc)).keys()
 
     # other requests
 

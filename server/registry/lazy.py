@@ -1,6 +1,9 @@
 """Layers that a remote snapshotter provides without a download: it fetches their files from the registry as containers
 read them, by its own configuration and credentials. The content store lacks their blobs; the label of a layer's
-snapshot says which image had it."""
+snapshot says which image had it.
+
+Imported with a remote snapshotter only (``engine.snapshots.remote``).
+"""
 
 from collections.abc import Sequence
 
@@ -11,9 +14,6 @@ from server.registry import documents, oci
 from server.registry.reference import Reference, parse
 from server.registry.unpack import TARGET, extraction_key, lease_snapshot
 
-#: containerd's snapshotters that only have layers which were unpacked on them.
-_LOCAL = frozenset({"overlayfs", "native", "blockfile", "btrfs", "devmapper", "erofs", "zfs"})
-
 #: The labels by which remote snapshotters find a layer (``pkg/snapshotters/annotations.go`` of containerd).
 _REFERENCE = "containerd.io/snapshot/cri.image-ref"
 _MANIFEST = "containerd.io/snapshot/cri.manifest-digest"
@@ -23,11 +23,6 @@ _LAYERS = "containerd.io/snapshot/cri.image-layers"
 _INHERITED = "containerd.io/snapshot/"
 #: containerd's limit for the name and value of a label.
 _LABEL = 4096
-
-
-def is_remote(engine: Engine) -> bool:
-    """Whether the engine's snapshotter may provide layers."""
-    return engine.snapshots.snapshotter not in _LOCAL
 
 
 async def provide(
@@ -60,8 +55,6 @@ async def provide_again(
 ) -> None:
     """Asks a remote snapshotter for the layers of a local image, which has lost them. ``config``: the digest of its
     config, whose labels say where it was pulled from."""
-    if not is_remote(engine):
-        return
     prefix = f"{oci.SOURCE}."
     labels = (await engine.content.info(config)).labels
     places = ((name.removeprefix(prefix), paths) for name, paths in labels.items() if name.startswith(prefix))
@@ -74,8 +67,6 @@ async def provide_again(
 async def origins(engine: Engine, target: Descriptor) -> dict[str, Reference]:
     """Returns the images that had the layers below a target which the content store lacks, by the layers' digests.
     Without the layers of platforms that are not local."""
-    if not is_remote(engine):
-        return {}
     try:
         document = await documents.read(engine, target)
         if oci.is_index(target.media_type):

@@ -16,7 +16,7 @@ from engine.common import limits
 from engine.common.errors import Kind, Reason, WharfError, invalid, not_found
 from engine.common.system.task_groups import first_error
 from engine.common.timeline import current
-from server.registry import documents, lazy, oci
+from server.registry import documents, oci
 from server.registry.download import Downloads, Fetched, OnBlobState, download_ref
 from server.registry.progress import Report
 from server.registry.proof import Proof
@@ -217,7 +217,7 @@ class Puller:
     async def _content(self, target: Descriptor, manifest: oci.Manifest, *, quiet: bool) -> str:
         layers = manifest.layers
         # A layer without a download proves nothing about the user's access.
-        if self._proof is None and self._repository.is_registry and lazy.is_remote(self._engine):
+        if self._proof is None and self._repository.is_registry and self._engine.snapshots.remote:
             provided = await self._provide(target, manifest, quiet=quiet)
         else:
             provided = 0
@@ -271,6 +271,8 @@ class Puller:
 
     async def _provide(self, target: Descriptor, manifest: oci.Manifest, *, quiet: bool) -> int:
         """Returns how many layers, from the base, have snapshots without a download."""
+        from server.registry import lazy
+
         await self._fetch(manifest.config)
         ids = oci.diff_ids(await documents.read(self._engine, manifest.config))
         if len(ids) != len(manifest.layers):

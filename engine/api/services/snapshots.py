@@ -16,6 +16,9 @@ from engine.common.system.task_groups import run_all
 _GROUP = 256
 _CONCURRENT = 8
 
+#: containerd's snapshotters that have only what was unpacked on them.
+_LOCAL = frozenset({"overlayfs", "native", "blockfile", "btrfs", "devmapper", "erofs", "zfs"})
+
 _SERVICE = "/containerd.services.snapshots.v1.Snapshots"
 
 
@@ -37,6 +40,11 @@ class Snapshots:
         self._rpc = connection
         self.snapshotter = snapshotter
         self.extensions = NONE
+
+    @property
+    def remote(self) -> bool:
+        """Whether the snapshotter may be one that provides layers without a download."""
+        return self.snapshotter not in _LOCAL
 
     async def prepare(self, key: str, parent: str, labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
         """Creates a writable snapshot on ``parent`` ("" for an empty one). ALREADY_EXISTS: the key is taken."""
