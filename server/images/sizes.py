@@ -19,17 +19,6 @@ log = logging.getLogger(__name__)
 _BATCH = 256
 
 
-@contextmanager
-def _tolerating_absence() -> Iterator[None]:
-    """Ends the block if the snapshotter is a process of its own that is absent: lists of images work without it."""
-    try:
-        yield
-    except WharfError as error:
-        if error.kind is not Kind.UNAVAILABLE:
-            raise
-        log.warning("sizes of layers: %s", error.message)
-
-
 @dataclass(slots=True)
 class Sizes:
     """Caches sizes of committed snapshots, which never change, and of blobs."""
@@ -88,16 +77,26 @@ class Sizes:
             self._layers |= {chain: (size, committed[chain]) for chain, size in sizes.items()}
         return found | sizes
 
+    @contextmanager
+    def _tolerating_absence(self) -> Iterator[None]:
+        """Ends the block if the snapshotter is a process of its own that is absent: lists of images work without it."""
+        try:
+            yield
+        except WharfError as error:
+            if error.kind is not Kind.UNAVAILABLE or not self.engine.snapshots.remote:
+                raise
+            log.warning("sizes of layers: %s", error.message)
+
     async def _committed(self) -> dict[str, int]:
         """Return when each committed snapshot was committed, by its name."""
-        with _tolerating_absence():
+        with self._tolerating_absence():
             return {info.name: info.created_at_ns async for info in self.engine.snapshots.walk(["kind==committed"])}
         return {}
 
     async def _measured(self, chain_ids: Collection[str]) -> dict[str, int]:
         """Return the sizes of those snapshots that exist. Concurrent requests share a measurement."""
         measured: Mapping[str, Usage | None] = {}
-        with _tolerating_absence():
+        with self._tolerating_absence():
             measured = await self._batches.get(chain_ids)
         return {chain: usage.size for chain, usage in measured.items() if usage is not None}
 

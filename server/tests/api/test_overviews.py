@@ -3,13 +3,14 @@
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from engine.api.tests.fake import FakeServer
+from engine.api.types import SnapshotInfo
 from engine.common.errors import Kind, WharfError
 from server.images.store import KnownStore
 from server.tests import samples
@@ -165,6 +166,19 @@ def test_what_another_client_removes(daemon: Daemon, remove: str) -> None:
     daemon.wait(by_another())
     settle(daemon)
     assert _available(daemon) == ([] if remove == "name" else [[False]])
+
+
+def test_images_while_a_remote_snapshotter_is_absent(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon.load("app:1")
+    snapshots = daemon.services.engine.snapshots
+    monkeypatch.setattr(snapshots, "snapshotter", "stargz")
+
+    async def refuse(filters: Sequence[str] = ()) -> AsyncIterator[SnapshotInfo]:
+        raise WharfError(Kind.UNAVAILABLE, "snapshotter stargz: no such file")
+        yield
+
+    monkeypatch.setattr(snapshots, "walk", refuse)
+    assert [image["RepoTags"] for image in daemon.get("/images/json").json()] == [["app:1"]]
 
 
 def test_a_failing_call_has_its_own_error(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
