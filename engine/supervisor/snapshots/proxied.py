@@ -136,7 +136,7 @@ class Proxied:
 
         def read(connection: sqlite3.Connection) -> dict[str, str]:
             rows = ((key, records.find(connection, namespace, self.name, key)) for key in keys)
-            return {self._name(row): key for key, row in rows if row is not None}
+            return {self._name(row.number, row.info.kind): key for key, row in rows if row is not None}
 
         names = self._db.read(read)
         with self._named():
@@ -173,7 +173,7 @@ class Proxied:
             try:
                 await client.cleanup()  # many snapshotters delete the files only now
             except WharfError as error:
-                if error.kind is not Kind.NOT_IMPLEMENTED:
+                if error.kind not in (Kind.NOT_IMPLEMENTED, Kind.NOT_FOUND):  # not found: it has no snapshot
                     raise
 
     async def sweep(self) -> None:
@@ -202,11 +202,30 @@ class Proxied:
                 async with timeouts.limit("snapshotter.list"):
                     names = [info.name async for info in self._client("").walk()]
         except WharfError as error:
-            if error.kind is not Kind.NOT_FOUND:
-                raise
-            return set()  # containerd's metadata store before its first snapshot
+            # containerd's metadata store lists nothing but an error before its first snapshot, often without a kind.
+            if error.kind in (Kind.NOT_FOUND, Kind.INTERNAL) and await self._has_none():
+                return set()
+            raise
         own = (name.removeprefix(self._prefix).partition("/")[0] for name in names if name.startswith(self._prefix))
         return {int(number) for number in own if number.isdigit()}
+
+    async def _has_none(self) -> bool:
+        """Whether no recorded snapshot has a directory."""
+
+        def read(connection: sqlite3.Connection) -> list[str]:
+            query = "SELECT number, kind FROM snapshot WHERE snapshotter = ?"
+            rows = connection.execute(query, (self.name,)).fetchall()
+            return [self._name(number, SnapshotKind(kind)) for number, kind in rows]
+
+        for name in await self._db.scan(read):
+            try:
+                await self._client("").stat(name)
+            except WharfError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    raise
+            else:
+                return False
+        return True
 
     def _recorded(self, connection: sqlite3.Connection) -> set[int]:
         rows = connection.execute("SELECT number FROM snapshot WHERE snapshotter = ?", (self.name,))
@@ -242,9 +261,8 @@ class Proxied:
     def _committed(self, number: int) -> str:
         return f"{self._prefix}{number}/committed"
 
-    def _name(self, row: records.Row) -> str:
-        committed = row.info.kind is SnapshotKind.COMMITTED
-        return self._committed(row.number) if committed else self._active(row.number)
+    def _name(self, number: int, kind: SnapshotKind) -> str:
+        return self._committed(number) if kind is SnapshotKind.COMMITTED else self._active(number)
 
 
 def _inherited(labels: Mapping[str, str]) -> dict[str, str]:

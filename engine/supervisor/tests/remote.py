@@ -1,11 +1,7 @@
-"""A remote snapshotter for tests: the fake's directories, served on a unix socket by a thread of the test's process.
-
-It provides a layer at once if a label names a directory with its files.
-"""
+"""A remote snapshotter for tests: the fake's, served on a unix socket by a thread of the test's process."""
 
 import asyncio
 import contextlib
-import shutil
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -19,11 +15,7 @@ from engine.api.tests.fake.events import Events
 from engine.api.tests.fake.snapshots import Snapshots
 from engine.api.tests.fake.state import Call, Namespace
 from engine.api.types import NAMESPACE_HEADER
-from engine.common.errors import Kind, WharfError
-
-_TARGET = "containerd.io/snapshot.ref"
-#: The label with the directory of a layer's files.
-FILES = "containerd.io/snapshot/test.files"
+from engine.common.errors import Kind, WharfError, not_found
 
 
 class Remote:
@@ -59,16 +51,7 @@ class Remote:
 
     async def prepare(self, request: pb.PrepareSnapshotRequest, call: Call) -> pb.PrepareSnapshotResponse:
         self.labels = dict(request.labels)
-        answer = self._snapshots.prepare(call, request)
-        files, target = request.labels.get(FILES), request.labels.get(_TARGET)
-        if not files or not target:
-            return answer
-        shutil.copytree(files, answer.mounts[0].source, dirs_exist_ok=True)
-        name = request.snapshotter
-        self._snapshots.commit(
-            call, pb.CommitSnapshotRequest(snapshotter=name, name=target, key=request.key, labels=request.labels)
-        )
-        raise WharfError(Kind.ALREADY_EXISTS, f"target snapshot {target}: already exists")
+        return self._snapshots.prepare(call, request)
 
     async def view(self, request: pb.ViewSnapshotRequest, call: Call) -> pb.ViewSnapshotResponse:
         return self._snapshots.view(call, request)
@@ -95,11 +78,15 @@ class Remote:
         return self._snapshots.usage(call, request)
 
     async def list(self, request: pb.ListSnapshotsRequest, call: Call) -> AsyncIterator[pb.ListSnapshotsResponse]:
+        if not self._space.snapshots:
+            raise WharfError(Kind.INTERNAL, "bucket does not exist: not found")  # as containerd's metadata store
         async for page in self._snapshots.list(call, request):
             yield page
 
     async def cleanup(self, request: pb.CleanupRequest, call: Call) -> Empty:
         self.cleaned += 1
+        if not self._space.snapshots:
+            raise not_found("bucket does not exist: not found")
         return Empty()
 
 

@@ -11,10 +11,11 @@ from uuid import uuid4
 import pytest
 
 from engine.api.client import Engine
+from engine.api.tests.fake.snapshots import FILES
 from engine.api.types import SnapshotKind
 from engine.common.errors import Kind, WharfError
 from engine.supervisor.tests import processes
-from engine.supervisor.tests.remote import FILES, Remote, serving
+from engine.supervisor.tests.remote import Remote, serving
 from engine.supervisor.tests.snapshotters import SnapshotterSuite, mounted, refused
 
 pytestmark = processes.ROOT
@@ -194,7 +195,6 @@ def test_a_restart_removes_what_has_no_record(own: Pair, tmp_path: Path) -> None
     async def after() -> list[str]:
         engine = Engine(own.server.address, namespace="kept", snapshotter="remote")
         try:
-            await engine.snapshots.mounts("k")
             return [info.name async for info in engine.snapshots.walk()]
         finally:
             await engine.close()
@@ -211,8 +211,27 @@ def test_a_restart_removes_what_has_no_record(own: Pair, tmp_path: Path) -> None
         assert sorted(asyncio.run(after())) == ["k", "one", "two"]
         assert own.remote.names.count(foreign[0]) == 1
         assert foreign[1] not in own.remote.names
-        # The layers are unpacked again if the snapshotter has lost the lowest one.
+        # The layers are made again if the snapshotter has lost the lowest one; an active snapshot can't be.
         own.server.kill()
         own.remote.lose(one)
         own.server.restart()
         assert asyncio.run(after()) == ["k"]
+
+
+def test_a_restart_with_a_snapshotter_that_has_lost_all(own: Pair, tmp_path: Path) -> None:
+    labels = {**layer(tmp_path, "one"), "containerd.io/gc.root": "yes"}
+
+    async def provide() -> None:
+        engine = Engine(own.server.address, namespace="kept", snapshotter="remote")
+        async with refused(Kind.ALREADY_EXISTS):
+            await engine.snapshots.prepare("extract", "", labels)
+        await engine.close()
+
+    with serving(own.remote):
+        asyncio.run(provide())
+        own.server.kill()
+        (one,) = own.remote.names
+        own.remote.lose(one)
+        own.server.restart()
+        asyncio.run(provide())
+        assert own.remote.names not in ([], [one])

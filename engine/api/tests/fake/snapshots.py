@@ -1,4 +1,7 @@
-"""Snapshots as directories: an active one is a copy of its parent's, a view is its parent's bound read-only."""
+"""Snapshots as directories: an active one is a copy of its parent's, a view is its parent's bound read-only.
+
+A layer whose label ``FILES`` names a directory is provided at once, as by a remote snapshotter.
+"""
 
 import os
 import shutil
@@ -15,6 +18,10 @@ from engine.api.pb import snapshots_pb2 as pb
 from engine.api.tests.fake.events import Events
 from engine.api.tests.fake.state import Call, Namespace, Snapshot, field_of, masked, now
 from engine.common.errors import Kind, WharfError, invalid, not_found
+
+#: The label with the directory of a layer's files.
+FILES = "containerd.io/snapshot/test.files"
+_TARGET = "containerd.io/snapshot.ref"
 
 _KIND = {pb.ACTIVE: "active", pb.VIEW: "view", pb.COMMITTED: "committed"}
 
@@ -41,6 +48,16 @@ class Snapshots:
             key=request.key, parent=request.parent, snapshotter=request.snapshotter
         )
         self._events.publish_own(call.namespace, "/snapshot/prepare", prepared)
+        files, target = request.labels.get(FILES), request.labels.get(_TARGET)
+        if files and target:
+            shutil.copytree(files, snapshot.folder, dirs_exist_ok=True)
+            self.commit(
+                call,
+                pb.CommitSnapshotRequest(
+                    snapshotter=request.snapshotter, name=target, key=request.key, labels=request.labels
+                ),
+            )
+            raise WharfError(Kind.ALREADY_EXISTS, f'target snapshot "{target}": already exists')
         return pb.PrepareSnapshotResponse(mounts=_mounts(snapshot))
 
     def view(self, call: Call, request: pb.ViewSnapshotRequest) -> pb.ViewSnapshotResponse:
