@@ -129,7 +129,7 @@ class Supervisor:
             stack.push_async_callback(descriptors.close)
             descriptors.open()
             if settings.drop_blobs:
-                self._drop_blobs(stack, database, files, content, snapshots, bus)
+                self._drop_blobs(stack, database, files, content, snapshots)
             plugins = [snapshotter_plugin(one.name, {"root": one.root}, one.check()) for one in snapshotters]
             plugins += [snapshotter_plugin(one.name, {"address": one.address}) for one in proxied]
             introspection = Introspection(uuid, [*plugins, declaration(descriptors.path)])
@@ -165,7 +165,6 @@ class Supervisor:
         files: BlobFiles,
         content: Content,
         snapshots: Snapshots,
-        bus: EventBus,
     ) -> None:
         from engine.supervisor.recipes.drop import Dropper  # an option that is off costs nothing
 

@@ -8,12 +8,14 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from engine.api.labels import GC_REF
 from engine.api.types import Descriptor, Platform
 from engine.common import jsontext, limits
 from engine.common.errors import invalid
+from engine.common.layers.chain import chain_id
 from server.registry.reference import Reference, check_digest
 from server.registry.variants import amd64_levels, runnable
 
@@ -267,10 +269,7 @@ def diff_ids(config: Json) -> tuple[str, ...]:
 
 def chain_ids(ids: Sequence[str]) -> tuple[str, ...]:
     """The chain id of each layer (OCI image spec, "Layer ChainID")."""
-    chain: list[str] = []
-    for item in ids:
-        chain.append(item if not chain else digest_of(f"{chain[-1]} {item}".encode()))
-    return tuple(chain)
+    return tuple(accumulate(ids, chain_id))
 
 
 # platforms

@@ -7,6 +7,7 @@ from typing import TypeVar
 import orjson
 
 from api_models.record import Record
+from engine.common.files.writing import sync_directory, write_all
 
 R = TypeVar("R", bound=Record)
 
@@ -26,18 +27,9 @@ def write(path: Path, data: bytes) -> None:
     new = path.with_name(path.name + ".new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, data)
+        write_all(fd, data)
         os.fsync(fd)
     finally:
         os.close(fd)
     os.rename(new, path)
-    sync(path.parent)
-
-
-def sync(directory: Path) -> None:
-    """Makes changes of names in a directory durable."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_directory(path.parent)

@@ -23,7 +23,8 @@ from pydantic import Field
 
 from api_models.record import Record
 from engine.common.errors import Kind, WharfError, internal, invalid
-from server.swarm.files import read_record, sync, write, write_record
+from engine.common.files.writing import sync_directory
+from server.swarm.files import read_record, write, write_record
 from server.swarmtext import LOCKED
 
 _PREFIX = "SWMKEY-1-"
@@ -115,7 +116,7 @@ class Keys:
                 self._store(key)
             if path.exists():
                 path.unlink()
-                sync(self._directory)
+                sync_directory(self._directory)
         elif not path.exists() or path.read_bytes() != self._key:
             key = os.urandom(_KEY_BYTES)
             write(path, key)

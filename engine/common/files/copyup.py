@@ -9,6 +9,7 @@ import os
 import stat
 
 from engine.common.files.paths import open_inside
+from engine.common.files.writing import write_all
 
 _IGNORED = (errno.ENOTSUP, errno.EPERM, errno.ENODATA)
 
@@ -101,9 +102,7 @@ def _copy_content(reading: int, writing: int) -> None:
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
         while data := os.read(reading, 1 << 20):
-            view = memoryview(data)
-            while view:
-                view = view[os.write(writing, view) :]
+            write_all(writing, data)
 
 
 def _copy_attributes(source: int, target: int, info: os.stat_result) -> None:

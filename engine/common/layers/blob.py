@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -64,6 +64,33 @@ class _Steps:
             pool.shutdown(wait=False)
 
 
+class EqualPieces:
+    """Collects bytes into pieces of exactly ``PIECE``; ``rest`` returns the last one, which may be shorter."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes | memoryview] = []
+        self._held = 0
+
+    def add(self, data: bytes) -> Iterator[bytes]:
+        if self._held == 0 and len(data) == PIECE:
+            yield data
+            return
+        view = memoryview(data)
+        while view:
+            part = view[: PIECE - self._held]
+            view = view[len(part) :]
+            self._parts.append(part)
+            self._held += len(part)
+            if self._held == PIECE:
+                yield self.rest()
+
+    def rest(self) -> bytes:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        self._held = 0
+        return data
+
+
 class LayerWriter:
     """Compresses the archive, hashes plain and compressed bytes, and passes the blob on. ``finish`` returns the
     digests.
@@ -83,29 +110,13 @@ class LayerWriter:
         self._plain = hashlib.sha256()
         self._blob = hashlib.sha256()
         self._size = 0
-        self._parts: list[bytes | memoryview] = []
-        self._held = 0
+        self._pieces = EqualPieces()
         self._steps: _Steps | None = None
         self.tar = TarWriter(self._take)
 
     def _take(self, data: bytes) -> None:
-        if self._held == 0 and len(data) == PIECE:
-            self._add(data)
-            return
-        view = memoryview(data)
-        while view:
-            part = view[: PIECE - self._held]
-            view = view[len(part) :]
-            self._parts.append(part)
-            self._held += len(part)
-            if self._held == PIECE:
-                self._add(self._gathered())
-
-    def _gathered(self) -> bytes:
-        data = b"".join(self._parts)
-        self._parts.clear()
-        self._held = 0
-        return data
+        for piece in self._pieces.add(data):
+            self._add(piece)
 
     def _add(self, piece: bytes) -> None:
         if self._steps is None:
@@ -129,8 +140,7 @@ class LayerWriter:
 
     def finish(self) -> Written:
         self.tar.close()
-        if self._held:
-            last = self._gathered()
+        if last := self._pieces.rest():
             if self._steps is None:  # a small layer: threads would cost more time than they save
                 self._plain.update(last)
                 self._write(self._pack(last))

@@ -4,18 +4,18 @@ A blob qualifies if one of a few encoders writes exactly its bytes: those of thi
 by Python, Java and many build tools), isal and zstd. Go's ``compress/gzip``, GNU gzip and pigz write other bytes, and
 no library of their encoders exists here.
 
-An encoder gets the plain bytes in pieces of ``PIECE``, as its output may depend on them. An encoder's name is stored;
-the same name must always mean the same encoder.
+An encoder gets the plain bytes in pieces of equal size (``EqualPieces``), as its output may depend on them. An
+encoder's name is stored; the same name must always mean the same encoder.
 """
 
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 from engine.common.errors import internal
-from engine.common.layers.blob import PIECE
+from engine.common.layers.blob import EqualPieces
 from engine.common.layers.compression import Compression, detect, gzip_member
 
 _HEAD = 512  # a gzip header with a name; longer ones are not supported
@@ -25,33 +25,6 @@ _FEXTRA, _FNAME, _FCOMMENT, _FHCRC = 4, 8, 16, 2
 class Encoder(Protocol):
     def compress(self, data: bytes) -> bytes: ...
     def flush(self) -> bytes: ...
-
-
-class Pieces:
-    """Collects bytes into pieces of exactly ``PIECE``; ``rest`` returns the last one."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._size = 0
-
-    def add(self, data: bytes) -> Iterator[bytes]:
-        if not self._size and len(data) == PIECE:
-            yield data
-            return
-        self._parts.append(data)
-        self._size += len(data)
-        if self._size < PIECE:
-            return
-        whole = b"".join(self._parts)
-        end = len(whole) - len(whole) % PIECE
-        self._parts, self._size = [whole[end:]], len(whole) - end
-        for at in range(0, end, PIECE):
-            yield whole[at : at + PIECE]
-
-    def rest(self) -> bytes:
-        data = b"".join(self._parts)
-        self._parts, self._size = [], 0
-        return data
 
 
 class _Members:
@@ -175,7 +148,7 @@ class Finder:
     def __init__(self, fd: int, size: int, kind: Compression) -> None:
         self._fd = fd
         self._size = size
-        self._pieces = Pieces()
+        self._pieces = EqualPieces()
         head = os.pread(fd, _HEAD, 0)
         self.header = _gzip_header(head) if kind is Compression.GZIP else b""
         self._left = [_Candidate(name, self.header) for name in _NAMES.get(kind, ())]

@@ -6,7 +6,7 @@ blob, so that a recipe describes its blob whatever the tree is; ``rebuild`` chec
 
 The file is one line of JSON, then a zstd stream of records::
 
-    {"version": 1, "snapshot": number of the tree, "size": bytes of the blob, "encoder": name, "header": hex}
+    {"version": 1, "size": bytes of the blob, "encoder": name, "header": hex}
     L <u32 length> <bytes>                                               these bytes
     F <u16 length> <path> <u64 offset> <u64 length>                      a range of a file
     E                                                                    the end
@@ -18,13 +18,15 @@ import json
 import os
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 
 from engine.common.errors import WharfError, internal
 from engine.common.files.paths import open_file
+from engine.common.files.writing import write_all
 from engine.common.layers import encoders, streams
 from engine.common.layers import header as tar
+from engine.common.layers.blob import EqualPieces
 from engine.common.layers.compression import CHUNK, Compression, decompressed
 from engine.common.layers.header import Header
 from engine.common.layers.tarread import TarReader
@@ -49,19 +51,12 @@ class NotReproducible(Exception):
 class Head:
     """The first line of a recipe."""
 
-    snapshot: int
     size: int
     encoder: str
     header: bytes
 
     def line(self) -> bytes:
-        words = {
-            "version": 1,
-            "snapshot": self.snapshot,
-            "size": self.size,
-            "encoder": self.encoder,
-            "header": self.header.hex(),
-        }
+        words = {"version": 1, "size": self.size, "encoder": self.encoder, "header": self.header.hex()}
         return json.dumps(words).encode() + b"\n"
 
     @classmethod
@@ -72,7 +67,7 @@ class Head:
             if words["version"] != 1:
                 raise internal(f"the recipe has version {words['version']}, this version knows 1")
             header = bytes.fromhex(words["header"])
-            return cls(int(words["snapshot"]), int(words["size"]), str(words["encoder"]), header)
+            return cls(int(words["size"]), str(words["encoder"]), header)
         except (ValueError, KeyError, TypeError, RecursionError):
             raise _damaged() from None
 
@@ -166,7 +161,7 @@ class _Split(streams.Pieces):
             pass
 
 
-def record(blob: int, snapshot: int, tree: str, out: int, *, check: Check) -> None:
+def record(blob: int, tree: str, out: int, *, check: Check) -> None:
     """Writes the recipe of the layer in the descriptor ``blob`` to the descriptor ``out``. ``tree``: the directory of
     the layer's files. ``check`` is called once per MiB, and may raise to stop. Blocks.
 
@@ -201,7 +196,7 @@ def record(blob: int, snapshot: int, tree: str, out: int, *, check: Check) -> No
         raise NotReproducible("no known encoder writes its bytes") from None
     finally:
         os.close(root)
-    line = Head(snapshot, size, name, finder.header if finder is not None else b"").line()
+    line = Head(size, name, finder.header if finder is not None else b"").line()
     if len(line) > _LINE_MAX:
         raise NotReproducible("its gzip header is too long")
     os.pwrite(out, line.rstrip(b"\n").ljust(_LINE_MAX - 1) + b"\n", 0)
@@ -264,13 +259,14 @@ def rebuild(recipe: int, tree: str, write: Callable[[bytes], object]) -> None:
         if data:
             write(data)
 
-    with _plain(recipe, tree) as plain:
+    with closing(_Files(tree)) as files:
+        plain = _archive(recipe, files)
         if not head.encoder:
             for piece in plain:
                 put(piece)
             return
         encoder = encoders.encoder(head.encoder, head.header)
-        pieces = encoders.Pieces()
+        pieces = EqualPieces()
         for data in plain:
             for piece in pieces.add(data):
                 put(encoder.compress(piece))
@@ -279,17 +275,8 @@ def rebuild(recipe: int, tree: str, write: Callable[[bytes], object]) -> None:
         put(encoder.flush())
 
 
-@contextmanager
-def _plain(recipe: int, tree: str) -> Iterator[Iterator[bytes]]:
-    """The bytes of the plain archive."""
-    files = _Files(tree)
-    try:
-        yield _archive(recipe, files)
-    finally:
-        files.close()
-
-
 def _archive(recipe: int, files: "_Files") -> Iterator[bytes]:
+    """The bytes of the plain archive."""
     at = _LINE_MAX
 
     def read(size: int) -> bytes:
@@ -359,9 +346,3 @@ class _Files:
 def _unreadable(name: str, error: Exception) -> WharfError:
     reason = error.strerror if isinstance(error, OSError) else None
     return internal(f"{name!r} of its snapshot: {(reason or str(error)).lower()}")
-
-
-def write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from engine.common.errors import WharfError, invalid
+from engine.common.files.writing import write_all
 
 Write = Callable[[memoryview], object]
 
@@ -19,11 +20,6 @@ _UNABLE = (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPER
 
 def truncated() -> WharfError:
     return invalid("unexpected EOF")
-
-
-def _write(fd: int, view: memoryview) -> None:
-    while len(view) > (done := os.write(fd, view)):
-        view = view[done:]
 
 
 class Pieces:
@@ -83,7 +79,7 @@ class Pieces:
 
     def send(self, size: int, fd: int) -> None:
         """Writes ``size`` bytes into a file."""
-        self.copy(size, lambda view: _write(fd, view))
+        self.copy(size, lambda view: write_all(fd, view))
 
 
 class FileStream:
@@ -157,7 +153,7 @@ class FileStream:
                 break
             self._at += done
             size -= done
-        self.copy(size, lambda view: _write(fd, view))
+        self.copy(size, lambda view: write_all(fd, view))
 
     def drain(self) -> None:
         """Reads to the end: a digest covers bytes after the end-of-archive mark, too."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import sqlite3
@@ -15,10 +14,12 @@ from typing import TypeVar
 from engine.api.labels import UNCOMPRESSED
 from engine.api.types import SnapshotKind
 from engine.common.errors import WharfError
+from engine.common.files.writing import sync_directory
 from engine.common.layers import recipe
+from engine.common.layers.chain import chain_id
 from engine.supervisor.blobs import BlobFiles
 from engine.supervisor.recipes import sources
-from engine.supervisor.recipes.recreate import TreeOf, rebuild
+from engine.supervisor.recipes.recreate import Stopped, TreeOf, rebuild
 from engine.supervisor.store import labels as json_labels
 from engine.supervisor.store.database import Database
 
@@ -53,10 +54,6 @@ class _Layer:
     digest: str
     snapshotter: str
     number: int
-
-
-class _Stopped(Exception):
-    """The supervisor ends."""
 
 
 class Dropper:
@@ -103,7 +100,7 @@ class Dropper:
     async def _run(self) -> None:
         try:
             await self.run()
-        except _Stopped:
+        except Stopped:
             pass
         except Exception:
             log.exception("content: blobs can't be dropped now")
@@ -156,7 +153,7 @@ class Dropper:
 
     def _check(self) -> None:
         if self._stop.is_set():
-            raise _Stopped
+            raise Stopped
 
     def _record(self, layer: _Layer, tree: str) -> int:
         """Steps 1 to 3 of the package's docstring; returns the size of the recipe."""
@@ -166,17 +163,16 @@ class Dropper:
         try:
             out = os.open(made, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
-                recipe.record(blob, layer.number, tree, out, check=self._check)
+                recipe.record(blob, tree, out, check=self._check)
                 os.fsync(out)
                 stored = os.fstat(out).st_size
             finally:
                 os.close(out)
             os.rename(made, path)
-            _sync_directory(os.path.dirname(path))
+            sync_directory(os.path.dirname(path))
             try:
                 rebuild(self._files, layer.digest, tree, lambda _: self._check())
             except WharfError as error:
-                os.unlink(path)
                 raise recipe.NotReproducible(error.message) from None
             return stored
         except BaseException:
@@ -186,14 +182,6 @@ class Dropper:
             raise
         finally:
             os.close(blob)
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _find(connection: sqlite3.Connection, snapshotters: Collection[str]) -> list[_Layer]:
@@ -212,10 +200,6 @@ def _find(connection: sqlite3.Connection, snapshotters: Collection[str]) -> list
         if snapshotter not in snapshotters:
             continue
         for diff_id, digest in blobs.get(namespace, {}).items():
-            if digest not in found and key == _chain_id(parent, diff_id):
+            if digest not in found and key == chain_id(parent, diff_id):
                 found[digest] = _Layer(digest, snapshotter, number)
     return list(found.values())
-
-
-def _chain_id(parent: str, diff_id: str) -> str:
-    return f"sha256:{hashlib.sha256(f'{parent} {diff_id}'.encode()).hexdigest()}" if parent else diff_id

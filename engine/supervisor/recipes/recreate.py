@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from engine.common.errors import Kind, WharfError, internal, not_found
+from engine.common.files.writing import write_all
 from engine.supervisor.blobs import BlobFiles
 from engine.supervisor.ingest import client_error
 from engine.supervisor.recipes import sources
@@ -54,7 +55,7 @@ def rebuild(files: BlobFiles, digest: str, tree: str, write: Callable[[bytes], o
         raise recipe.differs()
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """The supervisor ends."""
 
 
@@ -136,12 +137,12 @@ class Recreated:
 
             def write(data: bytes) -> None:
                 if self._closed.is_set():
-                    raise _Stopped
-                _write_all(file.fileno(), data)
+                    raise Stopped
+                write_all(file.fileno(), data)
 
             try:
                 rebuild(self._files, digest, tree, write)
-            except _Stopped:
+            except Stopped:
                 raise WharfError(Kind.UNAVAILABLE, f"content {digest}: the supervisor ends: unavailable") from None
             except OSError as error:
                 raise client_error(error, digest) from None
@@ -152,7 +153,8 @@ class Recreated:
             return os.dup(file.fileno())
 
     def _keep(self, digest: str, task: "asyncio.Task[int]") -> None:
-        """Closes the file when nobody has opened it for a while; a failure is not kept."""
+        """Closes the file ``_KEEP`` seconds after the last open. Forgets a re-creation that has failed: the next
+        open tries it again."""
         if (timer := self._timers.pop(digest, None)) is not None:
             timer.cancel()
         if task.cancelled() or task.exception() is not None:
@@ -165,9 +167,3 @@ class Recreated:
         task = self._made.pop(digest, None)
         if task is not None and not task.cancelled() and task.exception() is None:
             os.close(task.result())
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]

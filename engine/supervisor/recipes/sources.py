@@ -12,18 +12,16 @@ FROM recipe JOIN snapshot ON snapshot.number = recipe.snapshot
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The snapshot from which a blob is re-created, and the blob's size in bytes."""
+    """The snapshot from which a blob is re-created."""
 
     snapshotter: str
     number: int
-    size: int
 
 
 def source(connection: sqlite3.Connection, digest: str) -> Source | None:
     row = connection.execute(
-        "SELECT snapshot.snapshotter, snapshot.number, blob.size FROM recipe "
-        "JOIN snapshot ON snapshot.number = recipe.snapshot JOIN blob ON blob.digest = recipe.digest "
-        "WHERE recipe.digest = ?",
+        "SELECT snapshot.snapshotter, snapshot.number FROM recipe "
+        "JOIN snapshot ON snapshot.number = recipe.snapshot WHERE recipe.digest = ?",
         (digest,),
     ).fetchone()
     return Source(*row) if row is not None else None

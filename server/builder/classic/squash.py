@@ -8,10 +8,11 @@ import time
 from engine.api.client import Engine
 from engine.api.labels import UNCOMPRESSED
 from engine.common import jsontext
+from engine.common.layers.chain import chain_id
 from server.builder.classic.image import Documents, encode_manifest
 from server.builder.operations.difference import GZIP_LAYER, clean_up
 from server.builder.plan.imageconfig import utc
-from server.builder.plan.steps import Base, Result, Step, chain_id
+from server.builder.plan.steps import Base, Result, Step
 from server.registry.unpack import lease_snapshot
 
 

@@ -8,6 +8,7 @@ import aiofiles
 
 from engine.api.client import Engine
 from engine.api.labels import UNCOMPRESSED
+from engine.common.files.writing import write_all
 from engine.common.layers.blob import Written
 
 #: Bytes read and sent at a time.
@@ -30,9 +31,7 @@ class Spool:
                 return
             self._fd, self._path = tempfile.mkstemp(prefix="layer-", dir=self._scratch)
             data, self._memory = bytes(self._memory), bytearray()
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        write_all(self._fd, data)
 
     async def upload(self, engine: Engine, ref: str, written: Written) -> None:
         """Commit the data as the blob that ``written`` describes, under the caller's lease. Raises as

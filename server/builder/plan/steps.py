@@ -177,13 +177,6 @@ class Result:
 SCRATCH = Result("scratch", "", (), definition="scratch")
 
 
-def chain_id(parent: str, diff_id: str) -> str:
-    """Return the chain id of a layer on a parent chain (OCI image-spec, config.md, "Layer ChainID")."""
-    if not parent:
-        return diff_id
-    return "sha256:" + hashlib.sha256(f"{parent} {diff_id}".encode()).hexdigest()
-
-
 def digest_of(kind: str, parts: Mapping[str, object]) -> str:
     """Compute a key: the digest of named parts."""
     text = json.dumps({"format": CACHE_FORMAT, "kind": kind, **parts}, sort_keys=True, default=_plain)

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 
 from engine.common.errors import invalid
+from engine.common.files.writing import write_all
 from server.builder.session.stat import Entry, entry_from_stat
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -116,9 +117,7 @@ class Mirror:
             self._begin(number)
         fd, entry = self._open[number]
         if chunk:
-            view = memoryview(chunk)
-            while view:
-                view = view[os.write(fd, view) :]
+            write_all(fd, chunk)
             return False
         del self._open[number]
         self._apply_metadata(fd, entry)

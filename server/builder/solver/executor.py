@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from engine.api.rpc import current_lease
 from engine.api.types import Descriptor
 from engine.common.errors import Kind, WharfError, internal
+from engine.common.layers.chain import chain_id
 from engine.common.threads import run_to_completion
 from engine.common.timeline import current
 from server.builder.cache.records import REGULAR, Record
@@ -22,7 +23,7 @@ from server.builder.operations.copier import Copier
 from server.builder.operations.difference import clean_up, difference, discard
 from server.builder.operations.interfaces import Contexts, Job, Runner
 from server.builder.operations.run_mounts import Mounts
-from server.builder.plan.steps import Copy, Layer, Result, Run, Step, Workdir, chain_id
+from server.builder.plan.steps import Copy, Layer, Result, Run, Step, Workdir
 from server.builder.solver.builder import Builder
 from server.builder.solver.errors import StepFailed, StepRefused
 from server.builder.solver.output import StepOutput

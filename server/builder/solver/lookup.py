@@ -6,9 +6,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 
 from engine.common.errors import Kind, WharfError
+from engine.common.layers.chain import chain_id
 from server.builder.cache.records import Record
 from server.builder.cache.remote import CacheHit, Remote
-from server.builder.plan.steps import Base, Result, Step, chain_id
+from server.builder.plan.steps import Base, Result, Step
 from server.builder.solver.builder import Builder
 from server.builder.solver.executor import StepExecutor
 from server.builder.solver.keys import Definitions, ancestry

@@ -44,14 +44,14 @@ def _unpacked(root: Path, data: bytes) -> Path:
 
 
 def _nothing() -> None:
-    """The check of a work that nobody stops."""
+    """A ``check`` that stops nothing."""
 
 
 def _recorded(root: Path, blob: bytes, tree: Path) -> Path:
     (root / "blob").write_bytes(blob)
     out = root / "recipe"
     with (root / "blob").open("rb") as file, out.open("wb") as written:
-        recipe.record(file.fileno(), 7, str(tree), written.fileno(), check=_nothing)
+        recipe.record(file.fileno(), str(tree), written.fileno(), check=_nothing)
     return out
 
 
@@ -126,7 +126,7 @@ def test_other_encoders_are_refused_early(tmp_path: Path) -> None:
     checks: list[int] = []
     with (tmp_path / "blob").open("rb") as file, (tmp_path / "recipe").open("wb") as out:
         with pytest.raises(recipe.NotReproducible, match="no known encoder"):
-            recipe.record(file.fileno(), 7, str(tree), out.fileno(), check=lambda: checks.append(1))
+            recipe.record(file.fileno(), str(tree), out.fileno(), check=lambda: checks.append(1))
     assert len(checks) <= 3  # not all of 34 MiB
 
 
@@ -226,7 +226,7 @@ def test_damaged_recipes(tmp_path: Path) -> None:
 
 
 def _crafted(path: Path, records: bytes) -> Path:
-    head = recipe.Head(7, 1000, "", b"").line()
+    head = recipe.Head(1000, "", b"").line()
     body = zstandard.ZstdCompressor().compress(records)
     path.write_bytes(head.rstrip(b"\n").ljust(recipe._LINE_MAX - 1) + b"\n" + body)
     return path
@@ -234,7 +234,7 @@ def _crafted(path: Path, records: bytes) -> Path:
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"{}", b"[" * 2000, b'{"version": 2}', b'{"version": 1, "snapshot": 1, "size": 9, "encoder": "zlib-99"}'],
+    [b"", b"{}", b"[" * 2000, b'{"version": 2}', b'{"version": 1, "size": 9, "encoder": "zlib-99"}'],
 )
 def test_hostile_heads(tmp_path: Path, line: bytes) -> None:
     path = _crafted(tmp_path / "recipe", b"E")
@@ -247,7 +247,7 @@ def test_hostile_heads(tmp_path: Path, line: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["zlib-99", "zlib-\u00b2", "isal-", "brotli-1", "zstd-23"])
 def test_unknown_encoders(tmp_path: Path, name: str) -> None:
-    line = recipe.Head(7, 1000, name, b"").line()
+    line = recipe.Head(1000, name, b"").line()
     path = _crafted(tmp_path / "recipe", b"E")
     path.write_bytes(line.ljust(recipe._LINE_MAX) + path.read_bytes()[recipe._LINE_MAX :])
     with pytest.raises(WharfError, match="unknown encoder"):
@@ -292,7 +292,7 @@ def test_a_check_stops_the_recording(tmp_path: Path) -> None:
 
     (tmp_path / "blob").write_bytes(_tar())
     with (tmp_path / "blob").open("rb") as file, (tmp_path / "recipe").open("wb") as out, pytest.raises(Stopped):
-        recipe.record(file.fileno(), 7, str(tmp_path), out.fileno(), check=stop)
+        recipe.record(file.fileno(), str(tmp_path), out.fileno(), check=stop)
 
 
 def test_an_entry_of_our_own_writer(tmp_path: Path) -> None:
