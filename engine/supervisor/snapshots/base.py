@@ -1,4 +1,5 @@
-"""The interface of a snapshotter, which manages directories; ``service.Snapshots`` manages the records.
+"""The interfaces of a snapshotter, which manages directories, and of a store, which keeps records and directories
+together; ``service.Snapshots`` has the rules for all records.
 
 The states of a snapshot, which every snapshotter must implement:
 
@@ -11,10 +12,13 @@ A snapshot is removed only when it has no child. Directories are numbered and nu
 without a record is garbage at any time.
 """
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from engine.api.types import Mount, SnapshotKind, Usage
+from engine.supervisor.call import Call
+from engine.supervisor.snapshots.records import Row
 
 
 class Snapshotter(Protocol):
@@ -75,4 +79,55 @@ class Snapshotter(Protocol):
 
     def tidy(self) -> None:
         """At the start, while nothing is staged: deletes directories that belong to no snapshot."""
+        ...
+
+
+class Store(Protocol):
+    """The snapshots of one snapshotter: ``local.Local`` in this process, ``proxied.Proxied`` in another one. Belongs to
+    an event loop. The caller has checked names and labels."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def create(
+        self, call: Call, key: str, parent: str, labels: Mapping[str, str], kind: SnapshotKind
+    ) -> tuple[Mount, ...]:
+        """Creates the directory and the record of an active snapshot or a view; the call's lease protects it.
+
+        :raises WharfError: ALREADY_EXISTS: the key is taken, or the snapshot that a label names exists now; NOT_FOUND:
+            no such parent.
+        """
+        ...
+
+    async def mounts(self, namespace: str, row: Row, parents: Sequence[int]) -> tuple[Mount, ...]:
+        """The mounts of an active snapshot or a view."""
+        ...
+
+    async def commit(self, namespace: str, committed: str, key: str, labels: Mapping[str, str]) -> None:
+        """Commits the directory of ``key``, before the record. Does nothing if the record can't be committed, which the
+        caller finds out."""
+        ...
+
+    def committed(self, connection: sqlite3.Connection, number: int) -> None:
+        """Called inside the write that commits the record."""
+        ...
+
+    async def usages(self, namespace: str, keys: Sequence[str]) -> dict[str, Usage]:
+        """The space that snapshots use beyond their parents, by key, without those that don't exist."""
+        ...
+
+    def discard(self, number: int) -> None:
+        """Deletes the directory of a snapshot without a record, in the background."""
+        ...
+
+    async def sweep(self) -> None:
+        """Deletes the directories without a record, and waits for it."""
+        ...
+
+    async def recover(self) -> None:
+        """At the start: deletes directories without a record, and the records of layers without a directory."""
+        ...
+
+    async def close(self) -> None:
+        """Deletions that are not done yet are done at the next start."""
         ...

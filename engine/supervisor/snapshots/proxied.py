@@ -38,7 +38,7 @@ _INHERITED = "containerd.io/snapshot/"
 
 
 class Proxied:
-    """One proxied snapshotter. Belongs to an event loop. Calls raise UNAVAILABLE while its process is absent."""
+    """One proxied snapshotter: see ``base.Store``. Calls raise UNAVAILABLE while its process is absent."""
 
     def __init__(self, name: str, address: str, identity: str, database: Database, bus: EventBus) -> None:
         """``address``: the path of the socket. ``identity``: the supervisor's id."""
@@ -56,11 +56,6 @@ class Proxied:
     async def create(
         self, call: Call, key: str, parent: str, labels: Mapping[str, str], kind: SnapshotKind
     ) -> tuple[Mount, ...]:
-        """``prepare`` (ACTIVE) and ``view`` (VIEW).
-
-        :raises WharfError: ALREADY_EXISTS: the key is taken, or the snapshot that a label names exists now; NOT_FOUND:
-            no such parent.
-        """
         target = labels.get(_TARGET, "") if kind is SnapshotKind.ACTIVE else ""
 
         def reserve(connection: sqlite3.Connection) -> tuple[int, list[int]]:
@@ -113,14 +108,11 @@ class Proxied:
             await client.stat(self._committed(number))
             return None
 
-    async def mounts(self, namespace: str, number: int) -> tuple[Mount, ...]:
+    async def mounts(self, namespace: str, row: records.Row, parents: Sequence[int]) -> tuple[Mount, ...]:
         with self._named():
-            return await self._client(namespace).mounts(self._active(number))
+            return await self._client(namespace).mounts(self._active(row.number))
 
     async def commit(self, namespace: str, committed: str, key: str, labels: Mapping[str, str]) -> None:
-        """Commits the directory, before the record. Does nothing if the record can't be committed, which the caller
-        finds out."""
-
         def read(connection: sqlite3.Connection) -> int:
             if records.find(connection, namespace, self.name, committed) is not None:
                 return 0
@@ -130,9 +122,11 @@ class Proxied:
             with self._named():
                 await self._client(namespace).commit(self._committed(number), self._active(number), _inherited(labels))
 
+    def committed(self, connection: sqlite3.Connection, number: int) -> None:
+        """Nothing: its process syncs its files."""
+
     async def usages(self, namespace: str, keys: Sequence[str]) -> dict[str, Usage]:
-        """The space that snapshots use beyond their parents, by key, without those that don't exist. Not remembered: a
-        remote layer grows while its files are read."""
+        """Not remembered: a remote layer grows while its files are read."""
 
         def read(connection: sqlite3.Connection) -> dict[str, str]:
             rows = ((key, records.find(connection, namespace, self.name, key)) for key in keys)
@@ -144,7 +138,6 @@ class Proxied:
         return {names[name]: usage for name, usage in found.items()}
 
     def discard(self, number: int) -> None:
-        """Removes the directory of a snapshot without a record, in the background."""
         self._discarded.add(number)
         if self._removal is None or self._removal.done():
             self._removal = asyncio.create_task(self._remove_discarded(), name=f"remove {self.name}")
@@ -177,11 +170,9 @@ class Proxied:
                     raise
 
     async def sweep(self) -> None:
-        """Removes the directories without a record, and waits for it."""
         await self._remove(await self._present() - await self._db.scan(self._recorded) - self._creating)
 
     async def recover(self) -> None:
-        """At the start: removes directories without a record, and the records of layers without a directory."""
         try:
             present = await self._present()
             await self._db.write(lambda connection: self._forget_lost(connection, present))
@@ -228,11 +219,9 @@ class Proxied:
         return True
 
     def _recorded(self, connection: sqlite3.Connection) -> set[int]:
-        rows = connection.execute("SELECT number FROM snapshot WHERE snapshotter = ?", (self.name,))
-        return {number for (number,) in rows}
+        return records.numbers(connection, self.name)
 
     async def close(self) -> None:
-        """Snapshots that are not removed yet are removed at the next start."""
         if self._removal is not None:
             self._removal.cancel()
             await asyncio.wait((self._removal,))

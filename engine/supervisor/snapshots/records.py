@@ -135,6 +135,11 @@ def reserve_number(connection: sqlite3.Connection) -> int:
     return int(row[0])
 
 
+def numbers(connection: sqlite3.Connection, name: str) -> set[int]:
+    """The numbers of all snapshots of a snapshotter."""
+    return {number for (number,) in connection.execute("SELECT number FROM snapshot WHERE snapshotter = ?", (name,))}
+
+
 def delete_orphans(connection: sqlite3.Connection) -> None:
     """Deletes the records of layers whose parent has no record."""
     while connection.execute(_ORPHANS, {"committed": SnapshotKind.COMMITTED.value}).rowcount:

@@ -1,15 +1,12 @@
 """The records of snapshots, by namespace and snapshotter, with containerd's rules and sentences."""
 
 import asyncio
-import logging
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
-
-from google.protobuf.message import Message
 
 from engine.api import filters
 from engine.api.pb import event_messages_pb2 as events_pb
@@ -21,16 +18,14 @@ from engine.supervisor.events import EventBus
 from engine.supervisor.names import UnknownField, check_labels, masked_labels
 from engine.supervisor.recipes import sources
 from engine.supervisor.snapshots import layer_sync, records
-from engine.supervisor.snapshots.base import Snapshotter
+from engine.supervisor.snapshots.base import Snapshotter, Store
 from engine.supervisor.snapshots.layer_sync import LayerSync
-from engine.supervisor.snapshots.usages import measure
+from engine.supervisor.snapshots.local import Local
 from engine.supervisor.store import labels as json_labels
 from engine.supervisor.store.database import Database
 
 if TYPE_CHECKING:
     from engine.supervisor.snapshots.proxied import Proxied
-
-log = logging.getLogger(__name__)
 
 
 class Snapshots:
@@ -51,60 +46,37 @@ class Snapshots:
         self._db = database
         self._bus = bus
         self.layer_sync = LayerSync(database, root, sync_delay)
-        self._snapshotters = {snapshotter.name: snapshotter for snapshotter in snapshotters}
-        self._proxied = {snapshotter.name: snapshotter for snapshotter in proxied}
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="remove")
+        self._local = {one.name: Local(one, database, bus, self.layer_sync, self._remover) for one in snapshotters}
+        self._stores: dict[str, Store] = {**self._local, **{one.name: one for one in proxied}}
 
-    def _check_known(self, name: str) -> None:
+    def _store(self, name: str) -> Store:
         if not name:
             raise invalid("snapshotter argument missing: invalid argument")
-        if name not in self._snapshotters and name not in self._proxied:
+        found = self._stores.get(name)
+        if found is None:
             raise invalid(f"snapshotter not loaded: {name}: invalid argument")
+        return found
 
     async def create(
         self, call: Call, name: str, key: str, parent: str, labels: Mapping[str, str], kind: SnapshotKind
     ) -> tuple[Mount, ...]:
         """``prepare`` (ACTIVE) and ``view`` (VIEW). ALREADY_EXISTS: the key is taken, or the snapshotter of another
         process has provided the snapshot that a label names; NOT_FOUND: no such parent."""
-        self._check_known(name)
+        store = self._store(name)
         if not key:
             raise invalid("snapshot key must not be empty: invalid argument")
         check_labels(labels, "info.Labels")
-        if (proxied := self._proxied.get(name)) is not None:
-            return await proxied.create(call, key, parent, labels, kind)
-        snapshotter = self._snapshotters[name]
-        parents: list[int] = []
-
-        def read(connection: sqlite3.Connection) -> None:
-            parents.extend(records.parents_of(connection, call.namespace, name, parent))
-            records.must_be_free(connection, call.namespace, name, key)
-
-        def write(connection: sqlite3.Connection) -> int:
-            number = records.insert(connection, call, records.New(name, key, kind, parent, labels, parents))
-            snapshotter.create(number, parents, kind, staged)
-            return number
-
-        self._db.read(read)
-        staged = await asyncio.to_thread(snapshotter.stage, parents) if snapshotter.stages else ""
-        message = events_pb.SnapshotPrepare(key=key, parent=parent, snapshotter=name)
-        try:
-            number = await self._db.write(write, then=self._event(call.namespace, "prepare", message))
-        except WharfError:
-            if staged:
-                await asyncio.to_thread(snapshotter.unstage, staged)
-            raise
-        return snapshotter.mounts(number, parents, kind)
+        return await store.create(call, key, parent, labels, kind)
 
     async def mounts(self, namespace: str, name: str, key: str) -> tuple[Mount, ...]:
-        self._check_known(name)
+        store = self._store(name)
         row, parents = self._db.read(lambda connection: records.get_mountable(connection, namespace, name, key))
-        if (proxied := self._proxied.get(name)) is not None:
-            return await proxied.mounts(namespace, row.number)
-        return self._snapshotters[name].mounts(row.number, parents, row.info.kind)
+        return await store.mounts(namespace, row, parents)
 
     async def commit(self, call: Call, name: str, committed: str, key: str, labels: Mapping[str, str]) -> None:
         """Commits the active snapshot ``key`` as ``committed``; raises ALREADY_EXISTS when that name is taken."""
-        self._check_known(name)
+        store = self._store(name)
         if not committed:
             raise invalid("snapshot name must not be empty: invalid argument")
         check_labels(labels, "info.Labels")
@@ -119,8 +91,7 @@ class Snapshots:
                 "UPDATE snapshot SET key = ?, kind = ?, created = ?, updated = ?, labels = ? WHERE number = ?",
                 (committed, SnapshotKind.COMMITTED.value, now, now, json_labels.dump(labels), row.number),
             )
-            if name in self._snapshotters:
-                self.layer_sync.record(connection, row.number)
+            store.committed(connection, row.number)
             leases.remove_from_leases(connection, call.namespace, f"{leases.SNAPSHOTS}{name}", key)
             leases.add_to_lease(connection, call, f"{leases.SNAPSHOTS}{name}", committed)
             return True
@@ -131,15 +102,14 @@ class Snapshots:
                 message = events_pb.SnapshotCommit(key=key, name=committed, snapshotter=name)
                 self._bus.publish(call.namespace, "/snapshot/commit", message)
 
-        if (proxied := self._proxied.get(name)) is not None:
-            await proxied.commit(call.namespace, committed, key, labels)
+        await store.commit(call.namespace, committed, key, labels)
         if not await self._db.write(write, then=then):
             raise WharfError(Kind.ALREADY_EXISTS, f'snapshot "{committed}": already exists')
 
     async def remove(self, namespace: str, name: str, key: str) -> None:
         """Raises FAILED_PRECONDITION while another snapshot has it as its parent. The directory is deleted in the
         background, or at the next start after a crash."""
-        self._check_known(name)
+        self._store(name)
 
         def write(connection: sqlite3.Connection) -> int:
             row = records.get(connection, namespace, name, key)
@@ -164,19 +134,17 @@ class Snapshots:
 
     def discard(self, name: str, number: int) -> None:
         """Deletes the directory of a snapshot without a record, in the background."""
-        if (proxied := self._proxied.get(name)) is not None:
-            proxied.discard(number)
-        elif (snapshotter := self._snapshotters.get(name)) is not None:
-            self._remover.submit(snapshotter.discard, number)
+        if (store := self._stores.get(name)) is not None:
+            store.discard(number)
 
     def stat(self, namespace: str, name: str, key: str) -> SnapshotInfo:
-        self._check_known(name)
+        self._store(name)
         return self._db.read(lambda connection: records.get(connection, namespace, name, key)).info
 
     async def update(
         self, namespace: str, name: str, key: str, labels: Mapping[str, str], mask: Sequence[str]
     ) -> SnapshotInfo:
-        self._check_known(name)
+        self._store(name)
         check_labels(labels, "info.Labels")
 
         def write(connection: sqlite3.Connection) -> SnapshotInfo:
@@ -191,7 +159,7 @@ class Snapshots:
         return await self._db.write(write)
 
     async def list(self, namespace: str, name: str, expressions: Sequence[str]) -> list[SnapshotInfo]:
-        self._check_known(name)
+        self._store(name)
         match = filters.compile_all(expressions)
 
         def read(connection: sqlite3.Connection) -> list[SnapshotInfo]:
@@ -206,14 +174,14 @@ class Snapshots:
     @property
     def local(self) -> tuple[str, ...]:
         """The names of the snapshotters whose files are here: not those of other processes."""
-        return tuple(self._snapshotters)
+        return tuple(self._local)
 
     def tree(self, name: str, number: int) -> str:
         """The directory of the files of a snapshot, of a local snapshotter."""
-        return self._snapshotters[name].tree(number)
+        return self._local[name].tree(number)
 
     async def usage(self, namespace: str, name: str, key: str) -> Usage:
-        """The space that it uses beyond its parents; see ``measure``.
+        """The space that it uses beyond its parents; see ``Store.usages``.
 
         :raises WharfError: NOT_FOUND, also for a snapshot that is removed meanwhile.
         """
@@ -223,59 +191,24 @@ class Snapshots:
         return found
 
     async def usages(self, namespace: str, name: str, keys: Sequence[str]) -> dict[str, Usage]:
-        """See ``measure``; INVALID_ARGUMENT for an unknown snapshotter."""
-        self._check_known(name)
-        if (proxied := self._proxied.get(name)) is not None:
-            return await proxied.usages(namespace, keys)
-        return await measure(self._db, self._snapshotters[name], namespace, keys)
+        """See ``Store``; INVALID_ARGUMENT for an unknown snapshotter."""
+        return await self._store(name).usages(namespace, keys)
 
     async def cleanup(self, name: str) -> None:
         """Deletes the directories that have no record, and waits for it."""
-        self._check_known(name)
-        if (proxied := self._proxied.get(name)) is not None:
-            await proxied.sweep()
-        else:
-            await self._sweep(self._snapshotters[name])
+        await self._store(name).sweep()
 
     async def recover(self) -> None:
         """At the start: removes rows without a directory and directories without a row (a crash between the two), and
         layers that a power failure may have damaged."""
-        for snapshotter in self._snapshotters.values():
-            await asyncio.to_thread(snapshotter.tidy)
-            await self._sweep(snapshotter, rows=True)
-        for proxied in self._proxied.values():
-            await proxied.recover()
+        for store in self._stores.values():
+            await store.recover()
         await self._db.write(self.layer_sync.clear)
         self.layer_sync.schedule()
-
-    async def _sweep(self, snapshotter: Snapshotter, *, rows: bool = False) -> None:
-        loop = asyncio.get_running_loop()
-        there = set(await loop.run_in_executor(self._remover, snapshotter.numbers))
-
-        def known(connection: sqlite3.Connection) -> set[int]:
-            found = connection.execute("SELECT number FROM snapshot WHERE snapshotter = ?", (snapshotter.name,))
-            return {number for (number,) in found}
-
-        def write(connection: sqlite3.Connection) -> set[int]:
-            if rows:
-                lost = known(connection) - there
-                unsynced = known(connection) & set(self.layer_sync.unsynced(connection))
-                if unsynced:
-                    log.warning("snapshots: %d layers may be incomplete after a power failure", len(unsynced))
-                gone = [(number,) for number in lost | unsynced]
-                connection.executemany("DELETE FROM snapshot WHERE number = ?", gone)
-                records.delete_orphans(connection)
-            return there - known(connection)
-
-        for number in await self._db.write(write):
-            await loop.run_in_executor(self._remover, snapshotter.discard, number)
 
     async def close(self) -> None:
         """Waits for the current deletion; queued directories are deleted at the next start."""
         self.layer_sync.close()
-        for proxied in self._proxied.values():
-            await proxied.close()
+        for store in self._stores.values():
+            await store.close()
         await asyncio.to_thread(self._remover.shutdown, cancel_futures=True)
-
-    def _event(self, namespace: str, verb: str, message: Message) -> Callable[[object], None]:
-        return lambda _: self._bus.publish(namespace, f"/snapshot/{verb}", message)
