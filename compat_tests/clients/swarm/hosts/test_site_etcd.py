@@ -137,8 +137,10 @@ def test_a_join_goes_on_until_the_swarm_can_admit_the_node(site: Swarm, etcd: Si
     second.restart()
     assert info(second)["LocalNodeState"] == "pending"
     etcd.start()
-    assert settles(lambda: nodes(second)[second.name]["ManagerStatus"] == "Reachable")
-    assert len(listed(first, "node")) == 2
+    # The store may have got the node of a join that was given up: such a node is never Ready.
+    assert settles(
+        lambda: sorted(row[-1] for row in listed(second, "node") if "Ready" in row) == ["Leader", "Reachable"]
+    )
     for host in (second, first):
         host.docker("swarm", "leave", "--force")
 
