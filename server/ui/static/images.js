@@ -44,9 +44,12 @@ async function remove(image) {
   }, `${names[0]} was removed.`);
 }
 
-// What a prune removes, and about how much comes back: the layers that no other image has.
+// What a prune removes, and about how much comes back: the layers that no other image has. The containers are asked for
+// now: those of the page's state may be a moment old.
 async function prune(images, layers) {
-  const used = new Set([...state.containers.values()].map((row) => row.ImageID));
+  let rows = [];
+  if (!(await attempt(async () => (rows = await api.get("/containers/json", { all: 1 }))))) return;
+  const used = new Set(rows.map((row) => row.ImageID));
   const dangling = images.filter((image) => !image.RepoTags?.length && !used.has(image.Id));
   const unused = images.filter((image) => !used.has(image.Id));
   const size = (gone) => {

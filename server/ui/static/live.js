@@ -87,10 +87,10 @@ async function reload() {
   } catch (error) {
     everything = true;
     console.warn(error.message);
-    setTimeout(schedule, 2000);
+    await new Promise((done) => setTimeout(done, 2000));
   } finally {
     loading = false;
-    if (changed.size) schedule();
+    if (changed.size || everything) schedule();
   }
 }
 
