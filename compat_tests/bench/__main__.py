@@ -19,6 +19,7 @@ from compat_tests.bench import report
 from compat_tests.bench.disk import own_disk
 from compat_tests.bench.rows import ROWS
 from compat_tests.support import engines
+from compat_tests.support.api import Api
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import ROOT
 
@@ -29,22 +30,25 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=sorted(ROWS), help="this measurement (repeatable)")
     parser.add_argument("--engine", choices=("wharf", "dockerd"), help="one engine alone, without ratios")
     parser.add_argument("--rows", type=Path, metavar="FILE", help="where rows are kept (in the temporary directory)")
+    parser.add_argument("--beside", type=Path, metavar="FILE", help="rows of another Python: a column of the table")
     parser.add_argument("--table", action="store_true", help="measure nothing: print the rows that are kept")
     parser.add_argument("--readme", action="store_true", help="put the table of all rows that are kept into README.md")
     options = parser.parse_args()
+    Api.checked = False
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the engines too
     if options.readme and (options.quick or options.engine):
         parser.error("the README shows full measurements of both engines")
     partial = "-quick" * options.quick + f"-{options.engine}" * bool(options.engine)
     kept = report.Rows(options.rows or Path(tempfile.gettempdir(), f"wharf-bench-rows{partial}.json"))
+    beside = report.Rows(options.beside) if options.beside else None
     if options.table:
-        print(report.table(kept.ordered(ROWS)))
+        print(report.table(kept, ROWS, beside))
         failed = []
     else:
         wanted = [name for name in ROWS if name in (options.only or ROWS)]
         failed = measure(wanted, kept, quick=options.quick, only=options.engine)
     if options.readme:
-        report.put(ROOT / "README.md", report.table(kept.ordered(ROWS)))
+        report.put(ROOT / "README.md", report.table(kept, ROWS, beside))
     if failed:
         print(f"not measured: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

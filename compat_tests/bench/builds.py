@@ -52,9 +52,9 @@ def _cleared(engines: Sequence[Engine]) -> Iterator[None]:
 def steps(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
     """Ten steps, eight of which run a process: without cache, then fully cached; wall time of `docker build -q`."""
     with context(STEPS) as folder, _cleared(engines):
-        for front_end, aim in (("classic", at_most(0.4)), ("BuildKit", at_most(0.7))):
+        for front_end, aim in (("classic", at_most(0.2)), ("BuildKit", at_most(0.3))):
             anew = Row(f"build of 10 steps without cache, {front_end}", "ms", aim)
-            cached = Row(f"build of 10 steps, all cached, {front_end}", "ms", at_most(0.5))
+            cached = Row(f"build of 10 steps, all cached, {front_end}", "ms", at_most(0.9))
 
             def once(engine: Engine, front_end: str = front_end, anew: Row = anew, cached: Row = cached) -> None:
                 with clock(anew, engine):

@@ -23,7 +23,7 @@ def copies(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
     large, count = (64, 2000) if quick else (1024, 20000)
     names = (f"{large} MiB in one file", f"{count:,} small files")
     ways = ("in", "out as a stream", "out")
-    rows = [Row(f"`docker cp` {way}: {name}", "ms", at_most(0.7)) for name in names for way in ways]
+    rows = [Row(f"`docker cp` {way}: {name}", "ms", at_most(0.6)) for name in names for way in ways]
     with tempfile.TemporaryDirectory(prefix="wharf-bench-") as name:
         folder = Path(name)
         with (folder / "large").open("wb") as file:

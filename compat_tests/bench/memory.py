@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from compat_tests.bench.measure import Row, at_most, within
+from compat_tests.bench.measure import Aim, Row, at_most, within
 from compat_tests.support.engines import Engine
 from compat_tests.support.host.processes import marked_processes
 from compat_tests.support.polling import until
@@ -16,16 +16,16 @@ CONTAINERS = 20
 
 def fresh(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
     """Before anything has run on it; must be the first measurement."""
-    yield _row("memory idle, fresh (PSS of all processes)", engines)
+    yield _row("memory idle, fresh (PSS of all processes)", engines, at_most(0.45))
 
 
 def used(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
     """After all previous measurements."""
-    yield _row("memory idle, after all of this", engines)
+    yield _row("memory idle, after all of this", engines, at_most(0.6))
 
 
-def _row(name: str, engines: Sequence[Engine]) -> Row:
-    row = Row(name, "MiB", at_most(0.6))
+def _row(name: str, engines: Sequence[Engine], aim: Aim) -> Row:
+    row = Row(name, "MiB", aim)
     for engine in engines:
         row.add(engine.kind, settled(engine))
     return row
@@ -33,7 +33,7 @@ def _row(name: str, engines: Sequence[Engine]) -> Row:
 
 def each(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
     """What a running container adds to the engine: its shim and its share of the daemons, not its own processes."""
-    row = Row("memory of each container", "MiB", within(2))
+    row = Row("memory of each container", "MiB", within(0.7))
     for engine in engines:
         before = settled(engine)
         for number in range(CONTAINERS):

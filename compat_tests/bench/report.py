@@ -14,18 +14,28 @@ BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 HEAD = ("| what | Wharf | dockerd | ratio | aim | |", "|---|---:|---:|---:|---:|---|")
 
 
+class OtherPython(Exception):
+    """Rows of two Pythons are kept in two files."""
+
+
 class Rows:
-    """The newest row of each name, in a file that is written after each row."""
+    """The newest row of each name, in a file that is written after each row. ``python``: what ran the engine."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._kept: dict[str, dict[str, Row]] = {}  # by measurement, then by the row's name
+        self.python = platform.python_version()
         if file.exists():
-            for measurement, rows in json.loads(file.read_text()).items():
+            document = json.loads(file.read_text())
+            self.python = document["python"]
+            for measurement, rows in document["rows"].items():
                 made = (Row(**{**row, "aim": Aim(**row["aim"])}) for row in rows)
                 self._kept[measurement] = {row.name: row for row in made}
 
     def add(self, measurement: str, row: Row) -> None:
+        """:raises OtherPython: the file has rows of another one."""
+        if self.python != platform.python_version():
+            raise OtherPython(f"{self._file} has rows of Python {self.python}")
         self._kept.setdefault(measurement, {})[row.name] = row
         self._write()
 
@@ -39,8 +49,12 @@ class Rows:
         for measurement in measurements:
             yield from self._kept.get(measurement, {}).values()
 
+    def find(self, name: str) -> Row | None:
+        return next((rows[name] for rows in self._kept.values() if name in rows), None)
+
     def _write(self) -> None:
-        document = {name: [asdict(row) for row in rows.values()] for name, rows in self._kept.items()}
+        kept = {name: [asdict(row) for row in rows.values()] for name, rows in self._kept.items()}
+        document = {"python": self.python, "rows": kept}
         partial = self._file.with_name(f"{self._file.name}.partial")
         partial.write_text(json.dumps(document, ensure_ascii=False, indent=1))
         partial.replace(self._file)
@@ -65,15 +79,32 @@ def _cell(row: Row, who: str) -> str:
     return f"{number} {row.unit}" + (f" ({who})" if who not in (OURS, THEIRS) else "")
 
 
-def table(rows: Iterable[Row]) -> str:
-    """Format the whole table, with a description of the machine."""
-    return "\n".join([*HEAD, *map(line, rows), "", f"Medians; {machine()}. ✗: the aim is missed."])
+def table(rows: Rows, measurements: Iterable[str], beside: Rows | None = None) -> str:
+    """Format the whole table, with a description of the machine. ``beside``: rows of another Python, whose ratios get a
+    column."""
+    found = list(rows.ordered(measurements))
+    head, lines, pythons = HEAD, list(map(line, found)), rows.python
+    if beside is not None:
+        head = (f"{HEAD[0]} with {_minor(beside.python)} |", f"{HEAD[1]}---:|")
+        lines = [f"{text} {_beside(row, beside.find(row.name))} |" for text, row in zip(lines, found, strict=True)]
+        pythons += f" (last column: {beside.python})"
+    return "\n".join([*head, *lines, "", f"Medians; {machine(pythons)}. ✗: the aim is missed."])
 
 
-def machine() -> str:
+def _beside(row: Row, other: Row | None) -> str:
+    """The ratio, or our value where the row has no ratio."""
+    if other is None or not other.compared:
+        return ""
+    return _cell(other, OURS) if row.aim.absolute else f"{other.ratio:.2f}"
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def machine(python: str = platform.python_version()) -> str:
     """Describe what was measured on."""
-    kernel = ".".join(platform.release().split(".")[:2])
-    return f"Python {platform.python_version()}, Linux {kernel}, {_processors()}"
+    return f"Python {python}, Linux {_minor(platform.release())}, {_processors()}"
 
 
 def _processors() -> str:

@@ -26,6 +26,7 @@ from compat_tests.bench.measure import Measurement
 ROWS: dict[str, Measurement] = {
     "memory-fresh": memory.fresh,
     "startup": startup.startup,
+    "restart": startup.restart,
     "run": lifecycle.run,
     "exec": lifecycle.exec_true,
     "lifecycle": lifecycle.lifecycle,

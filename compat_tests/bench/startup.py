@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
-from compat_tests.bench.measure import Row, at_most, clock, in_turn
+from compat_tests.bench.lists import with_containers
+from compat_tests.bench.measure import OURS, THEIRS, Row, at_most, clock, in_turn
 from compat_tests.support.daemons import START
-from compat_tests.support.engines import Engine
+from compat_tests.support.engines import Engine, dockerd, wharf
 
 
 def startup(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
@@ -31,6 +32,28 @@ def startup(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
     in_turn(engines, 1 if quick else 5, once)
     yield boot
     yield again
+
+
+def restart(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
+    """The daemon alone, with containers, until it lists those that run. dockerd leaves them running with an option."""
+    running, ended = (5, 35) if quick else (100, 700)
+    row = Row(f"restart beside {running} running and {ended} other containers", "ms", at_most(0.25))
+
+    def once(engine: Engine) -> None:
+        engine.daemon.stop()
+        with clock(row, engine):
+            start(engine)
+            rows = engine.api.get("/containers/json").json()
+        assert len(rows) == running, engine.log()
+
+    with ExitStack() as stack:
+        makers = {OURS: wharf, THEIRS: dockerd}
+        own = [stack.enter_context(makers[engine.kind]("restart", "--live-restore")) for engine in engines]
+        for engine in own:
+            engine.load_busybox()
+        with with_containers(own, running=running, ended=ended):
+            in_turn(own, 1 if quick else 5, once)
+    yield row
 
 
 def start(engine: Engine) -> None:
