@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 
 from compat_tests.bench.lists import with_containers
-from compat_tests.bench.measure import OURS, THEIRS, Row, at_most, clock, in_turn
+from compat_tests.bench.measure import OURS, Row, at_most, clock, in_turn
 from compat_tests.support.daemons import START
 from compat_tests.support.engines import Engine, dockerd, wharf
 
@@ -47,8 +47,11 @@ def restart(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
         assert len(rows) == running, engine.log()
 
     with ExitStack() as stack:
-        makers = {OURS: wharf, THEIRS: dockerd}
-        own = [stack.enter_context(makers[engine.kind]("restart", "--live-restore")) for engine in engines]
+        flag = "--live-restore"
+        own: list[Engine] = [
+            stack.enter_context(wharf("restart", flag) if engine.kind == OURS else dockerd("restart", flag))
+            for engine in engines
+        ]
         for engine in own:
             engine.load_busybox()
         with with_containers(own, running=running, ended=ended):
