@@ -160,7 +160,7 @@ if [ ${#first[@]} -gt 0 ]; then
   for name in "${first[@]}"; do
     case $name in
       *wharf-user*) users+=("$name") ;;
-      # The tests of these modules go on from one to the next.
+      # Each test of such a module needs those before it.
       "$SWARM"/hosts/*) others+=("${name%%::*}") ;;
       *) others+=("$name") ;;
     esac

@@ -40,15 +40,15 @@ def main() -> int:
         parser.error("the README shows full measurements of both engines")
     partial = "-quick" * options.quick + f"-{options.engine}" * bool(options.engine)
     kept = report.Rows(options.rows or Path(tempfile.gettempdir(), f"wharf-bench-rows{partial}.json"))
-    beside = report.Rows(options.beside) if options.beside else None
+    other_python = report.Rows(options.beside) if options.beside else None
     if options.table:
-        print(report.table(kept, ROWS, beside))
+        print(report.table(kept, ROWS, other_python))
         failed = []
     else:
         wanted = [name for name in ROWS if name in (options.only or ROWS)]
         failed = measure(wanted, kept, quick=options.quick, only=options.engine)
     if options.readme:
-        report.put(ROOT / "README.md", report.table(kept, ROWS, beside))
+        report.put(ROOT / "README.md", report.table(kept, ROWS, other_python))
     if failed:
         print(f"not measured: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,15 +19,16 @@ class OtherPython(Exception):
 
 
 class Rows:
-    """The newest row of each name, in a file that is written after each row. ``python``: what ran the engine."""
+    """The newest row of each name, in a file that is written after each row. ``python``, ``machine``: those on which
+    the rows were measured."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._kept: dict[str, dict[str, Row]] = {}  # by measurement, then by the row's name
-        self.python = platform.python_version()
+        self.python, self.machine = platform.python_version(), machine()
         if file.exists():
             document = json.loads(file.read_text())
-            self.python = document["python"]
+            self.python, self.machine = document["python"], document["machine"]
             for measurement, rows in document["rows"].items():
                 made = (Row(**{**row, "aim": Aim(**row["aim"])}) for row in rows)
                 self._kept[measurement] = {row.name: row for row in made}
@@ -49,12 +50,9 @@ class Rows:
         for measurement in measurements:
             yield from self._kept.get(measurement, {}).values()
 
-    def find(self, name: str) -> Row | None:
-        return next((rows[name] for rows in self._kept.values() if name in rows), None)
-
     def _write(self) -> None:
         kept = {name: [asdict(row) for row in rows.values()] for name, rows in self._kept.items()}
-        document = {"python": self.python, "rows": kept}
+        document = {"python": self.python, "machine": self.machine, "rows": kept}
         partial = self._file.with_name(f"{self._file.name}.partial")
         partial.write_text(json.dumps(document, ensure_ascii=False, indent=1))
         partial.replace(self._file)
@@ -66,9 +64,13 @@ def line(row: Row) -> str:
         cells = [_cell(row, OURS), _cell(row, THEIRS), "", "", ""]
     else:
         sign = "✓" if row.reached else "✗"
-        ratio = "" if row.aim.absolute else f"{row.ratio:.2f}"
-        cells = [_cell(row, OURS), _cell(row, row.baseline), ratio, row.aim.text(row.unit), sign]
+        cells = [_cell(row, OURS), _cell(row, row.baseline), _ratio(row), row.aim.text(row.unit), sign]
     return f"| {row.name} | {' | '.join(cells)} |"
+
+
+def _ratio(row: Row) -> str:
+    """Format the ratio to the baseline; "": the aim is a value, not a ratio."""
+    return "" if row.aim.absolute else f"{row.ratio:.2f}"
 
 
 def _cell(row: Row, who: str) -> str:
@@ -79,32 +81,29 @@ def _cell(row: Row, who: str) -> str:
     return f"{number} {row.unit}" + (f" ({who})" if who not in (OURS, THEIRS) else "")
 
 
-def table(rows: Rows, measurements: Iterable[str], beside: Rows | None = None) -> str:
-    """Format the whole table, with a description of the machine. ``beside``: rows of another Python, whose ratios get a
-    column."""
-    found = list(rows.ordered(measurements))
-    head, lines, pythons = HEAD, list(map(line, found)), rows.python
-    if beside is not None:
-        head = (f"{HEAD[0]} with {_minor(beside.python)} |", f"{HEAD[1]}---:|")
-        lines = [f"{text} {_beside(row, beside.find(row.name))} |" for text, row in zip(lines, found, strict=True)]
-        pythons += f" (last column: {beside.python})"
-    return "\n".join([*head, *lines, "", f"Medians; {machine(pythons)}. ✗: the aim is missed."])
-
-
-def _beside(row: Row, other: Row | None) -> str:
-    """The ratio, or our value where the row has no ratio."""
-    if other is None or not other.compared:
-        return ""
-    return _cell(other, OURS) if row.aim.absolute else f"{other.ratio:.2f}"
+def table(rows: Rows, measurements: Collection[str], other_python: Rows | None = None) -> str:
+    """Format the whole table, with a description of the machine. The rows of another Python get a column: the ratio, or
+    Wharf's value where the aim is a value."""
+    head, lines = HEAD, [line(row) for row in rows.ordered(measurements)]
+    pythons = rows.python
+    if other_python is not None:
+        column = {
+            row.name: _ratio(row) or _cell(row, OURS) for row in other_python.ordered(measurements) if row.compared
+        }
+        head = (f"{HEAD[0]} with {_minor(other_python.python)} |", f"{HEAD[1]}---:|")
+        lines = [f"{line(row)} {column.get(row.name, '')} |" for row in rows.ordered(measurements)]
+        pythons += f" (last column: {other_python.python})"
+    footer = f"Medians; Python {pythons}, {rows.machine}. ✗: the aim is missed."
+    return "\n".join([*head, *lines, "", footer])
 
 
 def _minor(version: str) -> str:
     return ".".join(version.split(".")[:2])
 
 
-def machine(python: str = platform.python_version()) -> str:
-    """Describe what was measured on."""
-    return f"Python {python}, Linux {_minor(platform.release())}, {_processors()}"
+def machine() -> str:
+    """The kernel and the processors of this machine."""
+    return f"Linux {_minor(platform.release())}, {_processors()}"
 
 
 def _processors() -> str:

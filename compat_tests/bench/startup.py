@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 
 from compat_tests.bench.lists import with_containers
-from compat_tests.bench.measure import OURS, Row, at_most, clock, in_turn
+from compat_tests.bench.measure import Row, at_most, clock, in_turn
 from compat_tests.support.daemons import START
-from compat_tests.support.engines import Engine, dockerd, wharf
+from compat_tests.support.engines import Engine
+from compat_tests.support.engines import running as engine_running
 
 
 def startup(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
@@ -47,13 +48,7 @@ def restart(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
         assert len(rows) == running, engine.log()
 
     with ExitStack() as stack:
-        flag = "--live-restore"
-        own: list[Engine] = [
-            stack.enter_context(wharf("restart", flag) if engine.kind == OURS else dockerd("restart", flag))
-            for engine in engines
-        ]
-        for engine in own:
-            engine.load_busybox()
+        own = [stack.enter_context(engine_running(engine.kind, "restart", "--live-restore")) for engine in engines]
         with with_containers(own, running=running, ended=ended):
             in_turn(own, 1 if quick else 5, once)
     yield row

@@ -98,7 +98,7 @@ class Answer:
 class Api:
     """Sends requests to one engine. Each call uses a connection of its own, or one of :meth:`connection`."""
 
-    #: Whether answers are checked, for the whole process. A check takes longer than most requests.
+    #: Whether all instances check the answers. The benchmark does not: a check takes longer than most requests.
     checked: ClassVar[bool] = True
 
     def __init__(self, path: Path, *, version: str = "", credentials: Credentials | None = None) -> None:

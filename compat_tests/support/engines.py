@@ -334,24 +334,24 @@ def dockerd(name: str, *args: str, containerd_store: bool = False) -> Iterator[D
 
 
 @contextlib.contextmanager
-def on_backend(kind: str, name: str) -> Iterator[Wharf]:
-    """Run Wharf with busybox:latest loaded, on its own supervisor ("wharf") or on a "containerd"."""
+def on_backend(kind: str, name: str, *args: str) -> Iterator[Wharf]:
+    """Run Wharf with these flags and busybox:latest loaded, on its own supervisor ("wharf") or on a "containerd"."""
     with contextlib.ExitStack() as stack:
         stock = stack.enter_context(stock_containerd(f"{name}-ctd")) if kind == "containerd" else None
-        engine = stack.enter_context(wharf(name, containerd=stock))
+        engine = stack.enter_context(wharf(name, *args, containerd=stock))
         engine.load_busybox()
         yield engine
 
 
 @contextlib.contextmanager
-def running(kind: str, name: str) -> Iterator[Engine]:
-    """Run an engine of this kind with busybox:latest loaded: see ``on_backend``, or a "dockerd"."""
+def running(kind: str, name: str, *args: str) -> Iterator[Engine]:
+    """Run an engine of this kind with these flags and busybox:latest loaded: see ``on_backend``, or a "dockerd"."""
     if kind == "dockerd":
-        with dockerd(name) as oracle:
+        with dockerd(name, *args) as oracle:
             oracle.load_busybox()
             yield oracle
     else:
-        with on_backend(kind, name) as engine:
+        with on_backend(kind, name, *args) as engine:
             yield engine
 
 

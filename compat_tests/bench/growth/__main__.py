@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import platform
 import signal
 import sys
 import tempfile
@@ -43,7 +44,7 @@ def main() -> int:
     if options.plot:
         from compat_tests.bench.growth.plots import draw  # here: a measurement needs no matplotlib
 
-        draw(curves, options.plot, caption=report.machine())
+        draw(curves, options.plot, caption=f"Python {platform.python_version()}, {report.machine()}")
     return 0
 
 

@@ -132,7 +132,9 @@ def test_disk_shows_where_the_bytes_are(visitor: Visitor, served: Wharf) -> None
 
 def test_the_machine_shows_its_use_and_the_errors_of_the_engine(visitor: Visitor, served: Wharf) -> None:
     visitor.show("machine")
-    expect(visitor.tab.get_by_role("img", name=re.compile(r"Memory [0-9.]+ [MG]iB"))).to_be_visible()
+    total = re.escape(visitor.tab.locator(".head p").inner_text().split(", ")[1])
+    use = re.compile(rf"Memory, of {total}: Memory [0-9.]+ [MG]iB")
+    expect(visitor.tab.get_by_role("img", name=use)).to_be_visible()
     expect(visitor.tab.get_by_text(served.client.version()["KernelVersion"])).to_be_visible()
     expect(visitor.tab.get_by_role("heading", name="Warnings and errors of the engine")).to_be_visible()
 

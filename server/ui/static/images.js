@@ -44,11 +44,14 @@ async function remove(image) {
   }, `${names[0]} was removed.`);
 }
 
-// What a prune removes, and about how much comes back: the layers that no other image has. The containers are asked for
-// now: those of the page's state may be a moment old.
+// What a prune removes, and about how much comes back: the layers that no other image has. It loads the containers
+// anew: those of ``state`` are up to 150 ms older than the engine's events.
 async function prune(images, layers) {
-  let rows = [];
-  if (!(await attempt(async () => (rows = await api.get("/containers/json", { all: 1 }))))) return;
+  let rows;
+  const loaded = await attempt(async () => {
+    rows = await api.get("/containers/json", { all: 1 });
+  });
+  if (!loaded) return;
   const used = new Set(rows.map((row) => row.ImageID));
   const dangling = images.filter((image) => !image.RepoTags?.length && !used.has(image.Id));
   const unused = images.filter((image) => !used.has(image.Id));

@@ -137,7 +137,7 @@ def test_a_join_goes_on_until_the_swarm_can_admit_the_node(site: Swarm, etcd: Si
     second.restart()
     assert info(second)["LocalNodeState"] == "pending"
     etcd.start()
-    # The store may have got the node of a join that was given up: such a node is never Ready.
+    # A join whose client left while etcd was stopped may have stored its node; such a node never becomes Ready.
     assert settles(
         lambda: sorted(row[-1] for row in listed(second, "node") if "Ready" in row) == ["Leader", "Reachable"]
     )
