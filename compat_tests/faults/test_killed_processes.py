@@ -15,6 +15,7 @@ import pytest
 
 from compat_tests.support.containers import container, state
 from compat_tests.support.engines import Engine
+from compat_tests.support.host.processes import listeners, marked_processes
 from compat_tests.support.polling import until
 from compat_tests.support.streams import demultiplex, frames, hijack
 
@@ -269,3 +270,14 @@ def test_commit_interrupted_by_a_crash_unpauses(own_engine: Engine) -> None:
         engine.start()
         assert until(lambda: state(engine, identity)["Status"] == "running")
     engine.docker("image", "prune", "--force")
+
+
+def test_the_proxy_of_a_killed_daemon_has_the_mark_of_its_engine(own_engine: Engine) -> None:
+    """The scripts that stop an engine find its processes by a variable (deploy/engine.sh): a proxy without it kept its
+    ports for two minutes."""
+    own_engine.docker("run", "-d", "-p", "80", "busybox", "sleep", "1000")
+    (proxy,) = listeners(own_engine.resources.root / "run/proxy.sock")
+    own_engine.kill("wharfd")
+    assert proxy in marked_processes(own_engine.resources.footprint.mark)
+    own_engine.start()
+    own_engine.remove_all()

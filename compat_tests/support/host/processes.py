@@ -52,8 +52,8 @@ def daemon_pids(mark: str) -> list[int]:
 
 
 def listeners(path: Path) -> list[Process]:
-    """Return the processes that listen on this unix socket, or on one below this directory: finds processes without an
-    engine's mark, such as the proxy, which has an environment of its own. The name outlives the socket's file."""
+    """Return the processes that listen on this unix socket, or on one below this directory. The name outlives the
+    socket's file."""
     sockets = set()
     for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
         fields = line.split(maxsplit=7)

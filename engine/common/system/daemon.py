@@ -25,7 +25,9 @@ def start(module: str, *, stdin: int, arguments: Sequence[str] = (), env: Mappin
     :raises OSError: it can't be started.
     """
     root = str(Path(__file__).resolve().parents[3])
-    environment = {**DEFAULT_ENV, "PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
+    # Programs that end an engine find its processes by such a variable (MARK in deploy/engine.sh).
+    own = {name: value for name, value in os.environ.items() if name.startswith("WHARF_")}
+    environment = {**DEFAULT_ENV, **own, "PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
     # -S: no site-packages; the module must need the standard library only.
     argv = [sys.executable, "-S", "-c", _LAUNCH, module, *arguments]
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
