@@ -14,6 +14,7 @@ import orjson
 from api_models.container import ContainerConfig, HostConfig
 from api_models.network import EndpointSettings
 from engine.common.timeline import Record
+from server.containers.encoding import Encoded
 from server.containers.layersize import LayerSize
 from server.containers.plan import ContainerPlan, MountPoint
 
@@ -117,8 +118,8 @@ class Container(ContainerPlan):
         """The stored form of the record: JSON."""
         doc: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
         doc["schema"] = SCHEMA
-        doc["config"] = self.config.wire()
-        doc["host_config"] = self.host_config.wire()
+        doc["config"] = orjson.Fragment(_encoded.json(self.config))
+        doc["host_config"] = orjson.Fragment(_encoded.json(self.host_config))
         doc["networking"] = {name: endpoint.wire() for name, endpoint in self.networking.items()}
         doc["mounts"] = {path: _fields(mount) for path, mount in self.mounts.items()}
         state = _fields(self.state)
@@ -163,6 +164,7 @@ _NOT_STORED = frozenset(
         "timelines",
     )
 )
+_encoded = Encoded()
 _PLAIN = tuple(field.name for field in fields(Container) if field.name not in _OBJECTS | _NOT_STORED)
 
 

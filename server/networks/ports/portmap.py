@@ -110,7 +110,7 @@ def port_requests(config: ContainerConfig, host: HostConfig, default_hosts: Sequ
 def _is_address(text: str) -> bool:
     """Whether an address was given: an invalid one (Go's net.ParseIP) counts as none, as in dockerd."""
     try:
-        return "%" not in text and bool(ip_address(text))
+        return bool(text) and "%" not in text and bool(ip_address(text))
     except ValueError:
         return False
 
