@@ -1,6 +1,7 @@
 """``docker inspect`` of a container: all fields of dockerd; null, empty and absent values are the same as dockerd's."""
 
 import contextlib
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,6 @@ from engine.common.errors import WharfError
 from server.containers.context import ContainerContext
 from server.containers.model import Container
 from server.containers.mounts import mounts
-from server.containers.run.process import process_of
 from server.containers.values import modes
 from server.containers.waiters import Condition
 
@@ -32,7 +32,7 @@ async def _await_exit_event(context: ContainerContext, container: Container) -> 
     """Waits for the exit event of a container whose process has exited: a client that has read the end of the output
     expects a stopped container."""
     state = container.state
-    if not state.running or state.restarting or not state.pid or _exists(container):
+    if not state.running or state.restarting or not state.pid or _exists(state.pid):
         return
     waiter = context.waiters.register(container, Condition.NEXT_EXIT)
     with contextlib.suppress(WharfError):
@@ -40,9 +40,11 @@ async def _await_exit_event(context: ContainerContext, container: Container) -> 
             await waiter
 
 
-def _exists(container: Container) -> bool:
+def _exists(pid: int) -> bool:
+    """True also for another process that has got the pid: the answer then is the one of a moment earlier. Reading the
+    start time of a process takes 17 µs, a tenth of an inspect."""
     try:
-        process_of(container).close()
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
     return True
