@@ -12,6 +12,8 @@ from typing import Protocol, TypeVar
 from compat_tests.support.engines import Engine
 
 OURS, THEIRS = "wharf", "dockerd"
+#: The least that a row's work needs, measured without an engine (``floors``).
+FLOOR = "floor"
 
 #: What is measured in turn: engines, or names of clients.
 Side = TypeVar("Side")

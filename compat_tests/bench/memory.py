@@ -59,11 +59,11 @@ def settled(engine: Engine, *, alone: bool = False) -> float:
 
 def of_daemon(engine: Engine) -> float:
     """MiB: the PSS of the API daemon alone."""
-    return _pss(engine.daemon.pid) / 1024
+    return pss(engine.daemon.pid) / 1024
 
 
-def _pss(pid: int) -> int:
-    """KiB; 0: the process has ended."""
+def pss(pid: int) -> int:
+    """KiB of a process; 0: the process has ended."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
@@ -73,4 +73,4 @@ def _pss(pid: int) -> int:
 
 def memory(engine: Engine) -> float:
     """MiB: the PSS of every process of the engine, without the containers' own processes."""
-    return sum(_pss(process.pid) for process in marked_processes(engine.resources.footprint.mark)) / 1024
+    return sum(pss(process.pid) for process in marked_processes(engine.resources.footprint.mark)) / 1024

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from compat_tests.bench.measure import OURS, THEIRS, Aim, Row
+from compat_tests.bench.measure import FLOOR, OURS, THEIRS, Aim, Row
 
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 HEAD = ("| what | Wharf | dockerd | ratio | aim | |", "|---|---:|---:|---:|---:|---|")
@@ -60,7 +60,9 @@ class Rows:
 
 def line(row: Row) -> str:
     """Format a row in Markdown."""
-    if not row.compared:
+    if row.baseline == FLOOR:
+        cells = [_cell(row, FLOOR), "", "", "", ""]
+    elif not row.compared:
         cells = [_cell(row, OURS), _cell(row, THEIRS), "", "", ""]
     else:
         sign = "✓" if row.reached else "✗"
@@ -83,18 +85,34 @@ def _cell(row: Row, who: str) -> str:
 
 def table(rows: Rows, measurements: Collection[str], other_python: Rows | None = None) -> str:
     """Format the whole table, with a description of the machine. The rows of another Python get a column: the ratio, or
-    Wharf's value where the aim is a value."""
-    head, lines = HEAD, [line(row) for row in rows.ordered(measurements)]
-    pythons = rows.python
+    Wharf's value where the aim is a value; so do the floors, where they were measured."""
+    everything = list(rows.ordered(measurements))
+    found = [row for row in everything if row.baseline != FLOOR]
+    head, lines, pythons, notes = list(HEAD), [line(row) for row in found], rows.python, "✗: the aim is missed."
     if other_python is not None:
         column = {
             row.name: _ratio(row) or _cell(row, OURS) for row in other_python.ordered(measurements) if row.compared
         }
-        head = (f"{HEAD[0]} with {_minor(other_python.python)} |", f"{HEAD[1]}---:|")
-        lines = [f"{line(row)} {column.get(row.name, '')} |" for row in rows.ordered(measurements)]
-        pythons += f" (last column: {other_python.python})"
-    footer = f"Medians; Python {pythons}, {rows.machine}. ✗: the aim is missed."
-    return "\n".join([*head, *lines, "", footer])
+        _add_column(head, lines, f"with {_minor(other_python.python)}", [column.get(row.name, "") for row in found])
+        pythons += f" (other column: {other_python.python})"
+    floors = {row.name: row for row in everything if row.baseline == FLOOR}
+    if floors:
+        cells = [_floor(row, floors[row.name]) if row.name in floors else "" for row in found]
+        _add_column(head, lines, "floor", cells)
+        notes += " Floor: what the least that does the row's work needs without an engine, and its ratio."
+    return "\n".join([*head, *lines, "", f"Medians; Python {pythons}, {rows.machine}. {notes}"])
+
+
+def _add_column(head: list[str], lines: list[str], title: str, cells: Sequence[str]) -> None:
+    head[:] = [f"{head[0]} {title} |", f"{head[1]}---:|"]
+    lines[:] = [f"{each} {cell} |" for each, cell in zip(lines, cells, strict=True)]
+
+
+def _floor(row: Row, floor: Row) -> str:
+    text = _cell(floor, FLOOR).removesuffix(f" ({FLOOR})")
+    if not row.compared or row.aim.absolute:
+        return text
+    return f"{text}, {floor.median(FLOOR) / row.median(row.baseline):.2f}"
 
 
 def _minor(version: str) -> str:

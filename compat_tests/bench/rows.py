@@ -7,6 +7,7 @@ from compat_tests.bench import (
     cli,
     everyday,
     files,
+    floors,
     images,
     lifecycle,
     lists,
@@ -58,4 +59,5 @@ ROWS: dict[str, Measurement] = {
     "build-large": builds.large,
     "build-stages": builds.stages,
     "memory-used": memory.used,
+    "floors": floors.floors,
 }

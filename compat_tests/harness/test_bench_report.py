@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.bench.measure import Row, at_most, within
+from compat_tests.bench.measure import FLOOR, Row, at_most, within
 from compat_tests.bench.report import OtherPython, Rows, table
 
 
@@ -50,10 +50,24 @@ def test_another_python_has_a_column(tmp_path: Path) -> None:
         "1.00 MiB |",
         " |",
     ]
-    assert lines[-1].startswith(f"Medians; Python {rows.python} (last column: 3.99.1), Linux ")
+    assert lines[-1].startswith(f"Medians; Python {rows.python} (other column: 3.99.1), Linux ")
 
 
 def test_a_file_has_rows_of_one_python(tmp_path: Path) -> None:
     rows = of_python("3.99.1", tmp_path / "rows", 1)
     with pytest.raises(OtherPython, match=r"has rows of Python 3\.99\.1$"):
         rows.add("measured", Row("start", "ms", at_most(0.5)))
+
+
+def test_floors_are_a_column(tmp_path: Path) -> None:
+    rows = filled(tmp_path / "rows", 3)
+    for name, unit in (("start", "ms"), ("memory", "MiB")):
+        rows.add("floors", Row(name, unit, at_most(1), FLOOR, {FLOOR: [2]}))
+    lines = table(rows, ["measured", "floors"]).splitlines()
+    assert [line.split(" | ")[-1] for line in lines[:5]] == [
+        "| floor |",
+        "|---|---:|---:|---:|---:|---|---:|",
+        "2.00 ms, 0.20 |",
+        "2.00 MiB |",
+        " |",
+    ]
