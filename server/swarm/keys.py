@@ -24,13 +24,11 @@ from pydantic import Field
 from api_models.record import Record
 from engine.common.errors import Kind, WharfError, internal, invalid
 from engine.common.files.writing import sync_directory
+from engine.common.system import aesgcm
 from server.swarm.files import read_record, write, write_record
 from server.swarmtext import LOCKED
 
 _PREFIX = "SWMKEY-1-"
-_KEY_BYTES = 32
-#: AES-GCM's nonce. It is random: up to 2³² values may be sealed by one key (NIST SP 800-38D, section 8.3).
-_NONCE_BYTES = 12
 DATA_KEY, MANAGER_KEY = "data.key", "manager.key"
 
 
@@ -69,7 +67,7 @@ class Keys:
     @classmethod
     def create(cls, directory: Path, data_key: bytes = b"") -> "Keys":
         """Seals the data key by a new manager's key. ``data_key`` b"": of a new swarm."""
-        key, data_key = os.urandom(_KEY_BYTES), data_key or os.urandom(_KEY_BYTES)
+        key, data_key = os.urandom(aesgcm.KEY_BYTES), data_key or os.urandom(aesgcm.KEY_BYTES)
         write(directory / MANAGER_KEY, key)
         keys = cls(directory, data_key, _Sealed(), key)
         keys._store(key)
@@ -118,7 +116,7 @@ class Keys:
                 path.unlink()
                 sync_directory(self._directory)
         elif not path.exists() or path.read_bytes() != self._key:
-            key = os.urandom(_KEY_BYTES)
+            key = os.urandom(aesgcm.KEY_BYTES)
             write(path, key)
             self._store(key)
 
@@ -135,7 +133,7 @@ class Keys:
 
 def new_unlock_key() -> str:
     """``SWMKEY-1-`` and 32 random bytes in base64."""
-    return _PREFIX + base64.b64encode(os.urandom(_KEY_BYTES)).decode().rstrip("=")
+    return _PREFIX + base64.b64encode(os.urandom(aesgcm.KEY_BYTES)).decode().rstrip("=")
 
 
 def parse_unlock_key(text: str) -> bytes:
@@ -155,19 +153,14 @@ def _name(key: bytes) -> str:
 
 
 def _seal(key: bytes, data: bytes) -> str:
-    # Here: a manager that reads and writes no secret doesn't need the 5 MiB of this library.
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-    nonce = os.urandom(_NONCE_BYTES)
-    return base64.b64encode(nonce + AESGCM(key).encrypt(nonce, data, None)).decode()
+    # Random: up to 2³² values may be sealed by one key (NIST SP 800-38D, section 8.3).
+    nonce = os.urandom(aesgcm.NONCE_BYTES)
+    return base64.b64encode(nonce + aesgcm.encrypt(key, nonce, data)).decode()
 
 
 def _open(key: bytes, text: str) -> bytes:
-    from cryptography.exceptions import InvalidTag
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
     sealed = base64.b64decode(text)
     try:
-        return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], None)
-    except (InvalidTag, ValueError):
+        return aesgcm.decrypt(key, sealed[: aesgcm.NONCE_BYTES], sealed[aesgcm.NONCE_BYTES :])
+    except ValueError:
         raise internal("the swarm's data key did not seal this value") from None
