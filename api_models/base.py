@@ -50,7 +50,8 @@ Strings = list[Text]
 StringMap = dict[str, Text]
 
 
-def _pascal(name: str) -> str:
+def pascal(name: str) -> str:
+    """Docker's JSON name of an attribute, where none is declared."""
     return "".join(part[:1].upper() + part[1:] for part in name.split("_"))
 
 
@@ -58,7 +59,7 @@ class Model(BaseModel):
     """A JSON object of the Engine API. Attributes are snake_case, JSON names are Docker's."""
 
     model_config = ConfigDict(
-        alias_generator=_pascal,
+        alias_generator=pascal,
         populate_by_name=True,
         defer_build=True,
         strict=True,

@@ -8,6 +8,7 @@ empty (``api_models.base.OMIT``), version marks (``api_models.versions``) and it
 * :func:`body_of` returns the pydantic model that decodes the object from JSON. A body exists only while a request is
   decoded: ``api_models.versions.accept`` applies the client's version to it, :func:`freeze` converts it to the record,
   and services get the record;
+* ``api_models.stored`` decodes documents that :func:`wire` has written, without a body;
 * :func:`wire` encodes the object for answers and stored documents, with null, empty and absent as in Go;
 * ``server.containers.spec.simple`` writes the fields that the OCI spec has unchanged.
 
@@ -23,8 +24,9 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar, Union, get_args, get
 
 from pydantic import BeforeValidator, ValidatorFunctionWrapHandler, WrapValidator, create_model
 from pydantic import Field as Declared
+from pydantic.fields import FieldInfo
 
-from api_models.base import OMIT, Go, Model, Text, empty
+from api_models.base import OMIT, Go, Model, Text, empty, pascal
 
 R = TypeVar("R", bound="Record")
 
@@ -70,7 +72,8 @@ class Record:
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Self:
-        """Parses a JSON object with Docker's names: a stored document, or an image's configuration.
+        """Parses a JSON object with Docker's names: a stored document, or an image's configuration. For documents that
+        only ``wire`` has written, ``api_models.stored`` needs less.
 
         :raises ValueError: a field has the wrong type.
         """
@@ -88,13 +91,10 @@ _Convert = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class _Derived:
-    """``conversions``: (attribute, converter from the body's value to the record's, or None) of each field.
-    ``layout``: (attribute, JSON name, omitted while empty, pointer in Go, a JSON value already) of each field, in
-    declared order."""
+    """``conversions``: (attribute, converter from the body's value to the record's, or None) of each field."""
 
     body: type[Model]
     conversions: tuple[tuple[str, _Convert | None], ...]
-    layout: tuple[tuple[str, str, bool, bool, bool], ...]
 
 
 _derived: dict[type[Record], _Derived] = {}
@@ -126,17 +126,40 @@ def _make(record: type[Record]) -> _Derived:
     return _Derived(
         body,
         tuple((name, _conversion(hints[name])) for name in declared),
-        tuple(
-            (
-                name,
-                info.alias or name,
-                OMIT in info.metadata,
-                info.default is None,
-                any(isinstance(mark, Json) for mark in info.metadata),
-            )
-            for name, info in body.model_fields.items()
-        ),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A field of a record in JSON: the attribute, its annotation, the JSON name; whether it is omitted while it is
+    empty, a pointer in Go, a JSON value already."""
+
+    attribute: str
+    annotation: Any
+    name: str
+    omit: bool
+    pointer: bool
+    json: bool
+
+
+_layouts: dict[type[Record], tuple[Place, ...]] = {}
+
+
+def layout_of(record: type[Record]) -> tuple[Place, ...]:
+    """The fields in declared order. It needs no body, which costs more memory than what it describes."""
+    found = _layouts.get(record)
+    if found is None:
+        hints = get_type_hints(record, include_extras=True)
+        found = tuple(_place(hints[field.name], field) for field in fields(record))  # type: ignore[arg-type]
+        _layouts[record] = found
+    return found
+
+
+def _place(annotation: Any, field: Field[Any]) -> Place:
+    marks = annotation.__metadata__ if get_origin(annotation) is Annotated else ()
+    alias = next((mark.alias for mark in marks if isinstance(mark, FieldInfo) and mark.alias), pascal(field.name))
+    json = any(isinstance(mark, Json) for mark in marks)
+    return Place(field.name, annotation, alias, OMIT in marks, field.default is None, json)
 
 
 # ---- reading -------------------------------------------------------------------------------------------------
@@ -212,11 +235,11 @@ _SCALARS = frozenset((str, int, bool, float, type(None)))
 def wire(record: Record) -> dict[str, Any]:
     """Encodes ``record`` as a dict of JSON values, by the rules in ``api_models.base``."""
     document: dict[str, Any] = {}
-    for attribute, name, omit, pointer, json in _derive(type(record)).layout:
-        value = getattr(record, attribute)
-        if omit and empty(value, pointer=pointer):
+    for place in layout_of(type(record)):
+        value = getattr(record, place.attribute)
+        if place.omit and empty(value, pointer=place.pointer):
             continue
-        document[name] = value if json or type(value) in _SCALARS else _value(value)
+        document[place.name] = value if place.json or type(value) in _SCALARS else _value(value)
     return document
 
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 import orjson
 
 from api_models.record import Record
+from api_models.stored import restore
 from engine.common.files.writing import sync_directory, write_all
 
 R = TypeVar("R", bound=Record)
@@ -14,7 +15,7 @@ R = TypeVar("R", bound=Record)
 
 def read_record(path: Path, kind: type[R]) -> R:
     """:raises FileNotFoundError: :raises ValueError: the file is damaged."""
-    return kind.parse(orjson.loads(path.read_bytes()))
+    return restore(kind, orjson.loads(path.read_bytes()))
 
 
 def write_record(path: Path, record: Record) -> None:

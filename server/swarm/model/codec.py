@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import orjson
 
+from api_models.stored import restore
 from server.swarm.model.objects import (
     Cluster,
     Config,
@@ -83,4 +84,4 @@ def encode(item: Object) -> bytes:
 
 def decode(cls: type[T], value: bytes, revision: int) -> T:
     """:raises ValueError: the value is no object of this class."""
-    return replace(cls.parse(orjson.loads(value)), version=revision)
+    return replace(restore(cls, orjson.loads(value)), version=revision)
