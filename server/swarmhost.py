@@ -29,10 +29,8 @@ from server.swarm.operations.networks import ingress
 from server.swarm.remote.identity import Identity
 from server.swarm.remote.images import PeerSource
 from server.swarm.remote.logs import NODE_PORT
-from server.swarmapi.images import ImagePort
+from server.swarmapi.deferred import App
 from server.swarmapi.listener import PatientListener, SwarmListener
-from server.swarmapi.managers import ManagerPort, manager_app
-from server.swarmapi.nodes import NodePort, node_app
 from server.system.service import System
 
 
@@ -87,20 +85,29 @@ def make_host(
         )
 
     async def manager_port(manager: ManagerSide) -> Listening:
-        port = ManagerPort(manager.state, manager.admission, manager.dispatcher_of, manager.members)
-        listener = SwarmListener(manager_app(port), manager.identity)
+        def load() -> App:
+            from server.swarmapi.managers import ManagerPort, manager_app
+
+            return manager_app(ManagerPort(manager.state, manager.admission, manager.dispatcher_of, manager.members))
+
+        listener = SwarmListener(load, manager.identity)
         await listener.open(manager.membership.listen_addr)
         return listener
 
     async def node_port(
         membership: Membership, identity: Identity, dispatcher: Dispatcher, is_manager: Callable[[str], bool]
     ) -> Listening:
-        shared = ImagePort(images.local.shared, dispatcher.readable_images)
-        port = NodePort(membership.cluster_id, membership.node_id, is_manager, log, shared)
+        def load() -> App:
+            from server.swarmapi.images import ImagePort
+            from server.swarmapi.nodes import NodePort, node_app
+
+            shared = ImagePort(images.local.shared, dispatcher.readable_images)
+            return node_app(NodePort(membership.cluster_id, membership.node_id, is_manager, log, shared))
+
         address = join_host_port(membership.listen_addr.rpartition(":")[0].strip("[]"), NODE_PORT)
         # Of several nodes on one machine only one has the port; the others work, as dockerd's do without gossip.
         lacking = "managers on other nodes can't read the logs of this node's tasks, nor other nodes its images"
-        listener = PatientListener(SwarmListener(node_app(port), identity), address, lacking)
+        listener = PatientListener(SwarmListener(load, identity), address, lacking)
         await listener.open()
         return listener
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from server.swarm.controllers.deferred import DeferredControllers
 from server.swarm.controllers.networkkeys import NetworkKeyRotation
 from server.swarm.controllers.nodes.liveness import Liveness
-from server.swarm.controllers.runner import Controllers
 from server.swarm.host import Host, Part
 from server.swarm.keys import Keys
 from server.swarm.membership import ETCD, SQLITE, Membership
@@ -89,7 +89,11 @@ class SqliteBackend:
         return NoMembers()
 
     def leading(self, state: State, node_id: str, keys: Keys) -> Sequence[Part]:
-        return [Controllers(state), NetworkKeyRotation(state, keys), *([Liveness(state)] if self.sessions else [])]
+        return [
+            DeferredControllers(state),
+            NetworkKeyRotation(state, keys),
+            *([Liveness(state)] if self.sessions else []),
+        ]
 
     async def open(self) -> None:
         await self.store.open()

@@ -198,7 +198,7 @@ class SwarmFacade:
                 self.manager()
             host = await self._load()
             from server.swarm.membership import ETCD
-            from server.swarm.transitions import create, isolate, stay_alone
+            from server.swarm.transitions import create
 
             if self._node is None:
                 self._node = await create(host, self._requests(), request)
@@ -208,6 +208,8 @@ class SwarmFacade:
                 manager = self._manager()
                 if manager is None:
                     raise WharfError(Kind.UNAVAILABLE, WORKER)
+                from server.swarm.changes import isolate, stay_alone
+
                 await isolate(manager, host, request)
                 await self._begin_again()
                 if (alone := self._manager()) is not None:
@@ -360,7 +362,7 @@ class SwarmFacade:
         await self._resume(keys if manager is None else manager.keys)
 
     async def _change_role(self) -> None:
-        from server.swarm.transitions import demote, promote
+        from server.swarm.changes import demote, promote
 
         node, role = self._node, self._role
         if node is None or node.membership.role == role:
@@ -375,8 +377,8 @@ class SwarmFacade:
         await self._begin_again(keys)
 
     async def _change_store(self) -> None:
+        from server.swarm.changes import move
         from server.swarm.membership import SQLITE
-        from server.swarm.transitions import move
 
         manager = self._manager()
         if manager is None or manager.membership.store != SQLITE:

@@ -1,24 +1,30 @@
 """What a manager needs of the engine that it runs in. The composition root makes it (``server.swarmhost``)."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from __future__ import annotations
 
-from api_models.swarm.node import NodeDescription
-from server.events.publisher import EventPublisher
-from server.swarm.agent.dispatcher import Dispatcher
-from server.swarm.dispatch.local import LocalDispatcher
-from server.swarm.interfaces import Interfaces
-from server.swarm.keys import Keys
-from server.swarm.membership import AUTO, Membership
-from server.swarm.model.objects import Cluster, Object
-from server.swarm.operations.admission import Admission
-from server.swarm.operations.logs import TaskLog
-from server.swarm.operations.members import Members
-from server.swarm.operations.references import LocalNetwork
-from server.swarm.remote.identity import Identity
-from server.swarm.state.state import State
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from server.swarm.membership import AUTO
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
+
+    from api_models.swarm.node import NodeDescription
+    from server.events.publisher import EventPublisher
+    from server.swarm.agent.dispatcher import Dispatcher
+    from server.swarm.dispatch.local import LocalDispatcher
+    from server.swarm.interfaces import Interfaces
+    from server.swarm.keys import Keys
+    from server.swarm.membership import Membership
+    from server.swarm.model.objects import Cluster, Object
+    from server.swarm.operations.admission import Admission
+    from server.swarm.operations.logs import TaskLog
+    from server.swarm.operations.members import Members
+    from server.swarm.operations.references import LocalNetwork
+    from server.swarm.remote.identity import Identity
+    from server.swarm.state.state import State
 
 
 class Part(Protocol):

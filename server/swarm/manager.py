@@ -6,44 +6,36 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from api_models.swarm.cluster import InitRequest
 from api_models.swarm.node import NodeDescription
 from engine.common.errors import Kind, WharfError, conflict
 from server.swarm import founding
 from server.swarm.backends import Backend
-from server.swarm.controllers.constraints import parse_constraints
-from server.swarm.controllers.draft import Draft
-from server.swarm.controllers.orchestrator.tasks import Freshness
 from server.swarm.dispatch.local import LocalDispatcher
 from server.swarm.dispatch.overview import Overview
 from server.swarm.dispatch.reports import Reports
-from server.swarm.etcd import program
 from server.swarm.host import Host, Listening
 from server.swarm.keys import Keys
 from server.swarm.membership import Membership
 from server.swarm.model import codec
-from server.swarm.model.objects import Service, Task
 from server.swarm.operations import authority, init, root
 from server.swarm.operations.admission import Admission
 from server.swarm.operations.cluster import ClusterOperations
-from server.swarm.operations.logs import ServiceLogs
 from server.swarm.operations.members import departed
-from server.swarm.operations.nodes import Nodes
 from server.swarm.operations.rpc import malformed
-from server.swarm.operations.secrets import Configs, Secrets
-from server.swarm.operations.services import Services
-from server.swarm.operations.tasks import Tasks
 from server.swarm.ownnode import OwnNode
 from server.swarm.parts import Parts
 from server.swarm.relay import EventRelay
 from server.swarm.remote.identity import Identity
-from server.swarm.remote.logs import TaskLogs
 from server.swarm.requests import Requests
 from server.swarm.state.state import Conflict, Operation, Put, State
 from server.swarm.upkeep import Upkeep
 from server.swarmtext import LAST_MANAGER, LOSES_QUORUM, MAY_LOSE_CONSENSUS, NO_LEADER, NOT_READY, ONLY_NEW_CLUSTER
+
+if TYPE_CHECKING:
+    from server.swarm.objectoperations import ObjectOperations
 
 log = logging.getLogger(__name__)
 
@@ -101,21 +93,20 @@ class Manager:
         self._dispatchers: dict[str, LocalDispatcher] = {}
         self._overview = Overview(self.state)
         self._reports = Reports(self.state)
-        self._logs = TaskLogs(self.identity, membership.node_id, host.task_log, self._address_of)
         self.cluster = ClusterOperations(self.state, keys, self._upkeep.reseal)
-        self.nodes = Nodes(self.state, membership.node_id)
-        self.secrets = Secrets(self.state, keys)
-        self.configs = Configs(self.state, keys)
-        self.services = Services(self.state, keys.seal, parse_constraints, host.local_network)
-        self.tasks = Tasks(self.state, self._up_to_date, self.nodes.get)
-        self.logs = ServiceLogs(self.state, self.services, self.tasks, self._logs)
-
-    def _up_to_date(self, service: Service, task: Task) -> bool:
-        return not Freshness(service, Draft(self.state.tables, 0)).outdated(task)
+        self._objects: ObjectOperations | None = None
 
     @property
     def node_id(self) -> str:
         return self.membership.node_id
+
+    @property
+    def objects(self) -> "ObjectOperations":
+        if self._objects is None:
+            from server.swarm.objectoperations import ObjectOperations  # here: not before a request needs them
+
+            self._objects = ObjectOperations(self._host, self.state, self.keys, self.identity, self.node_id)
+        return self._objects
 
     def dispatcher_of(self, node_id: str) -> LocalDispatcher:
         """The dispatcher of a node. It keeps the node's session."""
@@ -133,10 +124,6 @@ class Manager:
         node = self.state.tables.nodes.find(node_id)
         return node is not None and node.manager is not None
 
-    def _address_of(self, node_id: str) -> str:
-        node = self.state.tables.nodes.find(node_id)
-        return "" if node is None else node.status.addr
-
     async def _admits(self) -> None:
         """Before another node is added.
 
@@ -144,6 +131,8 @@ class Manager:
         """
         if self.backend.sessions:
             return
+        from server.swarm.etcd import program  # here: a swarm of one node has no etcd
+
         await program.find()
         await asyncio.to_thread(self._check_space)
         self.requests.etcd()
@@ -316,7 +305,8 @@ class Manager:
         await self._parts.close()
         for port in self._ports:
             await port.close()
-        await self._logs.close()
+        if self._objects is not None:
+            await self._objects.close()
         await self.state.close()
         await self.backend.close()
 

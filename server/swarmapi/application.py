@@ -1,7 +1,6 @@
 """The ASGI application of a port: finds the route, checks who calls, answers errors as ``{"kind", "message"}``."""
 
 import re
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,6 @@ from starlette.types import Receive, Scope, Send
 
 from engine.common import timeouts
 from engine.common.errors import WharfError, invalid, not_found
-from server.http.admission import Connection
 from server.http.errors import status_of
 from server.swarm.remote import wire
 from server.swarmapi.caller import Access, Caller, caller_of
@@ -21,10 +19,6 @@ from server.swarmapi.streams import log_failure
 
 timeouts.define("swarm.body", 30.0)  # until the body of a request has come
 
-#: The most connections to a port, and from one address: a node has a few. Those without a certificate have numbers of
-#: their own, so that strangers leave room for nodes.
-_CONNECTIONS, _OF_ADDRESS = 20_000, 1000
-_STRANGERS, _STRANGERS_OF_ADDRESS = 256, 64
 #: The most bytes of the body of a request without a certificate.
 _MAX_STRANGERS_REQUEST = 256 * 1024
 
@@ -64,60 +58,12 @@ class Route:
 Check = Callable[[Caller, Access], Awaitable[None]]
 
 
-class _Bound:
-    """Counts connections, of all addresses and of each."""
-
-    def __init__(self, most: int, of_address: int) -> None:
-        self._most, self._of_address = most, of_address
-        self._addresses: dict[Connection, str] = {}
-        self._count: Counter[str] = Counter()
-
-    def add(self, connection: Connection, address: str) -> bool:
-        """False: there are too many."""
-        if len(self._addresses) >= self._most or self._count[address] >= self._of_address:
-            return False
-        self._addresses[connection] = address
-        self._count[address] += 1
-        return True
-
-    def remove(self, connection: Connection) -> None:
-        address = self._addresses.pop(connection, None)
-        if address is not None:
-            self._count[address] -= 1
-            if not self._count[address]:
-                del self._count[address]
-
-
-class Connections:
-    """Bounds the connections: whoever reaches the port can open some without a certificate."""
-
-    def __init__(self) -> None:
-        self._nodes = _Bound(_CONNECTIONS, _OF_ADDRESS)
-        self._strangers = _Bound(_STRANGERS, _STRANGERS_OF_ADDRESS)
-
-    def opened(self, connection: Connection) -> None:
-        peer, tls = (connection.transport.get_extra_info(name) for name in ("peername", "ssl_object"))
-        bound = self._nodes if tls is not None and tls.getpeercert() else self._strangers
-        if not bound.add(connection, str(peer[0]) if peer else ""):
-            connection.transport.abort()
-
-    def closed(self, connection: Connection) -> None:
-        self._nodes.remove(connection)
-        self._strangers.remove(connection)
-
-
 class SwarmApp:
-    """Implements ``server.http.application.Application``."""
-
     def __init__(self, routes: Sequence[Route], check: Check) -> None:
-        self.admission = Connections()
         self._routes = [
             (re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[\\w:.-]{1,256})", each.path)), each) for each in routes
         ]
         self._check = check
-
-    def instant(self, method: str, path: str) -> Response | None:
-        return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)

@@ -4,13 +4,14 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Callable
 
 from engine.common.errors import Kind, WharfError
 from engine.common.sockets import BACKLOG, join_host_port
 from server.http.server import HttpServer
 from server.swarm.operations.addresses import split
 from server.swarm.remote.identity import Identity
-from server.swarmapi.application import SwarmApp
+from server.swarmapi.deferred import App, DeferredApp
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +27,11 @@ _AGAIN = 10.0
 
 
 class SwarmListener:
-    """Serves ``app`` with the certificate that ``identity`` has when a connection begins."""
+    """Serves what ``load`` returns, with the certificate that ``identity`` has when a connection begins. ``load``: see
+    ``DeferredApp``."""
 
-    def __init__(self, app: SwarmApp, identity: Identity) -> None:
-        self._server = HttpServer(app, [])
+    def __init__(self, load: Callable[[], App], identity: Identity) -> None:
+        self._server = HttpServer(DeferredApp(load), [])
         self._identity = identity
         self._sock: socket.socket | None = None
 

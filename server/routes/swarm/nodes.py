@@ -11,7 +11,7 @@ from server.swarm.operations.nodes import Nodes
 
 
 def _nodes(request: Request) -> Nodes:
-    return manager_of(request).nodes
+    return manager_of(request).objects.nodes
 
 
 async def list_nodes(request: Request) -> Response:

@@ -66,5 +66,5 @@ class _Payloads(Generic[S]):
         return no_content(200)
 
 
-secrets = _Payloads("secret", SecretSpec, lambda manager: manager.secrets)
-configs = _Payloads("config", ConfigSpec, lambda manager: manager.configs)
+secrets = _Payloads("secret", SecretSpec, lambda manager: manager.objects.secrets)
+configs = _Payloads("config", ConfigSpec, lambda manager: manager.objects.configs)

@@ -23,11 +23,11 @@ from server.swarm.operations.tasks import Tasks
 
 
 def _services(request: Request) -> Services:
-    return manager_of(request).services
+    return manager_of(request).objects.services
 
 
 def _tasks(request: Request) -> Tasks:
-    return manager_of(request).tasks
+    return manager_of(request).objects.tasks
 
 
 async def _pinned(images: Images, header: str, name: str) -> str:
@@ -111,10 +111,10 @@ def _stream(request: Request, chunks: AsyncIterator[bytes], *, framed: bool) -> 
 
 
 async def logs(request: Request) -> Response:
-    chunks, framed = manager_of(request).logs.of_service(request.path_params["id"], _query(request))
+    chunks, framed = manager_of(request).objects.logs.of_service(request.path_params["id"], _query(request))
     return _stream(request, chunks, framed=framed)
 
 
 async def task_logs(request: Request) -> Response:
-    chunks, framed = manager_of(request).logs.of_task(request.path_params["id"], _query(request))
+    chunks, framed = manager_of(request).objects.logs.of_task(request.path_params["id"], _query(request))
     return _stream(request, chunks, framed=framed)

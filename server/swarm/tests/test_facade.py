@@ -22,7 +22,7 @@ DATA = "c2VjcmV0LXRleHQtMTIzNDU="  # secret-text-12345
 
 
 async def _secret(facade: SwarmFacade) -> None:
-    await facade.manager().secrets.create(SecretSpec(name="password", data=DATA))
+    await facade.manager().objects.secrets.create(SecretSpec(name="password", data=DATA))
 
 
 def _content(directory: Path) -> bytes:
@@ -45,7 +45,7 @@ def test_a_restart_of_the_daemon_continues_the_swarm(tmp_path: Path) -> None:
         info = facade.info()
         assert (info["NodeID"], info["NodeAddr"], info["Error"]) == (node_id, "192.0.2.1", "")
         assert facade.manager().cluster.inspect() == swarm
-        assert [each["Spec"]["Name"] for each in facade.manager().secrets.list(Filters())] == ["password"]
+        assert [each["Spec"]["Name"] for each in facade.manager().objects.secrets.list(Filters())] == ["password"]
         # Nothing has changed, so nothing is written.
         assert facade.manager().state.revision == revision[0]
 
@@ -248,7 +248,7 @@ def test_a_new_cluster_of_this_node_keeps_the_state(tmp_path: Path) -> None:
         request = replace(INIT, force_new_cluster=True, listen_addr="0.0.0.0:4000", advertise_addr="192.0.2.1:4001")
         assert await facade.init(request) == node_id
         assert facade.info()["RemoteManagers"] == [{"NodeID": node_id, "Addr": "192.0.2.1:4001"}]
-        assert len(facade.manager().secrets.list(Filters())) == 1
+        assert len(facade.manager().objects.secrets.list(Filters())) == 1
 
     run(engine, force)
 
@@ -329,7 +329,7 @@ def test_an_engine_that_changed_is_described_anew(tmp_path: Path) -> None:
         await facade.init(INIT)
 
     async def renamed(facade: SwarmFacade) -> None:
-        assert facade.manager().nodes.inspect("two")["Description"]["Hostname"] == "two"
+        assert facade.manager().objects.nodes.inspect("two")["Description"]["Hostname"] == "two"
 
     run(engine, make)
     engine.hostname = "two"
@@ -343,9 +343,9 @@ def test_changes_are_events(tmp_path: Path) -> None:
         await facade.init(INIT)
         manager = facade.manager()
         await _secret(facade)
-        node = manager.nodes.get("one")
-        await manager.nodes.update(node.id, node.version, replace(node.spec, availability="drain"))
-        await manager.secrets.remove("password")
+        node = manager.objects.nodes.get("one")
+        await manager.objects.nodes.update(node.id, node.version, replace(node.spec, availability="drain"))
+        await manager.objects.secrets.remove("password")
         while ("secret", "remove", {"name": "password"}, "swarm") not in engine.events:
             engine.published.clear()
             await engine.published.wait()

@@ -28,3 +28,36 @@ def test_a_daemon_that_makes_a_swarm_loads_no_cryptography(tmp_path: Path) -> No
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, check=True, text=True)
     assert done.stdout.split() == []
+
+
+def test_a_swarm_of_one_node_without_services_loads_only_what_waits_for_them(tmp_path: Path) -> None:
+    """The rest needs 2 MiB: the first service, request or other node loads its part."""
+    begin = (
+        "import sys; from pathlib import Path; from server.swarm.tests.hosts import INIT, FakeEngine, run\n"
+        "import server.daemon, server.swarmhost\n"
+        "async def create(facade): assert await facade.init(INIT)\n"
+        "async def resumed(facade): assert facade.info()['Managers'] == 1\n"
+        "run(FakeEngine(Path(sys.argv[1]) / 'swarm'), eval(sys.argv[2]))\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('server.swarm')))"
+    )
+    parts = {
+        "changes",
+        "controllers.draft",
+        "controllers.runner",
+        "etcd.program",
+        "joining",
+        "objectoperations",
+        "operations.services",
+        "operations.tasks",
+        "remote.join",
+        "remote.lines",
+        "remote.renewal",
+        "worker",
+    }
+    unused = {*(f"server.swarm.{part}" for part in parts), "server.swarmapi.application"}
+    for scenario in ("create", "resumed"):
+        argv = [sys.executable, "-c", begin, tmp_path, scenario]
+        done = subprocess.run(argv, capture_output=True, check=True, text=True)
+        loaded = set(done.stdout.split())
+        assert not loaded & unused
+        assert "server.swarm.controllers.deferred" in loaded

@@ -31,7 +31,7 @@ def test_a_rotation_of_the_root_lasts_until_all_nodes_have_the_new_one(tmp_path:
         assert second != first
         changes = manager.state.subscribe()
         # The request does not wait for the certificates, not even for this manager's.
-        while manager.nodes.inspect("one")["Description"]["TLSInfo"]["TrustRoot"] != second:
+        while manager.objects.nodes.inspect("one")["Description"]["TLSInfo"]["TrustRoot"] != second:
             await changes.next()
         worker = manager.state.tables.nodes.get("w")
         renewed = replace(worker.description, tls_info=TLSInfo(trust_root=second))

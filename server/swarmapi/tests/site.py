@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class Site:
         state = state or self.state
         admission = Admission(state, self.keys, self._prepared)
         port = ManagerPort(state, admission, dispatcher or self.dispatcher, self.members, 0.2)
-        listener = SwarmListener(manager_app(port), self.identity)
+        listener = SwarmListener(partial(manager_app, port), self.identity)
         address = await listener.open("127.0.0.1:0")
         self.stack.push_async_callback(listener.close)
         self.addresses.append(address)

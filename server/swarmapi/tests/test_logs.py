@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Never
 
@@ -53,8 +54,8 @@ def test_a_manager_reads_the_log_of_a_workers_task(tmp_path: Path, caplog: pytes
         worker = identity_of(joined)
         known = site.managers(worker)
         await known.standing()
-        app = node_app(NodePort(SWARM, joined.node_id, known.is_manager, log, ImagePort(_no_image, _readable), 0.05))
-        listener = SwarmListener(app, worker)
+        node = NodePort(SWARM, joined.node_id, known.is_manager, log, ImagePort(_no_image, _readable), 0.05)
+        listener = SwarmListener(partial(node_app, node), worker)
         address = await listener.open("127.0.0.1:0")
         port = int(address.rpartition(":")[2])
         logs = TaskLogs(site.identity, MANAGER, _local, {joined.node_id: "127.0.0.1"}.get, port)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from starlette.responses import Response
 
 from api_models.swarm.service import ServiceSpec
 from engine.common import timeouts
@@ -17,9 +18,14 @@ from server.swarm.model.objects import Service, Task, TaskStatus
 from server.swarm.model.taskstate import TaskState
 from server.swarm.remote.identity import MANAGER, Certificate, Identity, unverified, verifying
 from server.swarm.state.state import Put
-from server.swarmapi.application import Connections
+from server.swarmapi.connections import Connections
+from server.swarmapi.deferred import App
 from server.swarmapi.listener import PatientListener, SwarmListener
 from server.swarmapi.tests.site import SWARM, Site, identity_of, run, until
+
+
+def _empty() -> App:
+    return Response()
 
 
 async def _open(address: str, context: ssl.SSLContext) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -132,7 +138,7 @@ def test_a_worker_can_not_become_a_member(tmp_path: Path) -> None:
         assert not site.members.joined
         assert not site.members.promoted
         # Nor is its certificate accepted for a manager's.
-        server = SwarmListener(site.listeners[0]._server._config.app, identity_of(joined))  # type: ignore[arg-type]
+        server = SwarmListener(_empty, identity_of(joined))
         address = await server.open("127.0.0.1:0")
         with pytest.raises(ssl.SSLCertVerificationError, match=r"(?i)hostname mismatch"):
             await _open(address, verifying([site.state.cluster.root_certificate]))
@@ -219,7 +225,7 @@ def _newer(former: Task, task: Task) -> Task:
 
 def test_an_address_that_is_taken(tmp_path: Path) -> None:
     async def scenario(site: Site) -> None:
-        listener = SwarmListener(site.listeners[0]._server._config.app, site.identity)  # type: ignore[arg-type]
+        listener = SwarmListener(_empty, site.identity)
         with pytest.raises(WharfError, match=r"^failed to listen on remote API address: .*address already in use$"):
             await listener.open(site.addresses[0])
         for wrong in ("", "x", "127.0.0.1:x", "127.0.0.1"):
@@ -231,11 +237,8 @@ def test_an_address_that_is_taken(tmp_path: Path) -> None:
 
 def test_a_node_works_without_its_port_until_that_is_free(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(site: Site) -> None:
-        app, address = site.listeners[0]._server._config.app, site.addresses[0]
-        ports = [
-            PatientListener(SwarmListener(app, site.identity), address, "no logs", 0.01)  # type: ignore[arg-type]
-            for _ in range(2)
-        ]
+        address = site.addresses[0]
+        ports = [PatientListener(SwarmListener(_empty, site.identity), address, "no logs", 0.01) for _ in range(2)]
         for port in ports:
             await port.open()
         await ports[1].close()

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,8 +95,8 @@ class Nodes:
             self.asked += 1
             return await dispatcher.readable_images(service, node)
 
-        app = node_app(NodePort(SWARM, id, lambda node: False, no_log, ImagePort(find, readable)))
-        listener, host = SwarmListener(app, identity), f"127.0.0.{len(self.found) + 1}"
+        port = NodePort(SWARM, id, lambda node: False, no_log, ImagePort(find, readable))
+        listener, host = SwarmListener(partial(node_app, port), identity), f"127.0.0.{len(self.found) + 1}"
         address = await listener.open(f"{host}:{self.port}")
         self.port = int(address.rpartition(":")[2])
         self.site.stack.push_async_callback(listener.close)
