@@ -12,6 +12,7 @@ from api_models.swarm.cluster import InitRequest
 from api_models.swarm.node import NodeDescription
 from engine.common.errors import Kind, WharfError, conflict
 from server.swarm import founding
+from server.swarm.agent.dispatcher import Dispatcher
 from server.swarm.backends import Backend
 from server.swarm.dispatch.local import LocalDispatcher
 from server.swarm.dispatch.overview import Overview
@@ -36,6 +37,7 @@ from server.swarmtext import LAST_MANAGER, LOSES_QUORUM, MAY_LOSE_CONSENSUS, NO_
 
 if TYPE_CHECKING:
     from server.swarm.objectoperations import ObjectOperations
+    from server.swarm.othermanagers import OtherManagers
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +97,7 @@ class Manager:
         self._reports = Reports(self.state)
         self.cluster = ClusterOperations(self.state, keys, self._upkeep.reseal)
         self._objects: ObjectOperations | None = None
+        self._others: OtherManagers | None = None
 
     @property
     def node_id(self) -> str:
@@ -116,7 +119,13 @@ class Manager:
             self._dispatchers = {id: each for id, each in self._dispatchers.items() if nodes.find(id) is not None}
             sessions = node_id != self.node_id or self.backend.sessions
             found = self._dispatchers[node_id] = LocalDispatcher(
-                self.state, node_id, self.keys, sessions=sessions, overview=self._overview, reports=self._reports
+                self.state,
+                node_id,
+                self.keys,
+                sessions=sessions,
+                manager=self.node_id,
+                overview=self._overview,
+                reports=self._reports,
             )
         return found
 
@@ -262,18 +271,31 @@ class Manager:
         description = await self._host.describe()
         await self.state.transact(lambda: self._present(description))
         await self._upkeep.apply()
-        await self._listen()
+        dispatcher = self._followed()
+        await self._listen(dispatcher)
         self.error = ""
         self._host.manage(self)
         own = OwnNode(self.state, self._host.directory, self.membership, self.requests)
-        agent = self._host.agent(self.dispatcher_of(self.node_id), self.identity)
+        agent = self._host.agent(dispatcher, self.identity)
         self._parts.start([self._upkeep, own, agent, *self.backend.leading(self.state, self.node_id, self.keys)])
 
-    async def _listen(self) -> None:
+    def _followed(self) -> Dispatcher:
+        """The dispatcher of this node's agent: this manager, and the others while its store is silent."""
+        own = self.dispatcher_of(self.node_id)
+        if not self.backend.shared:
+            return own
+        from server.swarm.agent.failover import Failover  # here: a swarm of one node has no other manager
+        from server.swarm.othermanagers import OtherManagers
+
+        others = self._others = OtherManagers(self.state, self.membership, self.identity)
+        failover = Failover(own, others.dispatcher, self.state.synchronize)
+        self._parts.add(failover)
+        return failover
+
+    async def _listen(self, dispatcher: Dispatcher) -> None:
         self._ports.append(await self._host.manager_port(self))
         if self.backend.sessions:
-            own = self.dispatcher_of(self.node_id)
-            self._ports.append(await self._host.node_port(self.membership, self.identity, own, self._is_manager))
+            self._ports.append(await self._host.node_port(self.membership, self.identity, dispatcher, self._is_manager))
 
     def _present(self, description: NodeDescription) -> Sequence[Operation]:
         """The node as it is now: its engine may have another version, or the machine another address."""
@@ -305,8 +327,9 @@ class Manager:
         await self._parts.close()
         for port in self._ports:
             await port.close()
-        if self._objects is not None:
-            await self._objects.close()
+        for opened in (self._objects, self._others):
+            if opened is not None:
+                await opened.close()
         await self.state.close()
         await self.backend.close()
 

@@ -31,8 +31,8 @@ _NO_SESSION = 3600.0
 
 class LocalDispatcher:
     """See ``server.swarm.agent.dispatcher.Dispatcher``. ``sessions``: the node's session is stored, so that all
-    managers know whether it is alive. ``reports``, ``overview``: the manager's, if it has dispatchers for several
-    nodes. ``now`` returns ns since the epoch."""
+    managers know whether it is alive. ``manager``: the id of this manager. ``reports``, ``overview``: the manager's,
+    if it has dispatchers for several nodes. ``now`` returns ns since the epoch."""
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class LocalDispatcher:
         keys: Opener,
         *,
         sessions: bool = False,
+        manager: str = "",
         reports: Reports | None = None,
         overview: Overview | None = None,
         now: Callable[[], int] = time.time_ns,
@@ -49,7 +50,10 @@ class LocalDispatcher:
         self._node_id = node_id
         self._keys = keys
         self._sessions = sessions
+        self._manager = manager
         self._lease = 0
+        #: The version of the session as this manager has stored it.
+        self._version = 0
         self._now = now
         self._reports = reports or Reports(state, now)
         self._overview = overview or Overview(state)
@@ -74,7 +78,7 @@ class LocalDispatcher:
             operations: list[Operation] = []
             if self._sessions:
                 session = self._state.tables.sessions.find(self._node_id) or Session(id=self._node_id)
-                operations.append(Put(session, self._lease))
+                operations.append(Put(replace(session, manager=self._manager), self._lease))
             if (described, status) != (node.description, node.status):
                 operations.append(Put(replace(node, description=described, status=status, updated_ns=self._now())))
             elif operations:
@@ -87,6 +91,8 @@ class LocalDispatcher:
         except LeaseEnded:
             self._lease = 0
             raise _session_over() from None
+        session = self._state.tables.sessions.find(self._node_id)
+        self._version = 0 if session is None else session.version
 
     async def report_images(self, keys: str) -> None:
         if not self._sessions:
@@ -109,8 +115,10 @@ class LocalDispatcher:
     async def heartbeat(self) -> float:
         if not self._sessions:
             return _NO_SESSION
-        if not self._lease or self._state.tables.sessions.find(self._node_id) is None:
-            # The next session needs a new lease: this one's has ended with it.
+        session = self._state.tables.sessions.find(self._node_id)
+        if not self._lease or session is None or session.version != self._version:
+            # The next session needs a new lease: this one's has ended with it, or the session has that of another
+            # manager, which the node followed meanwhile.
             self._lease = 0
             raise _session_over()
         try:

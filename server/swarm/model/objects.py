@@ -84,7 +84,10 @@ class Node(Object):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session(Object):
     """A node is alive: stored with a lease, so that it is deleted when heartbeats are missing. Its id is the node's.
-    A swarm of one node has none: its state is stored where its tasks run."""
+    A swarm of one node has none: its state is stored where its tasks run. ``manager``: the id of the manager that the
+    node follows; "": an earlier version has stored it."""
+
+    manager: Annotated[str, OMIT] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

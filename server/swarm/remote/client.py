@@ -101,6 +101,11 @@ class Managers:
     def addresses(self) -> Sequence[str]:
         return self._addresses
 
+    def know(self, addresses: Sequence[str]) -> None:
+        """Replaces the addresses; the one that answered last stays the first."""
+        self._addresses = [each for each in self._addresses if each in addresses]
+        self._addresses += [each for each in dict.fromkeys(addresses) if each not in self._addresses]
+
     def is_manager(self, node_id: str) -> bool:
         """Whether a node is a manager, as far as this node knows."""
         return any(each.node_id == node_id for each in self._managers)
@@ -188,8 +193,7 @@ class Managers:
             return
         self._managers = managers
         found = [each.addr for each in managers if each.addr]
-        self._addresses = [*(each for each in self._addresses if each in found)]
-        self._addresses += [each for each in found if each not in self._addresses]
+        self.know(found)
         self._on_change(managers)
 
     def _prefer(self, address: str) -> None:

@@ -56,7 +56,7 @@ def test_a_swarm_of_one_node_without_services_loads_only_what_waits_for_them(tmp
     }
     unused = {*(f"server.swarm.{part}" for part in parts), "server.swarmapi.application"}
     for scenario in ("create", "resumed"):
-        argv = [sys.executable, "-c", begin, tmp_path, scenario]
+        argv = [sys.executable, "-c", begin, str(tmp_path), scenario]
         done = subprocess.run(argv, capture_output=True, check=True, text=True)
         loaded = set(done.stdout.split())
         assert not loaded & unused

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import time
 
 import pytest
 
 from compat_tests.support.hosts.swarm import PORT, Swarm, agree, info, nodes, placed, running, settles
 
+#: Seconds after which a node without heartbeats counts as down: three of ``HEARTBEAT``.
+LEASE = 3.0
 WORKER = (
     "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this"
     " command on a manager node or promote the current node to a manager."
@@ -169,3 +173,40 @@ def test_leave_and_rm(swarm: Swarm) -> None:
     assert settles(lambda: worker.name not in nodes(swarm.first))
     swarm.join(worker, "worker", through=swarm.managers[1])
     assert settles(lambda: nodes(swarm.first)[worker.name]["Status"] == "Ready")
+
+
+def test_a_manager_whose_etcd_is_frozen_runs_tasks(swarm: Swarm, kind: str) -> None:
+    """Its node follows the other managers."""
+    if kind == "dockerd":
+        pytest.skip("dockerd has no etcd")
+    frozen = swarm.managers[2]
+    only = ("--constraint", f"node.hostname=={frozen.name}")
+    swarm.first.docker("service", "create", "-d", "--name", "old", *only, "--init", "busybox", "sleep", "1000")
+    assert settles(lambda: placed(swarm.first, "old") == [(frozen.name, "Running")])
+    (container,) = running([frozen], "old")[frozen.name]
+    (etcd,) = frozen.find("etcd")
+    etcd.signal(signal.SIGSTOP)
+    try:
+        seen = set()
+        end = time.monotonic() + 4 * LEASE
+        while time.monotonic() < end:
+            seen.add(nodes(swarm.first)[frozen.name]["Status"])
+            time.sleep(0.2)
+        assert seen == {"Ready"}
+        assert nodes(swarm.first)[frozen.name]["ManagerStatus"] == "Unreachable"
+        swarm.first.docker("service", "create", "-d", "--name", "new", *only, "--init", "busybox", "sleep", "1000")
+        assert settles(lambda: placed(swarm.first, "new") == [(frozen.name, "Running")])
+        assert running([frozen], "old")[frozen.name] == [container]
+        swarm.first.docker("service", "rm", "new")
+        assert settles(lambda: not running([frozen], "new")[frozen.name])
+    finally:
+        etcd.signal(signal.SIGCONT)
+    assert settles(lambda: nodes(frozen)[frozen.name]["ManagerStatus"] in ("Reachable", "Leader"))
+    seen = set()
+    end = time.monotonic() + 2 * LEASE
+    while time.monotonic() < end:
+        seen.add(nodes(frozen)[frozen.name]["Status"])
+        time.sleep(0.2)
+    assert seen == {"Ready"}
+    assert running([frozen], "old")[frozen.name] == [container]
+    assert agree(swarm.managers, "node")

@@ -120,9 +120,12 @@ class Liveness:
             return None
         if leader is not None:
             manager = replace(manager, leader=leader.node_id == node.id)
-        if self._has_session(node) or manager.leader:
+        session = self._state.tables.sessions.find(node.id)
+        if manager.leader or (session is not None and session.manager in (node.id, "")):
             return replace(manager, reachability="reachable")
-        return replace(manager, reachability="unreachable") if status.state == "down" else manager
+        # A manager whose node follows another one has no store.
+        lost = session is not None or status.state == "down"
+        return replace(manager, reachability="unreachable") if lost else manager
 
     def _has_session(self, node: Node) -> bool:
         return self._state.tables.sessions.find(node.id) is not None

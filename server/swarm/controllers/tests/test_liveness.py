@@ -1,5 +1,6 @@
 """Nodes whose sessions end, and begin again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from api_models.swarm.node import NodeStatus
@@ -119,5 +120,27 @@ def test_the_status_of_managers(tmp_path: Path) -> None:
         await agents[0].come_back()
         await world.settle()
         assert shown() == [(False, "reachable"), (True, "reachable")]
+
+    play(tmp_path, scenario, sessions=True)
+
+
+def test_a_manager_whose_node_follows_another_one_is_unreachable(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        for name in ("m1", "m2"):
+            await world.node(name, manager=True)
+        await world.lead("m1")
+        await world.settle()
+
+        async def follow(manager: str) -> tuple[str, str]:
+            session = world.state.tables.sessions.get("m2")
+            await world.state.commit([Put(replace(session, manager=manager))])
+            await world.settle()
+            node = world.state.tables.nodes.get("m2")
+            assert node.manager is not None
+            return node.status.state, node.manager.reachability
+
+        assert await follow("m2") == ("ready", "reachable")
+        assert await follow("m1") == ("ready", "unreachable")
+        assert await follow("m2") == ("ready", "reachable")
 
     play(tmp_path, scenario, sessions=True)

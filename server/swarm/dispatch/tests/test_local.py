@@ -164,3 +164,26 @@ def test_payloads_are_for_tasks_that_refer_to_them(tmp_path: Path) -> None:
             await dispatcher.registry_auth("s1")
 
     _run(tmp_path, scenario)
+
+
+def test_a_node_that_followed_another_manager_begins_a_new_session(tmp_path: Path) -> None:
+    """The session has the lease of that manager, which nobody keeps alive any more."""
+
+    async def scenario(state: State, dispatcher: LocalDispatcher) -> None:
+        first, second = (LocalDispatcher(state, "n1", _Keys(), sessions=True, manager=name) for name in ("m1", "m2"))
+        await first.describe(NodeDescription(hostname="alpha"))
+        await first.heartbeat()
+        await first.describe(NodeDescription(hostname="beta"))
+        await first.heartbeat()
+        assert state.tables.sessions.get("n1").manager == "m1"
+        await second.describe(NodeDescription(hostname="beta"))
+        assert state.tables.sessions.get("n1").manager == "m2"
+        with pytest.raises(WharfError) as over:
+            await first.heartbeat()
+        assert over.value.kind is Kind.NOT_FOUND
+        await first.describe(NodeDescription(hostname="beta"))
+        await second.end()
+        await first.heartbeat()
+        assert state.tables.sessions.get("n1").manager == "m1"
+
+    _run(tmp_path, scenario)
