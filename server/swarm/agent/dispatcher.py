@@ -1,5 +1,6 @@
 """The contract between a node's agent and the swarm's managers. On a manager it is a function call
-(``server.swarm.dispatch``); a worker reaches it over mTLS."""
+(``server.swarm.dispatch``); a worker reaches it over mTLS, and so does a manager's node while its own manager is silent
+(``failover``)."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field

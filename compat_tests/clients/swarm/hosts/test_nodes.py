@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from compat_tests.support.hosts.swarm import PORT, Swarm, agree, info, nodes, placed, running, settles
+from compat_tests.support.hosts.host import Host
+from compat_tests.support.hosts.swarm import PORT, Swarm, agree, info, leader, nodes, placed, running, settles
 
 #: Seconds after which a node without heartbeats counts as down: three of ``HEARTBEAT``.
 LEASE = 3.0
@@ -175,38 +176,44 @@ def test_leave_and_rm(swarm: Swarm) -> None:
     assert settles(lambda: nodes(swarm.first)[worker.name]["Status"] == "Ready")
 
 
-def test_a_manager_whose_etcd_is_frozen_runs_tasks(swarm: Swarm, kind: str) -> None:
-    """Its node follows the other managers."""
+def _other(swarm: Swarm, manager: Host) -> Host:
+    return next(each for each in swarm.managers if each is not manager)
+
+
+def _statuses(manager: Host, node: Host, seconds: float) -> set[str]:
+    """All that ``docker node ls`` on a manager shows of a node in so many seconds."""
+    found = set()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found.add(nodes(manager)[node.name]["Status"])
+        time.sleep(0.2)
+    return found
+
+
+@pytest.mark.parametrize("leads", [False, True])
+def test_a_manager_whose_etcd_is_frozen_runs_tasks(swarm: Swarm, kind: str, leads: bool) -> None:
+    """Its node follows the other managers. ``leads``: the manager is the leader before."""
     if kind == "dockerd":
         pytest.skip("dockerd has no etcd")
-    frozen = swarm.managers[2]
+    leading = leader(swarm.managers)
+    frozen, asked = (leading, _other(swarm, leading)) if leads else (_other(swarm, leading), leading)
     only = ("--constraint", f"node.hostname=={frozen.name}")
-    swarm.first.docker("service", "create", "-d", "--name", "old", *only, "--init", "busybox", "sleep", "1000")
-    assert settles(lambda: placed(swarm.first, "old") == [(frozen.name, "Running")])
+    asked.docker("service", "create", "-d", "--name", "old", *only, "--init", "busybox", "sleep", "1000")
+    assert settles(lambda: placed(asked, "old") == [(frozen.name, "Running")])
     (container,) = running([frozen], "old")[frozen.name]
     (etcd,) = frozen.find("etcd")
     etcd.signal(signal.SIGSTOP)
     try:
-        seen = set()
-        end = time.monotonic() + 4 * LEASE
-        while time.monotonic() < end:
-            seen.add(nodes(swarm.first)[frozen.name]["Status"])
-            time.sleep(0.2)
-        assert seen == {"Ready"}
-        assert nodes(swarm.first)[frozen.name]["ManagerStatus"] == "Unreachable"
-        swarm.first.docker("service", "create", "-d", "--name", "new", *only, "--init", "busybox", "sleep", "1000")
-        assert settles(lambda: placed(swarm.first, "new") == [(frozen.name, "Running")])
+        assert _statuses(asked, frozen, 4 * LEASE) == {"Ready"}
+        assert nodes(asked)[frozen.name]["ManagerStatus"] == "Unreachable"
+        asked.docker("service", "create", "-d", "--name", "new", *only, "--init", "busybox", "sleep", "1000")
+        assert settles(lambda: placed(asked, "new") == [(frozen.name, "Running")])
         assert running([frozen], "old")[frozen.name] == [container]
-        swarm.first.docker("service", "rm", "new")
+        asked.docker("service", "rm", "new")
         assert settles(lambda: not running([frozen], "new")[frozen.name])
     finally:
         etcd.signal(signal.SIGCONT)
     assert settles(lambda: nodes(frozen)[frozen.name]["ManagerStatus"] in ("Reachable", "Leader"))
-    seen = set()
-    end = time.monotonic() + 2 * LEASE
-    while time.monotonic() < end:
-        seen.add(nodes(frozen)[frozen.name]["Status"])
-        time.sleep(0.2)
-    assert seen == {"Ready"}
+    assert _statuses(frozen, frozen, 2 * LEASE) == {"Ready"}
     assert running([frozen], "old")[frozen.name] == [container]
-    assert agree(swarm.managers, "node")
+    assert settles(lambda: agree(swarm.managers, "node"))
