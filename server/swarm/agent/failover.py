@@ -83,6 +83,8 @@ class Failover:
         """``seconds``: how long the own manager may be silent."""
         if self._away.is_set():
             return await self._ask_others(call)
+        if self._others() is None:
+            return await call(self._own)
         failure = WharfError(Kind.UNAVAILABLE, "this node's own manager does not answer")
         try:
             async with asyncio.timeout(timeouts.seconds("swarm.own-manager") if seconds is None else seconds):
@@ -93,7 +95,7 @@ class Failover:
             if error.kind is not Kind.UNAVAILABLE:
                 raise
             failure = error
-        if not repeatable or self._others() is None:
+        if not repeatable:
             raise failure
         return await self._ask_others(call)
 

@@ -176,3 +176,14 @@ def test_no_manager_answers(alone: bool, monkeypatch: pytest.MonkeyPatch) -> Non
         assert site.own.beats == 1
 
     _run(scenario, monkeypatch)
+
+
+def test_the_only_manager_is_not_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(site: _Site, dispatcher: Failover) -> None:
+        site.alone, site.own.silent = True, True
+        beat = asyncio.create_task(dispatcher.heartbeat())
+        await asyncio.sleep(0.5)
+        assert not beat.done()
+        beat.cancel()
+
+    _run(scenario, monkeypatch)
