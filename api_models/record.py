@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BeforeValidator, ValidatorFunctionWrapHandler, WrapValidator, create_model
 from pydantic import Field as Declared
@@ -129,8 +129,7 @@ def _make(record: type[Record]) -> _Derived:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A field of a record in JSON: the attribute, its annotation, the JSON name; whether it is omitted while it is
     empty, a pointer in Go, a JSON value already."""
 
@@ -235,11 +234,11 @@ _SCALARS = frozenset((str, int, bool, float, type(None)))
 def wire(record: Record) -> dict[str, Any]:
     """Encodes ``record`` as a dict of JSON values, by the rules in ``api_models.base``."""
     document: dict[str, Any] = {}
-    for place in layout_of(type(record)):
-        value = getattr(record, place.attribute)
-        if place.omit and empty(value, pointer=place.pointer):
+    for attribute, _, name, omit, pointer, json in layout_of(type(record)):
+        value = getattr(record, attribute)
+        if omit and empty(value, pointer=pointer):
             continue
-        document[place.name] = value if place.json or type(value) in _SCALARS else _value(value)
+        document[name] = value if json or type(value) in _SCALARS else _value(value)
     return document
 
 

@@ -8,6 +8,15 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from engine.common.system import aesgcm
 
 
+@pytest.fixture(params=["of Python", "none"], autouse=True)
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways: with the libcrypto of Python, and where its functions can't be looked up."""
+    if request.param == "none":
+        monkeypatch.setattr(aesgcm, "_library", lambda: None)
+    else:
+        assert aesgcm._library() is not None
+
+
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 4096, 500_001])
 def test_the_result_is_that_of_another_implementation(size: int) -> None:
     key, nonce, data = os.urandom(32), os.urandom(12), os.urandom(size)
