@@ -34,6 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     patience.stretch()
+    patience.stretch_limit(config)
     config.addinivalue_line("markers", "core: runs on our supervisor and on a stock containerd")
     if config.getoption("--engine") == as_user.KIND:
         config.option.basetemp = str(as_user.temporary_root())

@@ -91,3 +91,11 @@ def test_the_busybox_image_is_the_same_every_time() -> None:
         [sys.executable, str(images.ROOT / "deploy/busybox_image.py")], capture_output=True, check=True, timeout=120
     )
     assert again.stdout == images.busybox_archive()
+
+
+def test_patience_stretches_the_limit_of_a_test() -> None:
+    """A swarm of several hosts alone needs more than the usual limit on an emulated machine."""
+    argv = [sys.executable, "-m", "pytest", "--collect-only", "--timeout=30", "-p", "no:cacheprovider", __file__]
+    environ = {**os.environ, "WHARF_TEST_PATIENCE": "2"}
+    done = subprocess.run(argv, env=environ, cwd=images.ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert "timeout: 60.0s" in done.stdout

@@ -11,7 +11,10 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
 
 FACTOR = float(os.environ.get("WHARF_TEST_PATIENCE", "1"))
 
@@ -28,6 +31,13 @@ def stretch() -> None:
         (threading.Event, "wait", 1),
     ):
         setattr(owner, name, _stretched(getattr(owner, name), position))
+
+
+def stretch_limit(config: pytest.Config) -> None:
+    """Multiply pytest-timeout's limit for a test and its fixtures; called before that plugin reads it."""
+    limit = config.getini("timeout") if config.option.timeout is None else config.option.timeout
+    if FACTOR != 1 and limit:
+        config.option.timeout = float(limit) * FACTOR
 
 
 def _stretched(method: Callable[..., Any], position: int) -> Callable[..., Any]:

@@ -9,10 +9,11 @@ from typing import Any
 
 from compat_tests.support.hosts.group import Hosts
 from compat_tests.support.hosts.host import Host
+from compat_tests.support.patience import FACTOR
 from compat_tests.support.polling import until
 
-#: Nodes count as down after three periods.
-HEARTBEAT = "1s"
+#: Nodes count as down after three periods, in which a slow machine must have sent one.
+HEARTBEAT = f"{FACTOR:g}s"
 PORT = 2377
 LABEL = "com.docker.swarm.service.name"
 

@@ -63,7 +63,9 @@ def _address(host: Host, network: str) -> str:
 
 def _asks(host: Host, address: str) -> bool:
     (id,) = running([host], "web")[host.name]
-    return host.docker("exec", id, "wget", "-qO-", f"http://{address}/", check=False).stdout == f"{MARKER}\n"
+    # The first packets may come before the keys; so the client must not wait for one connection for long.
+    ask = ("wget", "-T", "5", "-qO-", f"http://{address}/")
+    return host.docker("exec", id, *ask, check=False).stdout == f"{MARKER}\n"
 
 
 @pytest.mark.usefixtures("esp")
