@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -78,11 +79,11 @@ def test_nobody_between_the_hosts_reads_an_encrypted_network(swarm: Swarm, tmp_p
         "service", "create", "-d", "--name", "web", "--mode", "global", *networks, "busybox", "sh", "-c", SERVE
     )
     assert settles(lambda: count(swarm.hosts, "web") == len(swarm.hosts)), placed(first, "web")
-    for host in list(swarm.hosts)[1:]:
-        address = _address(host, "secret")
-        with _capture(swarm, tmp_path / host.name) as seen:
-            assert settles(partial(_asks, first, address))
-            assert settles(partial(_asks, host, _address(first, "secret")))
+    addresses = {host.name: _address(host, "secret") for host in swarm.hosts}
+    for one, other in combinations(swarm.hosts, 2):
+        with _capture(swarm, tmp_path / f"{one.name}-{other.name}") as seen:
+            assert settles(partial(_asks, one, addresses[other.name]))
+            assert settles(partial(_asks, other, addresses[one.name]))
         assert MARKER.encode() not in seen()
     # The capture shows what is in clear.
     host = swarm.workers[0]
