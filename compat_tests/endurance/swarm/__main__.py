@@ -10,10 +10,11 @@ import argparse
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from compat_tests.endurance.swarm.experiment import DISKS, MANAGERS, Experiment
-from compat_tests.support.hosts.group import hosts
+from compat_tests.support.hosts.group import Hosts, hosts
 from compat_tests.support.hosts.swarm import Swarm
 
 
@@ -30,17 +31,25 @@ def main() -> int:
     print(f"seed {options.seed}", flush=True)
     with hosts(MANAGERS + options.workers, kind=options.engine, disks=DISKS) as group:
         swarm = Swarm(group, managers=MANAGERS)
-        swarm.form()
-        experiment = Experiment(swarm, seed=options.seed, report=lambda line: print(line, flush=True))
-        failures = experiment.run(options.faults, only=options.only or ())
-        if failures and options.logs:
-            options.logs.mkdir(parents=True, exist_ok=True)
-            for host in group:
-                (options.logs / f"{host.name}.log").write_bytes(host.daemon.log.read_bytes())
+        # Any exception is a failure, too.
+        failures: Sequence[str] = ("the run has not ended",)
+        try:
+            swarm.form()
+            experiment = Experiment(swarm, seed=options.seed, report=lambda line: print(line, flush=True))
+            failures = experiment.run(options.faults, only=options.only or ())
+        finally:
+            if failures and options.logs:
+                _keep_logs(group, options.logs)
     for line in experiment.figures():
         print(line)
     print("\n".join(f"FAILED {line}" for line in failures) or "every check passed")
     return bool(failures)
+
+
+def _keep_logs(group: Hosts, directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for host in group:
+        (directory / f"{host.name}.log").write_bytes(host.daemon.log.read_bytes())
 
 
 if __name__ == "__main__":

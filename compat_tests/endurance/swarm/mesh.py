@@ -29,13 +29,15 @@ class Mesh:
         each = running(swarm.hosts, "each")
         wrong = [] if len(web) == REPLICAS else [f"web has {len(web)} containers instead of {REPLICAS}"]
         wrong += [f"each has {len(ids)} containers on {name}" for name, ids in each.items() if len(ids) != 1]
-        return wrong or [
-            line for found in swarm.hosts.each(lambda host: _unreached(host, swarm.hosts, web)) for line in found
-        ]
+        if wrong:
+            return wrong
+        # The containers found above: a moment later, a host may have another one for a while.
+        unreached = swarm.hosts.each(lambda host: _unreached(host, swarm.hosts, web, *each[host.name]))
+        return [line for lines in unreached for line in lines]
 
 
-def _unreached(host: Host, hosts: Hosts, web: list[str]) -> list[str]:
-    (asking,) = running([host], "each")[host.name]
+def _unreached(host: Host, hosts: Hosts, web: list[str], asking: str) -> list[str]:
+    """``asking``: the container of ``each`` on the host."""
     done = host.docker("exec", asking, "sh", "-c", _ASK, check=False)
     answer, _, resolved = done.stdout.partition("\n")
     wrong = [] if answer in web else [f"{host.name} does not reach web by its name: {done.output}"]
