@@ -66,6 +66,14 @@ def _file(data: bytes) -> Iterator[Path]:
         yield Path(file.name)
 
 
+@contextmanager
+def _on_idle_disk(row: Row, engine: Engine) -> Iterator[None]:
+    """``clock`` after what earlier steps, also those of the other engine, have written."""
+    os.sync()
+    with clock(row, engine):
+        yield
+
+
 def subjects(*, quick: bool) -> list[Subject]:
     """8,000 small files and 60 MB of incompressible data; 400 MB in six layers (a tenth of it when `quick`)."""
     share = 10 if quick else 1
@@ -98,7 +106,7 @@ def transfers(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
             ) -> None:
                 mark, server = f"noise-{uuid.uuid4().hex}", registries[engine.kind]
                 local, pushed, pulled = f"{mark}:1", server.name(f"pushed/{mark}:1"), server.name(f"pulled/{mark}:1")
-                with subject.archive(local, mark) as path, clock(rows["load"], engine):
+                with subject.archive(local, mark) as path, _on_idle_disk(rows["load"], engine):
                     engine.docker("load", "-q", "-i", str(path), timeout=600)
                 with tempfile.NamedTemporaryFile(prefix="wharf-bench-") as saved, clock(rows["save"], engine):
                     engine.docker("save", "-o", saved.name, local, timeout=600)
@@ -109,11 +117,11 @@ def transfers(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
                 mark = f"noise-{uuid.uuid4().hex}"
                 with subject.archive(f"{mark}:1", mark) as path:
                     server.copy_archive(path, f"pulled/{local}")
-                with clock(rows["pull"], engine):
+                with _on_idle_disk(rows["pull"], engine):
                     engine.docker("pull", "-q", pulled, timeout=600)
                 remove(engine, laid_out(engine, mark), pulled, answer=rows["rmi"], freed=freed)
 
-            in_turn(engines, 1 if quick else 3, once, seconds=90)
+            in_turn(engines, 1 if quick else 5, once, seconds=120)
             yield from rows.values()
             yield freed
 
@@ -126,20 +134,20 @@ def made(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 
         def once(engine: Engine, subject: Subject = subject, rows: tuple[Row, Row] = (imported, committed)) -> None:
             mark = f"noise-{uuid.uuid4().hex}"
-            with subject.flat(mark) as path, clock(rows[0], engine):
+            with subject.flat(mark) as path, _on_idle_disk(rows[0], engine):
                 engine.docker("import", str(path), f"{mark}:1", timeout=600)
             remove(engine, laid_out(engine, mark), f"{mark}:1")
             mark = f"noise-{uuid.uuid4().hex}"
             engine.docker("create", "--name", mark, "busybox", "true")
             with subject.flat(mark) as path:
                 engine.docker("cp", "-", f"{mark}:/", input=path.read_bytes(), timeout=600)
-            with clock(rows[1], engine):
+            with _on_idle_disk(rows[1], engine):
                 engine.docker("commit", mark, f"{mark}:1", timeout=600)
             files = laid_out(engine, mark)  # the container's: an engine need not unpack what it commits
             engine.docker("rm", mark)
             remove(engine, files, f"{mark}:1")
 
-        in_turn(engines, 1 if quick else 3, once, seconds=60)
+        in_turn(engines, 1 if quick else 5, once, seconds=60)
         yield imported
         yield committed
 
