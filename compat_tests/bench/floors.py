@@ -136,8 +136,6 @@ def _starts(times: int) -> Iterator[Row]:
         ("`docker exec … true`", client + exec_.median(FLOOR)),
         ("create, start, wait, remove on one connection", runtime),
         ("run with 2,000 published ports, and rm, against one port", client + parsing.median(FLOOR) + runtime),
-        ("`docker ps -a --size`, 500 containers and images", client),
-        ("`docker system df`, 500 containers and images", client),
         ("build of 10 steps without cache, classic", client + run * runtime),
         ("build of 10 steps without cache, BuildKit", _buildx(times) + run * runtime),
         ("build of 10 steps, all cached, classic", client),

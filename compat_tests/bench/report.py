@@ -95,7 +95,7 @@ def table(rows: Rows, measurements: Collection[str], other_python: Rows | None =
         }
         _add_column(head, lines, f"with {_minor(other_python.python)}", [column.get(row.name, "") for row in found])
         pythons += f" (other column: {other_python.python})"
-    floors = {row.name: row for row in everything if row.baseline == FLOOR}
+    floors = {row.name: row for row in everything if FLOOR in row.samples}
     if floors:
         cells = [_floor(row, floors[row.name]) if row.name in floors else "" for row in found]
         _add_column(head, lines, "floor", cells)
